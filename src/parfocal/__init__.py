@@ -1,0 +1,1 @@
+"""Classify gigapixel whole-slide images by learning where to zoom."""

@@ -1,0 +1,159 @@
+"""The bill: what looking at a slide has cost, counted where it happens.
+
+A `Bill` travels with a slide. Whoever decodes pixels, encodes a patch or runs a model writes
+on it; nothing on it is computed from a formula.
+"""
+
+import copy
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.flop_counter import FlopCounterMode
+
+Stage = Literal["open", "tissue", "read", "encode", "model"]
+STAGES: tuple[Stage, ...] = ("open", "tissue", "read", "encode", "model")
+
+
+@dataclass(frozen=True)
+class Exhaustive:
+    """What looking at everything at one magnification would have cost on the same slide.
+
+    Args:
+        magnification: the sharpest one looked at.
+        patches: those that pass the same tissue test at that magnification.
+        descendants: all children of the coarse patches that were kept.
+        macs: of encoding `patches`.
+    """
+
+    magnification: float
+    patches: int
+    descendants: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A bill, closed.
+
+    Args:
+        patches: encoded, by step.
+        pixels_decoded: asked of a stored level; a pixel asked for twice counts twice.
+        bytes_read: from the file, where the reader tells; else None.
+        macs: multiply-accumulates, by torch's own counter.
+        seconds: by stage, summed over threads, so that `read` may overlap `encode`;
+            and `total`, by the clock on the wall.
+        exhaustive: the same slide looked at everywhere; None where that was not asked.
+    """
+
+    patches: tuple[int, ...]
+    pixels_decoded: int
+    bytes_read: int | None
+    macs: int
+    seconds: dict[str, float]
+    exhaustive: Exhaustive | None = None
+
+    @property
+    def share_patches(self) -> float | None:
+        """Patches encoded, over those of looking at everything."""
+        if self.exhaustive is None or self.exhaustive.patches == 0:
+            return None
+        return sum(self.patches) / self.exhaustive.patches
+
+    @property
+    def share_macs(self) -> float | None:
+        """MACs, over those of looking at everything."""
+        if self.exhaustive is None or self.exhaustive.macs == 0:
+            return None
+        return self.macs / self.exhaustive.macs
+
+
+class Bill:
+    """A ledger that any thread may write on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started = time.perf_counter()
+        self._patches: dict[int, int] = {}
+        self._pixels = 0
+        self._bytes: int | None = None
+        self._macs = 0
+        self._seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+
+    def add_patches(self, step: int, count: int) -> None:
+        """Write down `count` patches encoded at a step, 0 the lowest magnification."""
+        with self._lock:
+            self._patches[step] = self._patches.get(step, 0) + count
+
+    def add_pixels(self, pixels: int, bytes_read: int | None = None) -> None:
+        """Write down pixels asked of a stored level, and the file's bytes where known."""
+        with self._lock:
+            self._pixels += pixels
+            if bytes_read is not None:
+                self._bytes = (self._bytes or 0) + bytes_read
+
+    def add_macs(self, macs: int) -> None:
+        """Write down multiply-accumulates."""
+        with self._lock:
+            self._macs += macs
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        """Write down the seconds of a block of code."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._seconds[stage] += time.perf_counter() - start
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Write down the MACs of what torch computes in a block, but for `uncounted` parts."""
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self.add_macs(counter.get_total_flops() // 2)
+
+    def close(self, exhaustive: Exhaustive | None = None) -> Cost:
+        """Add up what has been written so far."""
+        with self._lock:
+            steps = max(self._patches, default=-1) + 1
+            total = time.perf_counter() - self._started
+            return Cost(
+                patches=tuple(self._patches.get(step, 0) for step in range(steps)),
+                pixels_decoded=self._pixels,
+                bytes_read=self._bytes,
+                macs=self._macs,
+                seconds={**self._seconds, "total": total},
+                exhaustive=exhaustive,
+            )
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Hide a block from an enclosing `Bill.counted`, because it bills itself."""
+    with _disable_current_modes():  # type: ignore[no-untyped-call]
+        yield
+
+
+_counted: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = WeakKeyDictionary()
+
+
+def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Count the multiply-accumulates of one call, once for a module and an input shape.
+
+    A copy without storage is run under torch's own counter, so nothing is computed.
+    """
+    known = _counted.setdefault(module, {})
+    if shape not in known:
+        with uncounted(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            copy.deepcopy(module).to("meta")(torch.empty(shape, device="meta"))
+        known[shape] = counter.get_total_flops() // 2
+    return known[shape]
