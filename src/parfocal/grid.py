@@ -2,4 +2,238 @@
 
 The patches of the lowest magnification tile the slide from its top-left corner, and those with
 tissue are kept. Every patch is cut into whole children, and so on down to the sharpest.
+
+Source: the preprocessing of ZoomMIL (Thandiackal, Chen et al., ECCV 2022).
+Departs: the grid starts at the scan's corner, not at a centred white margin, so that patches
+    meet the file's own tiles; any whole ratio between magnifications.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from parfocal.slide.errors import SlideError
+from parfocal.slide.slide import Box
+from parfocal.slide.tissue import Tissue
+
+TOLERANCE = 0.05  # a stored level this near to the wanted mpp is read as it is
+
+
+class GridError(SlideError):
+    """A slide that the wanted magnifications cannot be laid over."""
+
+
+def mpp_of(magnification: float) -> float:
+    """Convert a nominal magnification to microns per pixel.
+
+    >>> mpp_of(10)
+    1.0
+    """
+    return 10 / magnification
+
+
+def magnification_of(mpp: float) -> float:
+    """Convert microns per pixel to the nominal magnification, rounded as people say it.
+
+    >>> magnification_of(0.2428), magnification_of(8)
+    (41.2, 1.25)
+    """
+    return float(f"{10 / mpp:.3g}")
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """Nested square patches over the tissue of one slide.
+
+    Args:
+        mpps: achieved microns per pixel, coarse to fine.
+        patch_size: side of a patch in pixels, the same at every magnification.
+        slide_size: width and height in level-0 pixels.
+        slide_mpp: microns per level-0 pixel.
+        roots: (column, row) of the patches kept at the lowest magnification.
+        sharpest_patches: how many patches pass the same tissue test at the sharpest
+            magnification: what looking at everything there would encode.
+    """
+
+    mpps: tuple[float, ...]
+    patch_size: int
+    slide_size: tuple[int, int]
+    slide_mpp: float
+    roots: Int64[np.ndarray, "n 2"]
+    sharpest_patches: int
+
+    @classmethod
+    def over(
+        cls,
+        tissue: Tissue,
+        mpps: Sequence[float],
+        patch_size: int = 256,
+        *,
+        min_tissue: float = 0.1,
+    ) -> "PatchGrid":
+        """Lay a grid over a slide's tissue.
+
+        All mpps are scaled alike, by up to 5%, where that makes the sharpest a level the
+        file stores: its pixels are then read as they are.
+
+        Args:
+            tissue: of the slide.
+            mpps: wanted microns per pixel; sorted coarse to fine here.
+            patch_size: side of a patch in pixels.
+            min_tissue: a patch is kept when at least this share of it is tissue; where none
+                has so much, all with any are kept.
+
+        Raises:
+            ValueError: two neighbours are not a whole multiple of each other.
+            GridError: sharper than the scan, or a slide smaller than one patch.
+        """
+        wanted = _ladder(mpps)
+        scale = _snap(wanted[-1], tissue)
+        achieved = tuple(mpp * scale for mpp in wanted)
+        width, height = tissue.slide_size
+        side = patch_size * achieved[0] / tissue.slide_mpp
+        if max(width, height) < side:
+            raise GridError(
+                f"the slide is {width * tissue.slide_mpp:.0f} x {height * tissue.slide_mpp:.0f} um "
+                f"and one patch at {magnification_of(wanted[0]):g}x is "
+                f"{patch_size * achieved[0]:.0f} um wide, so there is nothing to choose from; use "
+                "higher magnifications."
+            )
+        cells, share = _tissue_cells(tissue, side)
+        kept = share >= min_tissue
+        sharpest = _tissue_cells(tissue, patch_size * achieved[-1] / tissue.slide_mpp)[1]
+        return cls(
+            mpps=achieved,
+            patch_size=patch_size,
+            slide_size=tissue.slide_size,
+            slide_mpp=tissue.slide_mpp,
+            roots=cells[kept if kept.any() else share > 0],
+            sharpest_patches=int(np.count_nonzero(sharpest >= min_tissue)),
+        )
+
+    @cached_property
+    def ratios(self) -> tuple[int, ...]:
+        """Children along one side of a patch, for each step but the last."""
+        return tuple(
+            round(coarse / fine) for coarse, fine in zip(self.mpps, self.mpps[1:], strict=False)
+        )
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Patches at each step, those that do not exist included."""
+        counts = [len(self.roots)]
+        for ratio in self.ratios:
+            counts.append(counts[-1] * ratio**2)
+        return tuple(counts)
+
+    def children(self, step: int) -> int:
+        """Count the children of one patch of a step."""
+        return self.ratios[step] ** 2
+
+    def side_px(self, step: int) -> float:
+        """Give the side of a patch of a step, in level-0 pixels."""
+        return self.patch_size * self.mpps[step] / self.slide_mpp
+
+    def coords(
+        self, step: int, rows: Int64[np.ndarray, " m"] | None = None
+    ) -> Int64[np.ndarray, "m 2"]:
+        """Give the (x, y) of patches' top-left corners, in level-0 pixels, in nested order.
+
+        Args:
+            step: 0 the lowest magnification.
+            rows: which patches; None for all.
+        """
+        return np.rint(self._corners(step, rows)).astype(np.int64)
+
+    def boxes(self, step: int, rows: Int64[np.ndarray, " m"] | None = None) -> list[Box]:
+        """Give the patches as boxes, in level-0 pixels and their fractions."""
+        side = self.side_px(step)
+        return [Box(float(x), float(y), side, side) for x, y in self._corners(step, rows)]
+
+    def valid(
+        self, step: int, rows: Int64[np.ndarray, " m"] | None = None
+    ) -> Bool[np.ndarray, " m"]:
+        """Tell which patches exist: those with at least one pixel inside the scan."""
+        pixel = self.side_px(step) / self.patch_size
+        return (self._corners(step, rows) + pixel / 2 < np.array(self.slide_size)).all(axis=1)
+
+    def _corners(
+        self, step: int, rows: Int64[np.ndarray, " m"] | None
+    ) -> Float[np.ndarray, "m 2"]:
+        if rows is None:
+            rows = np.arange(self.counts[step])
+        return self._cells(step, rows) * self.side_px(step)
+
+    def _cells(self, step: int, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, "m 2"]:
+        """Give (column, row) on the step's own lattice."""
+        if step == 0:
+            return self.roots[rows]
+        ratio = self.ratios[step - 1]
+        parents, child = np.divmod(rows, ratio**2)
+        return self._cells(step - 1, parents) * ratio + child_order(ratio)[child]
+
+
+def child_order(ratio: int) -> Int64[np.ndarray, "c 2"]:
+    """Give the (column, row) of a patch's children inside it, in nested order.
+
+    Depth first over the ratio's prime factors and down the columns, so that going from
+    1.25x to 5x gives the grandchildren of 1.25x over 2.5x, in the same order.
+
+    >>> child_order(2).tolist()
+    [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    order = np.zeros((1, 2), dtype=np.int64)
+    for factor in _prime_factors(ratio):
+        column, row = np.divmod(np.arange(factor**2), factor)
+        block = np.stack([column, row], axis=1)
+        order = (order[:, None] * factor + block).reshape(-1, 2)
+    return order
+
+
+def _prime_factors(number: int) -> list[int]:
+    for factor in range(2, number + 1):
+        if number % factor == 0:
+            return [factor, *_prime_factors(number // factor)]
+    return []
+
+
+def _ladder(mpps: Sequence[float]) -> tuple[float, ...]:
+    """Sort mpps coarse to fine, and refuse steps that are not whole."""
+    ladder = tuple(sorted(mpps, reverse=True))
+    if not ladder or ladder[-1] <= 0:
+        raise ValueError(f"magnifications must be one or more positive numbers, not {list(mpps)}")
+    for coarse, fine in zip(ladder, ladder[1:], strict=False):
+        ratio = coarse / fine
+        if round(ratio) < 2 or abs(ratio - round(ratio)) > 1e-3 * ratio:
+            raise ValueError(
+                f"{magnification_of(coarse):g}x to {magnification_of(fine):g}x is a step of "
+                f"{ratio:.3g}; patches nest only in whole steps of 2 or more, as 1.25, 2.5, 10."
+            )
+    return ladder
+
+
+def _snap(finest: float, tissue: Tissue) -> float:
+    """Give the factor that brings the sharpest mpp onto a stored level near it, or 1."""
+    stored = min(tissue.level_mpps, key=lambda mpp: abs(mpp / finest - 1))
+    if abs(stored / finest - 1) <= TOLERANCE:
+        return stored / finest
+    if finest < tissue.slide_mpp:
+        raise GridError(
+            f"{magnification_of(finest):g}x ({finest:.3g} um/px) is sharper than the scan, which "
+            f"is {magnification_of(tissue.slide_mpp):g}x ({tissue.slide_mpp:.3g} um/px); leave "
+            "that magnification out, or check the slide's mpp."
+        )
+    return 1.0
+
+
+def _tissue_cells(
+    tissue: Tissue, side: float
+) -> tuple[Int64[np.ndarray, "n 2"], Float[np.ndarray, " n"]]:
+    """List the cells of a lattice over the whole slide, with their share of tissue."""
+    width, height = tissue.slide_size
+    columns, rows = max(1, int(np.ceil(width / side))), max(1, int(np.ceil(height / side)))
+    row, column = np.divmod(np.arange(columns * rows), columns)
+    return np.stack([column, row], axis=1), tissue.fraction(column * side, row * side, side)
