@@ -1,0 +1,82 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from parfocal.cost import Bill, Cost, Exhaustive, count_macs, uncounted
+
+
+def test_patches_are_billed_by_step():
+    bill = Bill()
+    bill.add_patches(1, 8)
+    bill.add_patches(0, 5)
+    bill.add_patches(1, 8)
+    assert bill.close().patches == (5, 16)
+
+
+def test_threads_lose_no_pixel():
+    bill = Bill()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(2000):
+            pool.submit(bill.add_pixels, 3)
+    assert bill.close().pixels_decoded == 6000
+
+
+def test_bytes_are_unknown_until_a_reader_tells():
+    bill = Bill()
+    bill.add_pixels(10)
+    assert bill.close().bytes_read is None
+    bill.add_pixels(10, bytes_read=7)
+    assert bill.close().bytes_read == 7
+
+
+def test_seconds_add_up_by_stage():
+    bill = Bill()
+    for _ in range(2):
+        with bill.timed("read"):
+            torch.ones(10).sum()
+    seconds = bill.close().seconds
+    assert set(seconds) == {"open", "tissue", "read", "encode", "model", "total"}
+    assert 0 < seconds["read"] <= seconds["total"]
+    assert seconds["encode"] == 0
+
+
+def test_seconds_count_when_the_block_fails():
+    bill = Bill()
+    with pytest.raises(OSError, match="lost"), bill.timed("read"):
+        raise OSError("lost")
+    assert bill.close().seconds["read"] > 0
+
+
+def test_a_matrix_product_is_counted_as_multiply_accumulates():
+    bill = Bill()
+    with bill.counted():
+        torch.ones(3, 5) @ torch.ones(5, 7)
+    assert bill.close().macs == 3 * 5 * 7
+
+
+def test_what_bills_itself_is_not_counted_twice():
+    bill = Bill()
+    with bill.counted():
+        torch.ones(3, 5) @ torch.ones(5, 7)
+        with uncounted():
+            torch.ones(30, 50) @ torch.ones(50, 70)
+    assert bill.close().macs == 105
+
+
+def test_a_module_is_counted_without_being_run():
+    layer = nn.Conv2d(3, 8, 3, padding=1)
+    assert count_macs(layer, (1, 3, 10, 10)) == 10 * 10 * 3 * 8 * 9
+    assert next(layer.parameters()).device.type == "cpu"
+
+
+def test_shares_compare_with_looking_at_everything():
+    cost = Cost((60, 32), 0, None, 50, {}, Exhaustive(10, patches=3680, descendants=3840, macs=200))
+    assert cost.share_patches == pytest.approx(0.025)
+    assert cost.share_macs == 0.25
+
+
+def test_there_is_no_share_of_nothing():
+    assert Cost((1,), 0, None, 1, {}).share_patches is None
+    assert Cost((1,), 0, None, 1, {}, Exhaustive(10, 0, 4, 0)).share_macs is None

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+
+from parfocal.grid import GridError, PatchGrid, child_order, magnification_of
+from parfocal.slide.tissue import Tissue
+
+
+def tissue(width, height, *, mpp=1.0, levels=(1.0,), mask=None):
+    """A slide of given size, all tissue unless a mask says otherwise."""
+    mask = np.ones((height // 16, width // 16), dtype=bool) if mask is None else mask
+    return Tissue(
+        mask=mask,
+        mask_mpp=mpp * width / mask.shape[1],
+        slide_size=(width, height),
+        slide_mpp=mpp,
+        level_mpps=levels,
+    )
+
+
+def test_children_tile_their_parent():
+    grid = PatchGrid.over(tissue(4096, 4096), (8.0, 4.0, 1.0), 256)
+    assert grid.counts == (4, 16, 256)
+    for step in (1, 2):
+        children = grid.coords(step).reshape(grid.counts[step - 1], -1, 2)
+        first = grid.coords(step - 1)[:, None]
+        inside = children - first
+        side = grid.side_px(step)
+        per_side = grid.ratios[step - 1]
+        expected = {(c * side, r * side) for c in range(per_side) for r in range(per_side)}
+        assert all({tuple(xy) for xy in block} == expected for block in inside.tolist())
+
+
+@pytest.mark.parametrize("mpp", [0.2282, 0.2428, 0.499, 0.688])
+def test_parents_and_children_coincide_to_less_than_a_pixel(mpp):
+    grid = PatchGrid.over(tissue(40_000, 30_000, mpp=mpp, levels=(mpp, 4 * mpp)), (8, 4, 1), 256)
+    for step in (1, 2):
+        blocks = grid.coords(step).reshape(grid.counts[step - 1], -1, 2)
+        assert np.abs(blocks.min(axis=1) - grid.coords(step - 1)).max() <= 1
+        far = blocks.max(axis=1) + grid.side_px(step)
+        assert np.abs(far - grid.coords(step - 1) - grid.side_px(step - 1)).max() <= 1.5
+
+
+def test_skipping_a_magnification_keeps_the_order():
+    area = tissue(4096, 6144)
+    direct = PatchGrid.over(area, (8, 2), 256)
+    through = PatchGrid.over(area, (8, 4, 2), 256)
+    assert np.array_equal(direct.coords(1), through.coords(2))
+
+
+def test_children_lie_depth_first_and_down_the_columns():
+    assert child_order(4)[:6].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [0, 3]]
+    assert child_order(3).tolist() == [[c, r] for c in range(3) for r in range(3)]
+
+
+def test_any_whole_ratio_nests():
+    grid = PatchGrid.over(tissue(6144, 6144), (12, 4, 2), 256)
+    assert grid.ratios == (3, 2)
+    assert len(np.unique(grid.coords(2), axis=0)) == grid.counts[2] == 144
+
+
+def test_rows_asked_for_are_the_rows_of_the_whole():
+    grid = PatchGrid.over(tissue(4096, 4096), (8, 4, 1), 256)
+    rows = np.array([200, 3, 77])
+    assert np.array_equal(grid.coords(2, rows), grid.coords(2)[rows])
+
+
+def test_only_patches_with_tissue_are_kept():
+    mask = np.zeros((256, 256), dtype=bool)
+    mask[:128, 128:] = True
+    grid = PatchGrid.over(tissue(4096, 4096, mask=mask), (8, 1), 256)
+    assert grid.coords(0).tolist() == [[2048, 0]]
+    assert grid.sharpest_patches == 64
+
+
+def test_where_no_patch_has_enough_tissue_all_with_any_are_kept():
+    mask = np.zeros((256, 256), dtype=bool)
+    mask[0, 0] = True
+    grid = PatchGrid.over(tissue(4096, 4096, mask=mask), (8, 1), 256)
+    assert grid.coords(0).tolist() == [[0, 0]]
+    assert grid.sharpest_patches == 0
+
+
+def test_children_beyond_the_edge_do_not_exist():
+    grid = PatchGrid.over(tissue(3072, 2048), (8, 4), 256)
+    beyond = grid.coords(1)[~grid.valid(1)]
+    assert grid.counts == (2, 8)
+    assert beyond.tolist() == [[3072, 0], [3072, 1024]]
+    assert grid.valid(0).all()
+
+
+def test_the_sharpest_magnification_snaps_to_a_stored_level_near_it():
+    area = tissue(40_000, 40_000, mpp=0.2428, levels=(0.2428, 0.9712))
+    grid = PatchGrid.over(area, (8, 4, 1), 256)
+    assert grid.mpps == pytest.approx((7.7696, 3.8848, 0.9712))
+    assert grid.side_px(2) == pytest.approx(1024)
+
+
+def test_a_magnification_no_level_is_near_is_kept_as_asked():
+    grid = PatchGrid.over(tissue(40_000, 40_000, mpp=0.688, levels=(0.688, 2.752)), (4, 1), 256)
+    assert grid.mpps == (4, 1)
+
+
+def test_sharper_than_the_scan_is_refused():
+    with pytest.raises(GridError, match="10x .1 um/px. is sharper than the scan, which is 2.5x"):
+        PatchGrid.over(tissue(4096, 4096, mpp=4.0, levels=(4.0,)), (8, 1))
+
+
+def test_a_slide_smaller_than_a_patch_is_refused():
+    with pytest.raises(GridError, match="1024 x 512 um and one patch at 1.25x is 2048 um wide"):
+        PatchGrid.over(tissue(1024, 512), (8, 1))
+
+
+def test_steps_that_do_not_nest_are_refused():
+    with pytest.raises(ValueError, match="1.25x to 3x is a step of 2.4"):
+        PatchGrid.over(tissue(4096, 4096), (8, 10 / 3))
+
+
+def test_magnifications_are_said_as_people_say_them():
+    assert [magnification_of(mpp) for mpp in (8, 4, 1, 0.25)] == [1.25, 2.5, 10, 40]
