@@ -1,0 +1,37 @@
+"""Labelled slides: the cohort, its parts by patient, its lesions, and a bag for each slide."""
+
+from parfocal.dataset.cohort import (
+    Cohort,
+    CohortError,
+    CohortSlide,
+    Part,
+    read_cohort,
+    require_files,
+)
+from parfocal.dataset.outlines import Outlines, Polygon, read_outlines
+from parfocal.dataset.split import (
+    Split,
+    SplitRow,
+    fold_cohort,
+    read_split,
+    split_cohort,
+    write_split,
+)
+
+__all__ = [
+    "Cohort",
+    "CohortError",
+    "CohortSlide",
+    "Outlines",
+    "Part",
+    "Polygon",
+    "Split",
+    "SplitRow",
+    "fold_cohort",
+    "read_cohort",
+    "read_outlines",
+    "read_split",
+    "require_files",
+    "split_cohort",
+    "write_split",
+]
