@@ -2,6 +2,11 @@
 
 from pathlib import Path
 
+GIVE_MPP = (
+    "Give {which} with --mpp or in the cohort's mpp column (a 40x scan is about 0.25, 20x about "
+    "0.5)."
+)
+
 
 class SlideError(Exception):
     """A slide that cannot be read as asked; the message says which, what and what to do."""
@@ -10,11 +15,12 @@ class SlideError(Exception):
 class MissingMppError(SlideError):
     """A slide that does not say how large its pixels are."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, objective_power: str | None = None) -> None:
+        # An objective power is nominal, so it is told, never converted.
+        power = "" if objective_power is None else f" (only an objective of {objective_power}x)"
         super().__init__(
-            f"{path.name}: the file records no microns per pixel, so its magnification is "
-            "unknown. Give it with --mpp or in the cohort's mpp column (a 40x scan is about "
-            "0.25, 20x about 0.5)."
+            f"{path.name}: the file records no microns per pixel{power}, so its magnification is "
+            f"unknown. {GIVE_MPP.format(which='it')}"
         )
 
 
@@ -23,7 +29,10 @@ class ImplausibleMppError(SlideError):
 
     def __init__(self, path: Path, mpp: float) -> None:
         super().__init__(
-            f"{path.name}: {mpp:g} microns per pixel is outside 0.05 to 50, so it is not "
-            "believed. Give the true one with --mpp or in the cohort's mpp column (a 40x scan "
-            "is about 0.25, 20x about 0.5)."
+            f"{path.name}: {mpp:.3g} microns per pixel is outside 0.05 to 50, so it is not "
+            f"believed. {GIVE_MPP.format(which='the true one')}"
         )
+
+
+class NoTissueError(SlideError):
+    """A slide on which nothing looks like stained tissue."""

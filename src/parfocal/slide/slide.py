@@ -3,3 +3,392 @@
 A `Scan` is what a file format offers: stored levels and their pixels. `Slide` is the one place
 that turns those into pixels at true microns per pixel, so every format is read alike.
 """
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import ceil, floor, isfinite
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from parfocal.cost import Bill, Stage
+from parfocal.slide.array import ArrayScan, open_image
+from parfocal.slide.errors import ImplausibleMppError, MissingMppError, SlideError
+from parfocal.slide.openslide import OpenSlideScan, dicom_instance
+from parfocal.slide.scan import Level, Scan
+from parfocal.slide.shrink import shrink, shrink_whole
+
+MIN_MPP, MAX_MPP = 0.05, 50.0  # an overview of CAMELYON16 is truly 28.97
+SCAN_TOLERANCE = 0.05  # a scan this near to the wanted mpp is read as it is
+LEVEL_TOLERANCE = 0.005  # a level coarser by so little is sharp enough: sizes are rounded
+BLOCK_PX = 4096  # side of what is decoded at once: 16 Mpx, 64 MB in OpenSlide
+MAX_STEP = 256.0  # a pixel of the result that covers more is averaged in two stages
+
+
+@dataclass(frozen=True)
+class Box:
+    """A region in level-0 pixels, (x, y) its top-left corner; it may leave the scan."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Slide:
+    """A scanned slide: pixels at a requested resolution, billed.
+
+    It may be shared by threads, used after a fork, and sent to another process, where it is
+    opened anew with a bill of its own.
+
+    Args:
+        scan: the open file.
+        name: what errors call it; its id.
+        mpp: microns per level-0 pixel.
+        mpp_source: who says so.
+        path: the file; None for an array.
+        bill: where the cost is written.
+        reopen: opens the same slide again, in another process.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        name: str,
+        *,
+        mpp: float,
+        mpp_source: str,
+        path: Path | None,
+        bill: Bill,
+        reopen: "Callable[[], Slide]",
+    ) -> None:
+        self.id = name
+        self.mpp = mpp
+        self.mpp_source = mpp_source
+        self.path = path
+        self.bill = bill
+        self.levels: tuple[Level, ...] = scan.levels
+        self.vendor = scan.record.vendor
+        self.objective_power = scan.record.objective_power
+        self._scan = scan
+        self._reopen = reopen
+        self._closed = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in level-0 pixels."""
+        return self.levels[0].width, self.levels[0].height
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tell this slide from others: a hash of the file's size, first and last MiB."""
+        if self.path is None:
+            pixels = self._scan.read_level(0, 0, 0, *self.size)
+            return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32]
+        return _fingerprint(self.path)
+
+    def achieved_mpp(self, mpp: float) -> float:
+        """Give the mpp that pixels asked for at `mpp` will have.
+
+        It is `mpp`, but the scan's own where that is within 5%.
+
+        Raises:
+            ValueError: `mpp` is finer than the scan itself.
+        """
+        if abs(mpp / self.mpp - 1) <= SCAN_TOLERANCE + 1e-9:
+            return self.mpp
+        if not (isfinite(mpp) and mpp > 0):
+            raise ValueError(f"mpp must be a positive number, not {mpp}")
+        if mpp < self.mpp:
+            raise ValueError(
+                f"{self.id}: {10 / mpp:.3g}x ({mpp:.3g} um/px) is sharper than the scan, which is "
+                f"{10 / self.mpp:.3g}x ({self.mpp:.3g} um/px); leave that magnification out, or "
+                "check the slide's mpp."
+            )
+        return mpp
+
+    def read(self, box: Box, mpp: float, *, stage: Stage = "read") -> UInt8[np.ndarray, "h w 3"]:
+        """Read a region as RGB pixels at a chosen resolution.
+
+        The stored level just sharp enough is read, from its nearest whole pixel, then shrunk
+        by area averaging; nothing is ever enlarged. Memory stays bounded however large the box.
+
+        Args:
+            box: the region, in level-0 pixels. What lies outside the scan is white.
+            mpp: resolution of the result, in µm per pixel; see `achieved_mpp`.
+            stage: where the seconds are billed.
+
+        Returns:
+            Pixels in 0..255; h and w are the box's times `slide.mpp / achieved_mpp(mpp)`,
+            rounded, at least 1.
+
+        Raises:
+            ValueError: `mpp` is finer than the scan itself.
+            SlideError: the file is damaged inside `box`.
+        """
+        if self._closed:
+            raise ValueError(f"{self.id}: the slide is closed; read inside its `with` block.")
+        with self.bill.timed(stage):
+            scale = self.achieved_mpp(mpp) / self.mpp
+            level = self._level_for(scale)
+            downsample = self.levels[level].downsample
+            columns = _Span.of(box.x / downsample, box.width / downsample, box.width / scale)
+            rows = _Span.of(box.y / downsample, box.height / downsample, box.height / scale)
+            return self._read_spans(level, columns, rows)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._closed = True
+        self._scan.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> "tuple[Callable[[], Slide], tuple[()]]":
+        return self._reopen, ()
+
+    def __repr__(self) -> str:
+        return f"<Slide {self.id}: {self.size[0]} x {self.size[1]} px, {self.mpp:.4g} um/px>"
+
+    def _level_for(self, downsample: float) -> int:
+        """Choose the coarsest stored level that is at least as sharp as asked."""
+        sharp_enough = downsample * (1 + LEVEL_TOLERANCE)
+        levels = [i for i, level in enumerate(self.levels) if level.downsample <= sharp_enough]
+        return max(levels, key=lambda i: self.levels[i].downsample)
+
+    def _read_spans(
+        self, level: int, columns: "_Span", rows: "_Span"
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        across, down = columns.stages, rows.stages
+        if (across, down) != (1, 1):
+            finer = self._read_spans(level, columns.finer(across), rows.finer(down))
+            return shrink_whole(finer, (across, down))
+        if columns.blocks == rows.blocks == 1:
+            return self._read_block(level, columns, rows)
+        pixels = np.empty((rows.count, columns.count, 3), dtype=np.uint8)
+        for top, part in rows.split():
+            for left, piece in columns.split():
+                block = self._read_block(level, piece, part)
+                pixels[top : top + part.count, left : left + piece.count] = block
+        return pixels
+
+    def _read_block(
+        self, level: int, columns: "_Span", rows: "_Span"
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        pixels = self._stored(level, columns, rows)
+        if columns.whole and rows.whole:
+            return shrink_whole(pixels, (int(columns.step), int(rows.step)))
+        return shrink(pixels, rows.edges, columns.edges)
+
+    def _stored(self, level: int, columns: "_Span", rows: "_Span") -> UInt8[np.ndarray, "h w 3"]:
+        """Read stored pixels of a level, white outside it."""
+        left, width = columns.inside(self.levels[level].width)
+        top, height = rows.inside(self.levels[level].height)
+        if width == 0 or height == 0:
+            return np.full((rows.length, columns.length, 3), 255, dtype=np.uint8)
+        self.bill.add_pixels(width * height)
+        pixels = self._scan.read_level(level, left, top, width, height)
+        if (height, width) == (rows.length, columns.length):
+            return pixels
+        canvas = np.full((rows.length, columns.length, 3), 255, dtype=np.uint8)
+        y, x = top - rows.first, left - columns.first
+        canvas[y : y + height, x : x + width] = pixels
+        return canvas
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One axis of a read: `count` pixels, each covering `step` stored ones, from `start`."""
+
+    start: float
+    step: float
+    count: int
+
+    @classmethod
+    def of(cls, start: float, length: float, wanted: float) -> "_Span":
+        """Lay about `wanted` pixels over a stretch of a stored level.
+
+        The start is snapped to a whole stored pixel, and the step to a whole number where only
+        the rounding of sizes keeps it from one: stored pixels are then used as they are.
+        """
+        count = max(1, round(wanted))
+        step, whole = length / count, round(length / count)
+        off = abs(length - whole * count)
+        if whole >= 1 and off < min(1.0, LEVEL_TOLERANCE * length):
+            step = float(whole)
+        return cls(float(round(start)), step, count)
+
+    @property
+    def first(self) -> int:
+        """The first stored pixel touched."""
+        return floor(self.start)
+
+    @property
+    def length(self) -> int:
+        """How many stored pixels are touched."""
+        return max(1, ceil(self.start + self.count * self.step - 1e-6) - self.first)
+
+    @property
+    def whole(self) -> bool:
+        return self.step == int(self.step) and self.start == self.first
+
+    @property
+    def edges(self) -> Float[np.ndarray, " _"]:
+        """Where the pixels meet, in stored pixels from the first."""
+        edges = self.start - self.first + np.arange(self.count + 1) * self.step
+        return np.minimum(edges, self.length)
+
+    @property
+    def stages(self) -> int:
+        """How many parts a pixel is cut into so that each covers `MAX_STEP` at most."""
+        return ceil(self.step / MAX_STEP)
+
+    @property
+    def _per_block(self) -> int:
+        return max(1, int(BLOCK_PX / self.step))
+
+    @property
+    def blocks(self) -> int:
+        return ceil(self.count / self._per_block)
+
+    def finer(self, parts: int) -> "_Span":
+        """Cut each pixel into parts."""
+        return _Span(self.start, self.step / parts, self.count * parts)
+
+    def split(self) -> "Iterator[tuple[int, _Span]]":
+        """Cut into blocks, each with its position."""
+        for at in range(0, self.count, self._per_block):
+            count = min(self._per_block, self.count - at)
+            yield at, _Span(self.start + at * self.step, self.step, count)
+
+    def inside(self, limit: int) -> tuple[int, int]:
+        """Give the first stored pixel and the number of them that lie in 0..limit."""
+        first = min(max(self.first, 0), limit)
+        last = min(max(self.first + self.length, 0), limit)
+        return first, last - first
+
+
+def open_slide(path: Path | str, *, mpp: float | None = None, bill: Bill | None = None) -> Slide:
+    """Open a slide file: a scanner's format or DICOM through OpenSlide, else a picture.
+
+    Args:
+        path: the file; for DICOM, any instance of the series or its folder.
+        mpp: microns per level-0 pixel, over what the file records.
+        bill: where the cost is written; a new one if None.
+
+    Raises:
+        ValueError: `mpp` is outside 0.05 to 50.
+        MissingMppError: the file does not say its mpp, and none is given.
+        ImplausibleMppError: it says one that no microscope has, and none is given.
+        SlideError: there is no such file, it is no slide, or it is damaged.
+    """
+    path, bill = Path(path), Bill() if bill is None else bill
+    _check_given(mpp)
+    with bill.timed("open"):
+        scan = _open_scan(path)
+        recorded = scan.record.mpp
+        try:
+            if mpp is None and recorded is None:
+                raise MissingMppError(path, scan.record.objective_power)
+            if mpp is None and recorded is not None and not MIN_MPP <= recorded <= MAX_MPP:
+                raise ImplausibleMppError(path, recorded)
+        except SlideError:
+            scan.close()
+            raise
+    believed, source = (
+        (recorded, f"file: {scan.record.mpp_source}") if mpp is None else (mpp, "given")
+    )
+    assert believed is not None
+    return Slide(
+        scan,
+        slide_id(path),
+        mpp=believed,
+        mpp_source=source,
+        path=path,
+        bill=bill,
+        reopen=partial(open_slide, path, mpp=mpp),
+    )
+
+
+def slide_from_array(
+    pixels: UInt8[np.ndarray, "h w 3"], *, mpp: float, name: str = "array", bill: Bill | None = None
+) -> Slide:
+    """Treat an array of RGB pixels as a slide.
+
+    Raises:
+        ValueError: `mpp` is outside 0.05 to 50.
+    """
+    _check_given(mpp)
+    return Slide(
+        ArrayScan(pixels, vendor="array"),
+        name,
+        mpp=mpp,
+        mpp_source="given",
+        path=None,
+        bill=Bill() if bill is None else bill,
+        reopen=partial(slide_from_array, pixels, mpp=mpp, name=name),
+    )
+
+
+def slide_id(path: Path | str) -> str:
+    """Name a slide after its file, without the extension.
+
+    >>> slide_id("cohort/S-012.v2.svs"), slide_id("OS-1.ome.tif")
+    ('S-012.v2', 'OS-1')
+    """
+    path = Path(path)
+    if path.is_dir():  # a DICOM series; what follows a dot is no extension
+        return path.resolve().name
+    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
+
+
+def _check_given(mpp: float | None) -> None:
+    if mpp is not None and not MIN_MPP <= mpp <= MAX_MPP:
+        raise ValueError(
+            f"mpp={mpp:g} is outside {MIN_MPP:g} to {MAX_MPP:g} microns per pixel; a 40x scan is "
+            "about 0.25, 20x about 0.5."
+        )
+
+
+def _open_scan(path: Path) -> Scan:
+    if not path.exists():
+        raise SlideError(
+            f"{path}: there is no such file; check the path (in a cohort's CSV it is relative to "
+            "the CSV)."
+        )
+    file = dicom_instance(path) if path.is_dir() else path
+    try:
+        with file.open("rb") as opened:
+            empty = not opened.read(1)
+    except OSError as error:
+        raise SlideError(f"{file}: cannot be read ({error.strerror}); check its rights.") from error
+    if empty:
+        raise SlideError(f"{file}: the file is empty (0 bytes); copy it again from its source.")
+    return OpenSlideScan(file) if OpenSlideScan.detects(file) else open_image(file)
+
+
+def _fingerprint(path: Path) -> str:
+    """Hash a file's size and both ends; for a folder, those of all its files."""
+    digest = hashlib.sha256()
+    mebibyte = 2**20
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        size = file.stat().st_size
+        digest.update(size.to_bytes(8, "little"))
+        with file.open("rb") as opened:
+            digest.update(opened.read(mebibyte))
+            opened.seek(max(0, size - mebibyte))
+            digest.update(opened.read())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,192 @@
+"""Where the tissue is: a mask from one low-resolution read.
+
+Glass is grey and stain is coloured, so the mask is Otsu's threshold on the saturation.
+Source of "grey": the grey filter of MagNet (Dimitriou & Arandjelović, arXiv 2112.06121).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Real, UInt8
+from PIL import Image, ImageFilter
+
+from parfocal.slide.errors import NoTissueError
+from parfocal.slide.slide import Box, Slide
+
+MASK_MPP = 16.0
+MASK_SIDE_PX = 512  # a small picture is masked finer, if the scan allows
+SMOOTH_UM, CLEAN_UM = 16.0, 64.0
+# Of 255. Compression alone colours glass by up to 10; what is above 50 is stain on any slide,
+# even where a few drops of ink or blood pull Otsu's threshold higher.
+MIN_SATURATION, MAX_SATURATION = 15, 50
+DARK = 50  # of 255: ink, folds in the dark, and the black outside a scan have no colour to judge
+GREY_SPREAD = 15  # MagNet's
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """A mask of the tissue of one slide.
+
+    Args:
+        mask: True where there is tissue; it covers the slide exactly.
+        mask_mpp: microns per pixel of the mask.
+        slide_size: width and height in level-0 pixels.
+        slide_mpp: microns per level-0 pixel.
+        level_mpps: microns per pixel of each stored level, sharpest first.
+    """
+
+    mask: Bool[np.ndarray, "h w"]
+    mask_mpp: float
+    slide_size: tuple[int, int]
+    slide_mpp: float
+    level_mpps: tuple[float, ...]
+
+    @property
+    def share(self) -> float:
+        """The share of the slide that is tissue."""
+        return float(self.mask.mean())
+
+    @property
+    def area_mm2(self) -> float:
+        """The area of the tissue."""
+        width, height = self.slide_size
+        return self.share * width * height * (self.slide_mpp / 1000) ** 2
+
+    def fraction(
+        self, x: Real[np.ndarray, " n"], y: Real[np.ndarray, " n"], side: float
+    ) -> Float[np.ndarray, " n"]:
+        """Give the share of tissue in squares; what lies outside the slide is none.
+
+        Args:
+            x: left edges, in level-0 pixels.
+            y: top edges.
+            side: of every square, in level-0 pixels.
+        """
+        height, width = self.mask.shape
+        left, right = (np.clip(at * (width / self.slide_size[0]), 0, width) for at in (x, x + side))
+        top, low = (np.clip(at * (height / self.slide_size[1]), 0, height) for at in (y, y + side))
+        tissue = (
+            self._before(low, right)
+            - self._before(top, right)
+            - self._before(low, left)
+            + self._before(top, left)
+        )
+        square = side * width / self.slide_size[0] * side * height / self.slide_size[1]
+        return np.clip(tissue / square, 0.0, 1.0)
+
+    @cached_property
+    def _integral(self) -> Float[np.ndarray, "h1 w1"]:
+        return np.pad(self.mask, ((1, 0), (1, 0))).cumsum(0, np.float64).cumsum(1)
+
+    def _before(
+        self, row: Float[np.ndarray, " n"], column: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
+        """Count the tissue above and left of points; between pixels it is bilinear, exactly."""
+        height, width = self.mask.shape
+        i = np.minimum(row.astype(np.int64), height - 1)
+        j = np.minimum(column.astype(np.int64), width - 1)
+        down, right = row - i, column - j
+        above = self._integral[i, j] * (1 - right) + self._integral[i, j + 1] * right
+        below = self._integral[i + 1, j] * (1 - right) + self._integral[i + 1, j + 1] * right
+        return above * (1 - down) + below * down
+
+
+def find_tissue(slide: Slide, *, method: Literal["otsu", "grey"] = "otsu") -> Tissue:
+    """Find the stained tissue of a brightfield slide.
+
+    Specks and holes narrower than about 50 µm are cleaned away; black, and green ink, are none.
+
+    Args:
+        slide: is read once, at about 16 µm per pixel.
+        method: "otsu" splits the smoothed saturation in two; "grey" takes for glass each pixel
+            whose red, green and blue lie within 15 of each other, as MagNet does.
+
+    Raises:
+        NoTissueError: the slide is empty, or dark like a fluorescence scan.
+    """
+    width, height = slide.size
+    mpp = _mask_mpp(slide)
+    pixels = slide.read(Box(0, 0, width, height), mpp, stage="tissue")
+    with slide.bill.timed("tissue"):
+        brightness, spread = _channels(pixels)
+        _check_bright(slide, brightness)
+        stained = _saturated(brightness, spread, mpp) if method == "otsu" else spread >= GREY_SPREAD
+        mask = _cleaned(stained & (brightness >= DARK) & ~_green_ink(pixels), mpp)
+    if not mask.any():
+        raise NoTissueError(
+            f"{slide.id}: no tissue found: nothing is coloured enough to be stained; look at the "
+            "slide, and leave it out if it is empty."
+        )
+    return Tissue(
+        mask=mask,
+        mask_mpp=slide.achieved_mpp(mpp),
+        slide_size=slide.size,
+        slide_mpp=slide.mpp,
+        level_mpps=tuple(slide.mpp * level.downsample for level in slide.levels),
+    )
+
+
+def _mask_mpp(slide: Slide) -> float:
+    """Choose about 16 µm, a whole multiple of a stored level, so that reading is cheap."""
+    longest_um = max(slide.size) * slide.mpp
+    target = max(slide.mpp, min(MASK_MPP, longest_um / MASK_SIDE_PX))
+    stored = [slide.mpp * level.downsample for level in slide.levels]
+    nearest = max(mpp for mpp in stored if mpp <= target * 1.05)
+    return nearest * round(target / nearest)
+
+
+def _channels(
+    pixels: UInt8[np.ndarray, "h w 3"],
+) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
+    """Give the brightest channel, and how far it is from the darkest."""
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    brightest = np.maximum(np.maximum(red, green), blue)
+    return brightest, brightest - np.minimum(np.minimum(red, green), blue)
+
+
+def _check_bright(slide: Slide, brightness: UInt8[np.ndarray, "h w"]) -> None:
+    """Refuse a scan on a dark ground, where stain shows as light."""
+    if np.median(brightness) < DARK:
+        raise NoTissueError(
+            f"{slide.id}: more than half of the scan is nearly black, so it does not look like a "
+            "stained slide in transmitted light; fluorescence is not supported."
+        )
+
+
+def _saturated(
+    brightness: UInt8[np.ndarray, "h w"], spread: UInt8[np.ndarray, "h w"], mpp: float
+) -> Bool[np.ndarray, "h w"]:
+    """Take what is more saturated than Otsu's threshold, held within reason."""
+    saturation = spread / np.maximum(brightness, 1).astype(np.float32) * 255
+    saturation[brightness < DARK] = 0
+    smoothed = Image.fromarray(saturation.astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(SMOOTH_UM / mpp)
+    )
+    threshold = np.clip(_otsu(smoothed.histogram()), MIN_SATURATION, MAX_SATURATION)
+    return np.asarray(smoothed) > threshold
+
+
+def _otsu(histogram: list[int]) -> int:
+    """Give the value that best splits a histogram in two (Otsu 1979)."""
+    counts = np.array(histogram, dtype=np.float64)
+    values = np.arange(len(counts))
+    below, total = counts.cumsum(), counts.sum()
+    first_moment = (counts * values).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (first_moment[-1] * below / total - first_moment) ** 2 / (below * (total - below))
+    return int(np.nanargmax(np.where(below * (total - below) > 0, between, 0.0)))
+
+
+def _green_ink(pixels: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    """Find marker ink: no usual stain leaves green by far the strongest channel."""
+    red, green, blue = (pixels[..., channel].astype(np.int16) for channel in range(3))
+    return green > np.maximum(red, blue) + GREY_SPREAD
+
+
+def _cleaned(mask: Bool[np.ndarray, "h w"], mpp: float) -> Bool[np.ndarray, "h w"]:
+    """Let each pixel go with the majority around it, which clears specks and fills pinholes."""
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    radius = max(1, round(CLEAN_UM / 2 / mpp))
+    return np.asarray(image.filter(ImageFilter.BoxBlur(radius))) > 127
