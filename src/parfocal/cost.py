@@ -111,8 +111,12 @@ class Bill:
         try:
             yield
         finally:
-            with self._lock:
-                self._seconds[stage] += time.perf_counter() - start
+            self.add_seconds(stage, time.perf_counter() - start)
+
+    def add_seconds(self, stage: Stage, seconds: float) -> None:
+        """Write down seconds that the writer has measured."""
+        with self._lock:
+            self._seconds[stage] += seconds
 
     @contextmanager
     def counted(self) -> Iterator[None]:
