@@ -72,11 +72,14 @@ def test_a_module_is_counted_without_being_run():
 
 
 def test_shares_compare_with_looking_at_everything():
-    cost = Cost((60, 32), 0, None, 50, {}, Exhaustive(10, patches=3680, descendants=3840, macs=200))
+    everything = Exhaustive(10, patches=3680, descendants=3840, macs=200, pixels=1000)
+    cost = Cost((60, 32), 30, None, 50, {}, everything)
     assert cost.share_patches == pytest.approx(0.025)
+    assert cost.share_pixels == 0.03
     assert cost.share_macs == 0.25
 
 
 def test_there_is_no_share_of_nothing():
     assert Cost((1,), 0, None, 1, {}).share_patches is None
-    assert Cost((1,), 0, None, 1, {}, Exhaustive(10, 0, 4, 0)).share_macs is None
+    nothing = Cost((1,), 0, None, 1, {}, Exhaustive(10, 0, 4, 0, 0))
+    assert nothing.share_macs is nothing.share_pixels is None

@@ -31,12 +31,14 @@ class Exhaustive:
         patches: those that pass the same tissue test at that magnification.
         descendants: all children of the coarse patches that were kept.
         macs: of encoding `patches`.
+        pixels: what reading `patches` would ask of the stored level.
     """
 
     magnification: float
     patches: int
     descendants: int
     macs: int
+    pixels: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class Cost:
         if self.exhaustive is None or self.exhaustive.patches == 0:
             return None
         return sum(self.patches) / self.exhaustive.patches
+
+    @property
+    def share_pixels(self) -> float | None:
+        """Pixels decoded, the search for tissue included, over those of looking at everything."""
+        if self.exhaustive is None or self.exhaustive.pixels == 0:
+            return None
+        return self.pixels_decoded / self.exhaustive.pixels
 
     @property
     def share_macs(self) -> float | None:
