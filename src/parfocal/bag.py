@@ -6,12 +6,15 @@ that are read and encoded when asked for. The mathematics of zooming lives here,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
+
+COLUMNS = 1024  # of a block, mixed at a time: 4 KB in float32
 
 
 @dataclass(frozen=True)
@@ -99,9 +102,23 @@ class Mixture:
     slots: int
 
     def apply(self, blocks: Float[Tensor, "b d"]) -> Float[Tensor, "s d"]:
-        """Mix blocks into slots."""
-        mixed = blocks.new_zeros(self.slots, blocks.shape[1])
-        return mixed.index_add(0, self.slot, self.weight[:, None] * blocks[self.block])
+        """Mix blocks into slots.
+
+        Blocks are read where they lie, and only those with an entry. Neighbouring slots share
+        many, so columns are taken a few at a time: a block is then still in the cache when the
+        next slot needs it.
+        """
+        mixed = [
+            nn.functional.embedding_bag(
+                self.block, columns, self._starts(), mode="sum", per_sample_weights=self.weight
+            )
+            for columns in torch.split(blocks, COLUMNS, dim=1)
+        ]
+        return torch.cat(mixed, dim=1)
+
+    def among(self, blocks: Int64[Tensor, " b"]) -> "Mixture":
+        """Give the same mixture of a larger table, where its blocks are these."""
+        return replace(self, block=blocks.to(self.block.device)[self.block])
 
     def lifted(
         self, wanted: Int64[Tensor, " w"], children: int
@@ -116,14 +133,17 @@ class Mixture:
             The mixture, and the children of its blocks it needs, each `block * children + child`.
         """
         slot, child = wanted // children, wanted % children
-        ends = torch.searchsorted(self.slot, torch.arange(self.slots).to(slot), right=True)
-        starts = torch.cat([ends.new_zeros(1), ends])[:-1]
-        counts = (ends - starts)[slot]
-        new_slot = torch.arange(len(wanted)).to(slot).repeat_interleave(counts)
-        first = counts.cumsum(0) - counts
-        entry = (starts[slot] - first)[new_slot] + torch.arange(len(new_slot)).to(slot)
-        needed, block = (self.block[entry] * children + child[new_slot]).unique(return_inverse=True)
+        counts = self.slot.bincount(minlength=self.slots)[slot]
+        new_slot = torch.arange(len(wanted), device=slot.device).repeat_interleave(counts)
+        # A new slot's entries are those of the old one, so their numbers differ by a constant.
+        shift = self._starts()[slot] - (counts.cumsum(0) - counts)
+        entry = torch.arange(len(new_slot), device=slot.device) + shift[new_slot]
+        wanted_blocks = self.block[entry] * children + child[new_slot]
+        needed, block = torch.unique(wanted_blocks, return_inverse=True)
         return Mixture(new_slot, block, self.weight[entry], len(wanted)), needed
+
+    def _starts(self) -> Int64[Tensor, " s"]:
+        return torch.searchsorted(self.slot, torch.arange(self.slots, device=self.slot.device))
 
 
 class StoredBag:
@@ -150,22 +170,22 @@ class StoredBag:
         self._levels = tuple(levels)
         self._valid = None if valid is None else tuple(valid)
         counts = [level.shape[0] for level in self._levels]
-        for above, below in zip(counts, counts[1:], strict=False):
+        for above, below in pairwise(counts):
             if above == 0 or below % above:
                 raise ValueError(
                     f"levels of {counts} rows are not nested: {below} is not a whole multiple of "
                     f"{above}; every patch needs the same number of children."
                 )
         self._step = 0
-        self._rows = torch.arange(counts[0])
-        self._chain: tuple[Mixture, ...] = ()
-        self._siblings = 1  # rows of a block of `_rows`, which `_chain` mixes as one
+        self._blocks = torch.arange(counts[0])  # the parents, whose children are a block of rows
+        self._siblings = 1  # rows in a block
+        self._chain: tuple[Mixture, ...] = ()  # mixes `_blocks` into slots, first to last
 
     @property
     def rows(self) -> Int64[Tensor, " n"]:
         """Which patches these are; -1 where several are mixed."""
         if not self._chain:
-            return self._rows
+            return self._block_rows()
         return torch.full((self._chain[-1].slots * self._siblings,), -1)
 
     @property
@@ -173,7 +193,7 @@ class StoredBag:
         """False where a patch does not exist."""
         if self._valid is None:
             return torch.ones(len(self.rows), dtype=torch.bool)
-        valid = self._valid[self._step][self._rows]
+        valid = self._valid[self._step][self._block_rows()]
         if not self._chain:
             return valid
         blocks = valid.view(-1, self._siblings).to(self._chain[0].weight)
@@ -183,13 +203,21 @@ class StoredBag:
 
     def features(self) -> Float[Tensor, "n d"]:
         """Give the patches' features."""
-        features = self._levels[self._step][self._rows].float()
+        level = self._levels[self._step]
         if not self._chain:
-            return features
-        blocks = features.view(-1, self._siblings * features.shape[1])
-        for mixture in self._chain:
+            # The lowest magnification is looked at whole, so a tensor needs no copy.
+            if isinstance(level, Tensor) and self._step == 0:
+                return _single(level)
+            return _single(level[self._block_rows()])
+        first, *others = self._chain
+        if isinstance(level, Tensor) and level.dtype == first.weight.dtype:
+            # Mixed where it lies, as a copy of the rows wanted could be most of the level.
+            blocks = first.among(self._blocks).apply(self._as_blocks(level))
+        else:
+            blocks = first.apply(self._as_blocks(_single(level[self._block_rows()])))
+        for mixture in others:
             blocks = mixture.apply(blocks)
-        return blocks.view(-1, features.shape[1])
+        return blocks.view(-1, level.shape[1])
 
     def zoom(self, select: Float[Tensor, "k n"]) -> "StoredBag":
         """Go on to the children of the selected patches, at the next magnification."""
@@ -200,19 +228,30 @@ class StoredBag:
             )
         slot, row = select.nonzero(as_tuple=True)
         one_hot = not select.requires_grad and bool((select[slot, row] == 1).all())
-        zoomed = StoredBag(self._levels, valid=self._valid)
-        zoomed._step = self._step + 1
-        zoomed._siblings = self._levels[self._step + 1].shape[0] // self._levels[self._step].shape[0]
         if one_hot and not self._chain:
-            wanted = row
-        else:
-            wanted, block = row.unique(return_inverse=True)
-            chain = [Mixture(slot, block, select[slot, row], len(select))]
-            for mixture in reversed(self._chain):
-                lifted, wanted = mixture.lifted(wanted, self._siblings)
-                chain.insert(0, lifted)
-            zoomed._chain = tuple(chain)
-        parents = self._rows[wanted.to(self._rows.device)]
-        children = parents[:, None] * zoomed._siblings + torch.arange(zoomed._siblings)
-        zoomed._rows = children.flatten()
-        return zoomed
+            return self._below(row, ())
+        needed, block = torch.unique(row, return_inverse=True)
+        chain = [Mixture(slot, block, select[slot, row], len(select))]
+        for mixture in reversed(self._chain):
+            lifted, needed = mixture.lifted(needed, self._siblings)
+            chain.insert(0, lifted)
+        return self._below(needed, tuple(chain))
+
+    def _below(self, parents: Int64[Tensor, " p"], chain: tuple[Mixture, ...]) -> "StoredBag":
+        below = StoredBag(self._levels, valid=self._valid)
+        below._step = self._step + 1
+        below._siblings = self._levels[below._step].shape[0] // self._levels[self._step].shape[0]
+        below._blocks = self._block_rows()[parents.cpu()]
+        below._chain = chain
+        return below
+
+    def _block_rows(self) -> Int64[Tensor, " r"]:
+        return (self._blocks[:, None] * self._siblings + torch.arange(self._siblings)).flatten()
+
+    def _as_blocks(self, rows: Float[Tensor, "r d"]) -> Float[Tensor, "b s"]:
+        return rows.reshape(-1, self._siblings * rows.shape[1])
+
+
+def _single(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Widen half precision, in which features are stored, for computing."""
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))

@@ -1,0 +1,63 @@
+"""Mean and max pooling: the plainest models, which look at one magnification and never zoom.
+
+Source: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018: its
+    baselines, with the trunk that ZoomMIL and the attention models here have.
+Departs: none.
+"""
+
+import torch
+from torch import nn
+
+from parfocal.bag import Bag, Look, Prediction
+
+
+class MeanPooling(nn.Module):
+    """Classify the mean of a bag's embedded patches, all of them.
+
+    Args:
+        in_dim: features per patch.
+        num_classes: slide labels.
+        dim: width of the embedding.
+        dropout: of the embedding, in training.
+    """
+
+    def __init__(
+        self, in_dim: int, num_classes: int, *, dim: int = 512, dropout: float = 0.25
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), nn.Dropout(dropout))
+        self.classify = nn.Linear(dim, num_classes)
+
+    def forward(self, bag: Bag) -> Prediction:
+        """Classify one slide, given its bag; every patch counts the same."""
+        h = self.embed(bag.features())  # n c
+        valid = bag.valid.to(h)  # n
+        attention = valid / valid.sum()
+        look = Look(bag.rows, attention)
+        return Prediction(self.classify(attention @ h), (look,))
+
+
+class MaxPooling(nn.Module):
+    """Classify the maximum, dimension by dimension, of a bag's embedded patches.
+
+    Args:
+        in_dim: features per patch.
+        num_classes: slide labels.
+        dim: width of the embedding.
+        dropout: of the embedding, in training.
+    """
+
+    def __init__(
+        self, in_dim: int, num_classes: int, *, dim: int = 512, dropout: float = 0.25
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), nn.Dropout(dropout))
+        self.classify = nn.Linear(dim, num_classes)
+
+    def forward(self, bag: Bag) -> Prediction:
+        """Classify one slide, given its bag; a patch counts by the share of maxima it gives."""
+        h = self.embed(bag.features())  # n c
+        missing = ~bag.valid.to(h.device)  # n
+        pooled, winner = h.masked_fill(missing[:, None], float("-inf")).max(dim=0)  # c, c
+        attention = torch.bincount(winner, minlength=len(h)).to(h) / len(winner)
+        return Prediction(self.classify(pooled), (Look(bag.rows, attention),))
