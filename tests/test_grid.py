@@ -101,17 +101,17 @@ def test_a_magnification_no_level_is_near_is_kept_as_asked():
 
 
 def test_sharper_than_the_scan_is_refused():
-    with pytest.raises(GridError, match="10x .1 um/px. is sharper than the scan, which is 2.5x"):
+    with pytest.raises(GridError, match=r"10x .1 um/px. is sharper than the scan, which is 2.5x"):
         PatchGrid.over(tissue(4096, 4096, mpp=4.0, levels=(4.0,)), (8, 1))
 
 
 def test_a_slide_smaller_than_a_patch_is_refused():
-    with pytest.raises(GridError, match="1024 x 512 um and one patch at 1.25x is 2048 um wide"):
+    with pytest.raises(GridError, match=r"1024 x 512 um and one patch at 1.25x is 2048 um wide"):
         PatchGrid.over(tissue(1024, 512), (8, 1))
 
 
 def test_steps_that_do_not_nest_are_refused():
-    with pytest.raises(ValueError, match="1.25x to 3x is a step of 2.4"):
+    with pytest.raises(ValueError, match=r"1.25x to 3x is a step of 2.4"):
         PatchGrid.over(tissue(4096, 4096), (8, 10 / 3))
 
 

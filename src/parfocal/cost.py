@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -152,7 +153,7 @@ class Bill:
 @contextmanager
 def uncounted() -> Iterator[None]:
     """Hide a block from an enclosing `Bill.counted`, because it bills itself."""
-    with _disable_current_modes():  # type: ignore[no-untyped-call]
+    with _disable_current_modes():
         yield
 
 
@@ -166,7 +167,12 @@ def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     """
     known = _counted.setdefault(module, {})
     if shape not in known:
+        # deepcopy takes what it finds here as copied already. To copy a Parameter itself, torch
+        # would first load its compiler, for a second.
+        tensors = chain(module.parameters(), module.buffers())
+        without_storage = {id(tensor): tensor.detach().to("meta") for tensor in tensors}
+        twin = copy.deepcopy(module, without_storage)
         with uncounted(), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            copy.deepcopy(module).to("meta")(torch.empty(shape, device="meta"))
+            twin(torch.empty(shape, device="meta"))
         known[shape] = counter.get_total_flops() // 2
     return known[shape]

@@ -8,6 +8,7 @@ Departs: the grid starts at the scan's corner, not at a centred white margin, so
     meet the file's own tiles; any whole ratio between magnifications.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,9 +118,7 @@ class PatchGrid:
     @cached_property
     def ratios(self) -> tuple[int, ...]:
         """Children along one side of a patch, for each step but the last."""
-        return tuple(
-            round(coarse / fine) for coarse, fine in zip(self.mpps, self.mpps[1:], strict=False)
-        )
+        return tuple(round(coarse / fine) for coarse, fine in itertools.pairwise(self.mpps))
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -146,7 +145,8 @@ class PatchGrid:
             step: 0 the lowest magnification.
             rows: which patches; None for all.
         """
-        return np.rint(self._corners(step, rows)).astype(np.int64)
+        corners: Int64[np.ndarray, "m 2"] = np.rint(self._corners(step, rows)).astype(np.int64)
+        return corners
 
     def boxes(self, step: int, rows: Int64[np.ndarray, " m"] | None = None) -> list[Box]:
         """Give the patches as boxes, in level-0 pixels and their fractions."""
@@ -158,22 +158,24 @@ class PatchGrid:
     ) -> Bool[np.ndarray, " m"]:
         """Tell which patches exist: those with at least one pixel inside the scan."""
         pixel = self.side_px(step) / self.patch_size
-        return (self._corners(step, rows) + pixel / 2 < np.array(self.slide_size)).all(axis=1)
+        inside = self._corners(step, rows) + pixel / 2 < np.array(self.slide_size)
+        return np.logical_and(inside[:, 0], inside[:, 1])
 
-    def _corners(
-        self, step: int, rows: Int64[np.ndarray, " m"] | None
-    ) -> Float[np.ndarray, "m 2"]:
+    def _corners(self, step: int, rows: Int64[np.ndarray, " m"] | None) -> Float[np.ndarray, "m 2"]:
         if rows is None:
             rows = np.arange(self.counts[step])
-        return self._cells(step, rows) * self.side_px(step)
+        corners: Float[np.ndarray, "m 2"] = self._cells(step, rows) * self.side_px(step)
+        return corners
 
     def _cells(self, step: int, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, "m 2"]:
         """Give (column, row) on the step's own lattice."""
         if step == 0:
-            return self.roots[rows]
+            return np.take(self.roots, rows, axis=0)
         ratio = self.ratios[step - 1]
         parents, child = np.divmod(rows, ratio**2)
-        return self._cells(step - 1, parents) * ratio + child_order(ratio)[child]
+        inside = np.take(child_order(ratio), child, axis=0)
+        cells: Int64[np.ndarray, "m 2"] = self._cells(step - 1, parents) * ratio + inside
+        return cells
 
 
 def child_order(ratio: int) -> Int64[np.ndarray, "c 2"]:
@@ -205,7 +207,7 @@ def _ladder(mpps: Sequence[float]) -> tuple[float, ...]:
     ladder = tuple(sorted(mpps, reverse=True))
     if not ladder or ladder[-1] <= 0:
         raise ValueError(f"magnifications must be one or more positive numbers, not {list(mpps)}")
-    for coarse, fine in zip(ladder, ladder[1:], strict=False):
+    for coarse, fine in itertools.pairwise(ladder):
         ratio = coarse / fine
         if round(ratio) < 2 or abs(ratio - round(ratio)) > 1e-3 * ratio:
             raise ValueError(
