@@ -95,7 +95,7 @@ class Bill:
         self._pixels = 0
         self._bytes: int | None = None
         self._macs = 0
-        self._seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
     def add_patches(self, step: int, count: int) -> None:
         """Write down `count` patches encoded at a step, 0 the lowest magnification."""
