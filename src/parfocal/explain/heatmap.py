@@ -1,0 +1,250 @@
+"""Attention -> a map over the slide: one PNG, each magnification by itself.
+
+Drawn from a prediction's record and a thumbnail, so that a map can be drawn again from the
+saved JSON. Colours run from pale to dark evenly, so they read the same to the colour-blind and
+in grey; each panel has its own scale, in raw attention, said under it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from parfocal.explain import sheet
+from parfocal.explain.sheet import GAP, HEADER, INK, Colour, Layout
+
+CHOSEN: Colour = (213, 94, 0)  # vermilion: apart from every colour of the scale and of H&E
+STEP_COLOURS: tuple[Colour, ...] = ((110, 110, 110), (0, 114, 178), (213, 94, 0), (0, 0, 0))
+DETAIL_PX = 200
+RANK = 16  # size of type
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+class Step(TypedDict):
+    """One magnification of a record."""
+
+    mpp: float
+    magnification: float
+    patches: int
+
+
+class Region(TypedDict):
+    """One patch looked at, in level-0 pixels."""
+
+    id: str | int
+    step: int
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float
+    selected: bool
+
+
+class SlideFacts(TypedDict):
+    """The slide of a record; size is width and height in level-0 pixels."""
+
+    id: str
+    size: Sequence[int]
+    mpp: float
+
+
+class Answer(TypedDict):
+    """What a model said."""
+
+    label: str
+    probabilities: Mapping[str, float]
+
+
+class Record(TypedDict):
+    """The parts of a prediction's JSON that a map shows; the rest is ignored."""
+
+    slide: SlideFacts
+    prediction: Answer
+    steps: Sequence[Step]
+    regions: Sequence[Region]
+
+
+def draw_map(
+    record: Record,
+    thumbnail: UInt8[np.ndarray, "h w 3"],
+    path: Path,
+    *,
+    caption: str = "",
+    details: Mapping[str | int, UInt8[np.ndarray, "_ _ 3"]] | None = None,
+) -> None:
+    """Draw where a model looked on a slide, and how much each place counted, as a PNG.
+
+    Panels side by side (or below each other, for a wide slide): the slide with what was visited,
+    then the attention of each magnification, the patches zoomed into outlined.
+
+    Args:
+        record: a prediction.
+        thumbnail: the whole slide, of any size.
+        path: of the PNG; written whole or not at all.
+        caption: a line below the title, as the bill.
+        details: pixels of regions by their id, shown below with their rank.
+
+    Raises:
+        ValueError: the record has no regions, or one without its place.
+    """
+    _check(record)
+    size, steps = record["slide"]["size"], range(len(record["steps"]))
+    layout = Layout.of((size[0], size[1]), len(steps) + 1)
+    slide = Image.fromarray(thumbnail).resize(layout.panel, Image.Resampling.LANCZOS)
+    panels = [_overview(record, layout, slide)]
+    panels += [_attention_panel(record, layout, slide, step) for step in steps]
+    ranked = [region for region in most_attended(record, 99) if region["id"] in (details or {})]
+    ranked = ranked[: (layout.width + GAP) // (DETAIL_PX + GAP)]
+    _number(panels[-1], layout, ranked)
+    strip = [
+        _detail(rank, region["score"], (details or {})[region["id"]])
+        for rank, region in enumerate(ranked, start=1)
+    ]
+    picture = sheet.compose(layout, _title(record, layout), caption, panels, strip)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        picture.save(partial, format="PNG", compress_level=6)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def most_attended(record: Record, count: int) -> list[Region]:
+    """List the regions of the sharpest magnification that counted most, highest first."""
+    last = len(record["steps"]) - 1
+    sharp = [region for region in record["regions"] if region["step"] == last]
+    return sorted(sharp, key=lambda region: -region["score"])[:count]
+
+
+def _check(record: Record) -> None:
+    """Refuse to invent places: a map of the wrong ones misleads."""
+    name = record["slide"]["id"]
+    if not record["regions"]:
+        raise ValueError(f"{name}: the record has no regions to draw; predict the slide again.")
+    for region in record["regions"]:
+        missing = sorted(Region.__required_keys__ - region.keys())
+        if missing:
+            raise ValueError(
+                f"{name}: a region of the record has no {', '.join(missing)}, so its place or "
+                "weight is unknown; predict the slide again."
+            )
+
+
+def _title(record: Record, layout: Layout) -> str:
+    """Say slide and answer in a line; a long name is shortened, the answer never."""
+    answer = record["prediction"]
+    said = f":  {answer['label']}, probability {answer['probabilities'][answer['label']]:.3g}"
+    room = layout.width - ImageFont.load_default(sheet.TITLE).getlength(said)
+    return sheet.fit(record["slide"]["id"], sheet.TITLE, room) + said
+
+
+def _square(layout: Layout, region: Region) -> tuple[slice, slice]:
+    return layout.square(region["x"], region["y"], region["width"], region["height"])
+
+
+def _overview(record: Record, layout: Layout, slide: Image.Image) -> Image.Image:
+    """Draw the slide as it is, with the outline of what was visited at each magnification."""
+    pixels = np.array(slide)
+    for step in range(len(record["steps"])):
+        visited = np.zeros(pixels.shape[:2], dtype=bool)
+        for region in _of_step(record, step):
+            visited[_square(layout, region)] = True
+        pixels[_rim(visited)] = STEP_COLOURS[step % len(STEP_COLOURS)]
+    panel, draw = sheet.cell(layout, pixels, "slide, and what was looked at")
+    place = sheet.scale_bar(draw, layout, record["slide"]["mpp"])
+    for index, looked in enumerate(record["steps"]):
+        colour = STEP_COLOURS[index % len(STEP_COLOURS)]
+        place = sheet.key(draw, place, colour, f"{looked['magnification']:g}x")
+    return panel
+
+
+def _attention_panel(record: Record, layout: Layout, slide: Image.Image, step: int) -> Image.Image:
+    """Draw the attention of one magnification over the slide in grey."""
+    regions = _of_step(record, step)
+    scores = np.array([region["score"] for region in regions], dtype=float)
+    low, high = (float(scores.min()), float(scores.max())) if regions else (0.0, 0.0)
+    grey = np.array(slide.convert("L"), dtype=float)[..., None] / 255
+    pixels = np.repeat(255 * (0.55 + 0.45 * grey), 3, axis=2)
+    # On white the colour is the scale's own; tissue shows through as a slight shade.
+    shade = 0.75 + 0.25 * grey
+    shown = sheet.colours((scores - low) / (high - low) if high > low else np.zeros(len(scores)))
+    for place in np.argsort(scores, kind="stable"):  # the highest on top
+        square = _square(layout, regions[place])
+        pixels[square] = shown[place] * shade[square]
+    painted = np.rint(pixels).astype(np.uint8)
+    chosen = [region for region in regions if region["selected"]]
+    for region in chosen:
+        _frame(painted, *_square(layout, region))
+    panel, draw = sheet.cell(layout, painted, _step_title(record["steps"][step]))
+    beside = sheet.colour_bar(draw, layout, low, high)
+    if chosen:
+        sheet.key(draw, beside, CHOSEN, "zoomed into")
+    return panel
+
+
+def _of_step(record: Record, step: int) -> list[Region]:
+    return [region for region in record["regions"] if region["step"] == step]
+
+
+def _step_title(step: Step) -> str:
+    patches = f"{step['patches']:,} patch{'es' * (step['patches'] != 1)}"
+    return f"{step['magnification']:g}x, {step['mpp']:.2f} um/px, {patches}"
+
+
+def _frame(pixels: Pixels, rows: slice, columns: slice) -> None:
+    """Outline a square on its inside; a tiny one on its outside, so that its colour stays."""
+    width = 1 if rows.stop - rows.start < 14 else 2
+    grow = width if rows.stop - rows.start < 8 else 0
+    top, bottom = max(0, rows.start - grow), rows.stop + grow
+    left, right = max(0, columns.start - grow), columns.stop + grow
+    pixels[top : top + width, left:right] = CHOSEN
+    pixels[bottom - width : bottom, left:right] = CHOSEN
+    pixels[top:bottom, left : left + width] = CHOSEN
+    pixels[top:bottom, right - width : right] = CHOSEN
+
+
+def _rim(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Give the rim of an area, two pixels wide, on its inside."""
+    inside = mask.copy()
+    for _ in range(2):
+        around = np.pad(inside, 1)
+        inside &= around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    rim: Bool[np.ndarray, "h w"] = mask & ~inside
+    return rim
+
+
+def _detail(rank: int, score: float, pixels: Pixels) -> Image.Image:
+    """Draw a patch under its rank and attention."""
+    tile = Image.new("RGB", (DETAIL_PX, DETAIL_PX + HEADER), "white")
+    draw = ImageDraw.Draw(tile)
+    draw.text((0, 8), f"#{rank}   attention {score:.2g}", INK, ImageFont.load_default(RANK))
+    shown = Image.fromarray(pixels).resize((DETAIL_PX, DETAIL_PX), Image.Resampling.LANCZOS)
+    tile.paste(shown, (0, HEADER))
+    draw.rectangle((0, HEADER, DETAIL_PX - 1, HEADER + DETAIL_PX - 1), outline=sheet.FAINT)
+    return tile
+
+
+def _number(panel: Image.Image, layout: Layout, ranked: Sequence[Region]) -> None:
+    """Write the rank of shown patches on their place, or beside a small one where it is free."""
+    draw, font = ImageDraw.Draw(panel), ImageFont.load_default(RANK)
+    taken: list[tuple[float, float, float, float]] = []
+    for rank, region in enumerate(ranked, start=1):
+        rows, columns = _square(layout, region)
+        middle = HEADER + (rows.start + rows.stop) / 2
+        roomy = columns.stop - columns.start >= 24
+        at = ((columns.start + columns.stop) / 2 if roomy else columns.stop + 12, middle)
+        box = draw.textbbox(at, str(rank), font, anchor="mm", stroke_width=2)
+        if not any(_overlap(box, other) for other in taken):
+            taken.append(box)
+            draw.text(at, str(rank), INK, font, anchor="mm", stroke_width=2, stroke_fill="white")
+
+
+def _overlap(
+    one: tuple[float, float, float, float], other: tuple[float, float, float, float]
+) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]

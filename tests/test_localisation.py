@@ -1,0 +1,66 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.bag import Look
+from parfocal.dataset.outlines import Outlines, Polygon
+from parfocal.localisation import Localisation, localise
+from parfocal.slide.slide import Box
+
+# Patches of 10 px in a row; the lesion covers half of the second and a sliver of the third.
+BOXES = [Box(10.0 * column, 0.0, 10.0, 10.0) for column in range(5)]
+LESION = Outlines((Polygon(np.array([[15.0, 2.0], [20.1, 2.0], [20.1, 8.0], [15.0, 8.0]])),))
+ALL = np.ones(5, dtype=bool)
+
+
+def look(attention, selected=None):
+    chosen = None if selected is None else torch.tensor(selected)
+    return Look(torch.arange(len(attention)), torch.tensor(attention), chosen)
+
+
+def test_the_mass_is_the_attention_on_patches_that_touch_a_lesion():
+    found = localise(look([0.1, 0.4, 0.2, 0.2, 0.1]), BOXES, LESION, ALL)
+    assert (found.candidates, found.touching) == (5, 2)
+    assert found.mass == pytest.approx(0.6)
+    assert found.chance == pytest.approx(0.4)
+
+
+def test_the_last_look_selects_nothing():
+    found = localise(look([0.2] * 5), BOXES, LESION, ALL)
+    assert (found.selected, found.hit, found.share, found.chance_of_hit) == (None,) * 4
+
+
+def test_selected_patches_that_touch_are_counted():
+    found = localise(look([0.2] * 5, [0, 2, 3]), BOXES, LESION, ALL)
+    assert (found.selected, found.selected_touching, found.hit) == (3, 1, True)
+    assert found.share == pytest.approx(1 / 3)
+
+
+def test_a_choice_that_misses_is_no_hit():
+    found = localise(look([0.2] * 5, [0, 3]), BOXES, LESION, ALL)
+    assert (found.hit, found.share) == (False, 0)
+
+
+def test_the_chance_of_a_hit_is_that_of_all_choices_counted():
+    found = Localisation(candidates=7, touching=2, mass=0.5, selected=3, selected_touching=1)
+    choices = list(itertools.combinations(range(7), 3))
+    hits = sum(0 in choice or 1 in choice for choice in choices)
+    assert found.chance_of_hit == pytest.approx(hits / len(choices))
+
+
+def test_a_choice_of_everything_hits_for_certain():
+    assert Localisation(5, 1, 0.2, selected=5, selected_touching=1).chance_of_hit == 1
+
+
+def test_where_no_candidate_touches_chance_is_none_either():
+    found = Localisation(5, 0, 0.0, selected=2, selected_touching=0)
+    assert (found.chance, found.chance_of_hit, found.hit) == (0, 0, False)
+
+
+def test_patches_that_do_not_exist_are_no_candidates():
+    valid = np.array([True, True, False, True, True])
+    found = localise(look([0.25, 0.25, 0.0, 0.25, 0.25], [1, 2]), BOXES, LESION, valid)
+    assert (found.candidates, found.touching, found.selected) == (4, 1, 1)
+    assert found.mass == pytest.approx(0.25)
