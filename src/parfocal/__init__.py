@@ -1,1 +1,70 @@
-"""Classify gigapixel whole-slide images by learning where to zoom."""
+"""Classify gigapixel whole-slide images by learning where to zoom.
+
+The names below are loaded when first used, so that `parfocal --help` does not wait for torch.
+What a stage does as a whole stands in its own module: `parfocal.predict.predict`,
+`parfocal.train.train`, `parfocal.evaluate.evaluate`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from parfocal.bag import Bag, Look, Prediction, StoredBag
+    from parfocal.cost import Bill, Cost
+    from parfocal.features.encoder import Encoder, load_encoder
+    from parfocal.features.live import LiveBag
+    from parfocal.features.store import FeatureFile
+    from parfocal.grid import PatchGrid
+    from parfocal.models import MODELS
+    from parfocal.models.checkpoint import Checkpoint
+    from parfocal.models.zoommil import ZoomMIL
+    from parfocal.slide.errors import SlideError
+    from parfocal.slide.slide import Box, Slide, open_slide, slide_from_array
+    from parfocal.slide.tissue import Tissue, find_tissue
+
+__all__ = [
+    "MODELS",
+    "Bag",
+    "Bill",
+    "Box",
+    "Checkpoint",
+    "Cost",
+    "Encoder",
+    "FeatureFile",
+    "LiveBag",
+    "Look",
+    "PatchGrid",
+    "Prediction",
+    "Slide",
+    "SlideError",
+    "StoredBag",
+    "Tissue",
+    "ZoomMIL",
+    "find_tissue",
+    "load_encoder",
+    "open_slide",
+    "slide_from_array",
+]
+
+_HOMES = {
+    "bag": ("Bag", "Look", "Prediction", "StoredBag"),
+    "cost": ("Bill", "Cost"),
+    "features.encoder": ("Encoder", "load_encoder"),
+    "features.live": ("LiveBag",),
+    "features.store": ("FeatureFile",),
+    "grid": ("PatchGrid",),
+    "models": ("MODELS",),
+    "models.checkpoint": ("Checkpoint",),
+    "models.zoommil": ("ZoomMIL",),
+    "slide.errors": ("SlideError",),
+    "slide.slide": ("Box", "Slide", "open_slide", "slide_from_array"),
+    "slide.tissue": ("Tissue", "find_tissue"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module it lives in."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"parfocal.{module}"), name)
+    raise AttributeError(f"parfocal has no {name!r}; it has {', '.join(__all__)}.")

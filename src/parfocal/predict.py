@@ -1,0 +1,250 @@
+"""A slide file -> a prediction: the whole path on one page.
+
+`predict` answers for one slide, `predict_slides` for many, any of which may be damaged.
+"""
+
+import csv
+import io
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor, nn
+
+from parfocal.bag import Bag, Prediction
+from parfocal.cost import Bill, Exhaustive
+from parfocal.explain import heatmap
+from parfocal.explain.record import ModelFacts, PredictionRecord, SlideFacts, regions_of
+from parfocal.features.encoder import Encoder
+from parfocal.features.live import LiveBag
+from parfocal.grid import PatchGrid, magnification_of
+from parfocal.models.checkpoint import Checkpoint, write_whole
+from parfocal.slide.errors import SlideError
+from parfocal.slide.slide import LEVEL_TOLERANCE, Box, Slide, open_slide, slide_id
+from parfocal.slide.tissue import find_tissue
+
+THUMBNAIL_PX = 1024  # longest side
+DETAILS = 6  # sharp patches shown below a map
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True)
+class FailedSlide:
+    """A slide without a prediction, and why."""
+
+    path: Path
+    reason: str
+
+
+def predict(
+    path: Path, trained: Checkpoint, *, mpp: float | None = None, encoder: Encoder | None = None
+) -> PredictionRecord:
+    """Classify one slide file, reading sharp pixels only where the model zooms in.
+
+    Args:
+        path: the slide file.
+        trained: what classifies.
+        mpp: microns per level-0 pixel, for a file that does not say.
+        encoder: that of `trained`, where it is loaded already.
+
+    Raises:
+        SlideError: the slide cannot be read as the model needs it.
+    """
+    encoder = encoder or trained.load_encoder()
+    with open_slide(path, mpp=mpp) as slide:
+        return classify(slide, trained, encoder)
+
+
+def classify(slide: Slide, trained: Checkpoint, encoder: Encoder) -> PredictionRecord:
+    """Classify an open slide; see `predict`."""
+    grid = PatchGrid.over(
+        find_tissue(slide, method=trained.slide.tissue),
+        trained.mpps,
+        trained.patch_size,
+        min_tissue=trained.slide.min_tissue,
+    )
+    answer = _ask(trained.model, LiveBag(slide, grid, encoder), slide.bill)
+    probabilities = answer.logits.softmax(dim=0).tolist()
+    return PredictionRecord(
+        slide=_slide_facts(slide),
+        model=_model_facts(trained),
+        probabilities=dict(zip(trained.labels, probabilities, strict=True)),
+        stop_reason=answer.stop_reason,
+        mpps=grid.mpps,
+        regions=tuple(regions_of(grid, answer.looks)),
+        cost=slide.bill.close(_everything(slide, grid, encoder)),
+    )
+
+
+def predict_slides(
+    paths: Sequence[Path],
+    trained: Checkpoint,
+    out: Path,
+    *,
+    mpp: float | None = None,
+    device: str = "auto",
+) -> Iterator[PredictionRecord | FailedSlide]:
+    """Classify slides one after the other, and write what is found of each.
+
+    A slide that cannot be read is given as a `FailedSlide`, and the next one follows. Of the
+    others `<id>.json` and `<id>.png` are written, whole or not at all; in the end, also upon
+    an interruption, `predictions.csv` lists all that were tried.
+
+    Args:
+        paths: slide files.
+        trained: what classifies.
+        out: folder to write to; what an earlier call wrote of the same slides is replaced.
+        mpp: microns per level-0 pixel of every slide, for files that do not say.
+        device: where encoder and model run.
+
+    Raises:
+        ValueError: two slides would be written under one name.
+        OSError: `out` cannot be written to.
+    """
+    _refuse_twins(paths)
+    out.mkdir(parents=True, exist_ok=True)
+    encoder = trained.load_encoder(device=device)
+    trained.model.to(encoder.device)
+    tried: list[PredictionRecord | FailedSlide] = []
+    try:
+        for path in paths:
+            tried.append(_predict_into(out, path, trained, encoder, mpp))
+            yield tried[-1]
+    finally:
+        write_whole(out / "predictions.csv", _table(tried, trained.labels).encode())
+
+
+def _predict_into(
+    out: Path, path: Path, trained: Checkpoint, encoder: Encoder, mpp: float | None
+) -> PredictionRecord | FailedSlide:
+    try:
+        with open_slide(path, mpp=mpp) as slide:
+            record = classify(slide, trained, encoder)
+            # The bill is closed: what is read for the picture is not part of the answer.
+            map_record = cast(heatmap.Record, record.to_dict())
+            thumbnail, details = _pictures(slide, map_record)
+    except SlideError as error:
+        named = slide_id(path) in str(error)
+        return FailedSlide(path, str(error) if named else f"{path.name}: {error}")
+    picture = out / f"{record.slide.id}.png"
+    heatmap.draw_map(map_record, thumbnail, picture, caption=record.bill, details=details)
+    write_whole(out / f"{record.slide.id}.json", record.to_json().encode())
+    return record
+
+
+class _Clocked:
+    """A bag that notes the seconds spent on features, its own and those it zooms into."""
+
+    def __init__(self, bag: Bag, seconds: list[float]) -> None:
+        self._bag, self.seconds = bag, seconds
+
+    @property
+    def rows(self) -> Int64[Tensor, " n"]:
+        return self._bag.rows
+
+    @property
+    def valid(self) -> Bool[Tensor, " n"]:
+        return self._bag.valid
+
+    def features(self) -> Float[Tensor, "n d"]:
+        start = time.perf_counter()
+        features = self._bag.features()
+        self.seconds.append(time.perf_counter() - start)
+        return features
+
+    def zoom(self, select: Float[Tensor, "k n"]) -> "_Clocked":
+        return _Clocked(self._bag.zoom(select), self.seconds)
+
+
+def _ask(model: nn.Module, bag: Bag, bill: Bill) -> Prediction:
+    """Run a model; the seconds in which it waits for features are not its own."""
+    clocked, start = _Clocked(bag, []), time.perf_counter()
+    with torch.no_grad(), bill.counted():
+        answer: Prediction = model(clocked)
+    bill.add_seconds("model", time.perf_counter() - start - sum(clocked.seconds))
+    return answer
+
+
+def _everything(slide: Slide, grid: PatchGrid, encoder: Encoder) -> Exhaustive:
+    """Tell what looking at every patch of the sharpest magnification would have cost."""
+    wanted = grid.mpps[-1] / slide.mpp
+    stored = max(
+        level.downsample
+        for level in slide.levels
+        if level.downsample <= wanted * (1 + LEVEL_TOLERANCE)
+    )
+    return Exhaustive(
+        magnification=magnification_of(grid.mpps[-1]),
+        patches=grid.sharpest_patches,
+        descendants=grid.counts[-1],
+        macs=grid.sharpest_patches * encoder.macs_per_patch(grid.patch_size),
+        pixels=grid.sharpest_patches * round(grid.side_px(len(grid.mpps) - 1) / stored) ** 2,
+    )
+
+
+def _slide_facts(slide: Slide) -> SlideFacts:
+    return SlideFacts(
+        id=slide.id,
+        path=None if slide.path is None else str(slide.path),
+        fingerprint=slide.fingerprint,
+        size=slide.size,
+        mpp=slide.mpp,
+        mpp_source=slide.mpp_source,
+    )
+
+
+def _model_facts(trained: Checkpoint) -> ModelFacts:
+    return ModelFacts(
+        name=trained.model_name,
+        weights_sha256=trained.weights_hash,
+        encoder=trained.encoder.name,
+        encoder_weights_sha256=trained.encoder.weights_hash,
+        magnifications=trained.magnifications,
+        patch_size=trained.patch_size,
+        parfocal=version("parfocal"),
+    )
+
+
+def _pictures(slide: Slide, record: heatmap.Record) -> tuple[Pixels, dict[str | int, Pixels]]:
+    """Read a thumbnail, and the sharpest patches that counted most."""
+    width, height = slide.size
+    shrunk = max(1.0, max(width, height) / THUMBNAIL_PX)
+    thumbnail = slide.read(Box(0, 0, width, height), slide.mpp * shrunk)
+    details = {}
+    for region in heatmap.most_attended(record, DETAILS):
+        box = Box(region["x"], region["y"], region["width"], region["height"])
+        details[region["id"]] = slide.read(box, record["steps"][region["step"]]["mpp"])
+    return thumbnail, details
+
+
+def _refuse_twins(paths: Sequence[Path]) -> None:
+    by_id: dict[str, Path] = {}
+    for path in paths:
+        twin = by_id.setdefault(slide_id(path), path)
+        if twin is not path:
+            raise ValueError(
+                f"{twin} and {path} would both be written as {slide_id(path)!r}; predict them "
+                "into different folders."
+            )
+
+
+def _table(tried: Sequence[PredictionRecord | FailedSlide], labels: Sequence[str]) -> str:
+    """Give predictions.csv: a row a slide, of which a failed one has only its reason."""
+    rows: list[list[object]] = [["slide_id", "path", "predicted", *labels, "failed"]]
+    for slide in tried:
+        if isinstance(slide, FailedSlide):
+            blank = [""] * (1 + len(labels))
+            rows.append([slide_id(slide.path), slide.path, *blank, slide.reason])
+        else:
+            chances = [f"{slide.probabilities[label]:.6f}" for label in labels]
+            rows.append([slide.slide.id, slide.slide.path, slide.label, *chances, ""])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
