@@ -1,0 +1,139 @@
+"""A cache of features on disk, filled as slides are visited; docs/formats.md tells the layout.
+
+One SQLite file a slide and encoder. A batch is one transaction, so a kill loses at most the
+batch under way, and several processes may fill one cache. No connection stays open: a bag may
+be pickled or forked at any time.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float16, Int64
+
+from parfocal.features.encoder import EncoderSpec
+from parfocal.features.errors import StoreError
+
+PATIENCE_S = 60  # how long to wait while another process writes
+
+# The side is the patch's in level-0 pixels: unlike its mpp, it stays true when the slide is given
+# another mpp. Version 1 of the table; a change of it takes another name.
+TABLE = """
+CREATE TABLE IF NOT EXISTS features_1 (
+    side REAL, x INTEGER, y INTEGER, value BLOB NOT NULL, PRIMARY KEY (side, x, y)
+)
+"""
+
+
+@dataclass(frozen=True)
+class SlideCache:
+    """The cached features of one slide by one encoder.
+
+    Args:
+        path: the SQLite file; made when first written.
+        dim: features per patch.
+    """
+
+    path: Path
+    dim: int
+
+    def get(
+        self, side: float, coords: Int64[np.ndarray, "n 2"]
+    ) -> tuple[Bool[np.ndarray, " n"], Float16[np.ndarray, "m d"]]:
+        """Look patches up.
+
+        Args:
+            side: of the patches, in level-0 pixels.
+            coords: their top-left corners, in level-0 pixels.
+
+        Returns:
+            Which are cached, and the features of those.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        found = np.zeros(len(coords), dtype=bool)
+        if not self.path.exists():
+            return found, np.zeros((0, self.dim), dtype=np.float16)
+        values: list[bytes] = []
+        query = "SELECT value FROM features_1 WHERE side = ? AND x = ? AND y = ?"
+        with self._open() as database:
+            for place, (x, y) in enumerate(coords.tolist()):
+                row = database.execute(query, (side, x, y)).fetchone()
+                if row is not None:
+                    found[place] = True
+                    values.append(row[0])
+        return found, np.frombuffer(bytearray().join(values), dtype="<f2").reshape(-1, self.dim)
+
+    def put(
+        self, side: float, coords: Int64[np.ndarray, "n 2"], features: Float16[np.ndarray, "n d"]
+    ) -> None:
+        """Keep patches' features, all or none.
+
+        Raises:
+            StoreError: the file is damaged, or cannot be written.
+        """
+        rows = [
+            (side, x, y, value.astype("<f2").tobytes())
+            for (x, y), value in zip(coords.tolist(), features, strict=True)
+        ]
+        with self._open() as database, database:
+            database.executemany("INSERT OR IGNORE INTO features_1 VALUES (?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as database:
+                # WAL: readers and a writer do not wait for each other. NORMAL: no sync a batch.
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = NORMAL")
+                database.execute(TABLE)
+                yield database
+        except sqlite3.OperationalError as error:
+            raise StoreError(
+                f"{self.path}: the feature cache cannot be used ({error}). Free space, or choose "
+                "a folder on a local disk that you may write to, or go on without --cache."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"{self.path}: the feature cache is damaged ({error}). Delete this file; it is "
+                "filled again as slides are visited."
+            ) from error
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """A folder of cached features, for any number of slides and encoders.
+
+    Args:
+        folder: where the files are; made when first used. It must be on a local disk.
+    """
+
+    folder: Path
+
+    def of(self, fingerprint: str, encoder: EncoderSpec, *, patch_size: int) -> SlideCache:
+        """Give the cache of one slide by one encoder.
+
+        Args:
+            fingerprint: of the slide file.
+            encoder: its name, weights and preparation of pixels tell it from others.
+            patch_size: side of a patch in pixels.
+
+        Raises:
+            StoreError: the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: the folder for the feature cache cannot be made "
+                f"({error.strerror}). Choose another with --cache."
+            ) from error
+        # What the licence or the range says does not change a feature.
+        made_by = replace(encoder, licence="", mpp_range=(0.0, 0.0))
+        key = sha256(f"{made_by}, {patch_size}".encode()).hexdigest()[:16]
+        return SlideCache(self.folder / f"{fingerprint[:32]}-{key}.sqlite", encoder.dim)

@@ -1,0 +1,191 @@
+"""A bag whose patches are read and encoded when asked for.
+
+Features are rounded to float16 as the feature file's are, so a model cannot tell one from the
+other. What the encoder answers for a patch may still depend, in its last bits, on which others
+share its batch: a feature then differs by at most one float16 step where it falls between two.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from parfocal.bag import Bag, StoredBag
+from parfocal.cost import uncounted
+from parfocal.features.cache import FeatureCache, SlideCache
+from parfocal.features.encoder import Encoder
+from parfocal.grid import PatchGrid
+from parfocal.slide.slide import Slide
+
+BATCHES_AHEAD = 2  # read while one is encoded; what bounds the memory
+MOST_THREADS = 8
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+def reading_threads() -> int:
+    """Give how many threads read ahead: one for each core this process may use, up to 8."""
+    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True)
+class PatchEncoder:
+    """Reads patches of one slide in threads, and encodes them while later ones are read.
+
+    Args:
+        slide: to read from; its bill is written on.
+        grid: of patches over it.
+        encoder: of patches.
+        threads: that read.
+    """
+
+    slide: Slide
+    grid: PatchGrid
+    encoder: Encoder
+    threads: int
+
+    def encode(
+        self, step: int, rows: Int64[np.ndarray, " n"]
+    ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[Tensor, "b d"]]]:
+        """Give patches' features batch by batch, in the order asked for.
+
+        Raises:
+            SlideError: a patch cannot be read.
+        """
+        size = self.encoder.batch
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        macs = self.encoder.macs_per_patch(self.grid.patch_size)
+        bill = self.slide.bill
+        with ThreadPoolExecutor(self.threads) as pool:
+            try:
+                for batch, pixels in self._read_ahead(pool, step, batches):
+                    with bill.timed("encode"), uncounted():
+                        features = self.encoder(pixels)
+                    bill.add_patches(step, len(batch))
+                    bill.add_macs(macs * len(batch))
+                    yield batch, features
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _read_ahead(
+        self, pool: ThreadPoolExecutor, step: int, batches: list[Int64[np.ndarray, " _"]]
+    ) -> Iterator[tuple[Int64[np.ndarray, " b"], UInt8[np.ndarray, "b h w 3"]]]:
+        mpp = self.grid.mpps[step]
+
+        def start(batch: Int64[np.ndarray, " b"]) -> list[Future[Pixels]]:
+            return [pool.submit(self.slide.read, box, mpp) for box in self.grid.boxes(step, batch)]
+
+        todo = iter(batches)
+        reading = deque((batch, start(batch)) for batch in islice(todo, 1 + BATCHES_AHEAD))
+        while reading:
+            batch, patches = reading.popleft()
+            yield batch, np.stack([patch.result() for patch in patches])
+            reading.extend((batch, start(batch)) for batch in islice(todo, 1))
+
+
+class LiveRows:
+    """One magnification, read and encoded when asked for; each patch once.
+
+    A patch beyond the edge of the scan is zero; it is not read, and not on the bill.
+
+    Args:
+        patches: what reads and encodes.
+        step: of its grid.
+        cache: looked up first, and filled.
+    """
+
+    def __init__(self, patches: PatchEncoder, step: int, *, cache: SlideCache | None) -> None:
+        dim, device = patches.encoder.spec.dim, patches.encoder.device
+        self.shape = torch.Size((patches.grid.counts[step], dim))
+        self._patches, self._step, self._cache = patches, step, cache
+        # Row 0 of what was seen is the feature of every patch that does not exist.
+        self._seen = torch.zeros(1, dim, dtype=torch.float16, device=device)
+        self._place = np.where(patches.grid.valid(step), -1, 0)
+
+    def __getitem__(self, rows: Int64[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """Give these rows, in this order."""
+        wanted = rows.cpu().numpy()
+        unseen = np.unique(wanted[self._place[wanted] < 0])
+        batches = list(self._look(unseen))
+        if batches:
+            seen = np.concatenate([batch for batch, _ in batches])
+            self._place[seen] = len(self._seen) + np.arange(len(seen))
+            self._seen = torch.cat([self._seen, *(features for _, features in batches)])
+        return self._seen[torch.from_numpy(self._place[wanted]).to(self._seen.device)]
+
+    def _look(
+        self, rows: Int64[np.ndarray, " n"]
+    ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[Tensor, "b d"]]]:
+        grid, side = self._patches.grid, self._patches.grid.side_px(self._step)
+        if self._cache is not None:
+            found, cached = self._cache.get(side, grid.coords(self._step, rows))
+            yield rows[found], torch.from_numpy(cached).to(self._seen.device)
+            rows = rows[~found]
+        for batch, encoded in self._patches.encode(self._step, rows):
+            features = encoded.to(torch.float16)
+            if self._cache is not None:
+                self._cache.put(side, grid.coords(self._step, batch), features.cpu().numpy())
+            yield batch, features
+
+
+class LiveBag:
+    """A slide's patches, read and encoded as a model zooms; lowest magnification first.
+
+    Each patch is read and encoded once in the life of the bag, and written on `slide.bill`;
+    one found in the cache is neither read nor encoded, and not on the bill.
+
+    Args:
+        slide: to read from.
+        grid: of patches over it.
+        encoder: of patches; features are on its device.
+        cache: kept between bags, on disk; None for none.
+        threads: that read; None for one for each core, up to 8.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        grid: PatchGrid,
+        encoder: Encoder,
+        *,
+        cache: FeatureCache | None = None,
+        threads: int | None = None,
+    ) -> None:
+        patches = PatchEncoder(slide, grid, encoder, threads or reading_threads())
+        shelf = None
+        if cache is not None:
+            shelf = cache.of(slide.fingerprint, encoder.spec, patch_size=grid.patch_size)
+        steps = range(len(grid.mpps))
+        self._bag = StoredBag(
+            [LiveRows(patches, step, cache=shelf) for step in steps],
+            valid=[torch.from_numpy(grid.valid(step)) for step in steps],
+        )
+
+    @property
+    def rows(self) -> Int64[Tensor, " n"]:
+        """Which patches these are, in the grid's nested order."""
+        return self._bag.rows
+
+    @property
+    def valid(self) -> Bool[Tensor, " n"]:
+        """False where a patch lies beyond the edge of the scan."""
+        return self._bag.valid
+
+    def features(self) -> Float[Tensor, "n d"]:
+        """Read and encode what has not been; those that do not exist are zero.
+
+        Raises:
+            SlideError: a patch cannot be read.
+        """
+        return self._bag.features()
+
+    def zoom(self, select: Float[Tensor, "k n"]) -> Bag:
+        """Go on to the children of the selected patches, at the next magnification."""
+        return self._bag.zoom(select)
