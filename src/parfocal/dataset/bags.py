@@ -1,0 +1,188 @@
+"""A bag for any slide of a cohort, stored or live; a model cannot tell which.
+
+bags = StoredBags(features, settings) if features else LiveBags(encoder, settings)
+with bags.open(slide) as opened:
+    prediction = model(opened.bag)
+    boxes = opened.boxes(step, prediction.looks[step].rows.numpy())
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from parfocal.bag import Bag
+from parfocal.cost import Bill
+from parfocal.dataset.cohort import CohortError, CohortSlide
+from parfocal.features.cache import FeatureCache
+from parfocal.features.encoder import Encoder, EncoderSpec
+from parfocal.features.header import SlideSettings
+from parfocal.features.live import LiveBag
+from parfocal.features.store import FeatureFile, feature_path
+from parfocal.grid import PatchGrid, mpp_of
+from parfocal.slide.slide import Box, Slide, open_slide
+from parfocal.slide.tissue import find_tissue
+
+
+@dataclass(frozen=True)
+class OpenBag:
+    """A slide's bag, where its patches lie, and what it costs.
+
+    Args:
+        bag: at the lowest magnification asked for.
+        grid: its patches; of stored features it may hold more magnifications.
+        steps: of the grid, one for each magnification of the bag.
+        bill: what has been read and encoded; nothing, of stored features.
+    """
+
+    bag: Bag
+    grid: PatchGrid
+    steps: tuple[int, ...]
+    bill: Bill
+
+    def boxes(self, step: int, rows: Int64[np.ndarray, " n"]) -> list[Box]:
+        """Give the squares of patches, in level-0 pixels, `step` counting the bag's own."""
+        return self.grid.boxes(self.steps[step], rows)
+
+
+class Bags(Protocol):
+    """Whatever opens a bag for a slide."""
+
+    encoder: EncoderSpec
+
+    def needs(self, slide: CohortSlide) -> Path:
+        """Give the file a slide's bag is made from."""
+
+    def check(self, slide: CohortSlide) -> None:
+        """Find out whether a slide's bag can be opened, before any model waits for it."""
+
+    def open(self, slide: CohortSlide) -> AbstractContextManager[OpenBag]:
+        """Open a slide's bag, which lives as long as the block."""
+
+
+class StoredBags:
+    """Bags of features that were extracted before, each row read when asked for.
+
+    Args:
+        folder: of feature files.
+        settings: which patches, as they were extracted; some magnifications may be left out.
+        encoder: that made them; None for the one of the first file found.
+        device: where the features are wanted.
+
+    Raises:
+        CohortError: the folder holds no feature file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: SlideSettings,
+        *,
+        encoder: EncoderSpec | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._folder, self._settings, self._device = folder, settings, device
+        self.encoder = encoder or _first_encoder(folder)
+
+    def needs(self, slide: CohortSlide) -> Path:
+        """Give the feature file of a slide."""
+        return feature_path(self._folder, slide.slide_id)
+
+    def check(self, slide: CohortSlide) -> None:
+        """Refuse features made by another encoder or of other patches.
+
+        Raises:
+            StoreError: the file is damaged, or its features do not mix with the others.
+        """
+        self._file(slide)
+
+    @contextmanager
+    def open(self, slide: CohortSlide) -> Iterator[OpenBag]:
+        """Open a slide's bag.
+
+        Raises:
+            StoreError: as `check`.
+        """
+        file = self._file(slide)
+        wanted = self._settings.magnifications
+        steps = tuple(file.magnifications.index(magnification) for magnification in wanted)
+        bag = file.bag(wanted, device=self._device)
+        yield OpenBag(bag, file.header.grid, steps, Bill())
+
+    def _file(self, slide: CohortSlide) -> FeatureFile:
+        file = FeatureFile(self.needs(slide))
+        file.check(self.encoder, self._settings)
+        return file
+
+
+class LiveBags:
+    """Bags that read a slide and encode its patches as the model zooms.
+
+    Tissue and grid are found once a slide, and kept.
+
+    Args:
+        encoder: of patches; features are on its device.
+        settings: which patches.
+        cache: of features, kept on disk between visits; None for none.
+        threads: that read; None for one for each core, up to 8.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        settings: SlideSettings,
+        *,
+        cache: FeatureCache | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.encoder = encoder.spec
+        self._encode, self._settings = encoder, settings
+        self._cache, self._threads = cache, threads
+        self._grids: dict[str, PatchGrid] = {}
+
+    def needs(self, slide: CohortSlide) -> Path:
+        """Give the slide file."""
+        return slide.path
+
+    def check(self, slide: CohortSlide) -> None:
+        """Open a slide and find its tissue.
+
+        Raises:
+            SlideError: it cannot be opened, has no tissue, or is not sharp enough.
+        """
+        with open_slide(slide.path, mpp=slide.mpp) as opened:
+            self._grid(slide, opened)
+
+    @contextmanager
+    def open(self, slide: CohortSlide) -> Iterator[OpenBag]:
+        """Open a slide's bag.
+
+        Raises:
+            SlideError: as `check`, and when a patch asked for cannot be read.
+        """
+        with open_slide(slide.path, mpp=slide.mpp) as opened:
+            grid = self._grid(slide, opened)
+            bag = LiveBag(opened, grid, self._encode, cache=self._cache, threads=self._threads)
+            yield OpenBag(bag, grid, tuple(range(len(grid.mpps))), opened.bill)
+
+    def _grid(self, slide: CohortSlide, opened: Slide) -> PatchGrid:
+        if slide.slide_id not in self._grids:
+            self._grids[slide.slide_id] = PatchGrid.over(
+                find_tissue(opened, method=self._settings.tissue),
+                [mpp_of(magnification) for magnification in self._settings.magnifications],
+                self._settings.patch_size,
+                min_tissue=self._settings.min_tissue,
+            )
+        return self._grids[slide.slide_id]
+
+
+def _first_encoder(folder: Path) -> EncoderSpec:
+    files = sorted(folder.glob("*.h5"))
+    if not files:
+        raise CohortError(f"{folder}: no feature files (*.h5) here; run `parfocal extract` first.")
+    return FeatureFile(files[0]).encoder

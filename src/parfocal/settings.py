@@ -1,0 +1,293 @@
+"""The settings of a run: a recipe, a file over it, and single values over both.
+
+Each model's own settings are the arguments of its class, so they are declared once, there.
+"""
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, fields
+from functools import reduce
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.dataclasses import dataclass
+
+from parfocal.features.header import SlideSettings
+from parfocal.models import MODELS
+
+RECIPES = Path(__file__).parent / "recipes"
+GIVEN_BY_THE_RUN = ("in_dim", "num_classes", "num_magnifications", "generator")
+STRICT = ConfigDict(extra="forbid")
+
+
+class SettingsError(ValueError):
+    """Settings that make no run; the message says which, what and what to do."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class EncoderSettings:
+    """What encodes patches.
+
+    Args:
+        name: of the encoder.
+        weights: file of its weights; None for its own.
+        runtime: what runs it.
+    """
+
+    name: str = "efficientnet-lite0"
+    weights: Path | None = None
+    runtime: Literal["auto", "torch", "onnx"] = "auto"
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelSettings:
+    """Which model, and the arguments of its class.
+
+    Args:
+        name: its key in `MODELS`.
+        arguments: by name; what the run decides (`in_dim`, `num_classes`) is not among them.
+    """
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def zooms(self) -> bool:
+        """Whether the model looks at several magnifications."""
+        return "num_magnifications" in inspect.signature(MODELS[self.name]).parameters
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainSettings:
+    """How a model is trained.
+
+    Args:
+        epochs: at most; each draws as many slides as there are to learn from.
+        patience: stop after so many epochs without a better one.
+        learning_rate: of Adam.
+        weight_decay: of Adam.
+        lr_factor: what the rate is multiplied by when the validation loss rests.
+        lr_patience: for so many epochs.
+        accumulate: slides whose gradients are added up before a step.
+        refit: train again, on train and validation slides, for as many epochs as were best.
+        seed: of the split, the weights and every draw.
+        val_fraction: share of each class's patients to choose the epoch by.
+        test_fraction: share to test on; 0 for none.
+        folds: train so many models, each tested on another part; None for one model.
+        labels: the classes in order; None for sorted.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 100
+    patience: Annotated[int, Field(ge=1)] = 20
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr_factor: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    lr_patience: Annotated[int, Field(ge=0)] = 5
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    refit: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    folds: Annotated[int, Field(ge=2)] | None = None
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class RunSettings:
+    """The settings of a run, a section for each stage."""
+
+    slide: SlideSettings
+    model: ModelSettings
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+    def to_yaml(self) -> str:
+        """Write every setting, defaults included, as `load_settings` reads it."""
+        sections = asdict(self)
+        sections["model"] = {"name": self.model.name, **self.model.arguments}
+        return yaml.safe_dump(_plain(sections), sort_keys=False)
+
+
+SECTIONS: dict[str, Any] = {
+    "slide": SlideSettings,
+    "encoder": EncoderSettings,
+    "model": ModelSettings,
+    "train": TrainSettings,
+}
+
+
+def load_settings(
+    recipe: str | Path,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+) -> RunSettings:
+    """Put the settings of a run together; what comes later wins.
+
+    Args:
+        recipe: name of one of ours, or a YAML file.
+        config: a YAML file over it, with some of its sections and keys.
+        overrides: single values over both, as `train.epochs=3`.
+        flags: single values over all, as `{"train.epochs": 3}`; None is no value.
+
+    Raises:
+        SettingsError: a file, key or value is wrong.
+    """
+    layers = [_read(_recipe_path(recipe))]
+    if config is not None:
+        layers.append(_read(config))
+    layers += [_override(text) for text in overrides]
+    layers += [_nested(key, value) for key, value in (flags or {}).items() if value is not None]
+    return _validated(reduce(_merge, layers))
+
+
+def recipe_names() -> list[str]:
+    """Give the names of the recipes that come with parfocal."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _recipe_path(recipe: str | Path) -> Path:
+    if Path(recipe).suffix in (".yaml", ".yml"):
+        return Path(recipe)
+    if str(recipe) not in recipe_names():
+        raise SettingsError(_unknown("recipe", str(recipe), [*recipe_names(), "FILE.yaml"]))
+    return RECIPES / f"{recipe}.yaml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise SettingsError(
+            f"{path.name}: settings stand in sections ({', '.join(SECTIONS)}), each with keys "
+            "and values below it."
+        )
+    return content
+
+
+def _override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or key.count(".") != 1:
+        raise SettingsError(f"{text!r} is not section.key=value, as train.epochs=3.")
+    try:
+        return _nested(key, yaml.safe_load(value))
+    except yaml.YAMLError:
+        raise SettingsError(f"{text!r}: the value is not YAML; put it in quotes.") from None
+
+
+def _nested(key: str, value: object) -> dict[str, Any]:
+    section, _, name = key.partition(".")
+    return {section: {name: value}}
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay sections over sections; another model takes none of the settings of the first."""
+    merged = {section: dict(values) for section, values in below.items()}
+    for section, values in above.items():
+        old = merged.get(section, {})
+        if section == "model" and values.get("name", old.get("name")) != old.get("name"):
+            old = {}
+        merged[section] = {**old, **values}
+    return merged
+
+
+def _validated(content: dict[str, Any]) -> RunSettings:
+    _check_keys("section", content, list(SECTIONS))
+    for section in ("slide", "model"):
+        if section not in content:
+            raise SettingsError(f"no section {section}; a run needs it.")
+    for section, values in content.items():
+        if section != "model":
+            _check_keys(
+                f"{section} setting", values, [member.name for member in fields(SECTIONS[section])]
+            )
+    magnifications = content["slide"].get("magnifications")
+    if isinstance(magnifications, str):  # 1.25,2.5 on a command line is no YAML list
+        content["slide"]["magnifications"] = magnifications.split(",")
+    try:
+        settings = TypeAdapter(RunSettings).validate_python(
+            {**content, "model": _model(content["model"])}
+        )
+    except ValidationError as error:
+        raise SettingsError(_first_error(error, "")) from None
+    _check_slide(settings)
+    return settings
+
+
+def _model(values: dict[str, Any]) -> ModelSettings:
+    """Check a model's settings against the signature of its class, and fill in its defaults."""
+    name = values.get("name")
+    if name not in MODELS:
+        raise SettingsError(_unknown("model", str(name), list(MODELS)))
+    parameters = [
+        parameter
+        for parameter in inspect.signature(MODELS[name]).parameters.values()
+        if parameter.name not in GIVEN_BY_THE_RUN
+    ]
+    given = {key: value for key, value in values.items() if key != "name"}
+    _check_keys(f"{name} setting", given, [parameter.name for parameter in parameters])
+    members: dict[str, Any] = {
+        parameter.name: (parameter.annotation, parameter.default) for parameter in parameters
+    }
+    try:
+        return ModelSettings(name, create_model(name, **members)(**given).model_dump())
+    except ValidationError as error:
+        raise SettingsError(_first_error(error, "model.")) from None
+
+
+def _check_slide(settings: RunSettings) -> None:
+    magnifications = settings.slide.magnifications
+    names = ", ".join(f"{magnification:g}" for magnification in magnifications)
+    ratios = [high / low for low, high in pairwise(magnifications) if low > 0]
+    if not magnifications or min(magnifications) <= 0 or any(r < 1.5 for r in ratios):
+        raise SettingsError(
+            f"slide.magnifications: [{names}] do not ascend; give the lowest first, as 1.25,2.5,10."
+        )
+    if any(abs(ratio - round(ratio)) > 1e-6 * ratio for ratio in ratios):
+        raise SettingsError(
+            f"slide.magnifications: [{names}] are not whole multiples, each of the one before, so "
+            "patches would not nest; as 1.25,2.5,10."
+        )
+    if len(magnifications) > 1 and not settings.model.zooms:
+        raise SettingsError(
+            f"slide.magnifications: [{names}], and model {settings.model.name} looks at one only; "
+            "give one."
+        )
+
+
+def _check_keys(what: str, found: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in found:
+        if key not in known:
+            raise SettingsError(_unknown(what, str(key), known))
+
+
+def _unknown(what: str, found: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(found, known, 1)
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    return f"unknown {what} {found!r}; known: {', '.join(known)}.{hint}"
+
+
+def _first_error(error: ValidationError, section: str) -> str:
+    """Say in one line what pydantic found first."""
+    first = error.errors()[0]
+    place = ".".join(
+        str(part) for part in first["loc"] if not str(part).startswith(("function-", "tuple"))
+    )
+    return f"{section}{place}: {first['input']!r} is refused: {first['msg'].lower()}."
+
+
+def _plain(value: Any) -> Any:
+    """Give settings as YAML has them."""
+    if isinstance(value, dict):
+        return {key: _plain(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,148 @@
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from parfocal.bag import StoredBag
+from parfocal.features.encoder import load_encoder
+from parfocal.features.header import SlideSettings
+from parfocal.models.checkpoint import Checkpoint, CheckpointError, Training, build_model
+
+SETTINGS = {"in_dim": 32, "num_classes": 2, "num_magnifications": 2, "dim": 8, "k": 3}
+
+
+@pytest.fixture
+def trained() -> Checkpoint:
+    return Checkpoint(
+        model=build_model("zoommil", SETTINGS).eval(),
+        model_name="zoommil",
+        model_settings=SETTINGS,
+        labels=("benign", "tumour"),
+        encoder=load_encoder("tiny").spec,
+        slide=SlideSettings((1.25, 2.5), patch_size=64),
+        training=Training(seed=3, epoch=7, slides={"train": ["007"], "val": ["8"]}),
+        encoder_weights=Path("some.pth"),
+    )
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "checkpoint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_loaded_model_answers_as_the_saved_one_and_knows_all_it_did(trained, tmp_path):
+    trained.save(tmp_path)
+    loaded = Checkpoint.load(tmp_path)
+    bag = StoredBag((torch.rand(5, 32), torch.rand(20, 32)))
+    assert torch.equal(loaded.model(bag).logits, trained.model(bag).logits)
+    assert not loaded.model.training
+    assert replace(loaded, model=trained.model).__dict__ == trained.__dict__
+    assert loaded.weights_hash == trained.weights_hash
+    assert loaded.mpps == (8.0, 4.0)
+    assert (loaded.magnifications, loaded.patch_size) == ((1.25, 2.5), 64)
+
+
+def test_only_two_whole_files_are_left(trained, tmp_path):
+    trained.save(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["checkpoint.json", "checkpoint.safetensors"]
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["format_version"] == 1
+
+
+def test_a_save_that_fails_leaves_no_checkpoint(trained, tmp_path, monkeypatch):
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        trained.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_encoder_is_found_again(trained):
+    trained = replace(trained, encoder_weights=None)
+    assert trained.load_encoder().spec == trained.encoder
+
+
+def test_another_encoder_under_the_same_name_is_refused(trained):
+    other = replace(trained.encoder, weights_hash="other")
+    with pytest.raises(
+        CheckpointError, match="tiny with weights_hash other, and the encoder found"
+    ):
+        replace(trained, encoder=other, encoder_weights=None).load_encoder()
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no checkpoint\.json, so this is not the folder"):
+        Checkpoint.load(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no checkpoint\.json"):
+        Checkpoint.load(tmp_path / "none")
+
+
+def test_a_newer_format_is_refused_naming_both_versions(trained, tmp_path):
+    trained.save(tmp_path)
+    edit(tmp_path, format_version=9, versions={"parfocal": "8.1"})
+    with pytest.raises(
+        CheckpointError, match=r"format 9, written by parfocal 8\.1; this is 0\..*1"
+    ):
+        Checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "damaged (Expecting"),
+        ("[]", "not a checkpoint of parfocal"),
+        ('{"format": "other"}', "not a checkpoint of parfocal"),
+        ('{"format": "parfocal checkpoint"}', "damaged (KeyError: 'labels')"),
+        ('{"format": "parfocal checkpoint", "format_version": 1}', "damaged (KeyError: 'labels')"),
+    ],
+)
+def test_a_damaged_description_is_refused(trained, tmp_path, content, message):
+    trained.save(tmp_path)
+    (tmp_path / "checkpoint.json").write_text(content)
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        Checkpoint.load(tmp_path)
+
+
+def test_weights_of_another_run_or_none_are_refused(trained, tmp_path):
+    trained.save(tmp_path)
+    weights = tmp_path / "checkpoint.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"not the weights that checkpoint\.json beside it"):
+        Checkpoint.load(tmp_path)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: missing"):
+        Checkpoint.load(tmp_path)
+
+
+def test_a_model_this_version_does_not_have_is_refused(trained, tmp_path):
+    trained.save(tmp_path)
+    edit(tmp_path, model={"name": "oracle", "settings": {}})
+    with pytest.raises(
+        CheckpointError, match=r"unknown model 'oracle'; this parfocal .* has zoommil"
+    ):
+        Checkpoint.load(tmp_path)
+    edit(tmp_path, model={"name": "zoommil", "settings": {**SETTINGS, "magic": 1}})
+    with pytest.raises(CheckpointError, match=r"model zoommil: .*magic"):
+        Checkpoint.load(tmp_path)
+    edit(tmp_path, model={"name": "zoommil", "settings": {**SETTINGS, "dim": 9}})
+    with pytest.raises(CheckpointError, match="the weights do not fit the model"):
+        Checkpoint.load(tmp_path)
+
+
+def test_loading_needs_neither_lightning_nor_sklearn_nor_pydantic():
+    code = (
+        "import sys, parfocal.models.checkpoint as c; "
+        "print([m for m in ('pytorch_lightning', 'sklearn', 'scipy', 'h5py', 'pydantic') "
+        "if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert found.strip() == "[]"
