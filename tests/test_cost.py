@@ -1,8 +1,11 @@
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from parfocal.cost import Bill, Cost, Exhaustive, count_macs, uncounted
 
@@ -65,10 +68,27 @@ def test_what_bills_itself_is_not_counted_twice():
     assert bill.close().macs == 105
 
 
-def test_a_module_is_counted_without_being_run():
+def test_a_convolution_is_counted_once_for_each_shape_of_its_input():
     layer = nn.Conv2d(3, 8, 3, padding=1)
-    assert count_macs(layer, (1, 3, 10, 10)) == 10 * 10 * 3 * 8 * 9
-    assert next(layer.parameters()).device.type == "cpu"
+    runs = []
+    layer.register_forward_hook(lambda *_: runs.append(1))
+    for _ in range(2):
+        assert count_macs(layer, (1, 3, 10, 10)) == 10 * 10 * 3 * 8 * 9
+    assert len(runs) == 1
+
+
+def test_macs_are_those_of_torchs_own_counter():
+    layers = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.Flatten(), nn.Linear(8 * 36, 5))
+    with FlopCounterMode(display=False) as counter:
+        layers(torch.zeros(2, 4, 8, 8))
+    assert count_macs(layers, (2, 4, 8, 8)) == counter.get_total_flops() // 2
+
+
+def test_counting_does_not_load_torchs_compiler():
+    count = "import sys, torch; from parfocal.cost import Bill, count_macs\n"
+    count += "with Bill().counted(): count_macs(torch.nn.Conv2d(1, 1, 1), (1, 1, 2, 2))\n"
+    count += "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", count], check=True)
 
 
 def test_shares_compare_with_looking_at_everything():

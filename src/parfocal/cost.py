@@ -4,20 +4,19 @@ A `Bill` travels with a slide. Whoever decodes pixels, encodes a patch or runs a
 on it; nothing on it is computed from a formula.
 """
 
-import copy
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils.flop_counter import FlopCounterMode
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils.flop_counter import flop_registry
 
 Stage = Literal["open", "tissue", "read", "encode", "model"]
 STAGES: tuple[Stage, ...] = ("open", "tissue", "read", "encode", "model")
@@ -85,6 +84,39 @@ class Cost:
         return self.macs / self.exhaustive.macs
 
 
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts floating-point operations by torch's own formulas.
+
+    Torch's own counter gives the same number, but first loads its compiler, for a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or any mode would load the compiler
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload[..., object],
+        types: Collection[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is None:
+            with self:  # an operation made of others is counted by its parts
+                result = func.decompose(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **(kwargs or {}))
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
 class Bill:
     """A ledger that any thread may write on."""
 
@@ -131,9 +163,9 @@ class Bill:
     @contextmanager
     def counted(self) -> Iterator[None]:
         """Write down the MACs of what torch computes in a block, but for `uncounted` parts."""
-        with FlopCounterMode(display=False) as counter:
+        with _FlopCounter() as counter:
             yield
-        self.add_macs(counter.get_total_flops() // 2)
+        self.add_macs(counter.flops // 2)
 
     def close(self, exhaustive: Exhaustive | None = None) -> Cost:
         """Add up what has been written so far."""
@@ -163,16 +195,13 @@ _counted: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = WeakKeyDict
 def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     """Count the multiply-accumulates of one call, once for a module and an input shape.
 
-    A copy without storage is run under torch's own counter, so nothing is computed.
+    The module is run on zeros. For one image that is quicker than a run without storage, for
+    which torch would load its symbolic shapes.
     """
     known = _counted.setdefault(module, {})
     if shape not in known:
-        # deepcopy takes what it finds here as copied already. To copy a Parameter itself, torch
-        # would first load its compiler, for a second.
-        tensors = chain(module.parameters(), module.buffers())
-        without_storage = {id(tensor): tensor.detach().to("meta") for tensor in tensors}
-        twin = copy.deepcopy(module, without_storage)
-        with uncounted(), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            twin(torch.empty(shape, device="meta"))
-        known[shape] = counter.get_total_flops() // 2
+        device = next((tensor.device for tensor in module.parameters()), None)
+        with uncounted(), torch.no_grad(), _FlopCounter() as counter:
+            module(torch.zeros(shape, device=device))
+        known[shape] = counter.flops // 2
     return known[shape]
