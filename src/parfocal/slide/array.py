@@ -4,11 +4,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import SEEK_END
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.scan import Level, Record
@@ -59,7 +61,7 @@ def open_image(path: Path) -> ArrayScan:
             _check_size(path, image)
             image.load()
             return ArrayScan(_rgb(path, image), vendor=f"{image.format}".lower())
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise SlideError(_not_a_slide(path, start)) from error
     except (OSError, SyntaxError, ValueError, UserWarning) as error:
         reason = " ".join(str(error).split()).rstrip(".")
@@ -112,32 +114,54 @@ def _no_bomb_limit() -> Iterator[None]:
 
 def _check_tiff(path: Path) -> None:
     """Refuse a TIFF of which Pillow would show only a part as if it were the whole."""
+    with path.open("rb") as opened:
+        broken = not _directories_end(opened)
+    if broken:
+        raise SlideError(
+            f"{path.name}: a TIFF whose list of pictures breaks off, so it is cut short or "
+            "damaged; copy it again from its source."
+        )
     import tifffile  # noqa: PLC0415  # slow to import, and only plain TIFFs need it
 
-    size = path.stat().st_size
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            ome = tiff.is_ome
-            end = max(
-                offset + count
-                for page in tiff.pages
-                for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-            )
-    except (tifffile.TiffFileError, ValueError, IndexError, AttributeError) as error:
-        raise SlideError(
-            f"{path.name}: a TIFF whose directory cannot be read, so probably cut short; copy it "
-            "again from its source."
-        ) from error
-    if end > size:
+    with tifffile.TiffFile(path) as tiff:
+        ome = tiff.is_ome
+        end = max(
+            offset + count
+            for page in tiff.pages
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+        )
+    if end > path.stat().st_size:
         raise SlideError(
             f"{path.name}: a TIFF that is cut short: its pixels should end at byte {end:,}, the "
-            f"file at {size:,}; copy it again from its source."
+            f"file does at {path.stat().st_size:,}; copy it again from its source."
         )
     if ome:
         raise SlideError(
             f"{path.name}: an OME-TIFF, which OpenSlide does not open and of which Pillow sees one "
             f"plane; {CONVERT}."
         )
+
+
+def _directories_end(file: BinaryIO) -> bool:
+    """Tell whether a TIFF's chain of directories lies in the file, up to its last."""
+    magic = file.read(4)
+    order: Literal["little", "big"] = "little" if magic.startswith(b"II") else "big"
+    big = b"+" in magic  # BigTIFF has wider numbers, and more header
+    count_bytes, entry_bytes, offset_bytes = (8, 20, 8) if big else (2, 12, 4)
+    size, seen = file.seek(0, SEEK_END), set[int]()
+    position = 8 if big else 4  # where the next directory's offset stands
+    while position + offset_bytes <= size:
+        file.seek(position)
+        directory = int.from_bytes(file.read(offset_bytes), order)
+        if directory == 0:
+            return True
+        if directory in seen or directory + count_bytes > size:
+            return False
+        seen.add(directory)
+        file.seek(directory)
+        entries = int.from_bytes(file.read(count_bytes), order)
+        position = directory + count_bytes + entries * entry_bytes
+    return False
 
 
 def _not_a_slide(path: Path, start: bytes) -> str:

@@ -76,7 +76,9 @@ class OpenSlideScan:
     def _handle(self) -> OpenSlide:
         """Give this process's handle. No lock, as a fork could copy it locked."""
         handle = self._handles.get(os.getpid())
-        return handle or self._handles.setdefault(os.getpid(), self._open())
+        if handle is None:
+            handle = self._handles.setdefault(os.getpid(), self._open())
+        return handle
 
     def _open(self) -> OpenSlide:
         try:
@@ -91,7 +93,7 @@ class OpenSlideScan:
 
     def _flatten(self, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         """Lay an RGBA picture on the background: what the scanner skipped is transparent."""
-        if image.getextrema()[3] == (255, 255):
+        if image.getchannel("A").getextrema() == (255, 255):
             return np.array(image.convert("RGB"))
         background = Image.new("RGBA", image.size, self._background)
         return np.array(Image.alpha_composite(background, image).convert("RGB"))

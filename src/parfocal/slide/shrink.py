@@ -33,7 +33,8 @@ def shrink(
     # Rows are the contiguous axis, so averaging columns is averaging rows, transposed.
     turned = by_row.reshape(-1, width, 3).transpose(1, 0, 2).reshape(width, -1)  # w r3
     averaged = _average(turned, columns).reshape(len(columns) - 1, -1, 3)  # c r 3
-    return np.rint(averaged.transpose(1, 0, 2)).astype(np.uint8)
+    result: UInt8[np.ndarray, "r c 3"] = np.rint(averaged.transpose(1, 0, 2)).astype(np.uint8)
+    return result
 
 
 def _average(
@@ -42,7 +43,7 @@ def _average(
     """Average rows between edges: sum, over the few rows an interval touches, share times row."""
     starts, ends = edges[:-1], edges[1:]
     first = starts.astype(np.int64)
-    touched = int(ceil(np.max(ends - first)))
+    touched = ceil(np.max(ends - first))
     total = np.zeros((len(first), rows.shape[1]), dtype=np.float32)
     for row in first + np.arange(touched)[:, None]:
         share = (np.minimum(ends, row + 1) - np.maximum(starts, row)).clip(0) / (ends - starts)

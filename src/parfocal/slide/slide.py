@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from math import ceil, floor, isfinite
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -146,7 +145,7 @@ class Slide:
         self._closed = True
         self._scan.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Slide":
         return self
 
     def __exit__(
@@ -248,8 +247,8 @@ class _Span:
     @property
     def edges(self) -> Float[np.ndarray, " _"]:
         """Where the pixels meet, in stored pixels from the first."""
-        edges = self.start - self.first + np.arange(self.count + 1) * self.step
-        return np.minimum(edges, self.length)
+        edges: Float[np.ndarray, " _"] = np.arange(self.count + 1) * self.step
+        return np.minimum(edges + (self.start - self.first), float(self.length))
 
     @property
     def stages(self) -> int:

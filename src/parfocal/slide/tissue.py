@@ -18,9 +18,9 @@ from parfocal.slide.slide import Box, Slide
 MASK_MPP = 16.0
 MASK_SIDE_PX = 512  # a small picture is masked finer, if the scan allows
 SMOOTH_UM, CLEAN_UM = 16.0, 64.0
-# Of 255. Compression alone colours glass by up to 10; what is above 50 is stain on any slide,
-# even where a few drops of ink or blood pull Otsu's threshold higher.
-MIN_SATURATION, MAX_SATURATION = 15, 50
+# Of 255. Compression alone colours glass by up to 10; what is above 35 is stain on any slide,
+# even where ink, blood or a dark half of the tissue pull Otsu's threshold higher.
+MIN_SATURATION, MAX_SATURATION = 15, 35
 DARK = 50  # of 255: ink, folds in the dark, and the black outside a scan have no colour to judge
 GREY_SPREAD = 15  # MagNet's
 
@@ -74,7 +74,8 @@ class Tissue:
             + self._before(top, left)
         )
         square = side * width / self.slide_size[0] * side * height / self.slide_size[1]
-        return np.clip(tissue / square, 0.0, 1.0)
+        share: Float[np.ndarray, " n"] = (tissue / square).clip(0.0, 1.0)  # but for rounding
+        return share
 
     @cached_property
     def _integral(self) -> Float[np.ndarray, "h1 w1"]:
@@ -90,7 +91,8 @@ class Tissue:
         down, right = row - i, column - j
         above = self._integral[i, j] * (1 - right) + self._integral[i, j + 1] * right
         below = self._integral[i + 1, j] * (1 - right) + self._integral[i + 1, j + 1] * right
-        return above * (1 - down) + below * down
+        counted: Float[np.ndarray, " n"] = above * (1 - down) + below * down
+        return counted
 
 
 def find_tissue(slide: Slide, *, method: Literal["otsu", "grey"] = "otsu") -> Tissue:
@@ -165,7 +167,8 @@ def _saturated(
         ImageFilter.GaussianBlur(SMOOTH_UM / mpp)
     )
     threshold = np.clip(_otsu(smoothed.histogram()), MIN_SATURATION, MAX_SATURATION)
-    return np.asarray(smoothed) > threshold
+    stained: Bool[np.ndarray, "h w"] = np.asarray(smoothed) > threshold
+    return stained
 
 
 def _otsu(histogram: list[int]) -> int:
@@ -182,7 +185,8 @@ def _otsu(histogram: list[int]) -> int:
 def _green_ink(pixels: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     """Find marker ink: no usual stain leaves green by far the strongest channel."""
     red, green, blue = (pixels[..., channel].astype(np.int16) for channel in range(3))
-    return green > np.maximum(red, blue) + GREY_SPREAD
+    ink: Bool[np.ndarray, "h w"] = green > np.maximum(red, blue) + GREY_SPREAD
+    return ink
 
 
 def _cleaned(mask: Bool[np.ndarray, "h w"], mpp: float) -> Bool[np.ndarray, "h w"]:

@@ -1,0 +1,42 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from parfocal.slide.errors import ImplausibleMppError, MissingMppError, NoTissueError, SlideError
+from parfocal.slide.slide import open_slide
+
+
+def test_every_kind_is_a_slide_error():
+    for kind in (MissingMppError, ImplausibleMppError, NoTissueError):
+        assert issubclass(kind, SlideError)
+
+
+def test_errors_name_the_slide_and_say_what_to_do_on_one_line():
+    for error in (MissingMppError(Path("d/S.svs")), ImplausibleMppError(Path("d/S.svs"), 352.8)):
+        assert str(error).startswith("S.svs: ")
+        assert "Give" in str(error)
+        assert "\n" not in str(error)
+
+
+def test_a_missing_file_is_named_with_its_path(tmp_path):
+    with pytest.raises(SlideError, match=r"gone/S.svs: there is no such file; check the path"):
+        open_slide(tmp_path / "gone" / "S.svs")
+
+
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "S.svs").touch()
+    with pytest.raises(SlideError, match=r"S.svs: the file is empty \(0 bytes\)"):
+        open_slide(tmp_path / "S.svs")
+
+
+def test_a_file_that_may_not_be_read_says_why(tmp_path, monkeypatch):
+    path = tmp_path / "S.svs"
+    path.write_bytes(b"x")
+
+    def refuse(*_):
+        raise PermissionError(13, os.strerror(13))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SlideError, match=r"S.svs: cannot be read \(Permission denied\)"):
+        open_slide(path)

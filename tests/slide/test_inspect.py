@@ -1,0 +1,68 @@
+import json
+
+import numpy as np
+import pytest
+
+from parfocal.slide.errors import NoTissueError, SlideError
+from parfocal.slide.inspect import inspect
+
+
+@pytest.fixture
+def stained(pyramid):
+    pixels = np.full((600, 800, 3), 240, dtype=np.uint8)
+    pixels[:300, :400] = (190, 90, 160)
+    return pyramid([pixels, pixels[::2, ::2]], mpp=0.97)
+
+
+def test_a_report_tells_what_is_in_the_file(stained):
+    report = inspect(stained)
+    assert (report.path, report.id, report.vendor) == (str(stained), "slide", "generic-tiff")
+    assert report.size == (800, 600)
+    assert report.mpp == pytest.approx(0.97)
+    assert report.mpp_source == "file: openslide.mpp-x and mpp-y"
+    assert [level.mpp for level in report.levels] == pytest.approx([0.97, 1.94])
+    assert report.objective_power is None
+    assert report.tissue_share == pytest.approx(0.25, abs=0.02)
+    assert report.tissue_mm2 == pytest.approx(0.29 * 0.388, rel=0.1)
+
+
+def test_reachable_magnifications_end_at_the_scans_own(stained):
+    reachable = [(reach.magnification, reach.mpp) for reach in inspect(stained).reachable]
+    assert reachable == [(1.25, 8.0), (2.5, 4.0), (5.0, 2.0), (10.0, pytest.approx(0.97))]
+
+
+def test_a_report_goes_through_json(stained):
+    report = inspect(stained, mpp=0.5)
+    back = json.loads(json.dumps(report.to_json()))
+    assert back["mpp"] == 0.5
+    assert back["mpp_source"] == "given"
+    assert back["levels"][1] == {"width": 400, "height": 300, "downsample": 2.0, "mpp": 1.0}
+    assert back["reachable"][0] == {"magnification": 1.25, "mpp": 8.0}
+
+
+def test_a_report_reads_as_lines(stained):
+    lines = inspect(stained).lines().splitlines()
+    assert lines[0] == f"slide: {stained}"
+    assert "  size           800 x 600 px, 0.8 x 0.6 mm" in lines
+    assert "  levels         800 x 600 at 0.97, 400 x 300 at 1.94 um/px" in lines
+    assert "  magnifications 1.25x (8), 2.5x (4), 5x (2), 10x (0.97)" in lines
+
+
+def test_a_scan_too_coarse_for_any_usual_magnification_says_so(stained):
+    assert "  magnifications none of 1.25x to 40x" in inspect(stained, mpp=29.0).lines()
+
+
+def test_an_empty_slide_is_no_usable_one(pyramid):
+    with pytest.raises(NoTissueError, match="slide: no tissue found"):
+        inspect(pyramid([np.full((300, 300, 3), 240, dtype=np.uint8)]))
+
+
+def test_an_unusable_file_raises_the_reason(tmp_path):
+    with pytest.raises(SlideError, match="there is no such file"):
+        inspect(tmp_path / "S.svs")
+
+
+def test_a_real_report_tells_the_objective(real):
+    report = inspect(real("slides/CMU-1-Small-Region.svs"))
+    assert "  format         aperio, objective 20x" in report.lines().splitlines()
+    assert report.reachable[-1].mpp == 0.499

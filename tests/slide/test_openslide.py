@@ -1,0 +1,149 @@
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from PIL import Image
+
+from parfocal.slide.errors import SlideError
+from parfocal.slide.openslide import OpenSlideScan, dicom_instance
+from parfocal.slide.slide import Box, open_slide
+
+DAMAGED = Box(0, 0, 64, 64)
+SOUND = Box(128, 128, 64, 64)
+
+
+@pytest.fixture
+def damaged(pyramid, noise):
+    """A slide whose first tile is overwritten."""
+    path = pyramid([noise])
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        offset, count = page.dataoffsets[0], page.databytecounts[0]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * count)
+    return path
+
+
+def test_a_damaged_tile_is_an_error_that_says_where(damaged):
+    with open_slide(damaged) as slide:
+        message = (
+            r"slide.tif: damaged at x=0, y=0 \(64 x 64 px of level 0\): .*; copy the file again"
+        )
+        with pytest.raises(SlideError, match=message) as caught:
+            slide.read(DAMAGED, 0.5)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_sound_can_be_read_after_a_damaged_tile(damaged, noise):
+    with open_slide(damaged) as slide:
+        for _ in range(2):
+            with pytest.raises(SlideError, match="damaged"):
+                slide.read(DAMAGED, 0.5)
+            assert (slide.read(SOUND, 0.5) == noise[128:192, 128:192]).all()
+
+
+def test_a_thread_does_not_suffer_from_anothers_damaged_tile(damaged, noise):
+    def read(number):
+        try:
+            return slide.read(DAMAGED if number % 5 == 0 else SOUND, 0.5)
+        except SlideError:
+            return None
+
+    with open_slide(damaged) as slide, ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(read, range(200)))
+    assert all(result is None for result in results[::5])
+    sound = [result for number, result in enumerate(results) if number % 5]
+    assert all((result == noise[128:192, 128:192]).all() for result in sound)
+
+
+def test_transparent_pixels_are_white_not_black(pyramid, noise, monkeypatch):
+    see_through(monkeypatch)
+    with open_slide(pyramid([noise])) as slide:
+        pixels = slide.read(Box(0, 0, 64, 64), 0.5)
+    assert (pixels[:32] == 255).all()
+    assert (pixels[32:] == noise[32:64, :64]).all()
+
+
+def test_transparent_pixels_take_the_files_background_colour(pyramid, noise, monkeypatch):
+    see_through(monkeypatch)
+    properties = {
+        openslide.PROPERTY_NAME_VENDOR: "mirax",
+        openslide.PROPERTY_NAME_BACKGROUND_COLOR: "C0FFEE",
+        openslide.PROPERTY_NAME_MPP_X: "0.24",
+        openslide.PROPERTY_NAME_MPP_Y: "0.26",
+    }
+    monkeypatch.setattr(openslide.OpenSlide, "properties", properties)
+    with open_slide(pyramid([noise])) as slide:
+        assert slide.read(Box(0, 0, 8, 8), 0.5)[0, 0].tolist() == [0xC0, 0xFF, 0xEE]
+
+
+def see_through(monkeypatch):
+    """Make the upper half of what OpenSlide gives transparent, as it is where no tile is stored."""
+    read = openslide.OpenSlide.read_region
+
+    def read_region(self, location, level, size):
+        rgba = np.array(read(self, location, level, size))
+        rgba[: size[1] // 2] = 0
+        return Image.fromarray(rgba)
+
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", read_region)
+
+
+def test_pixels_that_are_not_square_get_the_mean_and_are_told(pyramid, noise, monkeypatch):
+    properties = {
+        openslide.PROPERTY_NAME_VENDOR: "dicom",
+        openslide.PROPERTY_NAME_MPP_X: "0.24",
+        openslide.PROPERTY_NAME_MPP_Y: "0.26",
+    }
+    monkeypatch.setattr(openslide.OpenSlide, "properties", properties)
+    with open_slide(pyramid([noise])) as slide:
+        assert slide.mpp == 0.25
+        assert slide.mpp_source == "file: openslide.mpp-x and mpp-y, averaged (0.24 and 0.26)"
+
+
+def test_an_mpp_that_is_no_number_counts_as_none(pyramid, noise, monkeypatch):
+    properties = {
+        openslide.PROPERTY_NAME_VENDOR: "generic-tiff",
+        openslide.PROPERTY_NAME_MPP_X: "0,25",
+    }
+    monkeypatch.setattr(openslide.OpenSlide, "properties", properties)
+    assert OpenSlideScan(pyramid([noise])).record.mpp is None
+
+
+def test_a_known_format_that_does_not_open_says_why(pyramid, noise, monkeypatch):
+    path = pyramid([noise])
+    monkeypatch.setattr(OpenSlideScan, "detects", lambda path: True)
+    path.write_bytes(b"nothing of the kind")
+    message = "slide.tif: OpenSlide knows the format but cannot open the file: Unsupported"
+    with pytest.raises(SlideError, match=message):
+        open_slide(path)
+
+
+def test_a_dicom_folder_is_its_series(real, tmp_path):
+    folder = tmp_path / "series.1"
+    folder.mkdir()
+    shutil.copy(real("slides/camelyon16-multiframe.dcm"), folder / "0.dcm")
+    (folder / "notes.txt").write_text("no slide")
+    with open_slide(folder) as slide:
+        assert (slide.id, slide.vendor, slide.size) == ("series.1", "dicom", (1152, 700))
+        assert len(slide.fingerprint) == 32
+
+
+def test_a_folder_without_dicom_is_refused(tmp_path):
+    with pytest.raises(
+        SlideError, match="a folder with no DICOM slide in it; name the file itself"
+    ):
+        open_slide(tmp_path)
+
+
+def test_a_folder_with_two_series_is_refused(real, tmp_path):
+    source = real("slides/camelyon16-multiframe.dcm").read_bytes()
+    uid = b"24422120.1688792467737634"
+    (tmp_path / "a.dcm").write_bytes(source)
+    (tmp_path / "b.dcm").write_bytes(source.replace(uid, uid[:-1] + b"9"))
+    with pytest.raises(SlideError, match="2 DICOM slides in it; name the file itself"):
+        dicom_instance(tmp_path)

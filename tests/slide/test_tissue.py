@@ -1,0 +1,202 @@
+import time
+
+import numpy as np
+import pytest
+
+from parfocal.slide.errors import NoTissueError
+from parfocal.slide.slide import Box, open_slide, slide_from_array
+from parfocal.slide.tissue import Tissue, find_tissue
+
+STAIN = (190, 90, 160)
+
+
+def glass(height=400, width=600):
+    """Slightly yellow glass with the noise of a camera."""
+    colour = np.random.default_rng(0).normal((242, 241, 237), 2, (height, width, 3))
+    return np.clip(colour, 0, 255).round().astype(np.uint8)
+
+
+def slide_of(pixels):
+    return slide_from_array(pixels, mpp=16.0, name="S-1")
+
+
+@pytest.mark.parametrize("method", ["otsu", "grey"])
+def test_the_mask_is_the_stained_part(method):
+    pixels = glass()
+    pixels[100:300, 150:450] = STAIN
+    tissue = find_tissue(slide_of(pixels), method=method)
+    assert tissue.mask.shape == (400, 600)
+    assert tissue.mask[104:296, 154:446].all()
+    assert not tissue.mask[:96].any()
+    assert not tissue.mask[:, 454:].any()
+    assert tissue.share == pytest.approx(0.25, abs=0.01)
+    assert tissue.area_mm2 == pytest.approx(200 * 300 * 0.016**2, rel=0.03)
+
+
+def test_pale_tissue_beside_dark_is_kept():
+    pixels = glass()
+    pixels[50:150, 50:150] = (130, 20, 90)
+    pixels[200:350, 200:500] = (235, 195, 215)
+    assert find_tissue(slide_of(pixels)).mask[204:346, 204:496].all()
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_uniform_slide_has_no_tissue(level):
+    with pytest.raises(NoTissueError, match="S-1: "):
+        find_tissue(slide_of(np.full((300, 300, 3), level, dtype=np.uint8)))
+
+
+@pytest.mark.parametrize("method", ["otsu", "grey"])
+def test_empty_glass_has_no_tissue(method):
+    with pytest.raises(
+        NoTissueError, match=r"S-1: no tissue found: .* leave it out if it is empty"
+    ):
+        find_tissue(slide_of(glass()), method=method)
+
+
+def test_a_dark_scan_is_told_from_a_stained_one():
+    pixels = np.zeros((300, 300, 3), dtype=np.uint8)
+    pixels[50:120, 50:120] = (20, 30, 220)
+    with pytest.raises(NoTissueError, match="S-1: more than half of the scan is nearly black"):
+        find_tissue(slide_of(pixels))
+
+
+def test_black_borders_and_ink_are_no_tissue():
+    pixels = glass()
+    pixels[:, :100] = (2, 1, 4)
+    pixels[50:90, 150:400] = (20, 160, 60)
+    pixels[200:300, 200:400] = STAIN
+    mask = find_tissue(slide_of(pixels)).mask
+    assert not mask[:, :96].any()
+    assert not mask[:190].any()
+    assert mask[204:296, 204:396].all()
+
+
+def test_specks_and_pinholes_are_cleaned_away():
+    pixels = glass()
+    pixels[100:300, 150:450] = STAIN
+    pixels[200:202, 300:302] = 240
+    pixels[20:22, 20:22] = STAIN
+    mask = find_tissue(slide_of(pixels)).mask
+    assert mask[198:204, 298:304].all()
+    assert not mask[:90].any()
+
+
+@pytest.mark.parametrize(("spread", "tissue"), [(14, 0), (15, 1), (16, 1)])
+def test_the_grey_filter_keeps_a_spread_of_15(spread, tissue):
+    pixels = np.full((300, 300, 3), 200, dtype=np.uint8)
+    pixels[:150, :, 1] -= 40
+    pixels[150:, :, 1] -= spread
+    mask = find_tissue(slide_of(pixels), method="grey").mask
+    assert (mask[155:] == bool(tissue)).all()
+
+
+# --- resolution ---
+
+
+def test_a_large_slide_is_masked_from_a_stored_level(pyramid):
+    pixels = np.full((2048, 3072, 3), 240, dtype=np.uint8)
+    pixels[512:1024, 512:1024] = STAIN
+    with open_slide(pyramid([pixels, pixels[::4, ::4]], mpp=4.0)) as slide:
+        tissue = find_tissue(slide)
+        cost = slide.bill.close()
+    assert tissue.mask.shape == (512, 768)
+    assert tissue.mask_mpp == pytest.approx(16)
+    assert tissue.level_mpps == pytest.approx((4, 16))
+    assert cost.pixels_decoded == 512 * 768
+    assert cost.seconds["tissue"] > 0
+    assert cost.seconds["read"] == 0
+
+
+def test_a_small_picture_is_masked_finer():
+    pixels = glass(1024, 1024)
+    pixels[300:700, 300:700] = STAIN
+    tissue = find_tissue(slide_from_array(pixels, mpp=0.25))
+    assert tissue.mask.shape == (512, 512)
+    assert tissue.mask_mpp == 0.5
+
+
+def test_a_coarse_scan_is_masked_at_its_own_resolution():
+    pixels = glass()
+    pixels[100:300, 150:450] = STAIN
+    assert find_tissue(slide_from_array(pixels, mpp=29.0)).mask_mpp == 29.0
+
+
+# --- the share of tissue in squares ---
+
+
+def plain_share(tissue, x, y, side):
+    """Add up, mask pixel by mask pixel, the part of it a square covers."""
+    scale = tissue.slide_size[0] / tissue.mask.shape[1]
+    covered = 0.0
+    for row, column in np.argwhere(tissue.mask):
+        across = min(x + side, (column + 1) * scale) - max(x, column * scale)
+        down = min(y + side, (row + 1) * scale) - max(y, row * scale)
+        covered += max(across, 0.0) * max(down, 0.0)
+    return covered / side**2
+
+
+def test_the_share_of_tissue_is_exact_for_any_square():
+    rng = np.random.default_rng(1)
+    tissue = Tissue(rng.random((12, 20)) < 0.4, 16.0, (640, 384), 0.5, (0.5,))
+    x, y = rng.uniform(-100, 700, 50), rng.uniform(-100, 450, 50)
+    for side in (7.3, 64.0, 900.0):
+        expected = [plain_share(tissue, a, b, side) for a, b in zip(x, y, strict=True)]
+        assert tissue.fraction(x, y, side) == pytest.approx(expected, abs=1e-9)
+
+
+def test_outside_the_slide_counts_as_no_tissue():
+    tissue = Tissue(np.ones((4, 4), dtype=bool), 16.0, (128, 128), 0.5, (0.5,))
+    x, y = np.array([0, -32, 96, 500]), np.array([0, 0, 96, 0])
+    assert tissue.fraction(x, y, 64.0).tolist() == [1.0, 0.5, 0.25, 0.0]
+
+
+# --- cost, and real slides ---
+
+
+def test_two_megapixels_take_less_than_a_second():
+    pixels = glass(1400, 1500)
+    pixels[300:900, 300:900] = STAIN
+    slide = slide_of(pixels)
+    start = time.process_time()
+    find_tissue(slide)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("slides/CMU-1-Small-Region.svs", 0.3, 0.4),
+        ("slides/camelyon16-multiframe.dcm", 0.18, 0.25),
+        ("slides/her2st-C2.tif", 0.14, 0.19),
+        ("slides/idc-14306.tif", 0.09, 0.14),
+        ("prostate/0535f33b47de.tif", 0.006, 0.015),
+        ("prostate/591a3db736f2.tif", 0.07, 0.1),
+    ],
+)
+def test_the_tissue_of_a_real_slide_is_what_the_eye_sees(real, name, low, high):
+    with open_slide(real(name)) as slide:
+        assert low < find_tissue(slide).share < high
+
+
+def test_the_tumour_patches_of_a_real_slide_are_tissue(real):
+    table = np.loadtxt(real("slides/idc-14306.patches.csv"), delimiter=",", skiprows=1)
+    tumour = table[table[:, 4] == 1]
+    with open_slide(real("slides/idc-14306.tif")) as slide:
+        tissue = find_tissue(slide)
+    assert (tissue.fraction(tumour[:, 0], tumour[:, 1], 50.0) > 0.1).mean() > 0.97
+
+
+def test_a_real_fluorescence_scan_is_refused(real):
+    with (
+        open_slide(real("slides/test3-DAPI-2-387.ndpi")) as slide,
+        pytest.raises(NoTissueError, match="fluorescence is not supported"),
+    ):
+        find_tissue(slide)
+
+
+def test_tissue_in_a_box_of_a_real_slide_is_darker_than_the_rest(real):
+    with open_slide(real("slides/her2st-C2.tif")) as slide:
+        tissue = find_tissue(slide)
+        pixels = slide.read(Box(0, 0, *slide.size), tissue.mask_mpp)
+    assert pixels[tissue.mask].mean() < pixels[~tissue.mask].mean() - 50
