@@ -113,6 +113,11 @@ class PredictionRecord:
             f"{cost.seconds['total']:.1f} s"
         )
 
+    @property
+    def line(self) -> str:
+        """The answer and the bill, in a line."""
+        return f"{self.slide.id}: {self.label} {self.probabilities[self.label]:.2f} · {self.bill}"
+
     def to_dict(self) -> dict[str, object]:
         """Give the record as the JSON has it."""
         shares = {
