@@ -1,0 +1,233 @@
+"""Pixels -> a pyramidal TIFF, in bounded memory.
+
+Level 0 is streamed tile by tile. Every lower level is built on the way from one row of its
+tiles, which are encoded at once and kept as bytes; when level 0 is done they are appended.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import imagecodecs
+import numpy as np
+import tifffile
+from jaxtyping import UInt8
+
+from parfocal.slide.shrink import shrink_whole
+
+Tile = Callable[[int, int], UInt8[np.ndarray, "h w 3"]]
+Encode = Callable[[UInt8[np.ndarray, "h w 3"]], bytes]
+Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
+
+SUBSAMPLINGS: dict[Subsampling, tuple[int, int]] = {
+    "4:4:4": (1, 1),
+    "4:2:2": (2, 1),
+    "4:2:0": (2, 2),
+}
+CLASSIC_LIMIT = 2**32  # bytes; beyond, offsets need BigTIFF
+SMALLEST = 512  # pixels; the default pyramid ends when its shorter side is less
+
+
+def write_pyramid(
+    path: Path,
+    tile: Tile,
+    size: tuple[int, int],
+    *,
+    mpp: float,
+    downsamples: Sequence[int] | None = None,
+    tile_size: int = 256,
+    quality: int = 80,
+    subsampling: Subsampling = "4:2:0",
+    threads: int = 1,
+) -> None:
+    """Write a tiled JPEG TIFF that OpenSlide opens with the right mpp.
+
+    It appears under its name when it is whole, and not at all if anything goes wrong.
+
+    Args:
+        path: where to; a file already there is replaced.
+        tile: gives the level-0 pixels of the tile at (column, row). At the right and lower edge
+            it may give a whole tile or only what lies inside the slide.
+        size: width and height at level 0, in pixels.
+        mpp: microns per level-0 pixel.
+        downsamples: of each level, beginning with 1, each a whole multiple of the one before;
+            None for powers of two until the shorter side is less than 512.
+        tile_size: side of a stored tile, a multiple of 16.
+        quality: of the JPEG, 1 to 100.
+        subsampling: of its colours; "4:4:4" where a tiny coloured target must survive.
+        threads: how many call `tile` and encode at once.
+
+    Raises:
+        ValueError: a setting that makes no pyramid.
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    steps = tuple(downsamples or default_downsamples(size))
+    _check(size, mpp, steps, tile_size)
+    blank: dict[bytes, bytes] = {}  # glass is most of a slide, so it is encoded once
+
+    def encode(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+        colour = pixels[0, 0].tobytes()
+        if pixels[-1, -1].tobytes() != colour or (pixels != pixels[0, 0]).any():
+            return _encode(pixels, quality, subsampling)
+        if colour not in blank:
+            blank[colour] = _encode(pixels, quality, subsampling)
+        return blank[colour]
+
+    with whole_file(path) as part, ThreadPoolExecutor(threads) as pool:
+        cascade = _Cascade(size, steps, tile_size, encode, pool)
+        with tifffile.TiffWriter(part, bigtiff=3 * size[0] * size[1] > CLASSIC_LIMIT) as tiff:
+            for step, level in zip(steps, cascade.levels, strict=True):
+                tiff.write(
+                    cascade.stream(tile) if step == 1 else iter(level.encoded),
+                    shape=(level.height, level.width, 3),
+                    dtype=np.uint8,
+                    tile=(tile_size, tile_size),
+                    photometric="ycbcr",  # of the tiles, which come encoded
+                    compression="jpeg",
+                    subsampling=SUBSAMPLINGS[subsampling],
+                    resolution=(1e4 / (mpp * step),) * 2,
+                    resolutionunit="CENTIMETER",
+                    subfiletype=0 if step == 1 else 1,  # OpenSlide skips others below the first
+                    metadata=None,
+                    software="parfocal",
+                )
+
+
+def default_downsamples(size: tuple[int, int]) -> tuple[int, ...]:
+    """Give powers of two, until the shorter side is less than 512 pixels.
+
+    >>> default_downsamples((4096, 3000))
+    (1, 2, 4, 8)
+    """
+    downsamples = [1]
+    while min(size) // downsamples[-1] >= SMALLEST:
+        downsamples.append(2 * downsamples[-1])
+    return tuple(downsamples)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, renamed to it at the end, removed upon any failure."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+class _Level:
+    """One level: its size, and the row of tiles that is being filled from the level above."""
+
+    def __init__(self, width: int, height: int, tile_size: int) -> None:
+        self.width, self.height = width, height
+        self.columns, self.rows = -(-width // tile_size), -(-height // tile_size)
+        self.band = np.empty((0, 0, 3), dtype=np.uint8)
+        self.encoded: list[bytes] = []
+
+
+class _Cascade:
+    """All levels of a pyramid, filled while level 0 streams by."""
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        steps: tuple[int, ...],
+        tile_size: int,
+        encode: Encode,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.levels = [_Level(size[0] // step, size[1] // step, tile_size) for step in steps]
+        self._ratios = [below // above for above, below in pairwise(steps)]
+        self._side, self._encode, self._pool = tile_size, encode, pool
+
+    def stream(self, tile: Tile) -> Iterator[bytes]:
+        """Give the tiles of level 0, encoded, and fill the levels below on the way."""
+        top = self.levels[0]
+        for row in range(top.rows):
+            # Whole rows, since a generator is not resumed after its last tile.
+            yield from self._row(0, row, partial(self._whole, tile, row))
+
+    def _whole(self, tile: Tile, row: int, column: int) -> UInt8[np.ndarray, "h w 3"]:
+        """Call `tile`, and fill it up with white beyond the edge of the slide."""
+        top, side = self.levels[0], self._side
+        width = min(side, top.width - column * side)
+        height = min(side, top.height - row * side)
+        pixels = tile(column, row)
+        if pixels.shape == (side, side, 3) and (height, width) == (side, side):
+            return pixels
+        if pixels.shape[0] < height or pixels.shape[1] < width:
+            raise ValueError(
+                f"tile({column}, {row}) gave {pixels.shape[1]} x {pixels.shape[0]} pixels where "
+                f"{width} x {height} lie inside the slide; it must give at least those."
+            )
+        whole = np.full((side, side, 3), 255, dtype=np.uint8)
+        whole[:height, :width] = pixels[:height, :width]
+        return whole
+
+    def _row(
+        self, number: int, row: int, tile: Callable[[int], UInt8[np.ndarray, "h w 3"]]
+    ) -> list[bytes]:
+        """Encode one row of a level's tiles, and of the levels below those that it fills."""
+        level = self.levels[number]
+        if number + 1 == len(self.levels):
+            return list(
+                self._pool.map(lambda column: self._encode(tile(column)), range(level.columns))
+            )
+        below, ratio = self.levels[number + 1], self._ratios[number]
+        part = self._side // ratio  # of a tile below that one of this level fills
+        top = row % ratio * part
+        if top == 0:
+            width = -(-level.columns // ratio) * self._side
+            below.band = np.full((self._side, width, 3), 255, dtype=np.uint8)
+
+        def finish(column: int) -> bytes:
+            pixels = tile(column)
+            left = column * part
+            below.band[top : top + part, left : left + part] = shrink_whole(pixels, (ratio, ratio))
+            return self._encode(pixels)
+
+        encoded = list(self._pool.map(finish, range(level.columns)))
+        filled = top + part == self._side or row + 1 == level.rows
+        if filled and row // ratio < below.rows:
+            below.encoded += self._row(
+                number + 1, row // ratio, lambda column: self._cut(below, column)
+            )
+        return encoded
+
+    def _cut(self, level: _Level, column: int) -> UInt8[np.ndarray, "h w 3"]:
+        return level.band[:, column * self._side : (column + 1) * self._side]
+
+
+def _encode(pixels: UInt8[np.ndarray, "h w 3"], quality: int, subsampling: Subsampling) -> bytes:
+    encoded = imagecodecs.jpeg8_encode(
+        np.ascontiguousarray(pixels),
+        level=quality,
+        colorspace="RGB",
+        outcolorspace="YCBCR",
+        subsampling=SUBSAMPLINGS[subsampling],
+    )
+    return bytes(encoded)
+
+
+def _check(size: tuple[int, int], mpp: float, steps: tuple[int, ...], tile_size: int) -> None:
+    """Refuse settings that make no pyramid."""
+    if min(size) < 1 or not 0 < mpp < np.inf:
+        raise ValueError(f"a slide of {size[0]} x {size[1]} pixels of {mpp:g} um cannot be written")
+    if tile_size < 16 or tile_size % 16:
+        raise ValueError(f"tile_size must be a multiple of 16, not {tile_size}")
+    ratios = [below / above for above, below in pairwise(steps)]
+    if steps[0] != 1 or any(ratio < 2 or tile_size % ratio for ratio in ratios):
+        raise ValueError(
+            f"downsamples must begin with 1 and grow by whole steps that divide the tile size "
+            f"{tile_size}, as 1, 4, 16; not {', '.join(map(str, steps))}"
+        )
+    if min(size) < steps[-1]:
+        raise ValueError(
+            f"a slide of {size[0]} x {size[1]} pixels has no level at 1/{steps[-1]}; leave it out"
+        )
