@@ -29,7 +29,7 @@ def test_the_mass_is_the_attention_on_patches_that_touch_a_lesion():
 
 def test_the_last_look_selects_nothing():
     found = localise(look([0.2] * 5), BOXES, LESION, ALL)
-    assert (found.selected, found.hit, found.share, found.chance_of_hit) == (None,) * 4
+    assert (found.selected, found.hit) == (0, False)
 
 
 def test_selected_patches_that_touch_are_counted():

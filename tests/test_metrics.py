@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from parfocal.metrics import Answers, by_patient, confusion, scores, weighted_scores
+from parfocal.metrics import Answers, by_patient, confusion, mean_score, scores, weighted_scores
 
 LABELS = ("benign", "in situ", "invasive")
 
@@ -200,3 +200,12 @@ def test_two_thousand_resamples_of_two_hundred_patients_take_a_moment():
     start = time.process_time()
     scores(answers, resamples=2000)
     assert time.process_time() - start < 3
+
+
+def test_the_interval_of_a_mean_is_the_normal_one():
+    values = np.random.default_rng(0).normal(size=400)
+    found = mean_score(values, tuple(map(str, range(400))), resamples=4000)
+    error = values.std() / np.sqrt(400)
+    assert found.value == pytest.approx(values.mean())
+    assert found.low == pytest.approx(found.value - 1.96 * error, abs=4 * 0.042 * error)
+    assert found.high == pytest.approx(found.value + 1.96 * error, abs=4 * 0.042 * error)

@@ -20,15 +20,15 @@ class Localisation:
         candidates: patches the model could choose from: those it was shown that exist.
         touching: candidates that share any area with a lesion.
         mass: attention on these; of all candidates, 1.
-        selected: how many patches were zoomed into; None at the last look.
-        selected_touching: of these, how many touch; None at the last look.
+        selected: how many patches were zoomed into; 0 at the last look.
+        selected_touching: of these, how many touch.
     """
 
     candidates: int
     touching: int
     mass: float
-    selected: int | None = None
-    selected_touching: int | None = None
+    selected: int = 0
+    selected_touching: int = 0
 
     @property
     def chance(self) -> float:
@@ -36,25 +36,21 @@ class Localisation:
         return self.touching / self.candidates
 
     @property
-    def hit(self) -> bool | None:
+    def hit(self) -> bool:
         """Tell whether at least one selected patch touches."""
-        return None if self.selected_touching is None else self.selected_touching > 0
+        return self.selected_touching > 0
 
     @property
-    def share(self) -> float | None:
-        """Give the share of the selected patches that touch."""
-        if self.selected is None or self.selected_touching is None:
-            return None
+    def share(self) -> float:
+        """The share of the selected patches that touch."""
         return self.selected_touching / self.selected
 
     @property
-    def chance_of_hit(self) -> float | None:
-        """The chance that one of as many different candidates, drawn blindly, touches.
+    def chance_of_hit(self) -> float:
+        """The chance that of as many different candidates, drawn blindly, at least one touches.
 
         Hypergeometric: 1 - C(N - M, K) / C(N, K), of N candidates M touching, K drawn.
         """
-        if self.selected is None:
-            return None
         missing = math.comb(self.candidates - self.touching, self.selected)
         return 1 - missing / math.comb(self.candidates, self.selected)
 
@@ -73,19 +69,14 @@ def localise(
     corners = np.array([(box.x, box.y) for box in boxes])
     touching = valid & (outlines.overlap(corners[:, 0], corners[:, 1], boxes[0].width) > 0)
     attention = look.attention.detach().cpu().double().numpy()
-    found = Localisation(
+    chosen = np.zeros(len(boxes), dtype=bool)
+    if look.selected is not None:
+        chosen[look.selected.cpu().numpy()] = True
+    chosen &= valid
+    return Localisation(
         candidates=int(valid.sum()),
         touching=int(touching.sum()),
         mass=float(attention[touching].sum() / attention[valid].sum()),
-    )
-    if look.selected is None:
-        return found
-    selected = np.unique(look.selected.cpu().numpy())
-    selected = selected[valid[selected]]
-    return Localisation(
-        found.candidates,
-        found.touching,
-        found.mass,
-        selected=len(selected),
-        selected_touching=int(touching[selected].sum()),
+        selected=int(chosen.sum()),
+        selected_touching=int((chosen & touching).sum()),
     )

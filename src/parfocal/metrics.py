@@ -98,7 +98,11 @@ def scores(answers: Answers, *, resamples: int = 2000, seed: int = 0) -> dict[st
     if not len(answers.truth):
         raise ValueError("there is no answer to score; every slide failed or none was chosen.")
     value = weighted_scores(answers, np.ones((1, len(answers.truth))))
-    blocks = [weighted_scores(answers, weights) for weights in _draws(answers, resamples, seed)]
+    at_a_time = BLOCK // answers.probabilities.size
+    blocks = [
+        weighted_scores(answers, weights)
+        for weights in _draws(answers.groups, resamples, seed, at_a_time)
+    ]
     return {
         name: _score(
             float(value[name][0]),
@@ -107,6 +111,21 @@ def scores(answers: Answers, *, resamples: int = 2000, seed: int = 0) -> dict[st
         )
         for name in value
     }
+
+
+def mean_score(
+    values: Float[np.ndarray, " n"],
+    groups: tuple[str, ...],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Score:
+    """Give a mean with its 95% percentile bootstrap interval over patients."""
+    means = [
+        weights @ values / weights.sum(axis=1)
+        for weights in _draws(groups, resamples, seed, BLOCK // len(values))
+    ]
+    return _score(float(values.mean()), np.concatenate(means or [np.empty(0)]), "")
 
 
 def confusion(answers: Answers) -> Int64[np.ndarray, "c c"]:
@@ -195,19 +214,19 @@ def _ratio(
     return result
 
 
-def _draws(answers: Answers, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "r n"]]:
+def _draws(
+    groups: tuple[str, ...], resamples: int, seed: int, at_a_time: int
+) -> Iterator[Float[np.ndarray, "r n"]]:
     """Draw patients with replacement, as a weight for each of their slides."""
-    patients, member = np.unique(np.array(answers.groups), return_inverse=True)
+    patients, member = np.unique(np.array(groups), return_inverse=True)
     if len(patients) < 2:
         return
     generator = np.random.default_rng(seed)
-    at_a_time = max(1, BLOCK // answers.probabilities.size)
-    for start in range(0, resamples, at_a_time):
-        rows = min(at_a_time, resamples - start)
-        drawn = generator.multinomial(
-            len(patients), np.full(len(patients), 1 / len(patients)), rows
-        )
-        yield drawn[:, member].astype(float)
+    even = np.full(len(patients), 1 / len(patients))
+    while resamples > 0:
+        rows = min(max(1, at_a_time), resamples)
+        yield generator.multinomial(len(patients), even, rows)[:, member].astype(float)
+        resamples -= rows
 
 
 def _score(value: float, drawn: Float[np.ndarray, " r"], reason: str) -> Score:

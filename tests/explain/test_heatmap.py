@@ -87,7 +87,7 @@ def test_only_patches_zoomed_into_are_outlined(tmp_path):
     drawn = Drawn(tmp_path / "map.png", record())
     pixel = 1 / drawn.layout.scale[0]
     assert drawn.at(1, 1000 + pixel, 1500) == CHOSEN
-    assert drawn.at(1, 2000 - 2 * pixel, 1500) == CHOSEN
+    assert drawn.at(1, 2000 - pixel, 1500) == CHOSEN
     assert drawn.at(1, 500, 1000 + pixel) == colour_of(2 / 3)
 
 

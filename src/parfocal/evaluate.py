@@ -1,0 +1,196 @@
+"""A model over a cohort -> metrics with intervals: metrics.json and predictions.csv."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+
+from parfocal.bag import Look
+from parfocal.dataset.bags import Bags, LiveBags, OpenBag, StoredBags
+from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
+from parfocal.dataset.outlines import Outlines, read_outlines
+from parfocal.dataset.split import read_split
+from parfocal.evaluation import Evaluation, Failure, Settings, SlideResult, Which, answers_of
+from parfocal.features.cache import FeatureCache
+from parfocal.features.encoder import choose_device
+from parfocal.features.errors import StoreError, UnwritableError
+from parfocal.localisation import localise
+from parfocal.metrics import Score, by_patient, scores
+from parfocal.models.checkpoint import Checkpoint, write_whole
+from parfocal.slide.errors import SlideError
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationError(Exception):
+    """An evaluation that would not mean what it says; the message says why and what to do."""
+
+
+def evaluate(
+    run: Path,
+    cohort_csv: Path,
+    out: Path,
+    *,
+    split: Which = "test",
+    features: Path | None = None,
+    cache: Path | None = None,
+    device: str = "auto",
+    allow_training_slides: bool = False,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """Find out how good a trained model is, and write metrics.json and predictions.csv.
+
+    A slide stands in the part the run put it in; one the run has not seen, where the cohort
+    says, else in `test`. A slide that cannot be read is listed as failed, and the others go on.
+
+    Args:
+        run: folder of a trained run.
+        cohort_csv: the slides, with labels the model knows.
+        out: folder to write to.
+        split: which slides.
+        features: folder of feature files; None to read and encode the slides.
+        cache: folder that keeps features between visits.
+        device: where to run.
+        allow_training_slides: whether to score slides the model was trained on or chosen by.
+        resamples: of the intervals.
+        seed: of these.
+
+    Raises:
+        EvaluationError: there is nothing to evaluate on, or slides the model has seen.
+        CohortError: the cohort has an error, or a label the model does not know.
+        CheckpointError: the run cannot be used.
+    """
+    trained = Checkpoint.load(run)
+    cohort = read_cohort(cohort_csv, labels=trained.labels)
+    chosen = _choose(cohort, run, split)
+    seen = _seen(trained, chosen)
+    if seen and not allow_training_slides:
+        raise _refusal(cohort_csv, seen, chosen)
+    outlines = {s.slide_id: read_outlines(s.outlines) for s in chosen if s.outlines}
+    bags = _bags(trained, features, cache, device)
+    results, failed = [], []
+    for number, slide in enumerate(chosen, start=1):
+        try:
+            with bags.open(slide) as opened:
+                results.append(_examine(slide, opened, trained, outlines.get(slide.slide_id)))
+            logger.info("%d/%d %s", number, len(chosen), slide.slide_id)
+        except UnwritableError:
+            raise  # a full disk is no fault of the slide
+        except (SlideError, StoreError) as error:
+            failed.append(Failure(slide, str(error)))
+            logger.warning("%d/%d %s failed: %s", number, len(chosen), slide.slide_id, error)
+    settings = Settings(split, "stored" if features else "live", len(seen), resamples, seed)
+    evaluation = _score(trained, settings, results, failed)
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "predictions.csv", evaluation.to_csv().encode())
+    content = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
+    write_whole(out / "metrics.json", content.encode())
+    return evaluation
+
+
+def _choose(cohort: Cohort, run: Path, split: Which) -> list[CohortSlide]:
+    """Give the slides of a part."""
+    parts = {row.slide_id: row.split for row in read_split(run / "split.csv")}
+    standing = [
+        (slide, parts.get(slide.slide_id, slide.split or "test")) for slide in cohort.slides
+    ]
+    chosen = [slide for slide, part in standing if split in (part, "all")]
+    if not chosen:
+        counts = Counter(part for _, part in standing)
+        found = ", ".join(f"{count} of {part}" for part, count in sorted(counts.items()))
+        raise EvaluationError(
+            f"{cohort.source.name}: no slide of split {split!r} (there are {found}); choose "
+            "another split, or give a cohort the run has not seen."
+        )
+    return chosen
+
+
+def _seen(trained: Checkpoint, chosen: Sequence[CohortSlide]) -> list[str]:
+    """List slides that the model, or a patient of which the model, has seen in training."""
+    slides = {name for part in trained.training.slides.values() for name in part}
+    patients = {name for part in trained.training.patients.values() for name in part}
+    return [s.slide_id for s in chosen if s.slide_id in slides or s.patient_id in patients]
+
+
+def _refusal(
+    cohort_csv: Path, seen: Sequence[str], chosen: Sequence[CohortSlide]
+) -> EvaluationError:
+    some = ", ".join(seen[:3]) + (", ..." if len(seen) > 3 else "")
+    return EvaluationError(
+        f"{cohort_csv.name}: the model was trained on or chosen by {len(seen)} of the "
+        f"{len(chosen)} slides, or others of their patients ({some}), so scores on them would "
+        "flatter it; leave them out, or say --allow-training-slides."
+    )
+
+
+def _bags(trained: Checkpoint, features: Path | None, cache: Path | None, device: str) -> Bags:
+    """Give bags as the model was trained on, and put the model where they are."""
+    trained.model.to(choose_device(device))
+    if features is not None:
+        place = choose_device(device)
+        return StoredBags(features, trained.slide, encoder=trained.encoder, device=place)
+    encoder = trained.load_encoder(device=device)
+    return LiveBags(encoder, trained.slide, cache=FeatureCache(cache) if cache else None)
+
+
+def _examine(
+    slide: CohortSlide, opened: OpenBag, trained: Checkpoint, outlines: Outlines | None
+) -> SlideResult:
+    """Ask the model about one slide."""
+    with torch.no_grad(), opened.bill.counted():
+        answer = trained.model(opened.bag)
+    cost = opened.bill.close()
+    exists = [_exists(opened, step, look) for step, look in enumerate(answer.looks)]
+    patches = tuple(int(there.sum()) for there in exists)
+    return SlideResult(
+        slide,
+        tuple(answer.logits.double().softmax(dim=0).tolist()),
+        patches,
+        _share(opened, sum(patches)),
+        cost,
+        tuple(
+            localise(look, opened.boxes(step, look.rows.cpu().numpy()), outlines, exists[step])
+            for step, look in enumerate(answer.looks)
+        )
+        if outlines is not None and outlines.polygons
+        else (),
+    )
+
+
+def _exists(opened: OpenBag, step: int, look: Look) -> Bool[np.ndarray, " n"]:
+    return opened.grid.valid(opened.steps[step], look.rows.cpu().numpy())
+
+
+def _share(opened: OpenBag, patches: int) -> float | None:
+    """Give the share of all patches; unknown where the grid goes on to a sharper magnification."""
+    whole = opened.grid.sharpest_patches
+    if whole == 0 or opened.steps[-1] != len(opened.grid.mpps) - 1:
+        return None
+    return patches / whole
+
+
+def _score(
+    trained: Checkpoint,
+    settings: Settings,
+    results: Sequence[SlideResult],
+    failed: Sequence[Failure],
+) -> Evaluation:
+    if not results:
+        raise EvaluationError(
+            f"all {len(failed)} slides failed, so there is nothing to score; the first is "
+            f"{failed[0].slide.slide_id}: {failed[0].reason}"
+        )
+    answers = answers_of(trained.labels, results)
+    drawn = {"resamples": settings.resamples, "seed": settings.seed}
+    try:
+        patients: dict[str, Score] | str = scores(by_patient(answers), **drawn)
+    except ValueError as error:
+        patients = str(error)
+    found = scores(answers, **drawn)
+    return Evaluation(trained, settings, tuple(results), tuple(failed), found, patients)

@@ -1,0 +1,246 @@
+"""What an evaluation found: scores with intervals, cost, localisation; as JSON and CSV.
+
+docs/formats.md tells what stands in metrics.json and predictions.csv.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from parfocal.cost import Cost
+from parfocal.dataset.cohort import CohortSlide
+from parfocal.localisation import Localisation
+from parfocal.metrics import Answers, Score, by_patient, confusion, mean_score
+from parfocal.models.checkpoint import Checkpoint
+
+FORMAT_VERSION = 1
+HEADLINE = {"auroc_macro": "AUROC", "accuracy": "accuracy", "balanced_accuracy": "balanced"}
+Which = Literal["train", "val", "test", "all"]
+
+
+@dataclass(frozen=True)
+class SlideResult:
+    """What a model said of one slide, and what that took.
+
+    Args:
+        slide: with its true label.
+        probabilities: in the model's order of labels.
+        patches: looked at, by step.
+        share_patches: of those that looking at everything would encode; None where unknown.
+        cost: the bill.
+        localisation: by step, against the outlined lesions; empty where there are none.
+    """
+
+    slide: CohortSlide
+    probabilities: tuple[float, ...]
+    patches: tuple[int, ...]
+    share_patches: float | None
+    cost: Cost
+    localisation: tuple[Localisation, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A slide without an answer, and why."""
+
+    slide: CohortSlide
+    reason: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an evaluation was made.
+
+    Args:
+        split: which slides were asked for.
+        features: "stored" where they were read from files, so that no patch was encoded.
+        seen_in_training: how many of the slides the model was trained on or chosen by.
+        resamples: of the intervals.
+        seed: of these.
+    """
+
+    split: Which
+    features: Literal["stored", "live"]
+    seen_in_training: int
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a trained model did on slides of a cohort.
+
+    Args:
+        trained: the model.
+        settings: how it was evaluated.
+        results: by slide, in the order of the cohort.
+        failed: slides without an answer.
+        scores: of slides, by name as `metrics.scores` gives them.
+        patient_scores: of patients, whose probabilities are the mean of their slides'; the
+            reason where a patient has no one label.
+    """
+
+    trained: Checkpoint
+    settings: Settings
+    results: tuple[SlideResult, ...]
+    failed: tuple[Failure, ...]
+    scores: dict[str, Score]
+    patient_scores: dict[str, Score] | str
+
+    @property
+    def answers(self) -> Answers:
+        """The probabilities of the slides, and the truth."""
+        return answers_of(self.trained.labels, self.results)
+
+    @property
+    def summary(self) -> str:
+        """What one wants to know first, in a line."""
+        patients = len({result.slide.patient_id for result in self.results})
+        said = [f"{word} {_said(self.scores[name])}" for name, word in HEADLINE.items()]
+        failed = f"; {len(self.failed)} failed" if self.failed else ""
+        return f"{len(self.results)} slides of {patients} patients: {', '.join(said)}{failed}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Give everything as metrics.json has it."""
+        trained, settings = self.trained, self.settings
+        return {
+            "format_version": FORMAT_VERSION,
+            "model": {
+                "name": trained.model_name,
+                "weights_sha256": trained.weights_hash,
+                "encoder": trained.encoder.name,
+                "magnifications": trained.magnifications,
+            },
+            **asdict(settings),
+            "labels": trained.labels,
+            "predicted": "the label of the highest probability; of equal ones, the first",
+            "interval": "95% percentile bootstrap over patients",
+            "slides": _level(self.answers, self.scores),
+            "patients": self._patients(),
+            "localisation": self._localisation(),
+            "cost": self._cost(),
+            "failed": [
+                {"slide_id": failure.slide.slide_id, "reason": failure.reason}
+                for failure in self.failed
+            ],
+        }
+
+    def to_csv(self) -> str:
+        """Give a row a slide, as predictions.csv has it."""
+        labels, table = self.trained.labels, io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        probabilities = [f"prob_{label}" for label in labels]
+        cost = ["patches", "share_patches", "seconds"]
+        writer.writerow(["slide_id", "patient_id", "label", "predicted", *probabilities, *cost])
+        for result, predicted in zip(self.results, self.answers.predicted, strict=True):
+            slide, share = result.slide, result.share_patches
+            writer.writerow(
+                [slide.slide_id, slide.patient_id, slide.label, labels[predicted]]
+                + [f"{probability:.6g}" for probability in result.probabilities]
+                + [sum(result.patches), "" if share is None else f"{share:.6g}"]
+                + [f"{result.cost.seconds['total']:.3f}"]
+            )
+        return table.getvalue()
+
+    def _patients(self) -> dict[str, object]:
+        if isinstance(self.patient_scores, str):
+            return {"scores": None, "reason": self.patient_scores}
+        rule = {"probabilities": "the mean of those of a patient's slides"}
+        return rule | _level(by_patient(self.answers), self.patient_scores)
+
+    def _cost(self) -> dict[str, object]:
+        """Sum up what an answer took; of stored features, reading them and the model alone."""
+        steps = zip(*(result.patches for result in self.results), strict=True)
+        shares = [r.share_patches for r in self.results if r.share_patches is not None]
+        return {
+            "patches": [
+                {"magnification": magnification} | _spread(patches)
+                for magnification, patches in zip(self.trained.magnifications, steps, strict=True)
+            ],
+            "share_patches": _spread(shares) if shares else None,
+            "macs": _spread([result.cost.macs for result in self.results]),
+            "seconds": _spread([result.cost.seconds["total"] for result in self.results]),
+        }
+
+    def _localisation(self) -> list[dict[str, object]] | None:
+        """Compare attention and choice with the lesions, by magnification."""
+        outlined = [result for result in self.results if result.localisation]
+        if not outlined:
+            return None
+        patients = tuple(result.slide.patient_id for result in outlined)
+        steps = zip(*(result.localisation for result in outlined), strict=True)
+        return [
+            {"magnification": magnification} | _met(found, patients, self.settings)
+            for magnification, found in zip(self.trained.magnifications, steps, strict=True)
+        ]
+
+
+def answers_of(labels: tuple[str, ...], results: Sequence[SlideResult]) -> Answers:
+    """Give the probabilities of slides, and the truth."""
+    return Answers(
+        labels,
+        np.array([labels.index(result.slide.label) for result in results]),
+        np.array([result.probabilities for result in results]),
+        tuple(result.slide.patient_id for result in results),
+    )
+
+
+def _level(answers: Answers, found: Mapping[str, Score]) -> dict[str, object]:
+    """Give scores as the JSON has them, those of a class under its label."""
+    classes: dict[str, dict[str, object]] = {
+        label: {"n": int((answers.truth == c).sum())} for c, label in enumerate(answers.labels)
+    }
+    overall: dict[str, object] = {}
+    for name, score in found.items():
+        measure, _, label = name.partition("/")
+        (classes[label] if label else overall)[measure] = asdict(score)
+    return {
+        "n": len(answers.truth),
+        "scores": overall,
+        "classes": classes,
+        "confusion": {
+            "rows": "true",
+            "columns": "predicted",
+            "counts": confusion(answers).tolist(),
+        },
+    }
+
+
+def _met(
+    found: Sequence[Localisation], patients: tuple[str, ...], settings: Settings
+) -> dict[str, object]:
+    """Sum up one magnification, each measure beside what chance gives on the same slides."""
+
+    def mean(values: list[float]) -> dict[str, object]:
+        drawn = {"resamples": settings.resamples, "seed": settings.seed}
+        return asdict(mean_score(np.array(values, dtype=float), patients, **drawn))
+
+    met: dict[str, object] = {
+        "slides": len(found),
+        "slides_with_lesion_in_reach": sum(each.touching > 0 for each in found),
+        "attention": mean([each.mass for each in found]),
+        "attention_by_chance": float(np.mean([each.chance for each in found])),
+    }
+    if all(each.selected for each in found):
+        met |= {
+            "hit": mean([each.hit for each in found]),
+            "hit_by_chance": float(np.mean([each.chance_of_hit for each in found])),
+            "selected": mean([each.share for each in found]),
+            "selected_by_chance": met["attention_by_chance"],
+        }
+    return met
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "median": float(np.median(values))}
+
+
+def _said(score: Score) -> str:
+    if score.value is None:
+        return f"{score.reason}"
+    between = "" if score.low is None else f" ({score.low:.3f} to {score.high:.3f})"
+    return f"{score.value:.3f}{between}"

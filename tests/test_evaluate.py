@@ -1,0 +1,300 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from parfocal.dataset.bags import LiveBags
+from parfocal.dataset.cohort import CohortError
+from parfocal.evaluate import EvaluationError, evaluate
+from parfocal.features.encoder import load_encoder
+from parfocal.features.errors import UnwritableError
+from parfocal.features.extract import extract_cohort
+from parfocal.features.header import SlideSettings
+from parfocal.models.checkpoint import Checkpoint, Training, build_model
+
+SETTINGS = SlideSettings(magnifications=(2.5, 10.0), patch_size=16)
+
+
+def paint(path, seed, shade):
+    """A square of tissue in the middle of 256 um of glass, at 1 um per pixel."""
+    generator = np.random.default_rng(seed)
+    pixels = np.full((256, 256, 3), 245, dtype=np.uint8)
+    tissue = np.array([200, shade, 180]) + generator.integers(-20, 20, size=(192, 192, 3))
+    pixels[32:224, 32:224] = tissue
+    Image.fromarray(pixels).save(path)
+
+
+def write_cohort(path, rows):
+    columns = ["slide_id", "path", "label", "patient_id", "mpp", "outlines"]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows({"path": f"{row['slide_id']}.png", "mpp": 1, **row} for row in rows)
+    return path
+
+
+def outline(path, left, top, side):
+    ring = [[left, top], [left + side, top], [left + side, top + side], [left, top + side]]
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [[*ring, ring[0]]]}))
+    return path.name
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run of an untrained model, and a cohort of two patients it saw and four it did not."""
+    folder = tmp_path_factory.mktemp("made")
+    rows = []
+    for number in range(8):
+        paint(folder / f"{number:03}.png", number, shade=90 if number % 2 else 140)
+        rows.append({"slide_id": f"{number:03}", "label": "cancer" if number % 2 else "benign"})
+        rows[-1]["patient_id"] = f"p{number // 2 * 2 if number >= 6 else number}"
+    rows[6]["label"] = "cancer"  # 006 and 007 are slides of one patient
+    rows[3]["outlines"] = outline(folder / "003.json", 96, 96, 10)
+    cohort = write_cohort(folder / "cohort.csv", rows)
+    run = folder / "run"
+    save_run(run, train=["000"], val=["001"])
+    split = ["train", "val"] + ["test"] * 6
+    lines = [
+        f"{row['slide_id']},{row['patient_id']},{row['label']},{part}\n"
+        for row, part in zip(rows, split, strict=True)
+    ]
+    (run / "split.csv").write_text("slide_id,patient_id,label,split\n" + "".join(lines))
+    return folder, run, cohort, rows
+
+
+def save_run(run, *, train, val):
+    torch.manual_seed(0)
+    encoder = load_encoder("tiny").spec
+    settings = {"in_dim": encoder.dim, "num_classes": 2, "num_magnifications": 2, "dim": 8, "k": 2}
+    Checkpoint(
+        model=build_model("zoommil", settings),
+        model_name="zoommil",
+        model_settings=settings,
+        labels=("benign", "cancer"),
+        encoder=encoder,
+        slide=SETTINGS,
+        training=Training(
+            seed=0,
+            epoch=0,
+            slides={"train": train, "val": val},
+            patients={"train": [f"p{int(s)}" for s in train], "val": [f"p{int(s)}" for s in val]},
+        ),
+    ).save(run)
+
+
+@pytest.fixture(scope="module")
+def evaluated(made, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    _, run, cohort, _ = made
+    evaluation = evaluate(run, cohort, out, resamples=50)
+    metrics = json.loads((out / "metrics.json").read_text())
+    with (out / "predictions.csv").open(newline="") as file:
+        predictions = list(csv.DictReader(file))
+    return evaluation, metrics, predictions
+
+
+def test_the_test_slides_of_the_run_are_evaluated(evaluated):
+    _, metrics, predictions = evaluated
+    assert [row["slide_id"] for row in predictions] == ["002", "003", "004", "005", "006", "007"]
+    assert metrics["split"] == "test"
+    assert metrics["seen_in_training"] == 0
+    assert metrics["failed"] == []
+
+
+def test_predictions_hold_each_slides_probabilities_and_cost(evaluated):
+    _, metrics, predictions = evaluated
+    assert metrics["labels"] == ["benign", "cancer"]
+    for row in predictions:
+        benign, cancer = float(row["prob_benign"]), float(row["prob_cancer"])
+        assert benign + cancer == pytest.approx(1, abs=1e-5)
+        assert row["predicted"] == ("benign" if benign >= cancer else "cancer")
+        assert float(row["share_patches"]) > 0
+        assert float(row["seconds"]) > 0
+
+
+def test_the_scores_are_those_of_the_predictions(evaluated):
+    _, metrics, predictions = evaluated
+    right = np.mean([row["predicted"] == row["label"] for row in predictions])
+    accuracy = metrics["slides"]["scores"]["accuracy"]
+    assert accuracy["value"] == pytest.approx(right)
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    assert metrics["slides"]["n"] == 6
+    assert metrics["slides"]["classes"]["cancer"]["n"] == 4
+    assert np.sum(metrics["slides"]["confusion"]["counts"]) == 6
+
+
+def test_a_patients_slides_count_once(evaluated):
+    _, metrics, predictions = evaluated
+    assert metrics["patients"]["n"] == 5
+    mean = np.mean([float(row["prob_cancer"]) for row in predictions[-2:]])
+    others = [row["predicted"] == row["label"] for row in predictions[:-2]]
+    right = np.mean([*others, mean > 0.5])
+    assert metrics["patients"]["scores"]["accuracy"]["value"] == pytest.approx(right)
+
+
+def test_what_an_answer_took_is_summed_up(evaluated):
+    evaluation, metrics, predictions = evaluated
+    cost = metrics["cost"]
+    assert [step["magnification"] for step in cost["patches"]] == [2.5, 10]
+    assert [step["mean"] for step in cost["patches"]] == pytest.approx(
+        np.mean([result.patches for result in evaluation.results], axis=0)
+    )
+    assert cost["patches"][1]["median"] == 32  # two patches zoomed into, of 16 children each
+    shares = [float(row["share_patches"]) for row in predictions]
+    assert cost["share_patches"]["mean"] == pytest.approx(np.mean(shares), rel=1e-5)
+    for result in evaluation.results:
+        assert result.patches == result.cost.patches
+        assert result.cost.macs > 0
+
+
+def test_attention_is_held_against_the_lesions(evaluated):
+    evaluation, metrics, _ = evaluated
+    low, high = metrics["localisation"]
+    assert (low["magnification"], low["slides"]) == (2.5, 1)
+    # The lesion is 10 um wide from (96, 96), inside one patch at 64 um and one at 16 um.
+    assert low["slides_with_lesion_in_reach"] == 1
+    found = evaluation.results[1].localisation[0]
+    assert low["attention"]["value"] == pytest.approx(found.mass)
+    assert low["attention_by_chance"] == pytest.approx(1 / found.candidates)
+    assert low["hit"]["value"] in (0, 1)
+    assert low["hit_by_chance"] == pytest.approx(2 / found.candidates)
+    assert "hit" not in high
+
+
+def test_stored_features_give_the_same_answers(made, evaluated, tmp_path):
+    folder, run, cohort, rows = made
+    encoder = load_encoder("tiny")
+    slides = [(row["slide_id"], folder / f"{row['slide_id']}.png", 1.0) for row in rows]
+    extract_cohort(slides, tmp_path / "features", encoder=encoder, settings=SETTINGS)
+    stored = evaluate(run, cohort, tmp_path, features=tmp_path / "features", resamples=50)
+    live, *_ = evaluated
+    assert stored.settings.features == "stored"
+    for one, other in zip(stored.results, live.results, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-3)
+        assert (one.patches, one.share_patches) == (other.patches, other.share_patches)
+        assert one.cost.patches == ()
+
+
+def test_a_cache_serves_the_second_visit(made, tmp_path):
+    _, run, cohort, _ = made
+    once, again = (
+        evaluate(run, cohort, tmp_path, cache=tmp_path / "cache", resamples=0) for _ in range(2)
+    )
+    for one, other in zip(once.results, again.results, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+        assert one.patches == other.patches
+        assert sum(other.cost.patches) == 0
+
+
+def test_same_seed_same_metrics(made, evaluated, tmp_path):
+    _, run, cohort, _ = made
+    _, first, _ = evaluated
+    again = evaluate(run, cohort, tmp_path, resamples=50).to_dict()
+    again = json.loads(json.dumps(again))
+    for metrics in (first, again):
+        metrics["cost"].pop("seconds", None)
+    assert first == again
+
+
+def test_the_summary_says_the_first_things(evaluated):
+    evaluation, *_ = evaluated
+    assert evaluation.summary.startswith("6 slides of 5 patients: AUROC ")
+
+
+def test_slides_the_model_has_seen_are_refused(made, tmp_path):
+    _, run, cohort, _ = made
+    message = r"trained on or chosen by 2 of the 8 slides, .* \(000, 001\).*--allow-training-slides"
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(run, cohort, tmp_path, split="all")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_slides_the_model_has_seen_are_scored_when_told(made, tmp_path):
+    _, run, cohort, _ = made
+    told = evaluate(run, cohort, tmp_path, split="all", allow_training_slides=True, resamples=9)
+    assert len(told.results) == 8
+    assert told.settings.seen_in_training == 2
+
+
+def test_an_unseen_slide_of_a_training_patient_is_refused(made, tmp_path):
+    folder, run, _, _ = made
+    rows = [{"slide_id": "new", "path": "007.png", "label": "cancer", "patient_id": "p0"}]
+    cohort = write_cohort(folder / "leak.csv", rows)
+    with pytest.raises(EvaluationError, match=r"others of their patients \(new\)"):
+        evaluate(run, cohort, tmp_path)
+
+
+def test_slides_the_run_never_met_are_test_slides(made, tmp_path):
+    folder, run, _, _ = made
+    rows = [{"slide_id": f"new-{n}", "path": f"00{n}.png", "label": "benign"} for n in (0, 1)]
+    evaluation = evaluate(run, write_cohort(folder / "new.csv", rows), tmp_path, resamples=9)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert len(evaluation.results) == 2
+    auroc = metrics["slides"]["scores"]["auroc_macro"]
+    assert (auroc["value"], auroc["reason"]) == (None, "not defined: none here is cancer")
+    assert "AUROC not defined" in evaluation.summary
+    assert metrics["localisation"] is None
+
+
+def test_a_split_without_slides_is_refused(made, tmp_path):
+    folder, run, _, _ = made
+    rows = [{"slide_id": "new", "path": "000.png", "label": "benign"}]
+    cohort = write_cohort(folder / "few.csv", rows)
+    with pytest.raises(EvaluationError, match=r"no slide of split 'val' .there are 1 of test"):
+        evaluate(run, cohort, tmp_path, split="val")
+
+
+def test_a_label_the_model_does_not_know_is_refused(made, tmp_path):
+    folder, run, _, _ = made
+    rows = [{"slide_id": "new", "path": "000.png", "label": "atypia"}]
+    cohort = write_cohort(folder / "unknown.csv", rows)
+    with pytest.raises(CohortError, match="row 2: unknown label 'atypia'; the classes are benign"):
+        evaluate(run, cohort, tmp_path)
+
+
+def test_a_failed_slide_is_listed_and_the_others_go_on(made, tmp_path):
+    folder, run, _, _ = made
+    rows = [{"slide_id": "new", "path": "000.png", "label": "benign"}]
+    (folder / "broken.png").write_bytes((folder / "000.png").read_bytes()[:999])
+    rows += [{"slide_id": name, "label": "cancer"} for name in ("broken", "missing")]
+    cohort = write_cohort(folder / "broken.csv", rows)
+    evaluation = evaluate(run, cohort, tmp_path, resamples=9)
+    failed = json.loads((tmp_path / "metrics.json").read_text())["failed"]
+    assert [slide["slide_id"] for slide in failed] == ["broken", "missing"]
+    assert all(f"{slide['slide_id']}.png" in slide["reason"] for slide in failed)
+    assert evaluation.summary.endswith("; 2 failed")
+
+
+def test_where_every_slide_fails_there_is_nothing_to_score(made, tmp_path):
+    folder, run, _, _ = made
+    rows = [{"slide_id": "missing", "label": "cancer"}]
+    cohort = write_cohort(folder / "none.csv", rows)
+    with pytest.raises(EvaluationError, match=r"all 1 slides failed.*missing: "):
+        evaluate(run, cohort, tmp_path)
+
+
+def test_patients_of_two_labels_have_no_scores(made, tmp_path):
+    folder, run, _, _ = made
+    rows = [
+        {"slide_id": "new-0", "path": "000.png", "label": "benign", "patient_id": "new"},
+        {"slide_id": "new-1", "path": "001.png", "label": "cancer", "patient_id": "new"},
+    ]
+    evaluate(run, write_cohort(folder / "mixed.csv", rows), tmp_path, resamples=9)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["patients"]["scores"] is None
+    assert "1 of 1 patients have slides of different labels" in metrics["patients"]["reason"]
+    assert metrics["slides"]["scores"]["accuracy"]["value"] is not None
+
+
+def test_a_disk_that_fills_up_stops_it_all(made, tmp_path, monkeypatch):
+    _, run, cohort, _ = made
+
+    def full(self, slide):
+        raise UnwritableError("cache: no space left")
+
+    monkeypatch.setattr(LiveBags, "open", full)
+    with pytest.raises(UnwritableError, match="no space left"):
+        evaluate(run, cohort, tmp_path)
