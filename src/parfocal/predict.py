@@ -237,7 +237,7 @@ def _refuse_twins(paths: Sequence[Path]) -> None:
 
 def _table(tried: Sequence[PredictionRecord | FailedSlide], labels: Sequence[str]) -> str:
     """Give predictions.csv: a row a slide, of which a failed one has only its reason."""
-    rows: list[list[object]] = [["slide_id", "path", "predicted", *labels, "failed"]]
+    rows: list[list[object]] = [["slide_id", "path", "predicted", *(f"prob_{label}" for label in labels), "failed"]]
     for slide in tried:
         if isinstance(slide, FailedSlide):
             blank = [""] * (1 + len(labels))
