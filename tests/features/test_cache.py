@@ -1,0 +1,139 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.features.cache import FeatureCache
+from parfocal.features.errors import StoreError
+from parfocal.features.live import LiveBag
+
+COORDS = np.array([[0, 0], [16, 0], [0, 16]])
+
+# Looks at every patch of the slide of conftest.py; killed from within after some batches.
+VISIT = """
+import os, signal, sys
+import numpy as np
+import torch
+from parfocal.features import FeatureCache, LiveBag, load_encoder
+from parfocal.grid import PatchGrid
+from parfocal.slide.slide import slide_from_array
+from pathlib import Path
+
+folder, most = Path(sys.argv[1]), int(sys.argv[2])
+pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+roots = np.array([[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]])
+grid = PatchGrid((4.0, 2.0, 0.5), 16, (300, 200), 0.5, roots, 200)
+encoder, calls = load_encoder("tiny"), iter(range(10**6))
+
+def count(*_):
+    if next(calls) == most:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+encoder.network.register_forward_hook(count)
+bag = LiveBag(slide_from_array(pixels, mpp=0.5), grid, encoder, cache=FeatureCache(folder))
+bag.zoom(torch.eye(6)).zoom(torch.eye(24)).features()
+"""
+
+
+def visit(folder: Path, most_batches: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", VISIT, str(folder), str(most_batches)])
+
+
+def everything(bag):
+    return bag.zoom(torch.eye(6)).zoom(torch.eye(24)).features()
+
+
+@pytest.fixture
+def cached(tmp_path, encoder):
+    return FeatureCache(tmp_path / "cache").of("ab" * 16, encoder.spec, patch_size=16)
+
+
+@pytest.fixture
+def features(encoder):
+    return np.random.default_rng(0).normal(size=(3, encoder.spec.dim)).astype(np.float16)
+
+
+def test_what_was_put_is_found_and_the_rest_is_not(cached, features):
+    cached.put(16.0, COORDS, features)
+    found, values = cached.get(16.0, np.array([[16, 0], [99, 99], [0, 0]]))
+    assert found.tolist() == [True, False, True]
+    assert (values == features[[1, 0]]).all()
+
+
+def test_an_empty_cache_finds_nothing_and_makes_no_file(cached):
+    found, values = cached.get(16.0, COORDS)
+    assert not found.any()
+    assert len(values) == 0
+    assert list(cached.path.parent.iterdir()) == []
+
+
+def test_patches_of_another_size_on_the_slide_are_others(cached, features):
+    cached.put(16.0, COORDS, features)
+    assert not cached.get(64.0, COORDS)[0].any()
+
+
+def test_slides_encoders_and_patch_sizes_do_not_share_a_file(tmp_path, encoder):
+    cache, spec = FeatureCache(tmp_path), encoder.spec
+    paths = [
+        cache.of("ab" * 16, spec, patch_size=16).path,
+        cache.of("cd" * 16, spec, patch_size=16).path,
+        cache.of("ab" * 16, spec, patch_size=32).path,
+        cache.of("ab" * 16, replace(spec, weights_hash="other"), patch_size=16).path,
+        cache.of("ab" * 16, replace(spec, input_size=32), patch_size=16).path,
+    ]
+    assert len(set(paths)) == 5
+    assert cache.of("ab" * 16, replace(spec, licence="other"), patch_size=16).path == paths[0]
+
+
+def test_a_second_bag_reads_and_encodes_nothing(tmp_path, slide, grid, encoder):
+    cache = FeatureCache(tmp_path)
+    first = everything(LiveBag(slide, grid, encoder, cache=cache))
+    before = slide.bill.close()
+    second = everything(LiveBag(slide, grid, encoder, cache=cache))
+    after = slide.bill.close()
+    assert torch.equal(first, second)
+    assert torch.equal(first, everything(LiveBag(slide, grid, encoder)))
+    assert (after.patches, after.pixels_decoded, after.macs) == (
+        before.patches,
+        before.pixels_decoded,
+        before.macs,
+    )
+
+
+def test_what_was_visited_survives_a_kill(tmp_path, slide, grid, encoder):
+    assert visit(tmp_path, most_batches=5).wait() == -9
+    features = everything(LiveBag(slide, grid, encoder, cache=FeatureCache(tmp_path)))
+    whole = int(grid.valid(2).sum())
+    assert slide.bill.close().patches[2] == whole - 5 * encoder.batch
+    assert torch.equal(features, everything(LiveBag(slide, grid, encoder)))
+
+
+def test_two_processes_fill_one_cache(tmp_path, slide, grid, encoder):
+    assert [run.wait() for run in [visit(tmp_path, -1), visit(tmp_path, -1)]] == [0, 0]
+    features = everything(LiveBag(slide, grid, encoder, cache=FeatureCache(tmp_path)))
+    assert slide.bill.close().patches == ()
+    assert torch.equal(features, everything(LiveBag(slide, grid, encoder)))
+
+
+def test_a_damaged_file_is_told(cached, features):
+    cached.path.write_bytes(b"not a database" * 1000)
+    for call in (lambda: cached.get(16.0, COORDS), lambda: cached.put(16.0, COORDS, features)):
+        with pytest.raises(StoreError, match=r"sqlite: the feature cache is damaged .*Delete this"):
+            call()
+
+
+def test_a_place_that_cannot_be_used_is_told(cached, features):
+    cached.path.mkdir()
+    with pytest.raises(StoreError, match=r"the feature cache cannot be used .*without --cache"):
+        cached.put(16.0, COORDS, features)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, encoder):
+    (tmp_path / "file").touch()
+    cache = FeatureCache(tmp_path / "file" / "cache")
+    with pytest.raises(StoreError, match=r"cannot be made \(Not a directory\). Choose another"):
+        cache.of("ab" * 16, encoder.spec, patch_size=16)

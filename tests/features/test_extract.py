@@ -1,0 +1,147 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from parfocal.features.errors import MixedFeaturesError, UnwritableError
+from parfocal.features.extract import extract_cohort, extract_slide
+from parfocal.features.header import SlideSettings
+from parfocal.features.store import FeatureFile
+
+SETTINGS = SlideSettings(magnifications=(2.5, 10.0), patch_size=32)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Three pictures of purple tissue on white, at 1 micron per pixel."""
+    slides = []
+    for seed in range(3):
+        pixels = np.full((512, 640, 3), 245, dtype=np.uint8)
+        noise = np.random.default_rng(seed).integers(0, 60, (384, 448, 3))
+        pixels[64:448, 96:544] = noise + np.array([150, 60, 140])
+        path = tmp_path / "slides" / f"S-00{seed}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        slides.append((f"00{seed}", path, 1.0))
+    return slides
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "features"
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def interrupt_at(encoder, call, error):
+    """Let an encoder fail at its n-th batch."""
+    calls = iter(range(1_000_000))
+
+    def fail(*_):
+        if next(calls) == call:
+            raise error
+
+    encoder.network.register_forward_hook(fail)
+
+
+def test_every_patch_of_every_magnification_is_written(tmp_path, slide, grid, encoder, settings):
+    extract_slide(slide, grid, encoder, tmp_path / "a.h5", settings=settings)
+    for step, rows in enumerate(FeatureFile(tmp_path / "a.h5").levels):
+        written = rows[torch.arange(grid.counts[step])].any(dim=1)
+        assert written.tolist() == grid.valid(step).tolist()
+    expected = tuple(int(grid.valid(step).sum()) for step in range(3))
+    assert slide.bill.close().patches == expected
+
+
+def test_float32_keeps_what_float16_rounds_off(tmp_path, slide, grid, encoder, settings):
+    for dtype in ("float16", "float32"):
+        extract_slide(slide, grid, encoder, tmp_path / dtype, settings=settings, dtype=dtype)
+    half, single = (
+        FeatureFile(tmp_path / dtype).bag().features() for dtype in ("float16", "float32")
+    )
+    assert torch.equal(single.half().float(), half)
+    assert not torch.equal(single, half)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of memory")])
+def test_nothing_is_left_where_the_encoder_is_interrupted(cohort, out, encoder, error):
+    interrupt_at(encoder, 3, error)
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    assert names(out) == []
+
+
+def test_a_cohort_becomes_a_folder_of_feature_files(cohort, out, encoder):
+    result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    assert result.done == ("000", "001", "002")
+    assert (result.skipped, result.failed) == ((), {})
+    assert names(out) == ["000.h5", "001.h5", "002.h5"]
+    assert FeatureFile(out / "000.h5").header.slide_id == "S-000"
+
+
+def test_a_second_run_goes_on_where_the_first_stopped(cohort, out, encoder):
+    interrupt_at(encoder, 60, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    assert names(out) == ["000.h5"]
+    result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    assert (result.skipped, result.done) == (("000",), ("001", "002"))
+
+
+def test_a_slide_that_fails_is_told_and_the_others_go_on(cohort, out, encoder, caplog):
+    caplog.set_level("INFO")
+    cohort[1][1].write_bytes(b"not a slide")
+    missing = ("003", cohort[0][1].with_name("none.svs"), None)
+    result = extract_cohort([*cohort, missing], out, encoder=encoder, settings=SETTINGS)
+    assert result.done == ("000", "002")
+    assert list(result.failed) == ["001", "003"]
+    assert "no such file" in result.failed["003"]
+    assert "slide 4 of 4, 003: failed: " in caplog.text
+    assert names(out) == ["000.h5", "002.h5"]
+
+
+def test_a_magnification_sharper_than_the_scan_fails_that_slide(cohort, out, encoder):
+    settings = replace(SETTINGS, magnifications=(2.5, 20.0))
+    result = extract_cohort(cohort[:1], out, encoder=encoder, settings=settings)
+    assert "sharper than the scan" in result.failed["000"]
+
+
+def test_a_folder_made_otherwise_is_refused_before_any_work(cohort, out, encoder):
+    extract_cohort(cohort[2:], out, encoder=encoder, settings=SETTINGS)
+    other = replace(SETTINGS, patch_size=64)
+    with pytest.raises(MixedFeaturesError, match=r"002.h5: .* patch size 32, and now it is 64"):
+        extract_cohort(cohort, out, encoder=encoder, settings=other)
+    assert names(out) == ["002.h5"]
+
+
+def test_a_slide_file_that_changed_is_not_taken_for_done(cohort, out, encoder):
+    extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    cohort[0][1].write_bytes(cohort[1][1].read_bytes())
+    result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    assert "slide fingerprint" in result.failed["000"]
+    assert result.skipped == ("001", "002")
+
+
+def test_a_slide_given_another_mpp_is_not_taken_for_done(cohort, out, encoder):
+    extract_cohort(cohort[:1], out, encoder=encoder, settings=SETTINGS)
+    slide_id, path, _ = cohort[0]
+    result = extract_cohort([(slide_id, path, 0.5)], out, encoder=encoder, settings=SETTINGS)
+    assert "slide mpp 1.0, and now it is 0.5" in result.failed["000"]
+
+
+def test_a_damaged_feature_file_is_told_and_the_others_go_on(cohort, out, encoder):
+    out.mkdir()
+    (out / "000.h5").write_bytes(b"cut short")
+    result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    assert "Delete it and extract again" in result.failed["000"]
+    assert result.done == ("001", "002")
+
+
+def test_a_folder_that_cannot_be_written_stops_the_run(cohort, out, encoder):
+    out.touch()
+    with pytest.raises(UnwritableError, match=r"000.h5: the feature file could not be written"):
+        extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)

@@ -1,0 +1,156 @@
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.bag import Bag
+from parfocal.features.encoder import load_encoder
+from parfocal.features.extract import extract_slide
+from parfocal.features.live import LiveBag
+from parfocal.features.store import FeatureFile
+from parfocal.models.zoommil import ZoomMIL
+
+
+@pytest.fixture
+def bag(slide, grid, encoder):
+    return LiveBag(slide, grid, encoder)
+
+
+@pytest.fixture
+def stored(tmp_path, slide, grid, encoder, settings):
+    extract_slide(slide, grid, encoder, tmp_path / "a.h5", settings=settings)
+    return FeatureFile(tmp_path / "a.h5").bag()
+
+
+def one_hot(*chosen: int, of: int) -> torch.Tensor:
+    return torch.eye(of)[list(chosen)]
+
+
+def path_down(bag: Bag) -> list[torch.Tensor]:
+    """Zoom twice, by choosing and by mixing; give all the features on the way."""
+    middle = bag.zoom(one_hot(1, 5, of=6))
+    mixed = bag.zoom(torch.softmax(torch.arange(12.0).reshape(2, 6), dim=1))
+    sharp = [middle.zoom(one_hot(0, 3, 7, of=8)), mixed.zoom(one_hot(2, of=8))]
+    return [step.features() for step in (bag, middle, mixed, *sharp)]
+
+
+def test_a_live_bag_is_a_bag(bag):
+    assert isinstance(bag, Bag)
+    assert bag.rows.tolist() == [0, 1, 2, 3, 4, 5]
+    assert bag.valid.all()
+
+
+def test_live_features_are_the_stored_ones_bit_for_bit(bag, stored):
+    for live, from_file in zip(path_down(bag), path_down(stored), strict=True):
+        assert torch.equal(live, from_file)
+
+
+def test_a_model_answers_the_same_live_and_stored_bit_for_bit(bag, stored, encoder):
+    torch.manual_seed(0)
+    model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=2).eval()
+    assert torch.equal(model(bag).logits, model(stored).logits)
+
+
+def test_features_are_those_of_each_patch_read_alone(bag, slide, grid, encoder):
+    boxes = grid.boxes(1, np.array([4, 5, 6, 7]))
+    patches = np.stack([slide.read(box, grid.mpps[1]) for box in boxes])
+    expected = encoder(patches).half().float()
+    assert torch.equal(bag.zoom(one_hot(1, of=6)).features(), expected)
+
+
+def test_only_what_is_asked_for_is_read_and_written_on_the_bill(bag, slide):
+    middle = bag.zoom(one_hot(0, 1, of=6))
+    sharp = middle.zoom(one_hot(3, of=8))
+    assert slide.bill.close().patches == ()  # zooming reads nothing
+    bag.features()
+    assert slide.bill.close().patches == (6,)
+    middle.features()
+    assert slide.bill.close().patches == (6, 8)
+    sharp.features()
+    assert slide.bill.close().patches == (6, 8, 16)
+
+
+def test_the_bill_tells_macs_pixels_and_seconds(bag, slide, grid, encoder):
+    with slide.bill.counted():  # as round a model; what the encoder computes is not counted twice
+        bag.features()
+    cost = slide.bill.close()
+    assert cost.macs == 6 * encoder.macs_per_patch(grid.patch_size)
+    assert cost.pixels_decoded == 300 * 200  # the six patches cover the scan
+    assert cost.seconds["read"] > 0
+    assert cost.seconds["encode"] > 0
+
+
+def test_a_patch_asked_for_twice_is_encoded_once(bag, slide):
+    twice = one_hot(0, of=6)
+    bag.zoom(twice).features()
+    bag.zoom(twice).features()
+    bag.zoom(one_hot(0, 1, of=6)).features()
+    assert slide.bill.close().patches == (0, 8)
+
+
+def test_a_patch_off_the_scan_is_zero_and_neither_read_nor_on_the_bill(bag, slide):
+    edge = bag.zoom(one_hot(2, of=6))  # its right half lies beyond the scan
+    assert edge.valid.tolist() == [True, True, False, False]
+    assert edge.features().any(dim=1).tolist() == [True, True, False, False]
+    cost = slide.bill.close()
+    assert cost.patches == (0, 2)
+    assert cost.pixels_decoded == (300 - 256) * 128
+
+
+def test_features_are_rounded_to_float16(bag):
+    features = bag.features()
+    assert features.dtype == torch.float32
+    assert torch.equal(features, features.half().float())
+
+
+def test_any_number_of_threads_gives_the_same(slide, grid, encoder):
+    one, eight = (LiveBag(slide, grid, encoder, threads=threads) for threads in (1, 8))
+    for a, b in zip(path_down(one), path_down(eight), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_later_patches_are_read_while_earlier_ones_are_encoded(slide, grid, encoder):
+    encoder.batch = 2
+    readers: list[int] = []
+    encoder.network.register_forward_hook(lambda *_: readers.append(threading.active_count()))
+    before = threading.active_count()
+    LiveBag(slide, grid, encoder, threads=2).features()
+    assert max(readers) > before
+    assert threading.active_count() == before
+
+
+def test_what_goes_wrong_in_a_reading_thread_is_raised(bag, slide):
+    slide.close()
+    with pytest.raises(ValueError, match="the slide is closed"):
+        bag.features()
+
+
+def test_an_interrupted_look_can_be_asked_again(bag, slide, encoder):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    hook = encoder.network.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        bag.features()
+    hook.remove()
+    assert bag.features().any(dim=1).all()
+    assert slide.bill.close().patches == (6,)
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet50-layer3-random"])
+def test_batch_mates_move_a_feature_by_little_more_than_float16_itself(name):
+    patches = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    encoder = load_encoder(name)
+    together = encoder(patches).half().float()
+    alone = torch.cat([encoder(patches[[i]]) for i in range(5)]).half().float()
+    one_step = np.spacing(together.abs().half().numpy()).astype(np.float32)
+    tolerance = torch.from_numpy(one_step) + 1e-4 * together.abs().amax(dim=1, keepdim=True)
+    assert ((together - alone).abs() <= tolerance).all()
+
+
+def test_predicting_live_does_not_load_h5py():
+    code = "import sys, parfocal.features.live, parfocal.features; sys.exit('h5py' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
