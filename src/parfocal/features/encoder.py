@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -104,7 +104,7 @@ class Encoder:
             torch.tensor([255 * v for v in value], device=self.device)[:, None, None]
             for value in (spec.mean, spec.std)
         )
-        self._run = run or self.network
+        self.run = run or self.network
 
     def __call__(self, patches: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n d"]:
         """Encode patches of any size, in float32 on the encoder's device."""
@@ -113,7 +113,7 @@ class Encoder:
         with torch.inference_mode(), self._precision():
             for start in range(0, len(patches), self.batch):
                 batch = slice(start, start + self.batch)
-                features[batch] = self._run(self._images(patches[batch])).float()
+                features[batch] = self.run(self._images(patches[batch])).float()
         return features
 
     def macs_per_patch(self, patch_size: int) -> int:
@@ -158,7 +158,7 @@ def load_encoder(
             `parfocal.features.allocator.keep_freed_memory`.
 
     Raises:
-        ValueError: an unknown name, device or runtime, or one that does not go with the others.
+        ValueError: an unknown name or device, or arguments that do not go together.
         EncoderError: the weights or what is needed to get them are missing or damaged.
     """
     place = choose_device(device)
@@ -300,8 +300,6 @@ def _onnx_network(
     wanted: Runtime, spec: EncoderSpec, network: nn.Module, place: torch.device
 ) -> Run | None:
     """Give the network in onnxruntime, None where torch is to run it, or say why it cannot be."""
-    if wanted not in get_args(Runtime):
-        raise ValueError(f"runtime {wanted!r} is not known; choose auto, torch or onnx.")
     if wanted == "torch":
         return None
     installed = all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))

@@ -107,7 +107,7 @@ class OnnxGraph:
     def _conv(self, part: nn.Conv2d, x: str) -> str:
         """Write a convolution; SAME_UPPER is TensorFlow's padding."""
         same = isinstance(part, SameConv2d)
-        weights = (self._tensor(tensor.numpy()) for tensor in part.parameters())
+        weights = (self._tensor(tensor.detach().numpy()) for tensor in part.parameters())
         return self._node(
             "Conv",
             x,
