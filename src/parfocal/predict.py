@@ -32,7 +32,7 @@ from parfocal.slide.tissue import find_tissue
 THUMBNAIL_PX = 1024  # longest side
 DETAILS = 6  # sharp patches shown below a map
 
-Pixels = UInt8[np.ndarray, "h w 3"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,9 @@ def _refuse_twins(paths: Sequence[Path]) -> None:
 
 def _table(tried: Sequence[PredictionRecord | FailedSlide], labels: Sequence[str]) -> str:
     """Give predictions.csv: a row a slide, of which a failed one has only its reason."""
-    rows: list[list[object]] = [["slide_id", "path", "predicted", *(f"prob_{label}" for label in labels), "failed"]]
+    rows: list[list[object]] = [
+        ["slide_id", "path", "predicted", *(f"prob_{label}" for label in labels), "failed"]
+    ]
     for slide in tried:
         if isinstance(slide, FailedSlide):
             blank = [""] * (1 + len(labels))

@@ -1,0 +1,66 @@
+"""What tests of the whole path share: small slides, and a model that has learned nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.features.encoder import load_encoder
+from parfocal.features.header import SlideSettings
+from parfocal.models.checkpoint import Checkpoint, Training, build_model
+from parfocal.slide.write import write_pyramid
+
+GLASS, PALE, DARK = (245, 245, 245), (220, 150, 190), (130, 60, 150)
+
+
+def stained(side: int, *, dark: bool, seed: int = 0) -> np.ndarray:
+    """Paint glass whose left half is tissue, with spots of one of two colours."""
+    spots = np.random.default_rng(seed).random((side // 8, side // 8)) < 0.3
+    tissue = np.where(spots[..., None], DARK if dark else PALE, (200, 110, 170))
+    pixels = tissue.astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    pixels[:, side // 2 - 16 :] = GLASS  # short of the middle, where a patch begins
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def write_slide() -> Callable[..., Path]:
+    """Write a pyramid of 1024 px at 1 um/px (10x) whose left half is tissue, or of given pixels."""
+
+    def write(
+        path: Path,
+        pixels: np.ndarray | None = None,
+        *,
+        dark: bool = False,
+        seed: int = 0,
+        mpp: float = 1.0,
+    ) -> Path:
+        picture = stained(1024, dark=dark, seed=seed) if pixels is None else pixels
+
+        def tile(column: int, row: int) -> np.ndarray:
+            return picture[row * 256 : (row + 1) * 256, column * 256 : (column + 1) * 256]
+
+        write_pyramid(path, tile, picture.shape[1::-1], mpp=mpp, downsamples=(1, 4))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def untrained() -> Checkpoint:
+    """A ZoomMIL from 2.5x to 10x on patches of 64 px, which zooms into 2 patches."""
+    encoder = load_encoder("tiny").spec
+    settings = {"in_dim": encoder.dim, "num_classes": 2, "num_magnifications": 2, "k": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model("zoommil", settings).eval()
+    return Checkpoint(
+        model=model,
+        model_name="zoommil",
+        model_settings=settings,
+        labels=("normal", "tumor"),
+        encoder=encoder,
+        slide=SlideSettings((2.5, 10.0), 64),
+        training=Training(0, 0),
+    )
