@@ -6,15 +6,13 @@ that are read and encoded when asked for. The mathematics of zooming lives here,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-
-COLUMNS = 1024  # of a block, mixed at a time: 4 KB in float32
 
 
 @dataclass(frozen=True)
@@ -101,24 +99,26 @@ class Mixture:
     weight: Float[Tensor, " e"]
     slots: int
 
-    def apply(self, blocks: Float[Tensor, "b d"]) -> Float[Tensor, "s d"]:
-        """Mix blocks into slots.
+    def apply(self, rows: Float[Tensor, "r d"], at: Int64[Tensor, "c b"]) -> Float[Tensor, "c s d"]:
+        """Mix blocks into slots, each child by itself.
 
-        Blocks are read where they lie, and only those with an entry. Neighbouring slots share
-        many, so columns are taken a few at a time: a block is then still in the cache when the
-        next slot needs it.
+        Rows are read where they lie, and only those of blocks with an entry. Neighbouring slots
+        share blocks, so all slots' first children come first, then the second: a row is then
+        still in the cache when the next slot needs it.
+
+        Args:
+            rows: a table that holds the children.
+            at: the row of child c of block b.
         """
-        mixed = [
-            nn.functional.embedding_bag(
-                self.block, columns, self._starts(), mode="sum", per_sample_weights=self.weight
-            )
-            for columns in torch.split(blocks, COLUMNS, dim=1)
-        ]
-        return torch.cat(mixed, dim=1)
-
-    def among(self, blocks: Int64[Tensor, " b"]) -> "Mixture":
-        """Give the same mixture of a larger table, where its blocks are these."""
-        return replace(self, block=blocks.to(self.block.device)[self.block])
+        child = torch.arange(len(at), device=at.device)[:, None]
+        mixed = nn.functional.embedding_bag(
+            at[:, self.block].flatten(),
+            rows,
+            (self._starts() + child * len(self.block)).flatten(),
+            mode="sum",
+            per_sample_weights=self.weight.repeat(len(at)),
+        )
+        return mixed.view(len(at), self.slots, -1)
 
     def lifted(
         self, wanted: Int64[Tensor, " w"], children: int
@@ -138,8 +138,7 @@ class Mixture:
         # A new slot's entries are those of the old one, so their numbers differ by a constant.
         shift = self._starts()[slot] - (counts.cumsum(0) - counts)
         entry = torch.arange(len(new_slot), device=slot.device) + shift[new_slot]
-        wanted_blocks = self.block[entry] * children + child[new_slot]
-        needed, block = torch.unique(wanted_blocks, return_inverse=True)
+        needed, block = _distinct(self.block[entry] * children + child[new_slot], children)
         return Mixture(new_slot, block, self.weight[entry], len(wanted)), needed
 
     def _starts(self) -> Int64[Tensor, " s"]:
@@ -177,47 +176,50 @@ class StoredBag:
                     f"{above}; every patch needs the same number of children."
                 )
         self._step = 0
-        self._blocks = torch.arange(counts[0])  # the parents, whose children are a block of rows
-        self._siblings = 1  # rows in a block
-        self._chain: tuple[Mixture, ...] = ()  # mixes `_blocks` into slots, first to last
+        self._children = torch.arange(counts[0])[:, None]  # b c: rows, in blocks of siblings
+        self._chain: tuple[Mixture, ...] = ()  # mixes blocks into slots, first to last
 
     @property
     def rows(self) -> Int64[Tensor, " n"]:
         """Which patches these are; -1 where several are mixed."""
         if not self._chain:
-            return self._block_rows()
-        return torch.full((self._chain[-1].slots * self._siblings,), -1)
+            return self._children.flatten()
+        return torch.full((self._chain[-1].slots * self._children.shape[1],), -1)
 
     @property
     def valid(self) -> Bool[Tensor, " n"]:
         """False where a patch does not exist."""
         if self._valid is None:
             return torch.ones(len(self.rows), dtype=torch.bool)
-        valid = self._valid[self._step][self._block_rows()]
+        valid = self._valid[self._step]
         if not self._chain:
-            return valid
-        blocks = valid.view(-1, self._siblings).to(self._chain[0].weight)
-        for mixture in self._chain:
-            blocks = mixture.apply(blocks)
-        return blocks.flatten() > 0
+            return valid[self._children.flatten()]
+        share = self._mixed(valid[:, None].to(self._chain[0].weight), self._children)
+        return share.flatten() > 0
 
     def features(self) -> Float[Tensor, "n d"]:
         """Give the patches' features."""
         level = self._levels[self._step]
-        if not self._chain:
-            # The lowest magnification is looked at whole, so a tensor needs no copy.
-            if isinstance(level, Tensor) and self._step == 0:
+        if isinstance(level, Tensor):
+            # Used where it lies: a copy of the rows wanted could be most of the level.
+            if self._step == 0:
                 return _single(level)
-            return _single(level[self._block_rows()])
-        first, *others = self._chain
-        if isinstance(level, Tensor) and level.dtype == first.weight.dtype:
-            # Mixed where it lies, as a copy of the rows wanted could be most of the level.
-            blocks = first.among(self._blocks).apply(self._as_blocks(level))
-        else:
-            blocks = first.apply(self._as_blocks(_single(level[self._block_rows()])))
-        for mixture in others:
-            blocks = mixture.apply(blocks)
-        return blocks.view(-1, level.shape[1])
+            if self._chain and level.dtype == self._chain[0].weight.dtype:
+                return self._mixed(level, self._children)
+        rows = _single(level[self._children.flatten()])
+        if not self._chain:
+            return rows
+        return self._mixed(rows, torch.arange(len(rows)).view_as(self._children))
+
+    def _mixed(
+        self, rows: Float[Tensor, "r d"], children: Int64[Tensor, "b c"]
+    ) -> Float[Tensor, "n d"]:
+        at = children.T.to(rows.device)
+        for mixture in self._chain:
+            mixed = mixture.apply(rows, at)  # c s d
+            rows = mixed.flatten(0, 1)
+            at = torch.arange(len(rows), device=rows.device).view(len(at), -1)
+        return mixed.transpose(0, 1).reshape(len(rows), -1)
 
     def zoom(self, select: Float[Tensor, "k n"]) -> "StoredBag":
         """Go on to the children of the selected patches, at the next magnification."""
@@ -230,26 +232,31 @@ class StoredBag:
         one_hot = not select.requires_grad and bool((select[slot, row] == 1).all())
         if one_hot and not self._chain:
             return self._below(row, ())
-        needed, block = torch.unique(row, return_inverse=True)
+        needed, block = _distinct(row, self._children.shape[1])
         chain = [Mixture(slot, block, select[slot, row], len(select))]
         for mixture in reversed(self._chain):
-            lifted, needed = mixture.lifted(needed, self._siblings)
+            lifted, needed = mixture.lifted(needed, self._children.shape[1])
             chain.insert(0, lifted)
         return self._below(needed, tuple(chain))
 
     def _below(self, parents: Int64[Tensor, " p"], chain: tuple[Mixture, ...]) -> "StoredBag":
         below = StoredBag(self._levels, valid=self._valid)
         below._step = self._step + 1
-        below._siblings = self._levels[below._step].shape[0] // self._levels[self._step].shape[0]
-        below._blocks = self._block_rows()[parents.cpu()]
+        siblings = self._levels[below._step].shape[0] // self._levels[self._step].shape[0]
+        blocks = self._children.flatten()[parents.cpu()]
+        below._children = blocks[:, None] * siblings + torch.arange(siblings)
         below._chain = chain
         return below
 
-    def _block_rows(self) -> Int64[Tensor, " r"]:
-        return (self._blocks[:, None] * self._siblings + torch.arange(self._siblings)).flatten()
 
-    def _as_blocks(self, rows: Float[Tensor, "r d"]) -> Float[Tensor, "b s"]:
-        return rows.reshape(-1, self._siblings * rows.shape[1])
+def _distinct(
+    rows: Int64[Tensor, " e"], children: int
+) -> tuple[Int64[Tensor, " r"], Int64[Tensor, " e"]]:
+    """Give the distinct rows, first children first (see `Mixture.apply`), and the place of each."""
+    parents = int(rows.max()) // children + 1
+    keys = rows % children * parents + rows // children
+    distinct, place = torch.unique(keys, return_inverse=True)
+    return distinct % parents * children + distinct // parents, place
 
 
 def _single(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
