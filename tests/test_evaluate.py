@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -164,18 +165,35 @@ def test_attention_is_held_against_the_lesions(evaluated):
     assert "hit" not in high
 
 
-def test_stored_features_give_the_same_answers(made, evaluated, tmp_path):
-    folder, run, cohort, rows = made
-    encoder = load_encoder("tiny")
+@pytest.fixture(scope="module")
+def stored(made, tmp_path_factory):
+    folder, _, _, rows = made
     slides = [(row["slide_id"], folder / f"{row['slide_id']}.png", 1.0) for row in rows]
-    extract_cohort(slides, tmp_path / "features", encoder=encoder, settings=SETTINGS)
-    stored = evaluate(run, cohort, tmp_path, features=tmp_path / "features", resamples=50)
+    out = tmp_path_factory.mktemp("features")
+    extract_cohort(slides, out, encoder=load_encoder("tiny"), settings=SETTINGS)
+    return out
+
+
+def test_stored_features_give_the_same_answers(made, evaluated, stored, tmp_path):
+    _, run, cohort, _ = made
+    from_files = evaluate(run, cohort, tmp_path, features=stored, resamples=50)
     live, *_ = evaluated
-    assert stored.settings.features == "stored"
-    for one, other in zip(stored.results, live.results, strict=True):
+    assert from_files.settings.features == "stored"
+    for one, other in zip(from_files.results, live.results, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-3)
         assert (one.patches, one.share_patches) == (other.patches, other.share_patches)
         assert one.cost.patches == ()
+    assert from_files.to_dict()["localisation"] is not None
+
+
+def test_a_slide_without_features_is_listed_as_failed(made, stored, tmp_path):
+    _, run, cohort, _ = made
+    shutil.copytree(stored, tmp_path / "features")
+    (tmp_path / "features" / "004.h5").unlink()
+    evaluation = evaluate(run, cohort, tmp_path, features=tmp_path / "features", resamples=9)
+    (failure,) = evaluation.failed
+    assert failure.slide.slide_id == "004"
+    assert "004.h5" in failure.reason
 
 
 def test_a_cache_serves_the_second_visit(made, tmp_path):

@@ -72,9 +72,17 @@ def colour_of(share):
 def test_each_patch_carries_the_colour_of_its_attention(tmp_path):
     drawn = Drawn(tmp_path / "map.png", record())
     for x, y, score in [(500, 500, 0.1), (1500, 500, 0.2), (500, 1500, 0.3), (1500, 1500, 0.4)]:
-        assert drawn.at(1, x, y) == colour_of((score - 0.1) / 0.3)
+        assert drawn.at(1, x, y) == colour_of(score)
     for x, y, score in [(1250, 1250, 0.7), (1750, 1250, 0.2), (1750, 1750, 0.0)]:
-        assert drawn.at(2, x, y) == colour_of(score / 0.7)
+        assert drawn.at(2, x, y) == colour_of(score)
+
+
+def test_the_highest_attention_is_darkest_where_it_stands_out(tmp_path):
+    given = record()
+    for column in range(96):
+        given["regions"].append(region(0, column % 8, column // 8, 500.0, 0.0))
+    # 0.4 is more than four times an even share of 100 patches.
+    assert Drawn(tmp_path / "map.png", given).at(1, 1900, 1900) == colour_of(1)
 
 
 def test_a_magnification_shows_only_its_own_patches(tmp_path):
@@ -88,7 +96,7 @@ def test_only_patches_zoomed_into_are_outlined(tmp_path):
     pixel = 1 / drawn.layout.scale[0]
     assert drawn.at(1, 1000 + pixel, 1500) == CHOSEN
     assert drawn.at(1, 2000 - pixel, 1500) == CHOSEN
-    assert drawn.at(1, 500, 1000 + pixel) == colour_of(2 / 3)
+    assert drawn.at(1, 500, 1000 + pixel) == colour_of(0.3)
 
 
 def test_the_slide_is_shown_plain_but_for_the_rim_of_what_was_visited(tmp_path):
@@ -104,7 +112,7 @@ def test_tissue_shades_a_colour_and_does_not_change_it(tmp_path):
     grey = np.full((100, 100, 3), 100, dtype=np.uint8)
     drawn = Drawn(tmp_path / "map.png", record(), grey)
     shade = 0.75 + 0.25 * 100 / 255
-    expected = np.array(colour_of(1 / 3)) * shade
+    expected = np.array(colour_of(0.2)) * shade
     assert drawn.at(1, 1500, 500) == pytest.approx(expected, abs=0.5)
 
 
@@ -116,11 +124,18 @@ def test_a_sharp_patch_keeps_its_place_and_colour_on_a_huge_slide(tmp_path):
     assert drawn.at(2, 250.5 * 256, 250.5 * 256) == colour_of(1)
 
 
-def test_equal_attention_is_pale(tmp_path):
+def test_patches_that_count_nearly_alike_look_alike(tmp_path):
     given = record()
-    for patch in given["regions"]:
-        patch["score"] = 0.25
-    assert Drawn(tmp_path / "map.png", given).at(1, 500, 500) == colour_of(0)
+    for number, patch in enumerate(given["regions"]):
+        patch["score"] = 0.25 + number * 1e-6
+    drawn = Drawn(tmp_path / "map.png", given)
+    assert drawn.at(1, 500, 500) == drawn.at(1, 1500, 1500) == colour_of(0.25)
+
+
+def test_a_magnification_without_patches_is_drawn_empty(tmp_path):
+    given = record()
+    given["regions"] = given["regions"][:4]
+    assert Drawn(tmp_path / "map.png", given).at(2, 1250, 1250) == (255, 255, 255)
 
 
 def test_the_scale_darkens_evenly():
@@ -143,7 +158,7 @@ def test_what_reaches_beyond_the_slide_is_cut(tmp_path):
     given = record(size=(1500, 1500))
     given["regions"].append(region(1, 9, 9, 500.0, 0.1))
     drawn = Drawn(tmp_path / "map.png", given)
-    assert drawn.at(1, 1400, 500) == colour_of(1 / 3)
+    assert drawn.at(1, 1400, 500) == colour_of(0.2)
 
 
 def test_the_most_attended_patches_are_shown_in_their_order(tmp_path):

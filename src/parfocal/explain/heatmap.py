@@ -2,7 +2,7 @@
 
 Drawn from a prediction's record and a thumbnail, so that a map can be drawn again from the
 saved JSON. Colours run from pale to dark evenly, so they read the same to the colour-blind and
-in grey; each panel has its own scale, in raw attention, said under it.
+in grey; each panel has its own scale, in raw attention, said under it with the range met.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from parfocal.explain import sheet
@@ -18,6 +18,7 @@ from parfocal.explain.sheet import GAP, HEADER, INK, Colour, Layout
 
 CHOSEN: Colour = (213, 94, 0)  # vermilion: apart from every colour of the scale and of H&E
 STEP_COLOURS: tuple[Colour, ...] = ((110, 110, 110), (0, 114, 178), (213, 94, 0), (0, 0, 0))
+STANDS_OUT = 4
 DETAIL_PX = 200
 RANK = 16  # size of type
 
@@ -167,12 +168,12 @@ def _attention_panel(record: Record, layout: Layout, slide: Image.Image, step: i
     """Draw the attention of one magnification over the slide in grey."""
     regions = _of_step(record, step)
     scores = np.array([region["score"] for region in regions], dtype=float)
-    low, high = (float(scores.min()), float(scores.max())) if regions else (0.0, 0.0)
+    low, high = _scale(scores)
     grey = np.array(slide.convert("L"), dtype=float)[..., None] / 255
     pixels = np.repeat(255 * (0.55 + 0.45 * grey), 3, axis=2)
     # On white the colour is the scale's own; tissue shows through as a slight shade.
     shade = 0.75 + 0.25 * grey
-    shown = sheet.colours((scores - low) / (high - low) if high > low else np.zeros(len(scores)))
+    shown = sheet.colours((scores - low) / (high - low))
     for place in np.argsort(scores, kind="stable"):  # the highest on top
         square = _square(layout, regions[place])
         pixels[square] = shown[place] * shade[square]
@@ -181,10 +182,29 @@ def _attention_panel(record: Record, layout: Layout, slide: Image.Image, step: i
     for region in chosen:
         _frame(painted, *_square(layout, region))
     panel, draw = sheet.cell(layout, painted, _step_title(record["steps"][step]))
-    beside = sheet.colour_bar(draw, layout, low, high)
+    beside = sheet.colour_bar(draw, layout, low, high, _range(scores))
     if chosen:
         sheet.key(draw, beside, CHOSEN, "zoomed into")
     return panel
+
+
+def _scale(scores: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Give the scores of the palest and the darkest colour.
+
+    Pale is 0. Dark is the highest, but no less than STANDS_OUT times even attention, so that
+    patches that count nearly alike look alike.
+    """
+    if not len(scores):
+        return 0.0, 1.0
+    return min(0.0, float(scores.min())), max(
+        float(scores.max()), min(1.0, STANDS_OUT / len(scores))
+    )
+
+
+def _range(scores: Float[np.ndarray, " n"]) -> str:
+    if not len(scores):
+        return "nothing was looked at"
+    return f"{scores.min():.2g} to {scores.max():.2g}; evenly {1 / len(scores):.2g}"
 
 
 def _of_step(record: Record, step: int) -> list[Region]:

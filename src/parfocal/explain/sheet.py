@@ -16,7 +16,7 @@ FAINT: Colour = (215, 215, 215)
 SCALE = np.array([(255, 247, 188), (161, 214, 171), (44, 150, 170), (38, 82, 150), (44, 32, 104)])
 
 PANELS_PX = (2000, 1000)  # room for all panels together
-MARGIN, GAP, HEADER, FOOTER = 32, 28, 34, 56
+MARGIN, GAP, HEADER, FOOTER = 32, 28, 34, 70
 NARROWEST = 320  # a panel's column, so that its title fits
 LEAST_WIDTH = 900  # of the sheet, so that the lines above fit
 SMALLEST_PX = 3  # a sharp patch on a small panel is still seen
@@ -98,15 +98,16 @@ def cell(
 
 
 def colour_bar(
-    draw: ImageDraw.ImageDraw, layout: Layout, low: float, high: float
+    draw: ImageDraw.ImageDraw, layout: Layout, low: float, high: float, note: str
 ) -> tuple[float, float]:
-    """Draw the scale below a panel, the attention at its ends; give where a key may follow."""
+    """Draw the scale below a panel with a note under it; give where a key may follow."""
     font, top, width = ImageFont.load_default(SMALL), layout.cell[1] - FOOTER + 10, 200
     for x, colour in enumerate(colours(np.linspace(0, 1, width))):
         draw.line((x, top, x, top + 11), tuple(colour.tolist()))
     draw.text((0, top + 15), f"{low:.2g}", QUIET, font)
     draw.text((width / 2, top + 15), "attention", QUIET, font, anchor="ma")
     draw.text((width, top + 15), f"{high:.2g}", QUIET, font, anchor="ra")
+    draw.text((0, top + 36), note, QUIET, font)
     return width + 20, top
 
 
