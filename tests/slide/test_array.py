@@ -97,7 +97,7 @@ def test_a_tiff_cut_inside_its_pixels_is_refused(tmp_path, noise):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, noise, photometric="rgb", rowsperstrip=16)
     path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(SlideError, match=r"a.tif: a TIFF that is cut short: its pixels should end"):
+    with pytest.raises(SlideError, match=r"a.tif: the image is damaged or cut short"):
         read(path)
 
 
@@ -113,6 +113,13 @@ def test_an_ome_tiff_is_refused_for_what_it_is(tmp_path, noise):
     tifffile.imwrite(path, noise, photometric="rgb", metadata={"axes": "YXS"})
     message = r"a.ome.tif: an OME-TIFF, which OpenSlide does not open .* `vips tiffsave IN OUT.tif"
     with pytest.raises(SlideError, match=message):
+        read(path)
+
+
+def test_an_ome_tiff_that_pillow_cannot_open_is_known_by_its_name(tmp_path, noise):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, noise[..., 0].astype(np.complex64), metadata={"axes": "YX"})
+    with pytest.raises(SlideError, match=r"a.ome.tif: an OME-TIFF"):
         read(path)
 
 

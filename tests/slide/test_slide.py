@@ -10,7 +10,6 @@ import pytest
 from parfocal.cost import Bill
 from parfocal.slide import slide as module
 from parfocal.slide.errors import ImplausibleMppError, MissingMppError, SlideError
-from parfocal.slide.scan import levels_of
 from parfocal.slide.slide import Box, Slide, open_slide, slide_from_array, slide_id
 
 WHITE = 255
@@ -77,17 +76,6 @@ def test_a_level_coarser_only_by_the_rounding_of_its_size_is_sharp_enough(pyrami
         assert downsample == pytest.approx((301 / 99 + 403 / 132) / 2)
         pixels = slide.read(Box(0, 0, 120, 120), slide.mpp * downsample * 0.997)
         assert slide.bill.close().pixels_decoded == len(pixels) ** 2
-
-
-def test_levels_cut_by_a_whole_number_have_it_as_downsample():
-    levels = levels_of([(4443, 3567), (2221, 1783), (1111, 892)])  # the rest dropped, or kept
-    assert [level.downsample for level in levels] == [1.0, 2.0, 4.0]
-
-
-def test_other_levels_have_the_mean_quotient_of_width_and_height():
-    assert levels_of([(1000, 800), (514, 411)])[1].downsample == pytest.approx(
-        (1000 / 514 + 800 / 411) / 2
-    )
 
 
 # --- area averaging ---

@@ -11,6 +11,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGEDESCRIPTION, TiffImageFile
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.scan import Level, Record
@@ -20,6 +21,7 @@ CONVERT = (
     "convert it to a pyramidal TIFF, for example with `vips tiffsave IN OUT.tif --tile --pyramid "
     "--compression jpeg`"
 )
+OME = f"an OME-TIFF, which OpenSlide does not open and Pillow only in part; {CONVERT}"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _limit = threading.Lock()
 
@@ -53,22 +55,33 @@ def open_image(path: Path) -> ArrayScan:
     """
     with path.open("rb") as opened:
         start = opened.read(132)
-    if start.startswith(TIFF):
-        _check_tiff(path)
+        # The rest of a slide that is cut short may still hold a picture, but not the slide's.
+        if start.startswith(TIFF) and not _directories_end(opened):
+            raise SlideError(
+                f"{path.name}: a TIFF whose list of pictures breaks off, so it is cut short or "
+                "damaged; copy it again from its source."
+            )
     try:
-        with _no_bomb_limit(), warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("error", UserWarning)  # Pillow's word for damage
+        # Pillow warns of odd metadata, and raises where pixels are damaged.
+        ignored = warnings.catch_warnings(action="ignore", category=UserWarning)
+        with _no_bomb_limit(), ignored, Image.open(path) as image:
+            if _is_ome(image):
+                raise SlideError(f"{path.name}: {OME}.")
             _check_size(path, image)
             image.load()
             return ArrayScan(_rgb(path, image), vendor=f"{image.format}".lower())
     except UnidentifiedImageError as error:
         raise SlideError(_not_a_slide(path, start)) from error
-    except (OSError, SyntaxError, ValueError, UserWarning) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise SlideError(
             f"{path.name}: the image is damaged or cut short ({reason}); copy it again from its "
             "source."
         ) from error
+
+
+def _is_ome(image: Image.Image) -> bool:
+    return isinstance(image, TiffImageFile) and "<OME" in str(image.tag_v2.get(IMAGEDESCRIPTION))
 
 
 def _rgb(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
@@ -112,38 +125,9 @@ def _no_bomb_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_tiff(path: Path) -> None:
-    """Refuse a TIFF of which Pillow would show only a part as if it were the whole."""
-    with path.open("rb") as opened:
-        broken = not _directories_end(opened)
-    if broken:
-        raise SlideError(
-            f"{path.name}: a TIFF whose list of pictures breaks off, so it is cut short or "
-            "damaged; copy it again from its source."
-        )
-    import tifffile  # noqa: PLC0415  # slow to import, and only plain TIFFs need it
-
-    with tifffile.TiffFile(path) as tiff:
-        ome = tiff.is_ome
-        end = max(
-            offset + count
-            for page in tiff.pages
-            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-        )
-    if end > path.stat().st_size:
-        raise SlideError(
-            f"{path.name}: a TIFF that is cut short: its pixels should end at byte {end:,}, the "
-            f"file does at {path.stat().st_size:,}; copy it again from its source."
-        )
-    if ome:
-        raise SlideError(
-            f"{path.name}: an OME-TIFF, which OpenSlide does not open and of which Pillow sees one "
-            f"plane; {CONVERT}."
-        )
-
-
 def _directories_end(file: BinaryIO) -> bool:
     """Tell whether a TIFF's chain of directories lies in the file, up to its last."""
+    file.seek(0)
     magic = file.read(4)
     order: Literal["little", "big"] = "little" if magic.startswith(b"II") else "big"
     big = b"+" in magic  # BigTIFF has wider numbers, and more header
@@ -165,7 +149,9 @@ def _directories_end(file: BinaryIO) -> bool:
 
 
 def _not_a_slide(path: Path, start: bytes) -> str:
-    if start.startswith(TIFF):
+    if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+        what = OME
+    elif start.startswith(TIFF):
         what = f"a TIFF whose kind of pixels neither OpenSlide nor Pillow reads; {CONVERT}"
     elif start[128:132] == b"DICM":
         what = "a DICOM file, but no whole-slide image; give one that is"

@@ -25,7 +25,7 @@ from parfocal.slide.shrink import shrink, shrink_whole
 MIN_MPP, MAX_MPP = 0.05, 50.0  # an overview of CAMELYON16 is truly 28.97
 SCAN_TOLERANCE = 0.05  # a scan this near to the wanted mpp is read as it is
 LEVEL_TOLERANCE = 0.005  # a level coarser by so little is sharp enough: sizes are rounded
-BLOCK_PX = 4096  # side of what is decoded at once: 16 Mpx, 64 MB in OpenSlide
+BLOCK_PX = 2048  # side of what is decoded at once: 4 Mpx, 16 MB in OpenSlide
 MAX_STEP = 256.0  # a pixel of the result that covers more is averaged in two stages
 
 
