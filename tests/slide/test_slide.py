@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parfocal.cost import Bill
-from parfocal.slide import slide as module
+from parfocal.slide import shrink
 from parfocal.slide.errors import ImplausibleMppError, MissingMppError, SlideError
 from parfocal.slide.slide import Box, Slide, open_slide, slide_from_array, slide_id
 
@@ -138,7 +138,7 @@ def test_neighbouring_patches_join_without_a_seam(noise):
 def test_a_box_read_in_blocks_is_the_same_as_in_one(noise, monkeypatch, step):
     slide = slide_from_array(noise, mpp=0.5)
     at_once = slide.read(whole(slide), 0.5 * step)
-    monkeypatch.setattr(module, "BLOCK_PX", 50)
+    monkeypatch.setattr(shrink, "BLOCK_PX", 50)
     assert (slide.read(whole(slide), 0.5 * step) == at_once).all()
 
 
@@ -146,8 +146,8 @@ def test_no_block_is_larger_than_what_memory_allows(noise, monkeypatch):
     asked = []
     slide = slide_from_array(noise, mpp=0.5)
     read = slide._scan.read_level
-    monkeypatch.setattr(module, "BLOCK_PX", 64)
-    monkeypatch.setattr(module, "MAX_STEP", 16.0)
+    monkeypatch.setattr(shrink, "BLOCK_PX", 64)
+    monkeypatch.setattr(shrink, "MAX_STEP", 16.0)
     monkeypatch.setattr(slide._scan, "read_level", lambda *box: asked.append(box[3:]) or read(*box))
     pixels = slide.read(whole(slide), 50.0)  # a pixel of the result is wider than a block
     assert max(max(size) for size in asked) <= 65

@@ -1,10 +1,90 @@
 """Area averaging: each pixel of the result is the mean of the stored area it covers."""
 
-from math import ceil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil, floor
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
+
+LEVEL_TOLERANCE = 0.005  # a level coarser by so little is sharp enough: sizes are rounded
+BLOCK_PX = 2048  # side of what is decoded at once: 4 Mpx, 16 MB in OpenSlide
+MAX_STEP = 256.0  # a pixel of the result that covers more is averaged in two stages
+
+
+@dataclass(frozen=True)
+class Span:
+    """One axis of a read: `count` pixels, each covering `step` stored ones, from `start`."""
+
+    start: float
+    step: float
+    count: int
+
+    @classmethod
+    def of(cls, start: float, length: float, wanted: float) -> "Span":
+        """Lay about `wanted` pixels over a stretch of a stored level.
+
+        The start is snapped to a whole stored pixel, and the step to a whole number where only
+        the rounding of sizes keeps it from one: stored pixels are then used as they are.
+        """
+        count = max(1, round(wanted))
+        step, whole = length / count, round(length / count)
+        off = abs(length - whole * count)
+        if whole >= 1 and off < min(1.0, LEVEL_TOLERANCE * length):
+            step = float(whole)
+        return cls(float(round(start)), step, count)
+
+    @property
+    def first(self) -> int:
+        """The first stored pixel touched."""
+        return floor(self.start)
+
+    @property
+    def length(self) -> int:
+        """How many stored pixels are touched."""
+        return max(1, ceil(self.start + self.count * self.step - 1e-6) - self.first)
+
+    @property
+    def whole(self) -> bool:
+        """Whether pixels are made of whole stored ones."""
+        return self.step == int(self.step) and self.start == self.first
+
+    @property
+    def edges(self) -> Float[np.ndarray, " _"]:
+        """Where the pixels meet, in stored pixels from the first."""
+        edges: Float[np.ndarray, " _"] = np.arange(self.count + 1) * self.step
+        return np.minimum(edges + (self.start - self.first), float(self.length))
+
+    @property
+    def stages(self) -> int:
+        """How many parts a pixel is cut into so that each covers `MAX_STEP` at most."""
+        return ceil(self.step / MAX_STEP)
+
+    @property
+    def _per_block(self) -> int:
+        return max(1, int(BLOCK_PX / self.step))
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks `split` gives."""
+        return ceil(self.count / self._per_block)
+
+    def finer(self, parts: int) -> "Span":
+        """Cut each pixel into parts."""
+        return Span(self.start, self.step / parts, self.count * parts)
+
+    def split(self) -> "Iterator[tuple[int, Span]]":
+        """Cut into blocks, each with its position."""
+        for at in range(0, self.count, self._per_block):
+            count = min(self._per_block, self.count - at)
+            yield at, Span(self.start + at * self.step, self.step, count)
+
+    def inside(self, limit: int) -> tuple[int, int]:
+        """Give the first stored pixel and the number of them that lie in 0..limit."""
+        first = min(max(self.first, 0), limit)
+        last = min(max(self.first + self.length, 0), limit)
+        return first, last - first
 
 
 def shrink_whole(

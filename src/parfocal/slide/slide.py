@@ -5,28 +5,25 @@ that turns those into pixels at true microns per pixel, so every format is read 
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from math import ceil, floor, isfinite
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from parfocal.cost import Bill, Stage
 from parfocal.slide.array import ArrayScan, open_image
 from parfocal.slide.errors import ImplausibleMppError, MissingMppError, SlideError
 from parfocal.slide.openslide import OpenSlideScan, dicom_instance
 from parfocal.slide.scan import Level, Scan
-from parfocal.slide.shrink import shrink, shrink_whole
+from parfocal.slide.shrink import LEVEL_TOLERANCE, Span, shrink, shrink_whole
 
 MIN_MPP, MAX_MPP = 0.05, 50.0  # an overview of CAMELYON16 is truly 28.97
 SCAN_TOLERANCE = 0.05  # a scan this near to the wanted mpp is read as it is
-LEVEL_TOLERANCE = 0.005  # a level coarser by so little is sharp enough: sizes are rounded
-BLOCK_PX = 2048  # side of what is decoded at once: 4 Mpx, 16 MB in OpenSlide
-MAX_STEP = 256.0  # a pixel of the result that covers more is averaged in two stages
 
 
 @dataclass(frozen=True)
@@ -136,8 +133,8 @@ class Slide:
             scale = self.achieved_mpp(mpp) / self.mpp
             level = self._level_for(scale)
             downsample = self.levels[level].downsample
-            columns = _Span.of(box.x / downsample, box.width / downsample, box.width / scale)
-            rows = _Span.of(box.y / downsample, box.height / downsample, box.height / scale)
+            columns = Span.of(box.x / downsample, box.width / downsample, box.width / scale)
+            rows = Span.of(box.y / downsample, box.height / downsample, box.height / scale)
             return self._read_spans(level, columns, rows)
 
     def close(self) -> None:
@@ -168,9 +165,7 @@ class Slide:
         levels = [i for i, level in enumerate(self.levels) if level.downsample <= sharp_enough]
         return max(levels, key=lambda i: self.levels[i].downsample)
 
-    def _read_spans(
-        self, level: int, columns: "_Span", rows: "_Span"
-    ) -> UInt8[np.ndarray, "h w 3"]:
+    def _read_spans(self, level: int, columns: Span, rows: Span) -> UInt8[np.ndarray, "h w 3"]:
         across, down = columns.stages, rows.stages
         if (across, down) != (1, 1):
             finer = self._read_spans(level, columns.finer(across), rows.finer(down))
@@ -184,15 +179,13 @@ class Slide:
                 pixels[top : top + part.count, left : left + piece.count] = block
         return pixels
 
-    def _read_block(
-        self, level: int, columns: "_Span", rows: "_Span"
-    ) -> UInt8[np.ndarray, "h w 3"]:
+    def _read_block(self, level: int, columns: Span, rows: Span) -> UInt8[np.ndarray, "h w 3"]:
         pixels = self._stored(level, columns, rows)
         if columns.whole and rows.whole:
             return shrink_whole(pixels, (int(columns.step), int(rows.step)))
         return shrink(pixels, rows.edges, columns.edges)
 
-    def _stored(self, level: int, columns: "_Span", rows: "_Span") -> UInt8[np.ndarray, "h w 3"]:
+    def _stored(self, level: int, columns: Span, rows: Span) -> UInt8[np.ndarray, "h w 3"]:
         """Read stored pixels of a level, white outside it."""
         left, width = columns.inside(self.levels[level].width)
         top, height = rows.inside(self.levels[level].height)
@@ -206,78 +199,6 @@ class Slide:
         y, x = top - rows.first, left - columns.first
         canvas[y : y + height, x : x + width] = pixels
         return canvas
-
-
-@dataclass(frozen=True)
-class _Span:
-    """One axis of a read: `count` pixels, each covering `step` stored ones, from `start`."""
-
-    start: float
-    step: float
-    count: int
-
-    @classmethod
-    def of(cls, start: float, length: float, wanted: float) -> "_Span":
-        """Lay about `wanted` pixels over a stretch of a stored level.
-
-        The start is snapped to a whole stored pixel, and the step to a whole number where only
-        the rounding of sizes keeps it from one: stored pixels are then used as they are.
-        """
-        count = max(1, round(wanted))
-        step, whole = length / count, round(length / count)
-        off = abs(length - whole * count)
-        if whole >= 1 and off < min(1.0, LEVEL_TOLERANCE * length):
-            step = float(whole)
-        return cls(float(round(start)), step, count)
-
-    @property
-    def first(self) -> int:
-        """The first stored pixel touched."""
-        return floor(self.start)
-
-    @property
-    def length(self) -> int:
-        """How many stored pixels are touched."""
-        return max(1, ceil(self.start + self.count * self.step - 1e-6) - self.first)
-
-    @property
-    def whole(self) -> bool:
-        return self.step == int(self.step) and self.start == self.first
-
-    @property
-    def edges(self) -> Float[np.ndarray, " _"]:
-        """Where the pixels meet, in stored pixels from the first."""
-        edges: Float[np.ndarray, " _"] = np.arange(self.count + 1) * self.step
-        return np.minimum(edges + (self.start - self.first), float(self.length))
-
-    @property
-    def stages(self) -> int:
-        """How many parts a pixel is cut into so that each covers `MAX_STEP` at most."""
-        return ceil(self.step / MAX_STEP)
-
-    @property
-    def _per_block(self) -> int:
-        return max(1, int(BLOCK_PX / self.step))
-
-    @property
-    def blocks(self) -> int:
-        return ceil(self.count / self._per_block)
-
-    def finer(self, parts: int) -> "_Span":
-        """Cut each pixel into parts."""
-        return _Span(self.start, self.step / parts, self.count * parts)
-
-    def split(self) -> "Iterator[tuple[int, _Span]]":
-        """Cut into blocks, each with its position."""
-        for at in range(0, self.count, self._per_block):
-            count = min(self._per_block, self.count - at)
-            yield at, _Span(self.start + at * self.step, self.step, count)
-
-    def inside(self, limit: int) -> tuple[int, int]:
-        """Give the first stored pixel and the number of them that lie in 0..limit."""
-        first = min(max(self.first, 0), limit)
-        last = min(max(self.first + self.length, 0), limit)
-        return first, last - first
 
 
 def open_slide(path: Path | str, *, mpp: float | None = None, bill: Bill | None = None) -> Slide:
