@@ -26,7 +26,8 @@ from parfocal.features.live import LiveBag
 from parfocal.grid import PatchGrid, magnification_of
 from parfocal.models.checkpoint import Checkpoint, write_whole
 from parfocal.slide.errors import SlideError
-from parfocal.slide.slide import LEVEL_TOLERANCE, Box, Slide, open_slide, slide_id
+from parfocal.slide.shrink import LEVEL_TOLERANCE
+from parfocal.slide.slide import Box, Slide, open_slide, slide_id
 from parfocal.slide.tissue import find_tissue
 
 THUMBNAIL_PX = 1024  # longest side
