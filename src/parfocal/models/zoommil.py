@@ -8,7 +8,6 @@ Departs: any number of magnifications, where the authors' code has three; patche
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,15 +15,16 @@ from torch import Tensor, nn
 
 from parfocal.bag import Bag, Look, Prediction
 from parfocal.models.layers.attention import GatedAttention, masked_softmax
-from parfocal.models.layers.topk import Jacobian, PerturbedTopK
+from parfocal.models.layers.topk import PerturbedTopK
 
+HEADS = ("dual", "single")
 # What the authors' three-level model calls its parts, and what they are called here.
 OFFICIAL_PARTS = {
     f"{theirs}_{level}_mag": f"{ours}.{step}"
     for theirs, ours in (("fc", "embeds"), ("ga", "attends"), ("aux_ga", "aims"))
     for step, level in enumerate(("low", "mid", "high"))
 } | {"classify_head": "classify"}
-OFFICIAL_LAYERS = {"attention_a": "value", "attention_b": "gate", "attention_c": "score"}
+OFFICIAL_LAYERS = {"attention_a.0": "value", "attention_b.0": "gate", "attention_c": "score"}
 
 
 class ZoomMIL(nn.Module):
@@ -61,16 +61,16 @@ class ZoomMIL(nn.Module):
         sigma: float | None = None,
         num_samples: int = 100,
         dropout: float = 0.25,
-        heads: Literal["dual", "single"] = "dual",
+        heads: str = "dual",
         scale_free: bool = False,
-        jacobian: Jacobian = "full",
+        jacobian: str = "full",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if num_magnifications < 1:
             raise ValueError(f"num_magnifications={num_magnifications}: at least 1 is looked at.")
-        if heads not in ("dual", "single"):
-            raise ValueError(f'heads="{heads}" is unknown; it is "dual" or "single".')
+        if heads not in HEADS:
+            raise ValueError(f"heads={heads!r} is unknown; it is one of {HEADS}.")
         zooms = num_magnifications - 1
         ks = (k,) * zooms if isinstance(k, int) else tuple(k)
         if len(ks) != zooms:
@@ -83,7 +83,7 @@ class ZoomMIL(nn.Module):
         self.scale_free = scale_free
         self.sigma = sigma
         self.embeds = nn.ModuleList(
-            nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), nn.Dropout(dropout))
+            nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), nn.Dropout(dropout))
             for _ in range(num_magnifications)
         )
         self.attends = nn.ModuleList(

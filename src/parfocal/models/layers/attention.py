@@ -14,18 +14,21 @@ class GatedAttention(nn.Module):
     Args:
         dim: width of an instance.
         hidden_dim: width of the gate.
-        dropout: of the two branches, in training.
+        dropout: of each of the two branches, in training.
     """
 
     def __init__(self, dim: int, hidden_dim: int = 256, *, dropout: float = 0.25) -> None:
         super().__init__()
-        self.value = nn.Sequential(nn.Linear(dim, hidden_dim), nn.Tanh(), nn.Dropout(dropout))
-        self.gate = nn.Sequential(nn.Linear(dim, hidden_dim), nn.Sigmoid(), nn.Dropout(dropout))
+        self.value = nn.Linear(dim, hidden_dim)
+        self.gate = nn.Linear(dim, hidden_dim)
+        # A product is kept where both its factors are: one draw in place of two.
+        self.dropout = nn.Dropout(1 - (1 - dropout) ** 2)
         self.score = nn.Linear(hidden_dim, 1)
 
     def forward(self, h: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
         """Give scores; a softmax makes attention of them."""
-        scores: Tensor = self.score(self.value(h) * self.gate(h))  # n 1
+        gated = self.value(h).tanh_() * self.gate(h).sigmoid_()  # n hidden
+        scores: Tensor = self.score(self.dropout(gated))  # n 1
         return scores.squeeze(1)
 
 

@@ -8,13 +8,13 @@ Departs: the gradient is the whole Jacobian; the code of Cordonnier and of ZoomM
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-Jacobian = Literal["full", "diagonal"]
+JACOBIANS = ("full", "diagonal")
 
 
 class PerturbedTopK(nn.Module):
@@ -46,7 +46,7 @@ class PerturbedTopK(nn.Module):
         *,
         sigma: float = 2e-3,
         num_samples: int = 100,
-        jacobian: Jacobian = "full",
+        jacobian: str = "full",
         baseline: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -57,8 +57,8 @@ class PerturbedTopK(nn.Module):
             raise ValueError(f"sigma={sigma}: the noise has a standard deviation of 0 or more.")
         if num_samples < 2:
             raise ValueError(f"num_samples={num_samples}: a mean over draws takes 2 or more.")
-        if jacobian not in ("full", "diagonal"):
-            raise ValueError(f'jacobian="{jacobian}" is unknown; it is "full" or "diagonal".')
+        if jacobian not in JACOBIANS:
+            raise ValueError(f"jacobian={jacobian!r} is unknown; it is one of {JACOBIANS}.")
         self.k = k
         self.sigma = sigma
         self.num_samples = num_samples
@@ -112,8 +112,8 @@ def top_indices(scores: Float[Tensor, "s n"], k: int) -> Int64[Tensor, "s k"]:
 def _one_hots(indices: Int64[Tensor, "s k"], like: Float[Tensor, " n"]) -> Float[Tensor, "k n"]:
     """Average the one-hots of samples of indices."""
     rows = indices.T  # k s
-    mean = like.new_zeros(len(rows), len(like))
-    return mean.scatter_add_(1, rows, like.new_full(rows.shape, 1 / len(indices)))
+    counts = like.new_zeros(len(rows), len(like))
+    return counts.scatter_add_(1, rows, like.new_ones(rows.shape)) / len(indices)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class _Draw:
     seed: int
     num_samples: int
     sigma: float
-    jacobian: Jacobian
+    jacobian: str
     baseline: bool
 
     def noise(self, like: Float[Tensor, " n"]) -> Float[Tensor, "s n"]:
