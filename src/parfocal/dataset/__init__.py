@@ -15,7 +15,7 @@ from parfocal.dataset.split import (
     fold_cohort,
     read_split,
     split_cohort,
-    write_split,
+    split_table,
 )
 
 __all__ = [
@@ -33,5 +33,5 @@ __all__ = [
     "read_split",
     "require_files",
     "split_cohort",
-    "write_split",
+    "split_table",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ class OpenBag:
         return self.grid.boxes(self.steps[step], rows)
 
 
+@runtime_checkable
 class Bags(Protocol):
     """Whatever opens a bag for a slide."""
 
@@ -87,6 +88,7 @@ class StoredBags:
         device: torch.device | str = "cpu",
     ) -> None:
         self._folder, self._settings, self._device = folder, settings, device
+        self._files: dict[str, FeatureFile] = {}
         self.encoder = encoder or _first_encoder(folder)
 
     def needs(self, slide: CohortSlide) -> Path:
@@ -115,9 +117,11 @@ class StoredBags:
         yield OpenBag(bag, file.header.grid, steps, Bill())
 
     def _file(self, slide: CohortSlide) -> FeatureFile:
-        file = FeatureFile(self.needs(slide))
-        file.check(self.encoder, self._settings)
-        return file
+        if slide.slide_id not in self._files:
+            file = FeatureFile(self.needs(slide))
+            file.check(self.encoder, self._settings)
+            self._files[slide.slide_id] = file  # which holds its header, and nothing open
+        return self._files[slide.slide_id]
 
 
 class LiveBags:

@@ -1,6 +1,7 @@
 """Parts of a cohort, by patient: what a model learns from, is chosen by, and is tested on."""
 
 import csv
+import io
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -106,18 +107,19 @@ def fold_cohort(
     return tuple(splits)
 
 
-def write_split(split: Split, path: Path) -> None:
-    """Write which slide stands where, one row a slide."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for part in PARTS:
-            for slide in split.part(part):
-                writer.writerow((slide.slide_id, slide.patient_id, slide.label, part))
+def split_table(split: Split) -> str:
+    """Write as CSV which slide stands where, one row a slide."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for part in PARTS:
+        for slide in split.part(part):
+            writer.writerow((slide.slide_id, slide.patient_id, slide.label, part))
+    return text.getvalue()
 
 
 def read_split(path: Path) -> tuple[SplitRow, ...]:
-    """Read what `write_split` wrote."""
+    """Read the split.csv of a run."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [

@@ -1,0 +1,9 @@
+"""A cohort -> a run folder with a trained model.
+
+Lightning is imported in `lesson.py` alone.
+"""
+
+from parfocal.train.folder import Epoch, RunError, RunFolder, RunSummary
+from parfocal.train.run import train
+
+__all__ = ["Epoch", "RunError", "RunFolder", "RunSummary", "train"]

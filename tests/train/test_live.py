@@ -1,0 +1,141 @@
+"""Training that reads slides as the model zooms, and slides that cannot be read."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from parfocal.dataset import Cohort, CohortError, read_cohort
+from parfocal.features.errors import MixedFeaturesError, StoreError
+from parfocal.features.store import StoredRows
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.settings import RunSettings
+from parfocal.train import RunError, train
+
+
+@pytest.fixture
+def painted(tmp_path: Path) -> Cohort:
+    """Small slides: a block of tissue, striped where ill."""
+    rng = np.random.default_rng(0)
+    rows = ["slide_id,path,label,mpp"]
+    for number in range(8):
+        pixels = np.full((192, 192, 3), 245, dtype=np.uint8)
+        pixels[32:160, 32:160] = (200, 90, 150)
+        pixels[32:160, 32:160] += rng.integers(0, 30, (128, 128, 3), dtype=np.uint8)
+        if number % 2:
+            pixels[32:160:4, 32:160] = (90, 40, 120)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number},{number}.png,{('well', 'ill')[number % 2]},0.5")
+    return written(tmp_path, rows)
+
+
+def written(folder: Path, rows: list[str]) -> Cohort:
+    (folder / "painted.csv").write_text("\n".join(rows))
+    return read_cohort(folder / "painted.csv")
+
+
+@pytest.fixture
+def live(settings: RunSettings) -> RunSettings:
+    slide = replace(settings.slide, magnifications=(5.0, 20.0))
+    return replace(settings, slide=slide, train=replace(settings.train, epochs=2))
+
+
+def failed(folder: Path) -> dict[str, str]:
+    with (folder / "failed.csv").open() as file:
+        return {row["slide_id"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_a_model_is_trained_on_slide_files_alone(painted, live, tmp_path):
+    summary = train(painted, live, tmp_path / "run", device="cpu", progress=False)
+    assert summary.patches_encoded > 0
+    assert summary.failed == {}
+    trained = Checkpoint.load(tmp_path / "run")
+    assert trained.encoder.name == "tiny"
+    assert trained.mpps == (2.0, 0.5)
+
+
+def test_what_is_in_the_cache_is_not_encoded_again(painted, live, tmp_path):
+    cached = {"cache": tmp_path / "cache", "device": "cpu", "progress": False}
+    first = train(painted, live, tmp_path / "a", **cached)
+    second = train(painted, live, tmp_path / "b", **cached)
+    assert first.patches_encoded > 0
+    assert second.patches_encoded == 0
+    assert second.val_loss == first.val_loss
+
+
+def test_slides_that_cannot_be_used_are_left_out_and_listed(painted, live, tmp_path, caplog):
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    Image.new("RGB", (192, 192), "white").save(tmp_path / "3.png")
+    slides = tuple(replace(slide, split="train") for slide in painted.slides[:6])
+    given = replace(
+        painted, slides=(*slides, *(replace(s, split="val") for s in painted.slides[6:]))
+    )
+    summary = train(given, live, tmp_path / "run", device="cpu", progress=False)
+    assert sorted(failed(tmp_path / "run")) == sorted(summary.failed) == ["0", "3"]
+    assert "tissue" in summary.failed["3"]
+    assert "slide 3 was not used" in caplog.text
+    assert Checkpoint.load(tmp_path / "run").training.slides["train"] == ["1", "2", "4", "5"]
+
+
+def test_too_few_slides_that_can_be_used_are_an_error(painted, live, tmp_path):
+    for number in (0, 2, 4, 6):
+        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(RunError, match=r"no train slide of class 'well' is left: .* slides failed"):
+        train(painted, live, tmp_path / "run", device="cpu", progress=False)
+
+
+def test_a_slide_that_fails_while_training_is_left_out_from_there(
+    cohort, settings, tmp_path, monkeypatch
+):
+    give = StoredRows.__getitem__
+    reads = []
+
+    def damaged(self, rows):
+        reads.append(self._path.stem)
+        if reads.count("004") > 2 and self._path.stem == "004":
+            raise StoreError("004.h5: damaged")
+        return give(self, rows)
+
+    monkeypatch.setattr(StoredRows, "__getitem__", damaged)
+    features = tmp_path / "features"
+    summary = train(
+        cohort, settings, tmp_path / "run", features=features, device="cpu", progress=False
+    )
+    assert summary.failed == failed(tmp_path / "run") == {"004": "004.h5: damaged"}
+    assert reads.count("004") == 3
+
+
+def test_missing_files_are_found_before_anything_starts(painted, live, tmp_path):
+    (tmp_path / "2.png").unlink()
+    (tmp_path / "5.png").unlink()
+    with pytest.raises(CohortError, match=r"2 slide files missing: .*2\.png \(row 4\), .*5\.png"):
+        train(painted, live, tmp_path / "run", device="cpu", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_feature_files_are_found_too(cohort, settings, tmp_path):
+    (tmp_path / "features/004.h5").unlink()
+    options = {"features": tmp_path / "features", "device": "cpu", "progress": False}
+    with pytest.raises(CohortError, match=r"1 feature files missing: .*004\.h5"):
+        train(cohort, settings, tmp_path / "run", **options)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CohortError, match=r"no feature files \(\*\.h5\) here; run `parfocal extr"):
+        train(cohort, settings, tmp_path / "run", **{**options, "features": tmp_path / "empty"})
+
+
+def test_features_made_otherwise_stop_the_run(cohort, settings, tmp_path):
+    options = {"features": tmp_path / "features", "device": "cpu", "progress": False}
+    other = replace(settings, encoder=replace(settings.encoder, name="efficientnet-lite0"))
+    with pytest.raises(MixedFeaturesError, match="made by tiny, and encoder efficientnet-lite0 is"):
+        train(cohort, other, tmp_path / "run", **options)
+    larger = replace(settings, slide=replace(settings.slide, patch_size=32))
+    with pytest.raises(MixedFeaturesError, match="patch size 16"):
+        train(cohort, larger, tmp_path / "run", **options)
+
+
+def test_a_device_that_is_not_there_is_refused(cohort, settings, tmp_path):
+    with pytest.raises(ValueError, match="device 'gpu' is not known; choose auto, cpu"):
+        train(cohort, settings, tmp_path / "run", device="gpu")

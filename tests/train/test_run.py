@@ -1,0 +1,209 @@
+import csv
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from parfocal.bag import Prediction
+from parfocal.dataset import read_split
+from parfocal.dataset.bags import StoredBags
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.zoommil import ZoomMIL
+from parfocal.settings import RunSettings, load_settings
+from parfocal.train import RunError, RunSummary, train
+
+
+def changed(settings: RunSettings, **train_settings: object) -> RunSettings:
+    return replace(settings, train=replace(settings.train, **train_settings))
+
+
+def metrics(folder: Path, name: str = "metrics") -> list[dict[str, str]]:
+    """Give what is the same on every machine."""
+    with (folder / f"{name}.csv").open() as file:
+        return [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(file)
+        ]
+
+
+def taught(cohort, settings, out: Path, **options: object) -> RunSummary:
+    features = cohort.source.parent / "features"
+    return train(cohort, settings, out, features=features, device="cpu", progress=False, **options)
+
+
+def test_a_run_folder_holds_all_that_was_promised(cohort, settings, tmp_path):
+    summary = taught(cohort, settings, tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoint.json",
+        "checkpoint.safetensors",
+        "failed.csv",
+        "metrics.csv",
+        "settings.yaml",
+        "split.csv",
+        "summary.json",
+        "tensorboard",
+    ]
+    resolved = yaml.safe_load((tmp_path / "run/settings.yaml").read_text())
+    assert resolved["train"]["labels"] == ["ill", "well"]
+    assert resolved["model"]["num_samples"] == 100
+    assert len(read_split(tmp_path / "run/split.csv")) == 20
+    assert [row["epoch"] for row in metrics(tmp_path / "run")] == ["0", "1", "2", "3"]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["epochs"] == summary.epochs == 4
+    assert list((tmp_path / "run/tensorboard/metrics").glob("events*"))
+
+
+def test_the_checkpoint_predicts_with_nothing_else(cohort, settings, tmp_path):
+    summary = taught(cohort, settings, tmp_path / "run")
+    trained = Checkpoint.load(tmp_path / "run")
+    assert trained.labels == ("ill", "well")
+    assert trained.slide == settings.slide
+    assert trained.training.epoch == summary.best_epoch
+    parts = {row.slide_id: row.split for row in read_split(tmp_path / "run/split.csv")}
+    assert {parts[slide_id] for slide_id in trained.training.slides["train"]} == {"train"}
+    bags = StoredBags(tmp_path / "features", trained.slide, encoder=trained.encoder)
+    with bags.open(cohort.slides[0]) as opened, torch.no_grad():
+        prediction = trained.model(opened.bag)
+        assert prediction.logits.shape == (2,)
+        box = opened.boxes(1, prediction.looks[1].rows.numpy())[0]
+        assert (box.width, box.height) == (64, 64)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_is_told_only_when_zooming_is_learned(cohort, settings, tmp_path, seed):
+    given = changed(settings, epochs=8, seed=seed, test_fraction=0.2)
+    taught(cohort, given, tmp_path / "run")
+    trained = Checkpoint.load(tmp_path / "run")
+    bags = StoredBags(tmp_path / "features", trained.slide, encoder=trained.encoder)
+    test = {row.slide_id for row in read_split(tmp_path / "run/split.csv") if row.split == "test"}
+    assert len(test) == 4
+    for slide in cohort.slides:
+        if slide.slide_id in test:
+            with bags.open(slide) as opened, torch.no_grad():
+                answer = trained.model(opened.bag).logits.argmax()
+            assert trained.labels[answer] == slide.label
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(cohort, settings, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        split = changed(settings, seed=seed, epochs=2)
+        torch.manual_seed(seed + len(name))  # whatever was drawn before does not matter
+        taught(cohort, split, tmp_path / name)
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    hashes = [Checkpoint.load(tmp_path / name).weights_hash for name in "abc"]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_training_leaves_the_callers_chance_alone(cohort, settings, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    taught(cohort, changed(settings, epochs=1), tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_run_stops_when_nothing_gets_better(cohort, settings, tmp_path):
+    still = changed(settings, epochs=20, patience=2, learning_rate=1e-12)
+    summary = taught(cohort, still, tmp_path / "run")
+    assert summary.best_epoch is not None
+    assert summary.epochs == summary.best_epoch + 3 < 20
+
+
+def test_the_rate_falls_when_the_loss_rests(cohort, settings, tmp_path):
+    still = changed(settings, epochs=4, learning_rate=1e-6, lr_patience=0, lr_factor=0.5)
+    taught(cohort, still, tmp_path / "run")
+    rates = [float(row["learning_rate"]) for row in metrics(tmp_path / "run")]
+    assert rates[0] == 1e-6
+    assert rates[-1] < 1e-6
+
+
+def test_a_refit_learns_from_validation_slides_for_the_best_number_of_epochs(
+    cohort, settings, tmp_path
+):
+    summary = taught(cohort, changed(settings, refit=True, epochs=3), tmp_path / "run")
+    again = metrics(tmp_path / "run", "refit")
+    first = metrics(tmp_path / "run")
+    assert summary.best_epoch is not None
+    assert len(again) == summary.best_epoch + 1
+    assert [row["val_loss"] for row in again] == [""] * len(again)
+    rates = [row["learning_rate"] for row in again]
+    assert rates == [row["learning_rate"] for row in first[: len(again)]]
+    trained = Checkpoint.load(tmp_path / "run")
+    assert trained.training.refit
+    taught(cohort, changed(settings, epochs=3), tmp_path / "plain")
+    assert trained.weights_hash != Checkpoint.load(tmp_path / "plain").weights_hash
+
+
+def test_folds_are_runs_of_their_own(cohort, settings, tmp_path):
+    summary = taught(cohort, changed(settings, folds=3, epochs=1), tmp_path / "run")
+    assert len(summary.folds) == 3
+    tested = []
+    for fold in range(3):
+        Checkpoint.load(tmp_path / f"run/fold-{fold}")
+        rows = read_split(tmp_path / f"run/fold-{fold}/split.csv")
+        tested += [row.slide_id for row in rows if row.split == "test"]
+    assert sorted(tested) == [slide.slide_id for slide in cohort.slides]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["epochs"] == 3
+
+
+def test_gradients_are_added_up_over_slides(cohort, settings, tmp_path):
+    taught(cohort, changed(settings, epochs=1, accumulate=4), tmp_path / "four")
+    taught(cohort, changed(settings, epochs=1), tmp_path / "one")
+    hashes = [Checkpoint.load(tmp_path / name).weights_hash for name in ("four", "one")]
+    assert hashes[0] != hashes[1]
+
+
+def test_an_epoch_is_a_line_in_the_log(cohort, settings, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "parfocal")
+    taught(cohort, changed(settings, epochs=1), tmp_path / "run")
+    assert "epoch 1 of 1: train_loss" in caplog.text
+    assert not [record for record in caplog.records if "lightning" in record.name]
+
+
+def test_a_model_of_one_magnification_is_trained_by_the_same_loop(cohort, settings, tmp_path):
+    mean = load_settings(
+        "mean", overrides=["slide.patch_size=16", "encoder.name=tiny", "train.epochs=1"]
+    )
+    mean = replace(mean, slide=replace(mean.slide, magnifications=(5.0,)))
+    taught(cohort, mean, tmp_path / "run")
+    assert Checkpoint.load(tmp_path / "run").model_name == "mean"
+
+
+def test_a_model_with_a_loss_of_its_own_is_trained_by_it(cohort, settings, tmp_path, monkeypatch):
+    def nothing(self: ZoomMIL, prediction: Prediction, label: Tensor) -> Tensor:
+        return 0 * prediction.logits.sum()
+
+    monkeypatch.setattr(ZoomMIL, "objective", nothing, raising=False)
+    taught(cohort, changed(settings, epochs=1), tmp_path / "run")
+    assert metrics(tmp_path / "run")[0]["train_loss"] == "0.0"
+
+
+def test_the_noise_of_scale_free_scores_fades(cohort, settings, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(ZoomMIL, "set_progress", lambda self, fraction: told.append(fraction))
+    taught(cohort, changed(settings, epochs=4), tmp_path / "run")
+    assert told == [0, 0.25, 0.5, 0.75]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(cohort, settings, tmp_path, monkeypatch):
+    def endless(self: ZoomMIL, prediction: Prediction, label: Tensor) -> Tensor:
+        return prediction.logits.sum() / 0
+
+    monkeypatch.setattr(ZoomMIL, "objective", endless, raising=False)
+    with pytest.raises(
+        RunError, match=r"epoch 0: the loss is .*; lower train\.learning_rate \(0.0"
+    ):
+        taught(cohort, settings, tmp_path / "run")
+
+
+def test_a_folder_in_use_is_refused(cohort, settings, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes.txt").touch()
+    with pytest.raises(
+        RunError, match=r"the folder is not empty\. Give another --out, or --resume"
+    ):
+        taught(cohort, settings, tmp_path / "run")
