@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.dataclasses import dataclass
@@ -219,6 +220,7 @@ def _validated(content: dict[str, Any]) -> RunSettings:
     except ValidationError as error:
         raise SettingsError(_first_error(error, "")) from None
     _check_slide(settings)
+    _check_model(settings)
     return settings
 
 
@@ -261,6 +263,18 @@ def _check_slide(settings: RunSettings) -> None:
             f"slide.magnifications: [{names}], and model {settings.model.name} looks at one only; "
             "give one."
         )
+
+
+def _check_model(settings: RunSettings) -> None:
+    """Build the model without weights, because it checks its own arguments."""
+    arguments = {"in_dim": 1, "num_classes": 2, **settings.model.arguments}
+    if settings.model.zooms:
+        arguments["num_magnifications"] = len(settings.slide.magnifications)
+    try:
+        with torch.device("meta"):
+            MODELS[settings.model.name](**arguments)
+    except ValueError as error:
+        raise SettingsError(f"model {settings.model.name}: {error}") from None
 
 
 def _check_keys(what: str, found: Mapping[str, Any], known: Sequence[str]) -> None:
