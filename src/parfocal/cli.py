@@ -67,10 +67,11 @@ def _finish(failed: Mapping[str, str], of: int) -> None:
         raise typer.Exit(1)
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"parfocal {version('parfocal')}")
         raise typer.Exit
+    return wanted
 
 
 def _magnifications(text: str) -> tuple[float, ...]:

@@ -1,0 +1,455 @@
+"""Every subcommand, and what it says when something is wrong: one line, and no traceback."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from errno import ENOSPC
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from parfocal import predict as predict_module
+from parfocal.cli import main
+from parfocal.models.checkpoint import Checkpoint
+
+SLIDES = 12
+TINY = ("--encoder", "tiny", "--magnifications", "2.5,10")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def parfocal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    def run(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Outcome(int(stop.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., Path]) -> Path:
+    """Slides of two classes with leading zeros in their names, split by the CSV."""
+    folder = tmp_path_factory.mktemp("cohort")
+    rows = []
+    for number in range(SLIDES):
+        dark, path = number % 2 == 1, folder / f"{number:03}.tif"
+        write_slide(path, dark=dark, seed=number)
+        split = ("train", "train", "val", "test")[number // 2 % 4]
+        rows.append((f"{number:03}", path.name, "tumor" if dark else "normal", split))
+    return write_table(folder / "cohort.csv", ("slide_id", "path", "label", "split"), *rows)
+
+
+def write_table(path: Path, *rows: tuple[str, ...]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
+    """A run, trained in a process of its own as a user would."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    command = [sys.executable, "-m", "parfocal.cli", "train", str(cohort), "--out", str(out), *TINY]
+    settings = ["--set", "slide.patch_size=64", "--set", "model.k=2", "--epochs", "2"]
+    subprocess.run([*command, *settings, "--device", "cpu"], check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture
+def slide(tmp_path: Path, write_slide: Callable[..., Path]) -> Path:
+    return write_slide(tmp_path / "one.tif")
+
+
+def test_help_tells_of_every_command(parfocal: Callable[..., Outcome]):
+    said = parfocal("--help").out
+    for command in ("demo", "inspect", "synth", "extract", "train", "evaluate", "predict"):
+        assert command in said
+        assert "Example: parfocal" in parfocal(command, "--help").out
+
+
+def test_the_version_is_told(parfocal: Callable[..., Outcome]):
+    assert parfocal("--version") == Outcome(0, "parfocal 0.1.0\n", "")
+
+
+def test_inspect_reads_a_slide_to_a_person(parfocal: Callable[..., Outcome], slide: Path):
+    found = parfocal("inspect", slide)
+    assert found.code == 0
+    assert "1024 x 1024 px" in found.out
+    assert "1 um/px" in found.out
+
+
+def test_inspect_gives_json_and_goes_on_after_a_failure(
+    parfocal: Callable[..., Outcome], slide: Path, tmp_path: Path
+):
+    found = parfocal("inspect", tmp_path / "none.svs", slide, "--json")
+    assert found.code == 1
+    assert [report["id"] for report in json.loads(found.out)] == ["one"]
+    assert "1 of 2 slides failed" in found.err
+    assert "none.svs" in found.err
+
+
+def test_synth_paints_slides_and_their_table(parfocal: Callable[..., Outcome], tmp_path: Path):
+    found = parfocal("synth", tmp_path / "new", "--slides", 4, "--seed", 1, "--size", 2048)
+    assert found.code == 0
+    with (tmp_path / "new" / "cohort.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["label"] for row in rows} == {"normal", "tumor"}
+    assert all((tmp_path / "new" / row["path"]).exists() for row in rows)
+
+
+def test_extract_stores_features_once(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+):
+    command = ("extract", cohort, "--out", tmp_path, *TINY, "--patch-size", 64)
+    assert parfocal(*command).out == f"{SLIDES} slides extracted, 0 were there already\n"
+    assert len(list(tmp_path.glob("*.h5"))) == SLIDES
+    assert parfocal(*command).out == f"0 slides extracted, {SLIDES} were there already\n"
+
+
+def test_a_run_holds_all_that_prediction_needs(run: Path):
+    trained = Checkpoint.load(run)
+    assert trained.magnifications == (2.5, 10.0)
+    assert trained.patch_size == 64
+    assert trained.labels == ("normal", "tumor")
+
+
+def test_evaluate_writes_metrics_of_the_test_slides(
+    parfocal: Callable[..., Outcome], run: Path, cohort: Path, tmp_path: Path
+):
+    found = parfocal("evaluate", run, cohort, "--out", tmp_path)
+    assert found.code == 0
+    assert "AUROC" in found.out
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        assert {row["slide_id"] for row in csv.DictReader(file)} == {"006", "007"}
+    assert json.loads((tmp_path / "metrics.json").read_text())["split"] == "test"
+
+
+def test_predict_says_a_line_a_slide_with_its_bill(
+    parfocal: Callable[..., Outcome], run: Path, slide: Path, tmp_path: Path
+):
+    found = parfocal("predict", run, slide, "--out", tmp_path / "out")
+    assert found.code == 0
+    assert found.out.count("\n") == 1
+    assert "looked at 40 of 128 patches (31.2%)" in found.out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("one.json", "one.png", "predictions.csv")
+    }
+
+
+def test_predict_goes_on_and_lists_what_failed_at_the_end(
+    parfocal: Callable[..., Outcome], run: Path, slide: Path, tmp_path: Path
+):
+    found = parfocal("predict", run, tmp_path / "none.svs", slide, "--out", tmp_path / "out")
+    assert found.code == 1
+    assert found.out.startswith("one: ")
+    assert found.err.splitlines()[0] == "parfocal: 1 of 2 slides failed:"
+    assert "none.svs: there is no such file" in found.err.splitlines()[1]
+
+
+# What is wrong with a slide, and what its line has to say.
+
+
+def truncated(slide: Path) -> None:
+    slide.write_bytes(slide.read_bytes()[: slide.stat().st_size // 2])
+
+
+def damaged(slide: Path) -> None:
+    with tifffile.TiffFile(slide) as tiff:
+        page = tiff.pages[0]
+        places = zip(page.dataoffsets, page.databytecounts, strict=True)
+    with slide.open("r+b") as file:
+        for offset, count in places:
+            file.seek(offset)
+            file.write(bytes(count))
+
+
+def not_a_slide(slide: Path) -> None:
+    slide.write_text("slide_id,path,label\n")
+
+
+def picture(slide: Path, **tags: object) -> None:
+    pixels = tifffile.imread(slide)
+    tifffile.imwrite(slide, pixels, tile=(256, 256), photometric="rgb", metadata=None, **tags)
+
+
+def without_mpp(slide: Path) -> None:
+    picture(slide, resolution=(1, 1), resolutionunit="NONE")
+
+
+def absurd(slide: Path) -> None:
+    picture(slide, resolution=(72, 72), resolutionunit="INCH")
+
+
+def blank(slide: Path) -> None:
+    tifffile.imwrite(
+        slide,
+        np.full((1024, 1024, 3), 255, dtype=np.uint8),
+        tile=(256, 256),
+        photometric="rgb",
+        resolution=(1e4, 1e4),
+        resolutionunit="CENTIMETER",
+    )
+
+
+def small(slide: Path) -> None:
+    pixels = tifffile.imread(slide)[:200, :200]
+    tifffile.imwrite(
+        slide,
+        pixels,
+        tile=(64, 64),
+        photometric="rgb",
+        resolution=(1e4, 1e4),
+        resolutionunit="CENTIMETER",
+    )
+
+
+def coarse(slide: Path) -> None:
+    picture(slide, resolution=(2.5e3, 2.5e3), resolutionunit="CENTIMETER")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (Path.unlink, "no such file"),
+        (not_a_slide, "not a slide"),
+        (truncated, "one"),
+        (damaged, "one"),
+        (without_mpp, "no microns per pixel"),
+        (absurd, "outside 0.05 to 50"),
+        (blank, "tissue"),
+        (small, "nothing to choose from"),
+        (coarse, "sharper than the scan"),
+    ],
+)
+def test_a_bad_slide_is_refused_in_a_line(
+    parfocal: Callable[..., Outcome],
+    run: Path,
+    slide: Path,
+    *,
+    spoil: Callable[[Path], None],
+    words: str,
+):
+    out = slide.parent / "out"
+    spoil(slide)
+    found = parfocal("predict", run, slide, "--out", out)
+    assert found.code == 1
+    assert found.out == ""
+    assert found.err.startswith("parfocal: ")
+    assert found.err.count("\n") == 1
+    assert "one" in found.err
+    assert words in found.err
+    assert {path.name for path in out.iterdir()} == {"predictions.csv"}
+
+
+# What is wrong with a cohort, a folder or a setting, and what the line has to say.
+
+GOOD = ("001", "001.tif", "tumor")
+MISSING = ((*GOOD, "train"), ("2", "none.tif", "normal", "train"), ("3", "001.tif", "tumor", "val"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([("slide_id", "path"), GOOD[:2]], "label"),
+        ([("slide_id", "path", "label"), GOOD, GOOD], "001"),
+        ([("slide_id", "path", "label"), GOOD], "every slide is labelled 'tumor'"),
+        ([("slide_id", "path", "label", "split"), *MISSING], "none.tif (row 3)"),
+        ([("slide_id", "path", "label")], "no slides"),
+    ],
+)
+def test_a_bad_cohort_is_refused_in_a_line(
+    parfocal: Callable[..., Outcome],
+    cohort: Path,
+    tmp_path: Path,
+    rows: list[tuple[str, ...]],
+    words: str,
+):
+    shutil.copy(cohort.parent / "001.tif", tmp_path)
+    table = write_table(tmp_path / "bad.csv", *rows)
+    refused(parfocal("train", table, "--out", tmp_path / "run", *TINY), words, "bad.csv")
+    assert not (tmp_path / "run").exists()
+
+
+def refused(found: Outcome, *words: str) -> None:
+    """Check that a command failed with one line that says all this."""
+    assert found.code == 1
+    assert found.err.startswith("parfocal: ")
+    assert found.err.count("\n") == 1, found.err
+    for word in words:
+        assert word in found.err
+
+
+def test_a_label_the_model_does_not_know_is_refused(
+    parfocal: Callable[..., Outcome], run: Path, cohort: Path, tmp_path: Path
+):
+    table = write_table(
+        tmp_path / "other.csv",
+        ("slide_id", "path", "label"),
+        ("006", str(cohort.parent / "006.tif"), "benign"),
+    )
+    found = parfocal("evaluate", run, table, "--out", tmp_path / "out")
+    refused(found, "other.csv", "'benign'", "normal, tumor")
+
+
+def test_training_slides_are_not_evaluated_unless_told(
+    parfocal: Callable[..., Outcome], run: Path, cohort: Path, tmp_path: Path
+):
+    command = ("evaluate", run, cohort, "--out", tmp_path, "--split", "train")
+    refused(parfocal(*command), "--allow-training-slides")
+    assert parfocal(*command, "--allow-training-slides").code == 0
+
+
+def test_a_run_folder_that_exists_is_refused(
+    parfocal: Callable[..., Outcome], run: Path, cohort: Path
+):
+    refused(parfocal("train", cohort, "--out", run, *TINY), str(run), "--resume")
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(
+    parfocal: Callable[..., Outcome], run: Path, slide: Path, tmp_path: Path
+):
+    shutil.copytree(run, tmp_path / "newer")
+    path = tmp_path / "newer" / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+    found = parfocal("predict", tmp_path / "newer", slide, "--out", tmp_path / "out")
+    refused(found, "checkpoint.json", "99", "Update parfocal")
+
+
+def test_a_folder_that_is_no_run_is_refused(
+    parfocal: Callable[..., Outcome], slide: Path, tmp_path: Path
+):
+    refused(parfocal("predict", tmp_path, slide, "--out", tmp_path / "out"), "checkpoint.json")
+
+
+@pytest.fixture
+def features(parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "features"
+    parfocal("extract", cohort, "--out", folder, *TINY, "--patch-size", 64)
+    return folder
+
+
+def test_features_of_another_encoder_are_refused(
+    parfocal: Callable[..., Outcome], cohort: Path, features: Path, tmp_path: Path
+):
+    with h5py.File(features / "000.h5", "r+") as file:
+        file.attrs["encoder_name"] = "resnet50-layer3"
+    command = ("train", cohort, "--out", tmp_path / "run", "--features", features)
+    found = parfocal(*command, *TINY, "--set", "slide.patch_size=64")
+    refused(found, "features", "resnet50-layer3", "tiny")
+
+
+def test_features_of_a_newer_format_are_refused(
+    parfocal: Callable[..., Outcome], run: Path, cohort: Path, features: Path, tmp_path: Path
+):
+    for path in features.iterdir():
+        with h5py.File(path, "r+") as file:
+            file.attrs["format_version"] = 99
+    out = tmp_path / "evaluation"
+    found = parfocal("evaluate", run, cohort, "--out", out, "--features", features)
+    assert found.code == 1
+    assert "99" in found.err
+    assert "006.h5" in found.err
+
+
+def test_magnifications_that_are_no_numbers_are_wrong_usage(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+):
+    found = parfocal("extract", cohort, "--out", tmp_path, "--magnifications", "low,high")
+    assert found.code == 2
+    assert "1.25,2.5,10" in found.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.epoch=3", "known: epochs"),
+        ("trian.epochs=3", "known: slide, encoder, model, train"),
+        ("train.epochs=many", "many"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_known_ones(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path, setting: str, words: str
+):
+    found = parfocal("train", cohort, "--out", tmp_path / "run", "--set", setting)
+    refused(found, words)
+
+
+def test_a_full_disk_is_told_in_a_line(
+    parfocal: Callable[..., Outcome],
+    run: Path,
+    slide: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(ENOSPC, os.strerror(ENOSPC), str(path))
+
+    monkeypatch.setattr(predict_module, "write_whole", full)
+    found = parfocal("predict", run, slide, "--out", tmp_path / "out")
+    refused(found, "the disk is full", str(tmp_path / "out"))
+
+
+def test_an_unexpected_error_is_a_line_and_with_debug_a_traceback(
+    parfocal: Callable[..., Outcome], run: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object, **__: object) -> Iterator[object]:
+        raise TypeError("a\nbug")
+
+    monkeypatch.setattr(predict_module, "predict_slides", broken)
+    refused(parfocal("predict", run, slide, "--out", "x"), "unexpected TypeError: a bug", "--debug")
+    monkeypatch.setattr(
+        sys, "argv", ["parfocal", "predict", str(run), "s", "--out", "x", "--debug"]
+    )
+    with pytest.raises(TypeError):
+        main()
+
+
+def test_ctrl_c_leaves_a_line_and_what_was_finished(cohort: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "parfocal.cli", "train", str(cohort), "--out", str(out), *TINY]
+    settings = ["--set", "slide.patch_size=64", "--epochs", "10000"]
+    settings += ["--set", "train.patience=10000"]
+    process = subprocess.Popen(
+        [*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert said.rstrip().endswith("parfocal: interrupted; what was finished is kept.")
+    assert (out / "metrics.csv").exists()
+    assert not (out / "checkpoint.json").exists()
+
+
+def test_a_reader_that_leaves_is_no_error(slide: Path):
+    command = f"{sys.executable} -m parfocal.cli inspect {slide} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
