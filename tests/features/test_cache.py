@@ -54,27 +54,38 @@ def cached(tmp_path, encoder):
 
 
 @pytest.fixture
+def shelf(cached):
+    with cached.opened() as shelf:
+        yield shelf
+
+
+@pytest.fixture
 def features(encoder):
     return np.random.default_rng(0).normal(size=(3, encoder.spec.dim)).astype(np.float16)
 
 
-def test_what_was_put_is_found_and_the_rest_is_not(cached, features):
-    cached.put(16.0, COORDS, features)
-    found, values = cached.get(16.0, np.array([[16, 0], [99, 99], [0, 0]]))
+def test_what_was_put_is_found_and_the_rest_is_not(shelf, features):
+    shelf.put(16.0, COORDS, features)
+    found, values = shelf.get(16.0, np.array([[16, 0], [99, 99], [0, 0]]))
     assert found.tolist() == [True, False, True]
     assert (values == features[[1, 0]]).all()
 
 
-def test_an_empty_cache_finds_nothing_and_makes_no_file(cached):
-    found, values = cached.get(16.0, COORDS)
+def test_nothing_is_found_in_an_empty_cache(shelf, encoder):
+    found, values = shelf.get(16.0, COORDS)
     assert not found.any()
-    assert len(values) == 0
-    assert list(cached.path.parent.iterdir()) == []
+    assert values.shape == (0, encoder.spec.dim)
 
 
-def test_patches_of_another_size_on_the_slide_are_others(cached, features):
-    cached.put(16.0, COORDS, features)
-    assert not cached.get(64.0, COORDS)[0].any()
+def test_patches_of_another_size_on_the_slide_are_others(shelf, features):
+    shelf.put(16.0, COORDS, features)
+    assert not shelf.get(64.0, COORDS)[0].any()
+
+
+def test_what_is_there_already_is_kept(shelf, features):
+    shelf.put(16.0, COORDS, features)
+    shelf.put(16.0, COORDS, -features)
+    assert (shelf.get(16.0, COORDS)[1] == features).all()
 
 
 def test_slides_encoders_and_patch_sizes_do_not_share_a_file(tmp_path, encoder):
@@ -120,17 +131,28 @@ def test_two_processes_fill_one_cache(tmp_path, slide, grid, encoder):
     assert torch.equal(features, everything(LiveBag(slide, grid, encoder)))
 
 
-def test_a_damaged_file_is_told(cached, features):
+def test_a_damaged_file_is_told(cached):
     cached.path.write_bytes(b"not a database" * 1000)
-    for call in (lambda: cached.get(16.0, COORDS), lambda: cached.put(16.0, COORDS, features)):
-        with pytest.raises(StoreError, match=r"sqlite: the feature cache is damaged .*Delete this"):
-            call()
+    told = r"sqlite: the feature cache is damaged .*Delete this"
+    with pytest.raises(StoreError, match=told), cached.opened():
+        pytest.fail("it opened")
 
 
-def test_a_place_that_cannot_be_used_is_told(cached, features):
+def test_damage_met_later_is_told(cached, features):
+    with cached.opened() as shelf:
+        shelf.put(16.0, COORDS, features)
+    content = bytearray(cached.path.read_bytes())
+    content[4096:] = b"?" * (len(content) - 4096)
+    cached.path.write_bytes(content)
+    with pytest.raises(StoreError, match="the feature cache is damaged"), cached.opened() as shelf:
+        shelf.get(16.0, COORDS)
+
+
+def test_a_place_that_cannot_be_used_is_told(cached):
     cached.path.mkdir()
-    with pytest.raises(StoreError, match=r"the feature cache cannot be used .*without --cache"):
-        cached.put(16.0, COORDS, features)
+    told = r"the feature cache cannot be used .*without --cache"
+    with pytest.raises(StoreError, match=told), cached.opened():
+        pytest.fail("it opened")
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, encoder):

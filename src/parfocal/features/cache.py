@@ -29,17 +29,16 @@ CREATE TABLE IF NOT EXISTS features_1 (
 """
 
 
-@dataclass(frozen=True)
-class SlideCache:
-    """The cached features of one slide by one encoder.
+class Shelf:
+    """An open cache of one slide's features by one encoder.
 
     Args:
-        path: the SQLite file; made when first written.
+        database: that holds them.
         dim: features per patch.
     """
 
-    path: Path
-    dim: int
+    def __init__(self, database: sqlite3.Connection, dim: int) -> None:
+        self._database, self._dim = database, dim
 
     def get(
         self, side: float, coords: Int64[np.ndarray, "n 2"]
@@ -52,47 +51,51 @@ class SlideCache:
 
         Returns:
             Which are cached, and the features of those.
-
-        Raises:
-            StoreError: the file is damaged.
         """
-        found = np.zeros(len(coords), dtype=bool)
-        if not self.path.exists():
-            return found, np.zeros((0, self.dim), dtype=np.float16)
-        values: list[bytes] = []
         query = "SELECT value FROM features_1 WHERE side = ? AND x = ? AND y = ?"
-        with self._open() as database:
-            for place, (x, y) in enumerate(coords.tolist()):
-                row = database.execute(query, (side, x, y)).fetchone()
-                if row is not None:
-                    found[place] = True
-                    values.append(row[0])
-        return found, np.frombuffer(bytearray().join(values), dtype="<f2").reshape(-1, self.dim)
+        rows = [self._database.execute(query, (side, x, y)).fetchone() for x, y in coords.tolist()]
+        values = bytearray().join(row[0] for row in rows if row is not None)
+        found = np.array([row is not None for row in rows], dtype=bool)
+        return found, np.frombuffer(values, dtype="<f2").reshape(-1, self._dim)
 
     def put(
         self, side: float, coords: Int64[np.ndarray, "n 2"], features: Float16[np.ndarray, "n d"]
     ) -> None:
-        """Keep patches' features, all or none.
-
-        Raises:
-            StoreError: the file is damaged, or cannot be written.
-        """
+        """Keep patches' features, all or none, from now on."""
         rows = [
             (side, x, y, value.astype("<f2").tobytes())
             for (x, y), value in zip(coords.tolist(), features, strict=True)
         ]
-        with self._open() as database, database:
-            database.executemany("INSERT OR IGNORE INTO features_1 VALUES (?, ?, ?, ?)", rows)
+        with self._database:
+            self._database.executemany("INSERT OR IGNORE INTO features_1 VALUES (?, ?, ?, ?)", rows)
+
+
+@dataclass(frozen=True)
+class SlideCache:
+    """Where the features of one slide by one encoder are cached.
+
+    Args:
+        path: the SQLite file; made when first opened.
+        dim: features per patch.
+    """
+
+    path: Path
+    dim: int
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def opened(self) -> Iterator[Shelf]:
+        """Open the cache for one look at a slide, in one process and thread.
+
+        Raises:
+            StoreError: the file is damaged, or cannot be used.
+        """
         try:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as database:
                 # WAL: readers and a writer do not wait for each other. NORMAL: no sync a batch.
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = NORMAL")
                 database.execute(TABLE)
-                yield database
+                yield Shelf(database, self.dim)
         except sqlite3.OperationalError as error:
             raise StoreError(
                 f"{self.path}: the feature cache cannot be used ({error}). Free space, or choose "

@@ -1,8 +1,8 @@
 """A bag whose patches are read and encoded when asked for.
 
 Features are rounded to float16 as the feature file's are, so a model cannot tell one from the
-other. What the encoder answers for a patch may still depend, in its last bits, on which others
-share its batch: a feature then differs by at most one float16 step where it falls between two.
+other. An encoder's answer for a patch depends in its last bits on the patches that share its
+batch; rounded, two answers differ by at most one float16 step plus 1e-4 of the largest value.
 """
 
 import os
@@ -123,16 +123,22 @@ class LiveRows:
     def _look(
         self, rows: Int64[np.ndarray, " n"]
     ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[Tensor, "b d"]]]:
+        if self._cache is None:
+            yield from self._encode(rows)
+            return
         grid, side = self._patches.grid, self._patches.grid.side_px(self._step)
-        if self._cache is not None:
-            found, cached = self._cache.get(side, grid.coords(self._step, rows))
+        with self._cache.opened() as shelf:
+            found, cached = shelf.get(side, grid.coords(self._step, rows))
             yield rows[found], torch.from_numpy(cached).to(self._seen.device)
-            rows = rows[~found]
-        for batch, encoded in self._patches.encode(self._step, rows):
-            features = encoded.to(torch.float16)
-            if self._cache is not None:
-                self._cache.put(side, grid.coords(self._step, batch), features.cpu().numpy())
-            yield batch, features
+            for batch, features in self._encode(rows[~found]):
+                shelf.put(side, grid.coords(self._step, batch), features.cpu().numpy())
+                yield batch, features
+
+    def _encode(
+        self, rows: Int64[np.ndarray, " n"]
+    ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[Tensor, "b d"]]]:
+        for batch, features in self._patches.encode(self._step, rows):
+            yield batch, features.to(torch.float16)
 
 
 class LiveBag:
@@ -159,12 +165,12 @@ class LiveBag:
         threads: int | None = None,
     ) -> None:
         patches = PatchEncoder(slide, grid, encoder, threads or reading_threads())
-        shelf = None
+        cached = None
         if cache is not None:
-            shelf = cache.of(slide.fingerprint, encoder.spec, patch_size=grid.patch_size)
+            cached = cache.of(slide.fingerprint, encoder.spec, patch_size=grid.patch_size)
         steps = range(len(grid.mpps))
         self._bag = StoredBag(
-            [LiveRows(patches, step, cache=shelf) for step in steps],
+            [LiveRows(patches, step, cache=cached) for step in steps],
             valid=[torch.from_numpy(grid.valid(step)) for step in steps],
         )
 
