@@ -6,7 +6,7 @@ the ratio of patches encoded, and `bare` the time of zooming over that of encodi
 patches from memory with nothing else done.
 
     python benchmarks/slide_to_answer.py SLIDE... --encoder efficientnet-lite0
-    python benchmarks/slide_to_answer.py SLIDE... --encoder resnet50-layer3 --weights random
+    python benchmarks/slide_to_answer.py SLIDE... --encoder resnet50-layer3-random
 """
 
 import argparse
@@ -17,7 +17,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +31,8 @@ from parfocal.features.live import LiveBag
 from parfocal.grid import PatchGrid, mpp_of
 from parfocal.models import MODELS
 from parfocal.slide import find_tissue, open_slide
+
+T = TypeVar("T")
 
 LADDERS = {
     "1.25, 2.5": ((1.25, 2.5), 8),
@@ -94,9 +98,9 @@ def pixels_of(path: Path, run: Answer) -> np.ndarray:
     return np.stack(patches)
 
 
-def timed(call: Callable[[], object]) -> tuple[float, object]:
+def timed(call: Callable[..., T], *arguments: object) -> tuple[float, T]:
     start = time.perf_counter()
-    result = call()
+    result = call(*arguments)
     return time.perf_counter() - start, result
 
 
@@ -112,9 +116,9 @@ def measure(path: Path, encoder: Encoder, repeats: int, exhaustive: bool) -> lis
     everything = None
     if exhaustive:
         model = build((10.0,), 0, encoder.spec.dim)
-        seconds, everything_run = timed(lambda: answer(path, (10.0,), model, encoder))
+        seconds, everything_run = timed(answer, path, (10.0,), model, encoder)
         pixels = pixels_of(path, everything_run)
-        bare, _ = timed(lambda: encoder(pixels))
+        bare, _ = timed(encoder, pixels)
         everything = (seconds, sum(everything_run.cost.patches))
         rows.append(row("everything at 10x", everything_run, seconds, bare, None))
     for name, (magnifications, k) in LADDERS.items():
@@ -124,8 +128,8 @@ def measure(path: Path, encoder: Encoder, repeats: int, exhaustive: bool) -> lis
         encoder(pixels[:32])
         zooming, encoding = [], []
         for _ in range(repeats):
-            zooming.append(timed(lambda: answer(path, magnifications, model, encoder))[0])
-            encoding.append(timed(lambda: encoder(pixels))[0])
+            zooming.append(timed(answer, path, magnifications, model, encoder)[0])
+            encoding.append(timed(encoder, pixels)[0])
         rows.append(
             row(name, run, statistics.median(zooming), statistics.median(encoding), everything)
         )
@@ -158,7 +162,8 @@ def row(
 def show(rows: list[dict], title: str) -> None:
     print(f"\n{title}")
     print(
-        f"{'look':22}{'patches':>9}{'Mpx':>9}{'TMAC':>8}{'s':>9}{'sharp s':>9}{'bare':>7}{'ratio':>8}{'of patches':>12}"
+        f"{'look':22}{'patches':>9}{'Mpx':>9}{'TMAC':>8}{'s':>9}{'sharp s':>9}"
+        f"{'bare':>7}{'ratio':>8}{'of patches':>12}"
     )
     for r in rows:
         ratio = "" if r["ratio"] is None else f"{r['ratio']:.1f}"
@@ -181,9 +186,8 @@ def start_up(encoder: str, weights: Path | None) -> dict[str, float]:
     runs = []
     for _ in range(3):
         whole, done = timed(
-            lambda: subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True, check=True
-            )
+            partial(subprocess.run, capture_output=True, text=True, check=True),
+            [sys.executable, "-c", code],
         )
         runs.append((*map(float, done.stdout.split()), whole))
     imports, weights_, whole = (statistics.median(column) for column in zip(*runs, strict=True))
@@ -194,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("slides", nargs="+", type=Path, help="the first is also looked at whole")
     parser.add_argument("--encoder", default="efficientnet-lite0")
-    parser.add_argument("--weights", type=Path, help="a file, or 'random'")
+    parser.add_argument("--weights", type=Path, help="a file of them")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runtime", default="auto")

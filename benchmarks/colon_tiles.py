@@ -1,0 +1,130 @@
+"""Find a little cancer in real tissue: zooming in against looking at everything.
+
+Slides are composed from a folder of tissue tiles, one sub-folder a class: of normal ones alone,
+or with at most 2% of the tissue from the lesion's tiles. Test slides are made of tiles that no
+training slide has, and colour is matched. Prints, for each seed of the training, test AUROC with
+its interval for ZoomMIL and for mean pooling over all patches at 10x, and the share of the
+patches that each looked at. What is done already is not done again.
+
+    python benchmarks/colon_tiles.py TILES --normal H --lesion AC --work /tmp/colon
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
+
+from parfocal.dataset import Cohort, read_cohort
+from parfocal.evaluate import evaluate
+from parfocal.features.encoder import load_encoder
+from parfocal.features.extract import extract_cohort
+from parfocal.features.header import SlideSettings
+from parfocal.settings import load_settings
+from parfocal.slide import Box, find_tissue, open_slide
+from parfocal.slide.synthetic import OF_TILES, paint_cohort
+from parfocal.train import train
+
+MAGNIFICATIONS = (2.5, 5.0, 10.0)
+SPLITS = (0.465, 0.14, 0.395)
+
+
+def painted(arguments: argparse.Namespace) -> Cohort:
+    table = arguments.work / "cohort" / "cohort.csv"
+    if not table.exists():
+        paint_cohort(
+            table.parent,
+            slides=arguments.slides,
+            seed=arguments.seed,
+            size=9216,
+            mpp=1.0,
+            tiles=arguments.tiles,
+            painting=replace(
+                OF_TILES,
+                tissue_share=0.68,
+                splits=SPLITS,
+                normal_class=arguments.normal,
+                lesion_class=arguments.lesion,
+            ),
+            progress=lambda done, of: print(f"\rpainted {done}/{of}", end="", flush=True),
+        )
+    return read_cohort(table)
+
+
+def colour_auroc(cohort: Cohort) -> float:
+    """How well a slide's mean colour over its tissue tells the class; 10-fold."""
+    colours = []
+    for slide in cohort.slides:
+        with open_slide(slide.path, mpp=slide.mpp) as opened:
+            tissue = find_tissue(opened)
+            whole = opened.read(Box(0, 0, *opened.size), tissue.mask_mpp)
+        rows, columns = (min(a, b) for a, b in zip(whole.shape, tissue.mask.shape, strict=False))
+        colours.append(whole[:rows, :columns][tissue.mask[:rows, :columns]].mean(axis=0))
+    truth = np.array([slide.label == "tumor" for slide in cohort.slides])
+    model = LogisticRegression(C=10.0)
+    chance = cross_val_predict(model, np.array(colours) / 255, truth, cv=10, method="predict_proba")
+    auroc = roc_auc_score(truth, chance[:, 1])
+    return float(max(auroc, 1 - auroc))
+
+
+def trained(cohort: Cohort, name: str, seed: int, arguments: argparse.Namespace) -> dict:
+    magnifications = MAGNIFICATIONS if name.startswith("zoommil") else (10.0,)
+    flags = {"slide.magnifications": magnifications, "train.seed": seed}
+    if name.startswith("zoommil"):
+        flags["model.k"] = arguments.k
+    flags |= dict(item.split("=", 1) for item in arguments.set)
+    run = arguments.work / f"{name}{arguments.tag}-{seed}"
+    features = arguments.work / "features"
+    if not (run / "checkpoint.json").exists():
+        settings = load_settings(name, flags=flags)
+        train(cohort, settings, run, features=features, resume=run.exists())
+    out = run / "evaluation"
+    if not (out / "metrics.json").exists():
+        evaluate(run, cohort.source, out, features=features)
+    return json.loads((out / "metrics.json").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tiles", type=Path)
+    parser.add_argument("--normal", default=None)
+    parser.add_argument("--lesion", default=None)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--slides", type=int, default=112)
+    parser.add_argument("--seed", type=int, default=7, help="of the slides")
+    parser.add_argument("--seeds", type=int, default=3, help="how many trainings")
+    parser.add_argument("--encoder", default="efficientnet-lite0")
+    parser.add_argument("--models", default="zoommil,mean")
+    parser.add_argument("--k", type=int, default=4)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--tag", default="", help="keeps runs of other settings apart")
+    arguments = parser.parse_args()
+    cohort = painted(arguments)
+    print(f"\nmean colour alone: AUROC {colour_auroc(cohort):.2f}")
+    extract_cohort(
+        [(slide.slide_id, slide.path, slide.mpp) for slide in cohort.slides],
+        arguments.work / "features",
+        encoder=load_encoder(arguments.encoder),
+        settings=SlideSettings(MAGNIFICATIONS),
+    )
+    print(f"{'model':22}{'seed':>5}{'AUROC':>8}{'95% interval':>18}{'patches':>9}{'share':>8}")
+    for name in arguments.models.split(","):
+        for seed in range(arguments.seeds):
+            metrics = trained(cohort, name, seed, arguments)
+            score, cost = metrics["slides"]["scores"]["auroc_macro"], metrics["cost"]
+            patches = sum(step["mean"] for step in cost["patches"])
+            share = cost["share_patches"]["mean"] if cost["share_patches"] else float("nan")
+            interval = f"{score['low']:.3f} to {score['high']:.3f}"
+            print(
+                f"{name + arguments.tag:22}{seed:>5}{score['value']:>8.3f}{interval:>18}"
+                f"{patches:>9.0f}{share:>8.1%}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
