@@ -1,5 +1,7 @@
+import sqlite3
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +131,16 @@ def test_two_processes_fill_one_cache(tmp_path, slide, grid, encoder):
     features = everything(LiveBag(slide, grid, encoder, cache=FeatureCache(tmp_path)))
     assert slide.bill.close().patches == ()
     assert torch.equal(features, everything(LiveBag(slide, grid, encoder)))
+
+
+def test_who_opens_a_cache_while_another_makes_it_waits(cached, features):
+    # What another process does between making the file and going over to write-ahead mode.
+    other = sqlite3.connect(cached.path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (a)")
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.2, other.close).start()
+    with cached.opened() as shelf:
+        shelf.put(16.0, COORDS, features)
 
 
 def test_a_damaged_file_is_told(cached):

@@ -6,6 +6,7 @@ be pickled or forked at any time.
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -91,9 +92,7 @@ class SlideCache:
         """
         try:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as database:
-                # WAL: readers and a writer do not wait for each other. NORMAL: no sync a batch.
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA synchronous = NORMAL")
+                _write_ahead(database)
                 database.execute(TABLE)
                 yield Shelf(database, self.dim)
         except sqlite3.OperationalError as error:
@@ -140,3 +139,19 @@ class FeatureCache:
         made_by = replace(encoder, licence="", mpp_range=(0.0, 0.0))
         key = sha256(f"{made_by}, {patch_size}".encode()).hexdigest()[:16]
         return SlideCache(self.folder / f"{fingerprint[:32]}-{key}.sqlite", encoder.dim)
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Let readers not wait for a writer, and no batch for the disk."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # This statement alone does not wait for another process that is just making the file.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            break
+    database.execute("PRAGMA synchronous = NORMAL")
