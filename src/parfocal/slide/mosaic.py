@@ -26,9 +26,9 @@ class Textures:
         glass: colour where there is no tissue.
     """
 
-    plain: Squares
-    region: Squares
-    lesion: Squares
+    plain: UInt8[np.ndarray, "n s s 3"]
+    region: UInt8[np.ndarray, "m s s 3"]
+    lesion: UInt8[np.ndarray, "l s s 3"]
     glass: UInt8[np.ndarray, " 3"]
 
 

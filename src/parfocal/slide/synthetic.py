@@ -13,17 +13,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
 from parfocal.slide.layout import Blob, Layout, lay_out
-from parfocal.slide.mosaic import Mosaic
+from parfocal.slide.mosaic import Mosaic, Pixels
 from parfocal.slide.texture import Painter, draw_stain
 from parfocal.slide.tiles import TileFiles, find_tiles, tile_textures
 from parfocal.slide.write import whole_file, write_pyramid
 
 SPLITS = ("train", "val", "test")
-COLUMNS = ("slide_id", "path", "label", "patient_id", "mpp", "split", "stratum", "outlines")
 TILE = 256  # pixels
 OVERLAP_PX = 24  # over which squares of texture are blended
 MPPS = (0.1, 2.0)  # where a lesion's traits can be drawn and seen
@@ -124,22 +124,31 @@ class SlidePlan:
         return float(_generator(*self.pair, 1).uniform(0.8, 1))
 
 
-def paint_slide(path: Path, plan: SlidePlan, *, threads: int = 1) -> Layout:
+def paint_slide(
+    path: Path, plan: SlidePlan, *, threads: int = 1, stop: Event | None = None
+) -> Layout:
     """Paint one slide into a pyramidal TIFF, and tell where things lie on it.
 
     Args:
         path: where to; a file already there is replaced.
         plan: of the slide.
         threads: how many paint tiles at once.
+        stop: once set, from another thread, painting ends with `KeyboardInterrupt`.
 
     Raises:
         ValueError: the tissue has no room for the regions.
         SlideError: a tile of texture cannot be read.
     """
     mosaic, layout = _compose(plan)
+
+    def tile(column: int, row: int) -> Pixels:
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
+        return mosaic.tile(column * TILE, row * TILE, TILE)
+
     write_pyramid(
         path,
-        lambda column, row: mosaic.tile(column * TILE, row * TILE, TILE),
+        tile,
         (plan.size, plan.size),
         mpp=plan.mpp,
         downsamples=plan.painting.downsamples,
@@ -189,16 +198,23 @@ def paint_cohort(
         raise ValueError(f"{out}: already there and not empty; give a new folder.")
     for folder in ("slides", "outlines"):
         (out / folder).mkdir(parents=True)
-    rows: list[dict[str, object]] = [{} for _ in plans]
+    names = [f"slide-{number:04d}" for number in range(slides)]
+    stop, each = Event(), max(1, threads // slides)
     with ThreadPoolExecutor(threads) as pool:
-        futures = {
-            pool.submit(_paint_one, out, number, split, plan): number
-            for number, (split, plan) in enumerate(plans)
-        }
-        for done, future in enumerate(as_completed(futures), start=1):
-            rows[futures[future]] = future.result()
-            if progress is not None:
-                progress(done, slides)
+        futures = [
+            pool.submit(_paint_one, out, name, plan, each, stop)
+            for name, (_, plan) in zip(names, plans, strict=True)
+        ]
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                if progress is not None:
+                    progress(done, slides)
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    rows = [_row(name, split, plan) for name, (split, plan) in zip(names, plans, strict=True)]
     return _write_table(out / "cohort.csv", rows)
 
 
@@ -219,7 +235,9 @@ def plan_cohort(
     ends = np.rint(np.cumsum((0, *painting.splits)) * slides).astype(int)
     plans = []
     for number, split in enumerate(SPLITS):
-        for index, (pair, lesion) in enumerate(_pairs(ends[number + 1] - ends[number], painting)):
+        for index, (pair, lesion) in enumerate(
+            _pairs(int(ends[number + 1] - ends[number]), painting)
+        ):
             own, shared = (seed, number, 0, index), (seed, number, 1, pair)
             plan = SlidePlan(own, shared, lesion, size, mpp, painting, shares[number])
             plans.append((split, plan))
@@ -280,24 +298,26 @@ def _generator(*seed: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed))
 
 
-def _paint_one(out: Path, number: int, split: str, plan: SlidePlan) -> dict[str, object]:
-    """Paint a slide and its outlines; give its row of the table."""
-    name = f"slide-{number:04d}"
-    layout = paint_slide(out / "slides" / f"{name}.tif", plan)
+def _paint_one(out: Path, name: str, plan: SlidePlan, threads: int, stop: Event) -> None:
+    """Paint a slide and its outlines."""
+    layout = paint_slide(out / "slides" / f"{name}.tif", plan, threads=threads, stop=stop)
     if plan.lesion:
         _write_outlines(out / "outlines" / f"{name}.geojson", layout.lesions, plan.mpp)
+
+
+def _row(name: str, split: str, plan: SlidePlan) -> dict[str, object]:
+    """Give a slide's row of the table; its stratum is how large its lesions are."""
     size = "small" if plan.lesion_scale < 0.9 else "large"
-    values = (
-        name,
-        f"slides/{name}.tif",
-        "tumor" if plan.lesion else "normal",
-        f"patient-{number:04d}",
-        plan.mpp,
-        split,
-        size if plan.lesion else "none",
-        f"outlines/{name}.geojson" if plan.lesion else "",
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+    return {
+        "slide_id": name,
+        "path": f"slides/{name}.tif",
+        "label": "tumor" if plan.lesion else "normal",
+        "patient_id": name.replace("slide", "patient"),
+        "mpp": plan.mpp,
+        "split": split,
+        "stratum": size if plan.lesion else "none",
+        "outlines": f"outlines/{name}.geojson" if plan.lesion else "",
+    }
 
 
 def _write_outlines(path: Path, lesions: tuple[Blob, ...], mpp: float) -> None:
@@ -324,7 +344,7 @@ def _write_outlines(path: Path, lesions: tuple[Blob, ...], mpp: float) -> None:
 
 def _write_table(path: Path, rows: list[dict[str, object]]) -> Path:
     with whole_file(path) as part, part.open("w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
+        table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
     return path

@@ -19,8 +19,9 @@ from jaxtyping import UInt8
 
 from parfocal.slide.shrink import shrink_whole
 
-Tile = Callable[[int, int], UInt8[np.ndarray, "h w 3"]]
-Encode = Callable[[UInt8[np.ndarray, "h w 3"]], bytes]
+Pixels = UInt8[np.ndarray, "h w 3"]
+Tile = Callable[[int, int], Pixels]
+Encode = Callable[[Pixels], bytes]
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 SUBSAMPLINGS: dict[Subsampling, tuple[int, int]] = {
@@ -69,7 +70,7 @@ def write_pyramid(
     _check(size, mpp, steps, tile_size)
     blank: dict[bytes, bytes] = {}  # glass is most of a slide, so it is encoded once
 
-    def encode(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    def encode(pixels: Pixels) -> bytes:
         colour = pixels[0, 0].tobytes()
         if pixels[-1, -1].tobytes() != colour or (pixels != pixels[0, 0]).any():
             return _encode(pixels, quality, subsampling)
@@ -116,19 +117,41 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # as of a full disk
+            reason = f"{error.strerror or error}; nothing was written"
+            raise OSError(error.errno, reason, str(path)) from error
         raise
 
 
 class _Level:
     """One level: its size, and the row of tiles that is being filled from the level above."""
 
-    def __init__(self, width: int, height: int, tile_size: int) -> None:
-        self.width, self.height = width, height
-        self.columns, self.rows = -(-width // tile_size), -(-height // tile_size)
+    def __init__(self, width: int, height: int, side: int) -> None:
+        self.width, self.height, self._side = width, height, side
+        self.columns, self.rows = -(-width // side), -(-height // side)
         self.band = np.empty((0, 0, 3), dtype=np.uint8)
         self.encoded: list[bytes] = []
+
+    def cut(self, column: int) -> Pixels:
+        """Give a tile of the row that was filled."""
+        return self.band[:, column * self._side : (column + 1) * self._side]
+
+    def fitted(self, pixels: Pixels, column: int, row: int) -> UInt8[np.ndarray, "s s 3"]:
+        """Give a whole tile: beyond the edge of the level its last pixels are repeated.
+
+        Anything else there would ring in the JPEG blocks that the edge runs through.
+        """
+        width = min(self._side, self.width - column * self._side)
+        height = min(self._side, self.height - row * self._side)
+        if pixels.shape[0] < height or pixels.shape[1] < width:
+            raise ValueError(
+                f"tile({column}, {row}) gave {pixels.shape[1]} x {pixels.shape[0]} pixels where "
+                f"{width} x {height} lie inside the slide; it must give at least those."
+            )
+        beyond = ((0, self._side - height), (0, self._side - width), (0, 0))
+        return np.pad(pixels[:height, :width], beyond, mode="edge")
 
 
 class _Cascade:
@@ -138,73 +161,50 @@ class _Cascade:
         self,
         size: tuple[int, int],
         steps: tuple[int, ...],
-        tile_size: int,
+        side: int,
         encode: Encode,
         pool: ThreadPoolExecutor,
     ) -> None:
-        self.levels = [_Level(size[0] // step, size[1] // step, tile_size) for step in steps]
+        self.levels = [_Level(size[0] // step, size[1] // step, side) for step in steps]
         self._ratios = [below // above for above, below in pairwise(steps)]
-        self._side, self._encode, self._pool = tile_size, encode, pool
+        self._side, self._encode, self._pool = side, encode, pool
 
     def stream(self, tile: Tile) -> Iterator[bytes]:
         """Give the tiles of level 0, encoded, and fill the levels below on the way."""
-        top = self.levels[0]
-        for row in range(top.rows):
+        for row in range(self.levels[0].rows):
             # Whole rows, since a generator is not resumed after its last tile.
-            yield from self._row(0, row, partial(self._whole, tile, row))
+            yield from self._row(0, row, partial(_swapped, tile, row))
 
-    def _whole(self, tile: Tile, row: int, column: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Call `tile`, and fill it up with white beyond the edge of the slide."""
-        top, side = self.levels[0], self._side
-        width = min(side, top.width - column * side)
-        height = min(side, top.height - row * side)
-        pixels = tile(column, row)
-        if pixels.shape == (side, side, 3) and (height, width) == (side, side):
-            return pixels
-        if pixels.shape[0] < height or pixels.shape[1] < width:
-            raise ValueError(
-                f"tile({column}, {row}) gave {pixels.shape[1]} x {pixels.shape[0]} pixels where "
-                f"{width} x {height} lie inside the slide; it must give at least those."
-            )
-        whole = np.full((side, side, 3), 255, dtype=np.uint8)
-        whole[:height, :width] = pixels[:height, :width]
-        return whole
-
-    def _row(
-        self, number: int, row: int, tile: Callable[[int], UInt8[np.ndarray, "h w 3"]]
-    ) -> list[bytes]:
-        """Encode one row of a level's tiles, and of the levels below those that it fills."""
+    def _row(self, number: int, row: int, tile: Callable[[int], Pixels]) -> list[bytes]:
+        """Encode one row of a level's tiles, and the rows below that it completes."""
         level = self.levels[number]
-        if number + 1 == len(self.levels):
-            return list(
-                self._pool.map(lambda column: self._encode(tile(column)), range(level.columns))
-            )
-        below, ratio = self.levels[number + 1], self._ratios[number]
+        below = self.levels[number + 1] if number + 1 < len(self.levels) else None
+        ratio = self._ratios[number] if below else 1
         part = self._side // ratio  # of a tile below that one of this level fills
         top = row % ratio * part
-        if top == 0:
+        if below and top == 0:
             width = -(-level.columns // ratio) * self._side
-            below.band = np.full((self._side, width, 3), 255, dtype=np.uint8)
+            below.band = np.zeros((self._side, width, 3), dtype=np.uint8)
 
         def finish(column: int) -> bytes:
-            pixels = tile(column)
-            left = column * part
-            below.band[top : top + part, left : left + part] = shrink_whole(pixels, (ratio, ratio))
+            pixels = level.fitted(tile(column), column, row)
+            if below:
+                place = np.s_[top : top + part, column * part : (column + 1) * part]
+                below.band[place] = shrink_whole(pixels, (ratio, ratio))
             return self._encode(pixels)
 
         encoded = list(self._pool.map(finish, range(level.columns)))
-        filled = top + part == self._side or row + 1 == level.rows
-        if filled and row // ratio < below.rows:
-            below.encoded += self._row(
-                number + 1, row // ratio, lambda column: self._cut(below, column)
-            )
+        complete = top + part == self._side or row + 1 == level.rows
+        if below and complete and row // ratio < below.rows:
+            below.encoded += self._row(number + 1, row // ratio, below.cut)
         return encoded
 
-    def _cut(self, level: _Level, column: int) -> UInt8[np.ndarray, "h w 3"]:
-        return level.band[:, column * self._side : (column + 1) * self._side]
+
+def _swapped(tile: Tile, row: int, column: int) -> Pixels:
+    return tile(column, row)
 
 
-def _encode(pixels: UInt8[np.ndarray, "h w 3"], quality: int, subsampling: Subsampling) -> bytes:
+def _encode(pixels: Pixels, quality: int, subsampling: Subsampling) -> bytes:
     encoded = imagecodecs.jpeg8_encode(
         np.ascontiguousarray(pixels),
         level=quality,
