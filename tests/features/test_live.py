@@ -73,6 +73,12 @@ def test_only_what_is_asked_for_is_read_and_written_on_the_bill(bag, slide):
     assert slide.bill.close().patches == (6, 8, 16)
 
 
+def test_of_mixed_patches_only_those_in_the_mixture_are_read(bag, slide):
+    mixture = torch.tensor([[0.5, 0.5, 0, 0, 0, 0], [0, 0.2, 0, 0.8, 0, 0]])
+    bag.zoom(mixture).features()
+    assert slide.bill.close().patches == (0, 12)  # the children of 0, 1 and 3
+
+
 def test_the_bill_tells_macs_pixels_and_seconds(bag, slide, grid, encoder):
     with slide.bill.counted():  # as round a model; what the encoder computes is not counted twice
         bag.features()

@@ -1,6 +1,8 @@
+import multiprocessing
 import pickle
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -125,6 +127,17 @@ def test_rows_never_written_are_zero(tmp_path, header, encoder):
 def test_a_feature_file_can_be_sent_to_another_process(path, tables):
     sent = pickle.loads(pickle.dumps(FeatureFile(path)))
     assert torch.equal(sent.bag().features(), tables[0].float())
+
+
+def column_sum(file):
+    return file.bag().features()[:, 0].sum().item()
+
+
+def test_a_forked_process_reads_what_its_parent_has_read(path):
+    file = FeatureFile(path)
+    expected = column_sum(file)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        assert pool.submit(column_sum, file).result() == expected
 
 
 def test_runs_are_cut_where_rows_lie_far_apart():
