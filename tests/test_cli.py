@@ -431,17 +431,17 @@ def test_an_unexpected_error_is_a_line_and_with_debug_a_traceback(
 
 def test_ctrl_c_leaves_a_line_and_what_was_finished(cohort: Path, tmp_path: Path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "parfocal.cli", "train", str(cohort), "--out", str(out), *TINY]
-    settings = ["--set", "slide.patch_size=64", "--set", "train.patience=10000"]
-    process = subprocess.Popen(
-        [*command, *settings, "--epochs", "10000"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts what runs in the background with Ctrl-C ignored, and children inherit it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    # A shell starts what runs in the background with Ctrl-C ignored, and children inherit it.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from parfocal.cli import main; main()"
     )
-    with process:
+    command = [sys.executable, "-c", program, "train", str(cohort), "--out", str(out), *TINY]
+    settings = ["--set", "slide.patch_size=64", "--set", "train.patience=10000"]
+    settings += ["--epochs", "10000"]
+    with subprocess.Popen(
+        [*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             while not (out / "metrics.csv").exists() and process.poll() is None:
                 time.sleep(0.1)
