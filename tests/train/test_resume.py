@@ -95,10 +95,10 @@ def test_ctrl_c_says_how_to_go_on(cohort, settings, whole, monkeypatch, caplog):
     out = whole.with_name("run")
     stop_after(monkeypatch, 20, KeyboardInterrupt())
     with pytest.raises(
-        KeyboardInterrupt, match="stopped after 1 whole epochs; the same command wi"
+        KeyboardInterrupt, match="run: stopped; the same command with --resume goes"
     ):
         taught(cohort, settings, out)
-    assert "--resume goes on from there" in caplog.text
+    assert "--resume goes on from the last whole epoch" in caplog.text
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     taught(cohort, settings, out, resume=True)
     assert Checkpoint.load(out).weights_hash == Checkpoint.load(whole).weights_hash

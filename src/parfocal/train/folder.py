@@ -205,8 +205,8 @@ def refuse_too_few(
     if missing:
         slide_id, reason = next(iter(failed.items()))
         raise RunError(
-            f"no {missing[0]} is left: {len(failed)} slides failed, the first {slide_id} ({reason}) "
-            "Mend or replace them, or add slides."
+            f"no {missing[0]} is left: {len(failed)} slides failed, the first {slide_id} "
+            f"({reason}) Mend or replace them, or add slides."
         )
 
 

@@ -7,6 +7,7 @@ a lesson that was stopped goes on as if it had not been.
 import logging
 import math
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -43,8 +44,11 @@ logger = logging.getLogger(__name__)
 MEANT = (
     r".*does not have many workers.*",
     r".*`training_step` returned `None`.*",
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*GPU available but not used.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # its own use of torch
 )
+
+SHOWN = ("train_loss", "val_loss", "val_weighted_f1")  # beside the progress bar
 
 Objective = Callable[[Prediction, Tensor], Tensor]
 
@@ -55,6 +59,23 @@ class Fading(Protocol):
 
     def set_progress(self, fraction: float) -> None:
         """Say how much of the training is over, 0 to 1."""
+
+
+class Bar(TQDMProgressBar):
+    """One line an epoch, without Lightning's own version number."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=True)
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Give what stands beside the bar."""
+        return {
+            name: value
+            for name, value in super().get_metrics(trainer, pl_module).items()
+            if name in SHOWN
+        }
 
 
 class Lesson(pl.LightningModule):
@@ -200,9 +221,10 @@ class Lesson(pl.LightningModule):
         values = {name: value for name, value in asdict(epoch).items() if value is not None}
         del values["epoch"]  # Lightning's own
         for name, value in values.items():
-            self.log(name, float(value), prog_bar=name in ("train_loss", "val_weighted_f1"))
-        told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        logger.info("epoch %d of %d: %s", epoch.epoch + 1, self.settings.epochs, told)
+            self.log(name, float(value), prog_bar=name in SHOWN)
+        if self.trainer.progress_bar_callback is None:
+            told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            logger.info("epoch %d of %d: %s", epoch.epoch + 1, self.settings.epochs, told)
 
     def _ask(self, slide: CohortSlide) -> tuple[Prediction | None, Tensor]:
         """Ask the model about a slide; None where it cannot be read, which is written down."""
@@ -252,16 +274,23 @@ class Lesson(pl.LightningModule):
 def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) -> None:
     """Teach a lesson to its end, from where its state file says it was.
 
+    Args:
+        lesson: to be taught.
+        epochs: at most.
+        device: to teach it on.
+        progress: show a bar, where there is a terminal; else an epoch is a line in the log.
+
     Raises:
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
+    progress = progress and sys.stdout.isatty()
     handler = signal.getsignal(signal.SIGINT)
     trainer_settings: dict[str, Any] = {
         "accelerator": device.type,
         "devices": 1 if device.index is None else [device.index],
         "max_epochs": epochs,
         "accumulate_grad_batches": lesson.settings.accumulate,
-        "callbacks": [TQDMProgressBar()] if progress else [],
+        "callbacks": [Bar()] if progress else [],
         "enable_progress_bar": progress,
         "enable_checkpointing": False,
         "enable_model_summary": False,
@@ -278,8 +307,8 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
     except SystemExit:  # Lightning's answer to Ctrl-C, which it then ignores for good
         signal.signal(signal.SIGINT, handler)
         message = (
-            f"{lesson.folder.path}: stopped after {len(lesson.history)} whole epochs; the same "
-            "command with --resume goes on from there."
+            f"{lesson.folder.path}: stopped; the same command with --resume goes on from the last "
+            "whole epoch."
         )
         logger.warning(message)
         raise KeyboardInterrupt(message) from None

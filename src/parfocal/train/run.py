@@ -56,7 +56,7 @@ def train(
         device: "auto", "cpu", "cuda" or "cuda:1"; encoder and model are on it.
         workers: threads that read slides; None for one for each core, up to 8.
         resume: go on with what is in `out`, from the last whole epoch.
-        progress: show a bar; each epoch is also a line in the log, at level INFO.
+        progress: show a bar, where there is a terminal; else an epoch is a line in the log.
 
     Raises:
         CohortError: files are missing, or the cohort cannot be divided as asked.
