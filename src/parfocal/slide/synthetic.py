@@ -1,9 +1,11 @@
 """A cohort of slides painted from a seed, its lesions known.
 
 Low magnification tells where to look, and only sharp pixels tell what it is: every slide has
-regions that catch the eye, in some of those of a tumor slide lies a lesion, and shrunk the two look
-the same. Colour tells nothing: slides are painted in pairs, one of each class, that share
-stain, amount of tissue and size of regions, and nothing else.
+regions that catch the eye, in some of those of a tumor slide lies a lesion, and shrunk the two
+look the same. Colour tells nothing: slides are painted in pairs, one of each class, that share
+stain, amount of tissue and size of regions, and nothing else. (Who cross-validates on such
+slides keeps pairs, which are neighbours in the table, together: a twin of the other class left
+among those learned from turns chance into less than chance.)
 """
 
 import csv
