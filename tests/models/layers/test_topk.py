@@ -7,10 +7,26 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from parfocal.models.layers.topk import PerturbedTopK, top_indices
 
 SCORES = torch.tensor([0.3, -0.2, 0.9, 0.1, 0.5, -0.6], dtype=torch.float64)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Note the size of the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for each in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(each, Tensor):
+                self.size = max(self.size, each.numel())
+        return made
 
 
 def layer(k: int, *, seed: int = 0, sigma: float = 0.5, **settings) -> PerturbedTopK:
@@ -234,3 +250,21 @@ def test_scores_that_are_not_numbers_are_refused():
 def test_settings_that_mean_nothing_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         PerturbedTopK(**settings)
+
+
+@pytest.mark.parametrize("jacobian", ["full", "diagonal"])
+def test_memory_grows_with_draws_times_patches_and_selected_times_patches_only(jacobian):
+    n, k, samples = 400, 50, 30
+    kept: list[int] = []  # sizes of what waits for the backward pass
+    scores = torch.randn(n, requires_grad=True)
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with LargestTensor() as made:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+            select = layer(k, num_samples=samples, jacobian=jacobian)(scores)
+        (select * select.detach()).sum().backward()
+    assert made.size == max(samples * n, k * n)  # and not samples * k * n
+    assert sorted(kept)[-2:] == [n, samples * k]  # indices, without one-hots and noise
