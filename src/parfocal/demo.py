@@ -22,6 +22,7 @@ from parfocal.slide.synthetic import paint_cohort
 from parfocal.train import train
 
 SLIDES = 64  # of which 22 are for testing, painted from seeds of their own
+SIDE = 5120  # pixels, at 1 um per pixel: five millimetres
 ENCODER = "efficientnet-lite0"
 # Small slides have few patches, so fewer are zoomed into than on real ones; and with few slides
 # to learn from, what chooses where to look needs a stronger signal than the published noise gives.
@@ -58,7 +59,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DemoError(f"{out}: there already, and not empty; remove it, or give another --out.")
     yield f"1/5  painting {SLIDES} slides; half of them have lesions that show only when sharp"
-    table = paint_cohort(out / "cohort", slides=SLIDES, seed=seed)
+    table = paint_cohort(out / "cohort", slides=SLIDES, seed=seed, size=SIDE)
     cohort = read_cohort(table)
     yield f"2/5  extracting features with {ENCODER}, for the training"
     _extract(cohort, out / "features")
@@ -70,7 +71,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
             load_settings(recipe, flags=flags),
             out / run,
             features=out / "features",
-            device="cpu",
+            progress=False,
         )
     yield "4/5  evaluating on the test slides"
     zooming = evaluate(out / "run", table, out / "evaluation", features=out / "features")
