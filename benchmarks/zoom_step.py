@@ -35,7 +35,7 @@ class DenseTopK(torch.autograd.Function):
     """Perturbed top-K with every one-hot and all noise in memory, and the diagonal gradient."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, k: int) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, scores: Tensor, k: int) -> Tensor:
         noise = torch.randn(DRAWS, len(scores))  # s n
         chosen = (scores + SIGMA * noise).topk(k, sorted=False).indices.sort().values  # s k
         ctx.one_hots = torch.nn.functional.one_hot(chosen, len(scores)).float()  # s k n
@@ -43,7 +43,7 @@ class DenseTopK(torch.autograd.Function):
         return ctx.one_hots.mean(dim=0)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         jacobian = torch.einsum("skn,sn->kn", ctx.one_hots, ctx.noise) / DRAWS / SIGMA
         return (upstream * jacobian).sum(dim=0), None
 
