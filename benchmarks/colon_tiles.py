@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import cross_val_predict
 
 from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate import evaluate
@@ -52,23 +51,29 @@ def painted(arguments: argparse.Namespace) -> Cohort:
             ),
             progress=lambda done, of: print(f"\rpainted {done}/{of}", end="", flush=True),
         )
-    return read_cohort(table)
+    cohort = read_cohort(table)
+    parts = {"train": arguments.train, "val": arguments.val, "test": None}
+    kept = [
+        slide
+        for part, most in parts.items()
+        for slide in [s for s in cohort.slides if s.split == part][:most]
+    ]
+    return replace(cohort, slides=tuple(kept))
 
 
 def colour_auroc(cohort: Cohort) -> float:
-    """How well a slide's mean colour over its tissue tells the class; 10-fold."""
+    """How well a slide's mean colour over its tissue, learnt on train, tells the class on test."""
     colours = []
     for slide in cohort.slides:
         with open_slide(slide.path, mpp=slide.mpp) as opened:
             tissue = find_tissue(opened)
             whole = opened.read(Box(0, 0, *opened.size), tissue.mask_mpp)
         rows, columns = (min(a, b) for a, b in zip(whole.shape, tissue.mask.shape, strict=False))
-        colours.append(whole[:rows, :columns][tissue.mask[:rows, :columns]].mean(axis=0))
+        colours.append(whole[:rows, :columns][tissue.mask[:rows, :columns]].mean(axis=0) / 255)
     truth = np.array([slide.label == "tumor" for slide in cohort.slides])
-    model = LogisticRegression(C=10.0)
-    chance = cross_val_predict(model, np.array(colours) / 255, truth, cv=10, method="predict_proba")
-    auroc = roc_auc_score(truth, chance[:, 1])
-    return float(max(auroc, 1 - auroc))
+    test = np.array([slide.split == "test" for slide in cohort.slides])
+    model = LogisticRegression(C=10.0).fit(np.array(colours)[~test], truth[~test])
+    return float(roc_auc_score(truth[test], model.predict_proba(np.array(colours)[test])[:, 1]))
 
 
 def trained(cohort: Cohort, name: str, seed: int, arguments: argparse.Namespace) -> dict:
@@ -84,7 +89,7 @@ def trained(cohort: Cohort, name: str, seed: int, arguments: argparse.Namespace)
         train(cohort, settings, run, features=features, resume=run.exists())
     out = run / "evaluation"
     if not (out / "metrics.json").exists():
-        evaluate(run, cohort.source, out, features=features)
+        evaluate(run, cohort.source, out, features=features)  # the run knows its own slides
     return json.loads((out / "metrics.json").read_text())
 
 
@@ -95,6 +100,8 @@ def main() -> None:
     parser.add_argument("--lesion", default=None)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--slides", type=int, default=112)
+    parser.add_argument("--train", type=int, help="use so many of the slides to train on")
+    parser.add_argument("--val", type=int, help="and so many to choose the epoch by")
     parser.add_argument("--seed", type=int, default=7, help="of the slides")
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings")
     parser.add_argument("--encoder", default="efficientnet-lite0")
