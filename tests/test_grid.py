@@ -88,6 +88,30 @@ def test_children_beyond_the_edge_do_not_exist():
     assert grid.valid(0).all()
 
 
+def test_children_that_are_only_glass_do_not_exist_unless_all_do():
+    mask = np.zeros((256, 256), dtype=bool)
+    mask[:, 150:160] = True  # 2400 to 2560 of 4096 pixels
+    area = tissue(4096, 4096, mask=mask)
+    grid = PatchGrid.over(area, (8, 4, 1), 256, min_tissue=0.01, children="tissue")
+    assert grid.valid(0).all()
+    assert grid.coords(1)[grid.valid(1)].tolist() == [[2048, y] for y in range(0, 4096, 1024)]
+    assert grid.coords(2)[grid.valid(2)].tolist() == [[2304, y] for y in range(0, 4096, 256)]
+    everything = PatchGrid.over(area, (8, 4, 1), 256, min_tissue=0.01)
+    assert grid.counts == everything.counts
+    assert all(everything.valid(step).all() for step in range(3))
+
+
+def test_a_patch_has_tissue_where_a_child_has():
+    mask = np.random.default_rng(0).random((125, 187)) < 0.002
+    grid = PatchGrid.over(tissue(3000, 2000, mask=mask), (8, 4, 1), 256, children="tissue")
+    for step in (0, 1):
+        families = grid.valid(step + 1).reshape(grid.counts[step], -1)
+        assert np.array_equal(families.any(axis=1), grid.valid(step))
+        assert not families.all()
+    rows = np.array([70, 3, 41])
+    assert np.array_equal(grid.valid(2, rows), grid.valid(2)[rows])
+
+
 def test_the_sharpest_magnification_snaps_to_a_stored_level_near_it():
     area = tissue(40_000, 40_000, mpp=0.2428, levels=(0.2428, 0.9712))
     grid = PatchGrid.over(area, (8, 4, 1), 256)

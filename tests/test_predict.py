@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -55,6 +56,20 @@ def test_looking_at_everything_is_all_tissue_patches_at_the_sharpest_magnificati
     assert everything.pixels == KEPT * CHILDREN * 64**2
     assert everything.macs == KEPT * CHILDREN * load_encoder("tiny").macs_per_patch(64)
     assert record.cost.share_patches == LOOKED_AT / (KEPT * CHILDREN)
+
+
+@pytest.mark.parametrize(("children", "looked_at"), [("tissue", 4 + 2 * 4), ("all", 4 + 2 * 16)])
+def test_on_thin_tissue_it_takes_leaving_out_glass_to_look_at_less_than_everything(
+    untrained: Checkpoint, children: Literal["tissue", "all"], looked_at: int
+):
+    pixels = np.full((1024, 1024, 3), 245, dtype=np.uint8)
+    pixels[:, 270:306] = (200, 110, 170)  # in one column of patches, and one of their children
+    trained = replace(untrained, slide=replace(untrained.slide, children=children))
+    cost = classify(slide_from_array(pixels, mpp=1.0), trained, load_encoder("tiny")).cost
+    assert cost.exhaustive is not None
+    assert cost.exhaustive.patches == 16
+    assert cost.exhaustive.descendants == {"tissue": 16, "all": 64}[children]
+    assert cost.share_patches == looked_at / 16
 
 
 def test_macs_are_those_of_the_patches_and_the_model(record: PredictionRecord):

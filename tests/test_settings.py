@@ -23,6 +23,7 @@ def test_every_recipe_makes_a_run(name):
 def test_the_published_recipe_is_the_published_model():
     settings = load_settings("zoommil")
     assert settings.slide.magnifications == (1.25, 2.5, 10)
+    assert settings.slide.children == "tissue"
     model = settings.model.arguments
     assert (model["k"], model["sigma"], model["num_samples"], model["dropout"]) == (
         12,
@@ -105,6 +106,7 @@ def test_settings_are_read_as_they_were_written(tmp_path):
         ),
         ("model.k=[3]", "model zoommil: k=[3] has 1 numbers, and 3 magnifications are 2 zooms"),
         ("slide.tissue=blue", "slide.tissue: 'blue' is refused"),
+        ("slide.children=some", "slide.children: 'some' is refused"),
         ("encoder.runtime=gpu", "encoder.runtime: 'gpu' is refused"),
         ("slide.magnifications=10,2.5", "slide.magnifications: [10, 2.5] do not ascend"),
         ("slide.magnifications=[]", "slide.magnifications: [] do not ascend"),

@@ -208,6 +208,9 @@ def extract(
     magnifications: Annotated[str, MAGNIFICATIONS],
     encoder: Annotated[str, typer.Option(metavar="NAME", help=ENCODERS)] = "efficientnet-lite0",
     patch_size: Annotated[int, typer.Option(min=16, help="Side of a patch in pixels.")] = 256,
+    children: Annotated[
+        Literal["tissue", "all"], typer.Option(help="Sharper patches: with any tissue, or all.")
+    ] = "tissue",
     device: Device = "auto",
 ) -> None:
     """Store the features of every patch, one HDF5 file a slide; goes on where it stopped.
@@ -222,7 +225,7 @@ def extract(
     from parfocal.features.header import SlideSettings
 
     slides = [(row.slide_id, row.path, row.mpp) for row in read_cohort(cohort).slides]
-    settings = SlideSettings(_magnifications(magnifications), patch_size)
+    settings = SlideSettings(_magnifications(magnifications), patch_size, children=children)
     loaded = load_encoder(encoder, device=device)
     result = extract_cohort(slides, out, encoder=loaded, settings=settings)
     typer.echo(f"{len(result.done)} slides extracted, {len(result.skipped)} were there already")

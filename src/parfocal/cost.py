@@ -29,7 +29,7 @@ class Exhaustive:
     Args:
         magnification: the sharpest one looked at.
         patches: those that pass the same tissue test at that magnification.
-        descendants: all children of the coarse patches that were kept.
+        descendants: of the coarse patches that were kept, those that exist there.
         macs: of encoding `patches`.
         pixels: what reading `patches` would ask of the stored level.
     """

@@ -1,17 +1,20 @@
 """Where patches lie at each magnification; parents and children.
 
 The patches of the lowest magnification tile the slide from its top-left corner, and those with
-tissue are kept. Every patch is cut into whole children, and so on down to the sharpest.
+tissue are kept. Every patch is cut into whole children, and so on down to the sharpest; those
+that are only glass may be left out.
 
 Source: the preprocessing of ZoomMIL (Thandiackal, Chen et al., ECCV 2022).
 Departs: the grid starts at the scan's corner, not at a centred white margin, so that patches
-    meet the file's own tiles; any whole ratio between magnifications.
+    meet the file's own tiles; any whole ratio between magnifications. `children="tissue"`: the
+    authors keep every descendant.
 """
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -21,6 +24,9 @@ from parfocal.slide.slide import Box
 from parfocal.slide.tissue import Tissue
 
 TOLERANCE = 0.05  # a stored level this near to the wanted mpp is read as it is
+# Shares of tissue are exact to about 1e-10. With no more than that for a threshold, a child with
+# tissue has a parent with tissue, and a parent with tissue has such a child.
+ANY_TISSUE = 1e-7
 
 
 class GridError(SlideError):
@@ -57,6 +63,7 @@ class PatchGrid:
         roots: (column, row) of the patches kept at the lowest magnification.
         sharpest_patches: how many patches pass the same tissue test at the sharpest
             magnification: what looking at everything there would encode.
+        exists: by step, which patches exist; None for all those on the scan.
     """
 
     mpps: tuple[float, ...]
@@ -65,6 +72,7 @@ class PatchGrid:
     slide_mpp: float
     roots: Int64[np.ndarray, "n 2"]
     sharpest_patches: int
+    exists: tuple[Bool[np.ndarray, " _"], ...] | None = None
 
     @classmethod
     def over(
@@ -74,6 +82,7 @@ class PatchGrid:
         patch_size: int = 256,
         *,
         min_tissue: float = 0.1,
+        children: Literal["all", "tissue"] = "all",
     ) -> "PatchGrid":
         """Lay a grid over a slide's tissue.
 
@@ -86,6 +95,8 @@ class PatchGrid:
             patch_size: side of a patch in pixels.
             min_tissue: a patch is kept when at least this share of it is tissue; where none
                 has so much, all with any are kept.
+            children: "tissue" leaves out descendants without any tissue, at no cost to the
+                nested order: they do not exist, like those beyond the edge of the scan.
 
         Raises:
             ValueError: two neighbours are not a whole multiple of each other.
@@ -106,7 +117,7 @@ class PatchGrid:
         cells, share = _tissue_cells(tissue, side)
         kept = share >= min_tissue
         sharpest = _tissue_cells(tissue, patch_size * achieved[-1] / tissue.slide_mpp)[1]
-        return cls(
+        grid = cls(
             mpps=achieved,
             patch_size=patch_size,
             slide_size=tissue.slide_size,
@@ -114,6 +125,7 @@ class PatchGrid:
             roots=cells[kept if kept.any() else share > 0],
             sharpest_patches=int(np.count_nonzero(sharpest >= min_tissue)),
         )
+        return grid if children == "all" else grid._without_glass(tissue)
 
     @cached_property
     def ratios(self) -> tuple[int, ...]:
@@ -156,10 +168,20 @@ class PatchGrid:
     def valid(
         self, step: int, rows: Int64[np.ndarray, " m"] | None = None
     ) -> Bool[np.ndarray, " m"]:
-        """Tell which patches exist: those with at least one pixel inside the scan."""
+        """Tell which patches exist: at least one pixel is on the scan, and `exists` agrees."""
+        if self.exists is not None:
+            return self.exists[step] if rows is None else self.exists[step][rows]
         pixel = self.side_px(step) / self.patch_size
         inside = self._corners(step, rows) + pixel / 2 < np.array(self.slide_size)
         return np.logical_and(inside[:, 0], inside[:, 1])
+
+    def _without_glass(self, tissue: Tissue) -> "PatchGrid":
+        exists = []
+        for step in range(len(self.mpps)):
+            x, y = self._corners(step, None).T
+            share = tissue.fraction(x, y, self.side_px(step))
+            exists.append(self.valid(step) & (share > ANY_TISSUE))
+        return replace(self, exists=tuple(exists))
 
     def _corners(self, step: int, rows: Int64[np.ndarray, " m"] | None) -> Float[np.ndarray, "m 2"]:
         if rows is None:

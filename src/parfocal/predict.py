@@ -70,6 +70,7 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder) -> PredictionR
         trained.mpps,
         trained.patch_size,
         min_tissue=trained.slide.min_tissue,
+        children=trained.slide.children,
     )
     answer = _ask(trained.model, LiveBag(slide, grid, encoder), slide.bill)
     probabilities = answer.logits.softmax(dim=0).tolist()
@@ -184,7 +185,7 @@ def _everything(slide: Slide, grid: PatchGrid, encoder: Encoder) -> Exhaustive:
     return Exhaustive(
         magnification=magnification_of(grid.mpps[-1]),
         patches=grid.sharpest_patches,
-        descendants=grid.counts[-1],
+        descendants=int(np.count_nonzero(grid.valid(len(grid.mpps) - 1))),
         macs=grid.sharpest_patches * encoder.macs_per_patch(grid.patch_size),
         pixels=grid.sharpest_patches * round(grid.side_px(len(grid.mpps) - 1) / stored) ** 2,
     )

@@ -9,9 +9,13 @@ import torch
 from parfocal.bag import Bag
 from parfocal.features.encoder import load_encoder
 from parfocal.features.extract import extract_slide
+from parfocal.features.header import SlideSettings
 from parfocal.features.live import LiveBag
 from parfocal.features.store import FeatureFile
+from parfocal.grid import PatchGrid
 from parfocal.models.zoommil import ZoomMIL
+from parfocal.slide.slide import Slide, slide_from_array
+from parfocal.slide.tissue import find_tissue
 
 
 @pytest.fixture
@@ -104,6 +108,58 @@ def test_a_patch_off_the_scan_is_zero_and_neither_read_nor_on_the_bill(bag, slid
     cost = slide.bill.close()
     assert cost.patches == (0, 2)
     assert cost.pixels_decoded == (300 - 256) * 128
+
+
+@pytest.fixture
+def thin() -> Slide:
+    """A strip of tissue from top to bottom, x 396 to 436, on 1024 px of glass."""
+    pixels = np.full((1024, 1024, 3), 245, dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 60, (1024, 40, 3))
+    pixels[:, 396:436] = noise + np.array([150, 60, 140])
+    return slide_from_array(pixels, mpp=1.0)
+
+
+@pytest.fixture
+def on_tissue(thin) -> PatchGrid:
+    """4 patches of 256 px, 8 of their 16 children, 64 of their 256 grandchildren of 32 px."""
+    return PatchGrid.over(find_tissue(thin), (8, 4, 1), 32, children="tissue")
+
+
+def test_a_child_that_is_only_glass_is_zero_and_neither_read_nor_on_the_bill(
+    thin, on_tissue, encoder
+):
+    before = thin.bill.close().pixels_decoded
+    middle = LiveBag(thin, on_tissue, encoder).zoom(one_hot(0, of=4))
+    assert middle.valid.tolist() == [False, False, True, True]
+    assert middle.features().any(dim=1).tolist() == [False, False, True, True]
+    cost = thin.bill.close()
+    assert cost.patches == (0, 2)
+    assert cost.pixels_decoded - before == 2 * 128**2
+
+
+@pytest.mark.parametrize("k", [3, 1000])
+def test_with_glass_left_out_live_and_stored_agree_bit_for_bit(
+    tmp_path, thin, on_tissue, encoder, k
+):
+    settings = SlideSettings((1.25, 2.5, 10), patch_size=32)
+    extract_slide(thin, on_tissue, encoder, tmp_path / "a.h5", settings=settings)
+    assert thin.bill.close().patches == (4, 8, 64)
+    torch.manual_seed(0)
+    model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=k).eval()
+    stored = model(FeatureFile(tmp_path / "a.h5").bag())
+    live = model(LiveBag(thin, on_tissue, encoder))
+    assert torch.equal(live.logits, stored.logits)
+    for step, look in enumerate(live.looks):
+        exists = torch.from_numpy(on_tissue.valid(step, look.rows.numpy()))
+        assert torch.equal(look.attention > 0, exists)
+        assert look.selected is None or exists[look.selected].all()
+
+
+def test_training_reads_no_glass_either(thin, on_tissue, encoder):
+    model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=2).train()
+    model(LiveBag(thin, on_tissue, encoder)).logits.sum().backward()
+    coarse, middle, sharp = thin.bill.close().patches
+    assert (coarse, middle <= 8, sharp <= 64) == (4, True, True)
 
 
 def test_features_are_rounded_to_float16(bag):

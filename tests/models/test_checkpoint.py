@@ -24,7 +24,7 @@ def trained() -> Checkpoint:
         model_settings=SETTINGS,
         labels=("benign", "tumour"),
         encoder=load_encoder("tiny").spec,
-        slide=SlideSettings((1.25, 2.5), patch_size=64),
+        slide=SlideSettings((1.25, 2.5), patch_size=64, children="all"),
         training=Training(seed=3, epoch=7, slides={"train": ["007"], "val": ["8"]}),
         encoder_weights=Path("some.pth"),
     )

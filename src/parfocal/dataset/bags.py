@@ -181,6 +181,7 @@ class LiveBags:
                 [mpp_of(magnification) for magnification in self._settings.magnifications],
                 self._settings.patch_size,
                 min_tissue=self._settings.min_tissue,
+                children=self._settings.children,
             )
         return self._grids[slide.slide_id]
 

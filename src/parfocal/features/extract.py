@@ -136,6 +136,7 @@ def _extract_new(
         [mpp_of(magnification) for magnification in settings.magnifications],
         settings.patch_size,
         min_tissue=settings.min_tissue,
+        children=settings.children,
     )
     extract_slide(slide, grid, encoder, path, settings=settings, dtype=dtype)
     return True

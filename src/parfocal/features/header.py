@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from parfocal.features.encoder import EncoderSpec
 from parfocal.features.errors import StoreError
@@ -26,12 +26,14 @@ class SlideSettings:
         patch_size: side in pixels, the same at every magnification.
         tissue: how tissue is told from glass.
         min_tissue: least share of tissue in a patch of the lowest magnification.
+        children: whether a patch has all its children, or those with any tissue.
     """
 
     magnifications: tuple[float, ...]
     patch_size: int = 256
     tissue: Literal["otsu", "grey"] = "otsu"
     min_tissue: float = 0.1
+    children: Literal["all", "tissue"] = "tissue"
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,17 @@ def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
         )
 
 
-def read_header(attributes: Mapping[str, Any], roots: Int64[np.ndarray, "n 2"]) -> Header:
+def read_header(
+    attributes: Mapping[str, Any],
+    roots: Int64[np.ndarray, "n 2"],
+    exists: Sequence[Bool[np.ndarray, " _"]],
+) -> Header:
     """Read a header back.
 
     Args:
         attributes: of a file that passed `check_format`.
         roots: the grid's, which are too many for an attribute.
+        exists: likewise.
     """
     stored = {key: _plain(value) for key, value in attributes.items()}
     settings = SlideSettings(**{field.name: stored[field.name] for field in fields(SlideSettings)})
@@ -117,6 +124,7 @@ def read_header(attributes: Mapping[str, Any], roots: Int64[np.ndarray, "n 2"]) 
         slide_mpp=stored["slide_mpp"],
         roots=roots,
         sharpest_patches=stored["sharpest_patches"],
+        exists=tuple(exists),
     )
     return Header(
         encoder=EncoderSpec(**encoder),

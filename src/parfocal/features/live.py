@@ -93,7 +93,7 @@ class PatchEncoder:
 class LiveRows:
     """One magnification, read and encoded when asked for; each patch once.
 
-    A patch beyond the edge of the scan is zero; it is not read, and not on the bill.
+    A patch that does not exist is zero; it is not read, and not on the bill.
 
     Args:
         patches: what reads and encodes.
@@ -181,7 +181,7 @@ class LiveBag:
 
     @property
     def valid(self) -> Bool[Tensor, " n"]:
-        """False where a patch lies beyond the edge of the scan."""
+        """False where a patch does not exist: beyond the edge of the scan, or only glass."""
         return self._bag.valid
 
     def features(self) -> Float[Tensor, "n d"]:

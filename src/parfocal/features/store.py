@@ -76,8 +76,10 @@ class FeatureFile:
         self.path = path
         with _reading(path) as file:
             check_format(path, file.attrs)
-            self.header = read_header(file.attrs, file["roots"][:])
-            self._names = [f"{name}/features" for name in group_names(self.magnifications)]
+            groups = group_names(file.attrs["magnifications"].tolist())
+            exists = [file[f"{group}/valid"][:] for group in groups]
+            self.header = read_header(file.attrs, file["roots"][:], exists)
+            self._names = [f"{group}/features" for group in groups]
             self._shapes = [torch.Size(file[name].shape) for name in self._names]
 
     @property
@@ -153,6 +155,7 @@ class FeatureFile:
         self._same("patch size", stored.patch_size, settings.patch_size)
         self._same("tissue method", stored.tissue, settings.tissue)
         self._same("min_tissue", stored.min_tissue, settings.min_tissue)
+        self._same("children", stored.children, settings.children)
         for magnification in settings.magnifications:
             self._step(magnification)
         if slide is not None:
