@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import ENOSPC
 from pathlib import Path
 
@@ -19,8 +19,12 @@ import pytest
 import tifffile
 
 from parfocal import predict as predict_module
+from parfocal import train as training
 from parfocal.cli import main
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.slide import synthetic
+from parfocal.slide.synthetic import OF_TILES, Painting
+from parfocal.train.folder import RunSummary
 
 SLIDES = 12
 TINY = ("--encoder", "tiny", "--magnifications", "2.5,10")
@@ -122,6 +126,40 @@ def test_synth_paints_slides_and_their_table(parfocal: Callable[..., Outcome], t
     assert all((tmp_path / "new" / row["path"]).exists() for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("options", "painting"),
+    [
+        ((), Painting()),
+        (("--lesions", 6, "--lesion-um", 300), Painting(regions=6, lesions=6, lesion_um=300)),
+        (
+            ("--tiles", "t", "--normal-class", "N", "--lesion-class", "L"),
+            replace(OF_TILES, normal_class="N", lesion_class="L"),
+        ),
+        (
+            ("--tiles", "t", "--lesions", 2, "--lesion-um", 300),
+            Painting(regions=2, lesions=2, lesion_um=300),
+        ),
+    ],
+)
+def test_synth_paints_what_is_asked_for(
+    parfocal: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str | int, ...],
+    painting: Painting,
+):
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(synthetic, "paint_cohort", lambda out, **given: asked.update(given))
+    command = ("synth", "new", "--slides", 4, "--seed", 1, "--mpp", 0.5, *options)
+    assert parfocal(*command).code == 0
+    assert asked["painting"] == painting
+    assert asked["mpp"] == 0.5
+
+
+def test_synth_refuses_classes_of_no_tiles(parfocal: Callable[..., Outcome]):
+    command = ("synth", "new", "--slides", 4, "--seed", 1, "--lesion-class", "AC")
+    refused(parfocal(*command), "give tiles, too")
+
+
 def test_extract_stores_features_once(
     parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
 ):
@@ -129,6 +167,28 @@ def test_extract_stores_features_once(
     assert parfocal(*command).out == f"{SLIDES} slides extracted, 0 were there already\n"
     assert len(list(tmp_path.glob("*.h5"))) == SLIDES
     assert parfocal(*command).out == f"0 slides extracted, {SLIDES} were there already\n"
+
+
+def test_extract_needs_no_labels(parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path):
+    row = ("001", str(cohort.parent / "001.tif"))
+    table = write_table(tmp_path / "slides.csv", ("slide_id", "path"), row)
+    found = parfocal("extract", table, "--out", tmp_path / "features", *TINY, "--patch-size", 64)
+    assert found.out == "1 slides extracted, 0 were there already\n"
+
+
+def test_training_folds_tells_where_they_are(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    one = RunSummary(tmp_path / "fold-0", 3, 5, 0.4, 0.75, None, 0, 1.0)
+    folds = (one, replace(one, out=tmp_path / "fold-1"))
+    whole = replace(one, out=tmp_path, best_epoch=None, folds=folds)
+    monkeypatch.setattr(training, "train", lambda *_, **__: whole)
+    assert parfocal("train", cohort, "--out", tmp_path).out == (
+        f"{tmp_path}: 2 folds, mean weighted F1 0.750 on the validation slides; now "
+        f"`parfocal evaluate {tmp_path}/fold-0 {cohort} --out DIR`, likewise fold-1\n"
+    )
+    monkeypatch.setattr(training, "train", lambda *_, **__: one)
+    assert "x: epoch 3 was best, weighted F1" in parfocal("train", cohort, "--out", "x").out
 
 
 def test_a_run_holds_all_that_prediction_needs(run: Path):

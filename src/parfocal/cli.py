@@ -185,25 +185,50 @@ def synth(
     slides: Annotated[int, typer.Option(min=2, help="How many.")],
     seed: Annotated[int, typer.Option(min=0, help="The same gives the same slides.")],
     size: Annotated[int, typer.Option(metavar="PX", help="Side of a slide.")] = 5120,
+    mpp: Annotated[float, typer.Option(help="Microns per pixel: 1 is 10x, 0.5 is 20x.")] = 1.0,
+    lesions: Annotated[int | None, typer.Option(min=1, help="On each slide of a tumor.")] = None,
+    lesion_um: Annotated[
+        float | None, typer.Option(min=1, help="How wide a lesion is at most, in microns.")
+    ] = None,
     tiles: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Real tiles for texture, in one folder a class."),
+    ] = None,
+    normal_class: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Folder of normal tissue among the tiles.")
+    ] = None,
+    lesion_class: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Folder of lesions among the tiles.")
     ] = None,
 ) -> None:
     """Paint slides to practise on, with lesions that show only when sharp.
 
     Example: `parfocal synth painted --slides 40 --seed 0`
     """
-    from parfocal.slide.synthetic import paint_cohort
+    from parfocal.slide.synthetic import default_painting, paint_cohort
 
-    cohort = paint_cohort(out, slides=slides, seed=seed, size=size, tiles=tiles)
+    painting = default_painting(
+        tiles,
+        lesions=lesions,
+        lesion_um=lesion_um,
+        normal_class=normal_class,
+        lesion_class=lesion_class,
+    )
+    cohort = paint_cohort(
+        out, slides=slides, seed=seed, size=size, mpp=mpp, tiles=tiles, painting=painting
+    )
     typer.echo(f"{slides} slides; the table is {cohort}")
 
 
 @app.command()
 def extract(
     *,
-    cohort: Cohort,
+    cohort: Annotated[
+        Path,
+        typer.Argument(
+            metavar="COHORT", help="CSV with columns slide_id and path; paths relative to it."
+        ),
+    ],
     out: Out,
     magnifications: Annotated[str, MAGNIFICATIONS],
     encoder: Annotated[str, typer.Option(metavar="NAME", help=ENCODERS)] = "efficientnet-lite0",
@@ -219,12 +244,12 @@ def extract(
 
     Example: `parfocal extract cohort.csv --out features --magnifications 1.25,2.5,10`
     """
-    from parfocal.dataset import read_cohort
+    from parfocal.dataset import read_slides
     from parfocal.features.encoder import load_encoder
     from parfocal.features.extract import extract_cohort
     from parfocal.features.header import SlideSettings
 
-    slides = [(row.slide_id, row.path, row.mpp) for row in read_cohort(cohort).slides]
+    slides = read_slides(cohort)
     settings = SlideSettings(_magnifications(magnifications), patch_size, children=children)
     loaded = load_encoder(encoder, device=device)
     result = extract_cohort(slides, out, encoder=loaded, settings=settings)
@@ -288,9 +313,12 @@ def train(
         workers=workers,
         resume=resume,
     )
+    runs = summary.folds or (summary,)
+    what = f"{len(runs)} folds, mean" if summary.folds else f"epoch {summary.best_epoch} was best,"
+    also = f", likewise {', '.join(fold.out.name for fold in runs[1:])}" if summary.folds else ""
     typer.echo(
-        f"{out}: epoch {summary.best_epoch} was best, weighted F1 {summary.val_weighted_f1:.3f} "
-        f"on the validation slides; now `parfocal evaluate {out} {cohort} --out DIR`"
+        f"{out}: {what} weighted F1 {summary.val_weighted_f1:.3f} on the validation slides; now "
+        f"`parfocal evaluate {runs[0].out} {cohort} --out DIR`{also}"
     )
     _finish(summary.failed, len(slides.slides))
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.dataset import CohortError, read_cohort, require_files
+from parfocal.dataset import CohortError, read_cohort, read_slides, require_files
 
 
 def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -46,6 +46,21 @@ def test_optional_columns_are_read(tmp_path):
 def test_the_class_order_can_be_given(tmp_path):
     path = written(tmp_path, "slide_id,path,label\n1,a.svs,tumour\n")
     assert read_cohort(path, labels=("tumour", "benign")).labels == ("tumour", "benign")
+
+
+def test_files_are_read_without_labels(tmp_path):
+    path = written(tmp_path, "slide_id,path,mpp\n007,a.svs,0.25\n8,/x/8.svs,\n")
+    assert read_slides(path) == (
+        ("007", tmp_path / "a.svs", 0.25),
+        ("8", Path("/x/8.svs"), None),
+    )
+    read_slides(written(tmp_path, "slide_id,path,label\n1,a.svs,no\n2,b.svs,no\n"))
+    with pytest.raises(CohortError, match=r"row 3: slide_id '1' is also in row 2"):
+        read_slides(written(tmp_path, "slide_id,path\n1,a\n1,b\n"))
+    with pytest.raises(
+        CohortError, match=r"no column path \(found: slide_id\); it needs slide_id,"
+    ):
+        read_slides(written(tmp_path, "slide_id\n1\n"))
 
 
 @pytest.mark.parametrize(

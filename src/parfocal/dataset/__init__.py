@@ -6,6 +6,7 @@ from parfocal.dataset.cohort import (
     CohortSlide,
     Part,
     read_cohort,
+    read_slides,
     require_files,
 )
 from parfocal.dataset.outlines import Outlines, Polygon, read_outlines
@@ -30,6 +31,7 @@ __all__ = [
     "fold_cohort",
     "read_cohort",
     "read_outlines",
+    "read_slides",
     "read_split",
     "require_files",
     "split_cohort",

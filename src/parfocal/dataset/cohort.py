@@ -14,7 +14,8 @@ from typing import Literal, get_args
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
-REQUIRED = ("slide_id", "path", "label")
+IDENTIFYING = ("slide_id", "path")
+REQUIRED = (*IDENTIFYING, "label")
 OPTIONAL = ("patient_id", "mpp", "split", "fold", "stratum", "outlines")
 
 
@@ -73,10 +74,7 @@ def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
     Raises:
         CohortError: the table cannot be read, or a row of it is wrong.
     """
-    slides = tuple(_slide(path, number, row) for number, row in _rows(path))
-    if not slides:
-        raise CohortError(f"{path.name}: no slides below the header; add a row for each.")
-    _refuse_duplicates(path, slides)
+    slides = tuple(_slide(path, number, row) for number, row in _rows(path, REQUIRED))
     found = tuple(sorted({slide.label for slide in slides}))
     if labels is None and len(found) == 1:
         raise CohortError(
@@ -90,6 +88,22 @@ def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
                 f"{', '.join(labels)}."
             )
     return Cohort(path, slides, tuple(labels) if labels is not None else found)
+
+
+def read_slides(path: Path) -> tuple[tuple[str, Path, float | None], ...]:
+    """Read id, file and mpp of the slides of a cohort, which needs no labels for that.
+
+    Args:
+        path: the CSV file, with columns slide_id and path, and mpp where files do not say.
+
+    Raises:
+        CohortError: the table cannot be read, or a row of it is wrong.
+    """
+    slides = []
+    for number, row in _rows(path, IDENTIFYING):
+        mpp = _mpp(f"{path.name} row {number}", row.get("mpp"))
+        slides.append((row["slide_id"], path.parent / row["path"], mpp))
+    return tuple(slides)
 
 
 def require_files(source: Path, files: Iterable[tuple[CohortSlide, Path]], kind: str) -> None:
@@ -108,7 +122,18 @@ def require_files(source: Path, files: Iterable[tuple[CohortSlide, Path]], kind:
         )
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+def _rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Give the rows, a slide each, with their numbers; the columns required are filled."""
+    rows = _cells(path, required)
+    if not rows:
+        raise CohortError(f"{path.name}: no slides below the header; add a row for each.")
+    for number, row in rows:
+        _check_identity(f"{path.name} row {number}", row, required)
+    _refuse_duplicates(path, rows)
+    return rows
+
+
+def _cells(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Give the rows that are not blank, stripped, with their numbers."""
     try:
         # utf-8-sig: spreadsheets write a byte-order mark that would join the first column's name.
@@ -121,9 +146,9 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise CohortError(f"{path.name}: not a CSV file ({error}); save it as UTF-8 CSV.") from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if not lines:
-        raise CohortError(f"{path.name}: the file is empty; it needs {', '.join(REQUIRED)}.")
+        raise CohortError(f"{path.name}: the file is empty; it needs {', '.join(required)}.")
     header = lines[0][1]
-    _check_header(path, header)
+    _check_header(path, header, required)
     for number, cells in lines[1:]:
         if len(cells) > len(header):
             raise CohortError(
@@ -136,12 +161,12 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     ]
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    missing = [column for column in REQUIRED if column not in header]
+def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
+    missing = [column for column in required if column not in header]
     if missing:
         raise CohortError(
             f"{path.name}: no column {', '.join(missing)} (found: {', '.join(header)}); it needs "
-            f"{', '.join(REQUIRED)} and may have {', '.join(OPTIONAL)}."
+            f"{', '.join(required)} and may have {', '.join(OPTIONAL)}."
         )
     twice = [column for column, times in Counter(header).items() if times > 1 and column]
     if twice:
@@ -150,15 +175,17 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise CohortError(f"{path.name}: it has both split and fold; keep one of them.")
 
 
-def _slide(path: Path, number: int, row: dict[str, str]) -> CohortSlide:
-    where = f"{path.name} row {number}"
-    for column in REQUIRED:
+def _check_identity(where: str, row: dict[str, str], required: Sequence[str]) -> None:
+    for column in required:
         if not row[column]:
             raise CohortError(f"{where}: {column} is empty; every slide needs one.")
-    slide_id = row["slide_id"]
-    if "/" in slide_id or "\\" in slide_id:
-        raise CohortError(f"{where}: slide_id {slide_id!r} has a slash, and it names files.")
-    outlines = row.get("outlines")
+    if "/" in row["slide_id"] or "\\" in row["slide_id"]:
+        raise CohortError(f"{where}: slide_id {row['slide_id']!r} has a slash, and it names files.")
+
+
+def _slide(path: Path, number: int, row: dict[str, str]) -> CohortSlide:
+    where = f"{path.name} row {number}"
+    slide_id, outlines = row["slide_id"], row.get("outlines")
     slide = CohortSlide(
         slide_id=slide_id,
         path=path.parent / row["path"],
@@ -204,12 +231,13 @@ def _fold(where: str, text: str) -> int:
     return int(text)
 
 
-def _refuse_duplicates(path: Path, slides: tuple[CohortSlide, ...]) -> None:
+def _refuse_duplicates(path: Path, rows: list[tuple[int, dict[str, str]]]) -> None:
     first: dict[str, int] = {}
-    for slide in slides:
-        if slide.slide_id in first:
+    for number, row in rows:
+        slide_id = row["slide_id"]
+        if slide_id in first:
             raise CohortError(
-                f"{path.name} row {slide.row}: slide_id {slide.slide_id!r} is also in row "
-                f"{first[slide.slide_id]}; give each slide an id of its own."
+                f"{path.name} row {number}: slide_id {slide_id!r} is also in row "
+                f"{first[slide_id]}; give each slide an id of its own."
             )
-        first[slide.slide_id] = slide.row
+        first[slide_id] = number

@@ -14,6 +14,7 @@ from parfocal.cost import Cost
 from parfocal.grid import PatchGrid, magnification_of
 
 FORMAT_VERSION = 1
+MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6}
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,7 @@ class PredictionRecord:
         return (
             f"looked at {sum(cost.patches):,} of {everything.patches:,} patches "
             f"({_percent(cost.share_patches)}), {_percent(cost.share_pixels)} of the pixels, "
-            f"{_tera(cost.macs)} of {_tera(everything.macs)} TMAC, "
-            f"{cost.seconds['total']:.1f} s"
+            f"{_macs(cost.macs, everything.macs)}, {cost.seconds['total']:.1f} s"
         )
 
     @property
@@ -187,10 +187,13 @@ def _percent(share: float | None) -> str:
     return f"{100 * share:.1f}%" if share >= 0.01 else f"{100 * share:.2g}%"
 
 
-def _tera(macs: int) -> str:
-    """Give a count in 10^12, with three digits.
+def _macs(ours: int, everything: int) -> str:
+    """Give two counts in one unit, that of ours, with the digits that tell.
 
-    >>> _tera(1_234_000_000_000), _tera(2_500_400_000_000_000)
-    ('1.23', '2,500')
+    >>> _macs(1_234_000_000_000, 16_400_000_000_000), _macs(74_600_000, 2_500_400_000)
+    ('1.23 of 16.4 TMAC', '74.6 of 2,500 MMAC')
     """
-    return f"{macs / 1e12:.3g}" if macs < 999.5e12 else f"{macs / 1e12:,.0f}"
+    unit = next((unit for unit, size in MAC_UNITS.items() if ours >= size), "MMAC")
+    counts = [macs / MAC_UNITS[unit] for macs in (ours, everything)]
+    told = [f"{count:.3g}" if count < 999.5 else f"{count:,.0f}" for count in counts]
+    return f"{' of '.join(told)} {unit}"

@@ -13,7 +13,7 @@ import json
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
@@ -86,6 +86,32 @@ class Painting:
 
 
 OF_TILES = Painting(regions=1, lesions=1, lesion_share=0.02)
+
+
+def default_painting(
+    tiles: Path | None = None,
+    *,
+    lesions: int | None = None,
+    lesion_um: float | None = None,
+    normal_class: str | None = None,
+    lesion_class: str | None = None,
+) -> Painting:
+    """Give what suits the texture, real tiles or painted, but for what is asked for otherwise.
+
+    Each argument is that of `Painting`; there are as many regions as the lesions need.
+
+    Raises:
+        ValueError: it cannot be painted, or a class is named of tiles that are not given.
+    """
+    painting = Painting() if tiles is None else OF_TILES
+    if tiles is None and (normal_class or lesion_class):
+        raise ValueError("normal_class and lesion_class are folders of tiles; give tiles, too")
+    if lesions is not None:
+        regions = max(painting.regions, lesions)
+        painting = replace(painting, lesions=lesions, regions=regions)
+    if lesion_um is not None:
+        painting = replace(painting, lesion_um=lesion_um, lesion_share=None)
+    return replace(painting, normal_class=normal_class, lesion_class=lesion_class)
 
 
 @dataclass(frozen=True)
@@ -232,7 +258,7 @@ def plan_cohort(
     """Plan the slides of a cohort, each with its split; the arguments are `paint_cohort`'s."""
     if slides < 1 or seed < 0:
         raise ValueError(f"slides must be 1 or more and seed 0 or more, not {slides} and {seed}")
-    painting = painting or (Painting() if tiles is None else OF_TILES)
+    painting = painting or default_painting(tiles)
     shares = _share_tiles(tiles, painting, seed)
     ends = np.rint(np.cumsum((0, *painting.splits)) * slides).astype(int)
     plans = []

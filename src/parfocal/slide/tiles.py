@@ -116,7 +116,7 @@ def _telling(folder: Path, classes: list[str], names: set[str], kind: str) -> st
     if len(found) != 1:
         raise ValueError(
             f"{folder}: which folder holds {kind} tissue? None or several of "
-            f"{', '.join(classes)} say so; give it with {kind}_class=..."
+            f"{', '.join(classes)} say so; name it with {kind}_class (--{kind}-class)."
         )
     return found[0]
 
