@@ -269,7 +269,6 @@ def test_scale_free_scores_span_zero_to_one_whatever_their_scale():
 
 
 def test_scale_free_noise_fades_and_the_published_one_does_not():
-    assert [topk.sigma for topk in small(scale_free=True).topks] == [0.05, 0.05]
     for scale_free, faded in ((True, 0.1), (False, 0.4)):
         model = small(scale_free=scale_free, sigma=0.4)
         model.set_progress(0.75)
@@ -312,10 +311,10 @@ def planted(seed: int, count: int) -> list[tuple[StoredBag, int, Tensor]]:
     return slides
 
 
-@pytest.mark.parametrize("scale_free", [True, False])
-def test_it_learns_to_zoom_where_the_class_is(scale_free):
+@pytest.mark.parametrize(("scale_free", "sigma"), [(True, 0.05), (False, 2e-3)])
+def test_it_learns_to_zoom_where_the_class_is(scale_free, sigma):
     torch.manual_seed(0)
-    model = ZoomMIL(16, 2, num_magnifications=2, dim=32, k=4, scale_free=scale_free)
+    model = ZoomMIL(16, 2, num_magnifications=2, dim=32, k=4, scale_free=scale_free, sigma=sigma)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     epochs, slides = 25, planted(0, 40)
     for epoch in range(epochs):

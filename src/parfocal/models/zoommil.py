@@ -36,8 +36,8 @@ class ZoomMIL(nn.Module):
         num_magnifications: how many bags are looked at, lowest first.
         dim: width of the embedding.
         k: patches zoomed into, at every zoom or one number for each.
-        sigma: noise of the differentiable top-K, in units of the scores it gets. None for the
-            published one: 2e-3, or 0.05 where `scale_free`.
+        sigma: noise of the differentiable top-K, in units of the scores it gets: attention, or
+            0..1 where `scale_free`, for which 0.05 is published.
         num_samples: draws of that noise.
         dropout: of embedding and attention, in training.
         heads: "dual" zooms by an attention of its own, "single" by the one that pools.
@@ -58,7 +58,7 @@ class ZoomMIL(nn.Module):
         num_magnifications: int = 3,
         dim: int = 512,
         k: int | Sequence[int] = 12,
-        sigma: float | None = None,
+        sigma: float = 2e-3,
         num_samples: int = 100,
         dropout: float = 0.25,
         heads: str = "dual",
@@ -78,8 +78,6 @@ class ZoomMIL(nn.Module):
                 f"k={list(ks)} has {len(ks)} numbers, and {num_magnifications} magnifications are "
                 f"{zooms} zooms; give one number for each zoom, or one for all."
             )
-        if sigma is None:
-            sigma = 0.05 if scale_free else 2e-3
         self.scale_free = scale_free
         self.sigma = sigma
         self.embeds = nn.ModuleList(
