@@ -19,9 +19,10 @@ from parfocal.evaluation import Evaluation, Failure, Settings, SlideResult, Whic
 from parfocal.features.cache import FeatureCache
 from parfocal.features.encoder import choose_device
 from parfocal.features.errors import StoreError, UnwritableError
+from parfocal.files import write_whole
 from parfocal.localisation import localise
 from parfocal.metrics import Score, by_patient, scores
-from parfocal.models.checkpoint import Checkpoint, write_whole
+from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.errors import SlideError
 
 logger = logging.getLogger(__name__)

@@ -23,8 +23,9 @@ from parfocal.explain import heatmap
 from parfocal.explain.record import ModelFacts, PredictionRecord, SlideFacts, regions_of
 from parfocal.features.encoder import Encoder
 from parfocal.features.live import LiveBag
+from parfocal.files import write_whole
 from parfocal.grid import PatchGrid, magnification_of
-from parfocal.models.checkpoint import Checkpoint, write_whole
+from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.errors import SlideError
 from parfocal.slide.shrink import LEVEL_TOLERANCE
 from parfocal.slide.slide import Box, Slide, open_slide, slide_id

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from parfocal.explain import sheet
 from parfocal.explain.sheet import GAP, HEADER, INK, Colour, Layout
+from parfocal.files import whole_file
 
 CHOSEN: Colour = (213, 94, 0)  # vermilion: apart from every colour of the scale and of H&E
 STEP_COLOURS: tuple[Colour, ...] = ((110, 110, 110), (0, 114, 178), (213, 94, 0), (0, 0, 0))
@@ -99,20 +100,17 @@ def draw_map(
     slide = Image.fromarray(thumbnail).resize(layout.panel, Image.Resampling.LANCZOS)
     panels = [_overview(record, layout, slide)]
     panels += [_attention_panel(record, layout, slide, step) for step in steps]
-    ranked = [region for region in most_attended(record, 99) if region["id"] in (details or {})]
-    ranked = ranked[: (layout.width + GAP) // (DETAIL_PX + GAP)]
+    shown, room = details or {}, (layout.width + GAP) // (DETAIL_PX + GAP)
+    attended = most_attended(record, len(record["regions"]))
+    ranked = [region for region in attended if region["id"] in shown][:room]
     _number(panels[-1], layout, ranked)
     strip = [
-        _detail(rank, region["score"], (details or {})[region["id"]])
+        _detail(rank, region["score"], shown[region["id"]])
         for rank, region in enumerate(ranked, start=1)
     ]
     picture = sheet.compose(layout, _title(record, layout), caption, panels, strip)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        picture.save(partial, format="PNG", compress_level=6)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        picture.save(part, format="PNG", compress_level=6)
 
 
 def most_attended(record: Record, count: int) -> list[Region]:

@@ -26,6 +26,7 @@ from parfocal.features.header import (
     read_header,
     write_header,
 )
+from parfocal.files import sync
 from parfocal.slide.slide import Slide
 
 CHUNK_ROWS = 256
@@ -238,9 +239,9 @@ def create(path: Path, header: Header, *, dtype: Dtype = "float16") -> Iterator[
             with _writing(path):
                 file.close()
         with _writing(path):
-            _sync(part)
+            sync(part)
             part.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -295,15 +296,6 @@ def _prepared(encoder: EncoderSpec) -> str:
     return (
         f"{encoder.input_size} px {encoder.interpolation}, mean {encoder.mean}, std {encoder.std}"
     )
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Nothing is pickled.
 """
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from torch import nn
 
 from parfocal.features.encoder import Encoder, EncoderSpec, load_encoder
 from parfocal.features.header import SlideSettings
+from parfocal.files import write_whole
 from parfocal.models import MODELS
 
 FORMAT = "parfocal checkpoint"
@@ -215,19 +215,6 @@ def build_model(name: str, settings: Mapping[str, Any]) -> nn.Module:
         return MODELS[name](**settings)
     except TypeError as error:
         raise CheckpointError(f"model {name}: {error}; train again with this version.") from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that takes its name only when it is whole and on the disk."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _description(folder: Path) -> dict[str, Any]:

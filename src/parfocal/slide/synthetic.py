@@ -19,11 +19,12 @@ from threading import Event
 
 import numpy as np
 
+from parfocal.files import whole_file
 from parfocal.slide.layout import Blob, Layout, lay_out
 from parfocal.slide.mosaic import Mosaic, Pixels
 from parfocal.slide.texture import Painter, draw_stain
 from parfocal.slide.tiles import TileFiles, find_tiles, tile_textures
-from parfocal.slide.write import whole_file, write_pyramid
+from parfocal.slide.write import write_pyramid
 
 SPLITS = ("train", "val", "test")
 TILE = 256  # pixels

@@ -6,7 +6,6 @@ tiles, which are encoded at once and kept as bytes; when level 0 is done they ar
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import tifffile
 from jaxtyping import UInt8
 
+from parfocal.files import whole_file
 from parfocal.slide.shrink import shrink_whole
 
 Pixels = UInt8[np.ndarray, "h w 3"]
@@ -108,21 +108,6 @@ def default_downsamples(size: tuple[int, int]) -> tuple[int, ...]:
     while min(size) // downsamples[-1] >= SMALLEST:
         downsamples.append(2 * downsamples[-1])
     return tuple(downsamples)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, renamed to it at the end, removed upon any failure."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        part.replace(path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # as of a full disk
-            reason = f"{error.strerror or error}; nothing was written"
-            raise OSError(error.errno, reason, str(path)) from error
-        raise
 
 
 class _Level:

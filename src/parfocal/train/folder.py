@@ -22,7 +22,8 @@ from statistics import mean
 import yaml
 
 from parfocal.dataset.cohort import CohortSlide
-from parfocal.models.checkpoint import SETTINGS_FILE, write_whole
+from parfocal.files import write_whole
+from parfocal.models.checkpoint import SETTINGS_FILE
 
 
 class RunError(Exception):

@@ -32,8 +32,8 @@ from parfocal.dataset.bags import Bags
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.sampler import BalancedSampler, mixed_seed
 from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
+from parfocal.files import write_whole
 from parfocal.metrics import Answers, weighted_scores
-from parfocal.models.checkpoint import write_whole
 from parfocal.settings import TrainSettings
 from parfocal.slide.errors import SlideError
 from parfocal.train.folder import Epoch, RunError, RunFolder, best_of, refuse_too_few
