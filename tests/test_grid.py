@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from parfocal.grid import GridError, PatchGrid, child_order, magnification_of
+from parfocal.grid import GridError, PatchGrid, child_order
 from parfocal.slide.tissue import Tissue
 
 
@@ -139,5 +139,9 @@ def test_steps_that_do_not_nest_are_refused():
         PatchGrid.over(tissue(4096, 4096), (8, 10 / 3))
 
 
-def test_magnifications_are_said_as_people_say_them():
-    assert [magnification_of(mpp) for mpp in (8, 4, 1, 0.25)] == [1.25, 2.5, 10, 40]
+def test_a_scan_within_five_percent_of_the_sharpest_is_read_as_it_is():
+    for mpp in (0.954, 1.052):  # 1 is 4.8% above, and 4.9% below
+        grid = PatchGrid.over(tissue(4096, 4096, mpp=mpp, levels=(mpp,)), (4, 1))
+        assert grid.mpps == pytest.approx((4 * mpp, mpp))
+    with pytest.raises(GridError, match=r"10x .1 um/px. is sharper than the scan, which is 9.43x"):
+        PatchGrid.over(tissue(4096, 4096, mpp=1.06, levels=(1.06,)), (4, 1))

@@ -20,10 +20,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from parfocal.slide.errors import SlideError
+from parfocal.slide.resolution import (
+    magnification_of,
+    mpp_of,  # noqa: F401 (benchmarks find it here)
+    near,
+    sharper_than_the_scan,
+)
 from parfocal.slide.slide import Box
 from parfocal.slide.tissue import Tissue
 
-TOLERANCE = 0.05  # a stored level this near to the wanted mpp is read as it is
 # Shares of tissue are exact to about 1e-10. With no more than that for a threshold, a child with
 # tissue has a parent with tissue, and a parent with tissue has such a child.
 ANY_TISSUE = 1e-7
@@ -31,24 +36,6 @@ ANY_TISSUE = 1e-7
 
 class GridError(SlideError):
     """A slide that the wanted magnifications cannot be laid over."""
-
-
-def mpp_of(magnification: float) -> float:
-    """Convert a nominal magnification to microns per pixel.
-
-    >>> mpp_of(10)
-    1.0
-    """
-    return 10 / magnification
-
-
-def magnification_of(mpp: float) -> float:
-    """Convert microns per pixel to the nominal magnification, rounded as people say it.
-
-    >>> magnification_of(0.2428), magnification_of(8)
-    (41.2, 1.25)
-    """
-    return float(f"{10 / mpp:.3g}")
 
 
 @dataclass(frozen=True)
@@ -242,14 +229,10 @@ def _ladder(mpps: Sequence[float]) -> tuple[float, ...]:
 def _snap(finest: float, tissue: Tissue) -> float:
     """Give the factor that brings the sharpest mpp onto a stored level near it, or 1."""
     stored = min(tissue.level_mpps, key=lambda mpp: abs(mpp / finest - 1))
-    if abs(stored / finest - 1) <= TOLERANCE:
+    if near(finest, stored):
         return stored / finest
     if finest < tissue.slide_mpp:
-        raise GridError(
-            f"{magnification_of(finest):g}x ({finest:.3g} um/px) is sharper than the scan, which "
-            f"is {magnification_of(tissue.slide_mpp):g}x ({tissue.slide_mpp:.3g} um/px); leave "
-            "that magnification out, or check the slide's mpp."
-        )
+        raise GridError(sharper_than_the_scan(finest, tissue.slide_mpp))
     return 1.0
 
 

@@ -24,10 +24,10 @@ from parfocal.explain.record import ModelFacts, PredictionRecord, SlideFacts, re
 from parfocal.features.encoder import Encoder
 from parfocal.features.live import LiveBag
 from parfocal.files import write_whole
-from parfocal.grid import PatchGrid, magnification_of
+from parfocal.grid import PatchGrid
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.errors import SlideError
-from parfocal.slide.shrink import LEVEL_TOLERANCE
+from parfocal.slide.resolution import magnification_of
 from parfocal.slide.slide import Box, Slide, open_slide, slide_id
 from parfocal.slide.tissue import find_tissue
 
@@ -177,12 +177,7 @@ def _ask(model: nn.Module, bag: Bag, bill: Bill) -> Prediction:
 
 def _everything(slide: Slide, grid: PatchGrid, encoder: Encoder) -> Exhaustive:
     """Tell what looking at every patch of the sharpest magnification would have cost."""
-    wanted = grid.mpps[-1] / slide.mpp
-    stored = max(
-        level.downsample
-        for level in slide.levels
-        if level.downsample <= wanted * (1 + LEVEL_TOLERANCE)
-    )
+    stored = slide.levels[slide.level_for(grid.mpps[-1])].downsample
     return Exhaustive(
         magnification=magnification_of(grid.mpps[-1]),
         patches=grid.sharpest_patches,

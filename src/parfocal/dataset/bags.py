@@ -24,7 +24,8 @@ from parfocal.features.encoder import Encoder, EncoderSpec
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import LiveBag
 from parfocal.features.store import FeatureFile, feature_path
-from parfocal.grid import PatchGrid, mpp_of
+from parfocal.grid import PatchGrid
+from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Box, Slide, open_slide
 from parfocal.slide.tissue import find_tissue
 

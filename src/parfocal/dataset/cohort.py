@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from parfocal.slide.resolution import MAX_MPP, MIN_MPP
+
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -210,10 +212,11 @@ def _mpp(where: str, text: str | None) -> float | None:
         mpp = float(text)
     except ValueError:
         mpp = math.nan
-    if not 0.05 <= mpp <= 50:
+    if not MIN_MPP <= mpp <= MAX_MPP:
         raise CohortError(
-            f"{where}: mpp {text!r} is not a number of microns per pixel within 0.05 to 50 (a 40x "
-            "scan is about 0.25, 20x about 0.5); correct it, or leave it empty to use the file's."
+            f"{where}: mpp {text!r} is not a number of microns per pixel within {MIN_MPP:g} to "
+            f"{MAX_MPP:g} (a 40x scan is about 0.25, 20x about 0.5); correct it, or leave it empty "
+            "to use the file's."
         )
     return mpp
 

@@ -11,7 +11,8 @@ from itertools import count
 
 from parfocal.bag import Look
 from parfocal.cost import Cost
-from parfocal.grid import PatchGrid, magnification_of
+from parfocal.grid import PatchGrid
+from parfocal.slide.resolution import magnification_of
 
 FORMAT_VERSION = 1
 MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6}

@@ -36,6 +36,7 @@ from parfocal.features.networks import (
     fill_randomly,
 )
 from parfocal.features.weights import digest, fill, read_lite0, read_weights
+from parfocal.slide.resolution import MAX_MPP, MIN_MPP
 
 Network = TypeVar("Network", bound=nn.Module)
 Run = Callable[[Tensor], Tensor]
@@ -44,7 +45,7 @@ Runtime = Literal["auto", "torch", "onnx"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # What no microscope image is outside of. A network for photographs has no range of its own.
-ANY_MPP = (0.05, 50.0)
+ANY_MPP = (MIN_MPP, MAX_MPP)
 UNKNOWN_LICENCE = "as the weights file's"
 CPU_BATCH, GPU_BATCH = 8, 256
 NATIVE_HALF = (7, 0)  # first CUDA capability whose tensor cores multiply float16

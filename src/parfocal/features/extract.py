@@ -13,8 +13,9 @@ from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.header import Header, SlideSettings
 from parfocal.features.live import PatchEncoder, reading_threads
 from parfocal.features.store import Dtype, FeatureFile, create, feature_path
-from parfocal.grid import PatchGrid, mpp_of
+from parfocal.grid import PatchGrid
 from parfocal.slide.errors import SlideError
+from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.tissue import find_tissue
 

@@ -22,6 +22,7 @@ from parfocal.features.encoder import Encoder, EncoderSpec, load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.files import write_whole
 from parfocal.models import MODELS
+from parfocal.slide.resolution import mpp_of
 
 FORMAT = "parfocal checkpoint"
 FORMAT_VERSION = 1
@@ -96,7 +97,7 @@ class Checkpoint:
     @property
     def mpps(self) -> tuple[float, ...]:
         """Microns per pixel as asked for, coarse to fine."""
-        return tuple(10 / magnification for magnification in self.magnifications)
+        return tuple(mpp_of(magnification) for magnification in self.magnifications)
 
     @property
     def patch_size(self) -> int:

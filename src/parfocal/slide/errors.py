@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from parfocal.slide.resolution import MAX_MPP, MIN_MPP
+
 GIVE_MPP = (
     "Give {which} with --mpp or in the cohort's mpp column (a 40x scan is about 0.25, 20x about "
     "0.5)."
@@ -29,8 +31,8 @@ class ImplausibleMppError(SlideError):
 
     def __init__(self, path: Path, mpp: float) -> None:
         super().__init__(
-            f"{path.name}: {mpp:.3g} microns per pixel is outside 0.05 to 50, so it is not "
-            f"believed. {GIVE_MPP.format(which='the true one')}"
+            f"{path.name}: {mpp:.3g} microns per pixel is outside {MIN_MPP:g} to {MAX_MPP:g}, so "
+            f"it is not believed. {GIVE_MPP.format(which='the true one')}"
         )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.tissue import find_tissue
 
@@ -125,7 +126,7 @@ def _reachable(slide: Slide) -> tuple[Reach, ...]:
     reached = []
     for magnification in MAGNIFICATIONS:
         try:
-            reached.append(Reach(magnification, slide.achieved_mpp(10 / magnification)))
+            reached.append(Reach(magnification, slide.achieved_mpp(mpp_of(magnification))))
         except ValueError:
             break  # sharper than the scan, and so are the rest
     return tuple(reached)

@@ -19,11 +19,9 @@ from parfocal.cost import Bill, Stage
 from parfocal.slide.array import ArrayScan, open_image
 from parfocal.slide.errors import ImplausibleMppError, MissingMppError, SlideError
 from parfocal.slide.openslide import OpenSlideScan, dicom_instance
+from parfocal.slide.resolution import MAX_MPP, MIN_MPP, near, sharper_than_the_scan
 from parfocal.slide.scan import Level, Scan
 from parfocal.slide.shrink import LEVEL_TOLERANCE, Span, shrink, shrink_whole
-
-MIN_MPP, MAX_MPP = 0.05, 50.0  # an overview of CAMELYON16 is truly 28.97
-SCAN_TOLERANCE = 0.05  # a scan this near to the wanted mpp is read as it is
 
 
 @dataclass(frozen=True)
@@ -96,17 +94,23 @@ class Slide:
         Raises:
             ValueError: `mpp` is finer than the scan itself.
         """
-        if abs(mpp / self.mpp - 1) <= SCAN_TOLERANCE + 1e-9:
+        if near(mpp, self.mpp):
             return self.mpp
         if not (isfinite(mpp) and mpp > 0):
             raise ValueError(f"mpp must be a positive number, not {mpp}")
         if mpp < self.mpp:
-            raise ValueError(
-                f"{self.id}: {10 / mpp:.3g}x ({mpp:.3g} um/px) is sharper than the scan, which is "
-                f"{10 / self.mpp:.3g}x ({self.mpp:.3g} um/px); leave that magnification out, or "
-                "check the slide's mpp."
-            )
+            raise ValueError(f"{self.id}: {sharper_than_the_scan(mpp, self.mpp)}")
         return mpp
+
+    def level_for(self, mpp: float) -> int:
+        """Choose the level that is read for `mpp`: the coarsest stored one just sharp enough.
+
+        Raises:
+            ValueError: `mpp` is finer than the scan itself.
+        """
+        sharp_enough = self.achieved_mpp(mpp) / self.mpp * (1 + LEVEL_TOLERANCE)
+        levels = [i for i, level in enumerate(self.levels) if level.downsample <= sharp_enough]
+        return max(levels, key=lambda i: self.levels[i].downsample)
 
     def read(self, box: Box, mpp: float, *, stage: Stage = "read") -> UInt8[np.ndarray, "h w 3"]:
         """Read a region as RGB pixels at a chosen resolution.
@@ -131,7 +135,7 @@ class Slide:
             raise ValueError(f"{self.id}: the slide is closed; read inside its `with` block.")
         with self.bill.timed(stage):
             scale = self.achieved_mpp(mpp) / self.mpp
-            level = self._level_for(scale)
+            level = self.level_for(mpp)
             downsample = self.levels[level].downsample
             columns = Span.of(box.x / downsample, box.width / downsample, box.width / scale)
             rows = Span.of(box.y / downsample, box.height / downsample, box.height / scale)
@@ -158,12 +162,6 @@ class Slide:
 
     def __repr__(self) -> str:
         return f"<Slide {self.id}: {self.size[0]} x {self.size[1]} px, {self.mpp:.4g} um/px>"
-
-    def _level_for(self, downsample: float) -> int:
-        """Choose the coarsest stored level that is at least as sharp as asked."""
-        sharp_enough = downsample * (1 + LEVEL_TOLERANCE)
-        levels = [i for i, level in enumerate(self.levels) if level.downsample <= sharp_enough]
-        return max(levels, key=lambda i: self.levels[i].downsample)
 
     def _read_spans(self, level: int, columns: Span, rows: Span) -> UInt8[np.ndarray, "h w 3"]:
         across, down = columns.stages, rows.stages
