@@ -444,6 +444,15 @@ def test_magnifications_that_are_no_numbers_are_wrong_usage(
     assert "1.25,2.5,10" in found.err
 
 
+def test_features_of_magnifications_that_do_not_ascend_are_refused(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+):
+    out = tmp_path / "features"
+    found = parfocal("extract", cohort, "--out", out, "--magnifications", "10,2.5")
+    refused(found, "magnifications: [10, 2.5] do not ascend; give the lowest first")
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

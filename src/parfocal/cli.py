@@ -296,7 +296,7 @@ def train(
 
     flags = {
         "encoder.name": encoder,
-        "slide.magnifications": magnifications,
+        "slide.magnifications": None if magnifications is None else _magnifications(magnifications),
         "train.epochs": epochs,
         "train.folds": folds,
         "train.seed": seed,

@@ -29,7 +29,6 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.errors import SlideError
 from parfocal.slide.resolution import magnification_of
 from parfocal.slide.slide import Box, Slide, open_slide, slide_id
-from parfocal.slide.tissue import find_tissue
 
 THUMBNAIL_PX = 1024  # longest side
 DETAILS = 6  # sharp patches shown below a map
@@ -66,13 +65,7 @@ def predict(
 
 def classify(slide: Slide, trained: Checkpoint, encoder: Encoder) -> PredictionRecord:
     """Classify an open slide; see `predict`."""
-    grid = PatchGrid.over(
-        find_tissue(slide, method=trained.slide.tissue),
-        trained.mpps,
-        trained.patch_size,
-        min_tissue=trained.slide.min_tissue,
-        children=trained.slide.children,
-    )
+    grid = trained.slide.grid(slide)
     answer = _ask(trained.model, LiveBag(slide, grid, encoder), slide.bill)
     probabilities = answer.logits.softmax(dim=0).tolist()
     return PredictionRecord(

@@ -248,12 +248,8 @@ def _model(values: dict[str, Any]) -> ModelSettings:
 def _check_slide(settings: RunSettings) -> None:
     magnifications = settings.slide.magnifications
     names = ", ".join(f"{magnification:g}" for magnification in magnifications)
-    ratios = [high / low for low, high in pairwise(magnifications) if low > 0]
-    if not magnifications or min(magnifications) <= 0 or any(r < 1.5 for r in ratios):
-        raise SettingsError(
-            f"slide.magnifications: [{names}] do not ascend; give the lowest first, as 1.25,2.5,10."
-        )
-    if any(abs(ratio - round(ratio)) > 1e-6 * ratio for ratio in ratios):
+    ratios = [high / low for low, high in pairwise(magnifications)]
+    if any(round(r) < 2 or abs(r - round(r)) > 1e-6 * r for r in ratios):
         raise SettingsError(
             f"slide.magnifications: [{names}] are not whole multiples, each of the one before, so "
             "patches would not nest; as 1.25,2.5,10."
@@ -292,6 +288,8 @@ def _unknown(what: str, found: str, known: Sequence[str]) -> str:
 def _first_error(error: ValidationError, section: str) -> str:
     """Say in one line what pydantic found first."""
     first = error.errors()[0]
+    if first["type"] == "value_error":  # in our own words
+        return f"{section}{'.'.join(map(str, first['loc']))}.{first['ctx']['error']}"
     place = ".".join(
         str(part) for part in first["loc"] if not str(part).startswith(("function-", "tuple"))
     )

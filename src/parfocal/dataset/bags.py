@@ -25,9 +25,7 @@ from parfocal.features.header import SlideSettings
 from parfocal.features.live import LiveBag
 from parfocal.features.store import FeatureFile, feature_path
 from parfocal.grid import PatchGrid
-from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Box, Slide, open_slide
-from parfocal.slide.tissue import find_tissue
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class StoredBags:
         """
         file = self._file(slide)
         wanted = self._settings.magnifications
-        steps = tuple(file.magnifications.index(magnification) for magnification in wanted)
+        steps = tuple(file.step(magnification) for magnification in wanted)
         bag = file.bag(wanted, device=self._device)
         yield OpenBag(bag, file.header.grid, steps, Bill())
 
@@ -177,13 +175,7 @@ class LiveBags:
 
     def _grid(self, slide: CohortSlide, opened: Slide) -> PatchGrid:
         if slide.slide_id not in self._grids:
-            self._grids[slide.slide_id] = PatchGrid.over(
-                find_tissue(opened, method=self._settings.tissue),
-                [mpp_of(magnification) for magnification in self._settings.magnifications],
-                self._settings.patch_size,
-                min_tissue=self._settings.min_tissue,
-                children=self._settings.children,
-            )
+            self._grids[slide.slide_id] = self._settings.grid(opened)
         return self._grids[slide.slide_id]
 
 

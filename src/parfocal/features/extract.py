@@ -15,9 +15,7 @@ from parfocal.features.live import PatchEncoder, reading_threads
 from parfocal.features.store import Dtype, FeatureFile, create, feature_path
 from parfocal.grid import PatchGrid
 from parfocal.slide.errors import SlideError
-from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide, open_slide
-from parfocal.slide.tissue import find_tissue
 
 logger = logging.getLogger(__name__)
 
@@ -132,12 +130,5 @@ def _extract_new(
     if path.exists():
         FeatureFile(path).check(encoder.spec, settings, slide=slide)
         return False
-    grid = PatchGrid.over(
-        find_tissue(slide, method=settings.tissue),
-        [mpp_of(magnification) for magnification in settings.magnifications],
-        settings.patch_size,
-        min_tissue=settings.min_tissue,
-        children=settings.children,
-    )
-    extract_slide(slide, grid, encoder, path, settings=settings, dtype=dtype)
+    extract_slide(slide, settings.grid(slide), encoder, path, settings=settings, dtype=dtype)
     return True

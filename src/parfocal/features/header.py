@@ -3,6 +3,8 @@
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
+from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,9 @@ from jaxtyping import Bool, Int64
 from parfocal.features.encoder import EncoderSpec
 from parfocal.features.errors import StoreError
 from parfocal.grid import PatchGrid
+from parfocal.slide.resolution import mpp_of
+from parfocal.slide.slide import Slide
+from parfocal.slide.tissue import find_tissue
 
 FORMAT = "parfocal features"
 FORMAT_VERSION = 1
@@ -27,6 +32,10 @@ class SlideSettings:
         tissue: how tissue is told from glass.
         min_tissue: least share of tissue in a patch of the lowest magnification.
         children: whether a patch has all its children, or those with any tissue.
+
+    Raises:
+        ValueError: magnifications that do not ascend from above 0, no pixels in a patch, or a
+            share that is none.
     """
 
     magnifications: tuple[float, ...]
@@ -34,6 +43,33 @@ class SlideSettings:
     tissue: Literal["otsu", "grey"] = "otsu"
     min_tissue: float = 0.1
     children: Literal["all", "tissue"] = "tissue"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no choice of patches."""
+        steps = pairwise((0.0, *self.magnifications))
+        if not self.magnifications or not all(low < high < inf for low, high in steps):
+            names = ", ".join(f"{magnification:g}" for magnification in self.magnifications)
+            raise ValueError(
+                f"magnifications: [{names}] do not ascend; give the lowest first, as 1.25,2.5,10."
+            )
+        if self.patch_size < 1:
+            raise ValueError(f"patch_size: {self.patch_size} pixels are no patch; 256 is usual.")
+        if not 0 <= self.min_tissue <= 1:
+            raise ValueError(f"min_tissue: {self.min_tissue:g} is no share; give one from 0 to 1.")
+
+    def grid(self, slide: Slide) -> PatchGrid:
+        """Find a slide's tissue, and lay the patches over it.
+
+        Raises:
+            SlideError: there is no tissue, or the magnifications do not fit the slide.
+        """
+        return PatchGrid.over(
+            find_tissue(slide, method=self.tissue),
+            [mpp_of(magnification) for magnification in self.magnifications],
+            self.patch_size,
+            min_tissue=self.min_tissue,
+            children=self.children,
+        )
 
 
 @dataclass(frozen=True)

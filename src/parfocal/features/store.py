@@ -117,6 +117,21 @@ class FeatureFile:
         """Give the (x, y) of the patches' top-left corners, in level-0 pixels."""
         return self.header.grid.coords(step)
 
+    def step(self, magnification: float) -> int:
+        """Give the step of a magnification, 0 the lowest stored.
+
+        Raises:
+            MixedFeaturesError: it is not stored.
+        """
+        names = group_names(self.magnifications)
+        name = group_names([magnification])[0]
+        if name not in names:
+            raise MixedFeaturesError(
+                f"{self.path}: the features are of {', '.join(names)}, and {name} is asked for. "
+                "Leave it out, or extract again with it into another folder."
+            )
+        return names.index(name)
+
     def bag(
         self,
         magnifications: Sequence[float] | None = None,
@@ -133,7 +148,7 @@ class FeatureFile:
         Raises:
             MixedFeaturesError: one of them is not stored.
         """
-        steps = [self._step(wanted) for wanted in magnifications or self.magnifications]
+        steps = [self.step(wanted) for wanted in magnifications or self.magnifications]
         valid = [torch.from_numpy(self.header.grid.valid(step)) for step in steps]
         return StoredBag(self._levels(steps, torch.device(device)), valid=valid)
 
@@ -158,7 +173,7 @@ class FeatureFile:
         self._same("min_tissue", stored.min_tissue, settings.min_tissue)
         self._same("children", stored.children, settings.children)
         for magnification in settings.magnifications:
-            self._step(magnification)
+            self.step(magnification)
         if slide is not None:
             self._same("slide fingerprint", self.fingerprint, slide.fingerprint)
             self._same("slide mpp", self.header.grid.slide_mpp, slide.mpp)
@@ -169,16 +184,6 @@ class FeatureFile:
                 f"{self.path}: the features were made with {what} {stored}, and now it is {asked}; "
                 "the two do not mix. Go back to the former, or extract again into another folder."
             )
-
-    def _step(self, magnification: float) -> int:
-        names = group_names(self.magnifications)
-        name = group_names([magnification])[0]
-        if name not in names:
-            raise MixedFeaturesError(
-                f"{self.path}: the features are of {', '.join(names)}, and {name} is asked for. "
-                "Leave it out, or extract again with it into another folder."
-            )
-        return names.index(name)
 
     def _levels(self, steps: Sequence[int], device: torch.device) -> tuple[StoredRows, ...]:
         return tuple(
