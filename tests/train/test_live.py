@@ -106,6 +106,8 @@ def test_a_slide_that_fails_while_training_is_left_out_from_there(
     )
     assert summary.failed == failed(tmp_path / "run") == {"004": "004.h5: damaged"}
     assert reads.count("004") == 3
+    taught = Checkpoint.load(tmp_path / "run").training.slides
+    assert "004" in taught["train"] + taught["val"]  # it had been seen before it failed
 
 
 def test_missing_files_are_found_before_anything_starts(painted, live, tmp_path):

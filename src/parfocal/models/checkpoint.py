@@ -51,7 +51,7 @@ class Training:
     Args:
         seed: of the run.
         epoch: whose weights these are, counted from 0.
-        slides: ids by part, `train` and `val`; slides that failed are not among them.
+        slides: ids by part, `train` and `val`; those that could never be read are not among them.
         patients: ids by part likewise.
         refit: whether the model was trained again on both parts.
     """
@@ -233,9 +233,8 @@ def _description(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a checkpoint of parfocal; give a run folder.")
     if int(description.get("format_version", 0)) > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format {description['format_version']}, written by parfocal "
-            f"{description['versions']['parfocal']}; this is {version('parfocal')}, which reads up "
-            f"to format {FORMAT_VERSION}. Update parfocal."
+            f"{path}: format {description['format_version']}, and this parfocal "
+            f"({version('parfocal')}) reads up to {FORMAT_VERSION}. Update parfocal."
         )
     return description
 

@@ -108,7 +108,7 @@ class Run:
             fit(lessons[1], lesson.best.epoch + 1, self.device, progress=self.progress)
         summary = _summary(self.folder.path, lessons, unread)
         self.folder.finish(summary)
-        self._checkpoint(lessons, summary).save(self.folder.path)
+        self._checkpoint(lessons, unread).save(self.folder.path)
         self.folder.forget()
         return summary
 
@@ -153,14 +153,15 @@ class Run:
             rates=None if after is None else [epoch.learning_rate for epoch in after.history],
         )
 
-    def _checkpoint(self, lessons: list[Lesson], summary: RunSummary) -> Checkpoint:
+    def _checkpoint(self, lessons: list[Lesson], unread: dict[str, str]) -> Checkpoint:
         """Put the best weights, or those of the refit, together with all that explains them."""
         model = lessons[-1].model.cpu()
         if len(lessons) == 1:
             model.load_state_dict(safetensors.torch.load_file(lessons[0].best_file))
+        # One that failed in the middle of it may have been learned from before.
         used = {
-            "train": [slide for slide in self.split.train if slide.slide_id not in summary.failed],
-            "val": [slide for slide in self.split.val if slide.slide_id not in summary.failed],
+            "train": [slide for slide in self.split.train if slide.slide_id not in unread],
+            "val": [slide for slide in self.split.val if slide.slide_id not in unread],
         }
         weights = self.settings.encoder.weights
         return Checkpoint(
