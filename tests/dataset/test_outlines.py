@@ -96,7 +96,15 @@ def test_shapes_without_area_are_left_out_with_a_warning(tmp_path, caplog):
     assert "lesions.geojson: Point left out" in caplog.text
 
 
-@pytest.mark.parametrize("content", [3, {"a": 1}, {"type": "Polygon", "coordinates": [[1, 2]]}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        3,
+        {"a": 1},
+        {"type": "Polygon", "coordinates": [[1, 2]]},
+        {"type": "MultiPolygon", "coordinates": "none"},
+    ],
+)
 def test_what_is_no_geojson_is_refused(tmp_path, content):
     with pytest.raises(CohortError, match=r"lesions\.geojson: not a GeoJSON file of outlines"):
         read_outlines(written(tmp_path, content))

@@ -101,7 +101,8 @@ def _polygons(geometry: dict[str, object]) -> list[Polygon]:
     if kind not in ("Polygon", "MultiPolygon"):
         return []
     several = [coordinates] if kind == "Polygon" else coordinates
-    assert isinstance(several, list)
+    if not isinstance(several, list):
+        raise TypeError("coordinates that are no list")
     polygons = []
     for rings in several:
         outer, *holes = [np.asarray(ring, dtype=np.float64)[:, :2] for ring in rings]
