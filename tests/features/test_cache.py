@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from parfocal.features.cache import FeatureCache
-from parfocal.features.errors import StoreError
+from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.live import LiveBag
 
 COORDS = np.array([[0, 0], [16, 0], [0, 16]])
@@ -163,12 +163,14 @@ def test_damage_met_later_is_told(cached, features):
 def test_a_place_that_cannot_be_used_is_told(cached):
     cached.path.mkdir()
     told = r"the feature cache cannot be used .*without --cache"
-    with pytest.raises(StoreError, match=told), cached.opened():
+    with pytest.raises(UnwritableError, match=told), cached.opened():
         pytest.fail("it opened")
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, encoder):
     (tmp_path / "file").touch()
     cache = FeatureCache(tmp_path / "file" / "cache")
-    with pytest.raises(StoreError, match=r"cannot be made \(Not a directory\). Choose another"):
+    with pytest.raises(
+        UnwritableError, match=r"cannot be made \(Not a directory\). Choose another"
+    ):
         cache.of("ab" * 16, encoder.spec, patch_size=16)

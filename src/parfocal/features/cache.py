@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Int64
 
 from parfocal.features.encoder import EncoderSpec
-from parfocal.features.errors import StoreError
+from parfocal.features.errors import StoreError, UnwritableError
 
 PATIENCE_S = 60  # how long to wait while another process writes
 
@@ -88,7 +88,8 @@ class SlideCache:
         """Open the cache for one look at a slide, in one process and thread.
 
         Raises:
-            StoreError: the file is damaged, or cannot be used.
+            UnwritableError: the file cannot be used, as when the disk is full.
+            StoreError: it is damaged.
         """
         try:
             with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as database:
@@ -96,7 +97,7 @@ class SlideCache:
                 database.execute(TABLE)
                 yield Shelf(database, self.dim)
         except sqlite3.OperationalError as error:
-            raise StoreError(
+            raise UnwritableError(
                 f"{self.path}: the feature cache cannot be used ({error}). Free space, or choose "
                 "a folder on a local disk that you may write to, or go on without --cache."
             ) from error
@@ -126,12 +127,12 @@ class FeatureCache:
             patch_size: side of a patch in pixels.
 
         Raises:
-            StoreError: the folder cannot be made.
+            UnwritableError: the folder cannot be made.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(
+            raise UnwritableError(
                 f"{self.folder}: the folder for the feature cache cannot be made "
                 f"({error.strerror}). Choose another with --cache."
             ) from error
