@@ -21,6 +21,7 @@ import tifffile
 from parfocal import predict as predict_module
 from parfocal import train as training
 from parfocal.cli import main
+from parfocal.features.errors import UnwritableError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide import synthetic
 from parfocal.slide.synthetic import OF_TILES, Painting
@@ -188,7 +189,7 @@ def test_training_folds_tells_where_they_are(
         f"`parfocal evaluate {tmp_path}/fold-0 {cohort} --out DIR`, likewise fold-1\n"
     )
     monkeypatch.setattr(training, "train", lambda *_, **__: one)
-    assert "x: epoch 3 was best, weighted F1" in parfocal("train", cohort, "--out", "x").out
+    assert "x: epoch 4 was best, weighted F1" in parfocal("train", cohort, "--out", "x").out
 
 
 def test_a_run_holds_all_that_prediction_needs(run: Path):
@@ -215,6 +216,7 @@ def test_predict_says_a_line_a_slide_with_its_bill(
     found = parfocal("predict", run, slide, "--out", tmp_path / "out")
     assert found.code == 0
     assert found.out.count("\n") == 1
+    assert found.err.endswith(f"see {tmp_path / 'out'}\n")
     assert "looked at 40 of 128 patches (31.2%)" in found.out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("one.json", "one.png", "predictions.csv")
@@ -227,8 +229,8 @@ def test_predict_goes_on_and_lists_what_failed_at_the_end(
     found = parfocal("predict", run, tmp_path / "none.svs", slide, "--out", tmp_path / "out")
     assert found.code == 1
     assert found.out.startswith("one: ")
-    assert found.err.splitlines()[0] == "parfocal: 1 of 2 slides failed:"
-    assert "none.svs: there is no such file" in found.err.splitlines()[1]
+    assert found.err.splitlines()[-2] == "parfocal: 1 of 2 slides failed:"
+    assert "none.svs: there is no such file" in found.err.splitlines()[-1]
 
 
 # What is wrong with a slide, and what its line has to say.
@@ -481,6 +483,13 @@ def test_a_full_disk_is_told_in_a_line(
     monkeypatch.setattr(predict_module, "write_whole", full)
     found = parfocal("predict", run, slide, "--out", tmp_path / "out")
     refused(found, "the disk is full", str(tmp_path / "out"))
+    message = "a.h5: could not be written (No space left on device). Free space."
+
+    def told(path: Path, content: bytes) -> None:
+        raise UnwritableError(message)
+
+    monkeypatch.setattr(predict_module, "write_whole", told)
+    refused(parfocal("predict", run, slide, "--out", tmp_path / "out"), message)
 
 
 def test_an_unexpected_error_is_a_line_and_with_debug_a_traceback(

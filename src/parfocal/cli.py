@@ -46,13 +46,15 @@ def main() -> None:
 def _one_line(error: Exception) -> str:
     """Say what went wrong."""
     message = " ".join(str(error).split())
+    if type(error).__module__.startswith("parfocal"):
+        return message
     # HDF5 and safetensors report a full disk without an errno of their own.
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in message:
         place = getattr(error, "filename", None) or "the folder written to"
         return f"{place}: the disk is full; free some space, or write elsewhere with --out."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
-    if type(error).__module__.startswith("parfocal") or isinstance(error, ValueError | OSError):
+    if isinstance(error, ValueError | OSError):
         return message
     return f"unexpected {type(error).__name__}: {message} (run again with --debug to see where)."
 
@@ -314,7 +316,11 @@ def train(
         resume=resume,
     )
     runs = summary.folds or (summary,)
-    what = f"{len(runs)} folds, mean" if summary.folds else f"epoch {summary.best_epoch} was best,"
+    what = (
+        f"{len(runs)} folds, mean"
+        if summary.best_epoch is None
+        else f"epoch {summary.best_epoch + 1} was best,"  # from 1, as in the log of the epochs
+    )
     also = f", likewise {', '.join(fold.out.name for fold in runs[1:])}" if summary.folds else ""
     typer.echo(
         f"{out}: {what} weighted F1 {summary.val_weighted_f1:.3f} on the validation slides; now "
@@ -385,6 +391,8 @@ def predict(
             failed[str(slide.path)] = slide.reason
         else:
             typer.echo(slide.line)
+    if len(failed) < len(slides):
+        typer.echo(f"a picture and a JSON of each slide, and predictions.csv: see {out}", err=True)
     _finish(failed, len(slides))
 
 

@@ -85,6 +85,7 @@ def test_too_few_slides_that_can_be_used_are_an_error(painted, live, tmp_path):
         (tmp_path / f"{number}.png").write_bytes(b"no picture")
     with pytest.raises(RunError, match=r"no train slide of class 'well' is left: .* slides failed"):
         train(painted, live, tmp_path / "run", device="cpu", progress=False)
+    assert not (tmp_path / "run").exists()  # so that it may be run again
 
 
 def test_a_slide_that_fails_while_training_is_left_out_from_there(

@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_stops_the_run(cohort, settings, tmp_path, monk
 
     monkeypatch.setattr(ZoomMIL, "objective", endless, raising=False)
     with pytest.raises(
-        RunError, match=r"epoch 0: the loss is .*; lower train\.learning_rate \(0.0"
+        RunError, match=r"epoch 1: the loss is .*; lower train\.learning_rate \(0.0"
     ):
         taught(cohort, settings, tmp_path / "run")
 
@@ -207,3 +207,6 @@ def test_a_folder_in_use_is_refused(cohort, settings, tmp_path):
         RunError, match=r"the folder is not empty\. Give another --out, or --resume"
     ):
         taught(cohort, settings, tmp_path / "run")
+    with pytest.raises(RunError, match=r"there is no run in it to go on with\. Give the --out of"):
+        taught(cohort, settings, tmp_path / "run", resume=True)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]

@@ -25,6 +25,8 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.files import write_whole
 from parfocal.models.checkpoint import SETTINGS_FILE
 
+RESUME_FOLDER = "resume"
+
 
 class RunError(Exception):
     """A run that cannot start or go on; the message says which, what and what to do."""
@@ -95,8 +97,8 @@ class RunFolder:
         """Whether there is a trained model in it."""
         return (self.path / SETTINGS_FILE).exists()
 
-    def claim(self, settings: str, split: str, *, resume: bool) -> None:
-        """Take a folder for a run, writing down its settings and its split.
+    def check(self, settings: str, split: str, *, resume: bool) -> None:
+        """Refuse a folder that cannot be taken for a run.
 
         Args:
             settings: as YAML.
@@ -107,16 +109,18 @@ class RunFolder:
             RunError: the folder is in use, or what is there is of another run.
         """
         refuse_used(self.path, resume=resume)
-        self._resume_folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (("settings.yaml", settings), ("split.csv", split)):
-            path = self.path / name
-            if not path.exists():
-                write_whole(path, content.encode())
-            elif path.read_text(encoding="utf-8") != content:
+        for path, content in self._told(settings, split):
+            if path.exists() and path.read_text(encoding="utf-8") != content:
                 raise RunError(
                     f"{path}: the run there has {_difference(path, content)}; --resume goes on "
                     "with the same settings and cohort only. Give them, or another --out."
                 )
+
+    def claim(self, settings: str, split: str) -> None:
+        """Take a folder for a run, once all is checked, writing down its settings and split."""
+        self._resume_folder.mkdir(parents=True, exist_ok=True)
+        for path, content in self._told(settings, split):
+            write_whole(path, content.encode())
 
     def resume_file(self, name: str) -> Path:
         """Give the path of a file that is kept only until the run is finished."""
@@ -141,9 +145,12 @@ class RunFolder:
         content = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         return RunSummary(**{**content, "out": self.path, "folds": ()})
 
+    def _told(self, settings: str, split: str) -> tuple[tuple[Path, str], ...]:
+        return (self.path / "settings.yaml", settings), (self.path / "split.csv", split)
+
     @property
     def _resume_folder(self) -> Path:
-        return self.path / "resume"
+        return self.path / RESUME_FOLDER
 
     def _write_table(self, name: str, rows: Iterable[Sequence[object]]) -> None:
         text = io.StringIO()
@@ -159,6 +166,12 @@ def refuse_used(path: Path, *, resume: bool) -> None:
         raise RunError(
             f"{path}: the folder is not empty. Give another --out, or --resume to go on with the "
             "run in it."
+        )
+    # A killed run has the last from its first moment on, one of several folds the first fold.
+    if not any((path / name).exists() for name in ("settings.yaml", "fold-0", RESUME_FOLDER)):
+        raise RunError(
+            f"{path}: the folder is not empty, and there is no run in it to go on with. Give the "
+            "--out of the stopped run."
         )
 
 

@@ -178,7 +178,7 @@ class Lesson(pl.LightningModule):
         self._losses.append(loss.item())
         if not math.isfinite(self._losses[-1]):
             raise RunError(
-                f"epoch {self.current_epoch}: the loss is {self._losses[-1]}; lower "
+                f"epoch {self.current_epoch + 1}: the loss is {self._losses[-1]}; lower "
                 f"train.learning_rate ({self.settings.learning_rate:g})."
             )
         return loss

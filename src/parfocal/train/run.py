@@ -94,13 +94,15 @@ class Run:
 
     def train(self, *, resume: bool) -> RunSummary:
         """Fill the folder, or go on filling it."""
-        self.folder.claim(self.settings.to_yaml(), split_table(self.split), resume=resume)
+        told = self.settings.to_yaml(), split_table(self.split)
+        self.folder.check(*told, resume=resume)
         if self.folder.finished:
             logger.info("%s: finished already", self.folder.path)
             self.folder.forget()
             return self.folder.read_summary()
         unread = self._unreadable()
         lesson = self._lesson("metrics", unread)
+        self.folder.claim(*told)  # a run that is refused above leaves no folder in the way
         fit(lesson, self.settings.train.epochs, self.device, progress=self.progress)
         lessons = [lesson]
         if self.settings.train.refit:
@@ -115,7 +117,7 @@ class Run:
     def _unreadable(self) -> dict[str, str]:
         """Find out which slides cannot be used before training, not in the middle of it."""
         slides = (*self.split.train, *self.split.val)
-        logger.info("checking %d slides", len(slides))
+        logger.info("%s: checking %d slides", self.folder.path, len(slides))
         with ThreadPoolExecutor(self.workers) as pool:
             reasons = list(pool.map(self._reason, slides))
         return {slide.slide_id: why for slide, why in zip(slides, reasons, strict=True) if why}
