@@ -28,10 +28,11 @@ import torch
 from parfocal.bag import Bag, Prediction
 from parfocal.cost import Bill, Cost
 from parfocal.features.encoder import Encoder, load_encoder
+from parfocal.features.header import SlideSettings
 from parfocal.features.live import LiveBag
-from parfocal.grid import PatchGrid, mpp_of
+from parfocal.grid import PatchGrid
 from parfocal.models import MODELS
-from parfocal.slide import find_tissue, open_slide
+from parfocal.slide import open_slide
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ class Answer:
 def answer(path: Path, magnifications: tuple[float, ...], model, encoder: Encoder) -> Answer:
     bill = Bill()
     with open_slide(path, bill=bill) as slide:
-        grid = PatchGrid.over(find_tissue(slide), [mpp_of(m) for m in magnifications])
+        grid = SlideSettings(magnifications).grid(slide)
         looks: list[float] = []
         bag = TimedBag(LiveBag(slide, grid, encoder), looks)
         with torch.inference_mode(), bill.counted(), bill.timed("model"):

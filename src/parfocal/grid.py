@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float, Int64
 from parfocal.slide.errors import SlideError
 from parfocal.slide.resolution import (
     magnification_of,
-    mpp_of,  # noqa: F401 (benchmarks find it here)
     near,
     sharper_than_the_scan,
 )
