@@ -177,6 +177,15 @@ def test_extract_needs_no_labels(parfocal: Callable[..., Outcome], cohort: Path,
     assert found.out == "1 slides extracted, 0 were there already\n"
 
 
+def test_a_failed_slide_is_listed_by_its_name_in_the_cohort(
+    parfocal: Callable[..., Outcome], tmp_path: Path
+):
+    (tmp_path / "scan.svs").write_bytes(b"no slide")
+    table = write_table(tmp_path / "slides.csv", ("slide_id", "path"), ("P-17", "scan.svs"))
+    found = parfocal("extract", table, "--out", tmp_path / "features", *TINY)
+    assert found.err.splitlines()[-1].startswith("parfocal: P-17: scan.svs: not a slide")
+
+
 def test_training_folds_tells_where_they_are(
     parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -63,8 +63,10 @@ def _finish(failed: Mapping[str, str], of: int) -> None:
     """List the slides that failed, and tell the shell."""
     if failed and of > 1:
         typer.echo(f"parfocal: {len(failed)} of {of} slides failed:", err=True)
-    for reason in failed.values():
-        typer.echo(f"parfocal: {reason}", err=True)
+    for slide, reason in failed.items():
+        # A reason names the file; in a cohort the slide may have another name.
+        named = Path(slide).stem in reason
+        typer.echo(f"parfocal: {reason if named else f'{slide}: {reason}'}", err=True)
     if failed:
         raise typer.Exit(1)
 

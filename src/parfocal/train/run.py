@@ -247,8 +247,6 @@ def _summary(out: Path, lessons: list[Lesson], unread: dict[str, str]) -> RunSum
     failed = dict(unread)
     for lesson in lessons:
         failed.update(lesson.failed)
-    for slide_id, reason in failed.items():
-        logger.warning("slide %s was not used: %s", slide_id, reason)
     assert best.val_loss is not None
     assert best.val_weighted_f1 is not None
     return RunSummary(
