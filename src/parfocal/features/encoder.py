@@ -14,6 +14,7 @@ GPUs, by less than 1e-2.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +48,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # What no microscope image is outside of. A network for photographs has no range of its own.
 ANY_MPP = (MIN_MPP, MAX_MPP)
 UNKNOWN_LICENCE = "as the weights file's"
-CPU_BATCH, GPU_BATCH = 8, 256
+CPU_BATCH, GPU_BATCH = 4, 256
 NATIVE_HALF = (7, 0)  # first CUDA capability whose tensor cores multiply float16
 
 
@@ -85,7 +86,8 @@ class Encoder:
         spec: what to feed the network, and what comes out.
         network: from normalised images (n, 3, input_size, input_size) to features (n, dim).
         device: where it runs, with CUDA in half precision where that is native.
-        run: how to compute the same in another runtime; None for torch.
+        run: how to compute the same in another runtime, one batch a core; None for torch,
+            which spreads a batch over the cores itself.
     """
 
     def __init__(
@@ -106,15 +108,25 @@ class Encoder:
             for value in (spec.mean, spec.std)
         )
         self.run = run or self.network
+        self.workers = 1 if run is None else torch.get_num_threads()
 
     def __call__(self, patches: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n d"]:
         """Encode patches of any size, in float32 on the encoder's device."""
         # Made outside inference mode, so that a model can be trained on it.
         features = torch.empty(len(patches), self.spec.dim, device=self.device)
-        with torch.inference_mode(), self._precision():
-            for start in range(0, len(patches), self.batch):
-                batch = slice(start, start + self.batch)
+
+        def encode(start: int) -> None:
+            batch = slice(start, start + self.batch)
+            with torch.inference_mode(), self._precision():
                 features[batch] = self.run(self._images(patches[batch])).float()
+
+        starts = range(0, len(patches), self.batch)
+        if min(self.workers, len(starts)) > 1:
+            with ThreadPoolExecutor(self.workers) as pool:
+                list(pool.map(encode, starts))
+        else:
+            for start in starts:
+                encode(start)
         return features
 
     def macs_per_patch(self, patch_size: int) -> int:

@@ -7,8 +7,8 @@ batch; rounded, two answers differ by at most one float16 step plus 1e-4 of the 
 
 import os
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
@@ -59,35 +59,42 @@ class PatchEncoder:
         Raises:
             SlideError: a patch cannot be read.
         """
-        size = self.encoder.batch
-        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        size, workers = self.encoder.batch, self.encoder.workers
+        todo = (rows[start : start + size] for start in range(0, len(rows), size))
         macs = self.encoder.macs_per_patch(self.grid.patch_size)
-        bill = self.slide.bill
-        with ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(max(self.threads, workers)) as pool:
             try:
-                for batch, pixels in self._read_ahead(pool, step, batches):
-                    with bill.timed("encode"), uncounted():
-                        features = self.encoder(pixels)
-                    bill.add_patches(step, len(batch))
-                    bill.add_macs(macs * len(batch))
+                begun = deque(
+                    (batch, self._begin(pool, step, batch))
+                    for batch in islice(todo, workers + BATCHES_AHEAD)
+                )
+                while begun:
+                    batch, finish = begun.popleft()
+                    features = finish()
+                    self.slide.bill.add_patches(step, len(batch))
+                    self.slide.bill.add_macs(macs * len(batch))
                     yield batch, features
+                    begun.extend((more, self._begin(pool, step, more)) for more in islice(todo, 1))
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _read_ahead(
-        self, pool: ThreadPoolExecutor, step: int, batches: list[Int64[np.ndarray, " _"]]
-    ) -> Iterator[tuple[Int64[np.ndarray, " b"], UInt8[np.ndarray, "b h w 3"]]]:
-        mpp = self.grid.mpps[step]
+    def _begin(
+        self, pool: ThreadPoolExecutor, step: int, batch: Int64[np.ndarray, " b"]
+    ) -> Callable[[], Float[Tensor, "b d"]]:
+        """Begin to read a batch in threads, and give what waits for its features."""
+        boxes, mpp = self.grid.boxes(step, batch), self.grid.mpps[step]
+        if self.encoder.workers > 1:
+            # Each core reads and encodes a batch by itself, and waits for no other.
+            return pool.submit(
+                lambda: self._encode([self.slide.read(box, mpp) for box in boxes])
+            ).result
+        patches = [pool.submit(self.slide.read, box, mpp) for box in boxes]
+        return lambda: self._encode([patch.result() for patch in patches])
 
-        def start(batch: Int64[np.ndarray, " b"]) -> list[Future[Pixels]]:
-            return [pool.submit(self.slide.read, box, mpp) for box in self.grid.boxes(step, batch)]
-
-        todo = iter(batches)
-        reading = deque((batch, start(batch)) for batch in islice(todo, 1 + BATCHES_AHEAD))
-        while reading:
-            batch, patches = reading.popleft()
-            yield batch, np.stack([patch.result() for patch in patches])
-            reading.extend((batch, start(batch)) for batch in islice(todo, 1))
+    def _encode(self, patches: list[Pixels]) -> Float[Tensor, "b d"]:
+        pixels = np.stack(patches)
+        with self.slide.bill.timed("encode"), uncounted():
+            return self.encoder(pixels)
 
 
 class LiveRows:

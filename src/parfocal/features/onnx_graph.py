@@ -27,7 +27,7 @@ OPSET, IR_VERSION = 17, 8  # enough for these operations, and read by older onnx
 
 
 class OnnxNetwork:
-    """A network that onnxruntime runs on the CPU, on as many threads as torch uses now.
+    """A network that onnxruntime runs on the CPU, on one thread; it may be called from several.
 
     Args:
         network: with its weights, on the CPU.
@@ -36,9 +36,8 @@ class OnnxNetwork:
 
     def __init__(self, network: Foldable, size: int) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Waiting threads would otherwise spin and take the cores from those that read slides.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads that share one batch wait for the slowest, and those that read slides slow some.
+        options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
             OnnxGraph(network, size).model, options, providers=["CPUExecutionProvider"]
         )
