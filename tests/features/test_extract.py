@@ -84,7 +84,7 @@ def test_a_cohort_becomes_a_folder_of_feature_files(cohort, out, encoder):
 
 
 def test_a_second_run_goes_on_where_the_first_stopped(cohort, out, encoder):
-    interrupt_at(encoder, 60, KeyboardInterrupt)
+    interrupt_at(encoder, 480 // encoder.batch, KeyboardInterrupt)  # in the second slide
     with pytest.raises(KeyboardInterrupt):
         extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
     assert names(out) == ["000.h5"]
