@@ -10,7 +10,7 @@ from parfocal import demo
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "SLIDES", 12)
+    monkeypatch.setattr(demo, "SLIDES", 16)
     monkeypatch.setattr(demo, "SIDE", 2048)
     monkeypatch.setattr(demo, "ENCODER", "tiny")
     for settings in (demo.ZOOMING, demo.EVERYWHERE):
