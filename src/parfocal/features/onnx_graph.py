@@ -1,4 +1,4 @@
-"""Our networks in onnxruntime, up to twice as fast as torch on a CPU.
+"""Our networks in onnxruntime, faster than torch on a CPU.
 
 Needs `pip install 'parfocal[onnx]'`. The graph is written here operation by operation, in
 milliseconds, where torch's own exporter takes ten seconds; each case reads as the `forward` of
