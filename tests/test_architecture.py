@@ -79,7 +79,7 @@ def test_lightning_is_imported_for_training_alone():
 
 
 def test_typer_is_imported_by_the_command_line_alone():
-    assert importers("typer") == {"cli.py"}
+    assert {name.split("/")[0] for name in importers("typer")} == {"cli"}
 
 
 def test_only_the_command_line_prints():

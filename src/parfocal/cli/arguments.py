@@ -1,0 +1,56 @@
+"""What several subcommands share: their arguments, and how they end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Part = Literal["train", "val", "test", "all"]
+Cohort = Annotated[
+    Path,
+    typer.Argument(
+        metavar="COHORT", help="CSV with columns slide_id, path and label; paths relative to it."
+    ),
+]
+Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a run that `parfocal train` wrote.")
+]
+Slides = Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="Slide files.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")]
+Mpp = Annotated[
+    float | None,
+    typer.Option(help="Microns per pixel at level 0, for files that do not say or say wrongly."),
+]
+MAGNIFICATIONS = typer.Option(metavar="M,M,...", help="Lowest first, as 1.25,2.5,10.")
+Features = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Stored features; else slides are read as the model asks."),
+]
+Cache = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Keep features here as slides are visited.")
+]
+ENCODERS = "efficientnet-lite0, resnet50-layer3 or timm:NAME."
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+
+
+def parse_magnifications(text: str) -> tuple[float, ...]:
+    """Read magnifications as `MAGNIFICATIONS` takes them."""
+    try:
+        return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not like 1.25,2.5,10", param_hint="--magnifications"
+        ) from None
+
+
+def finish(failed: Mapping[str, str], of: int) -> None:
+    """List the slides that failed, and tell the shell."""
+    if failed and of > 1:
+        typer.echo(f"parfocal: {len(failed)} of {of} slides failed:", err=True)
+    for slide, reason in failed.items():
+        # A reason names the file; in a cohort the slide may have another name.
+        named = Path(slide).stem in reason
+        typer.echo(f"parfocal: {reason if named else f'{slide}: {reason}'}", err=True)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,52 @@
+"""Subcommands about answers: demo, predict."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parfocal.cli.arguments import Device, Mpp, Out, Run, Slides, finish
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")] = Path("demo-out"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the slides and the training.")] = 0,
+) -> None:
+    """Paint slides, train on them, evaluate and predict: the whole road, in minutes.
+
+    Example: `parfocal demo`, then look into demo-out.
+    """
+    from parfocal.demo import run_demo
+
+    for line in run_demo(out, seed=seed):
+        typer.echo(line)
+
+
+def predict(
+    *,
+    run: Run,
+    slides: Slides,
+    out: Out,
+    mpp: Mpp = None,
+    device: Device = "auto",
+) -> None:
+    """Classify slides, reading sharp pixels only where the model zooms in.
+
+    Of each slide DIR gets a JSON and a PNG that shows where the model looked, and
+    predictions.csv has a row for each.
+
+    Example: `parfocal predict run slides/*.svs --out predictions`
+    """
+    from parfocal.models.checkpoint import Checkpoint
+    from parfocal.predict import FailedSlide, predict_slides
+
+    failed: dict[str, str] = {}
+    for slide in predict_slides(slides, Checkpoint.load(run), out, mpp=mpp, device=device):
+        if isinstance(slide, FailedSlide):
+            failed[str(slide.path)] = slide.reason
+        else:
+            typer.echo(slide.line)
+    if len(failed) < len(slides):
+        typer.echo(f"a picture and a JSON of each slide, and predictions.csv: see {out}", err=True)
+    finish(failed, len(slides))

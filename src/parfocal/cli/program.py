@@ -1,0 +1,87 @@
+"""The command line: a subcommand parses, makes one library call and prints.
+
+Each imports what it calls inside itself, so that `predict` does not wait for what `train` loads.
+"""
+
+import errno
+import logging
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from parfocal.cli.models import evaluate, train
+from parfocal.cli.predictions import demo, predict
+from parfocal.cli.slides import extract, inspect, synth
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; an error is one line, and a traceback with --debug."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments, prog_name="parfocal")
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's, for Ctrl-C
+            typer.echo("parfocal: interrupted; what was finished is kept.", err=True)
+        raise
+    except Exception as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        typer.echo(f"parfocal: {_one_line(error)}", err=True)
+        sys.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    """Say what went wrong."""
+    message = " ".join(str(error).split())
+    if type(error).__module__.startswith("parfocal"):
+        return message
+    # HDF5 and safetensors report a full disk without an errno of their own.
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in message:
+        place = getattr(error, "filename", None) or "the folder written to"
+        return f"{place}: the disk is full; free some space, or write elsewhere with --out."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, ValueError | OSError):
+        return message
+    return f"unexpected {type(error).__name__}: {message} (run again with --debug to see where)."
+
+
+def _show_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"parfocal {version('parfocal')}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def options(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; goes anywhere.")
+    ] = False,
+) -> None:
+    """Classify whole-slide images by learning where to zoom.
+
+    `parfocal demo` shows the whole road in minutes. With slides of your own: `inspect` them, write
+    a CSV of slide_id, path and label, then `train`, `evaluate` and `predict`.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("parfocal").setLevel(logging.INFO)
+
+
+for command in (demo, inspect, synth, extract, train, evaluate, predict):
+    app.command()(command)
