@@ -25,7 +25,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 # The stamp is written last, so that a set-up stopped half-way starts again.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py
 	@set -eu; \
 	for python in $(CANDIDATES) none; do \
 	    "$$python" -c '$(USABLE)' 2>/dev/null && break || true; \
