@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from parfocal.bag import Bag, Look, Prediction
 from parfocal.models.layers.attention import GatedAttention, masked_softmax
+from parfocal.models.layers.dropout import Dropout
 from parfocal.models.layers.topk import PerturbedTopK
 
 HEADS = ("dual", "single")
@@ -81,7 +82,7 @@ class ZoomMIL(nn.Module):
         self.scale_free = scale_free
         self.sigma = sigma
         self.embeds = nn.ModuleList(
-            nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), nn.Dropout(dropout))
+            nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout))
             for _ in range(num_magnifications)
         )
         self.attends = nn.ModuleList(

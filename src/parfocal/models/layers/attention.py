@@ -7,6 +7,8 @@ Source: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from parfocal.models.layers.dropout import Dropout
+
 
 class GatedAttention(nn.Module):
     """Score each instance: w · (tanh(Vh) ⊙ sigmoid(Uh)) + b.
@@ -22,7 +24,7 @@ class GatedAttention(nn.Module):
         self.value = nn.Linear(dim, hidden_dim)
         self.gate = nn.Linear(dim, hidden_dim)
         # A product is kept where both its factors are: one draw in place of two.
-        self.dropout = nn.Dropout(1 - (1 - dropout) ** 2)
+        self.dropout = Dropout(1 - (1 - dropout) ** 2)
         self.score = nn.Linear(hidden_dim, 1)
 
     def forward(self, h: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
