@@ -3,19 +3,40 @@
 A bag holds one slide's patches at one magnification, and zooms into those a model selects.
 `StoredBag` is that over any table of nested rows: tensors in memory, an HDF5 file, or rows
 that are read and encoded when asked for. The mathematics of zooming lives here, once.
+A pixel source gives any regions of one slide as pixels, to models that encode by themselves.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 TOGETHER = 4  # children mixed as one row: fewer and longer sums, that still fit the cache
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the rows of a look lie, for a model that asks for pixels.
+
+    Args:
+        boxes: x, y, width and height, in level-0 pixels.
+        mpps: microns per pixel each was looked at with.
+        parents: positions in the look before that were zoomed into to find them; None for none.
+        order: when each was looked at, counted over all looks from 0, and -1 where it never was;
+            None where all were, in turn.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    mpps: Float[Tensor, " n"]
+    parents: Int64[Tensor, " n"] | None = None
+    order: Int64[Tensor, " n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -25,29 +46,57 @@ class Look:
     Args:
         rows: which patches of that magnification, in the nested order of the grid; -1 for
             a row that mixes several (in training only).
-        attention: how much each counted; sums to 1.
+        attention: how much each counted; sums to 1, see `score_kind`.
         selected: positions in `rows` that were zoomed into; None at the last look.
         zoom_attention: the attention that chose them; None at the last look.
+        places: where the rows lie; None where they are of a grid.
+        score_kind: "attention" sums to 1 over the look, "probability" over all looks.
     """
 
     rows: Int64[Tensor, " n"]
     attention: Float[Tensor, " n"]
     selected: Int64[Tensor, " k"] | None = None
     zoom_attention: Float[Tensor, " n"] | None = None
+    places: Places | None = None
+    score_kind: str = "attention"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's answer for one slide: a score per class, and where it looked, lowest first."""
+    """A model's answer for one slide, or for several asked together.
 
-    logits: Float[Tensor, " c"]
+    Args:
+        logits: a score per class; of several slides, a row each.
+        looks: where it looked, lowest first; of several slides they stand in `slides`.
+        stop_reason: why it looked no further.
+        terms: what the method's own objective needs besides, by name.
+        members: the answers for several slides, one each.
+    """
+
+    logits: Float[Tensor, "*b c"]
     looks: tuple[Look, ...] = field(default=())
     stop_reason: str = "every magnification looked at"
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    members: tuple["Prediction", ...] = ()
+
+    @classmethod
+    def together(cls, slides: Sequence["Prediction"]) -> "Prediction":
+        """Join the answers for several slides."""
+        return cls(torch.stack([slide.logits for slide in slides]), members=tuple(slides))
+
+    @property
+    def slides(self) -> tuple["Prediction", ...]:
+        """The answer for each slide by itself, logits (C,)."""
+        return self.members or (self,)
 
     @property
     def attention(self) -> tuple[Float[Tensor, " _"], ...]:
         """Attention by magnification, lowest first."""
         return tuple(look.attention for look in self.looks)
+
+
+# A level and some of its rows -> their (column, row).
+Cells = Callable[[int, Int64[np.ndarray, " n"]], Int64[np.ndarray, "n 2"]]
 
 
 @runtime_checkable
@@ -65,13 +114,50 @@ class Bag(Protocol):
     def features(self) -> Float[Tensor, "n d"]:
         """Give the patches' features; those that do not exist are zero."""
 
-    def zoom(self, select: Float[Tensor, "k n"]) -> "Bag":
+    def cells(self) -> Int64[Tensor, "n 2"]:
+        """Give (column, row) of the patches, on the lattice of their magnification."""
+
+    def zoom(self, select: Float[Tensor, "k n"] | None) -> "Bag":
         """Go on to the children of the selected patches, at the next magnification.
 
         Args:
             select: each row chooses a patch (one-hot), or mixes several (a convex mixture);
-                the children of a row are the same mixture of the children.
+                the children of a row are the same mixture of the children. None for all patches.
         """
+
+
+@runtime_checkable
+class PixelSource(Protocol):
+    """One slide's pixels, read only when asked.
+
+    A model that takes them is called with several sources, and answers with logits (B, C).
+    """
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in level-0 pixels."""
+
+    @property
+    def mpp(self) -> float:
+        """Microns per level-0 pixel."""
+
+    def ask(
+        self, boxes: Float[Tensor, "n 4"], size: tuple[int, int], *, step: int | None = None
+    ) -> Future[UInt8[Tensor, "n 3 h w"]]:
+        """Begin to read regions, and return at once; `.result()` waits for the pixels.
+
+        A model asks for all slides of its batch, then waits. A region asked for again is not
+        read again.
+
+        Args:
+            boxes: x, y, width and height, in level-0 pixels. Outside the scan all is white.
+            size: height and width of each result: areas are averaged, from the nearest stored
+                level that is sharper; where the scan has fewer pixels, it is enlarged bilinearly.
+            step: on the bill, 0 the first; None for an overview, which is no patch.
+        """
+
+    def tissue(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+        """Give the share of each box that is tissue; outside the scan there is none."""
 
 
 @runtime_checkable
@@ -161,16 +247,22 @@ class StoredBag:
     Args:
         levels: a table of feature rows a magnification.
         valid: per level, False where a patch does not exist; None where all do.
+        cells: gives (column, row) of rows of a level; None where the patches have no places.
 
     Raises:
         ValueError: a level's rows are not a whole multiple of those above.
     """
 
     def __init__(
-        self, levels: Sequence[Rows], *, valid: Sequence[Bool[Tensor, " _"]] | None = None
+        self,
+        levels: Sequence[Rows],
+        *,
+        valid: Sequence[Bool[Tensor, " _"]] | None = None,
+        cells: Cells | None = None,
     ) -> None:
         self._levels = tuple(levels)
         self._valid = None if valid is None else tuple(valid)
+        self._cells = cells
         counts = [level.shape[0] for level in self._levels]
         for above, below in pairwise(counts):
             if above == 0 or below % above:
@@ -227,32 +319,58 @@ class StoredBag:
             at = torch.arange(len(rows), device=rows.device).view(len(at), -1)
         return mixed.transpose(0, 1).reshape(-1, dim)
 
-    def zoom(self, select: Float[Tensor, "k n"]) -> "StoredBag":
+    def cells(self) -> Int64[Tensor, "n 2"]:
+        """Give (column, row) of the patches.
+
+        Raises:
+            ValueError: they have no places, or several are mixed into one.
+        """
+        if self._cells is None or self._chain:
+            reason = "mixtures of several" if self._chain else "given without places"
+            raise ValueError(
+                f"the patches of this bag are {reason}, so they lie nowhere; a model that asks "
+                "where needs patches of a slide, each by itself."
+            )
+        return torch.from_numpy(self._cells(self._step, self.rows.numpy()))
+
+    def zoom(self, select: Float[Tensor, "k n"] | None) -> "StoredBag":
         """Go on to the children of the selected patches, at the next magnification."""
         if self._step + 1 == len(self._levels):
             raise ValueError(
                 f"the bag holds {len(self._levels)} magnifications and this is the last, so there "
                 "is nothing to zoom into; build the model for as many as the bag has."
             )
-        slot, row = select.nonzero(as_tuple=True)
-        one_hot = not select.requires_grad and bool((select[slot, row] == 1).all())
+        chosen = self._all() if select is None else _entries(select)
+        one_hot = not chosen.weight.requires_grad and bool((chosen.weight == 1).all())
         if one_hot and not self._chain:
-            return self._below(row, ())
-        needed, block = _distinct(row, self._children.shape[1])
-        chain = [Mixture(slot, block, select[slot, row], len(select))]
+            return self._below(chosen.block, ())
+        needed, block = _distinct(chosen.block, self._children.shape[1])
+        chain = [replace(chosen, block=block)]
         for mixture in reversed(self._chain):
             lifted, needed = mixture.lifted(needed, self._children.shape[1])
             chain.insert(0, lifted)
         return self._below(needed, tuple(chain))
 
+    def _all(self) -> Mixture:
+        """Choose each patch once."""
+        like = self._chain[0].weight if self._chain else torch.empty(0)
+        each = torch.arange(len(self.rows), device=like.device)
+        return Mixture(each, each, like.new_ones(len(each)), len(each))
+
     def _below(self, parents: Int64[Tensor, " p"], chain: tuple[Mixture, ...]) -> "StoredBag":
-        below = StoredBag(self._levels, valid=self._valid)
+        below = StoredBag(self._levels, valid=self._valid, cells=self._cells)
         below._step = self._step + 1
         siblings = self._levels[below._step].shape[0] // self._levels[self._step].shape[0]
         blocks = self._children.flatten()[parents.cpu()]
         below._children = blocks[:, None] * siblings + torch.arange(siblings)
         below._chain = chain
         return below
+
+
+def _entries(select: Float[Tensor, "k n"]) -> Mixture:
+    """Keep what is not zero of a dense matrix."""
+    slot, row = select.nonzero(as_tuple=True)
+    return Mixture(slot, row, select[slot, row], len(select))
 
 
 def _distinct(

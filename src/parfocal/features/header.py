@@ -29,7 +29,7 @@ class SlideSettings:
     Args:
         magnifications: lowest first.
         patch_size: side in pixels, the same at every magnification.
-        tissue: how tissue is told from glass.
+        tissue: how tissue is told from glass; "all" takes everything for tissue.
         min_tissue: least share of tissue in a patch of the lowest magnification.
         children: whether a patch has all its children, or those with any tissue.
 
@@ -40,7 +40,7 @@ class SlideSettings:
 
     magnifications: tuple[float, ...]
     patch_size: int = 256
-    tissue: Literal["otsu", "grey"] = "otsu"
+    tissue: Literal["otsu", "grey", "all"] = "otsu"
     min_tissue: float = 0.1
     children: Literal["all", "tissue"] = "tissue"
 

@@ -14,6 +14,7 @@ from types import TracebackType
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from parfocal.cost import Bill, Stage
 from parfocal.slide.array import ArrayScan, open_image
@@ -131,8 +132,7 @@ class Slide:
             ValueError: `mpp` is finer than the scan itself.
             SlideError: the file is damaged inside `box`.
         """
-        if self._closed:
-            raise ValueError(f"{self.id}: the slide is closed; read inside its `with` block.")
+        self._check_open()
         with self.bill.timed(stage):
             scale = self.achieved_mpp(mpp) / self.mpp
             level = self.level_for(mpp)
@@ -140,6 +140,36 @@ class Slide:
             columns = Span.of(box.x / downsample, box.width / downsample, box.width / scale)
             rows = Span.of(box.y / downsample, box.height / downsample, box.height / scale)
             return self._read_spans(level, columns, rows)
+
+    def resample(
+        self, box: Box, size: tuple[int, int], *, stage: Stage = "read"
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Read a region as a picture of a given size.
+
+        As `read`, but for the size, and that a scan with fewer pixels is enlarged bilinearly.
+
+        Args:
+            box: the region, in level-0 pixels. What lies outside the scan is white.
+            size: height and width of the result.
+            stage: where the seconds are billed.
+
+        Raises:
+            SlideError: the file is damaged inside `box`.
+        """
+        self._check_open()
+        with self.bill.timed(stage):
+            stored = max(1, round(box.height)), max(1, round(box.width))
+            height, width = min(size[0], stored[0]), min(size[1], stored[1])
+            sharpness = min(box.height / height, box.width / width)
+            level = self.level_for(self.mpp * max(1.0, sharpness))
+            downsample = self.levels[level].downsample
+            columns = Span.of(box.x / downsample, box.width / downsample, width)
+            rows = Span.of(box.y / downsample, box.height / downsample, height)
+            pixels = self._read_spans(level, columns, rows)
+            if pixels.shape[:2] == size:
+                return pixels
+            enlarged = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
+            return np.array(enlarged)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -162,6 +192,10 @@ class Slide:
 
     def __repr__(self) -> str:
         return f"<Slide {self.id}: {self.size[0]} x {self.size[1]} px, {self.mpp:.4g} um/px>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"{self.id}: the slide is closed; read inside its `with` block.")
 
     def _read_spans(self, level: int, columns: Span, rows: Span) -> UInt8[np.ndarray, "h w 3"]:
         across, down = columns.stages, rows.stages

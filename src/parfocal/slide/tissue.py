@@ -64,17 +64,24 @@ class Tissue:
             y: top edges.
             side: of every square, in level-0 pixels.
         """
+        sides = np.full(len(x), side)
+        return self.fractions(np.stack([x, y, sides, sides], axis=1))
+
+    def fractions(self, boxes: Real[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
+        """Give the share of tissue in boxes (x, y, width, height), as `fraction` does."""
         height, width = self.mask.shape
-        left, right = (np.clip(at * (width / self.slide_size[0]), 0, width) for at in (x, x + side))
-        top, low = (np.clip(at * (height / self.slide_size[1]), 0, height) for at in (y, y + side))
+        scale = np.array([width / self.slide_size[0], height / self.slide_size[1]])
+        start, end = boxes[:, :2] * scale, (boxes[:, :2] + boxes[:, 2:]) * scale
+        left, top = np.clip(start, 0, (width, height)).T
+        right, low = np.clip(end, 0, (width, height)).T
         tissue = (
             self._before(low, right)
             - self._before(top, right)
             - self._before(low, left)
             + self._before(top, left)
         )
-        square = side * width / self.slide_size[0] * side * height / self.slide_size[1]
-        share: Float[np.ndarray, " n"] = (tissue / square).clip(0.0, 1.0)  # but for rounding
+        area = (boxes[:, 2:] * scale).prod(axis=1)
+        share: Float[np.ndarray, " n"] = (tissue / area).clip(0.0, 1.0)  # but for rounding
         return share
 
     @cached_property
@@ -95,7 +102,10 @@ class Tissue:
         return counted
 
 
-def find_tissue(slide: Slide, *, method: Literal["otsu", "grey"] = "otsu") -> Tissue:
+Method = Literal["otsu", "grey", "all"]
+
+
+def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
     """Find the stained tissue of a brightfield slide.
 
     Specks and holes narrower than about 50 µm are cleaned away; black, and green ink, are none.
@@ -103,11 +113,14 @@ def find_tissue(slide: Slide, *, method: Literal["otsu", "grey"] = "otsu") -> Ti
     Args:
         slide: is read once, at about 16 µm per pixel.
         method: "otsu" splits the smoothed saturation in two; "grey" takes for glass each pixel
-            whose red, green and blue lie within 15 of each other, as MagNet does.
+            whose red, green and blue lie within 15 of each other, as MagNet does; "all" reads
+            nothing and takes everything, for pictures that are no slides.
 
     Raises:
         NoTissueError: the slide is empty, or dark like a fluorescence scan.
     """
+    if method == "all":
+        return _tissue(slide, np.ones((1, 1), dtype=bool), max(slide.size) * slide.mpp)
     width, height = slide.size
     mpp = _mask_mpp(slide)
     pixels = slide.read(Box(0, 0, width, height), mpp, stage="tissue")
@@ -121,9 +134,13 @@ def find_tissue(slide: Slide, *, method: Literal["otsu", "grey"] = "otsu") -> Ti
             f"{slide.id}: no tissue found: nothing is coloured enough to be stained; look at the "
             "slide, and leave it out if it is empty."
         )
+    return _tissue(slide, mask, slide.achieved_mpp(mpp))
+
+
+def _tissue(slide: Slide, mask: Bool[np.ndarray, "h w"], mpp: float) -> Tissue:
     return Tissue(
         mask=mask,
-        mask_mpp=slide.achieved_mpp(mpp),
+        mask_mpp=mpp,
         slide_size=slide.size,
         slide_mpp=slide.mpp,
         level_mpps=tuple(slide.mpp * level.downsample for level in slide.levels),
