@@ -38,4 +38,5 @@ class _Sparsemax(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         (support,) = ctx.saved_tensors
         kept = upstream * support
-        return (kept - kept.sum(-1, keepdim=True) / support.sum(-1, keepdim=True)) * support
+        mean: Tensor = kept.sum(-1, keepdim=True) / support.sum(-1, keepdim=True)
+        return (kept - mean) * support
