@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from jaxtyping import Int64
@@ -52,6 +53,37 @@ def test_zoom_keeps_the_children_of_the_selected_patch():
     zoomed = StoredBag((parents, children)).zoom(third)
     assert zoomed.features().tolist() == [[8, 9], [10, 11]]
     assert zoomed.rows.tolist() == [4, 5]
+
+
+def test_zooming_into_nothing_in_particular_goes_on_to_all_children():
+    low, mid, high = levels(2, 4, 8)
+    bag = StoredBag((low, mid, high)).zoom(None)
+    assert bag.features().equal(mid)
+    assert bag.zoom(None).rows.tolist() == list(range(8))
+
+
+def test_mixtures_have_all_their_children_too():
+    tables, select = levels(3, 6, 12), mixing(2, 3)
+    bag = StoredBag(tables).zoom(select)
+    torch.testing.assert_close(bag.zoom(None).features(), bag.zoom(torch.eye(4)).features())
+
+
+def test_a_bag_tells_where_its_patches_lie():
+    def cells(step: int, rows: np.ndarray) -> np.ndarray:
+        return np.stack([rows, rows + step], axis=1)
+
+    bag = StoredBag(levels(3, 6), cells=cells)
+    assert bag.cells().tolist() == [[0, 0], [1, 1], [2, 2]]
+    last = bag.zoom(torch.tensor([[0.0, 0.0, 1.0]]))
+    assert last.cells().tolist() == [[4, 5], [5, 6]]
+
+
+def test_patches_without_places_are_asked_for_them_in_vain():
+    with pytest.raises(ValueError, match=r"given without places, so they lie nowhere; a model"):
+        StoredBag(levels(3)).cells()
+    mixed = StoredBag(levels(3, 6)).zoom(mixing(2, 3))
+    with pytest.raises(ValueError, match="mixtures of several"):
+        mixed.cells()
 
 
 def test_zoom_mixes_the_children_as_it_mixes_the_patches():

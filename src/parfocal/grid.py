@@ -172,17 +172,17 @@ class PatchGrid:
     def _corners(self, step: int, rows: Int64[np.ndarray, " m"] | None) -> Float[np.ndarray, "m 2"]:
         if rows is None:
             rows = np.arange(self.counts[step])
-        corners: Float[np.ndarray, "m 2"] = self._cells(step, rows) * self.side_px(step)
+        corners: Float[np.ndarray, "m 2"] = self.cells(step, rows) * self.side_px(step)
         return corners
 
-    def _cells(self, step: int, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, "m 2"]:
-        """Give (column, row) on the step's own lattice."""
+    def cells(self, step: int, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, "m 2"]:
+        """Give (column, row) of patches on the step's own lattice."""
         if step == 0:
             return np.take(self.roots, rows, axis=0)
         ratio = self.ratios[step - 1]
         parents, child = np.divmod(rows, ratio**2)
         inside = np.take(child_order(ratio), child, axis=0)
-        cells: Int64[np.ndarray, "m 2"] = self._cells(step - 1, parents) * ratio + inside
+        cells: Int64[np.ndarray, "m 2"] = self.cells(step - 1, parents) * ratio + inside
         return cells
 
 

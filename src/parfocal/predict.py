@@ -155,7 +155,10 @@ class _Clocked:
         self.seconds.append(time.perf_counter() - start)
         return features
 
-    def zoom(self, select: Float[Tensor, "k n"]) -> "_Clocked":
+    def cells(self) -> Int64[Tensor, "n 2"]:
+        return self._bag.cells()
+
+    def zoom(self, select: Float[Tensor, "k n"] | None) -> "_Clocked":
         return _Clocked(self._bag.zoom(select), self.seconds)
 
 

@@ -52,6 +52,14 @@ def test_live_features_are_the_stored_ones_bit_for_bit(bag, stored):
         assert torch.equal(live, from_file)
 
 
+def test_live_patches_lie_where_the_stored_ones_lie(bag, stored, grid):
+    for step in range(3):
+        assert bag.cells().equal(stored.cells())
+        assert np.array_equal(np.rint(bag.cells().numpy() * grid.side_px(step)), grid.coords(step))
+        if step < 2:
+            bag, stored = bag.zoom(None), stored.zoom(None)
+
+
 def test_a_model_answers_the_same_live_and_stored_bit_for_bit(bag, stored, encoder):
     torch.manual_seed(0)
     model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=2).eval()

@@ -179,6 +179,7 @@ class LiveBag:
         self._bag = StoredBag(
             [LiveRows(patches, step, cache=cached) for step in steps],
             valid=[torch.from_numpy(grid.valid(step)) for step in steps],
+            cells=grid.cells,
         )
 
     @property
@@ -199,6 +200,10 @@ class LiveBag:
         """
         return self._bag.features()
 
-    def zoom(self, select: Float[Tensor, "k n"]) -> Bag:
+    def cells(self) -> Int64[Tensor, "n 2"]:
+        """Give (column, row) of the patches, on the lattice of their magnification."""
+        return self._bag.cells()
+
+    def zoom(self, select: Float[Tensor, "k n"] | None) -> Bag:
         """Go on to the children of the selected patches, at the next magnification."""
         return self._bag.zoom(select)

@@ -149,8 +149,13 @@ class FeatureFile:
             MixedFeaturesError: one of them is not stored.
         """
         steps = [self.step(wanted) for wanted in magnifications or self.magnifications]
-        valid = [torch.from_numpy(self.header.grid.valid(step)) for step in steps]
-        return StoredBag(self._levels(steps, torch.device(device)), valid=valid)
+        grid = self.header.grid
+
+        def cells(step: int, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n 2"]:
+            return grid.cells(steps[step], rows)
+
+        valid = [torch.from_numpy(grid.valid(step)) for step in steps]
+        return StoredBag(self._levels(steps, torch.device(device)), valid=valid, cells=cells)
 
     def check(
         self, encoder: EncoderSpec, settings: SlideSettings, *, slide: Slide | None = None
