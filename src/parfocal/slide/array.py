@@ -4,9 +4,8 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from os import SEEK_END
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,6 +14,7 @@ from PIL.TiffImagePlugin import IMAGEDESCRIPTION, TiffImageFile
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.scan import Level, Record
+from parfocal.slide.tiff import MAGIC, directories
 
 MAX_PIXELS = 2**30  # 3 GiB of RGB in memory; more belongs in a pyramid
 CONVERT = (
@@ -22,7 +22,6 @@ CONVERT = (
     "--compression jpeg`"
 )
 OME = f"an OME-TIFF, which OpenSlide does not open and Pillow only in part; {CONVERT}"
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _limit = threading.Lock()
 
 
@@ -56,7 +55,7 @@ def open_image(path: Path) -> ArrayScan:
     with path.open("rb") as opened:
         start = opened.read(132)
         # The rest of a slide that is cut short may still hold a picture, but not the slide's.
-        if start.startswith(TIFF) and not _directories_end(opened):
+        if start.startswith(MAGIC) and not _directories_end(opened):
             raise SlideError(
                 f"{path.name}: a TIFF whose list of pictures breaks off, so it is cut short or "
                 "damaged; copy it again from its source."
@@ -127,31 +126,18 @@ def _no_bomb_limit() -> Iterator[None]:
 
 def _directories_end(file: BinaryIO) -> bool:
     """Tell whether a TIFF's chain of directories lies in the file, up to its last."""
-    file.seek(0)
-    magic = file.read(4)
-    order: Literal["little", "big"] = "little" if magic.startswith(b"II") else "big"
-    big = b"+" in magic  # BigTIFF has wider numbers, and more header
-    count_bytes, entry_bytes, offset_bytes = (8, 20, 8) if big else (2, 12, 4)
-    size, seen = file.seek(0, SEEK_END), set[int]()
-    position = 8 if big else 4  # where the next directory's offset stands
-    while position + offset_bytes <= size:
-        file.seek(position)
-        directory = int.from_bytes(file.read(offset_bytes), order)
-        if directory == 0:
-            return True
-        if directory in seen or directory + count_bytes > size:
-            return False
-        seen.add(directory)
-        file.seek(directory)
-        entries = int.from_bytes(file.read(count_bytes), order)
-        position = directory + count_bytes + entries * entry_bytes
-    return False
+    try:
+        for _ in directories(file):
+            pass
+    except EOFError:
+        return False
+    return True
 
 
 def _not_a_slide(path: Path, start: bytes) -> str:
     if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
         what = OME
-    elif start.startswith(TIFF):
+    elif start.startswith(MAGIC):
         what = f"a TIFF whose kind of pixels neither OpenSlide nor Pillow reads; {CONVERT}"
     elif start[128:132] == b"DICM":
         what = "a DICOM file, but no whole-slide image; give one that is"
