@@ -23,10 +23,11 @@ RIDGE = 1e-6  # of the variance of the offsets, so that points in a line give a 
 
 
 def bilinear(
-    image: Float[Tensor, "b c h w"], grid: Float[Tensor, "b i j 2"]
-) -> Float[Tensor, "b c i j"]:
-    """Sample an image at points (x, y), -1 and 1 its edges; black outside."""
-    return F.grid_sample(image, grid, align_corners=False)
+    image: Float[Tensor, "b c h w"], grid: Float[Tensor, "b v i j 2"]
+) -> Float[Tensor, "b v c i j"]:
+    """Sample views of each image at points (x, y), -1 and 1 its edges; black outside."""
+    sampled = F.grid_sample(image, grid.flatten(1, 2), align_corners=False)  # b c vi j
+    return sampled.view(*sampled.shape[:2], *grid.shape[1:4]).transpose(1, 2)
 
 
 class LinearizedSampler(nn.Module):
@@ -63,18 +64,19 @@ class LinearizedSampler(nn.Module):
         self.generator = generator
 
     def forward(
-        self, image: Float[Tensor, "b c h w"], grid: Float[Tensor, "b i j 2"]
-    ) -> Float[Tensor, "b c i j"]:
-        """Sample; outside its edges the image is black."""
+        self, image: Float[Tensor, "b c h w"], grid: Float[Tensor, "b v i j 2"]
+    ) -> Float[Tensor, "b v c i j"]:
+        """Sample several views of each image; outside its edges the image is black."""
         noisy = self.training and not self.fixed_bias
         if not grid.requires_grad and not noisy:
             return bilinear(image, grid)
         offsets = self._offsets(image, grid)  # k i j 2
-        at = grid.detach()[:, None] + torch.cat([torch.zeros_like(offsets[:1]), offsets])
-        values = bilinear(image, at.flatten(1, 2))  # b c (1+k)i j
-        values = values.view(*values.shape[:2], *at.shape[1:4])  # b c 1+k i j
+        steps = torch.cat([torch.zeros_like(offsets[:1]), offsets])
+        at = grid.detach()[:, :, None] + steps  # b v 1+k i j 2
+        values = bilinear(image, at.flatten(1, 2))  # b v(1+k) c i j
+        values = values.reshape(*at.shape[:3], *values.shape[2:])
         centre, rises = values[:, :, 0], values[:, :, 1:].detach()
-        rises = rises - centre.detach()[:, :, None]
+        rises = rises - centre.detach()[:, :, None]  # b v k c i j
         slopes = _slopes(offsets, rises)
         if noisy:
             plane = sum(
@@ -86,7 +88,7 @@ class LinearizedSampler(nn.Module):
 
     def _offsets(self, image: Tensor, grid: Tensor) -> Float[Tensor, "k i j 2"]:
         """Draw offsets in the coordinates of the image; those of a batch are the same."""
-        _, height, width, _ = grid.shape
+        height, width = grid.shape[2:4]
         seed = int(torch.randint(2**63 - 1, (), generator=self.generator))
         generator = torch.Generator(grid.device).manual_seed(seed)
         drawn = grid.new_empty(self.points - 1, height, width, 2).normal_(generator=generator)
@@ -99,8 +101,8 @@ class LinearizedSampler(nn.Module):
 
 
 def _slopes(
-    offsets: Float[Tensor, "k i j 2"], rises: Float[Tensor, "b c k i j"]
-) -> tuple[Float[Tensor, "b c i j"], Float[Tensor, "b c i j"]]:
+    offsets: Float[Tensor, "k i j 2"], rises: Float[Tensor, "b v k c i j"]
+) -> tuple[Float[Tensor, "b v c i j"], Float[Tensor, "b v c i j"]]:
     """Fit the plane, rise = slope · offset + bias, at each point, and give its slopes in x and y.
 
     By the normal equations the slope is cov(offset)^-1 cov(offset, rise).
@@ -115,8 +117,8 @@ def _slopes(
 
 
 def _weighted(
-    rises: Float[Tensor, "b c k i j"], weights: Float[Tensor, "k i j"]
-) -> Float[Tensor, "b c i j"]:
+    rises: Float[Tensor, "b v k c i j"], weights: Float[Tensor, "k i j"]
+) -> Float[Tensor, "b v c i j"]:
     """Sum over k, without a table of products."""
     total = torch.zeros_like(rises[:, :, 0])
     for rise, weight in zip(rises.unbind(2), weights, strict=True):
@@ -134,5 +136,5 @@ class _Sloped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        moved = [(upstream * slope).sum(dim=1) for slope in ctx.saved_tensors]  # b i j
+        moved = [(upstream * slope).sum(dim=2) for slope in ctx.saved_tensors]  # b v i j
         return upstream, torch.stack(moved, dim=-1), None, None

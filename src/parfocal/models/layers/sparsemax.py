@@ -38,5 +38,6 @@ class _Sparsemax(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         (support,) = ctx.saved_tensors
         kept = upstream * support
-        mean: Tensor = kept.sum(-1, keepdim=True) / support.sum(-1, keepdim=True)
-        return (kept - mean) * support
+        mean = kept.sum(-1, keepdim=True) / support.sum(-1, keepdim=True)
+        projected: Tensor = (kept - mean) * support
+        return projected
