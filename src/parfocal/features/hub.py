@@ -26,18 +26,19 @@ class HubNetwork:
     licence: str
 
 
-def load_timm(name: str, *, weights: Path | None = None) -> HubNetwork:
+def load_timm(name: str, *, weights: Path | None = None, pretrained: bool = True) -> HubNetwork:
     """Load a network without its classifier.
 
     Args:
         name: as timm lists it, or `hf-hub:OWNER/NAME`.
         weights: of that network, in a file; None for the published ones.
+        pretrained: False leaves the weights random, and fetches none.
 
     Raises:
         EncoderError: timm cannot be imported, does not know the name, or gets no weights.
     """
     timm = _import_timm(f"timm:{name}")
-    network = _create(timm, name, weights)
+    network = _create(timm, name, weights, pretrained=pretrained)
     config = timm.data.resolve_model_data_config(network)
     size = config["input_size"][-1]
     with torch.inference_mode():
@@ -79,14 +80,16 @@ def _import_timm(encoder: str) -> ModuleType:
     return timm  # type: ignore[no-any-return]
 
 
-def _create(timm: ModuleType, name: str, weights: Path | None) -> nn.Module:
-    """Make a network without its classifier, with weights."""
+def _create(
+    timm: ModuleType, name: str, weights: Path | None, *, pretrained: bool = True
+) -> nn.Module:
+    """Make a network without its classifier."""
     overlay = {}
     if weights is not None:
         overlay = {"file": str(check_exists(weights))}
     try:
         network: nn.Module = timm.create_model(
-            name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
+            name, pretrained=pretrained, num_classes=0, pretrained_cfg_overlay=overlay
         )
     # What timm, the hub's client and its HTTP library raise has no common name.
     except Exception as error:

@@ -1,0 +1,78 @@
+"""Backbones: convolutional networks that are trained on, from pixels to feature maps."""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from parfocal.features.hub import load_timm
+from parfocal.features.networks import EfficientNetLite0
+from parfocal.features.weights import fill, read_lite0
+
+LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255
+SMALL_WIDTHS = (16, 32, 64, 64)
+
+
+class Backbone(nn.Module):
+    """A network without its classifier, random until `load_pretrained`.
+
+    | name | features | pretrained on |
+    |---|---|---|
+    | efficientnet-lite0 | 1280 | ImageNet, installed with parfocal; batch norms stay folded |
+    | timm:NAME | as it says | as it says; with timm installed |
+    | small | 64 | nothing: four strided convolutions, for small machines and tests |
+
+    Args:
+        name: of the network.
+
+    Raises:
+        ValueError: there is no such network.
+        EncoderError: timm cannot be imported, or does not know it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        mean, std = (LITE0_MEAN,) * 3, (LITE0_STD,) * 3
+        self.network: nn.Module
+        if name.startswith("timm:"):
+            made = load_timm(name.removeprefix("timm:"), pretrained=False)
+            self.network, self.dim, mean, std = made.network, made.dim, made.mean, made.std
+        elif name == "efficientnet-lite0":
+            self.network, self.dim = EfficientNetLite0(), EfficientNetLite0.dim
+        elif name == "small":
+            self.network, self.dim = _small(), SMALL_WIDTHS[-1]
+        else:
+            raise ValueError(
+                f"backbone {name!r} is unknown; it is efficientnet-lite0, small, or timm:NAME."
+            )
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def load_pretrained(self) -> None:
+        """Take the published weights, where the network has any.
+
+        Raises:
+            EncoderError: they cannot be had.
+        """
+        if isinstance(self.network, EfficientNetLite0):
+            fill(self.network, read_lite0(), source="the installed weights")
+        elif self.name.startswith("timm:"):
+            published = load_timm(self.name.removeprefix("timm:")).network
+            self.network.load_state_dict(published.state_dict())
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Encode images of 0 to 1."""
+        features: Tensor = self.network((images - self.mean) / self.std)
+        return features
+
+
+def _small() -> nn.Module:
+    layers: list[nn.Module] = []
+    for in_dim, dim in pairwise((3, *SMALL_WIDTHS)):
+        layers += [nn.Conv2d(in_dim, dim, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -1,0 +1,63 @@
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from parfocal.features.encoder import load_encoder
+from parfocal.features.weights import EncoderError
+from parfocal.models.layers.backbone import Backbone
+
+
+def test_pretrained_lite0_answers_as_the_encoder_of_that_name():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    backbone = Backbone("efficientnet-lite0")
+    backbone.load_pretrained()
+    ours = backbone(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
+    theirs = load_encoder("efficientnet-lite0", runtime="torch")(pixels)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "small"])
+def test_every_weight_can_be_trained(name):
+    backbone = Backbone(name)
+    backbone.load_pretrained()
+    backbone(torch.rand(2, 3, 64, 64)).square().sum().backward()
+    assert all(weight.grad is not None for weight in backbone.parameters())
+
+
+def test_an_image_is_encoded_as_if_it_were_alone():
+    backbone, images = Backbone("small"), torch.rand(3, 3, 32, 32)
+    torch.testing.assert_close(backbone(images)[:1], backbone(images[:1]))
+
+
+def test_a_network_of_timm_gets_its_weights_only_when_asked(monkeypatch):
+    asked = []
+
+    def create_model(name, *, pretrained, **_):
+        asked.append((name, pretrained))
+        return nn.Sequential(nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    config = {"input_size": (3, 8, 8), "interpolation": "bilinear"}
+    config |= {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    timm = ModuleType("timm")
+    timm.create_model = create_model
+    timm.data = SimpleNamespace(resolve_model_data_config=lambda _: config)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    backbone = Backbone("timm:resnet18")
+    backbone.load_pretrained()
+    assert asked == [("resnet18", False), ("resnet18", True)]
+    assert backbone(torch.rand(1, 3, 8, 8)).shape == (1, 5)
+
+
+def test_timm_that_cannot_be_imported_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(EncoderError, match=r"timm:resnet18: timm cannot be imported"):
+        Backbone("timm:resnet18")
+
+
+def test_an_unknown_backbone_is_refused():
+    with pytest.raises(ValueError, match="backbone 'vgg' is unknown; it is efficientnet-lite0"):
+        Backbone("vgg")
