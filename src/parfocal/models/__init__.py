@@ -2,8 +2,38 @@
 
 from torch import nn
 
+from parfocal.models.abmil import ABMIL
+from parfocal.models.clam import CLAM
+from parfocal.models.dsmil import DSMIL
+from parfocal.models.ips import IPS
+from parfocal.models.msmil import MSMIL
 from parfocal.models.pooling import MaxPooling, MeanPooling
+from parfocal.models.sparseconvmil import SparseConvMIL
+from parfocal.models.transmil import TransMIL
 from parfocal.models.zoommil import ZoomMIL
 
-MODELS: dict[str, type[nn.Module]] = {"zoommil": ZoomMIL, "mean": MeanPooling, "max": MaxPooling}
-__all__ = ["MODELS", "MaxPooling", "MeanPooling", "ZoomMIL"]
+MODELS: dict[str, type[nn.Module]] = {
+    "zoommil": ZoomMIL,
+    "abmil": ABMIL,
+    "clam": CLAM,
+    "transmil": TransMIL,
+    "dsmil": DSMIL,
+    "msmil": MSMIL,
+    "sparseconvmil": SparseConvMIL,
+    "ips": IPS,
+    "mean": MeanPooling,
+    "max": MaxPooling,
+}
+__all__ = [
+    "ABMIL",
+    "CLAM",
+    "DSMIL",
+    "IPS",
+    "MODELS",
+    "MSMIL",
+    "MaxPooling",
+    "MeanPooling",
+    "SparseConvMIL",
+    "TransMIL",
+    "ZoomMIL",
+]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from parfocal.bag import Bag, Look, Prediction
+from parfocal.models.layers.attention import masked_softmax, refuse_empty
 
 
 class MeanPooling(nn.Module):
@@ -29,10 +30,13 @@ class MeanPooling(nn.Module):
         self.classify = nn.Linear(dim, num_classes)
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag; every patch counts the same."""
+        """Classify one slide, given its bag; every patch counts the same.
+
+        Raises:
+            ValueError: the bag has no valid patch.
+        """
         h = self.embed(bag.features())  # n c
-        valid = bag.valid.to(h)  # n
-        attention = valid / valid.sum()
+        attention = masked_softmax(h.new_zeros(len(h)), bag.valid)  # n
         look = Look(bag.rows, attention)
         return Prediction(self.classify(attention @ h), (look,))
 
@@ -55,9 +59,15 @@ class MaxPooling(nn.Module):
         self.classify = nn.Linear(dim, num_classes)
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag; a patch counts by the share of maxima it gives."""
+        """Classify one slide, given its bag; a patch counts by the share of maxima it gives.
+
+        Raises:
+            ValueError: the bag has no valid patch.
+        """
         h = self.embed(bag.features())  # n c
-        missing = ~bag.valid.to(h.device)  # n
-        pooled, winner = h.masked_fill(missing[:, None], float("-inf")).max(dim=0)  # c, c
+        valid = bag.valid  # n
+        refuse_empty(valid)
+        missing = ~valid.to(h.device)[:, None]
+        pooled, winner = h.masked_fill(missing, float("-inf")).max(dim=0)  # c, c
         attention = torch.bincount(winner, minlength=len(h)).to(h) / len(winner)
         return Prediction(self.classify(pooled), (Look(bag.rows, attention),))

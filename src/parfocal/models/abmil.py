@@ -1,0 +1,52 @@
+"""ABMIL: the mean of all patches, weighted by attention.
+
+Source: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018.
+Departs: the trunk, and biases and dropout in the attention, are those of CLAM and ZoomMIL, so that
+    these compare.
+"""
+
+from torch import nn
+
+from parfocal.bag import Bag, Look, Prediction
+from parfocal.models.layers.attention import GatedAttention, PlainAttention, masked_softmax
+from parfocal.models.layers.dropout import Dropout
+
+
+class ABMIL(nn.Module):
+    """Classify the mean of a bag's embedded patches, weighted by attention.
+
+    Args:
+        in_dim: features per patch.
+        num_classes: slide labels.
+        dim: width of the embedding.
+        hidden_dim: width of the attention.
+        dropout: of embedding and attention, in training.
+        gated: whether attention has a gate.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        num_classes: int,
+        *,
+        dim: int = 512,
+        hidden_dim: int = 256,
+        dropout: float = 0.25,
+        gated: bool = True,
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout))
+        attention = GatedAttention if gated else PlainAttention
+        self.attend = attention(dim, hidden_dim, dropout=dropout)
+        self.classify = nn.Linear(dim, num_classes)
+
+    def forward(self, bag: Bag) -> Prediction:
+        """Classify one slide, given its bag at the one magnification.
+
+        Raises:
+            ValueError: the bag has no valid patch.
+        """
+        h = self.embed(bag.features())  # n c
+        attention = masked_softmax(self.attend(h), bag.valid)  # n
+        look = Look(bag.rows, attention.detach().cpu())
+        return Prediction(self.classify(attention @ h), (look,))
