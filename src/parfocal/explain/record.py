@@ -35,6 +35,7 @@ class Region:
         parent: id of the region that was zoomed into to find it; None at the first step.
         selected: whether the model zoomed into it.
         order: when it was looked at, counted from 0.
+        zoom_score: the attention that chose what to zoom into; None where none was chosen.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Region:
     parent: str | None
     selected: bool
     order: int
+    zoom_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def regions_of(grid: PatchGrid, looks: Sequence[Look]) -> Iterator[Region]:
         rows = look.rows.cpu().numpy()
         selected = set() if look.selected is None else set(look.selected.tolist())
         exists, boxes = grid.valid(step, rows), grid.boxes(step, rows)
+        aims = None if look.zoom_attention is None else look.zoom_attention.tolist()
         for place, (row, score) in enumerate(zip(rows, look.attention.tolist(), strict=True)):
             if exists[place]:
                 yield Region(
@@ -174,6 +177,7 @@ def regions_of(grid: PatchGrid, looks: Sequence[Look]) -> Iterator[Region]:
                     parent=f"{step - 1}-{row // grid.children(step - 1)}" if step else None,
                     selected=place in selected,
                     order=next(order),
+                    zoom_score=None if aims is None else aims[place],
                 )
 
 
