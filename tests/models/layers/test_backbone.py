@@ -28,6 +28,14 @@ def test_every_weight_can_be_trained(name):
     assert all(weight.grad is not None for weight in backbone.parameters())
 
 
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "small"])
+def test_what_is_pooled_is_the_mean_of_the_maps(name):
+    backbone, images = Backbone(name), torch.rand(2, 3, 96, 64)
+    maps = backbone.maps(images)
+    assert maps.shape[2] / maps.shape[3] == 96 / 64
+    torch.testing.assert_close(backbone(images), maps.mean((2, 3)))
+
+
 def test_an_image_is_encoded_as_if_it_were_alone():
     backbone, images = Backbone("small"), torch.rand(3, 3, 32, 32)
     torch.testing.assert_close(backbone(images)[:1], backbone(images[:1]))
@@ -38,7 +46,9 @@ def test_a_network_of_timm_gets_its_weights_only_when_asked(monkeypatch):
 
     def create_model(name, *, pretrained, **_):
         asked.append((name, pretrained))
-        return nn.Sequential(nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return nn.Sequential(
+            nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
 
     config = {"input_size": (3, 8, 8), "interpolation": "bilinear"}
     config |= {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
@@ -50,6 +60,9 @@ def test_a_network_of_timm_gets_its_weights_only_when_asked(monkeypatch):
     backbone.load_pretrained()
     assert asked == [("resnet18", False), ("resnet18", True)]
     assert backbone(torch.rand(1, 3, 8, 8)).shape == (1, 5)
+    backbone.train()
+    assert backbone.network[0].training
+    assert not backbone.network[1].training  # its statistics stay as published
 
 
 def test_timm_that_cannot_be_imported_is_named(monkeypatch):

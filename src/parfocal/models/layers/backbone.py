@@ -45,7 +45,7 @@ class Backbone(nn.Module):
         elif name == "efficientnet-lite0":
             self.network, self.dim = EfficientNetLite0(), EfficientNetLite0.dim
         elif name == "small":
-            self.network, self.dim = _small(), SMALL_WIDTHS[-1]
+            self.network, self.dim = SmallNetwork(), SMALL_WIDTHS[-1]
         else:
             raise ValueError(
                 f"backbone {name!r} is unknown; it is efficientnet-lite0, small, or timm:NAME."
@@ -65,14 +65,43 @@ class Backbone(nn.Module):
             published = load_timm(self.name.removeprefix("timm:")).network
             self.network.load_state_dict(published.state_dict())
 
+    def train(self, mode: bool = True) -> "Backbone":
+        """Set training or evaluation; batch norms stay as published, for batches are small."""
+        super().train(mode)
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.eval()
+        return self
+
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Encode images of 0 to 1."""
         features: Tensor = self.network((images - self.mean) / self.std)
         return features
 
+    def maps(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d i j"]:
+        """Encode images of 0 to 1 place by place: what `forward` pools."""
+        x = (images - self.mean) / self.std
+        if isinstance(self.network, EfficientNetLite0 | SmallNetwork):
+            return self.network.maps(x)
+        features: Tensor = self.network.forward_features(x)  # type: ignore[operator] # timm's
+        return features
 
-def _small() -> nn.Module:
-    layers: list[nn.Module] = []
-    for in_dim, dim in pairwise((3, *SMALL_WIDTHS)):
-        layers += [nn.Conv2d(in_dim, dim, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+class SmallNetwork(nn.Module):
+    """Four strided convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for in_dim, dim in pairwise((3, *SMALL_WIDTHS)):
+            layers += [nn.Conv2d(in_dim, dim, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+        self.convs = nn.Sequential(*layers)
+
+    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 64"]:
+        """Encode images."""
+        return self.maps(x).mean((2, 3))
+
+    def maps(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 64 i j"]:
+        """Encode images place by place, each a sixteenth of a side."""
+        features: Tensor = self.convs(x)
+        return features

@@ -106,7 +106,8 @@ def running_estimates(
 
 def entropy(attention: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     """Give -sum a log a; 0 where all attention is on one cell, log n where it is even."""
-    return torch.special.entr(attention).sum()
+    entropy: Tensor = torch.special.entr(attention).sum()
+    return entropy
 
 
 def _gradient(
