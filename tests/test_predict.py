@@ -95,6 +95,13 @@ def test_each_region_but_the_first_ones_lies_in_a_selected_parent(record: Predic
         assert parent.y <= region.y < parent.y + parent.height
 
 
+def test_the_patches_zoomed_into_are_those_of_the_highest_zoom_scores(record: PredictionRecord):
+    first = [region for region in record.regions if region.step == 0]
+    ranked = sorted(first, key=lambda region: region.zoom_score or 0.0, reverse=True)
+    assert {region.id for region in ranked[:ZOOMED]} == {r.id for r in first if r.selected}
+    assert all(region.zoom_score is None for region in record.regions if region.step == 1)
+
+
 def test_scores_sum_to_one_at_each_step(record: PredictionRecord):
     for step in (0, 1):
         scores = [region.score for region in record.regions if region.step == step]
@@ -124,7 +131,7 @@ def test_the_json_holds_what_the_format_promises(record: PredictionRecord):
     ]
     assert list(found["regions"][0]) == [
         *("id", "step", "x", "y", "width", "height", "mpp", "score", "score_kind"),
-        *("parent", "selected", "order"),
+        *("parent", "selected", "order", "zoom_score"),
     ]
     cost = found["cost"]
     assert {"patches", "pixels_decoded", "bytes_read", "macs", "seconds", "exhaustive"} < set(cost)
