@@ -43,3 +43,8 @@ def test_one_magnification_is_looked_at_and_nothing_is_zoomed_into(rows, name):
     assert look.rows.tolist() == [0, 1, 2, 3, 4]
     assert look.attention.sum().item() == pytest.approx(1)
     assert look.selected is None
+
+
+def test_the_mean_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="none of the bag's 2 patches exists"):
+        MeanPooling(4, 2)(StoredBag([torch.zeros(2, 4)], valid=[torch.zeros(2, dtype=torch.bool)]))

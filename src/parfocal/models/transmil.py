@@ -81,11 +81,9 @@ class TransMIL(nn.Module):
         x = torch.cat([x[:1], self._placed(x[1:], side)])
         attended, first = self.attends[1](self.norms[1](x))
         logits = self.classify(self.norms[2](x[0] + attended[0]))
-        shown = first[1 : 1 + len(h)].clone()
-        shown[: side**2 - len(h)] += first[1 + len(h) :]
-        attention = torch.zeros(len(features)).masked_scatter_(
-            valid, shown.cpu() / shown.cpu().sum()
-        )
+        shown = first[1 : 1 + len(h)].cpu()
+        shown[: side**2 - len(h)] += first[1 + len(h) :].cpu()
+        attention = shown.new_zeros(len(features)).masked_scatter_(valid, shown / shown.sum())
         return Prediction(logits, (Look(bag.rows, attention),))
 
     def _placed(self, x: Float[Tensor, "s2 c"], side: int) -> Float[Tensor, "s2 c"]:

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from parfocal.bag import StoredBag
+from parfocal.models import ABMIL, ZoomMIL
+
+
+@pytest.fixture
+def rows():
+    return torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_it_is_the_published_attention_in_five_lines(rows, gated):
+    model = ABMIL(5, 3, dim=8, hidden_dim=4, gated=gated).eval()
+    h = model.embed(rows)
+    attend = model.attend
+    hidden = torch.tanh(attend.value(h))
+    hidden = hidden * torch.sigmoid(attend.gate(h)) if gated else hidden
+    a = torch.softmax(hidden @ attend.score.weight[0] + attend.score.bias, dim=0)
+    expected = model.classify((a[:, None] * h).sum(dim=0))
+    prediction = model(StoredBag([rows]))
+    torch.testing.assert_close(prediction.logits, expected)
+    torch.testing.assert_close(prediction.attention[0], a.detach())
+
+
+def test_it_has_the_parameters_of_zoommil_at_one_magnification():
+    counts = [
+        sum(weight.numel() for weight in model.parameters())
+        for model in (ABMIL(1024, 3), ZoomMIL(1024, 3, num_magnifications=1))
+    ]
+    assert counts == [789_252, 789_252]
