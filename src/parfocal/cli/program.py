@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from parfocal.cli.datasets import cohort
+from parfocal.cli.look import view
 from parfocal.cli.models import evaluate, train
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.slides import extract, inspect, synth
@@ -83,5 +85,5 @@ def options(
     logging.getLogger("parfocal").setLevel(logging.INFO)
 
 
-for command in (demo, inspect, synth, extract, train, evaluate, predict):
+for command in (demo, inspect, synth, cohort, extract, train, evaluate, predict, view):
     app.command()(command)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from parfocal.dataset.cohort import CohortError
+from parfocal.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,34 @@ def read_outlines(path: Path) -> Outlines:
     if flat:
         logger.warning("%s: %s left out, having no area", path.name, ", ".join(sorted(flat)))
     return Outlines(polygons)
+
+
+def write_outlines(path: Path, outlines: Outlines, *, name: str = "tumor") -> None:
+    """Write outlines as GeoJSON that QuPath opens and `read_outlines` reads.
+
+    Args:
+        path: where to; a file already there is replaced.
+        outlines: in level-0 pixels.
+        name: of what they surround.
+    """
+    features = [
+        {
+            "type": "Feature",
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{path.stem}/{number}")),
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [ring.tolist() for ring in (polygon.outer, *polygon.holes)],
+            },
+            "properties": {
+                "objectType": "annotation",
+                "name": f"{name} {number}",
+                "classification": {"name": name, "color": [200, 0, 0]},
+            },
+        }
+        for number, polygon in enumerate(outlines.polygons, start=1)
+    ]
+    with whole_file(path) as part:
+        part.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
 
 
 def _geometries(content: object) -> Iterator[dict[str, object]]:

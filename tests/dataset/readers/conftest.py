@@ -1,0 +1,166 @@
+"""Small trees in the layout of each data set: the true names, and pictures of a few pixels."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+SIDE = 64
+
+Rows = list[dict[str, str]]
+
+
+def _picture() -> bytes:
+    file = io.BytesIO()
+    pixels = np.full((SIDE, SIDE, 3), 200, np.uint8)
+    tifffile.imwrite(file, pixels, photometric="rgb", tile=(32, 32), metadata=None)
+    return file.getvalue()
+
+
+PICTURE = _picture()
+
+
+@pytest.fixture
+def put() -> Callable[..., Path]:
+    """Write a whole picture, or what is given, making the folders above it."""
+
+    def write(path: Path, content: bytes | str = PICTURE) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def table() -> Callable[[Path], Rows]:
+    """Read the rows of a CSV."""
+
+    def read(path: Path) -> Rows:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    return read
+
+
+def asap(*annotations: tuple[str, Sequence[tuple[float, float]]]) -> str:
+    """Write annotations, each a group and its corners, as ASAP does."""
+    drawn = "".join(
+        f'<Annotation Name="Annotation {n}" Type="Polygon" PartOfGroup="{group}" Color="#F4FA58">'
+        "<Coordinates>"
+        + "".join(
+            f'<Coordinate Order="{order}" X="{x}" Y="{y}" />' for order, (x, y) in enumerate(ring)
+        )
+        + "</Coordinates></Annotation>"
+        for n, (group, ring) in enumerate(annotations)
+    )
+    return (
+        '<?xml version="1.0"?>\n<ASAP_Annotations><Annotations>'
+        f"{drawn}</Annotations><AnnotationGroups></AnnotationGroups></ASAP_Annotations>"
+    )
+
+
+def square(x: float, y: float, side: float) -> list[tuple[float, float]]:
+    return [(x, y), (x + side, y), (x + side, y + side), (x, y + side)]
+
+
+@pytest.fixture
+def camelyon16(put: Callable[..., Path]) -> Callable[[Path], Path]:
+    """Write a CAMELYON16 of ten slides as in the bucket: two of the five test slides have tumor."""
+
+    def write(folder: Path) -> Path:
+        lines = ["image,type,class,center"]
+        lines += [f"normal_00{n}.tif,normal,negative,{n % 2}" for n in range(1, 4)]
+        lines += ["tumor_001.tif,tumor,macro,0", "tumor_002.tif,tumor,micro,1"]
+        lines += [f"test_00{n}.tif,normal,negative,0" for n in range(1, 4)]
+        lines += ["test_004.tif,tumor,macro,1", "test_005.tif,tumor,micro,0"]
+        put(folder / "evaluation" / "reference.csv", "\n".join(lines) + "\n")
+        for line in lines[1:]:
+            put(folder / "images" / line.split(",")[0])
+        put(folder / "masks" / "tumor_001_mask.tif")
+        lesions = asap(("_0", square(8, 8, 40)), ("_2", square(16, 16, 8)))
+        put(folder / "annotations" / "tumor_001.xml", lesions)
+        put(folder / "annotations" / "test_004.xml", asap(("Tumor", square(4, 4, 10))))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def camelyon17(put: Callable[..., Path]) -> Callable[[Path], Path]:
+    """Write a CAMELYON17 of eight patients of two slides as in the bucket, and one of its test.
+
+    Patients 0 to 3 are negative; the others have a macro and a second slide, micro or, from
+    patient 5 on, ITC.
+    """
+
+    def write(folder: Path) -> Path:
+        lines = ["patient,stage,center"]
+        for patient in range(8):
+            second = "itc" if patient >= 5 else "micro"
+            stages = ("negative", "negative") if patient < 4 else ("macro", second)
+            lines.append(f"patient_00{patient}.zip,pN0,{patient % 5}")
+            for node, stage in enumerate(stages):
+                name = f"patient_00{patient}_node_{node}.tif"
+                lines.append(f"{name},{stage},{patient % 5}")
+                put(folder / "images" / name)
+        put(folder / "images" / "patient_100_node_0.tif")
+        put(folder / "stages.csv", "\n".join(lines) + "\n")
+        drawn = asap(("metastases", square(8, 8, 40)), ("normal", square(12, 12, 4)))
+        put(folder / "annotations" / "patient_004_node_0.xml", drawn)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def workbook() -> Callable[[Path, str, Iterable[Sequence[str]]], Path]:
+    """Write a sheet as spreadsheets do: texts shared, numbers plain, blanks left out."""
+
+    def write(path: Path, sheet: str, rows: Iterable[Sequence[str]]) -> Path:
+        import zipfile
+
+        texts: list[str] = []
+
+        def cell(row: int, column: int, value: str) -> str:
+            place = f"{chr(ord('A') + column)}{row}"
+            if value.isdecimal():
+                return f'<c r="{place}"><v>{value}</v></c>'
+            if value not in texts:
+                texts.append(value)
+            return f'<c r="{place}" t="s"><v>{texts.index(value)}</v></c>'
+
+        lines = "".join(
+            f'<row r="{number}">'
+            + "".join(cell(number, column, value) for column, value in enumerate(row) if value)
+            + "</row>"
+            for number, row in enumerate(rows, start=1)
+        )
+        main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+        office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+        package = "http://schemas.openxmlformats.org/package/2006/relationships"
+        with zipfile.ZipFile(path, "w") as packed:
+            packed.writestr(
+                "xl/workbook.xml",
+                f'<workbook {main} xmlns:r="{office}"><sheets><sheet name="Other" sheetId="1" '
+                f'r:id="rId1"/><sheet name="{sheet}" sheetId="2" r:id="rId2"/></sheets></workbook>',
+            )
+            packed.writestr(
+                "xl/_rels/workbook.xml.rels",
+                f'<Relationships xmlns="{package}"><Relationship Id="rId1" '
+                'Target="worksheets/sheet1.xml"/><Relationship Id="rId2" '
+                'Target="worksheets/sheet2.xml"/></Relationships>',
+            )
+            packed.writestr(
+                "xl/worksheets/sheet2.xml",
+                f"<worksheet {main}><sheetData>{lines}</sheetData></worksheet>",
+            )
+            shared = "".join(f"<si><t>{text}</t></si>" for text in texts)
+            packed.writestr("xl/sharedStrings.xml", f"<sst {main}>{shared}</sst>")
+        return path
+
+    return write
