@@ -1,0 +1,76 @@
+// The regions of a prediction: ranks, parents and children, and why each was looked at.
+
+import { magnified, short } from "./dom.js";
+
+/** Arrange a prediction's regions; nothing here depends on the method. */
+export class Regions {
+  constructor(record) {
+    this.steps = record.steps;
+    this.all = [...record.regions].sort((a, b) => a.order - b.order);
+    this.byId = new Map(this.all.map((region) => [region.id, region]));
+    this.ofStep = record.steps.map((_, step) => this.all.filter((region) => region.step === step));
+    this.zoomed = this.all.some((region) => region.selected);
+    this.children = Map.groupBy(this.all, (region) => region.parent ?? null);
+    this.ranks = rank(this.ofStep, (region) => region.score);
+    this.zoomRanks = rank(this.ofStep, (region) => region.zoom_score ?? region.score);
+  }
+
+  /** What was found by zooming into a region (null: at first), the important ones first. */
+  within(id) {
+    const found = this.children.get(id) ?? [];
+    return [...found].sort((a, b) => b.selected - a.selected || chosenBy(b) - chosenBy(a));
+  }
+
+  rankOf(region) {
+    return this.ranks.get(region.id);
+  }
+
+  /** The rank that counts: of what was zoomed into, by the score that chose it, where it is known. */
+  rankText(region) {
+    const zoomed = region.selected && region.zoom_score != null;
+    return zoomed ? `zoom #${this.zoomRanks.get(region.id)}` : `#${this.rankOf(region)}`;
+  }
+
+  /** A region in a few words. */
+  title(region) {
+    return `${magnified(region.mpp)} · ${region.score_kind} ${short(region.score)}`;
+  }
+
+  /** Say what counted, and why the model did or did not go on from here. */
+  describe(region) {
+    const peers = this.ofStep[region.step];
+    const said = [`${this.title(region)}, rank ${this.rankOf(region)} of ${peers.length}.`];
+    const parent = this.byId.get(region.parent);
+    if (parent) said.push(`Seen because the ${magnified(parent.mpp)} patch around it was zoomed into.`);
+    const chosen = peers.filter((peer) => peer.selected).length;
+    if (chosen) said.push(this.#choice(region, chosen, peers.length));
+    if (region.probabilities) said.push(`Answer so far: ${answer(region.probabilities)}.`);
+    return said.join(" ");
+  }
+
+  #choice(region, chosen, of) {
+    const taken = region.selected ? "Zoomed into" : "Not zoomed into";
+    if (region.zoom_score == null) return `${taken}: ${chosen} of ${of} were.`;
+    const place = this.zoomRanks.get(region.id);
+    return `${taken}: zoom attention ${short(region.zoom_score)}, rank ${place} of ${of}; the model takes ${chosen}.`;
+  }
+}
+
+/** The score that orders a region among its like. */
+function chosenBy(region) {
+  return region.selected ? (region.zoom_score ?? region.score) : region.score;
+}
+
+export function answer(probabilities) {
+  const [label, chance] = Object.entries(probabilities).reduce((best, each) => (each[1] > best[1] ? each : best));
+  return `${label} ${chance.toFixed(2)}`;
+}
+
+function rank(ofStep, scoreOf) {
+  const ranks = new Map();
+  for (const regions of ofStep) {
+    const sorted = [...regions].sort((a, b) => scoreOf(b) - scoreOf(a));
+    sorted.forEach((region, place) => ranks.set(region.id, place + 1));
+  }
+  return ranks;
+}

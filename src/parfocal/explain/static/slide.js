@@ -1,0 +1,215 @@
+// The page of one slide: panes with the slide, and the panel beside them.
+
+import { charts } from "./charts.js";
+import { scaleOf } from "./colours.js";
+import { ask, byId, element, magnified } from "./dom.js";
+import { listenToKeys } from "./keys.js";
+import { readLink, writeLink } from "./link.js";
+import { Pane } from "./pane.js";
+import { Player } from "./player.js";
+import { Store } from "./store.js";
+import { Tree } from "./tree.js";
+
+const LINK_DELAY_MS = 250;
+
+class Page {
+  constructor(slide, asked) {
+    this.slide = slide;
+    this.store = new Store({
+      magnification: null, // whose attention is shown
+      opacity: asked.opacity ?? 0.5,
+      scale: asked.scale === "percentile" ? "percentile" : "raw",
+      path: asked.path !== "0",
+      lesions: asked.lesions !== "0",
+      order: asked.order ?? null, // patches looked at so far; null for all
+      selected: asked.region ?? null,
+      hovered: null,
+    });
+    this.asked = asked;
+  }
+
+  async start() {
+    this.#head();
+    const { predictions } = this.slide;
+    const chosen = predictions.find((each) => each.key === this.asked.p) ?? predictions[0] ?? null;
+    this.main = await this.#pane(chosen);
+    this.regions = this.main.regions;
+    if (this.regions) this.#panel(chosen);
+    else this.#plain();
+    const beside = predictions.find((each) => each.key === this.asked.beside);
+    if (beside) await this.compare(beside);
+    if (Number.isFinite(this.asked.w)) this.main.zoom.setView({ x: this.asked.x, y: this.asked.y, width: this.asked.w });
+    this.store.listen((names) => this.#show(names));
+    this.main.zoom.onMove(() => this.#remember());
+    this.#show(new Set(Object.keys(this.store.values)));
+    listenToKeys(this);
+  }
+
+  async #pane(listed) {
+    const pane = new Pane(this.slide, listed, this.store);
+    byId("panes").append(pane.frame);
+    await pane.open();
+    return pane;
+  }
+
+  /** Show another prediction beside the first; the two views move together. */
+  async compare(listed) {
+    this.second?.close();
+    this.second = null;
+    byId("beside").value = listed?.key ?? "";
+    if (listed) {
+      this.second = await this.#pane(listed);
+      this.#tie(this.main.zoom, this.second.zoom);
+      this.#tie(this.second.zoom, this.main.zoom);
+      this.second.zoom.setView(this.main.zoom.view());
+    }
+    this.#remember();
+  }
+
+  #tie(one, other) {
+    one.onMove(() => {
+      if (this.leading && this.leading !== one) return;
+      this.leading = one; // or each would move the other without end
+      other.setView(one.view());
+      this.leading = null;
+    });
+  }
+
+  go(region) {
+    this.store.set({ selected: region.id });
+    this.main.zoom.fly(region);
+  }
+
+  #head() {
+    const { slide } = this;
+    document.title = `${slide.id} · parfocal`;
+    byId("name").textContent = slide.id;
+    byId("truth").textContent = slide.label === null ? "" : `labelled ${slide.label}`;
+    const problem = slide.problem ?? slide.outlines_problem;
+    byId("message").hidden = !problem;
+    byId("message").textContent = problem ?? "";
+    if (!globalThis.OpenSeadragon && !problem) {
+      byId("message").hidden = false;
+      byId("message").textContent =
+        "OpenSeadragon, which zooms, was not there when parfocal was installed, so the slide is shown whole. Install parfocal again with the npm registry in reach.";
+    }
+    byId("model").append(...this.#options());
+    byId("beside").append(element("option", { value: "" }, "nothing"), ...this.#options());
+    byId("whose").hidden = slide.predictions.length < 2;
+    byId("others").hidden = slide.predictions.length < 2;
+    byId("model").onchange = (event) => {
+      location.hash = new URLSearchParams({ p: event.target.value });
+      location.reload();
+    };
+    byId("beside").onchange = (event) => this.compare(slide.predictions.find((each) => each.key === event.target.value));
+  }
+
+  #options() {
+    return this.slide.predictions.map((each) => element("option", { value: each.key }, each.model));
+  }
+
+  /** A slide without a prediction has no panel to speak of. */
+  #plain() {
+    for (const section of document.querySelectorAll(".panel section")) section.hidden = section.id !== "answer";
+    byId("answer").append(element("p", { className: "quiet" }, "No prediction of this slide: only the slide is shown."));
+  }
+
+  #panel(listed) {
+    byId("model").value = listed.key;
+    byId("answer").append(...answerOf(this.main.record, this.slide.label, listed.bill));
+    byId("lesions-label").hidden = this.slide.outlines.length === 0;
+    this.#choices();
+    byId("charts").append(...charts(this.main.record, this.regions));
+    byId("tree-title").textContent = this.regions.zoomed ? "Zoom path" : "What counted most";
+    this.tree = new Tree(byId("tree"), this.regions, {
+      go: (region) => this.go(region),
+      hover: (region) => this.store.set({ hovered: region?.id ?? null }),
+    });
+    this.player = new Player(this.store, this.regions, (region) => this.main.zoom.fly(region));
+    for (const name of ["opacity", "scale"]) byId(name).oninput = (event) => this.store.set({ [name]: valueOf(event.target) });
+    for (const name of ["path", "lesions"]) byId(name).onchange = (event) => this.store.set({ [name]: event.target.checked });
+  }
+
+  /** Offer the magnifications, of which one at most is shown: they are never averaged. */
+  #choices() {
+    const names = this.regions.steps.map((step) => magnified(step.mpp));
+    const choices = [["", "none"], ...names.map((name) => [name, name])].map(([value, text]) => {
+      const input = element("input", { type: "radio", name: "magnification", value });
+      input.onchange = () => this.store.set({ magnification: value || null });
+      return element("label", {}, input, text);
+    });
+    byId("steps").append(...choices);
+    const asked = this.asked.attention;
+    this.store.set({ magnification: asked === "none" ? null : names.includes(asked) ? asked : names.at(-1) });
+  }
+
+  #show(names) {
+    if (this.regions && !(names.size === 1 && names.has("hovered"))) {
+      const { magnification, opacity, scale, path, lesions, selected } = this.store.values;
+      for (const input of document.getElementsByName("magnification")) input.checked = input.value === (magnification ?? "");
+      byId("opacity").value = opacity;
+      byId("scale").value = scale;
+      byId("path").checked = path;
+      byId("lesions").checked = lesions;
+      const step = this.regions.steps.findIndex((each) => magnified(each.mpp) === magnification);
+      byId("range").textContent = step < 0 ? "No attention is shown." : scaleOf(this.regions.ofStep[step], scale).text;
+      this.player.show();
+      if (names.has("selected")) this.tree.mark(selected);
+    }
+    this.#remember();
+  }
+
+  /** Keep the view in the address, when it has come to rest. */
+  #remember() {
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(() => {
+      const { magnification, opacity, scale, path, lesions, order, selected } = this.store.values;
+      const { x, y, width } = this.main.zoom.view();
+      writeLink({
+        p: this.main.listed?.key,
+        beside: this.second?.listed.key,
+        attention: magnification ?? "none",
+        opacity,
+        scale,
+        path: path ? null : "0",
+        lesions: lesions ? null : "0",
+        order,
+        region: selected,
+        x,
+        y,
+        w: width,
+      });
+    }, LINK_DELAY_MS);
+  }
+}
+
+function valueOf(input) {
+  return input.type === "range" ? Number(input.value) : input.value;
+}
+
+/** The answer, every class with its probability, and the bill. */
+function answerOf(record, truth, bill) {
+  const { label, probabilities } = record.prediction;
+  const verdict = truth === null ? "" : element("span", { className: truth === label ? "tag" : "tag wrong" }, truth === label ? "✓ right" : "✗ wrong");
+  const bars = Object.entries(probabilities)
+    .sort((a, b) => b[1] - a[1])
+    .map(([name, chance]) => {
+      const meter = element("meter", { min: 0, max: 1, value: chance, ariaLabel: name });
+      return element("li", { className: "measure" }, element("span", {}, name), meter, chance.toFixed(3));
+    });
+  return [
+    element("h2", { className: "said" }, label, " ", verdict),
+    element("ul", { className: "bars" }, ...bars),
+    element("p", { className: "quiet" }, `It ${bill}. Stopped: ${record.stop_reason}.`),
+  ];
+}
+
+const key = location.pathname.split("/").at(-1);
+try {
+  await new Page(await ask(`/api/slides/${encodeURIComponent(key)}`), readLink()).start();
+  document.body.dataset.ready = "yes";
+} catch (error) {
+  byId("message").hidden = false;
+  byId("message").textContent = `The slide cannot be shown: ${error.message}`;
+  document.body.dataset.ready = "failed";
+}

@@ -1,0 +1,115 @@
+// The slide itself: a deep zoom, or the whole slide at once where OpenSeadragon is missing.
+
+const FLY_ROOM = 2.5; // a region flown to takes up one part in so many of the pane
+
+/** Show a slide in an element; gives where it lies, and ways to move. */
+export function showSlide(container, slide, changed) {
+  return globalThis.OpenSeadragon ? new DeepZoom(container, slide, changed) : new Still(container, slide, changed);
+}
+
+class DeepZoom {
+  constructor(container, slide, changed) {
+    this.slide = slide;
+    const { size, levels } = slide.tiles;
+    const needed = Math.ceil(Math.log2(Math.max(...slide.size) / size));
+    this.osd = OpenSeadragon({
+      element: container,
+      tileSources: {
+        width: slide.size[0],
+        height: slide.size[1],
+        tileSize: size,
+        minLevel: Math.max(0, levels - 1 - needed),
+        maxLevel: levels - 1,
+        getTileUrl: (level, column, row) => `/tiles/${slide.key}/${level}/${column}/${row}`,
+      },
+      showNavigationControl: false,
+      showNavigator: true,
+      navigatorPosition: "BOTTOM_RIGHT",
+      navigatorWidth: "9rem",
+      navigatorHeight: "7rem",
+      animationTime: 0.4,
+      maxZoomPixelRatio: 4,
+      visibilityRatio: 0.3,
+      gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
+      drawer: "canvas",
+      crossOriginPolicy: false,
+    });
+    this.surface = this.osd.canvas; // what is laid on it stays below the small map
+    this.ready = new Promise((resolve) => this.osd.addOnceHandler("open", resolve));
+    this.osd.addHandler("update-viewport", () => changed());
+    this.osd.addHandler("resize", () => changed());
+  }
+
+  place() {
+    const image = this.osd.world.getItemAt(0);
+    if (!image) return { left: 0, top: 0, scale: 0 };
+    const corner = image.imageToViewerElementCoordinates(new OpenSeadragon.Point(0, 0));
+    const other = image.imageToViewerElementCoordinates(new OpenSeadragon.Point(this.slide.size[0], 0));
+    return { left: corner.x, top: corner.y, scale: (other.x - corner.x) / this.slide.size[0] };
+  }
+
+  /** The view: its centre and width, in level-0 pixels. */
+  view() {
+    const bounds = this.osd.viewport.viewportToImageRectangle(this.osd.viewport.getBounds());
+    return { x: bounds.x + bounds.width / 2, y: bounds.y + bounds.height / 2, width: bounds.width };
+  }
+
+  setView({ x, y, width }, immediately = true) {
+    const height = (width * this.osd.container.clientHeight) / this.osd.container.clientWidth;
+    const box = new OpenSeadragon.Rect(x - width / 2, y - height / 2, width, height);
+    this.osd.viewport.fitBounds(this.osd.viewport.imageToViewportRectangle(box), immediately);
+  }
+
+  fly({ x, y, width, height }) {
+    this.setView({ x: x + width / 2, y: y + height / 2, width: Math.max(width, height) * FLY_ROOM }, false);
+  }
+
+  fit() {
+    this.osd.viewport.goHome();
+  }
+
+  onMove(moved) {
+    for (const event of ["zoom", "pan", "animation-finish"]) this.osd.addHandler(event, () => moved());
+  }
+
+  close() {
+    this.osd.destroy();
+  }
+}
+
+class Still {
+  constructor(container, slide, changed) {
+    this.slide = slide;
+    this.surface = this.container = container;
+    this.picture = document.createElement("img");
+    this.picture.src = `/thumbnails/${slide.key}`;
+    this.picture.alt = "";
+    this.picture.className = "still";
+    container.append(this.picture);
+    this.ready = Promise.resolve();
+    new ResizeObserver(() => changed()).observe(container);
+  }
+
+  place() {
+    const [width, height] = this.slide.size;
+    const [roomX, roomY] = [this.container.clientWidth, this.container.clientHeight];
+    const scale = Math.min(roomX / width, roomY / height);
+    return { left: (roomX - width * scale) / 2, top: (roomY - height * scale) / 2, scale };
+  }
+
+  view() {
+    return { x: this.slide.size[0] / 2, y: this.slide.size[1] / 2, width: this.slide.size[0] };
+  }
+
+  setView() {}
+
+  fly() {}
+
+  fit() {}
+
+  onMove() {}
+
+  close() {
+    this.container.replaceChildren();
+  }
+}
