@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from parfocal.cells import lay_cells, octaves
+from parfocal.cells import centre_cells, lay_cells, octaves
 from parfocal.grid import GridError
 
 
@@ -54,6 +54,16 @@ def test_a_magnification_sharper_than_the_scan_is_refused():
 def test_an_image_smaller_than_a_patch_is_refused():
     with pytest.raises(GridError, match=r"the image is 200 x 75 px at 2\.5x, smaller than one"):
         lay_cells((800, 300), 1.0, magnifications=(2.5, 10), patch_size=100)
+
+
+def test_cells_of_a_given_map_are_centred_on_it_and_stay_inside():
+    cells = centre_cells((400, 200), 1.0, magnification=10, patch_size=60, shape=(2, 4))
+    assert cells.shape == (2, 4)
+    assert cells.boxes[:4, 0].tolist() == [20, 120, 220, 320]
+    assert cells.boxes[::4, 1].tolist() == [20, 120]
+    dense = centre_cells((400, 200), 1.0, magnification=10, patch_size=60, shape=(20, 40)).boxes
+    assert dense[:, :2].min() == 0
+    assert (dense[:, :2] + 60).amax(dim=0).tolist() == [400, 200]
 
 
 def test_a_ladder_that_fits_leaves_out_what_does_not():

@@ -79,46 +79,81 @@ def lay_cells(
     """
     maps, refusals = [], []
     for step, magnification in enumerate(magnifications):
-        wanted = mpp_of(magnification)
-        achieved = mpp if near(wanted, mpp) else wanted
-        refusal = _refusal(size, mpp, achieved, patch_size)
-        if refusal is None:
-            maps.append(_cell_map(step, size, mpp, achieved, patch_size))
-        else:
+        try:
+            achieved = _achieved(size, mpp, magnification, patch_size)
+        except GridError as refusal:
             refusals.append(refusal)
+        else:
+            maps.append(_cover(step, size, mpp, achieved, patch_size))
     if refusals and not (fitting and maps):
-        raise GridError(refusals[0])
+        raise refusals[0]
     return Cells(tuple(maps))
 
 
-def _refusal(size: tuple[int, int], mpp: float, wanted: float, patch_size: int) -> str | None:
-    """Say why an image cannot be looked at with an mpp; None where it can."""
+def centre_cells(
+    size: tuple[int, int],
+    mpp: float,
+    *,
+    magnification: float,
+    patch_size: int,
+    shape: tuple[int, int],
+) -> CellMap:
+    """Lay patches on the centres of a map's cells, those at its edges moved inside the image.
+
+    Args:
+        size: width and height of the image, in level-0 pixels.
+        mpp: microns per level-0 pixel.
+        magnification: of the patches.
+        patch_size: side of a patch in pixels.
+        shape: rows and columns of the map.
+
+    Raises:
+        GridError: it is sharper than the scan, or the image smaller than a patch.
+    """
+    achieved = _achieved(size, mpp, magnification, patch_size)
+    side = patch_size * achieved / mpp
+
+    def starts(length: int, count: int) -> Float[Tensor, " n"]:
+        middles = (torch.arange(count) + 0.5) * length / count
+        return (middles - side / 2).round().clamp(0, max(0.0, length - side))
+
+    return _cell_map(0, achieved, side, starts(size[0], shape[1]), starts(size[1], shape[0]))
+
+
+def _achieved(size: tuple[int, int], mpp: float, magnification: float, patch_size: int) -> float:
+    """Give the mpp at which an image is looked at, or refuse it."""
+    wanted = mpp_of(magnification)
+    if near(wanted, mpp):
+        wanted = mpp
     if wanted < mpp:
-        return sharper_than_the_scan(wanted, mpp)
+        raise GridError(sharper_than_the_scan(wanted, mpp))
     width, height = (side * mpp / wanted for side in size)
-    if min(width, height) > patch_size - 0.5:
-        return None
-    return (
-        f"the image is {width:.0f} x {height:.0f} px at {magnification_of(wanted):g}x, smaller "
-        f"than one patch of {patch_size} px; use higher magnifications or smaller patches."
-    )
+    if min(width, height) < patch_size - 0.5:
+        raise GridError(
+            f"the image is {width:.0f} x {height:.0f} px at {magnification_of(wanted):g}x, smaller "
+            f"than one patch of {patch_size} px; use higher magnifications or smaller patches."
+        )
+    return wanted
+
+
+def _cover(step: int, size: tuple[int, int], mpp: float, wanted: float, patch_size: int) -> CellMap:
+    """Space as many patches as cover the image evenly, in whole level-0 pixels."""
+    side = patch_size * wanted / mpp
+
+    def starts(length: int) -> Float[Tensor, " n"]:
+        count = ceil(length / side - 1e-3)  # but for rounding
+        return torch.linspace(0, max(0.0, length - side), count).round()
+
+    return _cell_map(step, wanted, side, starts(size[0]), starts(size[1]))
 
 
 def _cell_map(
-    step: int, size: tuple[int, int], mpp: float, wanted: float, patch_size: int
+    step: int, mpp: float, side: float, x: Float[Tensor, " c"], y: Float[Tensor, " r"]
 ) -> CellMap:
-    side = patch_size * wanted / mpp
-    (x, y) = (_starts(length, side) for length in size)
     top, left = torch.meshgrid(y, x, indexing="ij")
     sides = torch.full((top.numel(),), side)
     boxes = torch.stack([left.flatten(), top.flatten(), sides, sides], dim=1)
-    return CellMap(step, wanted, (len(y), len(x)), boxes)
-
-
-def _starts(length: int, side: float) -> Float[Tensor, " n"]:
-    """Space patches evenly along an axis, in whole level-0 pixels."""
-    count = ceil(length / side - 1e-3)  # but for rounding
-    return torch.linspace(0, max(0.0, length - side), count).round()
+    return CellMap(step, mpp, (len(y), len(x)), boxes)
 
 
 def octaves(lowest: float, highest: float) -> tuple[float, ...]:

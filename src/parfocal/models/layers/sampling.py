@@ -106,8 +106,8 @@ def running_estimates(
 
 def entropy(attention: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     """Give -sum a log a; 0 where all attention is on one cell, log n where it is even."""
-    entropy: Tensor = torch.special.entr(attention).sum()
-    return entropy
+    total: Tensor = torch.special.entr(attention[attention > 0]).sum()  # at 0 its slope is infinite
+    return total
 
 
 def _gradient(

@@ -1,0 +1,195 @@
+"""Joint spatial and magnification attention (JSMA): one attention over places and magnifications.
+
+Source: Zhang, Ma, Van Arnam, Gupta, Saltz, Vakalopoulou, Samaras, "A Joint Spatial and
+    Magnification Based Attention Framework for Large Scale Histopathology Classification",
+    CVPR-W 2021. No code is public.
+Departs: estimates are unbiased, where the paper's Eq. 2 is not; the backbones are by default
+    EfficientNet-Lite0, the paper's `timm:inception_v3`. Cells without tissue get no attention.
+    `settle`, `max_patches`, `max_seconds` and `fitting` are what the paper leaves to the future.
+    docs/methods.md lists what it leaves open and what was chosen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own short name)
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from parfocal.bag import PixelSource, Prediction
+from parfocal.cells import Cells, lay_cells
+from parfocal.grid import ANY_TISSUE, GridError
+from parfocal.models.layers.backbone import Backbone
+from parfocal.models.layers.drawing import Drawing, PatchReader, Scene
+from parfocal.models.layers.overview import ask_overview, encode_overviews
+from parfocal.models.layers.sampling import entropy
+
+NORMALISATIONS = ("sigmoid", "softmax")
+
+
+class JointAttention(nn.Module):
+    """Classify slides by a few patches, of places and magnifications chosen from a thumbnail.
+
+    Args:
+        num_classes: slide labels.
+        magnifications: that patches may have, lowest first.
+        patch_size: side of a patch in pixels, the same at every magnification.
+        fitting: whether magnifications that do not fit a slide are left out, or an error.
+        backbone: of the thumbnail and of the patches, one each; see `Backbone`.
+        frozen: keep the backbones as they are published, and train what is on top of them.
+        thumbnail_px: longer side of the thumbnail.
+        k: patches drawn.
+        estimator: of the aggregated features; see `aggregate`.
+        inference: what is looked at after training, "sample", "topk" or "all"; see `Drawing`.
+        settle: see `Drawing`, as the next three.
+        max_patches: likewise.
+        max_seconds: likewise.
+        seed: likewise.
+        normalise: "sigmoid" divides each cell's sigmoid by their sum; or "softmax".
+        attention_dropout: share of cells that cannot be drawn, in training; k always can.
+        alpha: how much entropy of the attention is worth in the objective.
+        dropout: before the classifier, in training.
+        checkpointing: compute activations of patches again going back, to save memory.
+        generator: of the draws in training; None for torch's own.
+
+    Raises:
+        ValueError: an argument is none of those allowed.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        magnifications: Sequence[float] = (5.0, 10.0, 20.0),
+        patch_size: int = 299,
+        fitting: bool = False,
+        backbone: str = "efficientnet-lite0",
+        frozen: bool = False,
+        thumbnail_px: int = 299,
+        k: int = 5,
+        estimator: str = "unbiased",
+        inference: str = "sample",
+        settle: float | None = None,
+        max_patches: int | None = None,
+        max_seconds: float | None = None,
+        seed: int = 0,
+        normalise: str = "sigmoid",
+        attention_dropout: float = 0.2,
+        alpha: float = 0.01,
+        dropout: float = 0.5,
+        checkpointing: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if normalise not in NORMALISATIONS:
+            raise ValueError(f"normalise={normalise!r} is unknown; it is one of {NORMALISATIONS}.")
+        self.magnifications, self.patch_size = tuple(magnifications), patch_size
+        self.fitting, self.thumbnail_px, self.normalise = fitting, thumbnail_px, normalise
+        self.attention_dropout, self.alpha, self.generator = attention_dropout, alpha, generator
+        self.overview, patches = Backbone(backbone), Backbone(backbone)
+        if frozen:
+            self.overview.requires_grad_(False)
+            patches.requires_grad_(False)
+        self.attends = nn.ModuleList(
+            nn.Conv2d(self.overview.dim, 1, 1) for _ in self.magnifications
+        )
+        self.read = PatchReader(
+            patches,
+            patches.dim,
+            num_classes,
+            patch_size=patch_size,
+            drawing=Drawing(k, estimator, inference, settle, max_patches, max_seconds, seed),
+            dropout=dropout,
+            checkpointing=checkpointing,
+            generator=generator,
+        )
+
+    @property
+    def encode(self) -> nn.Module:
+        """What encodes a patch."""
+        return self.read.encode
+
+    def load_pretrained(self) -> None:
+        """Take the published weights of the backbones.
+
+        Raises:
+            EncoderError: they cannot be had.
+        """
+        self.overview.load_pretrained()
+        assert isinstance(self.read.encode, Backbone)
+        self.read.encode.load_pretrained()
+
+    def forward(self, sources: Sequence[PixelSource]) -> Prediction:
+        """Classify slides, which may differ in size.
+
+        Raises:
+            GridError: a magnification does not fit a slide, or no cell of it has tissue.
+        """
+        asked = [ask_overview(source, self.thumbnail_px) for source in sources]
+        cells = [self._cells(source) for source in sources]
+        features = encode_overviews(self.overview.maps, asked, self.read.centre.device)
+        attentions = [
+            self._attention(h, each, source)
+            for h, each, source in zip(features, cells, sources, strict=True)
+        ]
+        answers = self.read(
+            [
+                Scene(source, each, self._thinned(attention))
+                for source, each, attention in zip(sources, cells, attentions, strict=True)
+            ]
+        ).slides
+        return Prediction.together(
+            [
+                replace(answer, terms={"entropy": entropy(attention)})
+                for answer, attention in zip(answers, attentions, strict=True)
+            ]
+        )
+
+    def objective(self, prediction: Prediction, label: Tensor) -> Tensor:
+        """Give the cross-entropy, less what the entropy of the attention is worth."""
+        loss = F.cross_entropy(prediction.logits[None], label[None])
+        return loss - self.alpha * prediction.terms["entropy"]
+
+    def _cells(self, source: PixelSource) -> Cells:
+        return lay_cells(
+            source.size,
+            source.mpp,
+            magnifications=self.magnifications,
+            patch_size=self.patch_size,
+            fitting=self.fitting,
+        )
+
+    def _attention(
+        self, h: Float[Tensor, "d i j"], cells: Cells, source: PixelSource
+    ) -> Float[Tensor, " n"]:
+        """Score the cells of all magnifications, and normalise over all of them."""
+        scores = torch.cat(
+            [
+                self.attends[level.step](F.adaptive_avg_pool2d(h, level.shape)).flatten()
+                for level in cells.maps
+            ]
+        )
+        live = (source.tissue(cells.boxes) > ANY_TISSUE).to(scores.device)
+        if not live.any():
+            raise GridError("no cell has any tissue; check how tissue is found (slide.tissue).")
+        if self.normalise == "softmax":
+            return scores.masked_fill(~live, float("-inf")).softmax(dim=0)
+        chances = scores.sigmoid() * live
+        return chances / chances.sum()
+
+    def _thinned(self, attention: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Take cells away by chance, in training, and normalise again."""
+        if not self.training or self.attention_dropout == 0:
+            return attention
+        kept = attention * self._kept(attention.detach() > 0)
+        return kept / kept.sum()
+
+    def _kept(self, live: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Draw which cells are left; never fewer than are to be drawn."""
+        place = live.device if self.generator is None else self.generator.device
+        noise = torch.rand(live.shape, device=place, generator=self.generator).to(live.device)
+        noise = noise.masked_fill(~live, -1)
+        kept = noise >= self.attention_dropout
+        kept[noise.topk(min(self.read.drawing.k, int(live.sum()))).indices] = True
+        return kept

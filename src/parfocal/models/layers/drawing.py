@@ -1,0 +1,310 @@
+"""From attention over cells to an answer: draw cells, read their patches, encode, aggregate.
+
+What joint attention and attention sampling share; they differ in where attention comes from.
+
+Source: as `parfocal.models.layers.sampling`.
+Departs: after training, cells may be drawn until the answer is settled or a budget is spent.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from parfocal.bag import Look, PixelSource, Places, Prediction
+from parfocal.cells import Cells
+from parfocal.models.layers.sampling import ESTIMATORS, aggregate, draw, running_estimates
+
+INFERENCES = ("sample", "topk", "all")
+AT_ONCE = 64  # patches encoded together, which bounds the memory
+CENTRE_MOMENTUM = 0.05
+NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How cells are drawn.
+
+    Args:
+        k: how many, or as many as have attention.
+        estimator: see `aggregate`.
+        inference: after training, "sample" draws k; "topk" takes the k of most attention,
+            weighted by it; "all" takes all, which is what the others estimate.
+        settle: after training, draw on until the winner's probability is known to this, more or
+            less, with 95% confidence; None to draw k.
+        max_patches: stop there, settled or not.
+        max_seconds: likewise.
+        seed: of the draws after training, the same for every slide.
+
+    Raises:
+        ValueError: an argument is none of those allowed.
+    """
+
+    k: int = 5
+    estimator: str = "unbiased"
+    inference: str = "sample"
+    settle: float | None = None
+    max_patches: int | None = None
+    max_seconds: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done."""
+        if self.estimator not in ESTIMATORS:
+            raise ValueError(f"estimator={self.estimator!r} is unknown; it is one of {ESTIMATORS}.")
+        if self.inference not in INFERENCES:
+            raise ValueError(f"inference={self.inference!r} is unknown; it is one of {INFERENCES}.")
+        if self.k < 1:
+            raise ValueError(f"k={self.k}: at least 1 patch is looked at.")
+        drawn_on = self.settle, self.max_patches, self.max_seconds
+        if any(limit is not None and limit <= 0 for limit in drawn_on):
+            raise ValueError(
+                f"settle={self.settle}, max_patches={self.max_patches}, max_seconds="
+                f"{self.max_seconds}: give numbers above 0, or leave them out."
+            )
+        if self.draws_on and (self.estimator, self.inference) != ("unbiased", "sample"):
+            raise ValueError(
+                "settle, max_patches and max_seconds go with estimator unbiased and inference "
+                f"sample, not {self.estimator} and {self.inference}."
+            )
+
+    @property
+    def draws_on(self) -> bool:
+        """Whether the number of patches is chosen slide by slide."""
+        return (self.settle, self.max_patches, self.max_seconds) != (None, None, None)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One slide, its cells, and the attention on them.
+
+    Args:
+        source: of the pixels.
+        cells: where they lie.
+        attention: sums to 1.
+    """
+
+    source: PixelSource
+    cells: Cells
+    attention: Float[Tensor, " n"]
+
+    @property
+    def live(self) -> int:
+        """How many cells have attention."""
+        return int(self.attention.count_nonzero())
+
+    def ask(self, drawn: Int64[Tensor, " k"], patch_size: int) -> "Asked":
+        """Begin to read the patches of cells, and return at once."""
+        steps, boxes = self.cells.steps[drawn.cpu()], self.cells.boxes[drawn.cpu()]
+        waiting = []
+        for step in steps.unique().tolist():
+            (at,) = (steps == step).nonzero(as_tuple=True)
+            pixels = self.source.ask(boxes[at], (patch_size, patch_size), step=step)
+            waiting.append((at, pixels))
+        return Asked(len(drawn), patch_size, tuple(waiting))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Patches that are being read, magnification by magnification."""
+
+    count: int
+    patch_size: int
+    waiting: tuple[tuple[Int64[Tensor, " _"], Future[Tensor]], ...]
+
+    def images(self) -> Float[Tensor, "k 3 p p"]:
+        """Wait for the patches, and give them in the order drawn, in 0 to 1."""
+        images = torch.empty(self.count, 3, self.patch_size, self.patch_size)
+        for at, pixels in self.waiting:
+            images[at] = pixels.result().float() / 255
+        return images
+
+
+class PatchReader(nn.Module):
+    """Answers from the patches of cells that are drawn by attention.
+
+    Args:
+        encode: the patch backbone.
+        dim: of its features.
+        num_classes: slide labels.
+        patch_size: side of a patch in pixels.
+        drawing: how cells are drawn.
+        dropout: of the aggregated features, in training.
+        unit_length: scale the features of each patch to length 1.
+        checkpointing: compute activations again going back, to save memory.
+        generator: of the draws in training; None for torch's own.
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self,
+        encode: nn.Module,
+        dim: int,
+        num_classes: int,
+        *,
+        patch_size: int,
+        drawing: Drawing,
+        dropout: float = 0.5,
+        unit_length: bool = False,
+        checkpointing: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.encode, self.patch_size, self.drawing = encode, patch_size, drawing
+        self.unit_length, self.checkpointing, self.generator = unit_length, checkpointing, generator
+        self.classify = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, num_classes))
+        # Where features lie, of other slides: it lowers the variance of the gradient.
+        self.register_buffer("centre", torch.zeros(dim))
+
+    def forward(self, scenes: Sequence[Scene]) -> Prediction:
+        """Classify slides by some of their patches."""
+        if self.training:
+            return Prediction.together(self._taught(scenes))
+        if self.drawing.draws_on:
+            return Prediction.together([self._drawn_on(scene) for scene in scenes])
+        return Prediction.together([self._looked(scene) for scene in scenes])
+
+    def _taught(self, scenes: Sequence[Scene]) -> list[Prediction]:
+        """Draw cells of all slides, and encode their patches together."""
+        drawns = [self._draw(scene, self.generator) for scene in scenes]
+        asked = [
+            scene.ask(drawn, self.patch_size) for scene, drawn in zip(scenes, drawns, strict=True)
+        ]
+        images = torch.cat([each.images() for each in asked])
+        parts = self._encoded(images).split([len(drawn) for drawn in drawns])
+        answers = [
+            self._answer(scene, drawn, features)
+            for scene, drawn, features in zip(scenes, drawns, parts, strict=True)
+        ]
+        mean = torch.cat([part.detach().mean(dim=0, keepdim=True) for part in parts]).mean(dim=0)
+        self.centre.lerp_(mean.to(self.centre), CENTRE_MOMENTUM)
+        return answers
+
+    def _looked(self, scene: Scene) -> Prediction:
+        if self.drawing.inference == "all":
+            drawn = scene.attention.nonzero().flatten()
+        elif self.drawing.inference == "topk":
+            drawn = scene.attention.topk(min(self.drawing.k, scene.live)).indices
+        else:
+            drawn = self._draw(scene, self._seeded())
+        return self._answer(scene, drawn, self._read(scene, drawn))
+
+    def _drawn_on(self, scene: Scene) -> Prediction:
+        """Draw k cells after k cells until the answer is settled, or a budget is spent."""
+        started, limit = time.perf_counter(), self.drawing.max_patches or scene.live
+        order = draw(scene.attention, min(limit, scene.live), generator=self._seeded())
+        features = scene.attention.new_empty(0, self.classify[1].in_features)
+        reason = _spent(len(order), scene.live)
+        for part in order.split(self.drawing.k):
+            features = torch.cat([features, self._read(scene, part)])
+            drawn = order[: len(features)]
+            if len(drawn) == len(order):
+                break
+            if (found := self._settled(scene.attention[drawn], features)) is not None:
+                reason = found
+                break
+            seconds = self.drawing.max_seconds
+            if seconds is not None and time.perf_counter() - started >= seconds:
+                reason = f"the {seconds:g} seconds allowed are spent"
+                break
+        return self._answer(scene, drawn, features, reason)
+
+    def _settled(
+        self, attention: Float[Tensor, " k"], features: Float[Tensor, "k d"]
+    ) -> str | None:
+        """Say how well the winner's probability is known, where that is well enough."""
+        if self.drawing.settle is None or len(features) < 2:
+            return None
+        within = NORMAL_95 * jackknife_error(self.classify(running_estimates(attention, features)))
+        if within > self.drawing.settle:
+            return None
+        return f"settled: the winner's probability is known to ±{within:.2g}"
+
+    def _draw(self, scene: Scene, generator: torch.Generator | None) -> Int64[Tensor, " k"]:
+        if self.drawing.estimator == "replacement":
+            return draw(scene.attention, self.drawing.k, replacement=True, generator=generator)
+        return draw(scene.attention, min(self.drawing.k, scene.live), generator=generator)
+
+    def _seeded(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.drawing.seed)
+
+    def _read(self, scene: Scene, drawn: Int64[Tensor, " k"]) -> Float[Tensor, "k d"]:
+        """Read and encode patches part by part, the next being read while one is encoded."""
+        asked = _one_ahead(scene.ask(part, self.patch_size) for part in drawn.split(AT_ONCE))
+        return torch.cat([self._encoded(each.images()) for each in asked])
+
+    def _encoded(self, images: Float[Tensor, "n 3 p p"]) -> Float[Tensor, "n d"]:
+        images = images.to(self.centre.device)
+        if self.training and self.checkpointing:
+            features: Tensor = checkpoint(self.encode, images, use_reentrant=False)
+        else:
+            features = self.encode(images)
+        return nn.functional.normalize(features) if self.unit_length else features
+
+    def _answer(
+        self,
+        scene: Scene,
+        drawn: Int64[Tensor, " k"],
+        features: Float[Tensor, "k d"],
+        reason: str | None = None,
+    ) -> Prediction:
+        """Aggregate features and classify; of all cells there are, exactly."""
+        estimator = self.drawing.estimator
+        if len(drawn) == scene.live and estimator != "replacement":
+            estimator = "literal"  # the whole sum
+        elif not self.training and self.drawing.inference == "topk":
+            estimator = "renormalised"
+        slide = aggregate(scene.attention, drawn, features, estimator=estimator, centre=self.centre)
+        return Prediction(
+            self.classify(slide),
+            looks_of(scene, drawn),
+            reason or _spent(len(drawn), scene.live),
+        )
+
+
+def jackknife_error(logits: Float[Tensor, "n c"]) -> float:
+    """Give the standard error of the winner's probability, of the mean of uncorrelated logits."""
+    n = len(logits)
+    without_each = (logits.sum(dim=0) - logits) / (n - 1)
+    winner = logits.mean(dim=0).argmax()
+    probability = without_each.double().softmax(dim=1)[:, winner]
+    return float(((n - 1) * probability.var(correction=0)).sqrt())
+
+
+def looks_of(scene: Scene, drawn: Int64[Tensor, " k"]) -> tuple[Look, ...]:
+    """Tell where a model could look, and where it did, magnification by magnification."""
+    cells, attention = scene.cells, scene.attention.detach().cpu()
+    order = torch.full((len(attention),), -1)
+    order[drawn.cpu().flip(0)] = torch.arange(len(drawn)).flip(0)  # the first time, where repeated
+    looks, first = [], 0
+    for level in cells.maps:
+        here = slice(first, first := first + len(level.boxes))
+        (rows,) = attention[here].nonzero(as_tuple=True)
+        turn = order[here][rows]
+        places = Places(level.boxes[rows], torch.full((len(rows),), level.mpp), order=turn)
+        (selected,) = (turn >= 0).nonzero(as_tuple=True)
+        looks.append(
+            Look(rows, attention[here][rows], selected, places=places, score_kind="probability")
+        )
+    return tuple(looks)
+
+
+def _spent(drawn: int, live: int) -> str:
+    if drawn >= live:
+        return f"all {live} cells with attention looked at"
+    return f"the {drawn} patches allowed are drawn"
+
+
+def _one_ahead(asked: Iterator[Asked]) -> Iterator[Asked]:
+    """Ask for the next before one is waited for."""
+    ahead = next(asked)
+    for following in asked:
+        yield ahead
+        ahead = following
+    yield ahead

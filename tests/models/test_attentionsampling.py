@@ -1,0 +1,81 @@
+"""ATS: patches of one magnification, drawn by a small network's attention over a thumbnail."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own short name)
+from sources import picture, source
+
+from parfocal.bag import Prediction
+from parfocal.grid import GridError
+from parfocal.models.attentionsampling import AttentionSampling
+
+
+def model_of(**options) -> AttentionSampling:
+    torch.manual_seed(0)
+    settings = {"patch_size": 16, "thumbnail_px": 24, "k": 3}
+    return AttentionSampling(2, **{**settings, **options}).eval()
+
+
+def asked(model: AttentionSampling, *sources) -> tuple[Prediction, ...]:
+    with torch.no_grad():
+        return model(sources).slides
+
+
+def test_every_pixel_of_the_thumbnail_is_a_cell():
+    (prediction,) = asked(model_of(), source(picture()))
+    (look,) = prediction.looks
+    assert len(look.rows) == 24 * 16
+    assert look.attention.sum().item() == pytest.approx(1)
+    assert (look.places.order >= 0).sum() == 3
+
+
+def test_looking_at_everything_is_the_attention_weighted_mean_of_unit_features():
+    model, pixels = model_of(inference="all"), source(picture())
+    (prediction,) = asked(model, pixels)
+    (look,) = prediction.looks
+    patches = pixels.ask(look.places.boxes, (16, 16)).result().float() / 255
+    with torch.no_grad():
+        wanted = model.read.classify(look.attention @ F.normalize(model.encode(patches)))
+    torch.testing.assert_close(prediction.logits, wanted)
+
+
+def test_smoothing_leaves_no_cell_without_attention():
+    model = model_of(smoothing=0.5)
+    (look,) = asked(model, source(picture()))[0].looks
+    assert look.attention.min() >= 0.5 / (24 * 16)
+
+
+def test_cells_of_glass_get_no_attention():
+    (look,) = asked(model_of(), source(picture(), glass=48))[0].looks
+    assert (look.places.boxes[:, 0] + 16 > 48).all()
+    assert look.attention.sum().item() == pytest.approx(1)
+    with pytest.raises(GridError, match="no cell has any tissue"):
+        asked(model_of(), source(picture(), glass=96))
+
+
+def test_every_weight_learns_end_to_end_from_slides_of_any_size():
+    model = model_of().train()
+    prediction = model([source(picture()), source(picture(48, 64, seed=1))])
+    sum(model.objective(each, torch.tensor(1)) for each in prediction.slides).backward()
+    assert all(weight.grad.abs().sum() > 0 for weight in model.parameters())
+
+
+def test_the_objective_is_cross_entropy_less_alpha_times_entropy():
+    model = model_of(alpha=0.5)
+    (prediction,) = asked(model, source(picture()))
+    attention = prediction.looks[0].attention
+    wanted = (
+        F.cross_entropy(prediction.logits, torch.tensor(1))
+        + 0.5 * (attention * attention.log()).sum()
+    )
+    torch.testing.assert_close(model.objective(prediction, torch.tensor(1)), wanted)
+
+
+def test_it_looks_at_one_magnification():
+    with pytest.raises(ValueError, match=r"magnifications=\[5, 10\]: it looks at one; give one"):
+        model_of(magnifications=(5, 10))
+
+
+def test_an_image_smaller_than_a_patch_is_refused():
+    with pytest.raises(GridError, match="smaller than one patch of 80 px"):
+        asked(model_of(patch_size=80), source(picture()))
