@@ -6,6 +6,7 @@ Names in a URL are looked up, never joined into a path. There is no verb but GET
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from ipaddress import ip_address
 
@@ -74,7 +75,9 @@ def build_app(library: Library, *, any_host: bool = False) -> Starlette:
     ]
     hosts = ["*"] if any_host else [*LOOPBACK, "[::1]"]
     middleware = [Middleware(_Guarded), Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]
-    return Starlette(routes=routes, middleware=middleware)
+    app = Starlette(routes=routes, middleware=middleware)
+    app.router.redirect_slashes = False  # a redirect could be made to lead elsewhere
+    return app
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -117,7 +120,8 @@ def serve(library: Library, listening: socket.socket) -> None:
     """Serve a library until Ctrl-C."""
     app = build_app(library, any_host=not is_loopback(listening.getsockname()[0]))
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):  # the way to end it
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 class _Guarded:

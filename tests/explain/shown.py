@@ -1,0 +1,121 @@
+"""What is shown in tests: a painted slide with a dark lesion, predictions of it, and a server."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+
+from parfocal.explain.viewer import Library, build_app, listen
+
+SIDE = 1500  # no multiple of a tile, so that there are edges
+LESION = (600, 300, 200)  # x, y and side
+DARK, PINK = (60, 20, 90), (220, 160, 200)
+LABELS = ("normal", "tumor")
+
+
+def painted() -> np.ndarray:
+    pixels = np.full((SIDE, SIDE, 3), PINK, dtype=np.uint8)
+    x, y, side = LESION
+    pixels[y : y + side, x : x + side] = DARK
+    return pixels
+
+
+def region(
+    name: str, step: int, square: tuple[int, int, int], score: float, **more: object
+) -> dict:
+    x, y, side = square
+    return {
+        **{"id": name, "step": step, "x": x, "y": y, "width": side, "height": side},
+        **{"mpp": (4.0, 1.0)[step], "score": score, "score_kind": "attention"},
+        **{"parent": None, "selected": False, "order": 0, "zoom_score": None, **more},
+    }
+
+
+def prediction(slide: Path, fingerprint: str, **changes: object) -> dict:
+    """Four patches at 2.5x; the one with the lesion is zoomed into; its best child is on it."""
+    regions = [
+        region(
+            f"0-{place}", 0, (750 * (place % 2), 750 * (place // 2), 750), score, zoom_score=score
+        )
+        for place, score in enumerate((0.7, 0.1, 0.1, 0.1))
+    ]
+    regions[0]["selected"] = True
+    best = region("1-0", 1, LESION, 0.9, parent="0-0")
+    regions += [best, region("1-1", 1, (0, 0, LESION[2]), 0.1, parent="0-0")]
+    for order, each in enumerate(regions):
+        each["order"] = order
+    everything = {"magnification": 10.0, "patches": 60, "descendants": 64, "macs": 9, "pixels": 9}
+    seconds = dict.fromkeys(("open", "tissue", "read", "encode", "model", "total"), 0.5)
+    return {
+        "format_version": 1,
+        "slide": {
+            **{"id": slide.stem, "path": str(slide), "fingerprint": fingerprint},
+            **{"size": [SIDE, SIDE], "mpp": 1.0, "mpp_source": "file: painted"},
+        },
+        "model": {
+            **{"name": "zoommil", "weights_sha256": "ab" * 32, "encoder": "tiny"},
+            **{"encoder_weights_sha256": "cd" * 8, "magnifications": [2.5, 10.0]},
+            **{"patch_size": 64, "parfocal": "0.1.0"},
+        },
+        "prediction": {"label": "tumor", "probabilities": {"normal": 0.2, "tumor": 0.8}},
+        "stop_reason": "every magnification looked at",
+        "steps": [{"mpp": 4.0, "patches": 4}, {"mpp": 1.0, "patches": 2}],
+        "regions": regions,
+        "cost": {
+            **{"patches": [4, 2], "pixels_decoded": 5, "bytes_read": None, "macs": 3},
+            **{"seconds": seconds, "exhaustive": everything},
+        },
+        **changes,
+    }
+
+
+def write_json(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+class Server:
+    """A server in a thread of this process."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def ask(
+        self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None
+    ) -> tuple[HTTPResponse, bytes]:
+        """Send a request as it is written: no client tidies up the path."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, headers=headers or {})
+            answer = connection.getresponse()
+            return answer, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, path: str) -> dict:
+        return json.loads(self.ask(path)[1])
+
+
+@contextmanager
+def running(library: Library) -> Iterator[Server]:
+    listening = listen("127.0.0.1", 0)
+    config = uvicorn.Config(build_app(library), log_level="warning", server_header=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield Server(listening.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()

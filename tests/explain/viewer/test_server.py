@@ -1,0 +1,248 @@
+import io
+import random
+import socket
+import string
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from explain.shown import DARK, LESION, PINK
+from parfocal.explain.viewer import ViewError, address_of, is_loopback, listen
+from parfocal.explain.viewer.pyramid import TILE_PX, levels
+
+SHARPEST = levels((1500, 1500)) - 1
+TEMPLATES = (
+    "/slides/{}",
+    "/static/{}",
+    "/thumbnails/{}",
+    "/api/slides/{}",
+    "/api/slides/{key}/predictions/{}",
+    "/tiles/{}/0/0/0",
+    "/tiles/{key}/{}/0/0",
+    "/tiles/{key}/0/{}/0",
+    "/tiles/{key}/0/0/{}",
+)
+NASTY = (
+    "..",
+    "../../../../etc/passwd",
+    "..%2f..%2f..%2f..%2fetc%2fpasswd",
+    "%2e%2e/%2e%2e/etc/passwd",
+    "....//....//etc/passwd",
+    "..\\..\\etc\\passwd",
+    "/etc/passwd",
+    "//etc/passwd",
+    "%00",
+    "a%00.tif",
+    "file:%2f%2f%2fetc%2fpasswd",
+    "-1",
+    "1e3",
+    "1.0",
+    "0x10",
+    "+1",
+    "٣",
+    "%D9%A3",
+    "9" * 12,
+    "9" * 5000,
+    "NaN",
+    "%",
+    "%ZZ",
+    "x" * 20_000,
+)
+
+
+@pytest.fixture(scope="module")
+def key(server):
+    (slide,) = [each for each in server.json("/api/slides")["slides"] if each["id"] == "a"]
+    return slide["key"]
+
+
+def tile(server, key, level, column, row):
+    answer, content = server.ask(f"/tiles/{key}/{level}/{column}/{row}")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "image/jpeg"
+    return np.array(Image.open(io.BytesIO(content))).astype(int)
+
+
+def test_the_list_tells_truth_answer_and_cost(server):
+    told = {slide["id"]: slide for slide in server.json("/api/slides")["slides"]}
+    assert list(told) == ["a", "b", "c"]
+    assert [told[name]["label"] for name in "abc"] == ["tumor", "normal", "normal"]
+    first = told["a"]["predictions"][1]
+    assert (first["label"], first["patches"], first["share_patches"]) == ("tumor", 6, 0.1)
+    assert [each["model"] for each in told["a"]["predictions"]] == [
+        "mean, mean",
+        "zoommil, predictions",
+    ]
+
+
+def test_a_slide_comes_with_its_lesions(server, key):
+    told = server.json(f"/api/slides/{key}")
+    assert told["outlines"][0][0][0] == [600.0, 300.0]
+    assert told["tiles"] == {"size": TILE_PX, "levels": levels((1500, 1500))}
+    assert told["mpp"] == 1.0
+
+
+def test_a_prediction_comes_as_it_was_saved(server, folder, key):
+    for listed, place in zip(
+        server.json(f"/api/slides/{key}")["predictions"], ("mean", "predictions"), strict=True
+    ):
+        content = server.ask(f"/api/slides/{key}/predictions/{listed['key']}")[1]
+        assert content == (folder / place / "a.json").read_bytes()
+
+
+def test_a_tile_shows_the_lesion_where_it_was_painted(server, key):
+    x, y, side = LESION
+    tiles = {
+        (c, r): tile(server, key, SHARPEST, c, r)
+        for c in range(x // TILE_PX, (x + side) // TILE_PX + 1)
+        for r in range(y // TILE_PX, (y + side) // TILE_PX + 1)
+    }
+
+    def at(px, py):
+        return tiles[px // TILE_PX, py // TILE_PX][py % TILE_PX, px % TILE_PX]
+
+    for px, py in [(x + 8, y + 8), (x + side - 8, y + side - 8), (x + 8, y + side - 8)]:
+        assert np.abs(at(px, py) - DARK).max() < 12
+    for px, py in [(x - 8, y + 50), (x + side + 8, y + 50), (x + 50, y - 8)]:
+        assert np.abs(at(px, py) - PINK).max() < 12
+
+
+def test_every_level_is_the_same_slide(server, key):
+    x, y, side = LESION
+    for level in range(SHARPEST - 5, SHARPEST + 1):
+        scale = 2 ** (SHARPEST - level)
+        px, py = (int((corner + side / 2) / scale) for corner in (x, y))
+        pixels = tile(server, key, level, px // TILE_PX, py // TILE_PX)
+        assert np.abs(pixels[py % TILE_PX, px % TILE_PX] - DARK).max() < 20
+
+
+def test_edge_tiles_end_with_the_slide(server, key):
+    assert tile(server, key, SHARPEST, 5, 5).shape == (1500 - 5 * TILE_PX, 1500 - 5 * TILE_PX, 3)
+    assert server.ask(f"/tiles/{key}/{SHARPEST}/6/0")[0].status == 404
+    assert server.ask(f"/tiles/{key}/{SHARPEST + 1}/0/0")[0].status == 404
+    assert tile(server, key, 0, 0, 0).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_nothing_but_what_is_listed_can_be_asked_for(server, key, template):
+    for nasty in NASTY:
+        raw = template.replace("{key}", key).replace("{}", nasty)
+        path = raw.encode().decode("latin-1")  # as bytes on the wire
+        answer, content = status_of(server, path)
+        if template == "/slides/{}" and answer == 200:
+            assert b"<!doctype html>" in content  # the page is the same whatever is asked
+            continue
+        assert answer in (400, 404), raw[:80]
+        assert b"root:" not in content
+
+
+def status_of(server, path):
+    """Send a path byte for byte."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        raw.sendall(request.encode("latin-1"))
+        received = b"".join(iter(lambda: raw.recv(65536), b""))
+    return int(received.split()[1]), received.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+def test_there_is_no_verb_that_writes(server, key, method):
+    for path in (
+        "/",
+        "/api/slides",
+        f"/api/slides/{key}",
+        f"/tiles/{key}/0/0/0",
+        "/static/list.js",
+    ):
+        assert server.ask(path, method=method)[0].status == 405
+
+
+def test_head_answers_without_content(server):
+    answer, content = server.ask("/api/slides", method="HEAD")
+    assert (answer.status, content) == (200, b"")
+
+
+def test_every_answer_forbids_framing_and_guessing_of_types(server, key):
+    asked = [
+        server.ask("/"),
+        server.ask(f"/tiles/{key}/0/0/0"),
+        server.ask("/nowhere"),
+        server.ask("/", method="POST"),
+        server.ask("/", headers={"Host": "elsewhere.example"}),
+    ]
+    assert [answer.status for answer, _ in asked] == [200, 200, 404, 405, 400]
+    for answer, _ in asked:
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Server"] is None
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:9", 200), ("localhost", 200), ("slides.example", 400), ("127.0.0.1.example", 400)],
+)
+def test_a_page_from_elsewhere_cannot_point_its_name_here(server, host, status):
+    assert server.ask("/api/slides", headers={"Host": host})[0].status == status
+
+
+def test_random_requests_get_the_right_codes(server, key):
+    rng = random.Random(0)
+    letters = string.ascii_letters + string.digits + "/.%-_~:@!$&'()*+,;=?"
+    known = ["slides", "api", "tiles", "static", "thumbnails", "predictions", key, "0", "9", ".."]
+
+    def path():
+        parts = (
+            rng.choice(known)
+            if rng.random() < 0.8
+            else "".join(rng.choices(letters, k=rng.randrange(1, 20)))
+            for _ in range(rng.randrange(7))
+        )
+        return "/" + "/".join(parts)
+
+    asked = [path() for _ in range(2000)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda each: server.ask(each)[0].status, asked))
+    assert set(found) <= {200, 400, 404}
+    assert found.count(200) > 20
+    assert server.ask("/api/slides")[0].status == 200
+
+
+def test_twenty_clients_at_once_get_the_tiles_one_gets(server, key):
+    places = [(SHARPEST - 1, column, row) for column in range(3) for row in range(3)]
+    alone = {place: server.ask("/tiles/{}/{}/{}/{}".format(key, *place))[1] for place in places}
+
+    def client(seed):
+        mine = random.Random(seed).sample(places, len(places))
+        return all(
+            server.ask("/tiles/{}/{}/{}/{}".format(key, *place))[1] == alone[place]
+            for place in mine
+        )
+
+    with ThreadPoolExecutor(20) as pool:
+        assert all(pool.map(client, range(20)))
+
+
+def test_a_port_in_use_is_told(server):
+    with pytest.raises(ViewError, match=f"port {server.port} of 127.0.0.1 is in use"):
+        listen("127.0.0.1", server.port)
+
+
+def test_an_address_of_another_machine_is_told():
+    with pytest.raises(ViewError, match=r"203\.0\.113\.7, port 80: cannot be listened on"):
+        listen("203.0.113.7", 80)
+
+
+def test_the_address_is_one_to_type():
+    with listen("127.0.0.1", 0) as listening:
+        assert address_of(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    with listen("0.0.0.0", 0) as listening:
+        assert address_of(listening).startswith("http://127.0.0.1:")
+
+
+def test_loopback_is_this_machine_alone():
+    assert all(is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "10.0.0.1", "::", "box.example"))
