@@ -1,8 +1,12 @@
 """Small trees in the layout of each data set: the true names, and pictures of a few pixels."""
 
 import csv
+import hashlib
+import http.server
 import io
-from collections.abc import Callable, Iterable, Sequence
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +126,6 @@ def workbook() -> Callable[[Path, str, Iterable[Sequence[str]]], Path]:
     """Write a sheet as spreadsheets do: texts shared, numbers plain, blanks left out."""
 
     def write(path: Path, sheet: str, rows: Iterable[Sequence[str]]) -> Path:
-        import zipfile
-
         texts: list[str] = []
 
         def cell(row: int, column: int, value: str) -> str:
@@ -164,3 +166,71 @@ def workbook() -> Callable[[Path, str, Iterable[Sequence[str]]], Path]:
         return path
 
     return write
+
+
+class Bucket(http.server.ThreadingHTTPServer):
+    """A folder served over HTTP, with faults."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.folder = folder
+        self.asked: list[tuple[str, str, str | None]] = []
+        self.break_after: list[int] = []  # bytes of the next answers
+        self.ranges = True
+        self.error: int | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def ranges_of(self, name: str) -> list[str | None]:
+        return [asked for verb, path, asked in self.asked if verb == "GET" and name in path]
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    server: Bucket
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        wanted = self.headers.get("Range")
+        self.server.asked.append((self.command, self.path, wanted))
+        path = self.server.folder / self.path.lstrip("/")
+        if self.server.error is not None or not path.exists():
+            self.send_error(self.server.error or 404)
+            return
+        content = path.read_bytes()
+        start = 0
+        if wanted and self.server.ranges:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        self.send_response(206 if wanted and self.server.ranges else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if body:
+            broken = self.server.break_after and "images/" in self.path
+            stop = start + self.server.break_after.pop(0) if broken else None
+            self.wfile.write(content[start:stop])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def bucket(tmp_path, camelyon16) -> Iterator[Bucket]:
+    folder = camelyon16(tmp_path / "store" / "CAMELYON16")
+    sums = [
+        f"{hashlib.md5(path.read_bytes()).hexdigest()} *{path.relative_to(folder).as_posix()}"
+        for path in sorted(folder.rglob("*.*"))
+    ]
+    (folder / "checksums.md5").write_text("\n".join(sums) + "\n")
+    server = Bucket(tmp_path / "store")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -102,7 +102,7 @@ def test_withdrawn_slides_are_no_strangers(tmp_path, camelyon16, put):
         ("patient,stage,center\npatient_000_node_0.tif,itc,0\n", "no column image, type (found: p"),
         ("image,type\nnormal_001.tif,tumor\n", "slide 'normal_001' of type 'tumor'"),
         ("image,type\nnormal_001.tif,pN1\n", "slide 'normal_001' of type 'pN1'"),
-        ("image,type\nnormal_001.tif,normal\n", "does not name 9 slides that are here (normal_002"),
+        ("image,type\nnormal_001.tif,normal\n", "does not name 9 of the slides here (normal_002"),
         ("", "no column image, type (found: nothing)"),
     ],
 )

@@ -28,7 +28,7 @@ def test_the_bucket_becomes_a_cohort_row_by_row(tmp_path, camelyon17, table):
     assert rows["patient_000_node_0"]["stratum"] == "negative"
     (lesion,) = read_outlines(tmp_path / rows["patient_004_node_0"]["outlines"]).polygons
     assert len(lesion.holes) == 1
-    assert made.notes[-1] == "1 slides of patients 100 to 199 have no labels: left out"
+    assert made.notes[-1] == "1 left out: patients 100 to 199 have no published labels"
 
 
 def test_a_quarter_of_the_patients_is_tested_and_none_is_in_two_parts(tmp_path, camelyon17, table):
@@ -48,7 +48,7 @@ def test_itc_is_tested_but_never_learned_from(tmp_path, camelyon17, table):
     rows = table(tmp_path / "c.csv")
     (itc,) = {row["slide_id"] for row in rows if row["stratum"] == "itc"}
     assert itc in by_part(rows, "test")
-    assert made.notes[0].startswith("2 slides with isolated tumor cells alone are not learned")
+    assert made.notes[0].startswith("2 left out: isolated tumor cells")
     assert len(rows) == 14
 
 
@@ -98,7 +98,7 @@ def test_the_first_publication_is_read_from_its_centres(tmp_path, camelyon17, ta
         ),
         ("patient,stage\npatient_000_node_0.tif,pN1\n", "'patient_000_node_0.tif' of stage 'pN1'"),
         ("patient,stage\ntumor_001.tif,macro\n", "'tumor_001.tif' of stage 'macro'"),
-        ("patient,stage\npatient_000_node_0.tif,itc\n", "it does not name 15 slides that are here"),
+        ("patient,stage\npatient_000_node_0.tif,itc\n", "it does not name 15 of the slides here"),
     ],
 )
 def test_a_label_file_of_another_release_is_refused(tmp_path, camelyon17, put, content, message):
@@ -111,7 +111,9 @@ def test_a_label_file_of_another_release_is_refused(tmp_path, camelyon17, put, c
 def test_packed_patients_are_to_be_unpacked(tmp_path, put):
     put(tmp_path / "training" / "center_0" / "patient_000.zip", "PK")
     put(tmp_path / "training" / "stage_labels.csv", "patient,stage\n")
-    with pytest.raises(CohortError, match="1 zip files and no slide; unpack them first"):
+    with pytest.raises(
+        CohortError, match=r"no slide, but patients still packed \(1 zip\); unpack them"
+    ):
         make_cohort("camelyon17", tmp_path, tmp_path / "c.csv")
 
 

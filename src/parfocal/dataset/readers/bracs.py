@@ -95,8 +95,8 @@ def _without_leaks(rows: list[Row]) -> Listing:
     if not patients:
         return Listing(kept)
     note = (
-        f"{len(rows) - len(kept)} slides of patient {', '.join(patients)} are left out: the same "
-        "patient's other slides stand in a later part"
+        f"{len(rows) - len(kept)} left out, of patient {', '.join(patients)}, whose other slides "
+        "the owners put into a later part"
     )
     return Listing(kept, notes=(note,))
 

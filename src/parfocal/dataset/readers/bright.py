@@ -100,8 +100,8 @@ def _refuse_unlabelled(folder: Path, unlabelled: list[Path], hidden: list[Path])
     if missing:
         raise SOURCE.refuse(
             folder,
-            f"{len(missing)} slides of Train and Validation have no class, neither by a folder "
-            f"below WSIs nor in a *targets*.csv: {', '.join(missing)}",
+            f"{len(missing)} of the slides of Train and Validation have no class, neither by a "
+            f"folder below WSIs nor in a *targets*.csv: {', '.join(missing)}",
         )
 
 
@@ -115,6 +115,6 @@ def _notes(hidden: int, scored: bool) -> tuple[str, ...]:
         return (patients,)
     return (
         patients,
-        f"{hidden} test slides have no public labels: left out; the validation slides are the "
-        "test part, and validation slides are cut from train",
+        f"the test slides here ({hidden}) have no public labels: left out; the validation slides "
+        "are the test part, and validation slides are cut from train",
     )

@@ -67,7 +67,9 @@ def list_stages(folder: Path) -> tuple[tuple[Row, ...], int]:
     here = files_below(images, ".tif")
     masks = {name for name in here if name.endswith("_mask")}
     if not set(here) - masks and (packed := list(images.rglob("patient_*.zip"))):
-        raise SOURCE.refuse(folder, f"{len(packed)} zip files and no slide; unpack them first")
+        raise SOURCE.refuse(
+            folder, f"no slide, but patients still packed ({len(packed)} zip); unpack them"
+        )
     rows = [
         _row(labels, cells, images, here)
         for cells in read_table(SOURCE, labels, ("patient", "stage"))
@@ -94,9 +96,9 @@ def learnable(rows: Sequence[Row], tested: Sequence[Row]) -> tuple[Row, ...]:
 def notes_of(rows: Sequence[Row], tested: Sequence[Row], unlabelled: int) -> tuple[str, ...]:
     """Tell what was left out."""
     left = len(rows) - len(tested) - len(learnable(rows, tested))
-    notes = [f"{left} slides with isolated tumor cells alone are not learned from: left out"]
+    notes = [f"{left} left out: isolated tumor cells (ITC) alone are tested on, not learned from"]
     if unlabelled:
-        notes.append(f"{unlabelled} slides of patients 100 to 199 have no labels: left out")
+        notes.append(f"{unlabelled} left out: patients 100 to 199 have no published labels")
     return tuple(notes)
 
 

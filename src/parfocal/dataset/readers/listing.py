@@ -133,7 +133,7 @@ def refuse_strangers(source: Source, labels: Path, strangers: Iterable[str]) -> 
     if names:
         raise source.refuse(
             labels,
-            f"it does not name {len(names)} slides that are here ({', '.join(names[:5])}"
+            f"it does not name {len(names)} of the slides here ({', '.join(names[:5])}"
             f"{', ...' * (len(names) > 5)}), so it is a label file of another release",
         )
 

@@ -1,0 +1,83 @@
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from parfocal.cli import main
+
+from .conftest import PICTURE
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def parfocal(capsys, monkeypatch):
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        return Outcome(int(stop.value.code or 0), said.out, said.err)
+
+    return run
+
+
+def test_a_whole_set_becomes_a_table(parfocal, tmp_path, camelyon17):
+    folder, out = camelyon17(tmp_path / "CAMELYON17"), tmp_path / "c.csv"
+    found = parfocal("cohort", "camelyon17", folder, "--out", out, "--verify")
+    assert (found.code, found.err) == (0, "")
+    assert found.out.splitlines() == [
+        "note: 2 left out: isolated tumor cells (ITC) alone are tested on, not learned from",
+        "note: 1 left out: patients 100 to 199 have no published labels",
+        f"14 slides: 8 normal, 6 tumor; train 7; val 3; test 4; the table is {out}",
+    ]
+
+
+def test_damaged_and_missing_slides_are_told_to_the_shell(parfocal, tmp_path, camelyon16):
+    folder, out = camelyon16(tmp_path / "CAMELYON16"), tmp_path / "c.csv"
+    (folder / "images" / "normal_001.tif").unlink()
+    (folder / "images" / "normal_002.tif").write_bytes(PICTURE[:-9])
+    refused = parfocal("cohort", "camelyon16", folder, "--out", out)
+    assert refused.code == 1
+    assert "2 of 10 slides are not here whole" in refused.err
+    assert refused.err.count("\n") == 1
+    found = parfocal("cohort", "camelyon16", folder, "--out", out, "--partial")
+    assert found.code == 1
+    assert "parfocal: 1 missing: normal_001.tif" in found.err
+    assert "normal_002.tif: " in found.err
+    assert "8 slides: 4 normal, 4 tumor; train 3; test 5" in found.out
+
+
+def test_missing_slides_alone_fail_unless_that_is_meant(parfocal, tmp_path, put):
+    lines = ["image_id,data_provider,isup_grade,gleason_score"]
+    lines += [f"{n:03},radboud,{n % 2},{('0+0', '3+3')[n % 2]}" for n in range(40)]
+    put(tmp_path / "train.csv", "\n".join(lines))
+    for number in range(39):
+        put(tmp_path / "train_images" / f"{number:03}.tiff")
+    arguments = ("cohort", "panda", tmp_path, "--out", tmp_path / "c.csv")
+    assert parfocal(*arguments).code == 1
+    assert parfocal(*arguments, "--partial").code == 0
+
+
+def test_nothing_to_do_is_wrong_usage(parfocal, tmp_path):
+    found = parfocal("cohort", "camelyon16", tmp_path)
+    assert found.code == 2
+    assert "give --out, --download or both" in " ".join(found.err.split())
+
+
+def test_slides_are_fetched_and_said(parfocal, tmp_path, bucket):
+    found = parfocal(
+        *("cohort", "camelyon16", tmp_path / "here", "--download", "normal_001,tumor_001"),
+        *("--bucket", bucket.url, "--out", tmp_path / "c.csv", "--partial"),
+    )
+    assert found.code == 0
+    assert found.out.startswith("4 files of 0.0 MB to fetch")
+    assert f"images/tumor_001.tif: {len(PICTURE):,} bytes" in found.out
+    assert "2 slides: 1 normal, 1 tumor; train 2" in found.out
+    assert "parfocal: 8 missing: normal_002.tif" in found.err

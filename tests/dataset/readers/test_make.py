@@ -1,0 +1,66 @@
+import pytest
+
+from parfocal.dataset import CohortError
+from parfocal.dataset.readers import READERS, make_cohort
+
+from .conftest import PICTURE
+
+
+@pytest.fixture
+def many(tmp_path, put):
+    """Forty biopsies, of which one is a twentieth and a half."""
+    lines = ["image_id,data_provider,isup_grade,gleason_score"]
+    for number in range(40):
+        put(tmp_path / "train_images" / f"{number:03}.tiff")
+        lines.append(f"{number:03},karolinska,{number % 2},{('0+0', '3+3')[number % 2]}")
+    put(tmp_path / "train.csv", "\n".join(lines))
+    return tmp_path
+
+
+def test_one_damaged_slide_among_many_is_named_counted_and_left_out(many, put, table):
+    put(many / "train_images" / "007.tiff", PICTURE[:-50])
+    made = make_cohort("panda", many, many / "c.csv")
+    assert list(made.damaged) == ["007.tiff"]
+    assert made.missing == ()
+    assert made.summary == "39 slides: 20 0, 19 1"
+    assert "007" not in {row["slide_id"] for row in table(many / "c.csv")}
+
+
+def test_a_set_half_of_which_is_here_is_refused_unless_that_is_meant(many, put):
+    for number in range(20):
+        (many / "train_images" / f"{number:03}.tiff").unlink()
+    put(many / "train_images" / "030.tiff", PICTURE[:-50])
+    with pytest.raises(CohortError) as caught:
+        make_cohort("panda", many, many / "c.csv")
+    assert "21 of 40 slides are not here whole (missing: 000.tiff, 001.tiff," in str(caught.value)
+    assert "019.tiff; damaged: 030.tiff). --partial makes a table of the rest. PANDA is at" in str(
+        caught.value
+    )
+    assert not (many / "c.csv").exists()
+    made = make_cohort("panda", many, many / "c.csv", partial=True)
+    assert (len(made.rows), len(made.missing), len(made.damaged)) == (19, 20, 1)
+
+
+def test_a_set_of_which_nothing_is_here_is_refused_even_then(many):
+    for path in (many / "train_images").glob("*.tiff"):
+        path.unlink()
+    with pytest.raises(CohortError, match=r"40 of 40 slides are not here whole .*\)\. PANDA is at"):
+        make_cohort("panda", many, many / "c.csv", partial=True)
+
+
+def test_paths_start_at_the_table_or_are_whole(many, table, tmp_path_factory):
+    make_cohort("panda", many, many / "tables" / "c.csv")
+    other = tmp_path_factory.mktemp("other") / "c.csv"
+    make_cohort("panda", many, other)
+    for made in (many / "tables" / "c.csv", other):
+        assert table(made)[0]["path"] == str(many / "train_images" / "000.tiff")
+
+
+def test_an_unknown_set_or_folder_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"unknown data set 'imagenet'; use one of camelyon16, cam"
+    ):
+        make_cohort("imagenet", tmp_path, tmp_path / "c.csv")
+    for name, (source, _) in READERS.items():
+        with pytest.raises(CohortError, match=f"no such folder. {source.name} is at https://"):
+            make_cohort(name, tmp_path / "none", tmp_path / "c.csv")
