@@ -80,9 +80,12 @@ class Prediction:
     members: tuple["Prediction", ...] = ()
 
     @classmethod
-    def together(cls, slides: Sequence["Prediction"]) -> "Prediction":
-        """Join the answers for several slides."""
-        return cls(torch.stack([slide.logits for slide in slides]), members=tuple(slides))
+    def together(
+        cls, slides: Sequence["Prediction"], terms: Mapping[str, Tensor] | None = None
+    ) -> "Prediction":
+        """Join the answers for several slides; the terms are of all of them."""
+        logits = torch.stack([slide.logits for slide in slides])
+        return cls(logits, terms=terms or {}, members=tuple(slides))
 
     @property
     def slides(self) -> tuple["Prediction", ...]:

@@ -161,20 +161,22 @@ def test_attention_dropout_takes_its_share_and_what_is_left_sums_to_1():
 
 
 def test_the_objective_is_cross_entropy_less_alpha_times_entropy():
-    model = model_of(alpha=0.5, attention_dropout=0.0)
-    (prediction,) = asked(model, source(picture()))
-    attention = probabilities(prediction)
-    wanted = (
-        F.cross_entropy(prediction.logits, torch.tensor(1))
-        + 0.5 * (attention * attention.log()).sum()
-    )
-    torch.testing.assert_close(model.objective(prediction, torch.tensor(1)), wanted)
+    model, labels = model_of(alpha=0.5), torch.tensor([1, 0])
+    with torch.no_grad():
+        prediction = model([source(picture()), source(picture(seed=1))])
+        found = model.objective(prediction, labels)
+    wanted = [
+        F.cross_entropy(each.logits, label) + 0.5 * (p * p.log()).sum()
+        for each, label in zip(prediction.slides, labels, strict=True)
+        for p in [probabilities(each)]
+    ]
+    torch.testing.assert_close(found, sum(wanted) / 2)
 
 
 def learned(**options) -> dict[str, bool]:
     model = model_of(**options).train()
     prediction = model([source(picture()), source(picture(64, 64, seed=1))])
-    sum(model.objective(each, torch.tensor(1)) for each in prediction.slides).backward()
+    model.objective(prediction, torch.tensor([0, 1])).backward()
     return {
         name: weight.grad is not None and bool(weight.grad.abs().sum() > 0)
         for name, weight in model.named_parameters()

@@ -8,12 +8,11 @@ Departs: the gradient of the attention is unbiased, where the code's is not; pat
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from parfocal.bag import PixelSource, Prediction
@@ -118,18 +117,13 @@ class AttentionSampling(nn.Module):
         asked = [ask_overview(source, self.thumbnail_px) for source in sources]
         maps = encode_overviews(self.attend, asked, self.read.centre.device)
         scenes = [self._scene(*each) for each in zip(sources, maps, strict=True)]
-        answers = self.read(scenes).slides
-        return Prediction.together(
-            [
-                replace(answer, terms={"entropy": entropy(scene.attention)})
-                for answer, scene in zip(answers, scenes, strict=True)
-            ]
-        )
+        entropies = torch.stack([entropy(scene.attention) for scene in scenes])
+        return Prediction.together(self.read(scenes), {"entropy": entropies})
 
-    def objective(self, prediction: Prediction, label: Tensor) -> Tensor:
+    def objective(self, prediction: Prediction, label: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
         """Give the cross-entropy, less what the entropy of the attention is worth."""
-        loss = F.cross_entropy(prediction.logits[None], label[None])
-        return loss - self.alpha * prediction.terms["entropy"]
+        loss = F.cross_entropy(prediction.logits, label)
+        return loss - self.alpha * prediction.terms["entropy"].mean()
 
     def _scene(self, source: PixelSource, scores: Float[Tensor, "1 h w"]) -> Scene:
         """Lay a cell on every pixel of a thumbnail, and normalise its scores."""

@@ -10,11 +10,10 @@ Departs: estimates are unbiased, where the paper's Eq. 2 is not; the backbones a
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from parfocal.bag import PixelSource, Prediction
@@ -133,23 +132,17 @@ class JointAttention(nn.Module):
             self._attention(h, each, source)
             for h, each, source in zip(features, cells, sources, strict=True)
         ]
-        answers = self.read(
-            [
-                Scene(source, each, self._thinned(attention))
-                for source, each, attention in zip(sources, cells, attentions, strict=True)
-            ]
-        ).slides
-        return Prediction.together(
-            [
-                replace(answer, terms={"entropy": entropy(attention)})
-                for answer, attention in zip(answers, attentions, strict=True)
-            ]
-        )
+        scenes = [
+            Scene(source, each, self._thinned(attention))
+            for source, each, attention in zip(sources, cells, attentions, strict=True)
+        ]
+        entropies = torch.stack([entropy(attention) for attention in attentions])
+        return Prediction.together(self.read(scenes), {"entropy": entropies})
 
-    def objective(self, prediction: Prediction, label: Tensor) -> Tensor:
+    def objective(self, prediction: Prediction, label: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
         """Give the cross-entropy, less what the entropy of the attention is worth."""
-        loss = F.cross_entropy(prediction.logits[None], label[None])
-        return loss - self.alpha * prediction.terms["entropy"]
+        loss = F.cross_entropy(prediction.logits, label)
+        return loss - self.alpha * prediction.terms["entropy"].mean()
 
     def _cells(self, source: PixelSource) -> Cells:
         return lay_cells(

@@ -102,7 +102,7 @@ class Scene:
         """Begin to read the patches of cells, and return at once."""
         steps, boxes = self.cells.steps[drawn.cpu()], self.cells.boxes[drawn.cpu()]
         waiting = []
-        for step in steps.unique().tolist():
+        for step in sorted(set(steps.tolist())):
             (at,) = (steps == step).nonzero(as_tuple=True)
             pixels = self.source.ask(boxes[at], (patch_size, patch_size), step=step)
             waiting.append((at, pixels))
@@ -162,13 +162,12 @@ class PatchReader(nn.Module):
         # Where features lie, of other slides: it lowers the variance of the gradient.
         self.register_buffer("centre", torch.zeros(dim))
 
-    def forward(self, scenes: Sequence[Scene]) -> Prediction:
+    def forward(self, scenes: Sequence[Scene]) -> list[Prediction]:
         """Classify slides by some of their patches."""
         if self.training:
-            return Prediction.together(self._taught(scenes))
-        if self.drawing.draws_on:
-            return Prediction.together([self._drawn_on(scene) for scene in scenes])
-        return Prediction.together([self._looked(scene) for scene in scenes])
+            return self._taught(scenes)
+        answer = self._drawn_on if self.drawing.draws_on else self._looked
+        return [answer(scene) for scene in scenes]
 
     def _taught(self, scenes: Sequence[Scene]) -> list[Prediction]:
         """Draw cells of all slides, and encode their patches together."""
@@ -177,7 +176,7 @@ class PatchReader(nn.Module):
             scene.ask(drawn, self.patch_size) for scene, drawn in zip(scenes, drawns, strict=True)
         ]
         images = torch.cat([each.images() for each in asked])
-        parts = self._encoded(images).split([len(drawn) for drawn in drawns])
+        parts = torch.split(self._encoded(images), [len(drawn) for drawn in drawns])
         answers = [
             self._answer(scene, drawn, features)
             for scene, drawn, features in zip(scenes, drawns, parts, strict=True)
@@ -199,9 +198,9 @@ class PatchReader(nn.Module):
         """Draw k cells after k cells until the answer is settled, or a budget is spent."""
         started, limit = time.perf_counter(), self.drawing.max_patches or scene.live
         order = draw(scene.attention, min(limit, scene.live), generator=self._seeded())
-        features = scene.attention.new_empty(0, self.classify[1].in_features)
+        features = self.centre[None][:0]
         reason = _spent(len(order), scene.live)
-        for part in order.split(self.drawing.k):
+        for part in torch.split(order, self.drawing.k):
             features = torch.cat([features, self._read(scene, part)])
             drawn = order[: len(features)]
             if len(drawn) == len(order):
@@ -236,7 +235,7 @@ class PatchReader(nn.Module):
 
     def _read(self, scene: Scene, drawn: Int64[Tensor, " k"]) -> Float[Tensor, "k d"]:
         """Read and encode patches part by part, the next being read while one is encoded."""
-        asked = _one_ahead(scene.ask(part, self.patch_size) for part in drawn.split(AT_ONCE))
+        asked = _one_ahead(scene.ask(part, self.patch_size) for part in torch.split(drawn, AT_ONCE))
         return torch.cat([self._encoded(each.images()) for each in asked])
 
     def _encoded(self, images: Float[Tensor, "n 3 p p"]) -> Float[Tensor, "n d"]:
