@@ -16,7 +16,7 @@ SOURCE = Path(parfocal.__file__).parent
 # Each takes a tenth of a second to several to load, and none is needed to predict a slide.
 HEAVY = {
     *("h5py", "pandas", "pytorch_lightning", "scipy", "sklearn", "sympy", "tensorboard"),
-    *("imagecodecs", "tifffile", "torch._dynamo", "torch._inductor", "torchmetrics", "yaml"),
+    *("torch._dynamo", "torch._inductor", "torchmetrics", "yaml"),
 }
 
 

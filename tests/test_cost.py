@@ -30,7 +30,7 @@ def test_bytes_are_unknown_until_a_reader_tells():
     bill = Bill()
     bill.add_pixels(10)
     assert bill.close().bytes_read is None
-    bill.add_pixels(10, bytes_read=7)
+    bill.add_bytes(7)
     assert bill.close().bytes_read == 7
 
 

@@ -48,7 +48,7 @@ class Cost:
     Args:
         patches: encoded, by step.
         pixels_decoded: asked of a stored level; a pixel asked for twice counts twice.
-        bytes_read: from the file, where the reader tells; else None.
+        bytes_read: of encoded pixels, from the file, where the reader tells; else None.
         macs: multiply-accumulates, by torch's own counter.
         seconds: by stage, summed over threads, so that `read` may overlap `encode`;
             and `total`, by the clock on the wall.
@@ -134,12 +134,15 @@ class Bill:
         with self._lock:
             self._patches[step] = self._patches.get(step, 0) + count
 
-    def add_pixels(self, pixels: int, bytes_read: int | None = None) -> None:
-        """Write down pixels asked of a stored level, and the file's bytes where known."""
+    def add_pixels(self, pixels: int) -> None:
+        """Write down pixels asked of a stored level."""
         with self._lock:
             self._pixels += pixels
-            if bytes_read is not None:
-                self._bytes = (self._bytes or 0) + bytes_read
+
+    def add_bytes(self, count: int) -> None:
+        """Write down bytes of encoded pixels that the file gave."""
+        with self._lock:
+            self._bytes = (self._bytes or 0) + count
 
     def add_macs(self, macs: int) -> None:
         """Write down multiply-accumulates."""

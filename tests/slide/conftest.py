@@ -24,6 +24,19 @@ def real() -> Callable[[str], Path]:
 
 
 @pytest.fixture
+def only_openslide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave to OpenSlide what would be read directly."""
+    monkeypatch.setattr("parfocal.slide.slide.open_tiled", lambda *_: None)
+
+
+@pytest.fixture(params=["direct", "openslide"])
+def either_reader(request: pytest.FixtureRequest) -> None:
+    """Read tiled TIFF in both ways."""
+    if request.param == "openslide":
+        request.getfixturevalue("only_openslide")
+
+
+@pytest.fixture
 def noise() -> np.ndarray:
     """The hardest picture to resample."""
     return np.random.default_rng(0).integers(0, 256, (301, 403, 3), dtype=np.uint8)

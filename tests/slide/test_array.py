@@ -111,7 +111,7 @@ def test_a_pyramid_cut_before_its_directory_is_refused(pyramid, noise):
 def test_an_ome_tiff_is_refused_for_what_it_is(tmp_path, noise):
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, noise, photometric="rgb", metadata={"axes": "YXS"})
-    message = r"a.ome.tif: an OME-TIFF, which OpenSlide does not open .* `vips tiffsave IN OUT.tif"
+    message = r"a.ome.tif: an OME-TIFF of other pixels than 8-bit RGB in tiles.* `vips tiffsave IN"
     with pytest.raises(SlideError, match=message):
         read(path)
 

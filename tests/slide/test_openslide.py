@@ -11,6 +11,8 @@ from parfocal.slide.errors import SlideError
 from parfocal.slide.openslide import OpenSlideScan, dicom_instance
 from parfocal.slide.slide import Box, open_slide
 
+pytestmark = pytest.mark.usefixtures("only_openslide")
+
 DAMAGED = Box(0, 0, 64, 64)
 SOUND = Box(128, 128, 64, 64)
 

@@ -21,7 +21,10 @@ CONVERT = (
     "convert it to a pyramidal TIFF, for example with `vips tiffsave IN OUT.tif --tile --pyramid "
     "--compression jpeg`"
 )
-OME = f"an OME-TIFF, which OpenSlide does not open and Pillow only in part; {CONVERT}"
+OME = (
+    "an OME-TIFF of other pixels than 8-bit RGB in tiles, all of one plane and stored, which is "
+    f"the kind that is read; {CONVERT}"
+)
 _limit = threading.Lock()
 
 
@@ -55,7 +58,7 @@ def open_image(path: Path) -> ArrayScan:
     with path.open("rb") as opened:
         start = opened.read(132)
         # The rest of a slide that is cut short may still hold a picture, but not the slide's.
-        if start.startswith(MAGIC) and not _directories_end(opened):
+        if start.startswith(MAGIC) and not directories_end(opened):
             raise SlideError(
                 f"{path.name}: a TIFF whose list of pictures breaks off, so it is cut short or "
                 "damaged; copy it again from its source."
@@ -124,7 +127,7 @@ def _no_bomb_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _directories_end(file: BinaryIO) -> bool:
+def directories_end(file: BinaryIO) -> bool:
     """Tell whether a TIFF's chain of directories lies in the file, up to its last."""
     try:
         for _ in directories(file):

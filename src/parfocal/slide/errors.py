@@ -36,5 +36,17 @@ class ImplausibleMppError(SlideError):
         )
 
 
+class DamagedRegionError(SlideError):
+    """A slide whose stored pixels cannot be decoded at one place, given in level-0 pixels."""
+
+    def __init__(
+        self, path: Path, place: tuple[int, int], size: tuple[int, int], level: int, reason: str
+    ) -> None:
+        super().__init__(
+            f"{path.name}: damaged at x={place[0]}, y={place[1]} ({size[0]} x {size[1]} px of "
+            f"level {level}): {reason}; copy the file again from its source."
+        )
+
+
 class NoTissueError(SlideError):
     """A slide on which nothing looks like stained tissue."""

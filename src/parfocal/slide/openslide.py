@@ -13,8 +13,8 @@ from jaxtyping import UInt8
 from openslide import OpenSlide, OpenSlideCache, OpenSlideError
 from PIL import Image
 
-from parfocal.slide.errors import SlideError
-from parfocal.slide.scan import Level, Record, levels_of
+from parfocal.slide.errors import DamagedRegionError, SlideError
+from parfocal.slide.scan import Level, Record, levels_of, mean_mpp
 
 # A cohort's workers may hold many slides open; 32 MiB is 128 decoded tiles each.
 CACHE_BYTES = 32 * 2**20
@@ -61,10 +61,12 @@ class OpenSlideScan:
             try:
                 return self._flatten(fresh.read_region(*region))
             except OpenSlideError as error:
-                raise SlideError(
-                    f"{self._path.name}: damaged at x={x * downsample:.0f}, y={y * downsample:.0f} "
-                    f"({width} x {height} px of level {level}): {one_line(error)}; copy the file "
-                    "again from its source."
+                raise DamagedRegionError(
+                    self._path,
+                    (round(x * downsample), round(y * downsample)),
+                    (width, height),
+                    level,
+                    one_line(error),
                 ) from error
 
     def close(self) -> None:
@@ -128,13 +130,10 @@ def _record(handle: OpenSlide) -> Record:
         _number(handle.properties.get(name))
         for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     )
-    known = [value for value in (x, y) if value is not None]
-    source = "openslide.mpp-x and mpp-y"
-    if x and y and abs(x / y - 1) > 0.01:
-        source += f", averaged ({x:.4g} and {y:.4g})"
+    mpp, source = mean_mpp(x, y, source="openslide.mpp-x and mpp-y")
     return Record(
         vendor=handle.properties[openslide.PROPERTY_NAME_VENDOR],
-        mpp=sum(known) / len(known) if known else None,
+        mpp=mpp,
         mpp_source=source,
         objective_power=handle.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER),
     )

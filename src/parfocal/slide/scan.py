@@ -79,3 +79,11 @@ def levels_of(sizes: Sequence[tuple[int, int]]) -> tuple[Level, ...]:
             downsample = float(whole)
         levels.append(Level(width, height, downsample))
     return tuple(levels)
+
+
+def mean_mpp(x: float | None, y: float | None, *, source: str) -> tuple[float | None, str]:
+    """Average the sides of a pixel, and tell in the source where they differ."""
+    known = [side for side in (x, y) if side is not None]
+    if x and y and abs(x / y - 1) > 0.01:
+        source += f", averaged ({x:.4g} and {y:.4g})"
+    return (sum(known) / len(known) if known else None), source

@@ -111,10 +111,10 @@ def shrink(
     height, width, _ = pixels.shape
     by_row = _average(pixels.reshape(height, width * 3), rows)  # r w3
     # Rows are the contiguous axis, so averaging columns is averaging rows, transposed.
-    turned = by_row.reshape(-1, width, 3).transpose(1, 0, 2).reshape(width, -1)  # w r3
-    averaged = _average(turned, columns).reshape(len(columns) - 1, -1, 3)  # c r 3
-    result: UInt8[np.ndarray, "r c 3"] = np.rint(averaged.transpose(1, 0, 2)).astype(np.uint8)
-    return result
+    turned = np.ascontiguousarray(by_row.T).reshape(width, -1)  # w 3r
+    averaged = _average(turned, columns)  # c 3r
+    result = np.rint(averaged, out=averaged).astype(np.uint8).reshape(len(averaged), 3, -1)
+    return np.ascontiguousarray(result.transpose(2, 0, 1))  # r c 3
 
 
 def _average(

@@ -23,6 +23,7 @@ from parfocal.slide.openslide import OpenSlideScan, dicom_instance
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP, near, sharper_than_the_scan
 from parfocal.slide.scan import Level, Scan
 from parfocal.slide.shrink import LEVEL_TOLERANCE, Span, shrink, shrink_whole
+from parfocal.slide.tiled import open_tiled
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ class Slide:
 
 
 def open_slide(path: Path | str, *, mpp: float | None = None, bill: Bill | None = None) -> Slide:
-    """Open a slide file: a scanner's format or DICOM through OpenSlide, else a picture.
+    """Open a slide file: tiled TIFF directly, other formats through OpenSlide, or a picture.
 
     Args:
         path: the file; for DICOM, any instance of the series or its folder.
@@ -250,7 +251,7 @@ def open_slide(path: Path | str, *, mpp: float | None = None, bill: Bill | None 
     path, bill = Path(path), Bill() if bill is None else bill
     _check_given(mpp)
     with bill.timed("open"):
-        scan = _open_scan(path)
+        scan = _open_scan(path, bill)
         recorded = scan.record.mpp
         try:
             if mpp is None and recorded is None:
@@ -315,7 +316,7 @@ def _check_given(mpp: float | None) -> None:
         )
 
 
-def _open_scan(path: Path) -> Scan:
+def _open_scan(path: Path, bill: Bill) -> Scan:
     if not path.exists():
         raise SlideError(
             f"{path}: there is no such file; check the path (in a cohort's CSV it is relative to "
@@ -329,7 +330,13 @@ def _open_scan(path: Path) -> Scan:
         raise SlideError(f"{file}: cannot be read ({error.strerror}); check its rights.") from error
     if empty:
         raise SlideError(f"{file}: the file is empty (0 bytes); copy it again from its source.")
-    return OpenSlideScan(file) if OpenSlideScan.detects(file) else open_image(file)
+    known = OpenSlideScan(file) if OpenSlideScan.detects(file) else None
+    direct = open_tiled(file, known, bill)
+    if direct is None:
+        return known or open_image(file)
+    if known is not None:
+        known.close()
+    return direct
 
 
 def _fingerprint(path: Path) -> str:
