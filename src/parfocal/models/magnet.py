@@ -23,7 +23,6 @@ from parfocal.models.layers.multisampling import LinearizedSampler, bilinear
 from parfocal.models.layers.reading import Glance, Reader
 from parfocal.slide.errors import NoTissueError
 
-SIDE = 56  # of a picture, in pixels; squares are read at twice that, so that there is more to see
 CHOICES = {
     "sampler": ("linearized", "bilinear"),
     "gradient": ("detached", "chain"),
@@ -50,9 +49,10 @@ class MagNet(nn.Module):
         fixed_bias: see `LinearizedSampler`.
         gradient: "detached" trains each square by its own picture; by "chain" those around it
             move with it, and are trained by it as well.
-        leaf_side: of a leaf, in pixels.
-        literal: sample leaves from squares of 112 pixels, as the paper is written; otherwise from
-            squares of twice the leaf's side.
+        side: of a picture in pixels; it is sampled from a square read at twice that.
+        leaf_side: of a leaf.
+        literal: sample leaves, too, from squares of twice the side of a picture, as the paper is
+            written; otherwise of twice the leaf's.
         grey_spread: pixels whose colours lie closer together become black; 0 for none.
         backbone: of the leaves.
         auxiliary: backbone of the two auxiliary classifiers, on the pictures of layers 1 and 3 (or
@@ -77,10 +77,11 @@ class MagNet(nn.Module):
         patches: Sequence[int] = (2, 3, 3),
         frozen: bool = True,
         scaling: str = "moments",
-        temperature: float = 3e-3,
+        temperature: float = 10.0,
         sampler: str = "linearized",
         fixed_bias: bool = True,
         gradient: str = "detached",
+        side: int = 56,
         leaf_side: int = 224,
         literal: bool = False,
         grey_spread: int = 15,
@@ -106,8 +107,8 @@ class MagNet(nn.Module):
         self.chained, self.grey_spread = gradient == "chain", grey_spread
         self.auxiliary_weight, self.paradox_weight = auxiliary_weight, paradox_weight
         self.paradox, self.settle, self.checkpointing = paradox, settle, checkpointing
-        self.sides = (*(SIDE for _ in patches[1:]), leaf_side)
-        self.read_sides = tuple(2 * (SIDE if literal else side) for side in self.sides)
+        self.sides = (side, *(side for _ in patches[1:]), leaf_side)
+        self.read_sides = tuple(2 * (side if literal else each) for each in self.sides[1:])
         self.layers = nn.ModuleList(
             MagnifyingLayer(
                 math.prod(patches[:number]),
@@ -187,8 +188,8 @@ class MagNet(nn.Module):
         """Choose squares layer by layer, and look at all but the last."""
         whole = next(self.parameters()).new_tensor(WHOLE).repeat(len(sources), 1, 1)
         squares, crops = [whole], self._ask(sources, whole, 0)
-        pictures = [crops.pictures(crops.images(self.grey_spread), SIDE)]
-        _refuse_black(sources, pictures[0])
+        pictures = [crops.pictures(crops.images(self.grey_spread), self.sides[0])]
+        self._refuse_black(sources, pictures[0])
         for number, layer in enumerate(self.layers):
             around = squares[-1] if self.chained else squares[-1].detach()
             chosen = within(around[:, :, None], layer(pictures[-1]))  # b n p 3
@@ -198,9 +199,22 @@ class MagNet(nn.Module):
                 following = self._ask(
                     sources, squares[-1][:, : self._at_once(number + 1)], number + 1
                 )
-                pictures.append(self._sampled(crops, chosen, SIDE))
+                pictures.append(self._sampled(crops, chosen, self.sides[number + 1]))
                 crops = following
         return _Search(squares, pictures, crops, chosen)
+
+    def _refuse_black(
+        self, sources: Sequence[PixelSource], pictures: Float[Tensor, "b 1 3 h w"]
+    ) -> None:
+        for source, picture in zip(sources, pictures, strict=True):
+            if not picture.any():
+                width, height = source.size
+                raise NoTissueError(
+                    f"nothing of the slide of {width} x {height} px is coloured at the "
+                    f"{self.sides[0]} px of its first look, so there is nowhere to look closer; "
+                    "set model.grey_spread=0 if its tissue is grey, and cut a slide that is long "
+                    "and thin into pieces."
+                )
 
     def _leaves(
         self, sources: Sequence[PixelSource], search: "_Search"
@@ -214,7 +228,7 @@ class MagNet(nn.Module):
             crops = waiting
             if number + 1 < len(parts):
                 waiting = self._ask(sources, around[number + 1], last)
-            yield self._sampled(crops, chosen, self.sides[last])
+            yield self._sampled(crops, chosen, self.sides[-1])
 
     def _at_once(self, layer: int) -> int:
         """How many of a layer's squares are read together."""
@@ -271,11 +285,10 @@ class MagNet(nn.Module):
             leaves = layer == len(self.layers)
             count = len(running) if leaves else len(each)
             boxes = boxes_of(source.size, each[:count].detach().cpu())
-            side = self.sides[-1] if leaves else SIDE
             rows = torch.arange(count)
             places = Places(
                 boxes.float(),
-                (boxes[:, 2] * source.mpp / side).float(),
+                (boxes[:, 2] * source.mpp / self.sides[layer]).float(),
                 None if layer == 0 else rows // self.patches[layer - 1],
             )
             looks.append(
@@ -313,14 +326,3 @@ def _rests(logits: Float[Tensor, "b n c"], leaves: int) -> bool:
     if latest.shape[1] <= leaves:
         return False
     return bool((latest.amax(dim=1) - latest.amin(dim=1) <= SETTLED).all())
-
-
-def _refuse_black(sources: Sequence[PixelSource], pictures: Float[Tensor, "b 1 3 h w"]) -> None:
-    for source, picture in zip(sources, pictures, strict=True):
-        if not picture.any():
-            width, height = source.size
-            raise NoTissueError(
-                f"nothing of the slide of {width} x {height} px is coloured at the {SIDE} px of "
-                "its first look, so there is nowhere to look closer; set model.grey_spread=0 if "
-                "its tissue is grey, and cut a slide that long and thin into pieces."
-            )

@@ -14,7 +14,7 @@ from parfocal.models.layers.magnify import (
     within,
     without_grey,
 )
-from parfocal.models.layers.multisampling import bilinear
+from parfocal.models.layers.multisampling import LinearizedSampler, bilinear
 
 SIDE = 56
 
@@ -99,7 +99,7 @@ def test_a_new_layer_looks_at_nearly_everything_with_hundreds_of_cells_alive():
 
 def test_without_a_low_temperature_a_handful_of_cells_is_left():
     torch.manual_seed(0)
-    layer = MagnifyingLayer(1, 3, temperature=1.0)
+    layer = MagnifyingLayer(1, 3, temperature=SIDE**2)
     pictures = torch.rand(4, 1, 3, SIDE, SIDE)
     assert (layer.attention(layer.logits(pictures)) > 0).sum(dim=(-2, -1)).max() < 50
 
@@ -110,6 +110,25 @@ def test_size_and_place_reach_every_weight_of_a_new_layer(scaling):
     layer = MagnifyingLayer(2, 2, scaling=scaling)
     layer(0.5 * torch.rand(2, 2, 3, SIDE, SIDE)).square().sum().backward()
     assert all(weight.grad.abs().sum() > 0 for weight in layer.parameters())
+
+
+@pytest.mark.parametrize("sample", [bilinear, LinearizedSampler()], ids=["bilinear", "linearized"])
+def test_squares_move_onto_what_lowers_the_loss_and_shrink_to_it(sample):
+    torch.manual_seed(0)
+    layer, corners = MagnifyingLayer(1, 1), torch.tensor([[8, 10], [30, 36], [20, 12], [34, 14]])
+    pictures = 0.05 * torch.rand(4, 1, 3, SIDE, SIDE)
+    for picture, (x, y) in zip(pictures, corners.tolist(), strict=True):
+        picture[..., y : y + 12, x : x + 12] = 1
+    optimizer = torch.optim.Adam(layer.parameters(), lr=3e-3)
+    for _ in range(40):
+        views = sample(pictures[:, 0], points_of(layer(pictures)[:, 0], 28))
+        optimizer.zero_grad()
+        (-views.mean()).backward()
+        optimizer.step()
+    s, x, y = layer(pictures)[:, 0, 0].unbind(-1)
+    middles = (corners.T + 6) / SIDE * 2 - 1
+    assert s.max() < 12 / SIDE  # inside the spot
+    assert max((x - middles[0]).abs().max(), (y - middles[1]).abs().max()) < 6 / SIDE * 2
 
 
 def test_each_slot_of_each_picture_has_weights_of_its_own():

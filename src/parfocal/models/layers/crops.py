@@ -80,12 +80,12 @@ class Crops:
         return (points_of(squares, side) - around[..., 1:]) / around[..., :1]
 
     def _on_scan(self) -> Bool[Tensor, "b n h h"]:
-        """Tell which pixels of the images lie on the scan."""
-        widened = _widened(self.squares, self.side)
-        at = points_of(widened, self.side + 2 * _margin_px(self.side)).abs()  # b n h h 2
-        sizes = at.new_tensor([source.size for source in self.sources])  # b 2
-        edge = sizes / sizes.amax(dim=1, keepdim=True)
-        return (at <= edge[:, None, None, None]).all(dim=-1)
+        """Tell which pixels of the images touch the scan."""
+        widened, pixels = _widened(self.squares, self.side), self.side + 2 * _margin_px(self.side)
+        half = 0.99 * widened[..., :1, None, None] / pixels  # of a pixel, but for rounding
+        sizes = widened.new_tensor([source.size for source in self.sources])  # b 2
+        edge = (sizes / sizes.amax(dim=1, keepdim=True))[:, None, None, None]
+        return (points_of(widened, pixels).abs() < edge + half).all(dim=-1)
 
 
 def _margin_px(side: int) -> int:

@@ -26,7 +26,9 @@ def without_grey(images: UInt8[Tensor, "n 3 h w"], spread: int) -> Float[Tensor,
     return images * coloured / 255
 
 
-def within(parents: Float[Tensor, "*n 3"], squares: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+def within(
+    parents: Float[Tensor, "*#n 3"], squares: Float[Tensor, "*#n 3"]
+) -> Float[Tensor, "*n 3"]:
     """Give squares told within their parents in the coordinates the parents are told in."""
     scale, shift = squares[..., :1], squares[..., 1:]
     across = parents[..., :1]
@@ -74,9 +76,9 @@ class MagnifyingLayer(nn.Module):
     """Choose squares to look closer at in each of several pictures of a slide.
 
     Each picture has `slots` squares, and each of these a stack of convolutions of its own, which
-    gives a map z of logits; p = sparsemax(temperature z) over its cells. With c the cells' centres
-    in -1..1, m their mean under p and v their variance along each axis, the square's centre is
-    t = tanh(m), and its half-side
+    gives a map z of logits; p = sparsemax(temperature / cells z) over its cells. With c the cells'
+    centres in -1..1, m their mean under p and v their variance along each axis, the square's centre
+    is t = tanh(m), and its half-side
 
         moments   s = sqrt(3/2 (v_x + v_y))     1 where p is even, as then v = 1/3; 0 at one cell
         score     s = sum of p z
@@ -89,7 +91,7 @@ class MagnifyingLayer(nn.Module):
         slots: squares chosen in each.
         frozen: whether the first slot of each always is the whole picture; it has no stack.
         scaling: "moments" or "score".
-        temperature: what logits are multiplied by.
+        temperature: what logits are multiplied by, in shares of a cell where p is even.
 
     Raises:
         ValueError: `scaling` is another, or nothing is left to be chosen.
@@ -102,7 +104,7 @@ class MagnifyingLayer(nn.Module):
         *,
         frozen: bool = False,
         scaling: str = "moments",
-        temperature: float = 3e-3,
+        temperature: float = 10.0,
     ) -> None:
         super().__init__()
         if scaling not in SCALINGS:
@@ -146,7 +148,8 @@ class MagnifyingLayer(nn.Module):
 
     def attention(self, z: Float[Tensor, "b n p h w"]) -> Float[Tensor, "b n p h w"]:
         """Give p of each map."""
-        return sparsemax((self.temperature * z).flatten(-2)).view_as(z)
+        cells = z.shape[-2] * z.shape[-1]
+        return sparsemax((self.temperature / cells * z).flatten(-2)).view_as(z)
 
 
 def squares_of(
