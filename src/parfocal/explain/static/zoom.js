@@ -36,6 +36,11 @@ class DeepZoom {
     });
     this.surface = this.osd.canvas; // what is laid on it stays below the small map
     this.ready = new Promise((resolve) => this.osd.addOnceHandler("open", resolve));
+    this.ready.then(() => {
+      const busy = (event) => (container.ariaBusy = String(!event.fullyLoaded));
+      this.osd.world.getItemAt(0).addHandler("fully-loaded-change", busy);
+    });
+    container.ariaBusy = "true";
     this.osd.addHandler("update-viewport", () => changed());
     this.osd.addHandler("resize", () => changed());
   }

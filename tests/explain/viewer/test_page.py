@@ -1,0 +1,324 @@
+"""The page in a real Chromium, as a person uses it."""
+
+import io
+import re
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from explain.shown import DARK, LESION, SIDE, running
+from parfocal.explain.viewer import gather
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = playwright.expect
+
+pytestmark = pytest.mark.browser
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# It runs as root in a container, and asks nobody on the network.
+OPTIONS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+MARKED = (0, 114, 178)  # the frame of what is selected or under the pointer
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator:
+    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"no Chromium on this machine (looked for {', '.join(NAMES)})")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, server) -> Iterator:
+    """A page that must not complain, nor ask anyone but our server."""
+    context = chromium.new_context(base_url=server.url, viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(10_000)
+    opened, complaints, asked = context.new_page(), [], []
+    opened.on("console", lambda told: complaints.append(f"{told.type}: {told.text}"))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    yield opened
+    context.close()
+    assert complaints == []
+    assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def slide(server) -> dict:
+    return server.json("/api/slides")["slides"][0]
+
+
+def show(page, slide, model="zoommil, predictions", **asked):
+    (key,) = [each["key"] for each in slide["predictions"] if each["model"] == model]
+    told = "&".join(f"{name}={value}" for name, value in {"p": key, **asked}.items())
+    page.goto(f"/slides/{slide['key']}#{told}")
+    page.wait_for_selector("body[data-ready=yes]")
+    page.wait_for_selector(".deep:not([aria-busy=true])")
+
+
+def pixels(page) -> np.ndarray:
+    """Give the first pane when it has come to rest: a slow machine draws late."""
+    seen = b""
+    for _ in range(50):
+        page.wait_for_timeout(100)
+        before, seen = seen, page.locator(".pane").first.screenshot()
+        if before == seen:
+            break
+    return np.array(Image.open(io.BytesIO(seen)).convert("RGB")).astype(int)
+
+
+def where(image: np.ndarray, colour: tuple[int, int, int], tolerance: int) -> list[int]:
+    """Give left, top, right and bottom of what has a colour."""
+    rows, columns = np.nonzero(np.abs(image - colour).max(axis=2) <= tolerance)
+    return [columns.min(), rows.min(), columns.max(), rows.max()]
+
+
+def test_wrong_answers_come_first(page):
+    page.goto("/")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(3)
+    page.select_option("#model", "zoommil, predictions")
+    expect(rows.first).to_contain_text("✗ wrong")
+    expect(rows.first.get_by_role("link")).to_have_text("b")
+    expect(page.locator("#count")).to_have_text("3 of 3 slides shown, 1 of 3 wrong")
+
+
+def test_the_list_is_filtered_and_sorted(page):
+    page.goto("/")
+    page.select_option("#model", "zoommil, predictions")
+    page.select_option("#show", "wrong")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.select_option("#show", "all")
+    page.fill("#find", "tumor")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.fill("#find", "")
+    page.get_by_role("button", name="slide").press("Enter")
+    assert page.locator("tbody tr td:nth-child(2)").all_inner_texts() == ["a", "b", "c"]
+    page.get_by_role("button", name="slide").press("Enter")
+    assert page.locator("tbody tr td:nth-child(2)").all_inner_texts() == ["c", "b", "a"]
+
+
+def test_a_slide_opens_from_the_list_and_says_what_the_model_said(page):
+    page.goto("/")
+    page.select_option("#model", "zoommil, predictions")
+    page.get_by_role("link", name="a", exact=True).click()
+    expect(page.locator("#name")).to_have_text("a")
+    expect(page.locator("#answer")).to_contain_text("tumor ✓ right")
+    expect(page.locator("#answer")).to_contain_text("It looked at 6 of 60 patches (10.0%)")
+
+
+def test_a_square_lies_where_the_model_read(page, slide):
+    show(page, slide, attention="none", path=0, lesions=0)
+    lesion = where(pixels(page), DARK, 30)
+    page.locator("[role=treeitem] [role=treeitem] > .node").first.hover()
+    frame = where(pixels(page), MARKED, 8)
+    # The frame is three pixels wide, about the edge.
+    assert np.abs(np.subtract(frame, lesion)).max() <= 2
+    assert lesion[2] - lesion[0] == pytest.approx(LESION[2] / SIDE * 754, abs=4)
+
+
+def test_attention_is_drawn_and_taken_away(page, slide):
+    show(page, slide, attention="none", path=0, lesions=0)
+    plain = pixels(page)
+    left, top, right, bottom = where(plain, DARK, 30)
+    beside = (top + bottom) // 2, left - 30  # in the patch at 2.5x that counted most
+    page.get_by_label("2.5x").check()
+    drawn = pixels(page)
+    assert np.abs(drawn[beside] - plain[beside]).max() > 40
+    expect(page.locator("#range")).to_contain_text("attention, raw: 0 to 1")
+    page.select_option("#scale", "percentile")
+    expect(page.locator("#range")).to_contain_text("percentile of attention among 4")
+    page.get_by_label("none").check()
+    assert np.abs(pixels(page)[beside] - plain[beside]).max() <= 2
+    assert right > left
+
+
+def test_outlines_and_zoom_path_are_drawn_and_taken_away(page, slide):
+    show(page, slide, attention="none", path=0, lesions=0)
+    plain = pixels(page)
+    for box in ("Zoom path", "Outlines"):
+        page.get_by_role("checkbox", name=box).check()
+        assert np.abs(pixels(page) - plain).max() > 80
+        page.get_by_role("checkbox", name=box).uncheck()
+        assert np.abs(pixels(page) - plain).max() <= 8
+
+
+def test_the_tree_tells_why_each_patch_was_looked_at(page, slide):
+    show(page, slide)
+    first = page.locator("[role=tree] > [role=treeitem]").first
+    expect(first).to_have_attribute(
+        "title",
+        "2.5x · attention 0.7, rank 1 of 4. Zoomed into: zoom attention 0.7, rank 1 of 4; "
+        "the model takes 1.",
+    )
+    child = first.locator("[role=treeitem]").first
+    expect(child).to_have_attribute(
+        "title",
+        "10x · attention 0.9, rank 1 of 2. Seen because the 2.5x patch around it was zoomed into.",
+    )
+
+
+def test_a_click_in_the_tree_flies_there(page, slide):
+    show(page, slide)
+    bar = page.locator(".scale-bar")
+    before = bar.inner_text()
+    page.locator("[role=treeitem] [role=treeitem] > .node").first.click()
+    expect(bar).not_to_have_text(before)
+    expect(page.locator("[aria-selected=true]")).to_contain_text("attention 0.9")
+
+
+def test_the_order_of_looking_is_stepped_through(page, slide):
+    show(page, slide)
+    expect(page.locator("#now")).to_have_text("All 6 patches looked at.")
+    page.get_by_role("button", name="One back").click()
+    expect(page.locator("#now")).to_contain_text("Patch 5 of 6: 10x")
+    page.get_by_role("button", name="Nothing yet").click()
+    expect(page.locator("#now")).to_have_text("Nothing looked at yet.")
+    page.get_by_role("button", name="One on").click()
+    expect(page.locator("#now")).to_contain_text("Patch 1 of 6: 2.5x")
+    page.get_by_role("button", name="Play").click()
+    expect(page.locator("#now")).to_have_text("All 6 patches looked at.")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_two_models_stand_side_by_side_and_move_together(page, slide):
+    show(page, slide)
+    page.select_option("#beside", label="mean, mean")
+    expect(page.locator(".pane")).to_have_count(2)
+    titles = page.locator(".pane-title")
+    expect(titles.nth(1)).to_have_text("mean, mean: tumor 0.80")
+    page.locator(".deep").nth(1).hover()
+    page.mouse.wheel(0, -600)
+    page.wait_for_timeout(900)
+    bars = page.locator(".scale-bar").all_inner_texts()
+    assert bars[0] == bars[1]
+    assert "10x" not in bars[0].split()
+    page.select_option("#beside", label="nothing")
+    expect(page.locator(".pane")).to_have_count(1)
+
+
+def test_a_link_leads_back_to_the_same_view(page, slide):
+    show(page, slide)
+    page.locator("[role=treeitem] [role=treeitem] > .node").first.click()
+    page.get_by_label("2.5x").check()
+    page.wait_for_timeout(1000)
+    before = page.locator(".scale-bar").inner_text(), pixels(page)
+    link = page.url
+    page.goto("about:blank")
+    page.goto(link)
+    page.wait_for_selector("body[data-ready=yes]")
+    page.wait_for_selector(".deep:not([aria-busy=true])")
+    assert page.locator(".scale-bar").inner_text() == before[0]
+    assert page.get_by_label("2.5x").is_checked()
+    expect(page.locator("[aria-selected=true]")).to_contain_text("attention 0.9")
+    assert np.abs(pixels(page) - before[1]).mean() < 1
+
+
+def test_a_link_with_nonsense_opens_the_slide_all_the_same(page, slide):
+    page.goto(f"/slides/{slide['key']}#p=nobody&x=1e999&w=%00&opacity=much&order=-4&region=<b>")
+    page.wait_for_selector("body[data-ready=yes]")
+    expect(page.locator("#now")).to_have_text("Nothing looked at yet.")
+
+
+def test_keys_reach_what_buttons_do(page, slide):
+    show(page, slide)
+    page.keyboard.press("0")
+    expect(page.get_by_label("none")).to_be_checked()
+    page.keyboard.press("1")
+    expect(page.get_by_label("2.5x")).to_be_checked()
+    page.keyboard.press("p")
+    expect(page.get_by_role("checkbox", name="Zoom path")).not_to_be_checked()
+    page.keyboard.press(",")
+    expect(page.locator("#now")).to_contain_text("Patch 5 of 6")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("attention at 10x")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_the_tree_is_walked_with_arrows(page, slide):
+    show(page, slide)
+    page.locator("[role=tree] > [role=treeitem]").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert "attention 0.9" in page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("End")
+    assert "3 others" in page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    expect(page.locator("[role=tree] > [role=treeitem]")).to_have_count(4)
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("[role=treeitem]").first).to_have_attribute("aria-expanded", "false")
+
+
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, a, meter, [role]")]
+  .filter((each) => each.checkVisibility())
+  .filter((each) => !(each.ariaLabel || each.labels?.length || each.textContent.trim()
+    || each.getAttribute("aria-labelledby") || each.ariaHidden === "true"))
+  .map((each) => each.outerHTML)"""
+
+
+@pytest.mark.parametrize("place", ["list", "slide"])
+def test_every_control_has_a_name_for_a_screen_reader(page, slide, place):
+    if place == "list":
+        page.goto("/")
+        page.wait_for_selector("tbody tr")
+    else:
+        show(page, slide)
+    assert page.evaluate(NAMELESS) == []
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_light_and_dark_are_those_of_the_system(page, scheme, dark):
+    page.emulate_media(color_scheme=scheme)
+    page.goto("/")
+    shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (int(re.findall(r"\d+", shade)[0]) < 128) is dark
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1024, 640), (820, 1180)])
+def test_nothing_is_cut_off_sideways(page, slide, size):
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    show(page, slide)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.querySelector('.panel').scrollWidth <= innerWidth")
+
+
+def test_a_slide_without_a_prediction_is_shown_plainly(chromium, folder):
+    with running(gather([folder / "cohort" / "a.tif"])) as alone:
+        page = chromium.new_page(base_url=alone.url)
+        (told,) = alone.json("/api/slides")["slides"]
+        page.goto(f"/slides/{told['key']}")
+        page.wait_for_selector("body[data-ready=yes]")
+        expect(page.locator("#answer")).to_have_text(
+            "No prediction of this slide: only the slide is shown."
+        )
+        page.close()
+
+
+def test_without_openseadragon_the_whole_slide_is_shown(chromium, server, slide):
+    page = chromium.new_page(base_url=server.url)
+    page.route("**/openseadragon/**", lambda route: route.fulfill(status=404))
+    show(page, slide, path=0, lesions=0)
+    expect(page.locator("#message")).to_contain_text("Install parfocal again")
+    page.locator("[role=treeitem] [role=treeitem] > .node").first.hover()
+    assert where(pixels(page), MARKED, 8)[2] > 0
+    page.close()
+
+
+def test_a_slide_that_has_moved_is_told_and_its_answer_shown(chromium, folder, tmp_path):
+    content = (folder / "predictions" / "a.json").read_text()
+    (tmp_path / "a.json").write_text(content.replace(str(folder), "/gone"))
+    with running(gather([tmp_path])) as moved:
+        page = chromium.new_page(base_url=moved.url)
+        show(page, moved.json("/api/slides")["slides"][0], model=f"zoommil, {tmp_path.name}")
+        expect(page.locator("#message")).to_contain_text("no longer at /gone")
+        expect(page.locator("#answer")).to_contain_text("tumor")
+        page.close()
