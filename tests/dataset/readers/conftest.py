@@ -73,10 +73,11 @@ def square(x: float, y: float, side: float) -> list[tuple[float, float]]:
 
 
 @pytest.fixture
-def camelyon16(put: Callable[..., Path]) -> Callable[[Path], Path]:
+def camelyon16(put: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
     """Write a CAMELYON16 of ten slides as in the bucket: two of the five test slides have tumor."""
 
     def write(folder: Path) -> Path:
+        monkeypatch.setattr("parfocal.dataset.readers.camelyon16.PUBLISHED", 10)
         lines = ["image,type,class,center"]
         lines += [f"normal_00{n}.tif,normal,negative,{n % 2}" for n in range(1, 4)]
         lines += ["tumor_001.tif,tumor,macro,0", "tumor_002.tif,tumor,micro,1"]
@@ -95,7 +96,7 @@ def camelyon16(put: Callable[..., Path]) -> Callable[[Path], Path]:
 
 
 @pytest.fixture
-def camelyon17(put: Callable[..., Path]) -> Callable[[Path], Path]:
+def camelyon17(put: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
     """Write a CAMELYON17 of eight patients of two slides as in the bucket, and one of its test.
 
     Patients 0 to 3 are negative; the others have a macro and a second slide, micro or, from
@@ -103,6 +104,7 @@ def camelyon17(put: Callable[..., Path]) -> Callable[[Path], Path]:
     """
 
     def write(folder: Path) -> Path:
+        monkeypatch.setattr("parfocal.dataset.readers.camelyon17.PUBLISHED", 16)
         lines = ["patient,stage,center"]
         for patient in range(8):
             second = "itc" if patient >= 5 else "micro"

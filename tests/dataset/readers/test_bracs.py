@@ -3,6 +3,7 @@ import re
 import pytest
 
 from parfocal.dataset import CohortError, read_cohort, split_cohort
+from parfocal.dataset.readers import bracs as module
 from parfocal.dataset.readers import make_cohort
 
 HEADER = ("WSI Filename", "Patient Id", "RoI ", "WSI label", "Set")
@@ -29,7 +30,8 @@ HOMES = {
 
 
 @pytest.fixture
-def bracs(tmp_path, put, workbook):
+def bracs(tmp_path, put, workbook, monkeypatch):
+    monkeypatch.setattr(module, "PUBLISHED", 8)
     for name, home in HOMES.items():
         put(tmp_path / "BRACS_WSI" / home / f"{name}.svs")
     workbook(tmp_path / "BRACS.xlsx", "WSI_Information", [HEADER, *SLIDES])

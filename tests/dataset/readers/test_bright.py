@@ -77,15 +77,19 @@ def test_targets_of_another_set_are_refused(bright, put, content, message):
 
 def test_slides_to_learn_from_need_a_class(bright, put):
     put(bright / "Train" / "WSIs" / "BRACS_12.svs")
-    with pytest.raises(
-        CohortError, match=r"1 of the slides of Train and Validation have .*BRACS_12\.svs"
-    ):
+    with pytest.raises(CohortError, match=r"1 of the slides have no class, .*: BRACS_12\.svs\."):
+        make_cohort("bright", bright, bright / "c.csv")
+
+
+def test_targets_of_some_test_slides_are_not_enough(bright, put):
+    put(bright / "test_targets.csv", HEADER + "BRACS_10,2,5\n")
+    with pytest.raises(CohortError, match=r"1 of the slides have no class, .*: BRACS_11\.svs\."):
         make_cohort("bright", bright, bright / "c.csv")
 
 
 def test_slides_that_are_not_here_are_counted(bright, monkeypatch):
     monkeypatch.setattr(module, "PUBLISHED", 703)
-    with pytest.raises(CohortError, match=r"692 of 701 slides are not here whole \(missing: 692 u"):
+    with pytest.raises(CohortError, match=r"692 of 701 slides are not here whole \(missing: 692 t"):
         make_cohort("bright", bright, bright / "c.csv")
     assert len(make_cohort("bright", bright, bright / "c.csv", partial=True).rows) == 9
 

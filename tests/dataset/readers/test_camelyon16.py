@@ -50,6 +50,7 @@ def first_published(tmp_path, put, monkeypatch):
     """The older layout with three and two training slides, annotations zipped."""
     monkeypatch.setattr(module, "NORMAL", 3)
     monkeypatch.setattr(module, "TUMOR", 2)
+    monkeypatch.setattr(module, "PUBLISHED", 7)
     folder = tmp_path / "first"
     for name in ("normal/normal_001", "normal/normal_002", "normal/normal_003"):
         put(folder / "training" / f"{name}.tif")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from parfocal.cli import main
+from parfocal.dataset.readers import panda
 
 from .conftest import PICTURE
 
@@ -54,7 +55,8 @@ def test_damaged_and_missing_slides_are_told_to_the_shell(parfocal, tmp_path, ca
     assert "8 slides: 4 normal, 4 tumor; train 3; test 5" in found.out
 
 
-def test_missing_slides_alone_fail_unless_that_is_meant(parfocal, tmp_path, put):
+def test_missing_slides_alone_fail_unless_that_is_meant(parfocal, tmp_path, put, monkeypatch):
+    monkeypatch.setattr(panda, "PUBLISHED", 40)
     lines = ["image_id,data_provider,isup_grade,gleason_score"]
     lines += [f"{n:03},radboud,{n % 2},{('0+0', '3+3')[n % 2]}" for n in range(40)]
     put(tmp_path / "train.csv", "\n".join(lines))

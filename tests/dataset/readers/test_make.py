@@ -1,14 +1,15 @@
 import pytest
 
 from parfocal.dataset import CohortError
-from parfocal.dataset.readers import READERS, make_cohort
+from parfocal.dataset.readers import READERS, make_cohort, panda
 
 from .conftest import PICTURE
 
 
 @pytest.fixture
-def many(tmp_path, put):
-    """Forty biopsies, of which one is a twentieth and a half."""
+def many(tmp_path, put, monkeypatch):
+    """Forty biopsies, of which two are a twentieth."""
+    monkeypatch.setattr(panda, "PUBLISHED", 40)
     lines = ["image_id,data_provider,isup_grade,gleason_score"]
     for number in range(40):
         put(tmp_path / "train_images" / f"{number:03}.tiff")
@@ -39,6 +40,17 @@ def test_a_set_half_of_which_is_here_is_refused_unless_that_is_meant(many, put):
     assert not (many / "c.csv").exists()
     made = make_cohort("panda", many, many / "c.csv", partial=True)
     assert (len(made.rows), len(made.missing), len(made.damaged)) == (19, 20, 1)
+
+
+def test_a_label_file_that_was_cut_short_is_told_by_the_slides_it_lacks(many, monkeypatch):
+    monkeypatch.setattr(panda, "PUBLISHED", 42)
+    made = make_cohort("panda", many, many / "c.csv")
+    assert (made.missing, made.gone) == (("2 that no label file names",), 2)
+    monkeypatch.setattr(panda, "PUBLISHED", 10_616)
+    with pytest.raises(
+        CohortError, match=r"10576 of 10616 slides are not here whole \(missing: 105"
+    ):
+        make_cohort("panda", many, many / "c.csv")
 
 
 def test_a_set_of_which_nothing_is_here_is_refused_even_then(many):

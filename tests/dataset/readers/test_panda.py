@@ -4,13 +4,15 @@ import pytest
 
 from parfocal.dataset import CohortError
 from parfocal.dataset.readers import make_cohort
+from parfocal.dataset.readers import panda as module
 from parfocal.dataset.readers.panda import GRADES
 
 HEADER = "image_id,data_provider,isup_grade,gleason_score\n"
 
 
 @pytest.fixture
-def biopsies(tmp_path, put):
+def biopsies(tmp_path, put, monkeypatch):
+    monkeypatch.setattr(module, "PUBLISHED", 3)
     for name in ("0005f7aa", "0018ae58", "b0a92a74"):
         put(tmp_path / "train_images" / f"{name}.tiff")
     put(

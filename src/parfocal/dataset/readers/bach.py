@@ -25,7 +25,7 @@ SOURCE = Source(
 )
 PUBLISHED = 400
 CLASSES = ("Benign", "InSitu", "Invasive", "Normal")
-MPP = 0.42  # as the challenge states; the files say nothing
+MPP = 0.42  # as the challenge states
 TEST_SHARE = 0.2  # 80 of 400, 20 of each class
 NOTE = (
     "the 100 images of the challenge's test have no public labels: a fifth of the 400 is the test "

@@ -16,6 +16,7 @@ SOURCE = Source(
     licence="CC BY-NC 4.0",
     size="slides about 1 TB",
 )
+PUBLISHED = 547
 SHEET = "WSI_Information"
 # A lesion's type, in the words of the data set's paper.
 BENIGN, ATYPICAL, MALIGNANT = "benign", "atypical", "malignant"
@@ -92,13 +93,12 @@ def _without_leaks(rows: list[Row]) -> Listing:
         last[row.patient_id] = max(last.get(row.patient_id, 0), _rank(row))
     kept = tuple(row for row in rows if _rank(row) == last[row.patient_id])
     patients = sorted({row.patient_id for row in rows if _rank(row) < last[row.patient_id]})
-    if not patients:
-        return Listing(kept)
     note = (
         f"{len(rows) - len(kept)} left out, of patient {', '.join(patients)}, whose other slides "
         "the owners put into a later part"
     )
-    return Listing(kept, notes=(note,))
+    absent = max(0, PUBLISHED - len(rows))
+    return Listing(kept, absent=absent, notes=(note,) if patients else ())
 
 
 def _rank(row: Row) -> int:

@@ -44,9 +44,10 @@ def read(folder: Path, seed: int) -> Listing:
         raise SOURCE.refuse(folder, "no Train/WSIs and Validation/WSIs here")
     targets = _read_targets(folder)
     kinds = {path: _kind(path, targets) for paths in found.values() for path in paths}
-    hidden = [path for path in found.get("test", []) if kinds[path] is None]
-    _refuse_unlabelled(folder, [path for path in kinds if kinds[path] is None], hidden)
-    scored = len(hidden) < len(found.get("test", []))
+    tested = found.get("test", [])
+    scored = any(kinds[path] is not None for path in tested)
+    hidden = () if scored else tuple(tested)
+    _refuse_unlabelled(folder, [path for path in kinds.keys() - hidden if kinds[path] is None])
     rows = tuple(
         Row(path.stem, path, kind[0], split=_part(part, scored), stratum=kind[1])
         for part, paths in found.items()
@@ -95,13 +96,12 @@ def _kind_of_folder(name: str) -> Kind | None:
     return (plain, "") if plain in CLASSES else None
 
 
-def _refuse_unlabelled(folder: Path, unlabelled: list[Path], hidden: list[Path]) -> None:
-    missing = sorted(path.name for path in set(unlabelled) - set(hidden))
-    if missing:
+def _refuse_unlabelled(folder: Path, unlabelled: list[Path]) -> None:
+    if unlabelled:
         raise SOURCE.refuse(
             folder,
-            f"{len(missing)} of the slides of Train and Validation have no class, neither by a "
-            f"folder below WSIs nor in a *targets*.csv: {', '.join(missing)}",
+            f"{len(unlabelled)} of the slides have no class, neither by a folder below WSIs nor in "
+            f"a *targets*.csv: {', '.join(sorted(path.name for path in unlabelled))}",
         )
 
 

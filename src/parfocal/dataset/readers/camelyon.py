@@ -31,12 +31,16 @@ def read(folder: Path, seed: int) -> Listing:
             raise SOURCE.refuse(folder, f"no folder {name} here")
     first = camelyon16.read(parts["CAMELYON16"], seed)
     rows, unlabelled = camelyon17.list_stages(parts["CAMELYON17"])
-    tested = camelyon17.test_part(rows, seed)
+    tested = camelyon17.held_out(rows, seed)
     pool = camelyon17.learnable(rows, tested) + first.rows
     chosen = hold_out(SOURCE, pool, camelyon17.VAL_SHARE, seed)
     learned = tuple(
         replace(row, split="val" if row.slide_id in chosen else "train") for row in pool
     )
     sums = sums_by_path(camelyon17.SOURCE, parts["CAMELYON17"])
-    notes = camelyon17.notes_of(rows, tested, unlabelled)
-    return Listing(tested + learned, notes=notes, sums={**first.sums, **sums})
+    return Listing(
+        tested + learned,
+        absent=first.absent + max(0, camelyon17.PUBLISHED - len(rows)),
+        notes=camelyon17.notes_of(rows, tested, unlabelled),
+        sums={**first.sums, **sums},
+    )

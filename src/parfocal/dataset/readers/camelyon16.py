@@ -26,6 +26,7 @@ SOURCE = Source(
     licence=LICENCE,
     size="about 700 GB",
 )
+PUBLISHED = 399
 NORMAL, TUMOR = 160, 111  # training slides, as numbered
 WITHDRAWN = {"normal_086", "test_049"}  # after the first release: mislabelled, and a duplicate
 SIZES = ("macro", "micro", "itc")
@@ -44,7 +45,8 @@ def read(folder: Path, seed: int) -> Listing:
         rows, sums = _as_first_published(folder), {}
     else:
         raise SOURCE.refuse(folder, "neither images/ nor training/ and testing/ here")
-    return Listing(with_drawings(SOURCE, folder, rows), sums=sums)
+    absent = max(0, PUBLISHED - len(rows))
+    return Listing(with_drawings(SOURCE, folder, rows), absent=absent, sums=sums)
 
 
 def _of_bucket(folder: Path) -> list[Row]:

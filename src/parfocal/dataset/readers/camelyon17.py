@@ -27,6 +27,7 @@ SOURCE = Source(
     licence=LICENCE,
     size="the 1,399 slides of CAMELYON16 and 17 are about 3 TB",
 )
+PUBLISHED = 500  # with labels
 STAGES_FILE = "stages.csv"
 STAGES = ("negative", "itc", "micro", "macro")
 TEST_SHARE, VAL_SHARE = 0.25, 0.2
@@ -43,14 +44,18 @@ def read(folder: Path, seed: int) -> Listing:
         CohortError: it is not this set, or its label file or annotations are another's.
     """
     rows, unlabelled = list_stages(folder)
-    tested = test_part(rows, seed)
+    tested = held_out(rows, seed)
     pool = learnable(rows, tested)
     chosen = hold_out(SOURCE, pool, VAL_SHARE, seed)
     learned = tuple(
         replace(row, split="val" if row.slide_id in chosen else "train") for row in pool
     )
-    notes = notes_of(rows, tested, unlabelled)
-    return Listing(tested + learned, notes=notes, sums=sums_by_path(SOURCE, folder))
+    return Listing(
+        tested + learned,
+        absent=max(0, PUBLISHED - len(rows)),
+        notes=notes_of(rows, tested, unlabelled),
+        sums=sums_by_path(SOURCE, folder),
+    )
 
 
 def list_stages(folder: Path) -> tuple[tuple[Row, ...], int]:
@@ -81,7 +86,7 @@ def list_stages(folder: Path) -> tuple[tuple[Row, ...], int]:
     return with_drawings(SOURCE, folder, rows), len(unlabelled)
 
 
-def test_part(rows: Sequence[Row], seed: int) -> tuple[Row, ...]:
+def held_out(rows: Sequence[Row], seed: int) -> tuple[Row, ...]:
     """Hold out all slides of a quarter of the patients."""
     drawn = hold_out(SOURCE, rows, TEST_SHARE, seed)
     return tuple(replace(row, split="test") for row in rows if row.slide_id in drawn)

@@ -70,7 +70,7 @@ class Listing:
 
     Args:
         rows: in the order of the label file.
-        absent: how many more were published that are neither here nor in a label file.
+        absent: how many were published that the label files here do not name.
         notes: what a user must know: what was left out, what was chosen.
         sizes: of files, in bytes, as published.
         sums: of files, MD5, as published.

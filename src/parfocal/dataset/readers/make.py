@@ -45,13 +45,15 @@ class Made:
 
     Args:
         rows: of the CSV.
-        missing: slide files that are not here.
+        missing: slide files that are not here, and last how many no label file names.
+        gone: how many that is.
         damaged: slides left out, each with what was found.
         notes: what else was left out or chosen.
     """
 
     rows: tuple[Row, ...]
     missing: tuple[str, ...]
+    gone: int
     damaged: dict[str, str]
     notes: tuple[str, ...]
 
@@ -106,7 +108,8 @@ def make_cohort(
             damaged[row.slide_id] = str(error)
     _write(out, [line for _, line in lines])
     rows = tuple(row for row, _ in lines)
-    return Made(rows, checked.missing, damaged, listing.notes)
+    gone = len(checked.missing) + listing.absent
+    return Made(rows, _missing(listing, checked), gone, damaged, listing.notes)
 
 
 def _refuse_ruins(
@@ -116,13 +119,15 @@ def _refuse_ruins(
     slides = len({row.path for row in listing.rows}) + listing.absent
     gone = len(checked.missing) + len(checked.damaged) + listing.absent
     if not checked.whole or (gone > MOST_GONE * slides and not partial):
-        kinds = {
-            "missing": [*checked.missing, *[f"{listing.absent} unnamed"] * (listing.absent > 0)],
-            "damaged": list(checked.damaged),
-        }
+        kinds = {"missing": _missing(listing, checked), "damaged": tuple(checked.damaged)}
         told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
         go_on = "" if partial or not checked.whole else ". --partial makes a table of the rest"
         raise source.refuse(folder, f"{gone} of {slides} slides are not here whole ({told}){go_on}")
+
+
+def _missing(listing: Listing, checked: Checked) -> tuple[str, ...]:
+    unnamed = f"{listing.absent} that no label file names"
+    return checked.missing + (unnamed,) * (listing.absent > 0)
 
 
 def _line(source: Source, row: Row, out: Path) -> dict[str, str]:

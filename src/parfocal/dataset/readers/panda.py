@@ -20,6 +20,7 @@ SOURCE = Source(
     licence="CC BY-NC-SA 4.0",
     size="about 412 GB",
 )
+PUBLISHED = 10_616
 COLUMNS = ("image_id", "data_provider", "isup_grade", "gleason_score")
 GRADES = {
     **dict.fromkeys(("0+0", "negative"), "0"),
@@ -58,4 +59,5 @@ def read(folder: Path, seed: int) -> Listing:
         f"{row.slide_id} is left out: its ISUP grade is not that of its Gleason score"
         for row in doubtful
     ]
-    return Listing(tuple(rows), notes=tuple(notes))
+    absent = max(0, PUBLISHED - len(rows) - len(doubtful))
+    return Listing(tuple(rows), absent=absent, notes=tuple(notes))
