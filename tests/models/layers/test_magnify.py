@@ -115,20 +115,21 @@ def test_size_and_place_reach_every_weight_of_a_new_layer(scaling):
 @pytest.mark.parametrize("sample", [bilinear, LinearizedSampler()], ids=["bilinear", "linearized"])
 def test_squares_move_onto_what_lowers_the_loss_and_shrink_to_it(sample):
     torch.manual_seed(0)
-    layer, corners = MagnifyingLayer(1, 1), torch.tensor([[8, 10], [30, 36], [20, 12], [34, 14]])
-    pictures = 0.05 * torch.rand(4, 1, 3, SIDE, SIDE)
+    side, width = 28, 6
+    layer, corners = MagnifyingLayer(1, 1), torch.tensor([[4, 5], [15, 18], [17, 7]])
+    pictures = 0.05 * torch.rand(3, 1, 3, side, side)
     for picture, (x, y) in zip(pictures, corners.tolist(), strict=True):
-        picture[..., y : y + 12, x : x + 12] = 1
+        picture[..., y : y + width, x : x + width] = 1
     optimizer = torch.optim.Adam(layer.parameters(), lr=3e-3)
-    for _ in range(40):
-        views = sample(pictures[:, 0], points_of(layer(pictures)[:, 0], 28))
+    for _ in range(30):
+        views = sample(pictures[:, 0], points_of(layer(pictures)[:, 0], side))
         optimizer.zero_grad()
         (-views.mean()).backward()
         optimizer.step()
     s, x, y = layer(pictures)[:, 0, 0].unbind(-1)
-    middles = (corners.T + 6) / SIDE * 2 - 1
-    assert s.max() < 12 / SIDE  # inside the spot
-    assert max((x - middles[0]).abs().max(), (y - middles[1]).abs().max()) < 6 / SIDE * 2
+    middles = (corners.T + width / 2) / side * 2 - 1
+    assert s.max() < width / side  # half the side of the spot, which is of 2
+    assert max((x - middles[0]).abs().max(), (y - middles[1]).abs().max()) < width / side
 
 
 def test_each_slot_of_each_picture_has_weights_of_its_own():
