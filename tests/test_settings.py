@@ -161,3 +161,8 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
         load_settings(tmp_path / "none.yaml")
+
+
+def test_a_warm_up_without_a_cosine_is_refused():
+    with pytest.raises(SettingsError, match=r"train\.warmup=0\.2 is of the cosine, and the sched"):
+        load_settings("mean", overrides=["train.warmup=0.2"])
