@@ -1,9 +1,11 @@
 import json
+import uuid
 
 import numpy as np
 import pytest
 
 from parfocal.dataset import CohortError, Outlines, Polygon, read_outlines
+from parfocal.dataset.outlines import write_outlines
 
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
 HOLE = [[4, 4], [6, 4], [6, 6], [4, 6], [4, 4]]
@@ -83,6 +85,16 @@ def test_geojson_is_read_however_it_is_wrapped(tmp_path, wrap):
     assert read.holes[0].tolist() == HOLE
     several = {"type": "MultiPolygon", "coordinates": [[SQUARE], [HOLE]]}
     assert len(read_outlines(written(tmp_path, wrap(several))).polygons) == 2
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    drawn = Outlines((Polygon(np.array(SQUARE, float), (np.array(HOLE, float),)),))
+    write_outlines(tmp_path / "a.geojson", drawn)
+    (read,) = read_outlines(tmp_path / "a.geojson").polygons
+    assert (read.outer.tolist(), read.holes[0].tolist()) == (SQUARE, HOLE)
+    (feature,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    assert uuid.UUID(feature["id"])  # QuPath ignores any other id
+    assert feature["properties"]["objectType"] == "annotation"
 
 
 def test_a_slide_without_lesions_has_none(tmp_path):

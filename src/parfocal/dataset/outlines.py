@@ -81,13 +81,12 @@ def read_outlines(path: Path) -> Outlines:
     return Outlines(polygons)
 
 
-def write_outlines(path: Path, outlines: Outlines, *, name: str = "tumor") -> None:
+def write_outlines(path: Path, outlines: Outlines) -> None:
     """Write outlines as GeoJSON that QuPath opens and `read_outlines` reads.
 
     Args:
         path: where to; a file already there is replaced.
-        outlines: in level-0 pixels.
-        name: of what they surround.
+        outlines: of tumor, in level-0 pixels.
     """
     features = [
         {
@@ -99,8 +98,8 @@ def write_outlines(path: Path, outlines: Outlines, *, name: str = "tumor") -> No
             },
             "properties": {
                 "objectType": "annotation",
-                "name": f"{name} {number}",
-                "classification": {"name": name, "color": [200, 0, 0]},
+                "name": f"tumor {number}",
+                "classification": {"name": "tumor", "color": [200, 0, 0]},
             },
         }
         for number, polygon in enumerate(outlines.polygons, start=1)
