@@ -15,9 +15,9 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from parfocal.bag import Look, PixelSource, Places, Prediction
+from parfocal.bag import Look, PixelSource, Prediction
 from parfocal.models.layers.backbone import Backbone
-from parfocal.models.layers.crops import Crops, boxes_of
+from parfocal.models.layers.crops import Crops, places_of
 from parfocal.models.layers.magnify import WHOLE, MagnifyingLayer, within
 from parfocal.models.layers.multisampling import LinearizedSampler, bilinear
 from parfocal.models.layers.reading import Glance, Reader
@@ -284,12 +284,12 @@ class MagNet(nn.Module):
         for layer, each in enumerate(squares):
             leaves = layer == len(self.layers)
             count = len(running) if leaves else len(each)
-            boxes = boxes_of(source.size, each[:count].detach().cpu())
             rows = torch.arange(count)
-            places = Places(
-                boxes.float(),
-                (boxes[:, 2] * source.mpp / self.sides[layer]).float(),
-                None if layer == 0 else rows // self.patches[layer - 1],
+            places = places_of(
+                source,
+                each[:count],
+                side=self.sides[layer],
+                parents=rows // self.patches[layer - 1] if layer else None,
             )
             looks.append(
                 Look(

@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from parfocal.bag import PixelSource
+from parfocal.bag import PixelSource, Places
 from parfocal.models.layers.magnify import points_of, without_grey
 
 MARGIN = 1 / 16  # of a square's side, on each side of it: for what reaches a little over its edge
@@ -25,6 +25,18 @@ def boxes_of(size: tuple[int, int], squares: Float[Tensor, "*n 3"]) -> Float[Ten
     reach = half * squares[..., :1].double()
     corner = middle + half * squares[..., 1:].double() - reach
     return torch.cat([corner, 2 * reach, 2 * reach], dim=-1)
+
+
+def places_of(
+    source: PixelSource,
+    squares: Float[Tensor, "n 3"],
+    *,
+    side: int,
+    parents: Int64[Tensor, " n"] | None = None,
+) -> Places:
+    """Tell where squares of a slide lie that were looked at as pictures of `side` pixels."""
+    boxes = boxes_of(source.size, squares.detach().cpu())
+    return Places(boxes.float(), (boxes[:, 2] * source.mpp / side).float(), parents)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+"""A patch classifier that is taught by outlined lesions, and a slide's label from its patches.
+
+Source: the second baseline of Dimitriou & Arandjelović, "Magnifying Networks for Images with
+    Billions of Pixels", arXiv 2112.06121, table 1, which says no more of it than that its
+    supervision is of patches.
+Departs: ours throughout; docs/methods.md tells what was chosen.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own short name)
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from parfocal.bag import Bag, Look, Prediction
+from parfocal.models.layers.dropout import Dropout
+
+
+class PatchSupervised(nn.Module):
+    """Classify each patch, and a slide by those that show most of a lesion.
+
+    A patch that touches a lesion has the label of its slide, any other the label `clear`. The
+    evidence of a patch is log p(any other label) - log p(clear); the logits of a slide are the mean
+    of those of its `top` patches of most evidence.
+
+    Args:
+        in_dim: features per patch.
+        num_classes: slide labels.
+        dim: width of the embedding.
+        dropout: of the embedding, in training.
+        top: patches a slide's label comes from.
+        clear: position of the label of slides without a lesion.
+
+    Raises:
+        ValueError: there is no such label, or no patch to judge by.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        num_classes: int,
+        *,
+        dim: int = 512,
+        dropout: float = 0.25,
+        top: int = 5,
+        clear: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= clear < num_classes:
+            raise ValueError(
+                f"clear={clear}: the labels are numbered 0 to {num_classes - 1}; give the one of "
+                "slides without a lesion."
+            )
+        if top < 1:
+            raise ValueError(f"top={top}: a slide is judged by 1 patch or more.")
+        self.top, self.clear = top, clear
+        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
+        self.classify = nn.Linear(dim, num_classes)
+
+    def forward(self, bag: Bag) -> Prediction:
+        """Classify one slide, given its bag; every patch is judged."""
+        exists = bag.valid.to(self.classify.weight.device)
+        logits = self.classify(self.embed(bag.features()))  # n c
+        others = torch.arange(logits.shape[1], device=logits.device) != self.clear
+        evidence = logits[:, others].logsumexp(dim=1) - logits[:, self.clear]  # n
+        judged = evidence.detach().masked_fill(~exists, float("-inf"))
+        best = judged.topk(min(self.top, int(exists.sum()))).indices
+        look = Look(bag.rows, judged.softmax(dim=0).cpu())
+        terms = {"patches": logits, "exists": exists}
+        return Prediction(logits[best].mean(dim=0), (look,), terms=terms)
+
+    def patch_objective(
+        self, prediction: Prediction, label: Int64[Tensor, ""], touching: Bool[Tensor, " n"]
+    ) -> Float[Tensor, ""]:
+        """Give the cross-entropy of patches, those with a lesion worth as much as those without.
+
+        Args:
+            prediction: of one slide.
+            label: of the slide.
+            touching: whether each patch of the look touches a lesion.
+        """
+        logits, exists = prediction.terms["patches"], prediction.terms["exists"]
+        touching = touching.to(logits.device)
+        target = torch.where(touching, label, self.clear)
+        loss = F.cross_entropy(logits, target, reduction="none")
+        groups = [loss[group & exists] for group in (touching, ~touching)]
+        return torch.stack([group.mean() for group in groups if len(group)]).mean()
