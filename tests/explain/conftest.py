@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from explain.shown import Server, painted, prediction, running, write_json
-from parfocal.explain.viewer import Library, gather
+from parfocal.explain.library import Library, gather
 from parfocal.slide.slide import open_slide
 
 

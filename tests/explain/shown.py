@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 
-from parfocal.explain.viewer import Library, build_app, listen
+from parfocal.explain.library import Library
+from parfocal.explain.viewer import build_app, listen
 
 SIDE = 1500  # no multiple of a tile, so that there are edges
 LESION = (600, 300, 200)  # x, y and side

@@ -42,8 +42,9 @@ def view(
     Example: `parfocal view predictions`, or a slide file alone
     """
     from parfocal.explain import viewer
+    from parfocal.explain.library import gather
 
-    library = viewer.gather(paths, cohort=cohort, moved_to=slides or (), mpp=mpp)
+    library = gather(paths, cohort=cohort, moved_to=slides or (), mpp=mpp)
     listening = viewer.listen(host, port)
     if not viewer.is_loopback(host):
         typer.echo("parfocal: whoever can reach this address can see these slides", err=True)

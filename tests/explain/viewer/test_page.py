@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from explain.shown import DARK, LESION, SIDE, running
-from parfocal.explain.viewer import gather
+from parfocal.explain.library import gather
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from PIL import Image
 
-from parfocal.explain.viewer.library import ListedSlide
+from parfocal.explain.library import ListedSlide
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Box, Slide, open_slide
 

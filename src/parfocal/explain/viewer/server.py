@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parfocal.dataset.cohort import CohortError
 from parfocal.dataset.outlines import read_outlines
+from parfocal.explain.library import Library, Listed, ListedSlide
 from parfocal.explain.saved import SavedError, read_prediction
-from parfocal.explain.viewer.library import Library, Listed, ListedSlide, ViewError
 from parfocal.explain.viewer.pyramid import TILE_PX, Pyramids, levels
 from parfocal.slide.errors import SlideError
 
@@ -51,6 +51,10 @@ PLAIN = {"Cache-Control": "no-cache"}
 # A key holds the file's fingerprint, so the pixels behind it do not change.
 LASTING = {"Cache-Control": "private, max-age=86400"}
 MOST_DIGITS = 9  # of a tile's number
+
+
+class ViewError(Exception):
+    """A viewer that cannot be served; the message says why, and what to do."""
 
 
 def build_app(library: Library, *, any_host: bool = False) -> Starlette:

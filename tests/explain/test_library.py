@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from explain.shown import write_json
-from parfocal.explain.viewer import ViewError, gather
+from parfocal.explain.library import LibraryError, gather
 
 
 def test_a_folder_as_the_demonstration_leaves_it_is_shown_whole(folder):
@@ -36,7 +36,7 @@ def test_the_split_of_a_run_tells_labels(folder, tmp_path):
 def test_tables_that_disagree_are_told(folder, tmp_path):
     (tmp_path / "split.csv").write_text("slide_id,patient_id,label,split\na,a,normal,test\n")
     with pytest.raises(
-        ViewError, match=r"a: labelled 'tumor' in .*cohort.csv and 'normal' in .*sp"
+        LibraryError, match=r"a: labelled 'tumor' in .*cohort.csv and 'normal' in .*sp"
     ):
         gather([folder, tmp_path])
 
@@ -69,7 +69,7 @@ def test_a_slide_that_moved_is_told_and_found_again(folder, tmp_path):
 
 
 def test_a_folder_of_moved_slides_that_is_not_there_is_told(folder, tmp_path):
-    with pytest.raises(ViewError, match="nowhere: no such folder; --slides names one"):
+    with pytest.raises(LibraryError, match="nowhere: no such folder; --slides names one"):
         gather([folder], moved_to=[tmp_path / "nowhere"])
 
 
@@ -86,16 +86,16 @@ def test_what_cannot_be_read_is_listed_and_the_rest_shown(folder, tmp_path):
 
 def test_a_folder_without_predictions_is_told(tmp_path):
     write_json(tmp_path / "metrics.json", {})
-    with pytest.raises(ViewError, match="no predictions here or in the folders within"):
+    with pytest.raises(LibraryError, match="no predictions here or in the folders within"):
         gather([tmp_path])
 
 
 def test_a_folder_of_which_nothing_can_be_read_tells_why(tmp_path):
     (tmp_path / "cut.json").write_text("{")
-    with pytest.raises(ViewError, match=r"cut\.json: cannot be read"):
+    with pytest.raises(LibraryError, match=r"cut\.json: cannot be read"):
         gather([tmp_path])
 
 
 def test_a_path_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(ViewError, match="nowhere: there is no such file or folder"):
+    with pytest.raises(LibraryError, match="nowhere: there is no such file or folder"):
         gather([tmp_path / "nowhere"])

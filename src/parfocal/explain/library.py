@@ -18,8 +18,8 @@ from parfocal.slide.slide import open_slide
 KEY_DIGITS = 12
 
 
-class ViewError(Exception):
-    """Nothing to show; the message says where was looked, and what to do."""
+class LibraryError(Exception):
+    """What cannot be shown; the message says what was found, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,26 @@ def gather(
     moved_to: Sequence[Path] = (),
     mpp: float | None = None,
 ) -> Library:
-    """Find what there is to show.
+    """Find what there is to show, as `search`; nothing is an error.
+
+    Raises:
+        LibraryError: as of `search`, or there is nothing.
+        CohortError: a table has an error.
+    """
+    library = search(paths, cohort=cohort, moved_to=moved_to, mpp=mpp)
+    if not library.slides:
+        raise _nothing(paths, library.problems)
+    return library
+
+
+def search(
+    paths: Sequence[Path],
+    *,
+    cohort: Path | None = None,
+    moved_to: Sequence[Path] = (),
+    mpp: float | None = None,
+) -> Library:
+    """Find predictions and slides.
 
     Args:
         paths: predictions, folders of them (or of such folders), and slide files. Labels are
@@ -107,7 +126,7 @@ def gather(
         mpp: microns per level-0 pixel, for slide files that do not say.
 
     Raises:
-        ViewError: there is nothing, or two tables give a slide different labels.
+        LibraryError: a path is not there, or two tables give a slide different labels.
         CohortError: a table has an error.
     """
     library = Library()
@@ -115,7 +134,7 @@ def gather(
     names = _by_name(moved_to)
     for path in paths:
         if not path.exists():
-            raise ViewError(f"{path}: there is no such file or folder; check the path.")
+            raise LibraryError(f"{path}: there is no such file or folder; check the path.")
         if _is_slide(path):
             library.add(_plain(path, mpp, known))
             continue
@@ -126,8 +145,6 @@ def gather(
                 library.problems.append(str(error))
             else:
                 library.add(_shown(file, record, known, names))
-    if not library.slides:
-        raise _nothing(paths, library.problems)
     return library
 
 
@@ -136,13 +153,7 @@ def key_of(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_DIGITS]
 
 
-def _is_slide(path: Path) -> bool:
-    if path.is_dir():
-        return any(file.suffix.lower() == ".dcm" for file in path.iterdir())
-    return path.suffix.lower() != ".json"
-
-
-def _within(path: Path, pattern: str) -> Iterator[Path]:
+def within(path: Path, pattern: str) -> Iterator[Path]:
     """Give the files of a folder and of the folders in it, or the file itself."""
     if path.is_file():
         yield path
@@ -151,8 +162,14 @@ def _within(path: Path, pattern: str) -> Iterator[Path]:
         yield from sorted(path.glob(f"*/{pattern}"))
 
 
+def _is_slide(path: Path) -> bool:
+    if path.is_dir():
+        return any(file.suffix.lower() == ".dcm" for file in path.iterdir())
+    return path.suffix.lower() != ".json"
+
+
 def _predictions(path: Path, problems: list[str]) -> Iterator[Path]:
-    for file in _within(path, "*.json"):
+    for file in within(path, "*.json"):
         try:
             if path.is_file() or looks_like_prediction(read_json(file)):
                 yield file
@@ -224,7 +241,7 @@ def _by_name(folders: Iterable[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ViewError(f"{folder}: no such folder; --slides names one that holds slides.")
+            raise LibraryError(f"{folder}: no such folder; --slides names one that holds slides.")
         for path in sorted(folder.rglob("*")):
             found.setdefault(path.name, path)
     return found
@@ -233,8 +250,8 @@ def _by_name(folders: Iterable[Path]) -> dict[str, Path]:
 def _truths(paths: Sequence[Path], cohort: Path | None) -> dict[str, Truth]:
     """Collect what cohorts, and the splits of runs, say of slides by their id."""
     tables = [cohort] if cohort else []
-    tables += [file for path in paths if path.is_dir() for file in _within(path, "cohort.csv")]
-    splits = [file for path in paths if path.is_dir() for file in _within(path, "split.csv")]
+    tables += [file for path in paths if path.is_dir() for file in within(path, "cohort.csv")]
+    splits = [file for path in paths if path.is_dir() for file in within(path, "split.csv")]
     known: dict[str, tuple[Truth, Path]] = {}
     for table in tables:
         for slide in read_cohort(table).slides:
@@ -248,17 +265,17 @@ def _truths(paths: Sequence[Path], cohort: Path | None) -> dict[str, Truth]:
 def _agree(known: dict[str, tuple[Truth, Path]], slide_id: str, truth: Truth, table: Path) -> None:
     first, where = known.setdefault(slide_id, (truth, table))
     if first.label != truth.label:
-        raise ViewError(
+        raise LibraryError(
             f"{slide_id}: labelled {first.label!r} in {where} and {truth.label!r} in {table}; "
             "correct one, or view their predictions apart."
         )
 
 
-def _nothing(paths: Sequence[Path], problems: Sequence[str]) -> ViewError:
+def _nothing(paths: Sequence[Path], problems: Sequence[str]) -> LibraryError:
     if problems:
-        return ViewError(problems[0])
+        return LibraryError(problems[0])
     where = ", ".join(str(path) for path in paths)
-    return ViewError(
+    return LibraryError(
         f"{where}: no predictions here or in the folders within; write some with `parfocal predict "
         "RUN SLIDE... --out DIR`, then view DIR. A slide file can be viewed without."
     )
