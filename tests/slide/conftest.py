@@ -1,13 +1,16 @@
-"""Small pyramids with known pixels, and a slow, plain area average to hold them against."""
+"""Small slides with known pixels, and a slow, plain area average to hold them against."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
 DATA = Path(__file__).parents[2] / "../shared/data"
+SIDE = 64  # of a stored tile
+APERIO = "Aperio Image Library v11.2.1\r\n440x304 [0,0 440x304] (64x64)|AppMag = 40|MPP = 0.25"
 
 
 @pytest.fixture
@@ -89,3 +92,97 @@ def area_resize() -> Callable[..., np.ndarray]:
         return np.einsum("cj,rjk->rck", columns, by_row)
 
     return resize
+
+
+@pytest.fixture(scope="session")
+def picture() -> np.ndarray:
+    """Blocks of 8 px in chance colours, 440 x 304: JPEG keeps them, and no two tiles are alike."""
+    blocks = np.random.default_rng(0).integers(0, 256, (38, 55, 3), dtype=np.uint8)
+    return blocks.repeat(8, axis=0).repeat(8, axis=1)
+
+
+@pytest.fixture
+def plain(tmp_path: Path, picture: np.ndarray) -> Callable[..., Path]:
+    """Write the picture, or another, as a plain pyramid of two levels, in any coding."""
+
+    def write(pixels: np.ndarray = picture, **options: object) -> Path:
+        path = tmp_path / "plain.tif"
+        with tifffile.TiffWriter(path) as tiff:
+            for step in (1, 2):
+                defaults = {
+                    "tile": (SIDE, SIDE),
+                    "photometric": "rgb",
+                    "subfiletype": step - 1,
+                    "resolution": (2e4 / step, 2e4 / step),
+                    "resolutionunit": "CENTIMETER",
+                    "metadata": None,
+                }
+                tiff.write(pixels[::step, ::step], **{**defaults, **options})
+        return path
+
+    return write
+
+
+@pytest.fixture
+def aperio(tmp_path: Path, picture: np.ndarray) -> Callable[[str], Path]:
+    """Write the picture as Aperio does: two levels, and a thumbnail in strips between them."""
+
+    def write(coding: str) -> Path:
+        path = tmp_path / "aperio.svs"
+        with tifffile.TiffWriter(path) as tiff:
+            for step in (1, 4, 2):
+                pixels = np.ascontiguousarray(picture[::step, ::step])
+                description = APERIO if step == 1 else f"{APERIO} -> {pixels.shape[1]}x"
+                if step == 4:
+                    tiff.write(pixels, photometric="rgb", rowsperstrip=16, metadata=None)
+                elif coding == "JPEG":
+                    _write_bare_jpeg(tiff, pixels, description)
+                else:
+                    tiff.write(
+                        pixels,
+                        tile=(SIDE, SIDE),
+                        photometric="rgb",
+                        compression=coding,
+                        description=description,
+                        metadata=None,
+                    )
+        return path
+
+    return write
+
+
+def _write_bare_jpeg(tiff: tifffile.TiffWriter, pixels: np.ndarray, description: str) -> None:
+    """Write RGB JPEG tiles that do not say so, and whose tables stand in a tag."""
+    tables, tiles = zip(*map(_abbreviated, _tiles(pixels)), strict=True)
+    tiff.write(
+        iter(tiles),
+        shape=pixels.shape,
+        dtype=np.uint8,
+        tile=(SIDE, SIDE),
+        photometric="rgb",
+        compression="jpeg",
+        compressionargs={"outcolorspace": "rgb"},
+        description=description,
+        extratags=[(347, 7, len(tables[0]), tables[0], True)],
+        metadata=None,
+    )
+
+
+def _tiles(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    height, width, _ = pixels.shape
+    padded = np.pad(pixels, ((0, -height % SIDE), (0, -width % SIDE), (0, 0)), mode="edge")
+    for y in range(0, height, SIDE):
+        for x in range(0, width, SIDE):
+            yield np.ascontiguousarray(padded[y : y + SIDE, x : x + SIDE])
+
+
+def _abbreviated(tile: np.ndarray) -> tuple[bytes, bytes]:
+    """Encode a tile as RGB, and part its tables from the rest; other markers are dropped."""
+    jpeg = imagecodecs.jpeg8_encode(tile, level=80, colorspace="RGB", outcolorspace="RGB")
+    tables, rest, at = b"", b"", 2
+    while jpeg[at + 1] != 0xDA:  # the scan begins
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+        tables += jpeg[at:end] if jpeg[at + 1] in (0xDB, 0xC4) else b""
+        rest += jpeg[at:end] if jpeg[at + 1] == 0xC0 else b""
+        at = end
+    return b"\xff\xd8" + tables + b"\xff\xd9", b"\xff\xd8" + rest + jpeg[at:]
