@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from parfocal.metrics import Answers, by_patient, confusion, mean_score, scores, weighted_scores
+from parfocal.metrics import (
+    Answers,
+    by_patient,
+    confusion,
+    mean_score,
+    scores,
+    strata_scores,
+    weighted_scores,
+)
 
 LABELS = ("benign", "in situ", "invasive")
 
@@ -209,3 +217,42 @@ def test_the_interval_of_a_mean_is_the_normal_one():
     assert found.value == pytest.approx(values.mean())
     assert found.low == pytest.approx(found.value - 1.96 * error, abs=4 * 0.042 * error)
     assert found.high == pytest.approx(found.value + 1.96 * error, abs=4 * 0.042 * error)
+
+
+def strata_answers():
+    """Two classes, the second in strata."""
+    answers = random_answers(2, 80)
+    stages = ("macro", "micro", "itc")
+    strata = tuple(stages[n % 3] if truth else None for n, truth in enumerate(answers.truth))
+    return answers, strata
+
+
+def test_a_stratum_is_told_from_the_negatives_as_scikit_learn_says():
+    answers, strata = strata_answers()
+    found = strata_scores(answers, strata, resamples=2)
+    assert list(found)[-2:] == ["macro + micro", "all"]
+    for name, (n, score) in found.items():
+        wanted = ("macro", "micro", "itc") if name == "all" else name.split(" + ")
+        member = np.array([stratum in wanted for stratum in strata])
+        counted = member | (answers.truth == 0)
+        expected = sk.roc_auc_score(member[counted], answers.probabilities[counted, 1])
+        assert score.value == pytest.approx(expected), name
+        assert n == member.sum()
+
+
+def test_all_strata_together_have_the_score_of_their_class():
+    answers, strata = strata_answers()
+    _, together = strata_scores(answers, strata, resamples=50)["all"]
+    assert together == scores(answers, resamples=50)[f"auroc/{LABELS[1]}"]
+
+
+def test_a_slide_marked_negative_or_none_is_one():
+    answers, strata = strata_answers()
+    named = tuple(stratum or ("negative", "None")[n % 2] for n, stratum in enumerate(strata))
+    assert strata_scores(answers, named) == strata_scores(answers, strata)
+
+
+@pytest.mark.parametrize("strata", ["centre", None])
+def test_without_negatives_of_a_label_of_their_own_there_are_no_strata(strata):
+    answers = random_answers(2, 20)
+    assert strata_scores(answers, (strata,) * 20) == {}

@@ -14,7 +14,7 @@ import numpy as np
 from parfocal.cost import Cost
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.localisation import Localisation
-from parfocal.metrics import Answers, Score, by_patient, confusion, mean_score
+from parfocal.metrics import Answers, Score, by_patient, confusion, mean_score, strata_scores
 from parfocal.models.checkpoint import Checkpoint
 
 FORMAT_VERSION = 1
@@ -120,6 +120,7 @@ class Evaluation:
             "predicted": "the label of the highest probability; of equal ones, the first",
             "interval": "95% percentile bootstrap over patients",
             "slides": _level(self.answers, self.scores),
+            "strata": self._strata(),
             "patients": self._patients(),
             "localisation": self._localisation(),
             "cost": self._cost(),
@@ -145,6 +146,13 @@ class Evaluation:
                 + [f"{result.cost.seconds['total']:.3f}"]
             )
         return table.getvalue()
+
+    def _strata(self) -> dict[str, object]:
+        """Tell how well each stratum is told from the negatives; empty where there are none."""
+        drawn = {"resamples": self.settings.resamples, "seed": self.settings.seed}
+        strata = tuple(result.slide.stratum for result in self.results)
+        found = strata_scores(self.answers, strata, **drawn)
+        return {name: {"n": n, "auroc": asdict(score)} for name, (n, score) in found.items()}
 
     def _patients(self) -> dict[str, object]:
         if isinstance(self.patient_scores, str):

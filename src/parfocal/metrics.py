@@ -4,7 +4,7 @@ Every score is computed from weighted slides, many weightings at a time. All wei
 score itself; a patient drawn twice is a weight of two, so a bootstrap is a table of weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int64
 
 # Without a second class to tell apart from, these have no meaning.
 CONTRASTED = ("quadratic_kappa", "auroc_micro", "average_precision_micro")
+NEGATIVES = ("negative", "none")  # strata of slides without what the others have
 BLOCK = 4_000_000  # numbers in a table at a time, so that memory stays small for any cohort
 
 
@@ -126,6 +127,54 @@ def mean_score(
         for weights in _draws(groups, resamples, seed, BLOCK // len(values))
     ]
     return _score(float(values.mean()), np.concatenate(means or [np.empty(0)]), "")
+
+
+def strata_scores(
+    answers: Answers, strata: tuple[str | None, ...], *, resamples: int = 2000, seed: int = 0
+) -> dict[str, tuple[int, Score]]:
+    """Give how well each stratum is told from the slides that have nothing, and how many it has.
+
+    A score is the AUROC of 1 - p(label of the negatives), with its interval as in `scores`.
+
+    Args:
+        answers: of slides.
+        strata: of each; "negative", "none" or no stratum make a slide a negative.
+        resamples: of the intervals.
+        seed: of these.
+
+    Returns:
+        By name, each stratum, `macro + micro` where there are both, and `all` of them together;
+        empty where no slide is of a stratum, or the negatives do not have a label of their own.
+    """
+    names = np.array([(stratum or NEGATIVES[0]).lower() for stratum in strata])
+    negative = np.isin(names, NEGATIVES)
+    labels = np.unique(answers.truth[negative])
+    if len(labels) != 1 or negative.all() or (answers.truth[~negative] == labels[0]).any():
+        return {}
+    evidence = 1 - answers.probabilities[:, labels[0]]
+    pools = {name: names == name for name in dict.fromkeys(names[~negative].tolist())}
+    if pools.keys() >= {"macro", "micro"}:
+        pools["macro + micro"] = pools["macro"] | pools["micro"]
+    pools["all"] = ~negative
+    tables = list(_draws(answers.groups, resamples, seed, BLOCK // len(evidence)))
+    return {
+        name: (int(pool.sum()), _auroc(evidence, pool, pool | negative, tables))
+        for name, pool in pools.items()
+    }
+
+
+def _auroc(
+    evidence: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    counted: Bool[np.ndarray, " n"],
+    tables: Sequence[Float[np.ndarray, "_ n"]],
+) -> Score:
+    """Give the AUROC of the slides that count, with its interval over tables of weights."""
+    once = np.ones((1, len(evidence)))
+    value, *drawn = (
+        _rank_scores(evidence, positive, weights * counted)[0] for weights in (once, *tables)
+    )
+    return _score(float(value[0]), np.concatenate(drawn or [np.empty(0)]), "")
 
 
 def confusion(answers: Answers) -> Int64[np.ndarray, "c c"]:
