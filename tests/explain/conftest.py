@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., 
     other = json.loads((root / "predictions" / "a.json").read_text())
     other["model"]["name"] = "mean"
     write_json(root / "mean" / "a.json", other)
-    write_json(root / "evaluation" / "metrics.json", {"format_version": 1})
+    write_json(root / "other" / "notes.json", {"format_version": 1})
     return root
 
 

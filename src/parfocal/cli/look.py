@@ -1,4 +1,4 @@
-"""Subcommands that show: view."""
+"""Subcommands that show: view, report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -53,3 +53,25 @@ def view(
     if browser:
         typer.launch(address)
     viewer.serve(library, listening)
+
+
+def report(
+    *,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Folders of runs, evaluations, predictions, or around them."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Page to write.")],
+    cohort: CohortFile = None,
+    slides: Moved = None,
+) -> None:
+    """Write runs, evaluations and predictions as one page that stands alone, also for print.
+
+    Example: `parfocal report run evaluation predictions --out report.html`
+    """
+    from parfocal.explain.report import write_report
+
+    write_report(paths, out, cohort=cohort, moved_to=slides or ())
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from parfocal.cli.datasets import cohort
-from parfocal.cli.look import view
-from parfocal.cli.models import evaluate, train
+from parfocal.cli.look import report, view
+from parfocal.cli.models import audit, compare, evaluate, train
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.slides import extract, inspect, synth
 
@@ -85,5 +85,18 @@ def options(
     logging.getLogger("parfocal").setLevel(logging.INFO)
 
 
-for command in (demo, inspect, synth, cohort, extract, train, evaluate, predict, view):
+for command in (
+    demo,
+    inspect,
+    synth,
+    cohort,
+    extract,
+    train,
+    evaluate,
+    compare,
+    audit,
+    predict,
+    view,
+    report,
+):
     app.command()(command)

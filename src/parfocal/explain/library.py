@@ -195,7 +195,7 @@ def _shown(
         model=f"{record.model.name}, {file.parent.name or file.parent.resolve().name}",
         label=record.label,
         probabilities=record.probabilities,
-        patches=len(record.regions),
+        patches=sum(region.order is not None for region in record.regions),
         share_patches=record.cost.share_patches,
         seconds=record.cost.seconds["total"],
         bill=record.bill,

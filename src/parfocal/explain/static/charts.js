@@ -11,7 +11,7 @@ export function charts(record, regions) {
 
 /** The probability of the answer after each patch, in the order of looking. */
 function running(record, regions) {
-  const told = regions.all.filter((region) => region.probabilities);
+  const told = regions.looked.filter((region) => region.probabilities);
   if (told.length < 2) return null;
   const { label } = record.prediction;
   const x = (place) => EDGE + (place / (told.length - 1)) * (WIDTH - EDGE - 4);
@@ -30,7 +30,7 @@ function running(record, regions) {
 
 /** Of a score that sums to 1 over all magnifications, what each has. */
 function shares(regions) {
-  if (regions.all[0].score_kind !== "probability") return null;
+  if (!regions.sampled) return null;
   const sums = regions.ofStep.map((of) => of.reduce((sum, region) => sum + region.score, 0));
   const whole = sums.reduce((sum, part) => sum + part, 0);
   const rows = sums.map((sum, step) => {

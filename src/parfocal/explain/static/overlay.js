@@ -31,21 +31,26 @@ export class Overlay {
     const at = this.place();
     const [px, py] = [(x - at.left) / at.scale, (y - at.top) / at.scale];
     const inside = this.regions.all.filter(
-      (r) => r.order < shown.order && px >= r.x && px < r.x + r.width && py >= r.y && py < r.y + r.height,
+      (r) => this.#known(r, shown) && px >= r.x && px < r.x + r.width && py >= r.y && py < r.y + r.height,
     );
     return inside.reduce((best, r) => (best && best.width <= r.width ? best : r), null);
+  }
+
+  /** Whether a region was known when so many had been looked at: the rest of them from the start. */
+  #known(region, shown) {
+    return region.order === null || region.order < shown.order;
   }
 
   #regions(shown, width, height) {
     const seen = (r) => {
       const [x, y, w, h] = this.#box(r);
-      return r.order < shown.order && x < width && y < height && x + w > 0 && y + h > 0;
+      return this.#known(r, shown) && x < width && y < height && x + w > 0 && y + h > 0;
     };
     if (shown.step !== null) this.#attention(this.regions.ofStep[shown.step], shown, seen);
     if (shown.path) {
-      const visible = this.regions.all.filter(seen);
+      const visible = this.regions.looked.filter(seen);
       for (const region of visible) this.#frame(region, "rgb(30 30 40 / 35%)", 1, false);
-      for (const region of visible.filter((r) => r.selected)) this.#frame(region, CHOSEN, 2, true);
+      for (const region of visible.filter((r) => r.selected && !this.regions.sampled)) this.#frame(region, CHOSEN, 2, true);
     }
     for (const id of [shown.selected, shown.hovered]) {
       const region = this.regions.byId.get(id);

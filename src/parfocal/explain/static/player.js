@@ -10,7 +10,7 @@ export class Player {
     this.store = store;
     this.regions = regions;
     this.go = go;
-    this.count = regions.all.length;
+    this.count = regions.looked.length;
     byId("order").max = this.count;
     byId("order").oninput = (event) => this.set(Number(event.target.value));
     byId("first").onclick = () => this.set(0);
@@ -32,7 +32,7 @@ export class Player {
 
   set(position) {
     const at = Math.min(Math.max(position, 0), this.count);
-    const region = at > 0 && at < this.count ? this.regions.all[at - 1] : null;
+    const region = at > 0 && at < this.count ? this.regions.looked[at - 1] : null;
     this.store.set({ order: at === this.count ? null : at, selected: region?.id ?? null });
     if (region && byId("follow").checked) this.go(region);
   }
@@ -54,7 +54,7 @@ export class Player {
 
   show() {
     byId("order").value = this.position;
-    const region = this.regions.all[this.position - 1];
+    const region = this.regions.looked[this.position - 1];
     const where = `Patch ${this.position} of ${this.count}`;
     if (this.position === this.count) byId("now").textContent = `All ${this.count} patches looked at.`;
     else byId("now").textContent = region ? `${where}: ${this.regions.describe(region)}` : "Nothing looked at yet.";

@@ -6,10 +6,13 @@ import { magnified, short } from "./dom.js";
 export class Regions {
   constructor(record) {
     this.steps = record.steps;
-    this.all = [...record.regions].sort((a, b) => a.order - b.order);
+    this.all = record.regions;
+    // Of some only a thumbnail was seen; they have a probability, but no order.
+    this.looked = this.all.filter((region) => region.order !== null).sort((a, b) => a.order - b.order);
     this.byId = new Map(this.all.map((region) => [region.id, region]));
     this.ofStep = record.steps.map((_, step) => this.all.filter((region) => region.step === step));
-    this.zoomed = this.all.some((region) => region.selected);
+    this.sampled = this.all[0].score_kind === "probability";
+    this.zoomed = !this.sampled && this.all.some((region) => region.selected);
     this.children = Map.groupBy(this.all, (region) => region.parent ?? null);
     this.ranks = rank(this.ofStep, (region) => region.score);
     this.zoomRanks = rank(this.ofStep, (region) => region.zoom_score ?? region.score);
@@ -27,6 +30,7 @@ export class Regions {
 
   /** The rank that counts: of what was zoomed into, by the score that chose it, where it is known. */
   rankText(region) {
+    if (this.sampled && region.order !== null) return `looked at, #${this.rankOf(region)}`;
     const zoomed = region.selected && region.zoom_score != null;
     return zoomed ? `zoom #${this.zoomRanks.get(region.id)}` : `#${this.rankOf(region)}`;
   }
@@ -49,6 +53,7 @@ export class Regions {
   }
 
   #choice(region, chosen, of) {
+    if (this.sampled) return `${region.order === null ? "Not looked at" : "Looked at"}: drawn by chance, ${chosen} of ${of} were.`;
     const taken = region.selected ? "Zoomed into" : "Not zoomed into";
     if (region.zoom_score == null) return `${taken}: ${chosen} of ${of} were.`;
     const place = this.zoomRanks.get(region.id);

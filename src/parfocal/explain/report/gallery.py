@@ -1,0 +1,145 @@
+"""Pictures for a report: the patches that counted most, and the worst mistakes."""
+
+import base64
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import UInt8
+from markupsafe import Markup
+from numpy import ndarray
+from PIL import Image
+
+from parfocal.explain.library import Library, Listed, ListedSlide
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.saved import read_prediction
+from parfocal.slide.errors import SlideError
+from parfocal.slide.slide import Box, Slide, open_slide
+
+PATCHES = 12  # for each class
+MISTAKES = 6
+MARKED = 3  # sharp patches that counted most, on a mistake
+PATCH_PX = 112
+SLIDE_PX = 320
+QUALITY = 80
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with what is told below it."""
+
+    source: str
+    title: str
+    lines: tuple[str, ...]
+    squares: Markup | str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A slide with one prediction of it."""
+
+    slide: ListedSlide
+    said: Listed
+
+    @property
+    def sure(self) -> float:
+        """The probability of the answer."""
+        return self.said.probabilities[self.said.label]
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the answer is known to be another."""
+        return self.slide.truth.label not in (None, self.said.label)
+
+
+def rows_of(library: Library) -> list[Row]:
+    """Give every prediction with its slide."""
+    return [Row(slide, said) for slide in library.slides.values() for said in slide.predictions]
+
+
+def most_attended_patches(rows: Sequence[Row]) -> dict[str, list[Picture]]:
+    """Show, for each answer, the patch that counted most on the slides surest of it."""
+    galleries: dict[str, list[Picture]] = {}
+    for row in sorted(rows, key=lambda row: -row.sure):
+        gallery = galleries.setdefault(row.said.label, [])
+        if len(gallery) < PATCHES:
+            gallery += _best_patch(row)
+    return {label: pictures for label, pictures in sorted(galleries.items()) if pictures}
+
+
+def worst_mistakes(rows: Sequence[Row]) -> list[Picture]:
+    """Show the wrong answers that were surest, with where the model looked."""
+    wrong = sorted((row for row in rows if row.wrong), key=lambda row: -row.sure)
+    return [picture for row in wrong[:MISTAKES] for picture in _mistake(row)]
+
+
+def _best_patch(row: Row) -> Iterator[Picture]:
+    record = read_prediction(row.said.path)
+    last = len(record.mpps) - 1
+    sharp = [r for r in record.regions if r.step == last and r.order is not None]
+    best = max(sharp, key=lambda region: region.score, default=None)
+    for slide in _opened(row.slide) if best else ():
+        assert best is not None
+        pixels = slide.read(Box(best.x, best.y, best.width, best.height), best.mpp)
+        told = f"{best.score_kind} {best.score:.2g}", f"{10 / best.mpp:.3g}x"
+        yield Picture(_jpeg(pixels, PATCH_PX), row.slide.id, told)
+
+
+def _mistake(row: Row) -> Iterator[Picture]:
+    record = read_prediction(row.said.path)
+    for slide in _opened(row.slide):
+        width, height = slide.size
+        scale = max(1.0, max(width, height) / SLIDE_PX)
+        pixels = slide.read(Box(0, 0, width, height), slide.mpp * scale)
+        told = (
+            f"is {row.slide.truth.label}, taken for {row.said.label} with {row.sure:.2f}",
+            row.said.bill,
+        )
+        yield Picture(_jpeg(pixels, SLIDE_PX), row.slide.id, told, _squares(record))
+
+
+def _opened(listed: ListedSlide) -> Iterator[Slide]:
+    """Open a slide if it is there; a picture less is told, and no reason to write no report."""
+    if listed.path is None:
+        logger.warning("%s No picture of it in the report.", listed.problem)
+        return
+    try:
+        with open_slide(listed.path, mpp=listed.given_mpp) as slide:
+            if slide.fingerprint == listed.fingerprint:
+                yield slide
+            else:
+                logger.warning("%s: another file by now; no picture of it.", listed.path)
+    except SlideError as error:
+        logger.warning("%s No picture of it in the report.", error)
+
+
+def _squares(record: PredictionRecord) -> Markup:
+    """Draw what was looked at, what was zoomed into, and the sharp patches that counted most."""
+    width, height = record.slide.size
+    looked = [region for region in record.regions if region.order is not None]
+    sharp = [region for region in looked if region.step == len(record.mpps) - 1]
+    best = sorted(sharp, key=lambda region: -region.score)[:MARKED]
+    drawn = [
+        Markup('<rect class="{}" x="{:g}" y="{:g}" width="{:g}" height="{:g}"/>').format(
+            kind, region.x, region.y, region.width, region.height
+        )
+        for kind, chosen in (
+            ("seen", [r for r in looked if r.step == 0]),
+            ("zoomed", [r for r in looked if r.selected]),
+            ("best", best),
+        )
+        for region in chosen
+    ]
+    return Markup('<svg viewBox="0 0 {} {}">{}</svg>').format(width, height, Markup().join(drawn))
+
+
+def _jpeg(pixels: UInt8[ndarray, "h w 3"], longest: int) -> str:
+    """Encode a picture as a URL that holds it."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((longest, longest))
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()

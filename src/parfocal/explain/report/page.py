@@ -1,0 +1,193 @@
+"""The report: one HTML file with everything in it, for the screen and for paper."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.report.charts import Axis, Line, line_chart
+from parfocal.explain.report.curves import calibration, micro, precision_recall, roc
+from parfocal.explain.report.gallery import Row, most_attended_patches, rows_of, worst_mistakes
+from parfocal.explain.report.sources import Evaluated, Run, Sources, find_sources
+from parfocal.explain.saved import read_prediction
+from parfocal.files import write_whole
+from parfocal.slide.resolution import magnification_of
+
+MEASURES = {
+    "auroc_macro": "AUROC, mean of classes",
+    "auroc_micro": "AUROC, micro-averaged",
+    "average_precision_macro": "average precision, mean of classes",
+    "average_precision_micro": "average precision, micro-averaged",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "weighted_f1": "weighted F1",
+    "quadratic_kappa": "quadratic kappa",
+}
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the predictions of one model: what was looked at, and what counted, by magnification.
+
+    Args:
+        model: its name.
+        slides: how many predictions.
+        probable: whether scores sum to 1 over all magnifications, so that shares tell something.
+        rows: magnification, mean number of patches, mean sum of their scores.
+    """
+
+    model: str
+    slides: int
+    probable: bool
+    rows: tuple[tuple[float, float, float], ...]
+
+
+def write_report(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    cohort: Path | None = None,
+    moved_to: Sequence[Path] = (),
+) -> None:
+    """Write what is known of runs, evaluations and predictions as one page.
+
+    Args:
+        paths: their folders, or folders around them.
+        out: the HTML file; written whole or not at all.
+        cohort: a table with the slides' labels, where none lies in the folders.
+        moved_to: folders to look for slide files in that are no longer where they were.
+
+    Raises:
+        ReportError: there is nothing to report on, or a file of it cannot be read.
+        LibraryError: a path is not there, or two tables give a slide different labels.
+    """
+    sources = find_sources(paths, cohort=cohort, moved_to=moved_to)
+    write_whole(out, _render(sources).encode())
+
+
+def _render(sources: Sources) -> str:
+    loader = PackageLoader("parfocal.explain.report", ".")
+    pages = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {"score": _score, "percent": _percent, "number": _number}
+    rows = rows_of(sources.library)
+    return pages.get_template("report.html").render(
+        runs=[(run, _learning(run)) for run in sources.runs],
+        evaluations=[(each, _curves(each)) for each in sources.evaluations],
+        trade_off=_trade_off(sources.evaluations),
+        measures=MEASURES,
+        rows=sorted(rows, key=lambda row: (not row.wrong, -row.sure)),
+        shares=list(_shares(rows)),
+        galleries=most_attended_patches(rows),
+        mistakes=worst_mistakes(rows),
+        problems=sources.library.problems,
+        version=version("parfocal"),
+    )
+
+
+def _learning(run: Run) -> list[Markup]:
+    """Draw the loss, and what was chosen by, over the epochs."""
+    charts = []
+    for title, names in (
+        ("loss", {"train_loss": "training", "val_loss": "validation"}),
+        ("on validation slides", {"val_weighted_f1": "weighted F1", "val_auroc": "AUROC"}),
+    ):
+        lines = [_over_epochs(run, name, text) for name, text in names.items()]
+        drawn = [line for line in lines if len(line.x) > 1]
+        if drawn:
+            epochs = Axis.over("epoch", [line.x[-1] for line in drawn])
+            up = Axis.over(title, [y for line in drawn for y in line.y])
+            charts.append(line_chart(drawn, epochs, up))
+    return charts
+
+
+def _over_epochs(run: Run, column: str, name: str) -> Line:
+    values = [(epoch["epoch"], epoch.get(column)) for epoch in run.epochs]
+    known = [(x + 1, y) for x, y in values if x is not None and y is not None]
+    return Line(name, tuple(x for x, _ in known), tuple(y for _, y in known))
+
+
+def _curves(evaluated: Evaluated) -> list[tuple[str, Markup]]:
+    """Draw ROC, precision against recall, and calibration."""
+    if not len(evaluated.truth):
+        return []
+    asked = {
+        label: (evaluated.truth == place, evaluated.chances[:, place])
+        for place, label in enumerate(evaluated.labels)
+    } | {"micro-averaged": micro(evaluated.truth, evaluated.chances)}
+    rocs = [roc(truth, chance, name) for name, (truth, chance) in asked.items()]
+    precisions = [precision_recall(truth, chance, name) for name, (truth, chance) in asked.items()]
+    answers, error = calibration(evaluated.truth, evaluated.chances, "answers")
+    said, right = Axis("probability of the answer"), Axis("share that was right")
+    return [
+        ("ROC", line_chart(rocs, Axis("false positives"), Axis("true positives"), diagonal=True)),
+        ("Precision and recall", line_chart(precisions, Axis("recall"), Axis("precision"))),
+        (
+            f"Calibration (expected error {error:.3f})",
+            line_chart([answers], said, right, diagonal=True, joined=False),
+        ),
+    ]
+
+
+def _trade_off(evaluations: Sequence[Evaluated]) -> Markup | None:
+    """Draw how good each evaluated model is against how much it looked at."""
+    points = []
+    for each in evaluations:
+        share = each.metrics["cost"]["share_patches"]
+        auroc = each.metrics["slides"]["scores"]["auroc_macro"]["value"]
+        if share is not None and auroc is not None:
+            name = f"{each.metrics['model']['name']} ({each.name})"
+            points.append(Line(name, (100 * share["mean"],), (auroc,)))
+    if len(points) < 2:
+        return None
+    across = Axis.over("% of the patches looked at", [line.x[0] for line in points])
+    return line_chart(points, across, Axis("AUROC, mean of classes"), joined=False)
+
+
+def _shares(rows: Sequence[Row]) -> Iterator[Shares]:
+    """Average what each model looked at; where scores sum over magnifications, also those."""
+    for model in dict.fromkeys(row.said.model for row in rows):
+        records = [read_prediction(row.said.path) for row in rows if row.said.model == model]
+        probable = records[0].regions[0].score_kind == "probability"
+        yield Shares(model, len(records), probable, tuple(_looked_at(records)))
+
+
+def _looked_at(records: Sequence[PredictionRecord]) -> Iterator[tuple[float, float, float]]:
+    """Average over predictions; the mpp achieved may differ a little between slides."""
+    for step, mpp in enumerate(records[0].mpps):
+        regions = [region for r in records for region in r.regions if region.step == step]
+        looked = sum(region.order is not None for region in regions)
+        score = sum(region.score for region in regions)
+        yield magnification_of(mpp), looked / len(records), score / len(records)
+
+
+def _score(score: Mapping[str, Any] | None) -> str:
+    """Give a score with its interval, or why there is none."""
+    if score is None:
+        return "–"
+    if score["value"] is None:
+        return str(score["reason"])
+    between = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
+    return f"{score['value']:.3f}{between}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}%"
+
+
+def _number(value: float) -> str:
+    """Give a count, or a number with three digits that tell."""
+    if value >= 1e6:
+        power = min(4, int(len(f"{value:.0f}") - 1) // 3)
+        return f"{value / 1000**power:.3g} {'kMGT'[power - 1]}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

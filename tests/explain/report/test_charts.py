@@ -1,0 +1,32 @@
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from parfocal.explain.report.charts import Axis, Line, line_chart
+
+
+def test_a_curve_runs_from_corner_to_corner():
+    chart = line_chart([Line("a", (0.0, 1.0), (0.0, 1.0))], Axis("x"), Axis("y"))
+    (points,) = re.findall(r'points="([^"]*)"', chart)
+    assert points == "44,200 306,8"
+
+
+def test_names_are_text_whatever_they_hold():
+    chart = line_chart([Line("<b>&", (0.0,), (1.0,)), Line("c", (), ())], Axis("x<"), Axis("y"))
+    assert "<b>" not in chart
+    assert "&lt;b&gt;&amp;" in chart
+    ElementTree.fromstring(chart)
+
+
+def test_points_are_not_joined_unless_asked():
+    line = Line("a", (0.1, 0.5, 0.9), (0.2, 0.4, 0.6))
+    assert line_chart([line], Axis("x"), Axis("y"), joined=False).count("<circle") == 3
+    assert "<circle" not in line_chart([line], Axis("x"), Axis("y"))
+
+
+@pytest.mark.parametrize(
+    ("most", "high"), [(0.93, 1.0), (1.02, 2.0), (40, 40.0), (41, 50.0), (104, 200.0), (0, 1.0)]
+)
+def test_an_axis_ends_with_a_round_number(most, high):
+    assert Axis.over("x", [0.0, most]).high == pytest.approx(high)

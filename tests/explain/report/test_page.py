@@ -1,0 +1,183 @@
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from explain.shown import DARK, write_json
+from parfocal.explain.library import LibraryError
+from parfocal.explain.report import ReportError, write_report
+
+
+def score(value: float) -> dict:
+    return {"value": value, "low": 0.1, "high": 0.9, "left_out": 0, "reason": None}
+
+
+def metrics(**changes: object) -> dict:
+    names = ("auroc_macro", "auroc_micro", "average_precision_macro", "average_precision_micro")
+    names += ("accuracy", "balanced_accuracy", "weighted_f1", "quadratic_kappa")
+    classes = {
+        label: {"n": 2, **dict.fromkeys(("recall", "auroc", "average_precision"), score(0.5))}
+        for label in ("normal", "tumor")
+    }
+    slides = {
+        "n": 4,
+        "scores": {name: score(0.75) for name in names},
+        "classes": classes,
+        "confusion": {"counts": [[2, 0], [1, 1]]},
+    }
+    spread = {"mean": 0.25, "median": 0.25}
+    return {
+        "model": {"name": "zoommil"},
+        "split": "test",
+        "features": "live",
+        "seen_in_training": 0,
+        "labels": ["normal", "tumor"],
+        "interval": "95% percentile bootstrap over patients",
+        "slides": slides,
+        "patients": {"scores": None, "reason": "labels differ"},
+        "localisation": None,
+        "cost": {
+            "patches": [{"magnification": 2.5, "mean": 20.0, "median": 20.0}],
+            "share_patches": spread,
+            "macs": {"mean": 1.25e9, "median": 1e9},
+            "seconds": spread,
+        },
+        "failed": [{"slide_id": "x", "reason": "x.svs: damaged"}],
+        **changes,
+    }
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A run, its evaluation, and that of another model."""
+    settings = {
+        "slide": {"magnifications": [2.5, 10.0]},
+        "model": {"name": "zoommil"},
+        "train": {"seed": 3},
+    }
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "run" / "split.csv").write_text(
+        "slide_id,patient_id,label,split\nx,x,normal,train\ny,y,normal,train\nz,z,tumor,test\n"
+    )
+    (tmp_path / "run" / "metrics.csv").write_text(
+        "epoch,train_loss,val_loss,val_weighted_f1,val_auroc\n0,1,0.9,0.5,\n1,0.5,0.7,0.8,0.9\n"
+    )
+    rows = "slide_id,label,prob_normal,prob_tumor\na,normal,0.9,0.1\nb,tumor,0.2,0.8\n"
+    for name, share in (("evaluation", 0.25), ("evaluation-mean", 1.0)):
+        content = metrics()
+        content["cost"]["share_patches"] = {"mean": share, "median": share}
+        write_json(tmp_path / name / "metrics.json", content)
+        (tmp_path / name / "predictions.csv").write_text(rows)
+    return tmp_path
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL).split())
+
+
+def report(tmp_path, *paths, **more) -> str:
+    write_report(paths, tmp_path / "report.html", **more)
+    return (tmp_path / "report.html").read_text()
+
+
+def test_training_is_told(work):
+    text = text_of(report(work, work / "run"))
+    assert "zoommil at 2.5x, 10x, seed 3." in text
+    assert "label train val test normal 2 0 0 tumor 0 0 1" in text
+    assert "weighted F1" in text
+
+
+def test_scores_come_with_intervals_and_cost(work):
+    text = text_of(report(work, work / "evaluation"))
+    assert "AUROC, micro-averaged 0.750 (0.100 to 0.900) –" in text
+    assert "normal 2 0 tumor 1 1" in text
+    assert "multiply-accumulates 1.25 G 1 G" in text
+    assert "Calibration (expected error 0.150)" in text
+    assert "x: x.svs: damaged" in text
+    assert "Accuracy against cost" not in text
+
+
+def test_two_evaluations_are_drawn_against_their_cost(work):
+    page = report(work, work)
+    assert "Accuracy against cost" in page
+    assert "<title>zoommil (evaluation)</title>" in page
+    assert "<title>zoommil (evaluation-mean)</title>" in page
+
+
+def test_slides_seen_in_training_are_not_passed_over(work):
+    write_json(work / "evaluation" / "metrics.json", metrics(seen_in_training=4))
+    assert "4 of them seen in training" in text_of(report(work, work / "evaluation"))
+
+
+def test_mistakes_come_first_and_show_where_the_model_looked(folder, tmp_path):
+    page = report(tmp_path, folder)
+    text = text_of(page)
+    # b is wrong with 0.9; a and c are right.
+    assert "is normal, taken for tumor with 0.90 looked at 6 of 60 patches (10.0%)" in text
+    assert page.count('class="zoomed"') == 1
+    assert 'class="best" x="600" y="300" width="200" height="200"' in page
+    slides = text[text.index("Slides slide model") :]
+    assert slides.index("b zoommil, predictions") < slides.index("a zoommil, predictions")
+
+
+def test_the_gallery_shows_the_patch_that_counted_most(folder, tmp_path):
+    page = report(tmp_path, folder / "predictions" / "a.json")
+    (picture,) = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
+    pixels = np.array(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(int)
+    assert np.abs(pixels - DARK).max() < 12
+
+
+def test_the_page_stands_alone(folder, work):
+    page = report(work, work, folder)
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    assert "url(" not in page
+    assert "<script" not in page
+
+
+def test_what_files_say_is_text_and_never_markup(folder, tmp_path):
+    content = json.loads((folder / "predictions" / "a.json").read_text())
+    content["slide"]["id"] = "<script>alert(1)</script>"
+    write_json(tmp_path / "predictions" / "a.json", content)
+    page = report(tmp_path, tmp_path / "predictions")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_slide_that_moved_leaves_a_gap_and_a_warning(folder, tmp_path, caplog):
+    content = (folder / "predictions" / "a.json").read_text().replace(str(folder), "/gone")
+    write_json(tmp_path / "predictions" / "a.json", json.loads(content))
+    page = report(tmp_path, tmp_path / "predictions")
+    assert "<img" not in page
+    assert "a: the slide is no longer at /gone" in caplog.text
+
+
+def test_five_hundred_slides_fit_into_five_megabytes(folder, tmp_path):
+    content = json.loads((folder / "predictions" / "a.json").read_text())
+    for number in range(500):
+        content["slide"]["id"] = f"slide-{number:04}"
+        write_json(tmp_path / "predictions" / f"{number}.json", content)
+    page = report(tmp_path, tmp_path / "predictions")
+    assert page.count("<tr") > 500
+    assert len(page) < 5e6
+
+
+def test_a_folder_with_nothing_to_report_is_told(tmp_path):
+    with pytest.raises(ReportError, match="no run, evaluation or prediction here"):
+        write_report([tmp_path], tmp_path / "report.html")
+
+
+def test_a_path_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(LibraryError, match="nowhere: there is no such file or folder"):
+        write_report([tmp_path / "nowhere"], tmp_path / "report.html")
+
+
+def test_a_damaged_file_is_told(work):
+    (work / "evaluation" / "metrics.json").write_text("{}")
+    with pytest.raises(ReportError, match=r"cannot be read .*train or evaluate again"):
+        write_report([work], work / "report.html")
