@@ -129,6 +129,11 @@ class MagNet(nn.Module):
         self.glanced = () if auxiliary is None else (0, min(2, len(patches) - 1))
         self.glances = nn.ModuleList(Glance(str(auxiliary), num_classes) for _ in self.glanced)
 
+    @property
+    def encode(self) -> nn.Module:
+        """What encodes a leaf."""
+        return self.read.encode
+
     def load_pretrained(self) -> None:
         """Take the published weights of the backbones.
 

@@ -1,0 +1,95 @@
+"""From a slide file to MagNet's answer, for slides of any size: seconds, pixels, patches.
+
+    python benchmarks/magnet_slide.py --paint 20000 /tmp/small.tif
+    python benchmarks/magnet_slide.py --paint 100000 /tmp/large.tif
+    python benchmarks/magnet_slide.py /tmp/small.tif /tmp/large.tif [--patches 2,3,3]
+
+`--paint` paints a 20x scan of so many pixels a side, three fifths of it tissue. Layers that choose
+squares are untrained, so squares are large: where a model looks depends on its weights, and how
+much it decodes does too. Seconds are from opening the file to the answer, without loading weights;
+tissue is found, as in `parfocal predict`. Patches are the leaves that are encoded; tiling is what
+covers the tissue with patches as large as a leaf at 10x and at 20x.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from parfocal.cost import Bill
+from parfocal.features.pixels import SlidePixels
+from parfocal.grid import PatchGrid
+from parfocal.models.magnet import MagNet
+from parfocal.slide.resolution import mpp_of
+from parfocal.slide.slide import open_slide
+from parfocal.slide.synthetic import Painting, SlidePlan, paint_slide
+from parfocal.slide.tissue import find_tissue
+
+TILED = (10.0, 20.0)
+
+
+def answer(path: Path, model: MagNet) -> tuple[float, Bill]:
+    """Answer for one slide file, and tell the seconds."""
+    start, bill = time.perf_counter(), Bill()
+    with open_slide(path, bill=bill) as slide:
+        with closing(SlidePixels(slide, find_tissue(slide))) as pixels, torch.no_grad():
+            model([pixels])
+        return time.perf_counter() - start, bill
+
+
+def measure(path: Path, model: MagNet, *, repeats: int) -> dict[str, object]:
+    taken, bills = zip(*(answer(path, model) for _ in range(repeats)), strict=True)
+    leaf_side = model.sides[-1]
+    with open_slide(path) as slide:
+        size, tissue = slide.size, find_tissue(slide)
+        tiles = {
+            f"{magnification:g}x": PatchGrid.over(
+                tissue, mpps=(mpp_of(magnification),), patch_size=leaf_side
+            ).sharpest_patches
+            for magnification in TILED
+        }
+    leaves, decoded = 1, bills[0].close().pixels_decoded
+    for count in model.patches:
+        leaves *= count
+    return {
+        "slide": path.name,
+        "side": max(size),
+        "seconds": statistics.median(taken),
+        "pixels_decoded": decoded,
+        "share_of_level_0": decoded / (size[0] * size[1]),
+        "leaves": leaves,
+        "fewer_patches_than_tiling": {name: count / leaves for name, count in tiles.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("slides", nargs="+", type=Path)
+    parser.add_argument("--paint", type=int, metavar="SIDE")
+    parser.add_argument("--patches", default="2,3,3")
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.paint:
+        painting = Painting(tissue_share=0.6, lesion_um=400.0)
+        plan = SlidePlan((6,), (6,), size=arguments.paint, mpp=0.5, painting=painting)
+        paint_slide(arguments.slides[0], plan, threads=2)
+        return
+    torch.manual_seed(0)
+    patches = [int(count) for count in arguments.patches.split(",")]
+    model = MagNet(2, patches=patches, backbone=arguments.backbone, auxiliary=None)
+    model.load_pretrained()
+    found = [measure(path, model.eval(), repeats=arguments.repeats) for path in arguments.slides]
+    text = json.dumps(found, indent=1)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

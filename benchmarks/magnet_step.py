@@ -1,0 +1,129 @@
+"""A training step of MagNet, read from slide files against the same step from memory.
+
+    python benchmarks/paint_slides.py /tmp/slides
+    python benchmarks/magnet_step.py /tmp/slides/*.tif [--patches 2,3,3] [--batch 4] [--device cuda]
+    python benchmarks/magnet_step.py --sampler
+
+The two sides have the same weights, which do not change, and so look at the same places; they take
+turns, and the median counts. Of the files, what the system keeps in memory is not read again from
+the disk. Peak memory is that of the process, or of the GPU. `--sampler` instead holds the
+linearized sampler against one grid_sample over as many points, forward and backward.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own short name)
+
+from parfocal.features.live import reading_threads
+from parfocal.features.pixels import SlidePixels
+from parfocal.models.layers.multisampling import LinearizedSampler
+from parfocal.models.magnet import MagNet
+from parfocal.slide.slide import Slide, open_slide
+from parfocal.slide.tissue import find_tissue
+
+SIDES = {"pictures": (126, 56, 16), "leaves": (504, 224, 4)}  # of image and view, images
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Time work, with all a GPU was given to do."""
+    start = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def step(model: MagNet, sources: Sequence[SlidePixels]) -> None:
+    """Forward, loss and backward."""
+    label = torch.arange(len(sources), device=next(model.parameters()).device) % 2
+    model.zero_grad()
+    model.objective(model(sources), label).backward()
+
+
+def time_steps(slides: Sequence[Slide], arguments: argparse.Namespace) -> dict[str, float]:
+    torch.manual_seed(0)
+    model = MagNet(
+        2,
+        patches=[int(count) for count in arguments.patches.split(",")],
+        backbone=arguments.backbone,
+        auxiliary=arguments.backbone,
+        checkpointing=arguments.checkpointing,
+    ).to(arguments.device)
+    tissues = [find_tissue(slide) for slide in slides]
+    with ThreadPoolExecutor(reading_threads()) as pool:
+
+        def sources() -> list[SlidePixels]:
+            return [SlidePixels(*each, pool=pool) for each in zip(slides, tissues, strict=True)]
+
+        remembered = sources()
+        step(model, remembered)
+        taken: dict[str, list[float]] = {"files": [], "memory": []}
+        for _ in range(arguments.repeats):
+            fresh = sources()
+            taken["files"].append(seconds(lambda new=fresh: step(model, new), arguments.device))
+            taken["memory"].append(seconds(lambda: step(model, remembered), arguments.device))
+    found = {side: statistics.median(each) for side, each in taken.items()}
+    if arguments.device == "cpu":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    else:
+        peak = torch.cuda.max_memory_allocated()
+    return {**found, "ratio": found["files"] / found["memory"], "peak_bytes": peak}
+
+
+def time_sampler(image_side: int, side: int, images: int, *, repeats: int) -> dict[str, float]:
+    draw = torch.Generator().manual_seed(0)
+    image = torch.rand(images, 3, image_side, image_side, generator=draw)
+    at = torch.rand(images, 1, side, side, 2, generator=draw) - 0.5
+    sampler = LinearizedSampler(generator=draw)
+
+    def linearized() -> None:
+        sampler(image, at.clone().requires_grad_()).sum().backward()
+
+    def plain() -> None:
+        points = at[:, 0].repeat(1, sampler.points, 1, 1).requires_grad_()
+        F.grid_sample(image, points, align_corners=False).sum().backward()
+
+    taken: dict[str, list[float]] = {"linearized": [], "grid_sample": []}
+    linearized(), plain()
+    for _ in range(repeats):
+        taken["linearized"].append(seconds(linearized, "cpu"))
+        taken["grid_sample"].append(seconds(plain, "cpu"))
+    found = {side: statistics.median(each) for side, each in taken.items()}
+    return {**found, "ratio": found["linearized"] / found["grid_sample"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("slides", nargs="*", type=Path)
+    parser.add_argument("--patches", default="2,3,3")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sampler", action="store_true")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.sampler:
+        found: object = {
+            name: time_sampler(*sides, repeats=arguments.repeats) for name, sides in SIDES.items()
+        }
+    else:
+        paths = (arguments.slides * arguments.batch)[: arguments.batch]
+        found = time_steps([open_slide(path) for path in paths], arguments)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
