@@ -143,7 +143,8 @@ class MagnifyingLayer(nn.Module):
     def logits(self, pictures: Float[Tensor, "b n 3 h w"]) -> Float[Tensor, "b n p h w"]:
         """Give the maps of the moving slots, before temperature and sparsemax."""
         copies = pictures.repeat_interleave(self.moving, dim=1)  # b s 3 h w
-        z: Tensor = self.score(self.mix(copies.flatten(1, 2)))  # b s h w
+        # Under autocast z has too few digits to be summed over all cells.
+        z: Tensor = self.score(self.mix(copies.flatten(1, 2))).to(pictures.dtype)  # b s h w
         return z.view(-1, self.pictures, self.moving, *z.shape[2:])
 
     def attention(self, z: Float[Tensor, "b n p h w"]) -> Float[Tensor, "b n p h w"]:
