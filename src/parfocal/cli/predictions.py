@@ -30,6 +30,14 @@ def predict(
     out: Out,
     mpp: Mpp = None,
     device: Device = "auto",
+    geojson: Annotated[bool, typer.Option("--geojson", help="Also patches for QuPath.")] = False,
+    bounds: Annotated[
+        bool,
+        typer.Option("--from-bounds", help="Count those from the scanned bounds, as of MIRAX."),
+    ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also attention as a pyramidal OME-TIFF.")
+    ] = False,
 ) -> None:
     """Classify slides, reading sharp pixels only where the model zooms in.
 
@@ -38,6 +46,7 @@ def predict(
 
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
+    from parfocal.explain.export import export
     from parfocal.models.checkpoint import Checkpoint
     from parfocal.predict import FailedSlide, predict_slides
 
@@ -47,6 +56,7 @@ def predict(
             failed[str(slide.path)] = slide.reason
         else:
             typer.echo(slide.line)
+            export(slide, out, geojson=geojson, from_bounds=bounds, overlay=overlay)
     if len(failed) < len(slides):
         typer.echo(f"a picture and a JSON of each slide, and predictions.csv: see {out}", err=True)
     finish(failed, len(slides))

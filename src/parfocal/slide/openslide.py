@@ -5,6 +5,7 @@ not meant to cross a fork. So each process has its own, and a failed one is drop
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,29 @@ def dicom_instance(folder: Path) -> Path:
     found = f"{len(series)} DICOM slides" if series else "no DICOM slide"
     wanted = ", ".join(file.name for file in series.values()) or "a slide file"
     raise SlideError(f"{folder}: a folder with {found} in it; name the file itself ({wanted}).")
+
+
+def scanned_bounds(path: Path) -> tuple[float, float]:
+    """Give x and y, in level-0 pixels, of where the scanned part begins; 0 if the file is silent.
+
+    MIRAX and others lay what was scanned on a larger canvas; some viewers show that part alone.
+    """
+    file = dicom_instance(path) if path.is_dir() else path
+    if not OpenSlideScan.detects(file):
+        return 0.0, 0.0
+    with OpenSlide(file) as handle:
+        return bounds_of(handle.properties)
+
+
+def bounds_of(properties: Mapping[str, str]) -> tuple[float, float]:
+    """Read them from what OpenSlide says of a file.
+
+    >>> bounds_of({"openslide.bounds-x": "2048", "openslide.bounds-y": "77"}), bounds_of({})
+    ((2048.0, 77.0), (0.0, 0.0))
+    """
+    x = _number(properties.get(openslide.PROPERTY_NAME_BOUNDS_X))
+    y = _number(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y))
+    return x or 0.0, y or 0.0
 
 
 def one_line(error: Exception) -> str:

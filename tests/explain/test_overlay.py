@@ -1,0 +1,48 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+
+from explain.shown import LESION, SIDE, prediction, write_json
+from parfocal.explain.overlay import draw_overlay, write_overlay
+from parfocal.explain.saved import read_prediction
+
+
+@pytest.fixture
+def record(tmp_path):
+    content = prediction(tmp_path / "a.tif", "f" * 32)
+    return read_prediction(write_json(tmp_path / "a.json", content))
+
+
+def test_each_magnification_is_a_channel_with_the_raw_scores(record):
+    picture, scale = draw_overlay(record)
+    assert scale == LESION[2] / 8
+    assert picture.shape == (2, SIDE / scale, SIDE / scale)
+    x, y = (round((corner + 5) / scale) for corner in LESION[:2])
+    assert picture[:, y, x] == pytest.approx([0.7, 0.9])
+    assert picture[:, -1, -1] == pytest.approx([0.1, 0.0])
+
+
+def test_the_file_says_how_large_its_pixels_are_and_what_its_channels_show(record, tmp_path):
+    write_overlay(record, tmp_path / "a.ome.tif")
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
+        assert tiff.is_ome
+        ome = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert ome["PhysicalSizeX"] == 25.0  # 1 um a pixel, eight pixels across 200
+        assert [channel["Name"] for channel in ome["Channel"]] == ["2.5x", "10x"]
+        assert np.array_equal(tiff.series[0].asarray(), draw_overlay(record)[0])
+
+
+def test_a_large_slide_has_a_pyramid_that_keeps_small_peaks(record, tmp_path):
+    large = replace(record, slide=replace(record.slide, size=(60_000, 40_000)))
+    write_overlay(large, tmp_path / "a.ome.tif")
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
+        levels = tiff.series[0].levels
+        assert [level.shape[2] for level in levels] == [2400, 1200, 600, 300, 150]
+        assert [level.asarray().max() for level in levels] == pytest.approx([0.9] * 5)
+
+
+def test_nothing_looked_at_is_told(record):
+    with pytest.raises(ValueError, match="a: nothing was looked at"):
+        draw_overlay(replace(record, regions=()))
