@@ -106,7 +106,7 @@ class MagNet(nn.Module):
         self.patches = tuple(patches)
         self.chained, self.grey_spread = gradient == "chain", grey_spread
         self.auxiliary_weight, self.paradox_weight = auxiliary_weight, paradox_weight
-        self.paradox, self.settle, self.checkpointing = paradox, settle, checkpointing
+        self.paradox, self.settle = paradox, settle
         self.sides = (side, *(side for _ in patches[1:]), leaf_side)
         self.read_sides = tuple(2 * (side if literal else each) for each in self.sides[1:])
         self.layers = nn.ModuleList(
