@@ -141,13 +141,13 @@ def test_what_an_answer_took_is_summed_up(evaluated):
     cost = metrics["cost"]
     assert [step["magnification"] for step in cost["patches"]] == [2.5, 10]
     assert [step["mean"] for step in cost["patches"]] == pytest.approx(
-        np.mean([result.patches for result in evaluation.results], axis=0)
+        np.mean([[step.patches for step in result.steps] for result in evaluation.results], axis=0)
     )
     assert cost["patches"][1]["median"] == 32  # two patches zoomed into, of 16 children each
     shares = [float(row["share_patches"]) for row in predictions]
     assert cost["share_patches"]["mean"] == pytest.approx(np.mean(shares), rel=1e-5)
     for result in evaluation.results:
-        assert result.patches == result.cost.patches
+        assert tuple(step.patches for step in result.steps) == result.cost.patches
         assert result.cost.macs > 0
 
 
@@ -157,7 +157,7 @@ def test_attention_is_held_against_the_lesions(evaluated):
     assert (low["magnification"], low["slides"]) == (2.5, 1)
     # The lesion is 10 um wide from (96, 96), inside one patch at 64 um and one at 16 um.
     assert low["slides_with_lesion_in_reach"] == 1
-    found = evaluation.results[1].localisation[0]
+    found = evaluation.results[1].steps[0].localisation
     assert low["attention"]["value"] == pytest.approx(found.mass)
     assert low["attention_by_chance"] == pytest.approx(1 / found.candidates)
     assert low["hit"]["value"] in (0, 1)

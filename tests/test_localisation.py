@@ -4,42 +4,43 @@ import numpy as np
 import pytest
 import torch
 
-from parfocal.bag import Look
+from parfocal.bag import Look, Places
 from parfocal.dataset.outlines import Outlines, Polygon
 from parfocal.localisation import Localisation, localise
-from parfocal.slide.slide import Box
 
 # Patches of 10 px in a row; the lesion covers half of the second and a sliver of the third.
-BOXES = [Box(10.0 * column, 0.0, 10.0, 10.0) for column in range(5)]
+BOXES = torch.tensor([[10.0 * column, 0.0, 10.0, 10.0] for column in range(5)])
 LESION = Outlines((Polygon(np.array([[15.0, 2.0], [20.1, 2.0], [20.1, 8.0], [15.0, 8.0]])),))
-ALL = np.ones(5, dtype=bool)
 
 
 def look(attention, selected=None):
     chosen = None if selected is None else torch.tensor(selected)
-    return Look(torch.arange(len(attention)), torch.tensor(attention), chosen)
+    rows = torch.arange(len(attention))
+    return Look(
+        rows, torch.tensor(attention), chosen, places=Places(BOXES[rows], torch.ones(len(rows)))
+    )
 
 
 def test_the_mass_is_the_attention_on_patches_that_touch_a_lesion():
-    found = localise(look([0.1, 0.4, 0.2, 0.2, 0.1]), BOXES, LESION, ALL)
+    found = localise(look([0.1, 0.4, 0.2, 0.2, 0.1]), LESION)
     assert (found.candidates, found.touching) == (5, 2)
     assert found.mass == pytest.approx(0.6)
     assert found.chance == pytest.approx(0.4)
 
 
 def test_the_last_look_selects_nothing():
-    found = localise(look([0.2] * 5), BOXES, LESION, ALL)
+    found = localise(look([0.2] * 5), LESION)
     assert (found.selected, found.hit) == (0, False)
 
 
 def test_selected_patches_that_touch_are_counted():
-    found = localise(look([0.2] * 5, [0, 2, 3]), BOXES, LESION, ALL)
+    found = localise(look([0.2] * 5, [0, 2, 3]), LESION)
     assert (found.selected, found.selected_touching, found.hit) == (3, 1, True)
     assert found.share == pytest.approx(1 / 3)
 
 
 def test_a_choice_that_misses_is_no_hit():
-    found = localise(look([0.2] * 5, [0, 3]), BOXES, LESION, ALL)
+    found = localise(look([0.2] * 5, [0, 3]), LESION)
     assert (found.hit, found.share) == (False, 0)
 
 
@@ -59,8 +60,9 @@ def test_where_no_candidate_touches_chance_is_none_either():
     assert (found.chance, found.chance_of_hit, found.hit) == (0, 0, False)
 
 
-def test_patches_that_do_not_exist_are_no_candidates():
-    valid = np.array([True, True, False, True, True])
-    found = localise(look([0.25, 0.25, 0.0, 0.25, 0.25], [1, 2]), BOXES, LESION, valid)
-    assert (found.candidates, found.touching, found.selected) == (4, 1, 1)
-    assert found.mass == pytest.approx(0.25)
+def test_squares_of_several_sizes_are_compared_each_by_its_own():
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 20.0, 20.0]])
+    places = Places(boxes, torch.tensor([1.0, 2.0]))
+    found = localise(Look(torch.arange(2), torch.tensor([0.3, 0.7]), places=places), LESION)
+    assert (found.candidates, found.touching) == (2, 1)
+    assert found.mass == pytest.approx(0.7)

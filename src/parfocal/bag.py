@@ -98,6 +98,14 @@ class Prediction:
         return tuple(look.attention for look in self.looks)
 
 
+def ask(model: Callable[..., Prediction], given: Sequence["Bag | PixelSource"]) -> Prediction:
+    """Ask a model about slides: sources of pixels all together, a bag by itself."""
+    if all(isinstance(each, PixelSource) for each in given):
+        return model(given)
+    (bag,) = given
+    return model(bag)
+
+
 # A level and some of its rows -> their (column, row).
 Cells = Callable[[int, Int64[np.ndarray, " n"]], Int64[np.ndarray, "n 2"]]
 

@@ -2,27 +2,37 @@
 
 import json
 import logging
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Bool
 
-from parfocal.bag import Look
-from parfocal.dataset.bags import Bags, LiveBags, OpenBag, StoredBags
+from parfocal.bag import Look, ask
+from parfocal.dataset.bags import Inputs, LiveBags, StoredBags
 from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
 from parfocal.dataset.outlines import Outlines, read_outlines
+from parfocal.dataset.pixels import LivePixels
 from parfocal.dataset.split import read_split
-from parfocal.evaluation import Evaluation, Failure, Settings, SlideResult, Which, answers_of
+from parfocal.evaluation import (
+    Evaluation,
+    Failure,
+    Settings,
+    SlideResult,
+    StepResult,
+    Which,
+    answers_of,
+)
 from parfocal.features.cache import FeatureCache
 from parfocal.features.encoder import choose_device
 from parfocal.features.errors import StoreError, UnwritableError
+from parfocal.features.opened import Opened
+from parfocal.features.pixel_cache import PixelCache
 from parfocal.files import write_whole
 from parfocal.localisation import localise
 from parfocal.metrics import Score, by_patient, scores
-from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.checkpoint import Checkpoint, Setting
 from parfocal.slide.errors import SlideError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +52,7 @@ def evaluate(
     cache: Path | None = None,
     device: str = "auto",
     allow_training_slides: bool = False,
+    changed: Mapping[str, Setting] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
@@ -59,6 +70,7 @@ def evaluate(
         cache: folder that keeps features between visits.
         device: where to run.
         allow_training_slides: whether to score slides the model was trained on or chosen by.
+        changed: arguments of the model to be used in place of those it was trained with.
         resamples: of the intervals.
         seed: of these.
 
@@ -67,18 +79,18 @@ def evaluate(
         CohortError: the cohort has an error, or a label the model does not know.
         CheckpointError: the run cannot be used.
     """
-    trained = Checkpoint.load(run)
+    trained = Checkpoint.load(run, changed=changed)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
-    chosen = _choose(cohort, run, split)
+    chosen = chosen_slides(cohort, run, split)
     seen = _seen(trained, chosen)
     if seen and not allow_training_slides:
         raise _refusal(cohort_csv, seen, chosen)
     outlines = {s.slide_id: read_outlines(s.outlines) for s in chosen if s.outlines}
-    bags = _bags(trained, features, cache, device)
+    inputs = inputs_of(trained, features, cache, device)
     results, failed = [], []
     for number, slide in enumerate(chosen, start=1):
         try:
-            with bags.open(slide) as opened:
+            with inputs.open(slide) as opened:
                 results.append(_examine(slide, opened, trained, outlines.get(slide.slide_id)))
             logger.info("%d/%d %s", number, len(chosen), slide.slide_id)
         except UnwritableError:
@@ -95,7 +107,7 @@ def evaluate(
     return evaluation
 
 
-def _choose(cohort: Cohort, run: Path, split: Which) -> list[CohortSlide]:
+def chosen_slides(cohort: Cohort, run: Path, split: Which) -> list[CohortSlide]:
     """Give the slides of a part."""
     parts = {row.slide_id: row.split for row in read_split(run / "split.csv")}
     standing = [
@@ -130,50 +142,63 @@ def _refusal(
     )
 
 
-def _bags(trained: Checkpoint, features: Path | None, cache: Path | None, device: str) -> Bags:
-    """Give bags as the model was trained on, and put the model where they are."""
-    trained.model.to(choose_device(device))
+def inputs_of(trained: Checkpoint, features: Path | None, cache: Path | None, device: str) -> Inputs:
+    """Give slides as the model was trained on, and put the model where they are."""
+    place = choose_device(device)
+    trained.model.to(place)
+    if trained.encoder is None:
+        if features is not None:
+            raise EvaluationError(
+                f"{features}: model {trained.model_name} encodes by itself, so it cannot use "
+                "stored features; leave --features out."
+            )
+        kept = None if cache is None else PixelCache(cache)
+        return LivePixels(trained.slide, fitting=trained.fitting, cache=kept)
     if features is not None:
-        place = choose_device(device)
         return StoredBags(features, trained.slide, encoder=trained.encoder, device=place)
     encoder = trained.load_encoder(device=device)
+    assert encoder is not None
     return LiveBags(encoder, trained.slide, cache=FeatureCache(cache) if cache else None)
 
 
 def _examine(
-    slide: CohortSlide, opened: OpenBag, trained: Checkpoint, outlines: Outlines | None
+    slide: CohortSlide, opened: Opened, trained: Checkpoint, outlines: Outlines | None
 ) -> SlideResult:
     """Ask the model about one slide."""
     with torch.no_grad(), opened.bill.counted():
-        answer = trained.model(opened.bag)
+        (answer,) = ask(trained.model, [opened.given]).slides
     cost = opened.bill.close()
-    exists = [_exists(opened, step, look) for step, look in enumerate(answer.looks)]
-    patches = tuple(int(there.sum()) for there in exists)
+    outlined = outlines if outlines is not None and outlines.polygons else None
+    looks = opened.locate(answer.looks)
+    seen = tuple(_seen_at(step, look, trained, outlined) for step, look in enumerate(looks))
     return SlideResult(
         slide,
         tuple(answer.logits.double().softmax(dim=0).tolist()),
-        patches,
-        _share(opened, sum(patches)),
+        seen,
+        _share(opened, sum(each.patches for each in seen)),
         cost,
-        tuple(
-            localise(look, opened.boxes(step, look.rows.cpu().numpy()), outlines, exists[step])
-            for step, look in enumerate(answer.looks)
-        )
-        if outlines is not None and outlines.polygons
-        else (),
     )
 
 
-def _exists(opened: OpenBag, step: int, look: Look) -> Bool[np.ndarray, " n"]:
-    return opened.grid.valid(opened.steps[step], look.rows.cpu().numpy())
+def _seen_at(step: int, look: Look, trained: Checkpoint, outlines: Outlines | None) -> StepResult:
+    assert look.places is not None
+    level = float(step)
+    if trained.by_magnification:
+        mpp = look.places.mpps.median().item()
+        level = min(trained.magnifications, key=lambda m: abs(math.log(mpp * m / 10)))
+    order = look.places.order
+    return StepResult(
+        level,
+        patches=len(look.rows) if order is None else int((order >= 0).sum()),
+        probability=float(look.attention.sum()) if look.score_kind == "probability" else None,
+        localisation=None if outlines is None else localise(look, outlines),
+    )
 
 
-def _share(opened: OpenBag, patches: int) -> float | None:
-    """Give the share of all patches; unknown where the grid goes on to a sharper magnification."""
-    whole = opened.grid.sharpest_patches
-    if whole == 0 or opened.steps[-1] != len(opened.grid.mpps) - 1:
-        return None
-    return patches / whole
+def _share(opened: Opened, patches: int) -> float | None:
+    """Give the share of all patches there are at the sharpest magnification."""
+    sharpest = opened.sharpest
+    return None if sharpest is None or sharpest.patches == 0 else patches / sharpest.patches
 
 
 def _score(

@@ -23,24 +23,45 @@ Which = Literal["train", "val", "test", "all"]
 
 
 @dataclass(frozen=True)
+class StepResult:
+    """What one look at a slide came to.
+
+    Args:
+        level: the magnification asked for; of a model that zooms freely, the number of the look.
+        patches: looked at.
+        probability: of looking here and not at another magnification; None for a model that
+            looks at each.
+        localisation: against the outlined lesions; None where there are none.
+    """
+
+    level: float
+    patches: int
+    probability: float | None = None
+    localisation: Localisation | None = None
+
+
+@dataclass(frozen=True)
 class SlideResult:
     """What a model said of one slide, and what that took.
 
     Args:
         slide: with its true label.
         probabilities: in the model's order of labels.
-        patches: looked at, by step.
+        steps: its looks.
         share_patches: of those that looking at everything would encode; None where unknown.
         cost: the bill.
-        localisation: by step, against the outlined lesions; empty where there are none.
     """
 
     slide: CohortSlide
     probabilities: tuple[float, ...]
-    patches: tuple[int, ...]
+    steps: tuple[StepResult, ...]
     share_patches: float | None
     cost: Cost
-    localisation: tuple[Localisation, ...] = ()
+
+    @property
+    def patches(self) -> int:
+        """How many were looked at."""
+        return sum(step.patches for step in self.steps)
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,10 @@ class Evaluation:
         patients = len({result.slide.patient_id for result in self.results})
         said = [f"{word} {_said(self.scores[name])}" for name, word in HEADLINE.items()]
         failed = f"; {len(self.failed)} failed" if self.failed else ""
-        return f"{len(self.results)} slides of {patients} patients: {', '.join(said)}{failed}"
+        return (
+            f"{len(self.results)} slides of {patients} patients: {', '.join(said)}{self._looked()}"
+            f"{failed}"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Give everything as metrics.json has it."""
@@ -112,7 +136,7 @@ class Evaluation:
             "model": {
                 "name": trained.model_name,
                 "weights_sha256": trained.weights_hash,
-                "encoder": trained.encoder.name,
+                "encoder": None if trained.encoder is None else trained.encoder.name,
                 "magnifications": trained.magnifications,
             },
             **asdict(settings),
@@ -122,6 +146,7 @@ class Evaluation:
             "slides": _level(self.answers, self.scores),
             "strata": self._strata(),
             "patients": self._patients(),
+            "probability": self._probability(),
             "localisation": self._localisation(),
             "cost": self._cost(),
             "failed": [
@@ -136,14 +161,18 @@ class Evaluation:
         writer = csv.writer(table, lineterminator="\n")
         probabilities = [f"prob_{label}" for label in labels]
         cost = ["patches", "share_patches", "seconds"]
-        writer.writerow(["slide_id", "patient_id", "label", "predicted", *probabilities, *cost])
-        for result, predicted in zip(self.results, self.answers.predicted, strict=True):
+        shares = [f"share_{self._named(level)}" for level in self._chances()]
+        head = ["slide_id", "patient_id", "label", "predicted", *probabilities, *cost, *shares]
+        writer.writerow(head)
+        answers = zip(self.results, self.answers.predicted, strict=True)
+        for place, (result, predicted) in enumerate(answers):
             slide, share = result.slide, result.share_patches
             writer.writerow(
                 [slide.slide_id, slide.patient_id, slide.label, labels[predicted]]
                 + [f"{probability:.6g}" for probability in result.probabilities]
-                + [sum(result.patches), "" if share is None else f"{share:.6g}"]
+                + [result.patches, "" if share is None else f"{share:.6g}"]
                 + [f"{result.cost.seconds['total']:.3f}"]
+                + [f"{chances[place]:.6g}" for chances in self._chances().values()]
             )
         return table.getvalue()
 
@@ -162,13 +191,13 @@ class Evaluation:
 
     def _cost(self) -> dict[str, object]:
         """Sum up what an answer took; of stored features, reading them and the model alone."""
-        steps = zip(*(result.patches for result in self.results), strict=True)
+        patches = {
+            level: [step.patches if step else 0 for step in steps]
+            for level, steps in self._levels().items()
+        }
         shares = [r.share_patches for r in self.results if r.share_patches is not None]
         return {
-            "patches": [
-                {"magnification": magnification} | _spread(patches)
-                for magnification, patches in zip(self.trained.magnifications, steps, strict=True)
-            ],
+            "patches": [self._at(level) | _spread(counts) for level, counts in patches.items()],
             "share_patches": _spread(shares) if shares else None,
             "macs": _spread([result.cost.macs for result in self.results]),
             "seconds": _spread([result.cost.seconds["total"] for result in self.results]),
@@ -176,15 +205,51 @@ class Evaluation:
 
     def _localisation(self) -> list[dict[str, object]] | None:
         """Compare attention and choice with the lesions, by magnification."""
-        outlined = [result for result in self.results if result.localisation]
-        if not outlined:
-            return None
-        patients = tuple(result.slide.patient_id for result in outlined)
-        steps = zip(*(result.localisation for result in outlined), strict=True)
+        rows = []
+        for level, steps in self._levels().items():
+            met = [
+                (step.localisation, result.slide.patient_id)
+                for step, result in zip(steps, self.results, strict=True)
+                if step is not None and step.localisation is not None
+            ]
+            if met:
+                found, patients = zip(*met, strict=True)
+                rows.append(self._at(level) | _met(found, patients, self.settings))
+        return rows or None
+
+    def _probability(self) -> list[dict[str, object]] | None:
+        """Tell how the choice of where to look divides among the magnifications."""
         return [
-            {"magnification": magnification} | _met(found, patients, self.settings)
-            for magnification, found in zip(self.trained.magnifications, steps, strict=True)
+            self._at(level) | _spread(chances) for level, chances in self._chances().items()
+        ] or None
+
+    def _looked(self) -> str:
+        """Say the same in a few words."""
+        shares = [
+            f"{np.mean(chances):.0%} {self._named(level)}"
+            for level, chances in self._chances().items()
         ]
+        return f"; looks at {', '.join(shares)}" if shares else ""
+
+    def _chances(self) -> dict[float, list[float]]:
+        """Give each magnification's share of the probability, slide by slide."""
+        return {
+            level: [step.probability or 0.0 if step else 0.0 for step in steps]
+            for level, steps in self._levels().items()
+            if any(step is not None and step.probability is not None for step in steps)
+        }
+
+    def _levels(self) -> dict[float, list[StepResult | None]]:
+        """Arrange the looks by magnification, slide by slide; None where one was left out."""
+        by_slide = [{step.level: step for step in result.steps} for result in self.results]
+        levels = sorted({level for steps in by_slide for level in steps})
+        return {level: [steps.get(level) for steps in by_slide] for level in levels}
+
+    def _at(self, level: float) -> dict[str, object]:
+        return {"magnification" if self.trained.by_magnification else "look": level}
+
+    def _named(self, level: float) -> str:
+        return f"{level:g}x" if self.trained.by_magnification else f"look {level:g}"
 
 
 def answers_of(labels: tuple[str, ...], results: Sequence[SlideResult]) -> Answers:

@@ -1,15 +1,12 @@
 """Did the model look where the lesions are? One magnification of one slide, against chance."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
 
 from parfocal.bag import Look
 from parfocal.dataset.outlines import Outlines
-from parfocal.slide.slide import Box
 
 
 @dataclass(frozen=True)
@@ -55,28 +52,27 @@ class Localisation:
         return 1 - missing / math.comb(self.candidates, self.selected)
 
 
-def localise(
-    look: Look, boxes: Sequence[Box], outlines: Outlines, valid: Bool[np.ndarray, " n"]
-) -> Localisation:
+def localise(look: Look, outlines: Outlines) -> Localisation:
     """Compare a look with the lesions of its slide.
 
     Args:
-        look: of a trained model, so that each row is one patch.
-        boxes: the patches of `look.rows`, all of one size.
+        look: of a trained model, with its places; every row is a candidate.
         outlines: the lesions.
-        valid: False where a patch does not exist; it is then no candidate.
     """
-    corners = np.array([(box.x, box.y) for box in boxes])
-    touching = valid & (outlines.overlap(corners[:, 0], corners[:, 1], boxes[0].width) > 0)
+    assert look.places is not None
+    boxes = look.places.boxes.double().numpy()
+    touching = np.zeros(len(boxes), dtype=bool)
+    for side in np.unique(boxes[:, 2]):
+        alike = boxes[:, 2] == side
+        touching[alike] = outlines.overlap(boxes[alike, 0], boxes[alike, 1], float(side)) > 0
     attention = look.attention.detach().cpu().double().numpy()
     chosen = np.zeros(len(boxes), dtype=bool)
     if look.selected is not None:
         chosen[look.selected.cpu().numpy()] = True
-    chosen &= valid
     return Localisation(
-        candidates=int(valid.sum()),
+        candidates=len(boxes),
         touching=int(touching.sum()),
-        mass=float(attention[touching].sum() / attention[valid].sum()),
+        mass=float(attention[touching].sum() / attention.sum()),
         selected=int(chosen.sum()),
         selected_touching=int((chosen & touching).sum()),
     )

@@ -14,17 +14,17 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
-from torch import Tensor, nn
+from jaxtyping import UInt8
+from torch import nn
 
-from parfocal.bag import Bag, Prediction
-from parfocal.cost import Bill, Exhaustive
+from parfocal.bag import Prediction, ask
+from parfocal.cost import Exhaustive, count_macs
 from parfocal.explain import heatmap
-from parfocal.explain.record import ModelFacts, PredictionRecord, SlideFacts, regions_of
-from parfocal.features.encoder import Encoder
-from parfocal.features.live import LiveBag
+from parfocal.explain.record import ModelFacts, PredictionRecord, SlideFacts, mpps_of, regions_of
+from parfocal.features.clocked import Waits, clocked
+from parfocal.features.encoder import Encoder, choose_device
+from parfocal.features.opened import Opened, opened
 from parfocal.files import write_whole
-from parfocal.grid import PatchGrid
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.errors import SlideError
 from parfocal.slide.resolution import magnification_of
@@ -63,19 +63,19 @@ def predict(
         return classify(slide, trained, encoder)
 
 
-def classify(slide: Slide, trained: Checkpoint, encoder: Encoder) -> PredictionRecord:
+def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> PredictionRecord:
     """Classify an open slide; see `predict`."""
-    grid = trained.slide.grid(slide)
-    answer = _ask(trained.model, LiveBag(slide, grid, encoder), slide.bill)
-    probabilities = answer.logits.softmax(dim=0).tolist()
+    with opened(slide, trained.slide, encoder, fitting=trained.fitting) as given:
+        answer = _ask(trained.model, given)
+    looks, probabilities = given.locate(answer.looks), answer.logits.softmax(dim=0).tolist()
     return PredictionRecord(
         slide=_slide_facts(slide),
         model=_model_facts(trained),
         probabilities=dict(zip(trained.labels, probabilities, strict=True)),
         stop_reason=answer.stop_reason,
-        mpps=grid.mpps,
-        regions=tuple(regions_of(grid, answer.looks)),
-        cost=slide.bill.close(_everything(slide, grid, encoder)),
+        mpps=mpps_of(looks),
+        regions=tuple(regions_of(looks)),
+        cost=slide.bill.close(_everything(slide, given, trained, encoder)),
     )
 
 
@@ -107,7 +107,7 @@ def predict_slides(
     _refuse_twins(paths)
     out.mkdir(parents=True, exist_ok=True)
     encoder = trained.load_encoder(device=device)
-    trained.model.to(encoder.device)
+    trained.model.to(choose_device(device))
     tried: list[PredictionRecord | FailedSlide] = []
     try:
         for path in paths:
@@ -118,7 +118,7 @@ def predict_slides(
 
 
 def _predict_into(
-    out: Path, path: Path, trained: Checkpoint, encoder: Encoder, mpp: float | None
+    out: Path, path: Path, trained: Checkpoint, encoder: Encoder | None, mpp: float | None
 ) -> PredictionRecord | FailedSlide:
     try:
         with open_slide(path, mpp=mpp) as slide:
@@ -135,51 +135,33 @@ def _predict_into(
     return record
 
 
-class _Clocked:
-    """A bag that notes the seconds spent on features, its own and those it zooms into."""
-
-    def __init__(self, bag: Bag, seconds: list[float]) -> None:
-        self._bag, self.seconds = bag, seconds
-
-    @property
-    def rows(self) -> Int64[Tensor, " n"]:
-        return self._bag.rows
-
-    @property
-    def valid(self) -> Bool[Tensor, " n"]:
-        return self._bag.valid
-
-    def features(self) -> Float[Tensor, "n d"]:
-        start = time.perf_counter()
-        features = self._bag.features()
-        self.seconds.append(time.perf_counter() - start)
-        return features
-
-    def cells(self) -> Int64[Tensor, "n 2"]:
-        return self._bag.cells()
-
-    def zoom(self, select: Float[Tensor, "k n"] | None) -> "_Clocked":
-        return _Clocked(self._bag.zoom(select), self.seconds)
-
-
-def _ask(model: nn.Module, bag: Bag, bill: Bill) -> Prediction:
-    """Run a model; the seconds in which it waits for features are not its own."""
-    clocked, start = _Clocked(bag, []), time.perf_counter()
-    with torch.no_grad(), bill.counted():
-        answer: Prediction = model(clocked)
-    bill.add_seconds("model", time.perf_counter() - start - sum(clocked.seconds))
+def _ask(model: nn.Module, given: Opened) -> Prediction:
+    """Run a model; the seconds in which it waits for features or pixels are not its own."""
+    waits, start = Waits(), time.perf_counter()
+    with torch.no_grad(), given.bill.counted():
+        (answer,) = ask(model, [clocked(given.given, waits)]).slides
+    given.bill.add_seconds("model", time.perf_counter() - start - waits.seconds)
     return answer
 
 
-def _everything(slide: Slide, grid: PatchGrid, encoder: Encoder) -> Exhaustive:
+def _everything(
+    slide: Slide, given: Opened, trained: Checkpoint, encoder: Encoder | None
+) -> Exhaustive:
     """Tell what looking at every patch of the sharpest magnification would have cost."""
-    stored = slide.levels[slide.level_for(grid.mpps[-1])].downsample
+    sharpest, side = given.sharpest, trained.patch_size
+    assert sharpest is not None
+    stored = slide.mpp * slide.levels[slide.level_for(sharpest.mpp)].downsample
+    if encoder is None:
+        assert isinstance(trained.model.encode, nn.Module)
+        macs = count_macs(trained.model.encode, (1, 3, side, side))
+    else:
+        macs = encoder.macs_per_patch(side)
     return Exhaustive(
-        magnification=magnification_of(grid.mpps[-1]),
-        patches=grid.sharpest_patches,
-        descendants=int(np.count_nonzero(grid.valid(len(grid.mpps) - 1))),
-        macs=grid.sharpest_patches * encoder.macs_per_patch(grid.patch_size),
-        pixels=grid.sharpest_patches * round(grid.side_px(len(grid.mpps) - 1) / stored) ** 2,
+        magnification=magnification_of(sharpest.mpp),
+        patches=sharpest.patches,
+        descendants=sharpest.descendants,
+        macs=sharpest.patches * macs,
+        pixels=sharpest.patches * round(side * sharpest.mpp / stored) ** 2,
     )
 
 
@@ -198,8 +180,8 @@ def _model_facts(trained: Checkpoint) -> ModelFacts:
     return ModelFacts(
         name=trained.model_name,
         weights_sha256=trained.weights_hash,
-        encoder=trained.encoder.name,
-        encoder_weights_sha256=trained.encoder.weights_hash,
+        encoder=None if trained.encoder is None else trained.encoder.name,
+        encoder_weights_sha256=None if trained.encoder is None else trained.encoder.weights_hash,
         magnifications=trained.magnifications,
         patch_size=trained.patch_size,
         parfocal=version("parfocal"),

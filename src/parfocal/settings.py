@@ -17,11 +17,15 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.dataclasses import dataclass
 
+from parfocal.cells import octaves
 from parfocal.features.header import SlideSettings
 from parfocal.models import MODELS
 
 RECIPES = Path(__file__).parent / "recipes"
-GIVEN_BY_THE_RUN = ("in_dim", "num_classes", "num_magnifications", "generator")
+GIVEN_BY_THE_RUN = (
+    *("in_dim", "num_classes", "num_magnifications", "num_slides", "generator"),
+    *("magnifications", "patch_size"),
+)
 STRICT = ConfigDict(extra="forbid")
 
 
@@ -59,7 +63,21 @@ class ModelSettings:
     @property
     def zooms(self) -> bool:
         """Whether the model looks at several magnifications."""
-        return "num_magnifications" in inspect.signature(MODELS[self.name]).parameters
+        return self.takes("num_magnifications") or self.takes("magnifications")
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the model encodes by itself, and so is given pixels."""
+        return not self.takes("in_dim")
+
+    @property
+    def fitting(self) -> bool:
+        """Whether magnifications that do not fit a slide are left out."""
+        return bool(self.arguments.get("fitting", False))
+
+    def takes(self, argument: str) -> bool:
+        """Tell whether the model has such an argument."""
+        return argument in inspect.signature(MODELS[self.name]).parameters
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -69,11 +87,23 @@ class TrainSettings:
     Args:
         epochs: at most; each draws as many slides as there are to learn from.
         patience: stop after so many epochs without a better one.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
-        lr_factor: what the rate is multiplied by when the validation loss rests.
-        lr_patience: for so many epochs.
-        accumulate: slides whose gradients are added up before a step.
+        learning_rate: at its highest.
+        weight_decay: of the optimiser.
+        optimizer: of the weights.
+        betas: of the optimiser.
+        lookahead: slow weights follow the optimiser's.
+        schedule: of the rate: "plateau" lowers it when `watch` rests, "cosine" to `lr_floor` over
+            all epochs, "constant" not at all.
+        watch: the validation loss, or the weighted F1.
+        lr_factor: what a plateau multiplies the rate by.
+        lr_patience: epochs that make a plateau.
+        lr_floor: the share of the rate at which the cosine ends.
+        warmup: share of the epochs in which the rate rises, before the cosine.
+        batch: slides asked together, by a model of pixels.
+        accumulate: batches whose gradients are added up before a step.
+        clip_norm: length to which longer gradients are shortened; None for none.
+        augment: mirror and turn the slides a model of pixels learns from.
+        half: compute in bfloat16 on a device that has it.
         refit: train again, on train and validation slides, for as many epochs as were best.
         seed: of the split, the weights and every draw.
         val_fraction: share of each class's patients to choose the epoch by.
@@ -86,15 +116,37 @@ class TrainSettings:
     patience: Annotated[int, Field(ge=1)] = 20
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    optimizer: Literal["adam", "adamw", "radam"] = "adam"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
+    lookahead: bool = False
+    schedule: Literal["plateau", "cosine", "constant"] = "plateau"
+    watch: Literal["loss", "weighted_f1"] = "loss"
     lr_factor: Annotated[float, Field(gt=0, lt=1)] = 0.8
     lr_patience: Annotated[int, Field(ge=0)] = 5
+    lr_floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch: Annotated[int, Field(ge=1)] = 1
     accumulate: Annotated[int, Field(ge=1)] = 1
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    augment: bool = False
+    half: bool = False
     refit: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
     folds: Annotated[int, Field(ge=2)] | None = None
     labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a warm-up that would do nothing."""
+        if self.warmup and self.schedule != "cosine":
+            raise ValueError(
+                f"warmup={self.warmup} is of the cosine, and the schedule is {self.schedule!r}; "
+                "leave it out, or give schedule=cosine."
+            )
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -103,13 +155,28 @@ class RunSettings:
 
     slide: SlideSettings
     model: ModelSettings
-    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    encoder: EncoderSettings | None = field(default_factory=EncoderSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+
+    def model_arguments(self, *, in_dim: int, num_classes: int, num_slides: int) -> dict[str, Any]:
+        """Give all arguments the model is built with, but for a generator."""
+        known = {
+            "in_dim": in_dim,
+            "num_classes": num_classes,
+            "num_slides": num_slides,
+            "num_magnifications": len(self.slide.magnifications),
+            "magnifications": self.slide.magnifications,
+            "patch_size": self.slide.patch_size,
+        }
+        taken = {name: value for name, value in known.items() if self.model.takes(name)}
+        return {**taken, **self.model.arguments}
 
     def to_yaml(self) -> str:
         """Write every setting, defaults included, as `load_settings` reads it."""
         sections = asdict(self)
         sections["model"] = {"name": self.model.name, **self.model.arguments}
+        if self.encoder is None:
+            del sections["encoder"]
         return yaml.safe_dump(_plain(sections), sort_keys=False)
 
 
@@ -211,17 +278,36 @@ def _validated(content: dict[str, Any]) -> RunSettings:
                 f"{section} setting", values, [member.name for member in fields(SECTIONS[section])]
             )
     magnifications = content["slide"].get("magnifications")
-    if isinstance(magnifications, str):  # 1.25,2.5 on a command line is no YAML list
-        content["slide"]["magnifications"] = magnifications.split(",")
-    try:
-        settings = TypeAdapter(RunSettings).validate_python(
-            {**content, "model": _model(content["model"])}
+    if isinstance(magnifications, str):  # 1.25,2.5 or 2.5-20 on a command line is no YAML list
+        content = _with_magnifications(content, magnifications)
+    model = _model(content["model"])
+    if model.takes_pixels and "encoder" in content:
+        raise SettingsError(
+            f"encoder: model {model.name} encodes by itself, so it takes none; leave it out (its "
+            "own network is model.backbone)."
         )
+    alone = {"encoder": None} if model.takes_pixels else {}
+    try:
+        settings = TypeAdapter(RunSettings).validate_python({**content, **alone, "model": model})
     except ValidationError as error:
         raise SettingsError(_first_error(error, "")) from None
     _check_slide(settings)
+    _check_train(settings)
     _check_model(settings)
     return settings
+
+
+def _with_magnifications(content: dict[str, Any], text: str) -> dict[str, Any]:
+    """Read magnifications from a command line; of a range, a slide has those that fit it."""
+    lowest, dash, highest = text.replace("x", "").partition("-")
+    if not dash:
+        return {**content, "slide": {**content["slide"], "magnifications": text.split(",")}}
+    try:
+        ladder = octaves(float(lowest), float(highest))
+    except ValueError as error:
+        raise SettingsError(f"slide.magnifications: {text!r} is refused: {error}.") from None
+    slide = {**content["slide"], "magnifications": ladder}
+    return {**content, "slide": slide, "model": {**content["model"], "fitting": True}}
 
 
 def _model(values: dict[str, Any]) -> ModelSettings:
@@ -249,7 +335,8 @@ def _check_slide(settings: RunSettings) -> None:
     magnifications = settings.slide.magnifications
     names = ", ".join(f"{magnification:g}" for magnification in magnifications)
     ratios = [high / low for low, high in pairwise(magnifications)]
-    if any(round(r) < 2 or abs(r - round(r)) > 1e-6 * r for r in ratios):
+    nested = all(round(r) >= 2 and abs(r - round(r)) <= 1e-6 * r for r in ratios)
+    if not (nested or settings.model.takes_pixels):
         raise SettingsError(
             f"slide.magnifications: [{names}] are not whole multiples, each of the one before, so "
             "patches would not nest; as 1.25,2.5,10."
@@ -261,11 +348,19 @@ def _check_slide(settings: RunSettings) -> None:
         )
 
 
+def _check_train(settings: RunSettings) -> None:
+    train, model = settings.train, settings.model
+    for name, asked in (("batch", train.batch > 1), ("augment", train.augment)):
+        if asked and not model.takes_pixels:
+            raise SettingsError(
+                f"train.{name}: model {model.name} is given features, of one slide at a time; leave "
+                "it out (train.accumulate adds up several slides)."
+            )
+
+
 def _check_model(settings: RunSettings) -> None:
     """Build the model without weights, because it checks its own arguments."""
-    arguments = {"in_dim": 1, "num_classes": 2, **settings.model.arguments}
-    if settings.model.zooms:
-        arguments["num_magnifications"] = len(settings.slide.magnifications)
+    arguments = settings.model_arguments(in_dim=1, num_classes=2, num_slides=1)
     try:
         with torch.device("meta"):
             MODELS[settings.model.name](**arguments)

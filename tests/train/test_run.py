@@ -67,7 +67,7 @@ def test_the_checkpoint_predicts_with_nothing_else(cohort, settings, tmp_path):
     assert {parts[slide_id] for slide_id in trained.training.slides["train"]} == {"train"}
     bags = StoredBags(tmp_path / "features", trained.slide, encoder=trained.encoder)
     with bags.open(cohort.slides[0]) as opened, torch.no_grad():
-        prediction = trained.model(opened.bag)
+        prediction = trained.model(opened.given)
         assert prediction.logits.shape == (2,)
         box = opened.boxes(1, prediction.looks[1].rows.numpy())[0]
         assert (box.width, box.height) == (64, 64)
@@ -84,7 +84,7 @@ def test_what_is_told_only_when_zooming_is_learned(cohort, settings, tmp_path, s
     for slide in cohort.slides:
         if slide.slide_id in test:
             with bags.open(slide) as opened, torch.no_grad():
-                answer = trained.model(opened.bag).logits.argmax()
+                answer = trained.model(opened.given).logits.argmax()
             assert trained.labels[answer] == slide.label
 
 

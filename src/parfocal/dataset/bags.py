@@ -1,68 +1,46 @@
-"""A bag for any slide of a cohort, stored or live; a model cannot tell which.
+"""Any slide of a cohort opened for a model: a bag, stored or live, or a source of pixels.
 
 bags = StoredBags(features, settings) if features else LiveBags(encoder, settings)
 with bags.open(slide) as opened:
-    prediction = model(opened.bag)
-    boxes = opened.boxes(step, prediction.looks[step].rows.numpy())
+    prediction = model(opened.given)
+    looks = opened.locate(prediction.looks)
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Int64
 
-from parfocal.bag import Bag
 from parfocal.cost import Bill
 from parfocal.dataset.cohort import CohortError, CohortSlide
 from parfocal.features.cache import FeatureCache
 from parfocal.features.encoder import Encoder, EncoderSpec
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import LiveBag
+from parfocal.features.opened import OpenBag, Opened
 from parfocal.features.store import FeatureFile, feature_path
 from parfocal.grid import PatchGrid
-from parfocal.slide.slide import Box, Slide, open_slide
-
-
-@dataclass(frozen=True)
-class OpenBag:
-    """A slide's bag, where its patches lie, and what it costs.
-
-    Args:
-        bag: at the lowest magnification asked for.
-        grid: its patches; of stored features it may hold more magnifications.
-        steps: of the grid, one for each magnification of the bag.
-        bill: what has been read and encoded; nothing, of stored features.
-    """
-
-    bag: Bag
-    grid: PatchGrid
-    steps: tuple[int, ...]
-    bill: Bill
-
-    def boxes(self, step: int, rows: Int64[np.ndarray, " n"]) -> list[Box]:
-        """Give the squares of patches, in level-0 pixels, `step` counting the bag's own."""
-        return self.grid.boxes(self.steps[step], rows)
+from parfocal.slide.slide import Slide, open_slide
 
 
 @runtime_checkable
-class Bags(Protocol):
-    """Whatever opens a bag for a slide."""
+class Inputs(Protocol):
+    """Whatever opens slides of a cohort for a model."""
 
-    encoder: EncoderSpec
+    @property
+    def encoder(self) -> EncoderSpec | None:
+        """What features are made by; None for pixels."""
 
     def needs(self, slide: CohortSlide) -> Path:
-        """Give the file a slide's bag is made from."""
+        """Give the file that is read for a slide."""
 
     def check(self, slide: CohortSlide) -> None:
-        """Find out whether a slide's bag can be opened, before any model waits for it."""
+        """Find out whether a slide can be opened, before any model waits for it."""
 
-    def open(self, slide: CohortSlide) -> AbstractContextManager[OpenBag]:
-        """Open a slide's bag, which lives as long as the block."""
+    def open(self, slide: CohortSlide) -> AbstractContextManager[Opened]:
+        """Open a slide, for as long as the block."""
 
 
 class StoredBags:

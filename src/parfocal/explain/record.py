@@ -11,7 +11,6 @@ from itertools import count
 
 from parfocal.bag import Look
 from parfocal.cost import Cost
-from parfocal.grid import PatchGrid
 from parfocal.slide.resolution import magnification_of
 
 FORMAT_VERSION = 1
@@ -31,10 +30,12 @@ class Region:
         height: likewise.
         mpp: it was looked at with.
         score: how much it counted.
-        score_kind: what the score is; "attention" sums to 1 over the regions of a step.
+        score_kind: what the score is; "attention" sums to 1 over the regions of a step,
+            "probability", that of being looked at, over those of all steps.
         parent: id of the region that was zoomed into to find it; None at the first step.
-        selected: whether the model zoomed into it.
-        order: when it was looked at, counted from 0.
+        selected: whether the model zoomed into it; of those with a probability, whether it was
+            looked at.
+        order: when it was looked at, counted from 0; None where only a thumbnail of it was.
         zoom_score: the attention that chose what to zoom into; None where none was chosen.
     """
 
@@ -49,7 +50,7 @@ class Region:
     score_kind: str
     parent: str | None
     selected: bool
-    order: int
+    order: int | None
     zoom_score: float | None = None
 
 
@@ -67,12 +68,15 @@ class SlideFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What answered: enough to tell whether two records are of the same model."""
+    """What answered: enough to tell whether two records are of the same model.
+
+    A model of pixels encodes by itself, and has no encoder.
+    """
 
     name: str
     weights_sha256: str
-    encoder: str
-    encoder_weights_sha256: str
+    encoder: str | None
+    encoder_weights_sha256: str | None
     magnifications: tuple[float, ...]
     patch_size: int
     parfocal: str
@@ -88,7 +92,7 @@ class PredictionRecord:
         probabilities: by label, summing to 1.
         stop_reason: why the model looked no further.
         mpps: achieved microns per pixel, one a step, coarse to fine.
-        regions: all that were looked at, in that order.
+        regions: all that were looked at, or could have been.
         cost: the bill; `exhaustive` is on it.
     """
 
@@ -144,41 +148,54 @@ class PredictionRecord:
         return json.dumps(self.to_dict(), indent=1) + "\n"
 
     def _step(self, step: int) -> dict[str, float]:
-        patches = sum(region.step == step for region in self.regions)
+        patches = sum(each.step == step and each.order is not None for each in self.regions)
         mpp = self.mpps[step]
         return {"mpp": mpp, "magnification": magnification_of(mpp), "patches": patches}
 
 
-def regions_of(grid: PatchGrid, looks: Sequence[Look]) -> Iterator[Region]:
-    """Tell where a model looked, in order; patches that do not exist are left out.
+def regions_of(looks: Sequence[Look]) -> Iterator[Region]:
+    """Tell where a model looked.
 
     Args:
-        grid: over the slide.
-        looks: of a trained model, so that each row is one patch; one a step of the grid.
+        looks: of a trained model, with their places; one a step.
     """
-    order = count()
+    turn = count()
     for step, look in enumerate(looks):
-        rows = look.rows.cpu().numpy()
+        places = look.places
+        assert places is not None
+        above = None if step == 0 else looks[step - 1].rows
+        none = [None] * len(look.rows)
+        parents = (
+            none if places.parents is None or above is None else above[places.parents].tolist()
+        )
+        orders = [next(turn) for _ in none] if places.order is None else places.order.tolist()
+        aims = none if look.zoom_attention is None else look.zoom_attention.tolist()
         selected = set() if look.selected is None else set(look.selected.tolist())
-        exists, boxes = grid.valid(step, rows), grid.boxes(step, rows)
-        aims = None if look.zoom_attention is None else look.zoom_attention.tolist()
-        for place, (row, score) in enumerate(zip(rows, look.attention.tolist(), strict=True)):
-            if exists[place]:
-                yield Region(
-                    id=f"{step}-{row}",
-                    step=step,
-                    x=boxes[place].x,
-                    y=boxes[place].y,
-                    width=boxes[place].width,
-                    height=boxes[place].height,
-                    mpp=grid.mpps[step],
-                    score=score,
-                    score_kind="attention",
-                    parent=f"{step - 1}-{row // grid.children(step - 1)}" if step else None,
-                    selected=place in selected,
-                    order=next(order),
-                    zoom_score=None if aims is None else aims[place],
-                )
+        scores, boxes = look.attention.tolist(), places.boxes.tolist()
+        for place, (row, mpp) in enumerate(
+            zip(look.rows.tolist(), places.mpps.tolist(), strict=True)
+        ):
+            x, y, width, height = boxes[place]
+            yield Region(
+                id=f"{step}-{row}",
+                step=step,
+                x=x,
+                y=y,
+                width=width,
+                height=height,
+                mpp=mpp,
+                score=scores[place],
+                score_kind=look.score_kind,
+                parent=None if parents[place] is None else f"{step - 1}-{parents[place]}",
+                selected=place in selected,
+                order=None if orders[place] < 0 else orders[place],
+                zoom_score=aims[place],
+            )
+
+
+def mpps_of(looks: Sequence[Look]) -> tuple[float, ...]:
+    """Give the microns per pixel of each look; the median where its regions differ."""
+    return tuple(look.places.mpps.median().item() for look in looks if look.places is not None)
 
 
 def _percent(share: float | None) -> str:

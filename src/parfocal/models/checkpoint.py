@@ -72,7 +72,7 @@ class Checkpoint:
         model_name: its key in `MODELS`.
         model_settings: the arguments it is built with, `in_dim` and `num_classes` among them.
         labels: the classes, in the order of the logits.
-        encoder: what the features are made by.
+        encoder: what the features are made by; None for a model that encodes by itself.
         slide: which patches of a slide there are.
         training: how it came to be.
         encoder_weights: file the encoder's weights were given in; None for its own.
@@ -83,7 +83,7 @@ class Checkpoint:
     model_name: str
     model_settings: dict[str, Setting]
     labels: tuple[str, ...]
-    encoder: EncoderSpec
+    encoder: EncoderSpec | None
     slide: SlideSettings
     training: Training
     encoder_weights: Path | None = None
@@ -105,6 +105,16 @@ class Checkpoint:
         return self.slide.patch_size
 
     @property
+    def by_magnification(self) -> bool:
+        """Whether each look is at a magnification asked for, and not at any other."""
+        return "in_dim" in self.model_settings or "magnifications" in self.model_settings
+
+    @property
+    def fitting(self) -> bool:
+        """Whether magnifications that do not fit a slide are left out."""
+        return bool(self.model_settings.get("fitting", False))
+
+    @property
     def weights_hash(self) -> str:
         """sha256 of the model's weights, as they are stored."""
         return sha256(_weights(self.model)).hexdigest()
@@ -115,8 +125,8 @@ class Checkpoint:
         device: str = "cpu",
         weights: Path | None = None,
         runtime: Literal["auto", "torch", "onnx"] = "auto",
-    ) -> Encoder:
-        """Load the encoder this model was trained with.
+    ) -> Encoder | None:
+        """Load the encoder this model was trained with; None where it encodes by itself.
 
         Args:
             device: where it shall run.
@@ -126,6 +136,8 @@ class Checkpoint:
         Raises:
             CheckpointError: what is found under its name is another encoder.
         """
+        if self.encoder is None:
+            return None
         found = load_encoder(
             self.encoder.name,
             device=device,
@@ -154,7 +166,7 @@ class Checkpoint:
             "model": {"name": self.model_name, "settings": self.model_settings},
             "weights_sha256": sha256(weights).hexdigest(),
             "slide": asdict(self.slide),
-            "encoder": asdict(self.encoder),
+            "encoder": None if self.encoder is None else asdict(self.encoder),
             "encoder_weights": None if self.encoder_weights is None else str(self.encoder_weights),
             "training": asdict(self.training),
         }
@@ -163,22 +175,30 @@ class Checkpoint:
         write_whole(folder / SETTINGS_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: Path) -> "Checkpoint":
+    def load(cls, folder: Path, *, changed: Mapping[str, "Setting"] | None = None) -> "Checkpoint":
         """Read a trained model from the folder of a run.
+
+        Args:
+            folder: of the run.
+            changed: arguments of the model to be used in place of those it was trained with, such
+                as how many patches it looks at; those that shape its weights cannot be changed.
 
         Raises:
             CheckpointError: a file is missing or damaged, or made by a newer version.
+            ValueError: a changed argument is none of those allowed.
         """
         description = _description(folder)
         try:
             labels = tuple(description["labels"])
             name, settings = description["model"]["name"], description["model"]["settings"]
+            settings = _changed(name, settings, changed or {})
             weights_hash, weights_path = (
                 description["weights_sha256"],
                 description["encoder_weights"],
             )
             slide = SlideSettings(**_tuples(description["slide"]))
-            encoder = EncoderSpec(**_tuples(description["encoder"]))
+            encoded = description["encoder"]
+            encoder = None if encoded is None else EncoderSpec(**_tuples(encoded))
             training = Training(**description["training"])
             made_with = dict(description["versions"])
         except (KeyError, TypeError, ValueError) as error:
@@ -199,6 +219,17 @@ class Checkpoint:
             encoder_weights=None if weights_path is None else Path(weights_path),
             versions=made_with,
         )
+
+
+def _changed(
+    name: str, settings: Mapping[str, Setting], changed: Mapping[str, Setting]
+) -> dict[str, Setting]:
+    for key in changed:
+        if key not in settings:
+            raise CheckpointError(
+                f"model {name} was trained without a setting {key!r}; it has {', '.join(settings)}."
+            )
+    return {**settings, **changed}
 
 
 def build_model(name: str, settings: Mapping[str, Any]) -> nn.Module:

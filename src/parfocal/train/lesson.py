@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from statistics import mean
 from typing import Any, Protocol, cast, runtime_checkable
@@ -27,16 +27,18 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 
-from parfocal.bag import Prediction
-from parfocal.dataset.bags import Bags
+from parfocal.bag import Bag, PixelSource, Prediction, ask
+from parfocal.dataset.bags import Inputs
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.sampler import BalancedSampler, mixed_seed
 from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
+from parfocal.features.pixels import Turned
 from parfocal.files import write_whole
 from parfocal.metrics import Answers, weighted_scores
 from parfocal.settings import TrainSettings
 from parfocal.slide.errors import SlideError
 from parfocal.train.folder import Epoch, RunError, RunFolder, best_of, refuse_too_few
+from parfocal.train.optimizer import optimizer_of, planned_rates
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,14 @@ class Fading(Protocol):
         """Say how much of the training is over, 0 to 1."""
 
 
+@runtime_checkable
+class Adversarial(Protocol):
+    """A model that is told which slide it learns from, and learns to hide it."""
+
+    def set_slide(self, slide: int) -> None:
+        """Say which of the slides to learn from comes next, counted from 0."""
+
+
 class Bar(TQDMProgressBar):
     """One line an epoch, without Lightning's own version number."""
 
@@ -79,11 +89,11 @@ class Bar(TQDMProgressBar):
 
 
 class Lesson(pl.LightningModule):
-    """Teaches a model its slides, one at a time.
+    """Teaches a model its slides, batch by batch.
 
     Args:
-        model: any that answers a bag with a prediction.
-        bags: of the slides.
+        model: any that answers a bag, or sources of pixels, with a prediction.
+        bags: what opens the slides.
         folder: of the run.
         settings: of the training.
         name: of this lesson's files.
@@ -91,13 +101,13 @@ class Lesson(pl.LightningModule):
         shown: slides to choose the epoch by; none in a refit.
         labels: the classes, in the order of the logits.
         generator: of the model's draws.
-        rates: learning rates by epoch, of a refit; None to lower it as the loss rests.
+        rates: learning rates by epoch, of a refit; None for the schedule of the settings.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        bags: Bags,
+        bags: Inputs,
         folder: RunFolder,
         settings: TrainSettings,
         *,
@@ -110,7 +120,8 @@ class Lesson(pl.LightningModule):
         super().__init__()
         self.model, self.bags, self.folder, self.settings = model, bags, folder, settings
         self.name, self.seen, self.shown = name, seen, shown
-        self.generator, self.rates = generator, rates
+        self.generator, self.refit = generator, rates is not None
+        self.rates = planned_rates(settings) if rates is None else rates
         self.labels = settings.labels or ()
         self.history: list[Epoch] = []
         self.failed: dict[str, str] = {}
@@ -123,8 +134,8 @@ class Lesson(pl.LightningModule):
         """The epoch of the highest weighted F1; of several, of the lowest loss."""
         return best_of(self.history)
 
-    def train_dataloader(self) -> DataLoader[int]:
-        """Give positions in `seen`, drawn anew each epoch."""
+    def train_dataloader(self) -> DataLoader[list[int]]:
+        """Give batches of positions in `seen`, drawn anew each epoch."""
         # Lightning's own count is not yet right when it asks for the first slide after a resume.
         sampler = BalancedSampler(
             self.seen,
@@ -132,19 +143,15 @@ class Lesson(pl.LightningModule):
             epoch=lambda: len(self.history),
             left_out=self.failed,
         )
-        return _loader(len(self.seen), sampler)
+        return _loader(len(self.seen), self.settings.batch, sampler)
 
-    def val_dataloader(self) -> DataLoader[int]:
-        """Give positions in `shown`."""
-        return _loader(len(self.shown))
+    def val_dataloader(self) -> DataLoader[list[int]]:
+        """Give batches of positions in `shown`."""
+        return _loader(len(self.shown), self.settings.batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Give Adam, and bring the schedule to where the history left it."""
-        optimizer = torch.optim.Adam(
-            self.model.parameters(),
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-        )
+        """Give the optimiser, and bring the schedule to where the history left it."""
+        optimizer = optimizer_of(self.model.parameters(), self.settings)
         # Not given to Lightning, which would save the state of an epoch before this step.
         self._plateau = ReduceLROnPlateau(
             optimizer, factor=self.settings.lr_factor, patience=self.settings.lr_patience
@@ -169,13 +176,15 @@ class Lesson(pl.LightningModule):
         self._answers: list[tuple[Tensor, int]] = []
         self._patches, self._started = 0, time.perf_counter()
 
-    def training_step(self, position: int) -> Tensor | None:
-        """Learn from one slide; None where it cannot be read."""
-        prediction, label = self._ask(self.seen[position])
+    def training_step(self, positions: list[int]) -> Tensor | None:
+        """Learn from a batch; None where nothing of it can be read."""
+        if isinstance(self.model, Adversarial):
+            self.model.set_slide(positions[0])
+        prediction, labels = self._ask([self.seen[position] for position in positions])
         if prediction is None:
             return None
-        loss = self._objective(prediction, label)
-        self._losses.append(loss.item())
+        loss = self._objective(prediction, labels)
+        self._losses += [loss.item()] * labels.numel()
         if not math.isfinite(self._losses[-1]):
             raise RunError(
                 f"epoch {self.current_epoch + 1}: the loss is {self._losses[-1]}; lower "
@@ -183,11 +192,12 @@ class Lesson(pl.LightningModule):
             )
         return loss
 
-    def validation_step(self, position: int) -> None:
-        """Ask the model about one slide."""
-        prediction, label = self._ask(self.shown[position])
+    def validation_step(self, positions: list[int]) -> None:
+        """Ask the model about a batch."""
+        prediction, labels = self._ask([self.shown[position] for position in positions])
         if prediction is not None:
-            self._answers.append((prediction.logits.double().cpu(), int(label)))
+            answers = zip(prediction.slides, labels.view(-1).tolist(), strict=True)
+            self._answers += [(each.logits.double().cpu(), label) for each, label in answers]
 
     def on_train_epoch_end(self) -> None:
         """Write down the epoch, keep the best weights, and save the state to resume from."""
@@ -197,7 +207,7 @@ class Lesson(pl.LightningModule):
         self._log(epoch)
         self.folder.write_epochs(self.name, self.history)
         self._step_schedule(epoch)
-        if self.rates is None and self.best is epoch:
+        if not self.refit and self.best is epoch:
             state = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
             write_whole(self.best_file, safetensors.torch.save(state))
         self.trainer.save_checkpoint(self.state_file)
@@ -214,8 +224,10 @@ class Lesson(pl.LightningModule):
         self.failed.update(checkpoint["failed"])
 
     def _step_schedule(self, epoch: Epoch) -> None:
-        if epoch.val_loss is not None:
-            self._plateau.step(epoch.val_loss)
+        if epoch.val_loss is None or epoch.val_weighted_f1 is None:
+            return
+        watched = {"loss": epoch.val_loss, "weighted_f1": -epoch.val_weighted_f1}
+        self._plateau.step(watched[self.settings.watch])
 
     def _log(self, epoch: Epoch) -> None:
         values = {name: value for name, value in asdict(epoch).items() if value is not None}
@@ -226,22 +238,55 @@ class Lesson(pl.LightningModule):
             told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             logger.info("epoch %d of %d: %s", epoch.epoch + 1, self.settings.epochs, told)
 
-    def _ask(self, slide: CohortSlide) -> tuple[Prediction | None, Tensor]:
-        """Ask the model about a slide; None where it cannot be read, which is written down."""
-        label = torch.tensor(self.labels.index(slide.label), device=self.device)
-        if slide.slide_id in self.failed:
-            return None, label
+    def _ask(self, slides: Sequence[CohortSlide]) -> tuple[Prediction | None, Tensor]:
+        """Ask the model about slides; those that cannot be read are written down, and left out."""
+        slides = [slide for slide in slides if slide.slide_id not in self.failed]
+        labels = torch.tensor([self.labels.index(slide.label) for slide in slides])
+        if not slides:
+            return None, labels
         try:
-            with self.bags.open(slide) as opened:
-                prediction: Prediction = self.model(opened.bag)
+            prediction = self._answer(slides)
         except (UnwritableError, MixedFeaturesError):
             raise
         except (SlideError, StoreError) as error:
-            logger.warning("slide %s is left out from here on: %s", slide.slide_id, error)
-            self.failed[slide.slide_id] = str(error)
-            return None, label
-        self._patches += sum(opened.bill.close().patches)
-        return prediction, label
+            self._find_failed(slides, error)
+            return self._ask(slides)
+        # Of a bag, prediction and label are of one slide, not of a batch of one.
+        labels = labels if prediction.members else labels[0]
+        return prediction, labels.to(self.device)
+
+    def _answer(self, slides: Sequence[CohortSlide]) -> Prediction:
+        with ExitStack() as stack:
+            # A slide that is drawn twice is opened once.
+            opened = {
+                slide.slide_id: stack.enter_context(self.bags.open(slide))
+                for slide in {slide.slide_id: slide for slide in slides}.values()
+            }
+            prediction = ask(
+                self.model, [self._turned(opened[slide.slide_id].given) for slide in slides]
+            )
+        self._patches += sum(sum(each.bill.close().patches) for each in opened.values())
+        return prediction
+
+    def _turned(self, given: Bag | PixelSource) -> Bag | PixelSource:
+        """Mirror and turn a slide to learn from, one of eight ways."""
+        if not (self.settings.augment and self.training):
+            return given
+        assert isinstance(given, PixelSource)
+        way = int(torch.randint(8, (), generator=self.generator))
+        return Turned(given, mirror=way >= 4, turns=way % 4)
+
+    def _find_failed(self, slides: Sequence[CohortSlide], error: SlideError | StoreError) -> None:
+        """Write down which slides of a batch cannot be read, by asking about each alone."""
+        if len(slides) == 1:
+            logger.warning("slide %s is left out from here on: %s", slides[0].slide_id, error)
+            self.failed[slides[0].slide_id] = str(error)
+            return
+        with torch.no_grad():
+            for slide in slides:
+                self._ask([slide])
+        if not any(slide.slide_id in self.failed for slide in slides):
+            raise error
 
     def _epoch(self) -> Epoch:
         scores: dict[str, float | None] = dict.fromkeys(("loss", "weighted_f1", "auroc"))
@@ -265,7 +310,7 @@ class Lesson(pl.LightningModule):
         return optimizer
 
     def _stop_if_done(self) -> None:
-        if self.rates is None and self.history:
+        if not self.refit and self.history:
             waited = self.history[-1].epoch - self.best.epoch
             if waited >= self.settings.patience:
                 self.trainer.should_stop = True
@@ -290,6 +335,8 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
         "devices": 1 if device.index is None else [device.index],
         "max_epochs": epochs,
         "accumulate_grad_batches": lesson.settings.accumulate,
+        "gradient_clip_val": lesson.settings.clip_norm,
+        "precision": "bf16-mixed" if lesson.settings.half and _has_half(device) else "32-true",
         "callbacks": [Bar()] if progress else [],
         "enable_progress_bar": progress,
         "enable_checkpointing": False,
@@ -314,16 +361,24 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
         raise KeyboardInterrupt(message) from None
 
 
+def _has_half(device: torch.device) -> bool:
+    """Tell whether a device multiplies bfloat16 by itself."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def cross_entropy(prediction: Prediction, label: Tensor) -> Tensor:
     """Give the loss of a model that has none of its own."""
-    return F.cross_entropy(prediction.logits[None], label[None])
+    return F.cross_entropy(prediction.logits, label)
 
 
-def _loader(slides: int, sampler: BalancedSampler | None = None) -> DataLoader[int]:
+def _loader(
+    slides: int, batch: int, sampler: BalancedSampler | None = None
+) -> DataLoader[list[int]]:
     return DataLoader(
-        cast("Dataset[int]", range(slides)),
-        batch_size=None,
+        cast("Dataset[list[int]]", range(slides)),
+        batch_size=batch,
         sampler=sampler,
+        collate_fn=list,
         generator=torch.Generator(),  # it draws a number that it has no use for here
     )
 

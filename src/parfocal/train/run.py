@@ -4,22 +4,25 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import safetensors.torch
 import torch
 
-from parfocal.dataset.bags import Bags, LiveBags, StoredBags
+from parfocal.dataset.bags import Inputs, LiveBags, StoredBags
 from parfocal.dataset.cohort import Cohort, CohortSlide, require_files
+from parfocal.dataset.pixels import LivePixels
 from parfocal.dataset.split import Split, fold_cohort, split_cohort, split_table
 from parfocal.features.cache import FeatureCache
 from parfocal.features.encoder import choose_device, load_encoder
 from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.live import reading_threads
+from parfocal.features.pixel_cache import PixelCache
 from parfocal.models.checkpoint import Checkpoint, Training, build_model
 from parfocal.settings import RunSettings, TrainSettings
 from parfocal.slide.errors import SlideError
 from parfocal.train.folder import (
+    RunError,
     RunFolder,
     RunSummary,
     refuse_too_few,
@@ -80,6 +83,14 @@ def train(
     return runs[0] if len(runs) == 1 else several(out, runs)
 
 
+@runtime_checkable
+class Pretrained(Protocol):
+    """A model with networks of its own, which were trained before."""
+
+    def load_pretrained(self) -> None:
+        """Take the published weights."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run folder, and what fills it."""
@@ -87,7 +98,7 @@ class Run:
     folder: RunFolder
     split: Split
     settings: RunSettings
-    bags: Bags
+    bags: Inputs
     device: torch.device
     workers: int
     progress: bool
@@ -139,10 +150,12 @@ class Run:
             train, val = (*train, *val), ()
         refuse_too_few(train, val, failed, self.labels)
         generator = torch.Generator().manual_seed(self.settings.train.seed)
-        draws = {"generator": generator} if self.settings.model.zooms else {}
+        draws = {"generator": generator} if self.settings.model.takes("generator") else {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.train.seed)
             model = build_model(self.settings.model.name, {**self._model_settings(), **draws})
+            if isinstance(model, Pretrained):
+                model.load_pretrained()
         return Lesson(
             model,
             self.bags,
@@ -165,7 +178,8 @@ class Run:
             "train": [slide for slide in self.split.train if slide.slide_id not in unread],
             "val": [slide for slide in self.split.val if slide.slide_id not in unread],
         }
-        weights = self.settings.encoder.weights
+        encoder = self.settings.encoder
+        weights = None if encoder is None else encoder.weights
         return Checkpoint(
             model=model,
             model_name=self.settings.model.name,
@@ -192,14 +206,12 @@ class Run:
 
     def _model_settings(self) -> dict[str, Any]:
         """Give the arguments the model can be built with again."""
-        settings = {
-            "in_dim": self.bags.encoder.dim,
-            "num_classes": len(self.labels),
-            **self.settings.model.arguments,
-        }
-        if self.settings.model.zooms:
-            settings["num_magnifications"] = len(self.settings.slide.magnifications)
-        return settings
+        encoder = self.bags.encoder
+        return self.settings.model_arguments(
+            in_dim=0 if encoder is None else encoder.dim,
+            num_classes=len(self.labels),
+            num_slides=len(self.split.train) + len(self.split.val),
+        )
 
 
 def _splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
@@ -223,8 +235,10 @@ def _bags(
     cache: Path | None,
     device: torch.device,
     threads: int,
-) -> Bags:
+) -> Inputs:
     wanted = settings.encoder
+    if wanted is None:
+        return _pixels(settings, features, cache, threads)
     if features is not None:
         stored = StoredBags(features, settings.slide, device=device)
         if stored.encoder.name != wanted.name:
@@ -240,6 +254,18 @@ def _bags(
     if shelf is None:
         logger.info("no feature cache: every epoch encodes again what it looks at")
     return LiveBags(encoder, settings.slide, cache=shelf, threads=threads)
+
+
+def _pixels(
+    settings: RunSettings, features: Path | None, cache: Path | None, threads: int
+) -> LivePixels:
+    if features is not None:
+        raise RunError(
+            f"{features}: model {settings.model.name} encodes by itself, so it cannot learn from "
+            "stored features; leave --features out."
+        )
+    shelf = None if cache is None else PixelCache(cache)
+    return LivePixels(settings.slide, fitting=settings.model.fitting, cache=shelf, threads=threads)
 
 
 def _summary(out: Path, lessons: list[Lesson], unread: dict[str, str]) -> RunSummary:

@@ -286,7 +286,8 @@ def looks_of(scene: Scene, drawn: Int64[Tensor, " k"]) -> tuple[Look, ...]:
         here = slice(first, first := first + len(level.boxes))
         (rows,) = attention[here].nonzero(as_tuple=True)
         turn = order[here][rows]
-        places = Places(level.boxes[rows], torch.full((len(rows),), level.mpp), order=turn)
+        mpps = torch.full((len(rows),), level.mpp, dtype=torch.float64)
+        places = Places(level.boxes[rows], mpps, order=turn)
         (selected,) = (turn >= 0).nonzero(as_tuple=True)
         looks.append(
             Look(rows, attention[here][rows], selected, places=places, score_kind="probability")
