@@ -36,6 +36,7 @@ class MeanRGB(nn.Module):
         if bins < 0:
             raise ValueError(f"bins={bins}: a histogram has 1 bin or more; 0 is none.")
         self.side, self.bins, self.grey_spread = side, bins, grey_spread
+        self.encode = nn.Identity()  # colours are counted as they are
         self.classify = nn.Linear(3 * (1 + bins), num_classes)
 
     def forward(self, sources: Sequence[PixelSource]) -> Prediction:
