@@ -275,9 +275,37 @@ def test_scale_free_noise_fades_and_the_published_one_does_not():
         assert [topk.sigma for topk in model.topks] == pytest.approx([faded, faded])
 
 
+def test_hindsight_zooms_into_everything_at_first_and_into_k_at_last():
+    model, bag = small(num_magnifications=2, k=3, hindsight=True), StoredBag(levels(10, 40))
+    zoomed = {}
+    for progress in (0.0, 0.4, 0.6, 1.0):
+        model.set_progress(progress)
+        zoomed[progress] = len(model(bag).looks[0].selected)
+    assert zoomed == {0.0: 10, 0.4: 3, 0.6: 3, 1.0: 3}
+    model.set_progress(0.0)
+    assert len(model.eval()(bag).looks[0].selected) == 3
+
+
+def test_of_hindsight_the_aims_learn_alone():
+    model = small(hindsight=True)
+    model.set_progress(1.0)
+    model(StoredBag(levels(10, 40, 640))).terms["hindsight"].backward()
+    learning = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert all(name.startswith(("aims.", "embeds.0", "embeds.1")) for name in learning)
+    assert any(name.startswith("aims.1.") for name in learning)
+
+
+def test_without_hindsight_the_objective_is_the_cross_entropy():
+    model, label = small(), torch.tensor(1)
+    prediction = model(StoredBag(levels(10, 40, 640)))
+    expected = nn.functional.cross_entropy(prediction.logits, label)
+    assert model.objective(prediction, label).equal(expected)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"scale_free": True, "hindsight": True}, "with hindsight there is no noise to scale"),
         ({"num_magnifications": 0}, "num_magnifications=0: at least 1"),
         ({"heads": "triple"}, "heads='triple' is unknown; it is one of"),
         ({"k": (3, 4, 5)}, r"k=\[3, 4, 5\] has 3 numbers, and 3 magnifications are 2 zooms"),
@@ -311,17 +339,17 @@ def planted(seed: int, count: int) -> list[tuple[StoredBag, int, Tensor]]:
     return slides
 
 
-@pytest.mark.parametrize(("scale_free", "sigma"), [(True, 0.05), (False, 2e-3)])
-def test_it_learns_to_zoom_where_the_class_is(scale_free, sigma):
+@pytest.mark.parametrize("aiming", [{"scale_free": True, "sigma": 0.05}, {}, {"hindsight": True}])
+def test_it_learns_to_zoom_where_the_class_is(aiming):
     torch.manual_seed(0)
-    model = ZoomMIL(16, 2, num_magnifications=2, dim=32, k=4, scale_free=scale_free, sigma=sigma)
+    model = ZoomMIL(16, 2, num_magnifications=2, dim=32, k=4, **aiming)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     epochs, slides = 25, planted(0, 40)
     for epoch in range(epochs):
         model.set_progress(epoch / epochs)
         for bag, label, _ in slides:
             optimiser.zero_grad()
-            nn.functional.cross_entropy(model(bag).logits, torch.tensor(label)).backward()
+            model.objective(model(bag), torch.tensor(label)).backward()
             optimiser.step()
     model.eval()
     scores, hits = {0: [], 1: []}, []

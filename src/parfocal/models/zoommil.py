@@ -4,18 +4,20 @@ Source: Thandiackal, Chen et al., "Differentiable Zooming for Multiple Instance
     Learning on Whole-Slide Images", ECCV 2022. Code: histocartography/zoommil.
 Departs: any number of magnifications, where the authors' code has three; patches are given by the
     bag when they are zoomed into, and not all beforehand; the gradient of the top-K is whole.
-    `heads="single"` is the authors' poster, `scale_free` is Cordonnier et al., CVPR 2021.
+    `heads="single"` is the authors' poster, `scale_free` is Cordonnier et al., CVPR 2021,
+    `hindsight` is ours.
 """
 
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from parfocal.bag import Bag, Look, Prediction
 from parfocal.models.layers.attention import GatedAttention, masked_softmax
 from parfocal.models.layers.dropout import Dropout
+from parfocal.models.layers.hindsight import hindsight_loss, share_zoomed
 from parfocal.models.layers.topk import PerturbedTopK
 
 HEADS = ("dual", "single")
@@ -44,6 +46,9 @@ class ZoomMIL(nn.Module):
         heads: "dual" zooms by an attention of its own, "single" by the one that pools.
         scale_free: zoom by scores stretched to 0..1, in place of attention, which shrinks as the
             bag grows while `sigma` does not; `sigma` then falls to 0 by `set_progress`.
+        hindsight: learn where to zoom from where the sharper attention then fell, in place of
+            noise; see `parfocal.models.layers.hindsight`. In training everything is zoomed into at
+            first, then less and less, and the choice is hard: `sigma` says nothing.
         jacobian: of the top-K, "full" or "diagonal"; see `PerturbedTopK`.
         generator: of the top-K's noise; None for torch's own.
 
@@ -64,6 +69,7 @@ class ZoomMIL(nn.Module):
         dropout: float = 0.25,
         heads: str = "dual",
         scale_free: bool = False,
+        hindsight: bool = False,
         jacobian: str = "full",
         generator: torch.Generator | None = None,
     ) -> None:
@@ -79,8 +85,14 @@ class ZoomMIL(nn.Module):
                 f"k={list(ks)} has {len(ks)} numbers, and {num_magnifications} magnifications are "
                 f"{zooms} zooms; give one number for each zoom, or one for all."
             )
+        if scale_free and hindsight:
+            raise ValueError(
+                "scale_free=True, hindsight=True: with hindsight there is no noise to scale the "
+                "scores for; leave out one of the two."
+            )
         self.scale_free = scale_free
-        self.sigma = sigma
+        self.hindsight = hindsight
+        self.sigma = 0.0 if hindsight else sigma
         self.embeds = nn.ModuleList(
             nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout))
             for _ in range(num_magnifications)
@@ -93,11 +105,16 @@ class ZoomMIL(nn.Module):
         )
         self.topks = nn.ModuleList(
             PerturbedTopK(
-                each, sigma=sigma, num_samples=num_samples, jacobian=jacobian, generator=generator
+                each,
+                sigma=self.sigma,
+                num_samples=num_samples,
+                jacobian=jacobian,
+                generator=generator,
             )
             for each in ks
         )
         self.classify = nn.Linear(dim, num_classes)
+        self.set_progress(0.0)
 
     def forward(self, bag: Bag) -> Prediction:
         """Classify one slide, given its bag at the lowest magnification.
@@ -105,31 +122,46 @@ class ZoomMIL(nn.Module):
         Raises:
             ValueError: the bag has fewer magnifications than the model, or no valid patch.
         """
-        pooled, looks = [], []
+        pooled, looks, aims = [], [], []
+        attended: list[Tensor] = []
         for step, (embed, attend) in enumerate(zip(self.embeds, self.attends, strict=True)):
             h = embed(bag.features())  # n c
             scores, rows, valid = attend(h), bag.rows, bag.valid.to(h.device)  # n, n, n
-            attention = masked_softmax(scores, valid)
-            pooled.append(attention @ h)  # c
+            attended.append(masked_softmax(scores, valid))
+            pooled.append(attended[-1] @ h)  # c
             if step == len(self.topks):
-                looks.append(Look(rows, _shown(attention)))
+                looks.append(Look(rows, _shown(attended[-1])))
                 continue
-            aimed = self.aims[step](h) if self.aims else scores  # n
-            aim = masked_softmax(aimed, valid)
-            select = self.topks[step](stretched(aimed, valid) if self.scale_free else aim, valid)
+            aims.append(self.aims[step](h) if self.aims else scores)  # n
+            aim = masked_softmax(aims[-1], valid)
+            select = self.topks[step](stretched(aims[-1], valid) if self.scale_free else aim, valid)
             selected = None if select.requires_grad else _shown(select.argmax(dim=1))
-            looks.append(Look(rows, _shown(attention), selected, _shown(aim)))
+            looks.append(Look(rows, _shown(attended[-1]), selected, _shown(aim)))
             bag = bag.zoom(select)
         # Summed, so the classifier is the same however many magnifications there are.
         slide = torch.stack(pooled).sum(dim=0)
-        return Prediction(self.classify(slide), tuple(looks))
+        terms = {}
+        if self.training and self.hindsight:
+            chosen = [look.selected for look in looks if look.selected is not None]
+            terms["hindsight"] = hindsight_loss(aims, chosen, attended)
+        return Prediction(self.classify(slide), tuple(looks), terms=terms)
+
+    def objective(self, prediction: Prediction, label: Int64[Tensor, ""]) -> Float[Tensor, ""]:
+        """Give the cross-entropy, and what hindsight says of the aim."""
+        loss = nn.functional.cross_entropy(prediction.logits, label)
+        return loss + prediction.terms.get("hindsight", 0.0)
 
     def set_progress(self, fraction: float) -> None:
-        """Say how much of the training is over, 0 to 1: where `scale_free`, the noise fades."""
-        if self.scale_free:
-            for topk in self.topks:
-                assert isinstance(topk, PerturbedTopK)
+        """Say how much of the training is over, 0 to 1.
+
+        With it fades the noise where `scale_free`, and what is zoomed into where `hindsight`.
+        """
+        for topk in self.topks:
+            assert isinstance(topk, PerturbedTopK)
+            if self.scale_free:
                 topk.sigma = self.sigma * (1 - fraction)
+            if self.hindsight:
+                topk.share = share_zoomed(fraction)
 
     def load_official(self, state_dict: Mapping[str, Tensor]) -> None:
         """Take the weights of the authors' model, which has three magnifications and two heads.

@@ -7,6 +7,7 @@ Departs: the gradient is the whole Jacobian; the code of Cordonnier and of ZoomM
     drawn again from its seed, so memory is linear in nK + nN.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,9 @@ class PerturbedTopK(nn.Module):
         baseline: subtract from g_s the mean of the other samples, which leaves the mean of the
             gradient as it is and takes most of its variance.
         generator: of every draw, on the CPU; None for torch's own.
+
+    Attributes:
+        share: of the instances, at least so many are selected in training; 0 for `k` alone.
 
     Raises:
         ValueError: `k` or `sigma` or `num_samples` is too small, or `jacobian` is another.
@@ -65,6 +69,7 @@ class PerturbedTopK(nn.Module):
         self.jacobian = jacobian
         self.baseline = baseline
         self.generator = generator
+        self.share = 0.0
 
     def forward(
         self, scores: Float[Tensor, " n"], valid: Bool[Tensor, " n"] | None = None
@@ -90,7 +95,7 @@ class PerturbedTopK(nn.Module):
                 "no top-K. Look for NaN in the features; else training diverged: lower its rate."
             )
         most = int(exists.sum())
-        k = min(self.k, most)
+        k = min(max(self.k, math.ceil(self.share * most) if self.training else 0), most)
         if not self.training or self.sigma == 0 or k == most:
             return _one_hots(top_indices(scores[None], k), scores)
         seed = int(torch.randint(2**63 - 1, (), generator=self.generator))
