@@ -5,6 +5,7 @@ that turns those into pixels at true microns per pixel, so every format is read 
 """
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +25,8 @@ from parfocal.slide.resolution import MAX_MPP, MIN_MPP, near, sharper_than_the_s
 from parfocal.slide.scan import Level, Scan
 from parfocal.slide.shrink import LEVEL_TOLERANCE, Span, shrink, shrink_whole
 from parfocal.slide.tiled import open_tiled
+
+SHOWN_PX = 480  # longer side of a slide in a notebook
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,16 @@ class Slide:
 
     def __reduce__(self) -> "tuple[Callable[[], Slide], tuple[()]]":
         return self._reopen, ()
+
+    def _repr_png_(self) -> bytes:
+        """Show the whole slide, small, in a notebook; nothing of that is billed."""
+        encoded = io.BytesIO()
+        with self._reopen() as again:
+            width, height = self.size
+            scale = max(1.0, max(width, height) / SHOWN_PX)
+            pixels = again.read(Box(0, 0, width, height), self.mpp * scale)
+        Image.fromarray(pixels).save(encoded, "PNG")
+        return encoded.getvalue()
 
     def __repr__(self) -> str:
         return f"<Slide {self.id}: {self.size[0]} x {self.size[1]} px, {self.mpp:.4g} um/px>"

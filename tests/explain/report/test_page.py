@@ -120,8 +120,8 @@ def test_mistakes_come_first_and_show_where_the_model_looked(folder, tmp_path):
     text = text_of(page)
     # b is wrong with 0.9; a and c are right.
     assert "is normal, taken for tumor with 0.90 looked at 6 of 60 patches (10.0%)" in text
-    assert page.count('class="zoomed"') == 1
-    assert 'class="best" x="600" y="300" width="200" height="200"' in page
+    assert page.count('stroke="#d55e00"') == 1
+    assert '<rect x="600" y="300" width="200" height="200" stroke="#0072b2"' in page
     slides = text[text.index("Slides slide model") :]
     assert slides.index("b zoommil, predictions") < slides.index("a zoommil, predictions")
 

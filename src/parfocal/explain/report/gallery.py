@@ -1,28 +1,21 @@
 """Pictures for a report: the patches that counted most, and the worst mistakes."""
 
-import base64
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jaxtyping import UInt8
 from markupsafe import Markup
-from numpy import ndarray
-from PIL import Image
 
+from parfocal.explain.inline import jpeg_url, squares_of
 from parfocal.explain.library import Library, Listed, ListedSlide
-from parfocal.explain.record import PredictionRecord
 from parfocal.explain.saved import read_prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Box, Slide, open_slide
 
 PATCHES = 12  # for each class
 MISTAKES = 6
-MARKED = 3  # sharp patches that counted most, on a mistake
 PATCH_PX = 112
 SLIDE_PX = 320
-QUALITY = 80
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +78,7 @@ def _best_patch(row: Row) -> Iterator[Picture]:
         assert best is not None
         pixels = slide.read(Box(best.x, best.y, best.width, best.height), best.mpp)
         told = f"{best.score_kind} {best.score:.2g}", f"{10 / best.mpp:.3g}x"
-        yield Picture(_jpeg(pixels, PATCH_PX), row.slide.id, told)
+        yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, told)
 
 
 def _mistake(row: Row) -> Iterator[Picture]:
@@ -98,7 +91,7 @@ def _mistake(row: Row) -> Iterator[Picture]:
             f"is {row.slide.truth.label}, taken for {row.said.label} with {row.sure:.2f}",
             row.said.bill,
         )
-        yield Picture(_jpeg(pixels, SLIDE_PX), row.slide.id, told, _squares(record))
+        yield Picture(jpeg_url(pixels, SLIDE_PX), row.slide.id, told, squares_of(record))
 
 
 def _opened(listed: ListedSlide) -> Iterator[Slide]:
@@ -114,32 +107,3 @@ def _opened(listed: ListedSlide) -> Iterator[Slide]:
                 logger.warning("%s: another file by now; no picture of it.", listed.path)
     except SlideError as error:
         logger.warning("%s No picture of it in the report.", error)
-
-
-def _squares(record: PredictionRecord) -> Markup:
-    """Draw what was looked at, what was zoomed into, and the sharp patches that counted most."""
-    width, height = record.slide.size
-    looked = [region for region in record.regions if region.order is not None]
-    sharp = [region for region in looked if region.step == len(record.mpps) - 1]
-    best = sorted(sharp, key=lambda region: -region.score)[:MARKED]
-    drawn = [
-        Markup('<rect class="{}" x="{:g}" y="{:g}" width="{:g}" height="{:g}"/>').format(
-            kind, region.x, region.y, region.width, region.height
-        )
-        for kind, chosen in (
-            ("seen", [r for r in looked if r.step == 0]),
-            ("zoomed", [r for r in looked if r.selected]),
-            ("best", best),
-        )
-        for region in chosen
-    ]
-    return Markup('<svg viewBox="0 0 {} {}">{}</svg>').format(width, height, Markup().join(drawn))
-
-
-def _jpeg(pixels: UInt8[ndarray, "h w 3"], longest: int) -> str:
-    """Encode a picture as a URL that holds it."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((longest, longest))
-    encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
