@@ -114,13 +114,21 @@ def test_real_pixels_are_openslides_to_the_bit(real, name):
 
 # --- damage ---
 
+
+def huge(tile):
+    """Change the height and width that a JPEG's frame header states."""
+    at = tile.index(b"\xff\xc0\x00\x11\x08") + 5
+    return tile[:at] + (65500).to_bytes(2) * 2 + tile[at + 4 :]
+
+
 DAMAGES = {
     "zeros": lambda tile: bytes(len(tile)),
     "ones": lambda tile: b"\xff" * len(tile),
     "cut short": lambda tile: tile[: len(tile) // 2],
     "another file's bytes": lambda tile: tile[:-1500] + bytes(range(256)) * 6,
     "a hole": lambda tile: tile[:-1500] + bytes(1000) + tile[-500:],
-    "a tile of another size": lambda tile: imagecodecs.jpeg8_encode(np.zeros((32, 32, 3), "u1")),
+    "a tile of 65,500 px": huge,
+    "a tile of 32 px": lambda tile: imagecodecs.jpeg8_encode(np.zeros((32, 32, 3), "u1")),
 }
 
 

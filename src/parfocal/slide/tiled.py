@@ -191,9 +191,11 @@ def _jpeg_decoder(page: TiffPage) -> Decode:
     tables = page.jpegtables[2:-2] if page.jpegtables else b""  # less the marks of start and end
     colours = bytes([page.photometric == PHOTOMETRIC.YCBCR])
     start = b"\xff\xd8" + ADOBE + colours + tables
+    shape = page.tilelength, page.tilewidth, 3
 
     def decode(encoded: bytes, index: int) -> Pixels:
-        pixels: Pixels = simplejpeg.decode_jpeg(start + encoded[2:])
+        room = np.empty(shape, dtype=np.uint8)  # for no more, whatever a damaged header claims
+        pixels: Pixels = simplejpeg.decode_jpeg(start + encoded[2:], buffer=room)
         return pixels
 
     return decode
