@@ -19,7 +19,7 @@ def record(folder):
 
 
 def test_a_prediction_shows_its_answer_and_the_slide_with_squares(record):
-    html = html_of(record)
+    html = record._repr_html_()
     assert "a: tumor 0.80 · looked at 6 of 60 patches" in html
     assert "data:image/jpeg;base64," in html
     assert '<rect x="600" y="300" width="200" height="200" stroke="#0072b2"' in html
@@ -41,7 +41,7 @@ def test_another_file_under_its_name_is_not_shown(folder, tmp_path):
 
 
 def test_regions_are_rows_by_order_of_looking(record):
-    table = frame_of(record)
+    table = record.to_frame()
     assert table.index.tolist() == ["0-0", "0-1", "0-2", "0-3", "1-0", "1-1"]
     assert table.loc["1-0", ["x", "y", "score"]].tolist() == [600.0, 300.0, 0.9]
     assert table["selected"].sum() == 1

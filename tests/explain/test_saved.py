@@ -55,6 +55,20 @@ def test_what_lacks_a_part_is_refused_by_name(content, tmp_path):
             read_prediction(write_json(tmp_path / "a.json", lacking))
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda whole: whole["prediction"].update(probabilities={}), "no class has a probability"),
+        (lambda whole: whole["regions"][2].update(step=7), "a region of step 7, of 2"),
+        (lambda whole: whole["cost"].update(exhaustive=None), "no cost of looking at everything"),
+    ],
+)
+def test_parts_that_cannot_belong_together_are_refused(content, tmp_path, change, told):
+    change(content)
+    with pytest.raises(SavedError, match=rf"not a whole prediction \({told}\)"):
+        read_prediction(write_json(tmp_path / "a.json", content))
+
+
 @pytest.mark.parametrize("other", [[1, 2], {"slides": []}, "text"])
 def test_other_json_is_refused(tmp_path, other):
     with pytest.raises(SavedError, match="not a prediction, which has a slide and regions"):

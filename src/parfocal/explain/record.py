@@ -8,10 +8,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
 from parfocal.bag import Look
 from parfocal.cost import Cost
 from parfocal.slide.resolution import magnification_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT_VERSION = 1
 MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6}
@@ -30,7 +34,7 @@ class Region:
         height: likewise.
         mpp: it was looked at with.
         score: how much it counted.
-        score_kind: what the score is; "attention" sums to 1 over the regions of a step,
+        score_kind: what the score is, see `Look`; "attention" sums to 1 over the regions of a step,
             "probability", that of being looked at, over those of all steps.
         parent: id of the region that was zoomed into to find it; None at the first step.
         selected: whether the model zoomed into it; of those with a probability, whether it was
@@ -142,6 +146,18 @@ class PredictionRecord:
             "regions": [asdict(region) for region in self.regions],
             "cost": asdict(self.cost) | shares,
         }
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Give the regions as a pandas data frame, a row each, by order of looking."""
+        from parfocal.explain.notebook import frame_of  # noqa: PLC0415  # it needs this file
+
+        return frame_of(self)
+
+    def _repr_html_(self) -> str:
+        """Show the answer, and the slide with what was looked at, in a notebook."""
+        from parfocal.explain.notebook import html_of  # noqa: PLC0415  # it needs this file
+
+        return html_of(self)
 
     def to_json(self) -> str:
         """Give the record as text."""

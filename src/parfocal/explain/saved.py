@@ -79,6 +79,7 @@ def read_prediction(path: Path) -> PredictionRecord:
             f"{path}: not a whole prediction ({where}: {first['msg'].lower()}); predict the slide "
             "again."
         ) from None
+    _refuse_incoherent(path, found)
     return PredictionRecord(
         slide=found.slide,
         model=found.model,
@@ -88,6 +89,19 @@ def read_prediction(path: Path) -> PredictionRecord:
         regions=found.regions,
         cost=found.cost,
     )
+
+
+def _refuse_incoherent(path: Path, found: _Content) -> None:
+    """Refuse what has every part, but parts that cannot belong together."""
+    steps = {region.step for region in found.regions} - set(range(len(found.steps)))
+    wrong = {
+        "no class has a probability": not found.prediction.probabilities,
+        f"a region of step {min(steps, default=0)}, of {len(found.steps)}": bool(steps),
+        "no cost of looking at everything": found.cost.exhaustive is None,
+    }
+    for reason, holds in wrong.items():
+        if holds:
+            raise SavedError(f"{path}: not a whole prediction ({reason}); predict the slide again.")
 
 
 def read_json(path: Path) -> Mapping[str, object]:

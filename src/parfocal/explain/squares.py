@@ -103,8 +103,13 @@ def without_grey(pixels: UInt8[np.ndarray, "h w 3"], spread: int) -> UInt8[np.nd
     return left
 
 
+def has_leaves(record: PredictionRecord) -> bool:
+    """Tell whether a prediction is one of squares within squares."""
+    return any(region.score_kind == "running" for region in record.regions)
+
+
 def _refuse_others(record: PredictionRecord) -> None:
-    if not any(region.score_kind == "running" for region in record.regions):
+    if not has_leaves(record):
         raise ValueError(
             f"{record.slide.id}: model {record.model.name} did not magnify squares of squares, so "
             "there is no such picture of it; draw its map."

@@ -1,6 +1,6 @@
 // Small charts of what some methods tell besides: running answers, shares of magnifications.
 
-import { drawing, element, magnified, percent } from "./dom.js";
+import { drawing, element, percent } from "./dom.js";
 
 const [WIDTH, HEIGHT, EDGE] = [300, 90, 18];
 
@@ -34,7 +34,7 @@ function shares(regions) {
   const sums = regions.ofStep.map((of) => of.reduce((sum, region) => sum + region.score, 0));
   const whole = sums.reduce((sum, part) => sum + part, 0);
   const rows = sums.map((sum, step) => {
-    const name = magnified(regions.steps[step].mpp);
+    const name = regions.names[step];
     const meter = element("meter", { min: 0, max: 1, value: sum / whole, ariaLabel: name });
     return element("li", { className: "measure" }, element("span", {}, name), meter, percent(sum / whole));
   });

@@ -1,6 +1,6 @@
 // The keys of a slide's page; the dialog lists them.
 
-import { byId, element, magnified } from "./dom.js";
+import { byId, element } from "./dom.js";
 
 /** Give what each key does, with the words for it. */
 function keysOf(page) {
@@ -12,8 +12,7 @@ function keysOf(page) {
     "?": ["this list", () => byId("keys").showModal()],
   };
   if (!regions) return keys;
-  regions.steps.slice(0, 9).forEach((step, place) => {
-    const magnification = magnified(step.mpp);
+  regions.names.slice(0, 9).forEach((magnification, place) => {
     keys[place + 1] = [`attention at ${magnification}`, () => store.set({ magnification })];
   });
   return {

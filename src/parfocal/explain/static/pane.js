@@ -48,7 +48,7 @@ export class Pane {
     if (!this.overlay) return;
     const values = this.store.values;
     // Models may look at different magnifications: the same one is shown, where it was looked at.
-    const step = this.regions?.steps.findIndex((each) => magnified(each.mpp) === values.magnification) ?? -1;
+    const step = this.regions?.names.indexOf(values.magnification) ?? -1;
     this.overlay.draw({ ...values, step: step < 0 ? null : step, order: this.#order() });
     this.#scaleBar();
   }

@@ -6,6 +6,7 @@ import { magnified, short } from "./dom.js";
 export class Regions {
   constructor(record) {
     this.steps = record.steps;
+    this.names = names(record.steps);
     this.all = record.regions;
     // Of some only a thumbnail was seen; they have a probability, but no order.
     this.looked = this.all.filter((region) => region.order !== null).sort((a, b) => a.order - b.order);
@@ -59,6 +60,15 @@ export class Regions {
     const place = this.zoomRanks.get(region.id);
     return `${taken}: zoom attention ${short(region.zoom_score)}, rank ${place} of ${of}; the model takes ${chosen}.`;
   }
+}
+
+/** Name steps by their magnification; where two have the same, they are counted. */
+function names(steps) {
+  const plain = steps.map((step) => magnified(step.mpp));
+  return plain.map((name, place) => {
+    const before = plain.slice(0, place).filter((other) => other === name).length;
+    return before ? `${name}, step ${place + 1}` : name;
+  });
 }
 
 /** The score that orders a region among its like. */

@@ -2,7 +2,7 @@
 
 import { charts } from "./charts.js";
 import { scaleOf } from "./colours.js";
-import { ask, byId, element, magnified } from "./dom.js";
+import { ask, byId, element } from "./dom.js";
 import { listenToKeys } from "./keys.js";
 import { readLink, writeLink } from "./link.js";
 import { Pane } from "./pane.js";
@@ -132,7 +132,7 @@ class Page {
 
   /** Offer the magnifications, of which one at most is shown: they are never averaged. */
   #choices() {
-    const names = this.regions.steps.map((step) => magnified(step.mpp));
+    const { names } = this.regions;
     const choices = [["", "none"], ...names.map((name) => [name, name])].map(([value, text]) => {
       const input = element("input", { type: "radio", name: "magnification", value });
       input.onchange = () => this.store.set({ magnification: value || null });
@@ -151,7 +151,7 @@ class Page {
       byId("scale").value = scale;
       byId("path").checked = path;
       byId("lesions").checked = lesions;
-      const step = this.regions.steps.findIndex((each) => magnified(each.mpp) === magnification);
+      const step = this.regions.names.indexOf(magnification);
       byId("range").textContent = step < 0 ? "No attention is shown." : scaleOf(this.regions.ofStep[step], scale).text;
       this.player.show();
       if (names.has("selected")) this.tree.mark(selected);
