@@ -138,7 +138,7 @@ def test_a_model_of_one_magnification_refuses_several():
 
 def test_an_unknown_recipe_is_refused():
     with pytest.raises(
-        SettingsError, match=r"unknown recipe 'zoomil'; known: max, .*Did you mean z"
+        SettingsError, match=r"unknown recipe 'zoomil'; known: abmil, .*Did you mean z"
     ):
         load_settings("zoomil")
 

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 TOGETHER = 4  # children mixed as one row: fewer and longer sums, that still fit the cache
 
 
+SQUARES = ("square", "running")  # kinds of score of what lies on no grid; see `Look`
+
+
 @dataclass(frozen=True)
 class Places:
     """Where the rows of a look lie, for a model that asks for pixels.
@@ -50,7 +53,9 @@ class Look:
         selected: positions in `rows` that were zoomed into; None at the last look.
         zoom_attention: the attention that chose them; None at the last look.
         places: where the rows lie; None where they are of a grid.
-        score_kind: "attention" sums to 1 over the look, "probability" over all looks.
+        score_kind: "attention" sums to 1 over the look, "probability" over all looks; "square" is
+            attention on squares of any place and size, "running" the probability of the answer
+            after each of them.
     """
 
     rows: Int64[Tensor, " n"]

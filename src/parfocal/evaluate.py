@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from parfocal.bag import Look, ask
+from parfocal.bag import SQUARES, Look, PixelSource, ask
 from parfocal.dataset.bags import Inputs, LiveBags, StoredBags
 from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
 from parfocal.dataset.outlines import Outlines, read_outlines
@@ -30,7 +30,7 @@ from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.opened import Opened
 from parfocal.features.pixel_cache import PixelCache
 from parfocal.files import write_whole
-from parfocal.localisation import localise
+from parfocal.localisation import Localisation, blind_chance, localise
 from parfocal.metrics import Score, by_patient, scores
 from parfocal.models.checkpoint import Checkpoint, Setting
 from parfocal.slide.errors import SlideError
@@ -142,7 +142,9 @@ def _refusal(
     )
 
 
-def inputs_of(trained: Checkpoint, features: Path | None, cache: Path | None, device: str) -> Inputs:
+def inputs_of(
+    trained: Checkpoint, features: Path | None, cache: Path | None, device: str
+) -> Inputs:
     """Give slides as the model was trained on, and put the model where they are."""
     place = choose_device(device)
     trained.model.to(place)
@@ -170,7 +172,8 @@ def _examine(
     cost = opened.bill.close()
     outlined = outlines if outlines is not None and outlines.polygons else None
     looks = opened.locate(answer.looks)
-    seen = tuple(_seen_at(step, look, trained, outlined) for step, look in enumerate(looks))
+    met = [None if outlined is None else _met(look, outlined, opened) for look in looks]
+    seen = tuple(_seen_at(step, look, trained, met[step]) for step, look in enumerate(looks))
     return SlideResult(
         slide,
         tuple(answer.logits.double().softmax(dim=0).tolist()),
@@ -180,7 +183,16 @@ def _examine(
     )
 
 
-def _seen_at(step: int, look: Look, trained: Checkpoint, outlines: Outlines | None) -> StepResult:
+def _met(look: Look, outlines: Outlines, opened: Opened) -> Localisation:
+    """Compare a look with the lesions; squares of any place and size, with ones laid blindly."""
+    blind = None
+    if look.score_kind in SQUARES:
+        assert isinstance(opened.given, PixelSource)
+        blind = blind_chance(look, outlines, opened.given)
+    return localise(look, outlines, blind=blind)
+
+
+def _seen_at(step: int, look: Look, trained: Checkpoint, met: Localisation | None) -> StepResult:
     assert look.places is not None
     level = float(step)
     if trained.by_magnification:
@@ -191,7 +203,7 @@ def _seen_at(step: int, look: Look, trained: Checkpoint, outlines: Outlines | No
         level,
         patches=len(look.rows) if order is None else int((order >= 0).sum()),
         probability=float(look.attention.sum()) if look.score_kind == "probability" else None,
-        localisation=None if outlines is None else localise(look, outlines),
+        localisation=met,
     )
 
 

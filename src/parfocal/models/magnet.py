@@ -302,7 +302,7 @@ class MagNet(nn.Module):
                     running[:, predicted] if leaves else torch.full((count,), 1 / count),
                     selected=None if leaves else rows,
                     places=places,
-                    score_kind="running" if leaves else "attention",
+                    score_kind="running" if leaves else "square",
                 )
             )
         return tuple(looks)

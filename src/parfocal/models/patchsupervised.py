@@ -8,7 +8,7 @@ Departs: ours throughout; docs/methods.md tells what was chosen.
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from parfocal.bag import Bag, Look, Prediction
@@ -65,22 +65,18 @@ class PatchSupervised(nn.Module):
         judged = evidence.detach().masked_fill(~exists, float("-inf"))
         best = judged.topk(min(self.top, int(exists.sum()))).indices
         look = Look(bag.rows, judged.softmax(dim=0).cpu())
-        terms = {"patches": logits, "exists": exists}
-        return Prediction(logits[best].mean(dim=0), (look,), terms=terms)
+        return Prediction(logits[best].mean(dim=0), (look,), terms={"patches": logits[exists]})
 
-    def patch_objective(
-        self, prediction: Prediction, label: Int64[Tensor, ""], touching: Bool[Tensor, " n"]
-    ) -> Float[Tensor, ""]:
+    def objective(self, prediction: Prediction, label: Int64[Tensor, ""]) -> Float[Tensor, ""]:
         """Give the cross-entropy of patches, those with a lesion worth as much as those without.
 
         Args:
-            prediction: of one slide.
+            prediction: of one slide, its term `touching` telling which of the patches that exist
+                touch a lesion.
             label: of the slide.
-            touching: whether each patch of the look touches a lesion.
         """
-        logits, exists = prediction.terms["patches"], prediction.terms["exists"]
-        touching = touching.to(logits.device)
+        logits, touching = prediction.terms["patches"], prediction.terms["touching"]
         target = torch.where(touching, label, self.clear)
         loss = F.cross_entropy(logits, target, reduction="none")
-        groups = [loss[group & exists] for group in (touching, ~touching)]
+        groups = [loss[group] for group in (touching, ~touching)]
         return torch.stack([group.mean() for group in groups if len(group)]).mean()

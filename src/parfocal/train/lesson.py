@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -30,10 +30,13 @@ from torch.utils.data import DataLoader, Dataset
 from parfocal.bag import Bag, PixelSource, Prediction, ask
 from parfocal.dataset.bags import Inputs
 from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.outlines import read_outlines
 from parfocal.dataset.sampler import BalancedSampler, mixed_seed
 from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
+from parfocal.features.opened import Opened
 from parfocal.features.pixels import Turned
 from parfocal.files import write_whole
+from parfocal.localisation import touching_of
 from parfocal.metrics import Answers, weighted_scores
 from parfocal.settings import TrainSettings
 from parfocal.slide.errors import SlideError
@@ -69,6 +72,16 @@ class Adversarial(Protocol):
 
     def set_slide(self, slide: int) -> None:
         """Say which of the slides to learn from comes next, counted from 0."""
+
+
+@runtime_checkable
+class TaughtByOutlines(Protocol):
+    """A model that learns which patches touch a lesion; of each prediction it is told `touching`.
+
+    `clear` is the position of the label of slides without a lesion.
+    """
+
+    clear: int
 
 
 class Bar(TQDMProgressBar):
@@ -127,6 +140,8 @@ class Lesson(pl.LightningModule):
         self.failed: dict[str, str] = {}
         self.state_file = folder.resume_file(f"{name}.ckpt")
         self.best_file = folder.resume_file("best.safetensors")
+        if isinstance(model, TaughtByOutlines):
+            _refuse_without_outlines(seen, self.labels[model.clear])
         self._objective: Objective = getattr(model, "objective", cross_entropy)
 
     @property
@@ -266,7 +281,19 @@ class Lesson(pl.LightningModule):
                 self.model, [self._turned(opened[slide.slide_id].given) for slide in slides]
             )
         self._patches += sum(sum(each.bill.close().patches) for each in opened.values())
+        if isinstance(self.model, TaughtByOutlines) and self.training:
+            (slide,) = slides
+            return self._taught(prediction, slide, opened[slide.slide_id])
         return prediction
+
+    def _taught(self, prediction: Prediction, slide: CohortSlide, opened: Opened) -> Prediction:
+        """Tell which of the patches that exist touch a lesion."""
+        (look,) = opened.locate(prediction.looks)
+        touching = np.zeros(len(look.rows), dtype=bool)
+        if slide.outlines is not None:
+            touching = touching_of(look, read_outlines(slide.outlines))
+        told = torch.from_numpy(touching).to(self.device)
+        return replace(prediction, terms={**prediction.terms, "touching": told})
 
     def _turned(self, given: Bag | PixelSource) -> Bag | PixelSource:
         """Mirror and turn a slide to learn from, one of eight ways."""
@@ -364,6 +391,16 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
 def _has_half(device: torch.device) -> bool:
     """Tell whether a device multiplies bfloat16 by itself."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _refuse_without_outlines(slides: Sequence[CohortSlide], clear: str) -> None:
+    for slide in slides:
+        if slide.label != clear and slide.outlines is None:
+            raise RunError(
+                f"slide {slide.slide_id} ({slide.label}) has no outlines, and the model is taught "
+                "by them; give them in the column outlines, or leave the slide out. If "
+                f"{clear!r} is not the label of slides without a lesion, set model.clear."
+            )
 
 
 def cross_entropy(prediction: Prediction, label: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ def train(
     """
     place = choose_device(device)
     settings = replace(settings, train=replace(settings.train, labels=cohort.labels))
+    _check_strata(cohort, settings.train)
     splits = _splits(cohort, settings.train)
     refuse_used(out, resume=resume)
     threads = workers or reading_threads()
@@ -125,9 +126,19 @@ class Run:
         self.folder.forget()
         return summary
 
+    @property
+    def used(self) -> Split:
+        """The slides, without those of strata that are left out of training."""
+        left_out = self.settings.train.left_out_strata
+        train, val = (
+            tuple(slide for slide in part if slide.stratum not in left_out)
+            for part in (self.split.train, self.split.val)
+        )
+        return Split(train, val, self.split.test)
+
     def _unreadable(self) -> dict[str, str]:
         """Find out which slides cannot be used before training, not in the middle of it."""
-        slides = (*self.split.train, *self.split.val)
+        slides = (*self.used.train, *self.used.val)
         logger.info("%s: checking %d slides", self.folder.path, len(slides))
         with ThreadPoolExecutor(self.workers) as pool:
             reasons = list(pool.map(self._reason, slides))
@@ -145,7 +156,7 @@ class Run:
 
     def _lesson(self, name: str, failed: dict[str, str], *, after: Lesson | None = None) -> Lesson:
         """Make an untrained model and its slides; after another, it learns from all of them."""
-        train, val = self.split.train, self.split.val
+        train, val = self.used.train, self.used.val
         if after is not None:
             train, val = (*train, *val), ()
         refuse_too_few(train, val, failed, self.labels)
@@ -175,8 +186,8 @@ class Run:
             model.load_state_dict(safetensors.torch.load_file(lessons[0].best_file))
         # One that failed in the middle of it may have been learned from before.
         used = {
-            "train": [slide for slide in self.split.train if slide.slide_id not in unread],
-            "val": [slide for slide in self.split.val if slide.slide_id not in unread],
+            "train": [slide for slide in self.used.train if slide.slide_id not in unread],
+            "val": [slide for slide in self.used.val if slide.slide_id not in unread],
         }
         encoder = self.settings.encoder
         weights = None if encoder is None else encoder.weights
@@ -210,8 +221,19 @@ class Run:
         return self.settings.model_arguments(
             in_dim=0 if encoder is None else encoder.dim,
             num_classes=len(self.labels),
-            num_slides=len(self.split.train) + len(self.split.val),
+            num_slides=len(self.used.train) + len(self.used.val),
         )
+
+
+def _check_strata(cohort: Cohort, settings: TrainSettings) -> None:
+    """Refuse to leave out what is not there."""
+    known = sorted({slide.stratum for slide in cohort.slides if slide.stratum})
+    for stratum in settings.left_out_strata:
+        if stratum not in known:
+            raise RunError(
+                f"{cohort.source.name}: train.left_out_strata: no slide is of stratum {stratum!r} "
+                f"(there are: {', '.join(known) or 'none'}); correct it or leave it out."
+            )
 
 
 def _splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
