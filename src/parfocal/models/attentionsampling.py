@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from parfocal.bag import PixelSource, Prediction
 from parfocal.cells import Cells, centre_cells
-from parfocal.grid import ANY_TISSUE, GridError
 from parfocal.models.layers.backbone import Backbone
-from parfocal.models.layers.drawing import Drawing, PatchReader, Scene
+from parfocal.models.layers.drawing import Drawing, PatchReader, Scene, tissue_of
 from parfocal.models.layers.overview import ask_overview, encode_overviews
 from parfocal.models.layers.sampling import entropy
 
@@ -138,12 +137,10 @@ class AttentionSampling(nn.Module):
                 ),
             )
         )
-        live = (source.tissue(cells.boxes) > ANY_TISSUE).to(scores.device)
-        if not live.any():
-            raise GridError("no cell has any tissue; check how tissue is found (slide.tissue).")
-        attention = scores.flatten().masked_fill(~live, float("-inf")).softmax(dim=0)
-        even = live / live.sum()
-        return Scene(source, cells, (1 - self.smoothing) * attention + self.smoothing * even)
+        tissue = tissue_of(source, cells).to(scores.device)
+        attention = scores.flatten().masked_fill(~tissue, float("-inf")).softmax(dim=0)
+        smooth = attention.lerp(tissue / tissue.sum(), self.smoothing)
+        return Scene(source, cells, tissue, smooth)
 
 
 def _attention_network(widths: Sequence[int]) -> nn.Sequential:

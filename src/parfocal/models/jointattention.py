@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from parfocal.bag import PixelSource, Prediction
 from parfocal.cells import Cells, lay_cells
-from parfocal.grid import ANY_TISSUE, GridError
 from parfocal.models.layers.backbone import Backbone
-from parfocal.models.layers.drawing import Drawing, PatchReader, Scene
+from parfocal.models.layers.drawing import Drawing, PatchReader, Scene, tissue_of
 from parfocal.models.layers.overview import ask_overview, encode_overviews
 from parfocal.models.layers.sampling import entropy
 
@@ -127,15 +126,12 @@ class JointAttention(nn.Module):
         """
         asked = [ask_overview(source, self.thumbnail_px) for source in sources]
         cells = [self._cells(source) for source in sources]
-        features = encode_overviews(self.overview.maps, asked, self.read.centre.device)
-        attentions = [
-            self._attention(h, each, source)
-            for h, each, source in zip(features, cells, sources, strict=True)
-        ]
-        scenes = [
-            Scene(source, each, self._thinned(attention))
-            for source, each, attention in zip(sources, cells, attentions, strict=True)
-        ]
+        device = self.read.centre.device
+        tissues = [tissue_of(*each).to(device) for each in zip(sources, cells, strict=True)]
+        features = encode_overviews(self.overview.maps, asked, device)
+        attentions = [self._attention(*each) for each in zip(features, cells, tissues, strict=True)]
+        thinned = [self._thinned(attention) for attention in attentions]
+        scenes = [Scene(*each) for each in zip(sources, cells, tissues, thinned, strict=True)]
         entropies = torch.stack([entropy(attention) for attention in attentions])
         return Prediction.together(self.read(scenes), {"entropy": entropies})
 
@@ -154,7 +150,7 @@ class JointAttention(nn.Module):
         )
 
     def _attention(
-        self, h: Float[Tensor, "d i j"], cells: Cells, source: PixelSource
+        self, h: Float[Tensor, "d i j"], cells: Cells, tissue: Bool[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         """Score the cells of all magnifications, and normalise over all of them."""
         scores = torch.cat(
@@ -163,13 +159,9 @@ class JointAttention(nn.Module):
                 for level in cells.maps
             ]
         )
-        live = (source.tissue(cells.boxes) > ANY_TISSUE).to(scores.device)
-        if not live.any():
-            raise GridError("no cell has any tissue; check how tissue is found (slide.tissue).")
-        if self.normalise == "softmax":
-            return scores.masked_fill(~live, float("-inf")).softmax(dim=0)
-        chances = scores.sigmoid() * live
-        return chances / chances.sum()
+        if self.normalise == "sigmoid":
+            scores = F.logsigmoid(scores)  # softmax of which is sigmoid over the sum of sigmoids
+        return scores.masked_fill(~tissue, float("-inf")).softmax(dim=0)
 
     def _thinned(self, attention: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Take cells away by chance, in training, and normalise again."""

@@ -12,12 +12,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from parfocal.bag import Look, PixelSource, Places, Prediction
 from parfocal.cells import Cells
+from parfocal.grid import ANY_TISSUE, GridError
 from parfocal.models.layers.sampling import ESTIMATORS, aggregate, draw, running_estimates
 
 INFERENCES = ("sample", "topk", "all")
@@ -86,11 +87,13 @@ class Scene:
     Args:
         source: of the pixels.
         cells: where they lie.
+        tissue: False where there is none, and so no attention.
         attention: sums to 1.
     """
 
     source: PixelSource
     cells: Cells
+    tissue: Bool[Tensor, " n"]
     attention: Float[Tensor, " n"]
 
     @property
@@ -267,6 +270,18 @@ class PatchReader(nn.Module):
         )
 
 
+def tissue_of(source: PixelSource, cells: Cells) -> Bool[Tensor, " n"]:
+    """Tell which cells have tissue.
+
+    Raises:
+        GridError: none has.
+    """
+    tissue = source.tissue(cells.boxes) > ANY_TISSUE
+    if not tissue.any():
+        raise GridError("no cell has any tissue; check how tissue is found (slide.tissue).")
+    return tissue
+
+
 def jackknife_error(logits: Float[Tensor, "n c"]) -> float:
     """Give the standard error of the winner's probability, of the mean of uncorrelated logits."""
     n = len(logits)
@@ -278,13 +293,13 @@ def jackknife_error(logits: Float[Tensor, "n c"]) -> float:
 
 def looks_of(scene: Scene, drawn: Int64[Tensor, " k"]) -> tuple[Look, ...]:
     """Tell where a model could look, and where it did, magnification by magnification."""
-    cells, attention = scene.cells, scene.attention.detach().cpu()
+    cells, attention, tissue = scene.cells, scene.attention.detach().cpu(), scene.tissue.cpu()
     order = torch.full((len(attention),), -1)
     order[drawn.cpu().flip(0)] = torch.arange(len(drawn)).flip(0)  # the first time, where repeated
     looks, first = [], 0
     for level in cells.maps:
         here = slice(first, first := first + len(level.boxes))
-        (rows,) = attention[here].nonzero(as_tuple=True)
+        (rows,) = tissue[here].nonzero(as_tuple=True)
         turn = order[here][rows]
         mpps = torch.full((len(rows),), level.mpp, dtype=torch.float64)
         places = Places(level.boxes[rows], mpps, order=turn)
