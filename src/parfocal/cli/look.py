@@ -45,14 +45,14 @@ def view(
     from parfocal.explain.library import gather
 
     library = gather(paths, cohort=cohort, moved_to=slides or (), mpp=mpp)
-    listening = viewer.listen(host, port)
-    if not viewer.is_loopback(host):
-        typer.echo("parfocal: whoever can reach this address can see these slides", err=True)
-    address = viewer.address_of(listening)
-    typer.echo(f"{len(library.slides)} slides at {address} (Ctrl-C ends)")
-    if browser:
-        typer.launch(address)
-    viewer.serve(library, listening)
+    with viewer.listen(host, port) as listening:
+        if not viewer.is_loopback(host):
+            typer.echo("parfocal: whoever can reach this address can see these slides", err=True)
+        address = viewer.address_of(listening)
+        typer.echo(f"{len(library.slides)} slides at {address} (Ctrl-C ends)")
+        if browser:
+            typer.launch(address)
+        viewer.serve(library, listening)
 
 
 def report(
