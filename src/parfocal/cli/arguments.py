@@ -44,10 +44,10 @@ def parse_magnifications(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def finish(failed: Mapping[str, str], of: int) -> None:
-    """List the slides that failed, and tell the shell."""
+def finish(failed: Mapping[str, str], of: int, *, what: str = "slides") -> None:
+    """List the slides, or what else, that failed, and tell the shell."""
     if failed and of > 1:
-        typer.echo(f"parfocal: {len(failed)} of {of} slides failed:", err=True)
+        typer.echo(f"parfocal: {len(failed)} of {of} {what} failed:", err=True)
     for slide, reason in failed.items():
         # A reason names the file; in a cohort the slide may have another name.
         named = Path(slide).stem in reason

@@ -1,7 +1,7 @@
-"""Subcommands about models: train, evaluate."""
+"""Subcommands about models: train, evaluate, compare, audit."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -125,3 +125,83 @@ def evaluate(
     typer.echo(f"{result.summary}; see {out / 'metrics.json'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     finish(failed, len(failed) + len(result.results))
+
+
+def compare(
+    *,
+    cohort: Cohort,
+    models: Annotated[
+        str, typer.Option(metavar="NAME,NAME,...", help="Recipes, or YAML files, as of train.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to write to, or a comparison to go on with.")
+    ],
+    folds: Annotated[int | None, typer.Option(min=2, help="Train so many of each.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Train each so many times.")] = 1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most.")] = None,
+    metric: Annotated[
+        Literal["weighted_f1", "accuracy", "auroc_macro"], typer.Option(help="What is drawn.")
+    ] = "weighted_f1",
+    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS)] = None,
+    features: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Stored features; else they are extracted.")
+    ] = None,
+    cache: Cache = None,
+    device: Device = "auto",
+    timed: Annotated[int, typer.Option(min=0, help="Slides to read from their files.")] = 3,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="[NAME:]KEY=VALUE", help="One setting of all models, or of one."
+        ),
+    ] = None,
+) -> None:
+    """Compare models on the same splits: accuracy against cost.
+
+    DIR gets results.csv, results.md and results.png. The same command goes on where it stopped.
+
+    Example: `parfocal compare cohort.csv --models zoommil,abmil,clam-sb --out comparison`
+    """
+    from parfocal.compare import compare as compare_models
+    from parfocal.compare import entrants_of
+
+    entrants = entrants_of(
+        models.split(","), overrides=overrides or (), epochs=epochs, folds=folds, encoder=encoder
+    )
+    rows = compare_models(
+        cohort,
+        entrants,
+        out,
+        seeds=seeds,
+        features=features,
+        cache=cache,
+        device=device,
+        metric=metric,
+        timed=timed,
+    )
+    typer.echo((out / "results.md").read_text(encoding="utf-8"))
+    failed = {row.result.name: row.result.reason for row in rows if row.result.reason}
+    finish(failed, len(rows), what="models")
+
+
+def audit(
+    *,
+    run: Run,
+    cohort: Cohort,
+    out: Out,
+    features: Features = None,
+    cache: Cache = None,
+    device: Device = "auto",
+) -> None:
+    """Tell what skipping costs: a zooming model beside itself with everything visible.
+
+    DIR gets audit.json and audit.csv, of the run's test slides.
+
+    Example: `parfocal audit run cohort.csv --out audit`
+    """
+    from parfocal.audit import audit as audit_model
+
+    result = audit_model(run, cohort, out, features=features, cache=cache, device=device)
+    typer.echo(f"{result.summary}; see {out / 'audit.json'}")
+    failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
+    finish(failed, len(failed) + len(result.slides))

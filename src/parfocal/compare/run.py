@@ -1,0 +1,256 @@
+"""Train, test and time several models over the same splits; goes on where it stopped.
+
+OUT/features/ENCODER    what the encoder made of the slides, once for all models
+OUT/MODEL/seed-0        run folders, of several folds one each below, with an `evaluation` in each
+OUT/MODEL/seconds.json  how long slides took, read from their files
+OUT/results.*           the table and the picture, written anew after each model
+"""
+
+import csv
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+
+from parfocal.compare.entrant import Entrant, shared_slide_settings
+from parfocal.compare.table import STAGES, Result, Row, Timing, rows_of, to_csv, to_markdown
+from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
+from parfocal.dataset.split import read_split
+from parfocal.evaluate import evaluate
+from parfocal.features.encoder import Encoder, load_encoder
+from parfocal.features.extract import extract_cohort
+from parfocal.files import write_whole
+from parfocal.metrics import Answers
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.predict import predict
+from parfocal.settings import EncoderSettings
+from parfocal.train import train
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is the same for all models.
+
+    Args:
+        source: the cohort's CSV.
+        cohort: the slides, without those that have no features.
+        out: folder of the comparison.
+        stores: folder of features by encoder; an encoder without one reads slides as it goes.
+        seeds: runs of each model, or of each fold.
+        cache: of models that are given pixels, or have no stored features.
+        device: where models are trained and tested.
+        timed: slides that are read from their files for the seconds.
+    """
+
+    source: Path
+    cohort: Cohort
+    out: Path
+    stores: dict[str, Path]
+    seeds: int
+    cache: Path | None
+    device: str
+    timed: int
+
+
+def compare(
+    cohort_csv: Path,
+    entrants: Sequence[Entrant],
+    out: Path,
+    *,
+    seeds: int = 1,
+    features: Path | None = None,
+    cache: Path | None = None,
+    device: str = "auto",
+    metric: str = "weighted_f1",
+    timed: int = 3,
+    resamples: int = 2000,
+) -> list[Row]:
+    """Compare models: results.csv, results.md and results.png.
+
+    A model that fails is told with the reason, and the others go on. The same call goes on with
+    what is in `out`, model by model.
+
+    Args:
+        cohort_csv: the slides.
+        entrants: see `entrants_of`.
+        out: folder to write to.
+        seeds: trainings of each model, or of each fold, from seed 0 on.
+        features: folder of stored features, for all models; None to extract them into `out`.
+        cache: folder that keeps what models of pixels read.
+        device: where models are trained and tested.
+        metric: by which the best is found, and that is drawn.
+        timed: test slides that are read from their files for the seconds.
+        resamples: of the intervals.
+
+    Raises:
+        CohortError: the cohort has an error.
+        StoreError: features cannot be written, or do not fit.
+    """
+    cohort = read_cohort(cohort_csv, labels=entrants[0].settings.train.labels)
+    stores = _stores(cohort, entrants, out, features, device)
+    for store in stores.values():
+        there = tuple(s for s in cohort.slides if (store / f"{s.slide_id}.h5").exists())
+        cohort = replace(cohort, slides=there)
+    fair = Comparison(cohort_csv, cohort, out, stores, seeds, cache, device, timed)
+    results: list[Result] = []
+    for entrant in entrants:
+        results.append(_result(fair, entrant))
+        rows = rows_of(results, metric, resamples=resamples)
+        _write(out, rows, metric)
+    return rows
+
+
+def _write(out: Path, rows: Sequence[Row], metric: str) -> None:
+    from parfocal.compare.picture import draw  # noqa: PLC0415 (matplotlib takes a second)
+
+    write_whole(out / "results.csv", to_csv(rows, metric).encode())
+    write_whole(out / "results.md", to_markdown(rows, metric).encode())
+    write_whole(out / "results.png", draw(rows, metric))
+
+
+def _stores(
+    cohort: Cohort, entrants: Sequence[Entrant], out: Path, features: Path | None, device: str
+) -> dict[str, Path]:
+    """Extract features once an encoder, at the magnifications of all its models."""
+    stores: dict[str, Path] = {}
+    wanted = [e.settings.encoder for e in entrants if e.settings.encoder is not None]
+    for encoder in wanted:
+        if features is not None:
+            stores[encoder.name] = features
+        elif encoder.name not in stores:
+            sharing = [
+                e
+                for e in entrants
+                if e.settings.encoder and e.settings.encoder.name == encoder.name
+            ]
+            store = out / "features" / encoder.name.replace(":", "-").replace("/", "-")
+            extracted = extract_cohort(
+                [(slide.slide_id, slide.path, slide.mpp) for slide in cohort.slides],
+                store,
+                encoder=_load(encoder, device),
+                settings=shared_slide_settings(sharing),
+            )
+            for slide_id, reason in extracted.failed.items():
+                logger.warning("slide %s takes no part: %s", slide_id, reason)
+            stores[encoder.name] = store
+    return stores
+
+
+def _load(settings: EncoderSettings, device: str) -> Encoder:
+    return load_encoder(
+        settings.name, device=device, weights=settings.weights, runtime=settings.runtime
+    )
+
+
+def _result(fair: Comparison, entrant: Entrant) -> Result:
+    """Train, test and time one model; whatever goes wrong is its result, and the next follows."""
+    logger.info("%s: training and testing", entrant.name)
+    try:
+        folders = _train(fair, entrant)
+        return _tested(fair, entrant, folders)
+    except Exception as error:  # any at all: a fault of one method must not cost the others
+        logger.warning("%s failed: %s", entrant.name, error)
+        kind = "" if type(error).__module__.startswith("parfocal") else f"{type(error).__name__}: "
+        return Result(entrant.name, reason=kind + " ".join(str(error).split()))
+
+
+def _train(fair: Comparison, entrant: Entrant) -> list[Path]:
+    """Give the run folders of a model, each trained and tested."""
+    store = _store(fair, entrant)
+    runs = []
+    for seed in range(fair.seeds):
+        settings = entrant.settings
+        summary = train(
+            fair.cohort,
+            replace(settings, train=replace(settings.train, seed=seed)),
+            fair.out / entrant.name / f"seed-{seed}",
+            features=store,
+            cache=fair.cache,
+            device=fair.device,
+            resume=True,
+            progress=False,
+        )
+        runs += [run.out for run in summary.folds or (summary,)]
+    for run in runs:
+        if not (run / "evaluation" / "metrics.json").exists():
+            evaluate(
+                run,
+                fair.source,
+                run / "evaluation",
+                features=store,
+                cache=fair.cache,
+                device=fair.device,
+            )
+    return runs
+
+
+def _store(fair: Comparison, entrant: Entrant) -> Path | None:
+    encoder = entrant.settings.encoder
+    return None if encoder is None else fair.stores[encoder.name]
+
+
+def _tested(fair: Comparison, entrant: Entrant, runs: Sequence[Path]) -> Result:
+    """Sum up the evaluations of a model."""
+    found = [json.loads((run / "evaluation" / "metrics.json").read_text("utf-8")) for run in runs]
+    costs = [each["cost"] for each in found]
+    patches = fmean(sum(step["mean"] for step in cost["patches"]) for cost in costs)
+    macs = fmean(cost["macs"]["mean"] for cost in costs)
+    encoder = entrant.settings.encoder
+    if encoder is not None:
+        # Of stored features the evaluation's bill is the model's alone.
+        a_patch = _load(encoder, "cpu").macs_per_patch(entrant.settings.slide.patch_size)
+        macs += patches * a_patch
+    return Result(
+        entrant.name,
+        runs=tuple(
+            _answers(run / "evaluation" / "predictions.csv", tuple(each["labels"]))
+            for run, each in zip(runs, found, strict=True)
+        ),
+        macs=macs,
+        patches=patches,
+        seconds=_seconds(fair, entrant, runs[0]),
+        failed=sum(len(each["failed"]) for each in found),
+    )
+
+
+def _answers(path: Path, labels: tuple[str, ...]) -> Answers:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return Answers(
+        labels,
+        np.array([labels.index(row["label"]) for row in rows]),
+        np.array([[float(row[f"prob_{label}"]) for label in labels] for row in rows]),
+        tuple(row["patient_id"] for row in rows),
+    )
+
+
+def _seconds(fair: Comparison, entrant: Entrant, run: Path) -> Timing:
+    """Time a few test slides from file to answer, on the CPU, and on the GPU where there is one."""
+    kept = fair.out / entrant.name / "seconds.json"
+    if not kept.exists():
+        tested = {row.slide_id for row in read_split(run / "split.csv") if row.split == "test"}
+        slides = [s for s in fair.cohort.slides if s.slide_id in tested and s.path.exists()]
+        devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        timing = {device: _timed(run, slides[: fair.timed], device) for device in devices}
+        write_whole(kept, (json.dumps(timing, indent=1) + "\n").encode())
+    found: Timing = json.loads(kept.read_text("utf-8"))
+    return {device: stages for device, stages in found.items() if stages}
+
+
+def _timed(run: Path, slides: Sequence[CohortSlide], device: str) -> dict[str, float]:
+    """Give the mean seconds by stage; the first slide is looked at once before, to warm up."""
+    trained = Checkpoint.load(run)
+    trained.model.to(device)
+    encoder = trained.load_encoder(device=device)
+    bills = [
+        predict(slide.path, trained, mpp=slide.mpp, encoder=encoder).cost.seconds
+        for slide in [*slides[:1], *slides]
+    ][1:]
+    return {stage: fmean(bill[stage] for bill in bills) for stage in STAGES} if bills else {}

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from parfocal.compare.entrant import ComparisonError, entrants_of, shared_slide_settings
+from parfocal.settings import SettingsError
+
+
+def test_an_override_is_for_all_or_for_one():
+    overrides = ["train.patience=3", "zoommil:model.k=2"]
+    zooming, mean = entrants_of(["zoommil", "mean"], overrides=overrides, epochs=5, encoder="tiny")
+    for entrant in (zooming, mean):
+        assert entrant.settings.train.patience == 3
+        assert entrant.settings.train.epochs == 5
+        assert entrant.settings.encoder.name == "tiny"
+    assert zooming.settings.model.arguments["k"] == 2
+
+
+def test_patches_of_all_magnifications_are_extracted():
+    entrants = entrants_of(["zoommil", "mean", "msmil"])
+    assert shared_slide_settings(entrants).magnifications == (1.25, 2.5, 5, 10)
+
+
+def test_a_yaml_file_takes_part_under_its_name(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("slide: {magnifications: [10]}\nmodel: {name: mean, dim: 8}\n")
+    (entrant,) = entrants_of([str(path)])
+    assert entrant.name == "mine"
+    assert entrant.settings.model.arguments["dim"] == 8
+
+
+def test_an_unknown_model_is_told_with_the_known_ones():
+    with pytest.raises(SettingsError, match=r"unknown recipe 'transml'; known: .*abmil.*Did you m"):
+        entrants_of(["abmil", "transml"])
+
+
+def test_a_model_named_twice_is_refused():
+    with pytest.raises(ComparisonError, match="mean is named twice; name a model once"):
+        entrants_of(["mean", "max", "mean"])
+
+
+@pytest.mark.parametrize("setting", ["slide.min_tissue=0.5", "train.val_fraction=0.5"])
+def test_models_that_would_not_be_given_the_same_are_refused(setting):
+    key = setting.partition("=")[0]
+    with pytest.raises(ComparisonError, match=rf"{key} is 0\.\d+ for max and 0\.5 for mean, so"):
+        entrants_of(["max", "mean"], overrides=[f"mean:{setting}"])

@@ -1,0 +1,140 @@
+"""Four models on a painted cohort, one of which fails; one slide has no tissue."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.bag import StoredBag
+from parfocal.compare import Row, compare, entrants_of
+from parfocal.cost import Bill
+from parfocal.features.encoder import load_encoder
+from parfocal.features.store import FeatureFile
+from parfocal.models import ABMIL, CLAM, ZoomMIL
+
+MODELS = ("zoommil", "abmil", "dsmil-multiscale", "clam-sb")
+SLIDES = 12
+
+
+def run(cohort: Path, out: Path, **options: object) -> list[Row]:
+    overrides = ["slide.patch_size=64", "zoommil:model.k=2", "zoommil:slide.magnifications=2.5,10"]
+    entrants = entrants_of(MODELS, overrides=overrides, epochs=1, encoder="tiny")
+    settings = {"device": "cpu", "timed": 1, "resamples": 50, **options}
+    return compare(cohort, entrants, out, **settings)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., Path]) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    rows = []
+    for number in range(SLIDES):
+        write_slide(folder / f"{number}.tif", dark=number % 2 == 1, seed=number)
+        split = ("train", "train", "val", "test")[number // 2 % 4]
+        rows.append((str(number), f"{number}.tif", ("normal", "tumor")[number % 2], split))
+    blank = np.full((1024, 1024, 3), 245, dtype=np.uint8)
+    write_slide(folder / "blank.tif", blank)
+    rows.append(("blank", "blank.tif", "tumor", "test"))
+    with (folder / "cohort.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("slide_id", "path", "label", "split"), *rows])
+    return folder / "cohort.csv"
+
+
+@pytest.fixture(scope="module")
+def compared(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], Path]:
+    def broken(self: CLAM, bag: StoredBag) -> None:
+        raise RuntimeError("CLAM is\nbroken")
+
+    out = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CLAM, "forward", broken)
+        return run(cohort, out), out
+
+
+def test_each_model_has_its_row(compared: tuple[list[Row], Path]):
+    rows, out = compared
+    assert [row.result.name for row in rows] == list(MODELS)
+    for row in rows[:3]:
+        assert row.result.macs > 0
+        assert row.result.seconds["cpu"]["total"] > 0
+        assert 0 <= row.measures["auroc_macro"].value <= 1
+    with (out / "results.csv").open() as file:
+        assert [row["model"] for row in csv.DictReader(file)] == list(MODELS)
+    assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_that_fails_does_not_stop_the_others(compared: tuple[list[Row], Path]):
+    rows, out = compared
+    assert rows[3].result.reason == "RuntimeError: CLAM is broken"
+    assert "- clam-sb failed: RuntimeError: CLAM is broken" in (out / "results.md").read_text()
+
+
+def test_a_slide_without_tissue_is_told_and_the_others_go_on(compared: tuple[list[Row], Path]):
+    rows, out = compared
+    for row in rows[:3]:
+        assert row.result.failed == 1
+        assert len(row.result.runs[0].truth) == 2
+    assert "- abmil: 1 test slides without an answer" in (out / "results.md").read_text()
+
+
+def test_features_are_extracted_once_for_all_models(compared: tuple[list[Row], Path]):
+    _, out = compared
+    files = sorted((out / "features").rglob("*.h5"))
+    assert len(files) == SLIDES
+    assert {file.parent.name for file in files} == {"tiny"}
+    assert FeatureFile(files[0]).magnifications == (2.5, 10)
+
+
+def test_zooming_costs_less_than_looking_at_everything(compared: tuple[list[Row], Path]):
+    zooming, everything, *_ = compared[0]
+    assert zooming.result.patches < everything.result.patches
+    assert zooming.result.macs < everything.result.macs
+
+
+def test_a_comparison_goes_on_where_it_stopped(cohort: Path, compared: tuple[list[Row], Path]):
+    rows, out = compared
+    kept = [out / name / "seed-0" / "checkpoint.json" for name in MODELS[:3]]
+    before = [path.stat().st_mtime_ns for path in kept]
+    again = run(cohort, out)
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert [row.measures for row in again[:3]] == [row.measures for row in rows[:3]]
+    assert again[3].result.reason is None  # mended meanwhile, and trained now
+    assert (out / "clam-sb/seed-0/checkpoint.json").exists()
+
+
+def test_folds_and_seeds_are_runs_of_a_model(cohort: Path, tmp_path: Path):
+    lines = cohort.read_text().splitlines()[:-1]
+    table = tmp_path / "cohort.csv"
+    rows = [line.rpartition(",")[0].replace(",", f",{cohort.parent}/", 1) for line in lines[1:]]
+    table.write_text("\n".join(["slide_id,path,label", *rows]))
+    entrants = entrants_of(
+        ["mean"], overrides=["slide.patch_size=64"], epochs=1, encoder="tiny", folds=2
+    )
+    (row,) = compare(table, entrants, tmp_path / "out", seeds=2, device="cpu", timed=0, resamples=9)
+    assert len(row.result.runs) == 4
+    assert row.result.seconds == {}
+    for seed in (0, 2):
+        slides = [slide for each in row.result.runs[seed : seed + 2] for slide in each.groups]
+        assert sorted(slides) == sorted(str(number) for number in range(SLIDES))
+    assert row.measures["accuracy"].sd is not None
+
+
+def tmacs(model: torch.nn.Module, *counts: int) -> float:
+    """MACs of a model, its features encoded by ResNet-50 to layer 3, over 10^12."""
+    a_patch = load_encoder("resnet50-layer3-random", runtime="torch").macs_per_patch(256)
+    assert round(a_patch / 1e9, 3) == 4.281
+    bill = Bill()
+    with torch.no_grad(), bill.counted():
+        prediction = model.eval()(StoredBag([torch.zeros(count, 1024) for count in counts]))
+    patches = sum(len(look.rows) for look in prediction.looks)
+    return (patches * a_patch + bill.close().macs) / 1e12
+
+
+def test_macs_are_those_of_the_zoommil_table():
+    """BRIGHT: 3,842 patches at 10x, and so 60 at 1.25x; the paper gives two digits."""
+    assert tmacs(ABMIL(1024, 3), 3842) == pytest.approx(16.45, abs=0.005)
+    assert tmacs(ZoomMIL(1024, 3, k=12), 60, 240, 3840) == pytest.approx(1.29, abs=0.01)
+    zooming = ZoomMIL(1024, 3, num_magnifications=2, k=8)
+    assert tmacs(zooming, 60, 240) == pytest.approx(0.40, abs=0.01)

@@ -1,0 +1,109 @@
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from parfocal.audit import Audit, AuditError, Everything, audit, regret_of
+from parfocal.bag import Bag, Look, StoredBag
+from parfocal.models import ZoomMIL
+from parfocal.models.checkpoint import Checkpoint, build_model
+
+
+def tables() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(n, 5, generator=generator) for n in (6, 24, 96)]
+
+
+def test_everything_is_a_bag_that_goes_on_to_all_children():
+    bag = Everything(StoredBag(tables()))
+    assert isinstance(bag, Bag)
+    below = bag.zoom(torch.eye(6)[:2])
+    assert below.rows.tolist() == list(range(24))
+    assert below.features().equal(tables()[1])
+    assert below.valid.all()
+
+
+def test_with_everything_visible_each_magnification_is_attended_to_whole():
+    torch.manual_seed(0)
+    model = ZoomMIL(5, 2, dim=8, k=2).eval()
+    pooled = []
+    for step, table in enumerate(tables()):
+        h = model.embeds[step](table)
+        pooled.append(model.attends[step](h).softmax(dim=0) @ h)
+    found = model(Everything(StoredBag(tables())))
+    torch.testing.assert_close(found.logits, model.classify(sum(pooled)))
+
+
+def test_regret_is_the_attention_on_what_was_never_visited():
+    own = Look(torch.tensor([4, 5]), torch.tensor([0.5, 0.5]))
+    whole = Look(torch.arange(6), torch.tensor([0.1, 0.2, 0.0, 0.1, 0.35, 0.25]))
+    assert regret_of(own, whole) == pytest.approx(0.4)
+    assert regret_of(whole, whole) == 0
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, write_slide: Callable[..., Path]) -> Path:
+    rows = []
+    for number in range(3):
+        write_slide(tmp_path / f"{number}.tif", dark=number == 1, seed=number)
+        rows.append(f"{number},{number}.tif,{'tumor' if number == 1 else 'normal'}")
+    rows.append("gone,gone.tif,normal")
+    (tmp_path / "cohort.csv").write_text("\n".join(["slide_id,path,label", *rows]))
+    return tmp_path / "cohort.csv"
+
+
+def audited(trained: Checkpoint, cohort: Path) -> Audit:
+    run = cohort.parent / "run"
+    trained.save(run)
+    (run / "split.csv").write_text("slide_id,patient_id,label,split\n")
+    return audit(run, cohort, cohort.parent / "audit", device="cpu")
+
+
+def test_what_skipping_costs_is_told_slide_by_slide_and_summed_up(untrained, cohort):
+    result = audited(untrained, cohort)
+    summed = json.loads((cohort.parent / "audit/audit.json").read_text())
+    with (cohort.parent / "audit/audit.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["slide_id"] for row in rows] == ["0", "1", "2"]
+    assert summed["slides"] == 3
+    assert [failure["slide_id"] for failure in summed["failed"]] == ["gone"]
+    regrets = [float(row["regret_10x"]) for row in rows]
+    assert summed["regret"][1]["value"] == pytest.approx(sum(regrets) / 3, rel=1e-4)
+    assert summed["regret"][0]["value"] == 0  # all is seen at the lowest magnification
+    assert all(0 < regret < 1 for regret in regrets)
+    same = [row["own"] == row["everything"] for row in rows]
+    assert summed["agreement"]["value"] == pytest.approx(sum(same) / 3)
+    assert result.summary.startswith("3 slides: with everything visible the label is the same on")
+
+
+def test_where_all_is_chosen_nothing_is_regretted(untrained, cohort):
+    settings = {**untrained.model_settings, "k": 1000}
+    everything = build_model("zoommil", settings).eval()
+    everything.load_state_dict(untrained.model.state_dict())
+    result = audited(replace(untrained, model=everything, model_settings=settings), cohort)
+    assert result.agreement.value == 1
+    assert result.difference.value == pytest.approx(0, abs=1e-6)
+    assert [score.value for score in result.regret] == [0, 0]
+
+
+def test_a_model_that_looks_at_everything_has_nothing_to_audit(untrained, cohort):
+    settings = {"in_dim": untrained.encoder.dim, "num_classes": 2}
+    mean = replace(
+        untrained,
+        model=build_model("mean", settings).eval(),
+        model_name="mean",
+        model_settings=settings,
+        slide=replace(untrained.slide, magnifications=(10.0,)),
+    )
+    with pytest.raises(AuditError, match="model mean looks at everything already, so nothing is"):
+        audited(mean, cohort)
+
+
+def test_when_every_slide_fails_the_first_reason_is_told(untrained, cohort):
+    cohort.write_text("slide_id,path,label\ngone,gone.tif,normal\n")
+    with pytest.raises(AuditError, match=r"all 1 slides failed; the first: .*gone\.tif"):
+        audited(untrained, cohort)
