@@ -1,0 +1,150 @@
+"""MagNet and the baselines of its table: trained, evaluated and predicted with from slide files."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from parfocal.dataset import Cohort, read_cohort
+from parfocal.evaluate import evaluate
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.predict import predict, predict_slides
+from parfocal.settings import RunSettings, load_settings
+from parfocal.train import RunError, train
+
+SIDE, LESION = 256, 96
+STAGES = ("macro", "micro", "itc")
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Pink slides, with a dark outlined square where ill."""
+    folder, rng = tmp_path_factory.mktemp("painted"), np.random.default_rng(0)
+    rows = ["slide_id,path,label,mpp,split,stratum,outlines"]
+    for number in range(24):
+        pixels = np.full((SIDE, SIDE, 3), (210, 120, 180), dtype=np.uint8)
+        pixels += rng.integers(0, 20, pixels.shape, dtype=np.uint8)
+        x, y = rng.integers(0, SIDE - LESION, 2).tolist()
+        ill, outlines = number % 2, ""
+        if ill:
+            pixels[y : y + LESION, x : x + LESION] //= 2
+            ring = [[x, y], [x + LESION, y], [x + LESION, y + LESION], [x, y + LESION], [x, y]]
+            outlines = f"{number}.geojson"
+            (folder / outlines).write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        split = "train" if number < 12 else "val" if number < 16 else "test"
+        stage = STAGES[number // 2 % 3] if ill else "negative"
+        rows.append(f"{number},{number}.png,{('well', 'ill')[ill]},1,{split},{stage},{outlines}")
+    (folder / "cohort.csv").write_text("\n".join(rows))
+    return read_cohort(folder / "cohort.csv", labels=("well", "ill"))
+
+
+def settings_of(recipe: str, **flags) -> RunSettings:
+    own: dict[str, object] = {"train.labels": ["well", "ill"], "slide.tissue": "all"}
+    if recipe == "magnet-3":
+        own |= {"model.patches": [2, 2], "model.side": 28, "model.leaf_side": 32}
+        own |= {"model.backbone": "small", "model.auxiliary": "small", "model.hidden_dim": 16}
+        own |= {"train.batch": 4, "train.epochs": 3, "train.learning_rate": 1e-3}
+    if recipe == "meanrgb":
+        own |= {"model.side": 32, "train.batch": 4, "train.epochs": 5}
+    if recipe == "patchsupervised":
+        own |= {"slide.patch_size": 64, "encoder.name": "tiny", "train.epochs": 4}
+        own |= {"train.learning_rate": 1e-2, "model.dim": 16}
+    return load_settings(recipe, flags={**own, **flags})
+
+
+@pytest.fixture(scope="module")
+def run(painted: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("magnet") / "run"
+    train(painted, settings_of("magnet-3"), folder, device="cpu", progress=False)
+    return folder
+
+
+def test_magnet_is_taught_from_slide_files(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0]
+
+
+def test_its_table_tells_each_stratum_from_the_negatives(painted, run, tmp_path):
+    evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
+    strata = json.loads((tmp_path / "metrics.json").read_text())["strata"]
+    assert set(strata) == {*STAGES, "macro + micro", "all"}
+    assert strata["all"]["n"] == 4
+    assert strata["all"]["auroc"]["value"] is not None
+
+
+def test_its_squares_are_held_against_squares_laid_blindly(painted, run, tmp_path):
+    evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
+    whole, *_, leaves = json.loads((tmp_path / "metrics.json").read_text())["localisation"]
+    assert whole["attention"]["value"] == 1
+    assert LESION**2 / SIDE**2 < leaves["attention_by_chance"] < 1
+
+
+def test_a_prediction_tells_each_square_with_its_parent_and_draws_the_way_down(
+    painted, run, tmp_path
+):
+    slide = painted.slides[-1]
+    list(predict_slides([slide.path], Checkpoint.load(run), tmp_path, mpp=1, device="cpu"))
+    record = json.loads((tmp_path / "23.json").read_text())
+    assert [step["patches"] for step in record["steps"]] == [1, 2, 4]
+    assert record["cost"]["patches"] == [1, 2, 4]
+    regions = {region["id"]: region for region in record["regions"]}
+    assert [regions[f"2-{n}"]["parent"] for n in range(4)] == ["1-0", "1-0", "1-1", "1-1"]
+    leaf = regions["2-1"]
+    assert leaf["mpp"] == pytest.approx(leaf["width"] / 32)
+    assert regions["2-3"]["score"] == pytest.approx(
+        max(record["prediction"]["probabilities"].values())
+    )
+    assert {path.name for path in tmp_path.glob("*.png")} == {"23.png", "23-leaves.png"}
+
+
+def test_leaves_are_left_out_at_prediction_once_the_answer_rests(painted, run):
+    trained = Checkpoint.load(run, changed={"settle": 1})
+    trained.model.read.classify[-1].weight.data.zero_()  # settled from the first
+    record = predict(painted.slides[0].path, trained, mpp=1)
+    assert record.stop_reason == "settled after 2 of 4 leaves"
+    assert record.cost.patches == (1, 2, 2)  # the next square is read ahead
+
+
+def test_mean_rgb_learns_what_the_colour_tells(painted, tmp_path):
+    train(painted, settings_of("meanrgb"), tmp_path / "run", device="cpu", progress=False)
+    found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
+    assert found.scores["auroc_macro"].value >= 0.9
+
+
+def test_the_patch_supervised_model_finds_patches_of_outlined_lesions(painted, tmp_path):
+    settings = settings_of("patchsupervised")
+    kept = tmp_path / "cache"
+    train(painted, settings, tmp_path / "run", cache=kept, device="cpu", progress=False)
+    found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
+    assert found.scores["auroc_macro"].value >= 0.9
+    (met,) = found.to_dict()["localisation"]
+    assert met["attention"]["value"] > 2 * met["attention_by_chance"]
+
+
+def test_lesions_without_outlines_cannot_teach_patches(painted, tmp_path):
+    bare = replace(painted, slides=tuple(replace(s, outlines=None) for s in painted.slides))
+    with pytest.raises(RunError, match=r"slide 1 \(ill\) has no outlines, and the model is taught"):
+        train(bare, settings_of("patchsupervised"), tmp_path / "run", device="cpu", progress=False)
+
+
+def test_a_stratum_can_be_left_out_of_training_but_not_moved_to_the_test(painted, tmp_path):
+    settings = settings_of("meanrgb", **{"train.left_out_strata": ["itc"], "train.epochs": 1})
+    train(painted, settings, tmp_path / "run", device="cpu", progress=False)
+    learned = Checkpoint.load(tmp_path / "run").training.slides
+    itc = {slide.slide_id for slide in painted.slides if slide.stratum == "itc"}
+    assert itc.isdisjoint(learned["train"] + learned["val"])
+    with (tmp_path / "run" / "split.csv").open(newline="") as file:
+        parts = {row["slide_id"]: row["split"] for row in csv.DictReader(file)}
+    assert parts == {slide.slide_id: slide.split for slide in painted.slides}
+
+
+def test_a_stratum_that_is_not_there_cannot_be_left_out(painted, tmp_path):
+    settings = settings_of("meanrgb", **{"train.left_out_strata": ["itcs"]})
+    with pytest.raises(RunError, match=r"no slide is of stratum 'itcs' \(there are: itc, macro,"):
+        train(painted, settings, tmp_path / "run", device="cpu", progress=False)
