@@ -52,6 +52,13 @@ def test_seconds_count_when_the_block_fails():
     assert bill.close().seconds["read"] > 0
 
 
+def test_fused_attention_is_counted_as_its_two_products():
+    bill, q, k = Bill(), torch.ones(1, 2, 3, 8), torch.ones(1, 2, 5, 8)
+    with torch.no_grad(), bill.counted():
+        nn.functional.scaled_dot_product_attention(q, k, k)
+    assert bill.close().macs == 2 * (2 * 3 * 5 * 8)
+
+
 def test_a_matrix_product_is_counted_as_multiply_accumulates():
     bill = Bill()
     with bill.counted():

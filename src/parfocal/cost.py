@@ -19,6 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.flop_counter import flop_registry
 
 Stage = Literal["open", "tissue", "read", "encode", "model"]
+# Torch has a formula for fused attention on a GPU alone; on a CPU it is the same products.
+ON_A_GPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        torch.ops.aten._scaled_dot_product_flash_attention
+    )
+}
 STAGES: tuple[Stage, ...] = ("open", "tissue", "read", "encode", "model")
 
 
@@ -105,7 +111,8 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        formula = flop_registry.get(func.overloadpacket)
+        named = func.overloadpacket
+        formula = flop_registry.get(ON_A_GPU.get(named, named))
         if formula is None:
             with self:  # an operation made of others is counted by its parts
                 result = func.decompose(*args, **(kwargs or {}))
