@@ -69,8 +69,8 @@ def test_the_checkpoint_predicts_with_nothing_else(cohort, settings, tmp_path):
     with bags.open(cohort.slides[0]) as opened, torch.no_grad():
         prediction = trained.model(opened.given)
         assert prediction.logits.shape == (2,)
-        box = opened.boxes(1, prediction.looks[1].rows.numpy())[0]
-        assert (box.width, box.height) == (64, 64)
+        look = opened.locate(prediction.looks)[1]
+        assert look.places.boxes[0, 2:].tolist() == [64, 64]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
