@@ -1,4 +1,5 @@
 import itertools
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ import torch
 
 from parfocal.bag import Look, Places
 from parfocal.dataset.outlines import Outlines, Polygon
-from parfocal.localisation import Localisation, localise
+from parfocal.localisation import Localisation, blind_chance, localise
+from sources import picture, source
 
 # Patches of 10 px in a row; the lesion covers half of the second and a sliver of the third.
 BOXES = torch.tensor([[10.0 * column, 0.0, 10.0, 10.0] for column in range(5)])
@@ -66,3 +68,24 @@ def test_squares_of_several_sizes_are_compared_each_by_its_own():
     found = localise(Look(torch.arange(2), torch.tensor([0.3, 0.7]), places=places), LESION)
     assert (found.candidates, found.touching) == (2, 1)
     assert found.mass == pytest.approx(0.7)
+
+
+def squares(*boxes: tuple[float, float, float]) -> Look:
+    """A running answer over squares (x, y, side) of no grid."""
+    corners = torch.tensor([(x, y, side, side) for x, y, side in boxes], dtype=torch.float64)
+    places = Places(corners, corners[:, 2])
+    running = torch.linspace(0.1, 0.9, len(boxes))
+    return Look(torch.arange(len(boxes)), running, places=places, score_kind="running")
+
+
+def test_squares_laid_blindly_touch_a_lesion_as_often_as_their_middles_lie_close_to_it():
+    half = Outlines((Polygon(np.array([(0, 0), (48, 0), (48, 96), (0, 96), (0, 0)], float)),))
+    with closing(source(picture(96, 96))) as pixels:
+        chance = blind_chance(squares((0, 0, 24)), half, pixels)
+    assert chance == pytest.approx((48 + 12) / 96)
+
+
+def test_each_square_of_a_running_answer_counts_alike():
+    corner = Outlines((Polygon(np.array([(0, 0), (9, 0), (9, 9), (0, 0)], float)),))
+    met = localise(squares((0, 0, 8), (50, 50, 8), (70, 0, 8)), corner, blind=0.25)
+    assert (met.mass, met.chance) == (pytest.approx(1 / 3), 0.25)
