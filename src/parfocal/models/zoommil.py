@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from parfocal.bag import Bag, Look, Prediction
 from parfocal.models.layers.attention import GatedAttention, masked_softmax
 from parfocal.models.layers.dropout import Dropout
-from parfocal.models.layers.hindsight import hindsight_loss, share_zoomed
+from parfocal.models.layers.hindsight import ExploringTopK, hindsight_loss
 from parfocal.models.layers.topk import PerturbedTopK
 
 HEADS = ("dual", "single")
@@ -47,8 +47,8 @@ class ZoomMIL(nn.Module):
         scale_free: zoom by scores stretched to 0..1, in place of attention, which shrinks as the
             bag grows while `sigma` does not; `sigma` then falls to 0 by `set_progress`.
         hindsight: learn where to zoom from where the sharper attention then fell, in place of
-            noise; see `parfocal.models.layers.hindsight`. In training everything is zoomed into at
-            first, then less and less, and the choice is hard: `sigma` says nothing.
+            noise; see `parfocal.models.layers.hindsight`. The choice is hard, in training too, and
+            there at first of more than `k`; `sigma`, `num_samples` and `jacobian` say nothing.
         jacobian: of the top-K, "full" or "diagonal"; see `PerturbedTopK`.
         generator: of the top-K's noise; None for torch's own.
 
@@ -92,7 +92,7 @@ class ZoomMIL(nn.Module):
             )
         self.scale_free = scale_free
         self.hindsight = hindsight
-        self.sigma = 0.0 if hindsight else sigma
+        self.sigma = sigma
         self.embeds = nn.ModuleList(
             nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout))
             for _ in range(num_magnifications)
@@ -104,17 +104,14 @@ class ZoomMIL(nn.Module):
             GatedAttention(dim, dropout=dropout) for _ in range(zooms if heads == "dual" else 0)
         )
         self.topks = nn.ModuleList(
-            PerturbedTopK(
-                each,
-                sigma=self.sigma,
-                num_samples=num_samples,
-                jacobian=jacobian,
-                generator=generator,
+            ExploringTopK(each, generator=generator)
+            if hindsight
+            else PerturbedTopK(
+                each, sigma=sigma, num_samples=num_samples, jacobian=jacobian, generator=generator
             )
             for each in ks
         )
         self.classify = nn.Linear(dim, num_classes)
-        self.set_progress(0.0)
 
     def forward(self, bag: Bag) -> Prediction:
         """Classify one slide, given its bag at the lowest magnification.
@@ -157,11 +154,11 @@ class ZoomMIL(nn.Module):
         With it fades the noise where `scale_free`, and what is zoomed into where `hindsight`.
         """
         for topk in self.topks:
-            assert isinstance(topk, PerturbedTopK)
-            if self.scale_free:
+            if isinstance(topk, ExploringTopK):
+                topk.set_progress(fraction)
+            elif self.scale_free:
+                assert isinstance(topk, PerturbedTopK)
                 topk.sigma = self.sigma * (1 - fraction)
-            if self.hindsight:
-                topk.share = share_zoomed(fraction)
 
     def load_official(self, state_dict: Mapping[str, Tensor]) -> None:
         """Take the weights of the authors' model, which has three magnifications and two heads.

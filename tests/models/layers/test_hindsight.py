@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import tensor
 
-from parfocal.models.layers.hindsight import hindsight_loss, share_zoomed
+from parfocal.models.layers.hindsight import ExploringTopK, hindsight_loss
 
 
 def test_an_aim_that_foresaw_where_attention_fell_costs_nothing():
@@ -45,9 +45,40 @@ def test_attention_gets_no_gradient():
     assert attention.grad is None
 
 
-def test_the_share_zoomed_into_falls_from_everything_to_nothing():
-    shares = [share_zoomed(progress / 10) for progress in range(11)]
-    assert shares[:3] == [1, 1, 1]
-    assert shares[6:] == [0, 0, 0, 0, 0]
-    assert shares == sorted(shares, reverse=True)
-    assert share_zoomed(0.4) == pytest.approx(0.25)
+def test_in_training_more_is_selected_and_ever_less():
+    topk, scores = ExploringTopK(4), torch.full((100,), 0.01)
+    counts = []
+    for progress in (0.0, 0.2, 0.4, 0.6, 1.0):
+        topk.set_progress(progress)
+        counts.append(len(topk(scores)))
+    assert counts == [30, 30, 8, 4, 4]
+    assert len(topk.eval()(scores)) == 4
+
+
+def test_in_training_every_patch_is_chosen_now_and_then():
+    scores = torch.arange(20.0) / 190
+    topk = ExploringTopK(3, generator=torch.Generator().manual_seed(0))
+    topk.set_progress(1.0)
+    drawn = torch.stack([topk(scores).sum(dim=0) for _ in range(400)]).mean(dim=0)
+    assert drawn.min() > 0
+    assert drawn[-1] > 3 * drawn[0]
+
+
+def test_after_training_the_highest_are_chosen_and_nothing_that_does_not_exist():
+    scores, valid = tensor([0.1, 0.4, 0.3, 0.2]), tensor([True, False, True, True])
+    selected = ExploringTopK(2).eval()(scores, valid)
+    assert selected.tolist() == [[0, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def test_in_training_nothing_that_does_not_exist_is_chosen():
+    valid = torch.arange(50) % 2 == 0
+    selected = ExploringTopK(40)(torch.full((50,), 0.02), valid)
+    assert selected.sum(dim=0).tolist() == valid.float().tolist()
+
+
+def test_a_seed_gives_the_same_choice():
+    first, second = (
+        ExploringTopK(3, generator=torch.Generator().manual_seed(7))(torch.ones(30))
+        for _ in range(2)
+    )
+    assert first.equal(second)

@@ -7,7 +7,6 @@ Departs: the gradient is the whole Jacobian; the code of Cordonnier and of ZoomM
     drawn again from its seed, so memory is linear in nK + nN.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +35,6 @@ class PerturbedTopK(nn.Module):
         baseline: subtract from g_s the mean of the other samples, which leaves the mean of the
             gradient as it is and takes most of its variance.
         generator: of every draw, on the CPU; None for torch's own.
-
-    Attributes:
-        share: of the instances, at least so many are selected in training; 0 for `k` alone.
 
     Raises:
         ValueError: `k` or `sigma` or `num_samples` is too small, or `jacobian` is another.
@@ -69,7 +65,6 @@ class PerturbedTopK(nn.Module):
         self.jacobian = jacobian
         self.baseline = baseline
         self.generator = generator
-        self.share = 0.0
 
     def forward(
         self, scores: Float[Tensor, " n"], valid: Bool[Tensor, " n"] | None = None
@@ -86,22 +81,32 @@ class PerturbedTopK(nn.Module):
         Raises:
             ValueError: a score is not a number.
         """
-        exists = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid
-        exists = exists.to(scores.device)
-        scores = scores.masked_fill(~exists, float("-inf"))
-        if scores.isnan().any():
-            raise ValueError(
-                f"{int(scores.isnan().sum())} of {len(scores)} scores are not numbers, so there is "
-                "no top-K. Look for NaN in the features; else training diverged: lower its rate."
-            )
-        most = int(exists.sum())
-        k = min(max(self.k, math.ceil(self.share * most) if self.training else 0), most)
+        scores, most = masked(scores, valid)
+        k = min(self.k, most)
         if not self.training or self.sigma == 0 or k == most:
-            return _one_hots(top_indices(scores[None], k), scores)
+            return mean_one_hots(top_indices(scores[None], k), scores)
         seed = int(torch.randint(2**63 - 1, (), generator=self.generator))
         draw = _Draw(seed, self.num_samples, self.sigma, self.jacobian, self.baseline)
         selected: Tensor = _PerturbedMean.apply(scores, k, draw)  # type: ignore[no-untyped-call]
         return selected
+
+
+def masked(
+    scores: Float[Tensor, " n"], valid: Bool[Tensor, " n"] | None
+) -> tuple[Float[Tensor, " n"], int]:
+    """Put instances that must not be selected below all others, and count those that may.
+
+    Raises:
+        ValueError: a score is not a number.
+    """
+    exists = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid
+    scores = scores.masked_fill(~exists.to(scores.device), float("-inf"))
+    if scores.isnan().any():
+        raise ValueError(
+            f"{int(scores.isnan().sum())} of {len(scores)} scores are not numbers, so there is "
+            "no top-K. Look for NaN in the features; else training diverged: lower its rate."
+        )
+    return scores, int(exists.sum())
 
 
 def top_indices(scores: Float[Tensor, "s n"], k: int) -> Int64[Tensor, "s k"]:
@@ -114,7 +119,7 @@ def top_indices(scores: Float[Tensor, "s n"], k: int) -> Int64[Tensor, "s k"]:
     return chosen.nonzero()[:, 1].view(-1, k)
 
 
-def _one_hots(indices: Int64[Tensor, "s k"], like: Float[Tensor, " n"]) -> Float[Tensor, "k n"]:
+def mean_one_hots(indices: Int64[Tensor, "s k"], like: Float[Tensor, " n"]) -> Float[Tensor, "k n"]:
     """Average the one-hots of samples of indices."""
     rows = indices.T  # k s
     counts = like.new_zeros(len(rows), len(like))
@@ -144,7 +149,7 @@ class _PerturbedMean(torch.autograd.Function):
         indices = top_indices(scores + draw.sigma * draw.noise(scores), k)  # s k
         ctx.draw = draw
         ctx.save_for_backward(indices)
-        return _one_hots(indices, scores)
+        return mean_one_hots(indices, scores)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
