@@ -29,7 +29,10 @@ def test_the_demonstration_ends_with_metrics_and_live_predictions(tmp_path: Path
         assert json.loads(path.read_text())["cost"]["pixels_decoded"] > 0
         assert path.with_suffix(".png").exists()
     assert sum("looked at" in line for line in lines) == len(predicted) + 2
-    assert str(out / "predictions") in lines[-1]
+    assert any(str(out / "predictions") in line for line in lines)
+    assert str(out / "report.html") in lines[-2]
+    assert "<h2>Accuracy against cost</h2>" in (out / "report.html").read_text()
+    assert lines[-1].endswith(f"parfocal view {out}")
     everywhere = json.loads((out / "evaluation-mean" / "metrics.json").read_text())
     assert everywhere["model"]["name"] == "mean"
 

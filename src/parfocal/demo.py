@@ -5,13 +5,16 @@ magnification, which has to look everywhere. Features are extracted once for bot
 at the end read the test slides anew, and only where ZoomMIL asks.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 from statistics import median
 
 from parfocal.dataset.cohort import Cohort, read_cohort
 from parfocal.evaluate import evaluate
 from parfocal.explain.record import PredictionRecord
+from parfocal.explain.report import write_report
 from parfocal.features.encoder import load_encoder
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
@@ -91,6 +94,14 @@ def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
     yield f"mean pooling  {everywhere.summary}, having looked at all of them"
     yield f"metrics       {out / 'evaluation' / 'metrics.json'}"
     yield f"predictions   {out / 'predictions'}: a JSON and a picture a slide"
+    write_report((out,), out / "report.html")
+    yield f"report        {out / 'report.html'}: open it in a browser"
+    yield f"the slides    {_command()} view {out}"
+
+
+def _command() -> str:
+    """Give what to type for `parfocal` here: its environment may not be activated."""
+    return "parfocal" if which("parfocal") else str(Path(sys.executable).with_name("parfocal"))
 
 
 def _extract(cohort: Cohort, out: Path) -> None:
