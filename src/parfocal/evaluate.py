@@ -30,7 +30,7 @@ from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.opened import Opened
 from parfocal.features.pixel_cache import PixelCache
 from parfocal.files import write_whole
-from parfocal.localisation import Localisation, blind_chance, localise
+from parfocal.localisation import Localisation, blind_chance, joined, localise
 from parfocal.metrics import Score, by_patient, scores
 from parfocal.models.checkpoint import Checkpoint, Setting
 from parfocal.slide.errors import SlideError
@@ -180,11 +180,19 @@ def _examine(
         seen,
         _share(opened, sum(each.patches for each in seen)),
         cost,
+        None if outlined is None or not _joint(looks) else localise(joined(looks), outlined),
     )
 
 
-def _met(look: Look, outlines: Outlines, opened: Opened) -> Localisation:
+def _joint(looks: Sequence[Look]) -> bool:
+    """Tell whether one probability is spread over all looks."""
+    return looks[0].score_kind == "probability"
+
+
+def _met(look: Look, outlines: Outlines, opened: Opened) -> Localisation | None:
     """Compare a look with the lesions; squares of any place and size, with ones laid blindly."""
+    if not look.attention.any():  # another magnification has it all
+        return None
     blind = None
     if look.score_kind in SQUARES:
         assert isinstance(opened.given, PixelSource)

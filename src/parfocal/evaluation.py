@@ -50,6 +50,8 @@ class SlideResult:
         steps: its looks.
         share_patches: of those that looking at everything would encode; None where unknown.
         cost: the bill.
+        localisation: of all looks together, where they share one probability and there are
+            outlined lesions; else None.
     """
 
     slide: CohortSlide
@@ -57,6 +59,7 @@ class SlideResult:
     steps: tuple[StepResult, ...]
     share_patches: float | None
     cost: Cost
+    localisation: Localisation | None = None
 
     @property
     def patches(self) -> int:
@@ -205,16 +208,22 @@ class Evaluation:
 
     def _localisation(self) -> list[dict[str, object]] | None:
         """Compare attention and choice with the lesions, by magnification."""
+        compared: list[tuple[dict[str, object], list[Localisation | None]]] = [
+            (self._at(level), [None if step is None else step.localisation for step in steps])
+            for level, steps in self._levels().items()
+        ]
+        together: dict[str, object] = dict.fromkeys(self._at(0), "all")
+        compared.append((together, [result.localisation for result in self.results]))
         rows = []
-        for level, steps in self._levels().items():
+        for what, localisations in compared:
             met = [
-                (step.localisation, result.slide.patient_id)
-                for step, result in zip(steps, self.results, strict=True)
-                if step is not None and step.localisation is not None
+                (found, result.slide.patient_id)
+                for found, result in zip(localisations, self.results, strict=True)
+                if found is not None
             ]
             if met:
                 found, patients = zip(*met, strict=True)
-                rows.append(self._at(level) | _met(found, patients, self.settings))
+                rows.append(what | _met(found, patients, self.settings))
         return rows or None
 
     def _probability(self) -> list[dict[str, object]] | None:

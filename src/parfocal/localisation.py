@@ -1,13 +1,14 @@
 """Did the model look where the lesions are? One magnification of one slide, against chance."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from parfocal.bag import Look, PixelSource
+from parfocal.bag import Look, PixelSource, Places
 from parfocal.dataset.outlines import Outlines
 
 BLIND = 48  # places tried blindly, across and down
@@ -83,6 +84,25 @@ def localise(look: Look, outlines: Outlines, *, blind: float | None = None) -> L
         selected=int(chosen.sum()),
         selected_touching=int((chosen & touching).sum()),
         blind=blind,
+    )
+
+
+def joined(looks: Sequence[Look]) -> Look:
+    """Join looks that share one probability, as if they were at one magnification."""
+    places = [look.places for look in looks if look.places is not None]
+    firsts = np.cumsum([0, *(len(look.rows) for look in looks)])
+    chosen = [
+        look.selected + int(first)
+        for look, first in zip(looks, firsts, strict=False)
+        if look.selected is not None
+    ]
+    return Look(
+        torch.arange(int(firsts[-1])),
+        torch.cat([look.attention for look in looks]),
+        torch.cat(chosen),
+        places=Places(
+            torch.cat([each.boxes for each in places]), torch.cat([each.mpps for each in places])
+        ),
     )
 
 
