@@ -53,6 +53,7 @@ def train(
     Example: `parfocal train cohort.csv --model zoommil --out run --cache cache`
     """
     from parfocal.dataset import read_cohort
+    from parfocal.explain.report import write_report
     from parfocal.settings import load_settings
     from parfocal.train import train as train_model
 
@@ -77,6 +78,7 @@ def train(
         workers=workers,
         resume=resume,
     )
+    write_report((out,), out / "report.html")
     runs = summary.folds or (summary,)
     what = (
         f"{len(runs)} folds, mean"
@@ -106,11 +108,12 @@ def evaluate(
 ) -> None:
     """Tell how good a trained model is on slides it has not seen.
 
-    DIR gets metrics.json, with 95% intervals, and predictions.csv.
+    DIR gets metrics.json, with 95% intervals, predictions.csv and report.html.
 
     Example: `parfocal evaluate run cohort.csv --out evaluation`
     """
     from parfocal.evaluate import evaluate as evaluate_model
+    from parfocal.explain.report import write_report
 
     result = evaluate_model(
         run,
@@ -122,7 +125,8 @@ def evaluate(
         device=device,
         allow_training_slides=training_slides,
     )
-    typer.echo(f"{result.summary}; see {out / 'metrics.json'}")
+    write_report((run, out), out / "report.html")
+    typer.echo(f"{result.summary}; see {out / 'metrics.json'} and {out / 'report.html'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     finish(failed, len(failed) + len(result.results))
 

@@ -153,13 +153,11 @@ def key_of(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_DIGITS]
 
 
-def within(path: Path, pattern: str) -> Iterator[Path]:
-    """Give the files of a folder and of the folders in it, or the file itself."""
+def within(path: Path, pattern: str) -> list[Path]:
+    """List files of a folder, or where it has none those of the folders in it; a file is itself."""
     if path.is_file():
-        yield path
-    else:
-        yield from sorted(path.glob(pattern))
-        yield from sorted(path.glob(f"*/{pattern}"))
+        return [path]
+    return sorted(path.glob(pattern)) or sorted(path.glob(f"*/{pattern}"))
 
 
 def _is_slide(path: Path) -> bool:

@@ -56,11 +56,13 @@ class Page {
   async compare(listed) {
     this.second?.close();
     this.second = null;
+    const whole = this.main.zoom.view().width >= this.slide.size[0];
     byId("beside").value = listed?.key ?? "";
     if (listed) {
       this.second = await this.#pane(listed);
       this.#tie(this.main.zoom, this.second.zoom);
       this.#tie(this.second.zoom, this.main.zoom);
+      if (whole) this.main.zoom.fit(); // the pane has become narrower
       this.second.zoom.setView(this.main.zoom.view());
     }
     this.#remember();

@@ -25,6 +25,7 @@ class DeepZoom {
       showNavigationControl: false,
       showNavigator: true,
       navigatorPosition: "BOTTOM_RIGHT",
+      navigatorAutoFade: false,
       navigatorWidth: "9rem",
       navigatorHeight: "7rem",
       animationTime: 0.4,
@@ -70,7 +71,7 @@ class DeepZoom {
   }
 
   fit() {
-    this.osd.viewport.goHome();
+    this.osd.viewport.goHome(true);
   }
 
   onMove(moved) {
