@@ -1,0 +1,251 @@
+"""Models of pixels are trained by the same loop, batch by batch, from slide files alone."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from parfocal.dataset import Cohort, read_cohort
+from parfocal.evaluate import EvaluationError, evaluate
+from parfocal.features.pixels import SlidePixels, Turned
+from parfocal.models.checkpoint import Checkpoint, CheckpointError
+from parfocal.predict import predict_slides
+from parfocal.settings import RunSettings, SettingsError, load_settings
+from parfocal.slide.errors import SlideError
+from parfocal.train import RunError, train
+
+SIDE, LESION = 128, 32
+PERIOD = 2
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Pink slides with a dark square that catches the eye, finely striped where ill."""
+    folder, rng = tmp_path_factory.mktemp("painted"), np.random.default_rng(0)
+    rows = ["slide_id,path,label,mpp,split,outlines"]
+    for number in range(28):
+        pixels = np.full((SIDE, SIDE, 3), (210, 120, 180), dtype=np.uint8)
+        pixels += rng.integers(0, 20, pixels.shape, dtype=np.uint8)
+        x, y = (LESION * rng.integers(0, 4, 2)).tolist()
+        stripes = np.indices((LESION, LESION))[0] // PERIOD % 2 if number % 2 else 0.5
+        lesion = np.array([20, 20, 20]) + np.multiply.outer(stripes, [180, 0, 0])
+        pixels[y : y + LESION, x : x + LESION] = lesion
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        outline = [[[x, y], [x + LESION, y], [x + LESION, y + LESION], [x, y + LESION], [x, y]]]
+        shape = {"type": "Polygon", "coordinates": outline}
+        feature = {"type": "Feature", "properties": {}, "geometry": shape}
+        content = {"type": "FeatureCollection", "features": [feature]}
+        (folder / f"{number}.geojson").write_text(json.dumps(content))
+        split = "train" if number < 16 else "val" if number < 20 else "test"
+        label = ("well", "ill")[number % 2]
+        rows.append(f"{number},{number}.png,{label},1,{split},{number}.geojson")
+    (folder / "cohort.csv").write_text("\n".join(rows))
+    return read_cohort(folder / "cohort.csv")
+
+
+def settings_of(recipe: str, **flags) -> RunSettings:
+    given = {
+        "slide.tissue": "all",
+        "slide.magnifications": (5.0, 10.0),
+        "slide.patch_size": 32,
+        "model.backbone": "small",
+        "model.thumbnail_px": 64,
+        "model.k": 5,
+        "model.dropout": 0.0,
+        "train.batch": 8,
+        "train.augment": False,
+        "train.epochs": 20,
+        "train.learning_rate": 2e-3,
+    }
+    return load_settings(recipe, flags={**given, **flags})
+
+
+@pytest.fixture(scope="module")
+def run(painted: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    train(painted, settings_of("jsma"), out, device="cpu", progress=False)
+    return out
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open() as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_joint_attention_learns_a_planted_lesion_and_looks_at_it(painted, run, tmp_path):
+    found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
+    assert found.scores["accuracy"].value == 1
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    everywhere = metrics["localisation"][-1]
+    assert everywhere["magnification"] == "all"
+    assert everywhere["attention"]["value"] > 0.8
+    assert everywhere["attention_by_chance"] < 0.4
+    assert [row["mean"] for row in metrics["cost"]["patches"]] == pytest.approx(
+        np.mean([[step.patches for step in each.steps] for each in found.results], axis=0)
+    )
+
+
+def test_shares_of_magnifications_are_told_as_a_table_and_sum_to_1(painted, run, tmp_path):
+    found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert [row["magnification"] for row in metrics["probability"]] == [5, 10]
+    assert sum(row["mean"] for row in metrics["probability"]) == pytest.approx(1)
+    assert " 10x" in found.summary.partition("looks at")[2]
+    for row in rows_of(tmp_path / "predictions.csv"):
+        assert float(row["share_5x"]) + float(row["share_10x"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_slide_is_predicted_billed_and_drawn(painted, run, tmp_path):
+    path = painted.slides[20].path
+    (record,) = predict_slides([path], Checkpoint.load(run), tmp_path, mpp=1.0, device="cpu")
+    assert (tmp_path / f"{path.stem}.png").exists()
+    saved = json.loads((tmp_path / f"{path.stem}.json").read_text())
+    looked = [region for region in saved["regions"] if region["order"] is not None]
+    assert sorted(region["order"] for region in looked) == list(range(5))
+    assert all(region["selected"] and region["score_kind"] == "probability" for region in looked)
+    assert sum(region["score"] for region in saved["regions"]) == pytest.approx(1)
+    assert sum(saved["cost"]["patches"]) == sum(step["patches"] for step in saved["steps"]) == 5
+    assert saved["stop_reason"] == "the 5 patches allowed are drawn"
+    assert saved["model"]["encoder"] is None
+    everything = saved["cost"]["exhaustive"]
+    assert (everything["patches"], everything["magnification"]) == (16, 10)
+    assert saved["cost"]["share_macs"] > 0
+    assert record.line.startswith("20: ")
+
+
+def test_how_much_is_looked_at_can_be_changed_after_training(painted, run, tmp_path):
+    changed = Checkpoint.load(run, changed={"inference": "all"})
+    (record,) = predict_slides([painted.slides[20].path], changed, tmp_path, mpp=1.0, device="cpu")
+    assert record.stop_reason == "all 20 cells with attention looked at"
+    with pytest.raises(
+        CheckpointError, match=r"jsma was trained without a setting 'kk'; it has num"
+    ):
+        Checkpoint.load(run, changed={"kk": 1})
+
+
+def test_the_same_seed_trains_the_same_model(painted, tmp_path):
+    losses = []
+    for name in "ab":
+        settings = settings_of("jsma", **{"train.epochs": 2})
+        losses.append(train(painted, settings, tmp_path / name, device="cpu", progress=False))
+    assert losses[0].val_loss == losses[1].val_loss
+
+
+def test_slides_learned_from_are_mirrored_and_turned(painted, tmp_path, monkeypatch):
+    ways, ask = set(), Turned.ask
+
+    def noted(self, *given, **named):
+        ways.add((self.mirror, self.turns))
+        return ask(self, *given, **named)
+
+    monkeypatch.setattr(Turned, "ask", noted)
+    settings = settings_of("jsma", **{"train.epochs": 2, "train.augment": True})
+    train(painted, settings, tmp_path / "run", device="cpu", progress=False)
+    assert len(ways) == 8
+
+
+def test_attention_sampling_is_trained_by_the_same_command(painted, tmp_path):
+    flags = {"slide.magnifications": (10.0,), "train.epochs": 2}
+    train(painted, settings_of("attentionsampling", **flags), tmp_path / "run", device="cpu")
+    found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
+    assert len(found.results) == 8
+
+
+def damaged(cohort: Cohort, folder: Path, numbers: tuple[int, ...]) -> Cohort:
+    """The same slides, of which some are cut short, or smaller than a patch."""
+    slides = []
+    for number, slide in enumerate(cohort.slides):
+        path = slide.path
+        if number in numbers:
+            path = folder / f"{number}.png"
+            path.write_bytes(slide.path.read_bytes()[:9000])
+        slides.append(replace(slide, path=path))
+    return replace(cohort, slides=tuple(slides))
+
+
+def test_a_corrupt_image_is_left_out_and_listed(painted, tmp_path):
+    cohort = damaged(painted, tmp_path, (3,))
+    settings = settings_of("jsma", **{"train.epochs": 1})
+    summary = train(cohort, settings, tmp_path / "run", device="cpu", progress=False)
+    assert list(summary.failed) == ["3"]
+    assert "3.png" in summary.failed["3"]
+
+
+def test_an_image_that_goes_bad_in_the_middle_of_a_batch_leaves_alone(
+    painted, tmp_path, monkeypatch
+):
+    read, poisoned = SlidePixels.ask, painted.slides[2].path.stem
+
+    def ask(self, boxes, size, *, step=None):
+        if self._slide.id == poisoned:
+            raise SlideError(f"{poisoned}.png: damaged")
+        return read(self, boxes, size, step=step)
+
+    monkeypatch.setattr(SlidePixels, "ask", ask)
+    settings = settings_of("jsma", **{"train.epochs": 2})
+    summary = train(painted, settings, tmp_path / "run", device="cpu", progress=False)
+    assert summary.failed == {"2": "2.png: damaged"}
+
+
+def test_images_that_do_not_fit_the_magnifications_are_left_out_and_listed(painted, tmp_path):
+    small = tmp_path / "small.png"
+    Image.new("RGB", (60, 200)).save(small)
+    slides = (replace(painted.slides[0], path=small), *painted.slides[1:])
+    settings = settings_of("jsma", **{"train.epochs": 1})
+    cohort = replace(painted, slides=slides)
+    summary = train(cohort, settings, tmp_path / "run", device="cpu", progress=False)
+    assert summary.failed["0"].startswith("the image is 30 x 100 px at 5x, smaller than one patch")
+
+
+def test_a_range_of_magnifications_has_those_that_fit_each_slide(painted, tmp_path):
+    flags = {"slide.magnifications": "1.25-40", "train.epochs": 1}
+    settings = settings_of("jsma", **flags)
+    assert settings.slide.magnifications == (1.25, 2.5, 5, 10, 20, 40)
+    train(painted, settings, tmp_path / "run", device="cpu", progress=False)
+    found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
+    assert {step.level for result in found.results for step in result.steps} == {2.5, 5, 10}
+
+
+def test_a_cache_of_regions_spares_reading(painted, tmp_path):
+    settings = settings_of("jsma", **{"train.epochs": 1})
+    runs = [
+        train(painted, settings, tmp_path / name, cache=tmp_path / "cache", device="cpu")
+        for name in "ab"
+    ]
+    assert runs[0].val_loss == runs[1].val_loss
+    assert list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_stored_features_are_of_no_use_to_a_model_of_pixels(painted, run, tmp_path):
+    with pytest.raises(RunError, match="model jsma encodes by itself, so it cannot learn from"):
+        train(painted, settings_of("jsma"), tmp_path / "run", features=tmp_path, device="cpu")
+    with pytest.raises(EvaluationError, match="model jsma encodes by itself, so it cannot use"):
+        evaluate(run, painted.source, tmp_path / "e", features=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "message"),
+    [
+        (
+            "jsma",
+            {"encoder.name": "tiny"},
+            "encoder: model jsma encodes by itself, so it",
+        ),
+        ("jsma", {"model.backbone": "vgg"}, "model jsma: backbone 'vgg' is unknown"),
+        ("jsma", {"slide.magnifications": "20-5"}, "slide.magnifications: '20-5' is refused"),
+        ("attentionsampling", {"slide.magnifications": (5.0, 10.0)}, "it looks at one; give one"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(recipe, flags, message):
+    with pytest.raises(SettingsError, match=message):
+        load_settings(recipe, flags=flags)
+
+
+@pytest.mark.parametrize(("key", "value"), [("batch", 2), ("augment", True)])
+def test_what_is_of_pixels_alone_is_refused_for_models_of_features(key, value):
+    with pytest.raises(SettingsError, match=f"train.{key}: model zoommil is given features"):
+        load_settings("zoommil", flags={f"train.{key}": value})
