@@ -16,7 +16,7 @@ SOURCE = Path(parfocal.__file__).parent
 # Each takes a tenth of a second to several to load, and none is needed to predict a slide.
 HEAVY = {
     *("h5py", "pandas", "pytorch_lightning", "scipy", "sklearn", "sympy", "tensorboard"),
-    *("torch._dynamo", "torch._inductor", "torchmetrics", "yaml"),
+    *("matplotlib", "torch._dynamo", "torch._inductor", "torchmetrics", "yaml"),
 }
 
 
@@ -76,6 +76,10 @@ def test_lightning_is_imported_for_training_alone():
     assert {name.split("/")[0].removesuffix(".py") for name in importers("pytorch_lightning")} == {
         "train"
     }
+
+
+def test_matplotlib_is_imported_for_one_picture_alone():
+    assert importers("matplotlib") == {"compare/picture.py"}
 
 
 def test_typer_is_imported_by_the_command_line_alone():
