@@ -47,18 +47,38 @@ def entrants_of(
         SettingsError: a model, key or value is wrong.
         ComparisonError: two have one name, or would not get the same slides and patches.
     """
-    entrants = []
-    for model in models:
-        name = Path(model).stem if Path(model).suffix in (".yaml", ".yml") else model
-        addressed = (_addressed(override, name) for override in overrides)
-        own = [override for override in addressed if override is not None]
-        flags = {"train.epochs": epochs, "train.folds": folds}
-        settings = load_settings(model, overrides=own, flags=flags)
-        if encoder is not None and settings.encoder is not None:
-            settings = replace(settings, encoder=replace(settings.encoder, name=encoder))
-        entrants.append(Entrant(name, settings))
-    _refuse_unequal(entrants)
+    entrants = [
+        entrant_of(
+            Path(model).stem if Path(model).suffix in (".yaml", ".yml") else model,
+            model,
+            overrides=overrides,
+            epochs=epochs,
+            folds=folds,
+            encoder=encoder,
+        )
+        for model in models
+    ]
+    refuse_unequal(entrants)
     return entrants
+
+
+def entrant_of(
+    name: str,
+    model: str,
+    *,
+    overrides: Sequence[str] = (),
+    epochs: int | None = None,
+    folds: int | None = None,
+    encoder: str | None = None,
+) -> Entrant:
+    """Load the settings of one model, which takes part under a name; see `entrants_of`."""
+    addressed = (_addressed(override, name) for override in overrides)
+    own = [override for override in addressed if override is not None]
+    flags = {"train.epochs": epochs, "train.folds": folds}
+    settings = load_settings(model, overrides=own, flags=flags)
+    if encoder is not None and settings.encoder is not None:
+        settings = replace(settings, encoder=replace(settings.encoder, name=encoder))
+    return Entrant(name, settings)
 
 
 def shared_slide_settings(entrants: Iterable[Entrant]) -> SlideSettings:
@@ -76,7 +96,12 @@ def _addressed(override: str, name: str) -> str | None:
     return rest if address == name else None
 
 
-def _refuse_unequal(entrants: Sequence[Entrant]) -> None:
+def refuse_unequal(entrants: Sequence[Entrant]) -> None:
+    """Refuse models that share a name, or would not get the same slides and patches.
+
+    Raises:
+        ComparisonError: there are any.
+    """
     names = [entrant.name for entrant in entrants]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
