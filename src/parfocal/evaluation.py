@@ -151,6 +151,7 @@ class Evaluation:
             "patients": self._patients(),
             "probability": self._probability(),
             "localisation": self._localisation(),
+            "localisation_together": self._compared([each.localisation for each in self.results]),
             "cost": self._cost(),
             "failed": [
                 {"slide_id": failure.slide.slide_id, "reason": failure.reason}
@@ -208,23 +209,24 @@ class Evaluation:
 
     def _localisation(self) -> list[dict[str, object]] | None:
         """Compare attention and choice with the lesions, by magnification."""
-        compared: list[tuple[dict[str, object], list[Localisation | None]]] = [
-            (self._at(level), [None if step is None else step.localisation for step in steps])
-            for level, steps in self._levels().items()
-        ]
-        together: dict[str, object] = dict.fromkeys(self._at(0), "all")
-        compared.append((together, [result.localisation for result in self.results]))
         rows = []
-        for what, localisations in compared:
-            met = [
-                (found, result.slide.patient_id)
-                for found, result in zip(localisations, self.results, strict=True)
-                if found is not None
-            ]
-            if met:
-                found, patients = zip(*met, strict=True)
-                rows.append(what | _met(found, patients, self.settings))
+        for level, steps in self._levels().items():
+            found = self._compared([None if step is None else step.localisation for step in steps])
+            if found is not None:
+                rows.append(self._at(level) | found)
         return rows or None
+
+    def _compared(self, localisations: Sequence[Localisation | None]) -> dict[str, object] | None:
+        """Sum up what is known of the slides."""
+        known = [
+            (found, result.slide.patient_id)
+            for found, result in zip(localisations, self.results, strict=True)
+            if found is not None
+        ]
+        if not known:
+            return None
+        found, patients = zip(*known, strict=True)
+        return _met(found, patients, self.settings)
 
     def _probability(self) -> list[dict[str, object]] | None:
         """Tell how the choice of where to look divides among the magnifications."""
