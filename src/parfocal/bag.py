@@ -16,7 +16,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
+
+from parfocal.mixture import Mixture, distinct
 
 TOGETHER = 4  # children mixed as one row: fewer and longer sums, that still fit the cache
 
@@ -188,68 +190,6 @@ class Rows(Protocol):
         """Give these rows."""
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """A sparse matrix that mixes blocks (the children of a patch) into slots.
-
-    Args:
-        slot: row of each entry, ascending.
-        block: column of each entry.
-        weight: its value.
-        slots: number of rows.
-    """
-
-    slot: Int64[Tensor, " e"]
-    block: Int64[Tensor, " e"]
-    weight: Float[Tensor, " e"]
-    slots: int
-
-    def apply(self, rows: Float[Tensor, "r d"], at: Int64[Tensor, "c b"]) -> Float[Tensor, "c s d"]:
-        """Mix blocks into slots, each child by itself.
-
-        Rows are read where they lie, and only those of blocks with an entry. Neighbouring slots
-        share blocks, so all slots' first children come first, then the second: a row is then
-        still in the cache when the next slot needs it.
-
-        Args:
-            rows: a table that holds the children.
-            at: the row of child c of block b.
-        """
-        child = torch.arange(len(at), device=at.device)[:, None]
-        mixed = nn.functional.embedding_bag(
-            at[:, self.block].flatten(),
-            rows,
-            (self._starts() + child * len(self.block)).flatten(),
-            mode="sum",
-            per_sample_weights=self.weight.repeat(len(at)),
-        )
-        return mixed.view(len(at), self.slots, -1)
-
-    def lifted(
-        self, wanted: Int64[Tensor, " w"], children: int
-    ) -> tuple["Mixture", Int64[Tensor, " b"]]:
-        """Give the same mixture for some children of its slots, one slot a child.
-
-        Args:
-            wanted: the children, each `slot * children + child`.
-            children: of each slot and of each block.
-
-        Returns:
-            The mixture, and the children of its blocks it needs, each `block * children + child`.
-        """
-        slot, child = wanted // children, wanted % children
-        counts = self.slot.bincount(minlength=self.slots)[slot]
-        new_slot = torch.arange(len(wanted), device=slot.device).repeat_interleave(counts)
-        # A new slot's entries are those of the old one, so their numbers differ by a constant.
-        shift = self._starts()[slot] - (counts.cumsum(0) - counts)
-        entry = torch.arange(len(new_slot), device=slot.device) + shift[new_slot]
-        needed, block = _distinct(self.block[entry] * children + child[new_slot], children)
-        return Mixture(new_slot, block, self.weight[entry], len(wanted)), needed
-
-    def _starts(self) -> Int64[Tensor, " s"]:
-        return torch.searchsorted(self.slot, torch.arange(self.slots, device=self.slot.device))
-
-
 class StoredBag:
     """A slide's patches at nested magnifications, lowest first.
 
@@ -360,7 +300,7 @@ class StoredBag:
         one_hot = not chosen.weight.requires_grad and bool((chosen.weight == 1).all())
         if one_hot and not self._chain:
             return self._below(chosen.block, ())
-        needed, block = _distinct(chosen.block, self._children.shape[1])
+        needed, block = distinct(chosen.block, self._children.shape[1])
         chain = [replace(chosen, block=block)]
         for mixture in reversed(self._chain):
             lifted, needed = mixture.lifted(needed, self._children.shape[1])
@@ -387,16 +327,6 @@ def _entries(select: Float[Tensor, "k n"]) -> Mixture:
     """Keep what is not zero of a dense matrix."""
     slot, row = select.nonzero(as_tuple=True)
     return Mixture(slot, row, select[slot, row], len(select))
-
-
-def _distinct(
-    rows: Int64[Tensor, " e"], children: int
-) -> tuple[Int64[Tensor, " r"], Int64[Tensor, " e"]]:
-    """Give the distinct rows, first children first (see `Mixture.apply`), and the place of each."""
-    parents = int(rows.max()) // children + 1
-    keys = rows % children * parents + rows // children
-    distinct, place = torch.unique(keys, return_inverse=True)
-    return distinct % parents * children + distinct // parents, place
 
 
 def _single(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
