@@ -1,6 +1,6 @@
 """How much of its slides a whole training on demand encodes, against extracting all of it first.
 
-Trains live with a cache, with the published scores and with scale-free ones, and prints the
+Trains live with a cache, with the published scores, scale-free ones and hindsight, and prints the
 patches encoded by the first epoch and by the last over all that extraction would encode; in the
 same units, what visits at the end would cost without a cache.
 
@@ -19,7 +19,7 @@ from parfocal.features.encoder import load_encoder
 from parfocal.settings import load_settings
 from parfocal.train import train
 
-RECIPES = ("zoommil", "zoommil-scalefree")
+RECIPES = ("zoommil", "zoommil-scalefree", "zoommil-hindsight")
 
 
 def encoded(run: Path) -> list[int]:
