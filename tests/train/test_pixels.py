@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer import BadParameter
 
+from parfocal.cli.program import app
 from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate import EvaluationError, evaluate
 from parfocal.features.pixels import SlidePixels, Turned
@@ -251,3 +253,21 @@ def test_settings_that_do_not_go_together_are_refused(recipe, flags, message):
 def test_what_is_of_pixels_alone_is_refused_for_models_of_features(key, value):
     with pytest.raises(SettingsError, match=f"train.{key}: model zoommil is given features"):
         load_settings("zoommil", flags={f"train.{key}": value})
+
+
+def test_the_command_line_changes_how_much_is_looked_at(painted, run, tmp_path, capsys):
+    slide, evaluation = painted.slides[32].path, tmp_path / "e"
+    predicting = ["predict", str(run), str(slide), "--mpp", "1", "--device", "cpu"]
+    said = []
+    for changes in (["model.inference=all"], ["model.k=2", "model.inference=topk"]):
+        options = [part for change in changes for part in ("--set", change)]
+        app([*predicting, "--out", str(tmp_path), *options], standalone_mode=False)
+        said.append(capsys.readouterr().out)
+    assert "looked at 20 of 16 patches" in said[0]
+    assert "looked at 2 of 16 patches" in said[1]
+    evaluating = ["evaluate", str(run), str(painted.source), "--out", str(evaluation)]
+    app([*evaluating, "--device", "cpu", "--set", "model.k=3"], standalone_mode=False)
+    patches = json.loads((evaluation / "metrics.json").read_text())["cost"]["patches"]
+    assert sum(step["mean"] for step in patches) == 3
+    with pytest.raises(BadParameter, match=r"'k=3' is not like model\.k=10"):
+        app([*predicting, "--out", str(tmp_path), "--set", "k=3"], standalone_mode=False)

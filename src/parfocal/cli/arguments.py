@@ -1,8 +1,9 @@
 """What several subcommands share: their arguments, and how they end."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,12 +24,23 @@ Mpp = Annotated[
     typer.Option(help="Microns per pixel at level 0, for files that do not say or say wrongly."),
 ]
 MAGNIFICATIONS = typer.Option(metavar="M,M,...", help="Lowest first, as 1.25,2.5,10.")
+LADDER = typer.Option(
+    metavar="M,M,...",
+    help="Lowest first, as 1.25,2.5,10; or, for jsma, a range of which those that fit a slide are "
+    "used, as 2.5-20.",
+)
 Features = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Stored features; else slides are read as the model asks."),
 ]
 Cache = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Keep features here as slides are visited.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="model.KEY=VALUE", help="Look otherwise than trained, as model.k=10."
+    ),
 ]
 ENCODERS = "efficientnet-lite0, resnet50-layer3 or timm:NAME."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
@@ -42,6 +54,20 @@ def parse_magnifications(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(
             f"{text!r} is not like 1.25,2.5,10", param_hint="--magnifications"
         ) from None
+
+
+def parse_changes(texts: list[str] | None) -> dict[str, Any]:
+    """Read arguments of a model as `--set` takes them."""
+    changes = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.startswith("model."):
+            raise typer.BadParameter(f"{text!r} is not like model.k=10", param_hint="--set")
+        try:
+            changes[key.removeprefix("model.")] = json.loads(value)
+        except ValueError:
+            changes[key.removeprefix("model.")] = value  # a word
+    return changes
 
 
 def finish(failed: Mapping[str, str], of: int, *, what: str = "slides") -> None:

@@ -7,8 +7,9 @@ import typer
 
 from parfocal.cli.arguments import (
     ENCODERS,
-    MAGNIFICATIONS,
+    LADDER,
     Cache,
+    Changes,
     Cohort,
     Device,
     Features,
@@ -16,6 +17,7 @@ from parfocal.cli.arguments import (
     Part,
     Run,
     finish,
+    parse_changes,
     parse_magnifications,
 )
 
@@ -29,7 +31,7 @@ def train(
     ] = "zoommil",
     features: Features = None,
     encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS)] = None,
-    magnifications: Annotated[str | None, MAGNIFICATIONS] = None,
+    magnifications: Annotated[str | None, LADDER] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most.")] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Train so many models.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split and every draw.")] = None,
@@ -53,14 +55,13 @@ def train(
     Example: `parfocal train cohort.csv --model zoommil --out run --cache cache`
     """
     from parfocal.dataset import read_cohort
-    from parfocal.explain.report import write_report
     from parfocal.settings import load_settings
     from parfocal.train import train as train_model
 
     flags = {
         "encoder.name": encoder,
-        "slide.magnifications": None
-        if magnifications is None
+        "slide.magnifications": magnifications
+        if magnifications is None or "-" in magnifications
         else parse_magnifications(magnifications),
         "train.epochs": epochs,
         "train.folds": folds,
@@ -78,7 +79,6 @@ def train(
         workers=workers,
         resume=resume,
     )
-    write_report((out,), out / "report.html")
     runs = summary.folds or (summary,)
     what = (
         f"{len(runs)} folds, mean"
@@ -105,6 +105,7 @@ def evaluate(
     training_slides: Annotated[
         bool, typer.Option("--allow-training-slides", help="Score slides it has learned from.")
     ] = False,
+    changes: Changes = None,
 ) -> None:
     """Tell how good a trained model is on slides it has not seen.
 
@@ -113,7 +114,6 @@ def evaluate(
     Example: `parfocal evaluate run cohort.csv --out evaluation`
     """
     from parfocal.evaluate import evaluate as evaluate_model
-    from parfocal.explain.report import write_report
 
     result = evaluate_model(
         run,
@@ -124,8 +124,8 @@ def evaluate(
         cache=cache,
         device=device,
         allow_training_slides=training_slides,
+        changed=parse_changes(changes),
     )
-    write_report((run, out), out / "report.html")
     typer.echo(f"{result.summary}; see {out / 'metrics.json'} and {out / 'report.html'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     finish(failed, len(failed) + len(result.results))

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import Device, Mpp, Out, Run, Slides, finish
+from parfocal.cli.arguments import (
+    Changes,
+    Device,
+    Mpp,
+    Out,
+    Run,
+    Slides,
+    finish,
+    parse_changes,
+)
 
 
 def demo(
@@ -30,6 +39,7 @@ def predict(
     out: Out,
     mpp: Mpp = None,
     device: Device = "auto",
+    changes: Changes = None,
     geojson: Annotated[bool, typer.Option("--geojson", help="Also patches for QuPath.")] = False,
     bounds: Annotated[
         bool,
@@ -51,7 +61,8 @@ def predict(
     from parfocal.predict import FailedSlide, predict_slides
 
     failed: dict[str, str] = {}
-    for slide in predict_slides(slides, Checkpoint.load(run), out, mpp=mpp, device=device):
+    trained = Checkpoint.load(run, changed=parse_changes(changes))
+    for slide in predict_slides(slides, trained, out, mpp=mpp, device=device):
         if isinstance(slide, FailedSlide):
             failed[str(slide.path)] = slide.reason
         else:

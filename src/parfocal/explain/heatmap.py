@@ -7,7 +7,7 @@ in grey; each panel has its own scale, in raw attention, said under it with the 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -45,6 +45,8 @@ class Region(TypedDict):
     height: float
     score: float
     selected: bool
+    order: NotRequired[int | None]
+    score_kind: NotRequired[str]
 
 
 class SlideFacts(TypedDict):
@@ -116,7 +118,7 @@ def draw_map(
 def most_attended(record: Record, count: int) -> list[Region]:
     """List the regions of the sharpest magnification that counted most, highest first."""
     last = len(record["steps"]) - 1
-    sharp = [region for region in record["regions"] if region["step"] == last]
+    sharp = [each for each in record["regions"] if each["step"] == last and _looked_at(each)]
     return sorted(sharp, key=lambda region: -region["score"])[:count]
 
 
@@ -151,7 +153,7 @@ def _overview(record: Record, layout: Layout, slide: Image.Image) -> Image.Image
     pixels = np.array(slide)
     for step in range(len(record["steps"])):
         visited = np.zeros(pixels.shape[:2], dtype=bool)
-        for region in _of_step(record, step):
+        for region in filter(_looked_at, _of_step(record, step)):
             visited[_square(layout, region)] = True
         pixels[_rim(visited)] = STEP_COLOURS[step % len(STEP_COLOURS)]
     panel, draw = sheet.cell(layout, pixels, "slide, and what was looked at")
@@ -182,7 +184,8 @@ def _attention_panel(record: Record, layout: Layout, slide: Image.Image, step: i
     panel, draw = sheet.cell(layout, painted, _step_title(record["steps"][step]))
     beside = sheet.colour_bar(draw, layout, low, high, _range(scores))
     if chosen:
-        sheet.key(draw, beside, CHOSEN, "zoomed into")
+        drawn = chosen[0].get("score_kind") == "probability"
+        sheet.key(draw, beside, CHOSEN, "looked at" if drawn else "zoomed into")
     return panel
 
 
@@ -207,6 +210,11 @@ def _range(scores: Float[np.ndarray, " n"]) -> str:
 
 def _of_step(record: Record, step: int) -> list[Region]:
     return [region for region in record["regions"] if region["step"] == step]
+
+
+def _looked_at(region: Region) -> bool:
+    """Tell whether a region was read, and not only weighed by a thumbnail."""
+    return region.get("order", 0) is not None
 
 
 def _step_title(step: Step) -> str:
