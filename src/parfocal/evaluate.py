@@ -24,6 +24,7 @@ from parfocal.evaluation import (
     Which,
     answers_of,
 )
+from parfocal.explain.report import write_report
 from parfocal.features.cache import FeatureCache
 from parfocal.features.encoder import choose_device
 from parfocal.features.errors import StoreError, UnwritableError
@@ -56,7 +57,7 @@ def evaluate(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
-    """Find out how good a trained model is, and write metrics.json and predictions.csv.
+    """Find out how good a trained model is; write metrics.json, predictions.csv, report.html.
 
     A slide stands in the part the run put it in; one the run has not seen, where the cohort
     says, else in `test`. A slide that cannot be read is listed as failed, and the others go on.
@@ -104,6 +105,7 @@ def evaluate(
     write_whole(out / "predictions.csv", evaluation.to_csv().encode())
     content = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
     write_whole(out / "metrics.json", content.encode())
+    write_report((run, out), out / "report.html")
     return evaluation
 
 

@@ -43,6 +43,7 @@ def test_a_run_folder_holds_all_that_was_promised(cohort, settings, tmp_path):
         "checkpoint.safetensors",
         "failed.csv",
         "metrics.csv",
+        "report.html",
         "settings.yaml",
         "split.csv",
         "summary.json",
