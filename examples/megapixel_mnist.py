@@ -1,0 +1,179 @@
+"""Megapixel MNIST: attention sampling on large canvases with a few small digits.
+
+Source: Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models",
+    ICML 2019: five digits, three of one class, which is the label, on a canvas of 1500 x 1500 with
+    50 patterns of noise; a thumbnail of 180 x 180, patches of 50 x 50, ten of them drawn.
+
+Digits come from IDX files, as MNIST is given out, at a path you name:
+
+    python examples/megapixel_mnist.py DIGITS --out errors.csv --epochs 20 --train 500 --test 100
+
+DIGITS holds train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- files, plain or .gz.
+Every estimator named is trained from the same seed; a row tells the error after an epoch.
+"""
+
+import argparse
+import csv
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from parfocal.features.pixels import SlidePixels
+from parfocal.models import AttentionSampling
+from parfocal.slide.slide import slide_from_array
+from parfocal.slide.tissue import find_tissue
+
+DIGITS, SAME, NOISE = 5, 3, 50  # on a canvas: digits, those of the label, and patterns of noise
+SIDE, PATCH, THUMBNAIL = 1500, 50, 180  # published
+
+
+def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
+    """Read an IDX file of bytes, plain or as .gz."""
+    packed = path.with_name(path.name + ".gz")
+    content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
+    if content[:3] != b"\0\0\x08":
+        raise SystemExit(f"{path}: not an IDX file of bytes; give the folder MNIST came in.")
+    shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
+
+
+def paint(
+    digits: UInt8[np.ndarray, "n 28 28"],
+    labels: UInt8[np.ndarray, " n"],
+    side: int,
+    rng: np.random.Generator,
+) -> tuple[UInt8[np.ndarray, "s s 3"], int]:
+    """Paint a canvas: three digits of one class, two of others, and strokes of noise."""
+    canvas = np.zeros((side, side), dtype=np.uint8)
+    label = int(rng.integers(10))
+    alike, other = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
+    chosen = [*rng.choice(alike, SAME), *rng.choice(other, DIGITS - SAME)]
+    for number in range(NOISE):
+        put(canvas, stroke(rng), rng)
+        if number % (NOISE // DIGITS) == 0:
+            put(canvas, digits[chosen[number // (NOISE // DIGITS)]], rng)
+    return np.repeat(canvas[..., None], 3, axis=2), label
+
+
+def put(
+    canvas: UInt8[np.ndarray, "s s"], picture: UInt8[np.ndarray, "h w"], rng: np.random.Generator
+) -> None:
+    """Lay a picture somewhere on a canvas, the brighter of the two showing."""
+    y, x = rng.integers(0, len(canvas) - len(picture), 2)
+    place = canvas[y : y + len(picture), x : x + len(picture)]
+    np.maximum(place, picture, out=place)
+
+
+def stroke(rng: np.random.Generator) -> UInt8[np.ndarray, "28 28"]:
+    """Draw a line of noise, as large as a digit."""
+    start, end = rng.uniform(4, 24, (2, 2))
+    points = np.rint(start + np.linspace(0, 1, 40)[:, None] * (end - start)).astype(int)
+    picture = np.zeros((28, 28), dtype=np.uint8)
+    for shift in (0, 1):
+        picture[points[:, 0] + shift, points[:, 1]] = 255
+    return picture
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """Canvases painted anew whenever asked for, as all of them would not fit in memory."""
+
+    digits: UInt8[np.ndarray, "n 28 28"]
+    labels: UInt8[np.ndarray, " n"]
+    side: int
+    count: int
+    seed: int
+
+    @classmethod
+    def of(cls, folder: Path, part: str, *, side: int, count: int, seed: int) -> "Canvases":
+        """Take the digits of a part, `train` or `t10k`."""
+        digits = read_idx(folder / f"{part}-images-idx3-ubyte")
+        return cls(digits, read_idx(folder / f"{part}-labels-idx1-ubyte"), side, count, seed)
+
+    def __getitem__(self, number: int) -> tuple[SlidePixels, int]:
+        rng = np.random.default_rng((self.seed, number))
+        pixels, label = paint(self.digits, self.labels, self.side, rng)
+        return source_of(pixels), label
+
+
+def source_of(pixels: UInt8[np.ndarray, "s s 3"]) -> SlidePixels:
+    """Give a canvas as a source of pixels; it has no magnification, so any will do."""
+    slide = slide_from_array(pixels, mpp=1.0)
+    return SlidePixels(slide, find_tissue(slide, method="all"))
+
+
+def learn(
+    train: Canvases,
+    test: Canvases,
+    options: argparse.Namespace,
+    estimator: str,
+) -> Iterator[tuple[int, float, float]]:
+    """Train a model, and give the loss and the error on the test canvases after each epoch."""
+    torch.manual_seed(options.seed)
+    model = AttentionSampling(
+        10,
+        patch_size=PATCH,
+        thumbnail_px=round(THUMBNAIL * options.side / SIDE),
+        k=options.k,
+        estimator=estimator,
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for epoch in range(options.epochs):
+        model.train()
+        losses = []
+        for batch in torch.randperm(train.count).split(options.batch):
+            chosen = [train[place] for place in batch.tolist()]
+            prediction = model([source for source, _ in chosen])
+            loss = model.objective(prediction, torch.tensor([label for _, label in chosen]))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            losses.append(loss.item())
+        yield epoch + 1, float(np.mean(losses)), error_of(model.eval(), test)
+
+
+@torch.no_grad()
+def error_of(model: AttentionSampling, test: Canvases) -> float:
+    """Give the share of canvases that are taken for another class."""
+    wrong = 0
+    for number in range(test.count):
+        source, label = test[number]
+        wrong += int(model([source]).logits.argmax()) != label
+    return wrong / test.count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("digits", type=Path, help="folder of the IDX files")
+    parser.add_argument("--out", type=Path, required=True, help="CSV to write")
+    parser.add_argument("--side", type=int, default=SIDE, help="of a canvas; published: 1500")
+    parser.add_argument("--train", type=int, default=5000, help="canvases; published: 5000")
+    parser.add_argument("--test", type=int, default=1000, help="canvases; published: 1000")
+    parser.add_argument("--epochs", type=int, default=500, help="published: 500")
+    parser.add_argument("--batch", type=int, default=128, help="published: 128")
+    parser.add_argument("--k", type=int, default=10, help="patches drawn; published: 10")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--estimators", default="unbiased,published", help="see `aggregate`")
+    options = parser.parse_args()
+    seed, side = options.seed, options.side
+    train = Canvases.of(options.digits, "train", side=side, count=options.train, seed=2 * seed)
+    test = Canvases.of(options.digits, "t10k", side=side, count=options.test, seed=2 * seed + 1)
+    with options.out.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["estimator", "epoch", "train_loss", "test_error"])
+        for estimator in options.estimators.split(","):
+            for epoch, loss, error in learn(train, test, options, estimator):
+                writer.writerow([estimator, epoch, f"{loss:.4f}", f"{error:.4f}"])
+                opened.flush()
+                print(f"{estimator} epoch {epoch}: loss {loss:.4f}, error {error:.1%}")
+
+
+if __name__ == "__main__":
+    main()
