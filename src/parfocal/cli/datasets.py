@@ -1,11 +1,11 @@
-"""Subcommands about public data sets: cohort."""
+"""Subcommands about public data sets: cohort, reproduce."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import finish
+from parfocal.cli.arguments import ENCODERS, Cache, Device, finish
 
 
 def cohort(
@@ -69,3 +69,64 @@ def _fetch(name: str, folder: Path, slides: list[str], bucket: str | None) -> No
     for remote in plan.files:
         fetch(remote)
         typer.echo(f"{remote.path}: {remote.size:,} bytes")
+
+
+def reproduce(
+    *,
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE",
+            help="zoommil-bright, zoommil-camelyon16, magnet-camelyon, jsma-bach or jsma-prad.",
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="The data set, as its owners publish it.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to write to, or one to go on with.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take, and do nothing.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Train each model so many times.")] = 3,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most.")] = None,
+    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS)] = None,
+    cache: Cache = None,
+    device: Device = "auto",
+    timed: Annotated[int, typer.Option(min=0, help="Slides to read from their files.")] = 3,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Go on when over 5% of the slides are not here.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="[NAME:]KEY=VALUE", help="One setting of all, or of one."),
+    ] = None,
+) -> None:
+    """Run a paper's experiments, and print its tables with our numbers beside its own.
+
+    DIR gets table.md, table.csv and page.html, with the paper's figures. Settings are the paper's;
+    those given here are told below the table. The same command goes on where it stopped.
+
+    Example: `parfocal reproduce zoommil-camelyon16 --data CAMELYON16 --out c16 --dry-run`
+    """
+    from parfocal.reproduce import plan, read_table
+    from parfocal.reproduce import reproduce as run_table
+
+    reproduction = read_table(table, overrides=overrides or (), epochs=epochs, encoder=encoder)
+    if dry_run:
+        typer.echo(plan(reproduction, data, out, seeds=seeds, device=device).to_markdown())
+        return
+    found = run_table(
+        reproduction,
+        data,
+        out,
+        seeds=seeds,
+        cache=cache,
+        device=device,
+        partial=partial,
+        timed=timed,
+    )
+    typer.echo((out / "table.md").read_text(encoding="utf-8"))
+    finish(found.failed, found.experiments, what="experiments")
+    finish(found.made.damaged, len(found.made.rows) + len(found.made.damaged))

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.datasets import cohort
+from parfocal.cli.datasets import cohort, reproduce
 from parfocal.cli.look import report, view
 from parfocal.cli.models import audit, compare, evaluate, train
 from parfocal.cli.predictions import demo, predict
@@ -94,6 +94,7 @@ for command in (
     train,
     evaluate,
     compare,
+    reproduce,
     audit,
     predict,
     view,

@@ -91,14 +91,8 @@ def make_cohort(
         CohortError: it is not that set, its files contradict each other, or it is far from whole.
         ValueError: no data set has that name.
     """
-    if name not in READERS:
-        raise ValueError(f"unknown data set {name!r}; use one of {', '.join(READERS)}.")
-    source, read = READERS[name]
-    if not folder.is_dir():
-        raise source.refuse(folder, "no such folder")
-    listing = read(folder, seed)
-    checked = check_files(listing, verify=verify)
-    _refuse_ruins(source, folder, listing, checked, partial=partial)
+    listing, checked = look_through(name, folder, seed=seed, verify=verify, partial=partial)
+    source = READERS[name][0]
     out.parent.mkdir(parents=True, exist_ok=True)
     damaged, lines = dict(checked.damaged), []
     for row in checked.whole:
@@ -110,6 +104,26 @@ def make_cohort(
     rows = tuple(row for row, _ in lines)
     gone = len(checked.missing) + listing.absent
     return Made(rows, _missing(listing, checked), gone, damaged, listing.notes)
+
+
+def look_through(
+    name: str, folder: Path, *, seed: int = 0, verify: bool = False, partial: bool = False
+) -> tuple[Listing, Checked]:
+    """List a data set and look at its files, and write nothing; see `make_cohort`.
+
+    Raises:
+        CohortError: likewise.
+        ValueError: likewise.
+    """
+    if name not in READERS:
+        raise ValueError(f"unknown data set {name!r}; use one of {', '.join(READERS)}.")
+    source, read = READERS[name]
+    if not folder.is_dir():
+        raise source.refuse(folder, "no such folder")
+    listing = read(folder, seed)
+    checked = check_files(listing, verify=verify)
+    _refuse_ruins(source, folder, listing, checked, partial=partial)
+    return listing, checked
 
 
 def _refuse_ruins(
