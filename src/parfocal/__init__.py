@@ -9,10 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from parfocal.bag import Bag, Look, Prediction, StoredBag
+    from parfocal.bag import Bag, Look, PixelSource, Prediction, StoredBag
     from parfocal.cost import Bill, Cost
     from parfocal.features.encoder import Encoder, load_encoder
     from parfocal.features.live import LiveBag
+    from parfocal.features.pixels import SlidePixels
     from parfocal.features.store import FeatureFile
     from parfocal.grid import PatchGrid
     from parfocal.models import MODELS
@@ -34,9 +35,11 @@ __all__ = [
     "LiveBag",
     "Look",
     "PatchGrid",
+    "PixelSource",
     "Prediction",
     "Slide",
     "SlideError",
+    "SlidePixels",
     "StoredBag",
     "Tissue",
     "ZoomMIL",
@@ -47,10 +50,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bag": ("Bag", "Look", "Prediction", "StoredBag"),
+    "bag": ("Bag", "Look", "PixelSource", "Prediction", "StoredBag"),
     "cost": ("Bill", "Cost"),
     "features.encoder": ("Encoder", "load_encoder"),
     "features.live": ("LiveBag",),
+    "features.pixels": ("SlidePixels",),
     "features.store": ("FeatureFile",),
     "grid": ("PatchGrid",),
     "models": ("MODELS",),
