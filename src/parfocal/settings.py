@@ -356,8 +356,8 @@ def _check_train(settings: RunSettings) -> None:
     for name, asked in (("batch", train.batch > 1), ("augment", train.augment)):
         if asked and not model.takes_pixels:
             raise SettingsError(
-                f"train.{name}: model {model.name} is given features, one slide's at a time; leave it "
-                "out (train.accumulate adds up several slides)."
+                f"train.{name}: model {model.name} is given features of one slide at a time; leave "
+                "it out (train.accumulate adds up several slides)."
             )
 
 
