@@ -316,3 +316,35 @@ def test_a_disk_that_fills_up_stops_it_all(made, tmp_path, monkeypatch):
     monkeypatch.setattr(LiveBags, "open", full)
     with pytest.raises(UnwritableError, match="no space left"):
         evaluate(run, cohort, tmp_path)
+
+
+def test_predictions_without_metrics_are_not_left_behind(made, tmp_path, monkeypatch):
+    _, run, cohort, _ = made
+    synced = []
+
+    def full_at_the_second(handle):
+        synced.append(handle)
+        if len(synced) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_at_the_second)
+    with pytest.raises(OSError, match="No space left on device; nothing was written"):
+        evaluate(run, cohort, tmp_path, resamples=9)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_that_lost_their_zeros_are_refused(made, tmp_path):
+    folder, run, _, _ = made
+    cohort = write_cohort(folder / "spreadsheet.csv", [{"slide_id": "2", "label": "benign"}])
+    with pytest.raises(EvaluationError, match=r"row 2: slide_id '2' was '002' in training; give"):
+        evaluate(run, cohort, tmp_path)
+
+
+def test_a_slide_the_magnifications_do_not_fit_is_told_those_of_the_model(made, tmp_path):
+    folder, run, _, _ = made
+    rows = [{"slide_id": "coarse", "path": "000.png", "label": "benign", "mpp": 4}]
+    rows += [{"slide_id": "new", "path": "000.png", "label": "benign"}]
+    evaluation = evaluate(run, write_cohort(folder / "coarse.csv", rows), tmp_path, resamples=9)
+    (failure,) = evaluation.failed
+    assert "is sharper than the scan" in failure.reason
+    assert "the model looks at 2.5x, 10x and at no other" in failure.reason

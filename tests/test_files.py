@@ -1,6 +1,6 @@
 import pytest
 
-from parfocal.files import whole_file, write_whole
+from parfocal.files import whole_file, write_together, write_whole
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -36,3 +36,20 @@ def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"No space left on device; nothing was written: '.*a\.txt'"):
         write_whole(tmp_path / "a.txt", b"content")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_belong_together_are_all_written_or_none(tmp_path, monkeypatch):
+    contents = {tmp_path / name: name.encode() for name in ("a", "b", "c")}
+    write_together(contents)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == contents
+    synced = []
+
+    def full_at_the_last(handle: int) -> None:
+        synced.append(handle)
+        if len(synced) == len(contents):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_at_the_last)
+    with pytest.raises(OSError, match=r"No space left on device; nothing was written: '.*c'"):
+        write_together(dict.fromkeys(contents, b"new"))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == contents

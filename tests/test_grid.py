@@ -92,18 +92,18 @@ def test_children_that_are_only_glass_do_not_exist_unless_all_do():
     mask = np.zeros((256, 256), dtype=bool)
     mask[:, 150:160] = True  # 2400 to 2560 of 4096 pixels
     area = tissue(4096, 4096, mask=mask)
-    grid = PatchGrid.over(area, (8, 4, 1), 256, min_tissue=0.01, children="tissue")
+    grid = PatchGrid.over(area, (8, 4, 1), 256, min_tissue=0.01)
     assert grid.valid(0).all()
     assert grid.coords(1)[grid.valid(1)].tolist() == [[2048, y] for y in range(0, 4096, 1024)]
     assert grid.coords(2)[grid.valid(2)].tolist() == [[2304, y] for y in range(0, 4096, 256)]
-    everything = PatchGrid.over(area, (8, 4, 1), 256, min_tissue=0.01)
+    everything = PatchGrid.over(area, (8, 4, 1), 256, min_tissue=0.01, children="all")
     assert grid.counts == everything.counts
     assert all(everything.valid(step).all() for step in range(3))
 
 
 def test_a_patch_has_tissue_where_a_child_has():
     mask = np.random.default_rng(0).random((125, 187)) < 0.002
-    grid = PatchGrid.over(tissue(3000, 2000, mask=mask), (8, 4, 1), 256, children="tissue")
+    grid = PatchGrid.over(tissue(3000, 2000, mask=mask), (8, 4, 1), 256)
     for step in (0, 1):
         families = grid.valid(step + 1).reshape(grid.counts[step], -1)
         assert np.array_equal(families.any(axis=1), grid.valid(step))
@@ -130,7 +130,7 @@ def test_sharper_than_the_scan_is_refused():
 
 
 def test_a_slide_smaller_than_a_patch_is_refused():
-    with pytest.raises(GridError, match=r"1024 x 512 um and one patch at 1.25x is 2048 um wide"):
+    with pytest.raises(GridError, match=r"1024 x 512 um, 0.5 x 0.25 of a patch at 1.25x \(2048 um"):
         PatchGrid.over(tissue(1024, 512), (8, 1))
 
 

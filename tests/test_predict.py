@@ -219,6 +219,12 @@ def test_two_slides_of_one_name_are_refused(tmp_path: Path, untrained: Checkpoin
     assert not (tmp_path / "out").exists()
 
 
+def test_a_slide_given_twice_is_refused(tmp_path: Path, untrained: Checkpoint):
+    paths = [tmp_path / "one.svs", tmp_path / "one.svs"]
+    with pytest.raises(ValueError, match=r"one\.svs: the slide is given twice; give it once"):
+        next(predict_slides(paths, untrained, tmp_path / "out"))
+
+
 def test_what_was_done_is_listed_when_interrupted(
     tmp_path: Path, slide: Path, untrained: Checkpoint
 ):

@@ -22,7 +22,7 @@ from parfocal.dataset.cohort import CohortSlide, read_cohort
 from parfocal.evaluate import chosen_slides, inputs_of
 from parfocal.evaluation import Failure
 from parfocal.features.errors import StoreError, UnwritableError
-from parfocal.files import write_whole
+from parfocal.files import write_together
 from parfocal.metrics import Score, mean_score
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.errors import SlideError
@@ -222,9 +222,9 @@ def audit(
         raise AuditError(f"all {len(failed)} slides failed; the first: {failed[0].reason}")
     result = _sum_up(trained, audited, failed)
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "audit.csv", result.to_csv().encode())
     content = json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
-    write_whole(out / "audit.json", content.encode())
+    written = {"audit.json": content, "audit.csv": result.to_csv()}
+    write_together({out / name: text.encode() for name, text in written.items()})
     return result
 
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from parfocal.grid import GridError
-from parfocal.slide.resolution import magnification_of, mpp_of, near, sharper_than_the_scan
+from parfocal.grid import UnfitError, too_sharp
+from parfocal.slide.resolution import magnification_of, mpp_of, near
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ def lay_cells(
         fitting: leave out the magnifications that do not fit the image.
 
     Raises:
-        GridError: a magnification is sharper than the scan, or the image smaller than a patch
+        UnfitError: a magnification is sharper than the scan, or the image smaller than a patch
             there; with `fitting`, all are.
     """
     maps, refusals = [], []
     for step, magnification in enumerate(magnifications):
         try:
             achieved = _achieved(size, mpp, magnification, patch_size)
-        except GridError as refusal:
+        except UnfitError as refusal:
             refusals.append(refusal)
         else:
             maps.append(_cover(step, size, mpp, achieved, patch_size))
@@ -108,7 +108,7 @@ def centre_cells(
         shape: rows and columns of the map.
 
     Raises:
-        GridError: it is sharper than the scan, or the image smaller than a patch.
+        UnfitError: it is sharper than the scan, or the image smaller than a patch.
     """
     achieved = _achieved(size, mpp, magnification, patch_size)
     side = patch_size * achieved / mpp
@@ -126,12 +126,13 @@ def _achieved(size: tuple[int, int], mpp: float, magnification: float, patch_siz
     if near(wanted, mpp):
         wanted = mpp
     if wanted < mpp:
-        raise GridError(sharper_than_the_scan(wanted, mpp))
+        raise too_sharp(wanted, mpp)
     width, height = (side * mpp / wanted for side in size)
     if min(width, height) < patch_size - 0.5:
-        raise GridError(
+        raise UnfitError(
             f"the image is {width:.0f} x {height:.0f} px at {magnification_of(wanted):g}x, smaller "
-            f"than one patch of {patch_size} px; use higher magnifications or smaller patches."
+            f"than one patch of {patch_size} px",
+            "use higher --magnifications or smaller patches (slide.patch_size)",
         )
     return wanted
 

@@ -30,7 +30,8 @@ from parfocal.features.encoder import choose_device
 from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.opened import Opened
 from parfocal.features.pixel_cache import PixelCache
-from parfocal.files import write_whole
+from parfocal.files import write_together
+from parfocal.grid import UnfitError
 from parfocal.localisation import Localisation, blind_chance, joined, localise
 from parfocal.metrics import Score, by_patient, scores
 from parfocal.models.checkpoint import Checkpoint, Setting
@@ -97,21 +98,27 @@ def evaluate(
         except UnwritableError:
             raise  # a full disk is no fault of the slide
         except (SlideError, StoreError) as error:
-            failed.append(Failure(slide, str(error)))
-            logger.warning("%d/%d %s failed: %s", number, len(chosen), slide.slide_id, error)
+            failed.append(Failure(slide, _reason(error, trained)))
+            told = number, len(chosen), slide.slide_id, failed[-1].reason
+            logger.warning("%d/%d %s failed: %s", *told)
     settings = Settings(split, "stored" if features else "live", len(seen), resamples, seed)
     evaluation = _score(trained, settings, results, failed)
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "predictions.csv", evaluation.to_csv().encode())
     content = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
-    write_whole(out / "metrics.json", content.encode())
+    written = {"metrics.json": content, "predictions.csv": evaluation.to_csv()}
+    write_together({out / name: text.encode() for name, text in written.items()})
     write_report((run, out), out / "report.html")
     return evaluation
 
 
 def chosen_slides(cohort: Cohort, run: Path, split: Which) -> list[CohortSlide]:
-    """Give the slides of a part."""
+    """Give the slides of a part.
+
+    Raises:
+        EvaluationError: there is none, or ids have lost the zeros they had in training.
+    """
     parts = {row.slide_id: row.split for row in read_split(run / "split.csv")}
+    _refuse_lost_zeros(cohort, parts)
     standing = [
         (slide, parts.get(slide.slide_id, slide.split or "test")) for slide in cohort.slides
     ]
@@ -124,6 +131,25 @@ def chosen_slides(cohort: Cohort, run: Path, split: Which) -> list[CohortSlide]:
             "another split, or give a cohort the run has not seen."
         )
     return chosen
+
+
+def _refuse_lost_zeros(cohort: Cohort, parts: Mapping[str, str]) -> None:
+    """Refuse slides whose names a spreadsheet took for numbers: no one would know them again."""
+    shorter = {name.lstrip("0"): name for name in parts}
+    for slide in cohort.slides:
+        name = shorter.get(slide.slide_id.lstrip("0"))
+        if slide.slide_id.isdecimal() and slide.slide_id not in parts and name is not None:
+            raise EvaluationError(
+                f"{cohort.source.name} row {slide.row}: slide_id {slide.slide_id!r} was {name!r} "
+                "in training; give it its zeros back (a spreadsheet keeps them in cells of text)."
+            )
+
+
+def _reason(error: SlideError | StoreError, trained: Checkpoint) -> str:
+    """Say why a slide has no answer."""
+    if isinstance(error, UnfitError):
+        return error.for_model(trained.magnifications)
+    return str(error)
 
 
 def _seen(trained: Checkpoint, chosen: Sequence[CohortSlide]) -> list[str]:

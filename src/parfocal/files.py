@@ -1,8 +1,8 @@
 """Files that take their name only when they are whole and on the disk."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -30,6 +30,15 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; one that is there is replaced."""
     with whole_file(path) as part:
         part.write_bytes(content)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files of which none is worth anything alone: all of them whole, or none."""
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            part = stack.enter_context(whole_file(path))
+            part.write_bytes(content)
+            sync(part)  # the last that can run out of room; what is left to do is to rename
 
 
 def sync(path: Path) -> None:

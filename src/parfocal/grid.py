@@ -34,7 +34,39 @@ ANY_TISSUE = 1e-7
 
 
 class GridError(SlideError):
-    """A slide that the wanted magnifications cannot be laid over."""
+    """A slide on which no patch can be chosen; the message does not name it."""
+
+
+class UnfitError(GridError):
+    """Magnifications that do not fit a slide: sharper than its scan, or too low for its size.
+
+    Args:
+        found: what does not fit.
+        advice: what to do where magnifications can be chosen.
+    """
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(found, advice)
+
+    def __str__(self) -> str:
+        found, advice = self.args
+        return f"{found}; {advice}."
+
+    def for_model(self, magnifications: Sequence[float]) -> str:
+        """Say it of a trained model, whose magnifications are no longer to be chosen."""
+        names = ", ".join(f"{magnification:g}x" for magnification in magnifications)
+        return (
+            f"{self.args[0]}; the model looks at {names} and at no other, so correct the slide's "
+            "mpp if it is wrong, leave the slide out, or train with other --magnifications."
+        )
+
+
+def too_sharp(wanted: float, scan: float) -> UnfitError:
+    """Give the error of an mpp finer than the scan's own."""
+    return UnfitError(
+        sharper_than_the_scan(wanted, scan),
+        "leave that magnification out (--magnifications), or correct the slide's mpp",
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +100,7 @@ class PatchGrid:
         patch_size: int = 256,
         *,
         min_tissue: float = 0.1,
-        children: Literal["all", "tissue"] = "all",
+        children: Literal["all", "tissue"] = "tissue",
     ) -> "PatchGrid":
         """Lay a grid over a slide's tissue.
 
@@ -82,11 +114,12 @@ class PatchGrid:
             min_tissue: a patch is kept when at least this share of it is tissue; where none
                 has so much, all with any are kept.
             children: "tissue" leaves out descendants without any tissue, at no cost to the
-                nested order: they do not exist, like those beyond the edge of the scan.
+                nested order: they do not exist, like those beyond the edge of the scan. "all"
+                keeps them, as published.
 
         Raises:
             ValueError: two neighbours are not a whole multiple of each other.
-            GridError: sharper than the scan, or a slide smaller than one patch.
+            UnfitError: sharper than the scan, or a slide smaller than one patch.
         """
         wanted = _ladder(mpps)
         scale = _snap(wanted[-1], tissue)
@@ -94,12 +127,7 @@ class PatchGrid:
         width, height = tissue.slide_size
         side = patch_size * achieved[0] / tissue.slide_mpp
         if max(width, height) < side:
-            raise GridError(
-                f"the slide is {width * tissue.slide_mpp:.0f} x {height * tissue.slide_mpp:.0f} um "
-                f"and one patch at {magnification_of(wanted[0]):g}x is "
-                f"{patch_size * achieved[0]:.0f} um wide, so there is nothing to choose from; use "
-                "higher magnifications."
-            )
+            raise _too_small(tissue, wanted[0], patch_size * achieved[0])
         cells, share = _tissue_cells(tissue, side)
         kept = share >= min_tissue
         sharpest = _tissue_cells(tissue, patch_size * achieved[-1] / tissue.slide_mpp)[1]
@@ -231,8 +259,18 @@ def _snap(finest: float, tissue: Tissue) -> float:
     if near(finest, stored):
         return stored / finest
     if finest < tissue.slide_mpp:
-        raise GridError(sharper_than_the_scan(finest, tissue.slide_mpp))
+        raise too_sharp(finest, tissue.slide_mpp)
     return 1.0
+
+
+def _too_small(tissue: Tissue, lowest: float, patch_um: float) -> UnfitError:
+    width, height = (side * tissue.slide_mpp for side in tissue.slide_size)
+    return UnfitError(
+        f"the slide is {width:.0f} x {height:.0f} um, {width / patch_um:.2g} x "
+        f"{height / patch_um:.2g} of a patch at {magnification_of(lowest):g}x ({patch_um:.0f} um "
+        "wide), so there is nothing to choose from",
+        "use higher --magnifications or smaller patches (slide.patch_size), or leave the slide out",
+    )
 
 
 def _tissue_cells(

@@ -25,6 +25,7 @@ from parfocal.features.clocked import Waits, clocked
 from parfocal.features.encoder import Encoder, choose_device
 from parfocal.features.opened import Opened, opened
 from parfocal.files import write_whole
+from parfocal.grid import GridError, UnfitError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.errors import SlideError
 from parfocal.slide.resolution import magnification_of
@@ -65,8 +66,13 @@ def predict(
 
 def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> PredictionRecord:
     """Classify an open slide; see `predict`."""
-    with opened(slide, trained.slide, encoder, fitting=trained.fitting) as given:
-        answer = _ask(trained.model, given)
+    try:
+        with opened(slide, trained.slide, encoder, fitting=trained.fitting) as given:
+            answer = _ask(trained.model, given)
+    except UnfitError as error:
+        raise SlideError(f"{slide.id}: {error.for_model(trained.magnifications)}") from error
+    except GridError as error:
+        raise SlideError(f"{slide.id}: {error}") from error
     looks, probabilities = given.locate(answer.looks), answer.logits.softmax(dim=0).tolist()
     return PredictionRecord(
         slide=_slide_facts(slide),
@@ -126,8 +132,7 @@ def _predict_into(
             # The bill is closed: what is read for the picture is not part of the answer.
             _draw(record, slide, trained, out)
     except SlideError as error:
-        named = slide_id(path) in str(error)
-        return FailedSlide(path, str(error) if named else f"{path.name}: {error}")
+        return FailedSlide(path, str(error))
     write_whole(out / f"{record.slide.id}.json", record.to_json().encode())
     return record
 
@@ -217,12 +222,15 @@ def _pictures(slide: Slide, record: heatmap.Record) -> tuple[Pixels, dict[str | 
 def _refuse_twins(paths: Sequence[Path]) -> None:
     by_id: dict[str, Path] = {}
     for path in paths:
-        twin = by_id.setdefault(slide_id(path), path)
-        if twin is not path:
+        name = slide_id(path)
+        if by_id.get(name) == path:
+            raise ValueError(f"{path}: the slide is given twice; give it once.")
+        if name in by_id:
             raise ValueError(
-                f"{twin} and {path} would both be written as {slide_id(path)!r}; predict them "
-                "into different folders."
+                f"{by_id[name]} and {path} would both be written as {name!r}; predict them into "
+                "different folders."
             )
+        by_id[name] = path
 
 
 def _table(tried: Sequence[PredictionRecord | FailedSlide], labels: Sequence[str]) -> str:

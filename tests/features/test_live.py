@@ -130,7 +130,7 @@ def thin() -> Slide:
 @pytest.fixture
 def on_tissue(thin) -> PatchGrid:
     """4 patches of 256 px, 8 of their 16 children, 64 of their 256 grandchildren of 32 px."""
-    return PatchGrid.over(find_tissue(thin), (8, 4, 1), 32, children="tissue")
+    return PatchGrid.over(find_tissue(thin), (8, 4, 1), 32)
 
 
 def test_a_child_that_is_only_glass_is_zero_and_neither_read_nor_on_the_bill(

@@ -171,7 +171,7 @@ def cells_of(source: PixelSource, settings: SlideSettings, *, fitting: bool) -> 
     """Lay cells over a slide at the magnifications asked for.
 
     Raises:
-        GridError: they do not fit the slide.
+        UnfitError: they do not fit the slide.
     """
     return lay_cells(
         source.size,

@@ -115,9 +115,12 @@ def dicom_instance(folder: Path) -> Path:
                 series.setdefault(handle.properties["dicom.SeriesInstanceUID"], file)
     if len(series) == 1:
         return next(iter(series.values()))
-    found = f"{len(series)} DICOM slides" if series else "no DICOM slide"
-    wanted = ", ".join(file.name for file in series.values()) or "a slide file"
-    raise SlideError(f"{folder}: a folder with {found} in it; name the file itself ({wanted}).")
+    if series:
+        names = ", ".join(file.name for file in series.values())
+        raise SlideError(f"{folder}: a folder of {len(series)} DICOM slides; name one of {names}.")
+    raise SlideError(
+        f"{folder}: a folder, and no DICOM slide is in it; give slide files, as {folder}/*.svs."
+    )
 
 
 def scanned_bounds(path: Path) -> tuple[float, float]:

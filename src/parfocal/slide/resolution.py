@@ -28,9 +28,8 @@ def near(wanted: float, stored: float) -> bool:
 
 
 def sharper_than_the_scan(wanted: float, scan: float) -> str:
-    """Say that an mpp is finer than the scan's own, and what to do."""
+    """Say that an mpp is finer than the scan's own."""
     return (
         f"{magnification_of(wanted):g}x ({wanted:.3g} um/px) is sharper than the scan, which is "
-        f"{magnification_of(scan):g}x ({scan:.3g} um/px); leave that magnification out, or check "
-        "the slide's mpp."
+        f"{magnification_of(scan):g}x ({scan:.3g} um/px)"
     )

@@ -104,7 +104,8 @@ class Slide:
         if not (isfinite(mpp) and mpp > 0):
             raise ValueError(f"mpp must be a positive number, not {mpp}")
         if mpp < self.mpp:
-            raise ValueError(f"{self.id}: {sharper_than_the_scan(mpp, self.mpp)}")
+            found = sharper_than_the_scan(mpp, self.mpp)
+            raise ValueError(f"{self.id}: {found}; ask for no more, or check the slide's mpp.")
         return mpp
 
     def level_for(self, mpp: float) -> int:
