@@ -69,6 +69,12 @@ def test_files_are_read_without_labels(tmp_path):
         ("", "the file is empty; it needs slide_id, path, label"),
         ("slide_id,path,label\n", "no slides below the header"),
         ("slide_id,file\n1,a\n", "no column path, label (found: slide_id, file); it needs"),
+        (
+            "slide_id;path;mpp\n1;a;0,5\n",
+            "its columns are separated by semicolons; separate them by",
+        ),
+        ('"slide_id"\t"path"\t"label"\n', "its columns are separated by tabs"),
+        ("slide_id|path|label\n", "its columns are separated by bars"),
         ("slide_id,path,label,label\n1,a,b,c\n", "column 'label' is there twice"),
         ("slide_id,path,label,split,fold\n1,a,b,c,0\n", "both split and fold"),
         ("slide_id,path,label\n1,a,b\n1,c,d\n", "row 3: slide_id '1' is also in row 2"),
@@ -76,7 +82,10 @@ def test_files_are_read_without_labels(tmp_path):
         ("slide_id,path,label\n1,a,b\n2,c,\n", "row 3: label is empty"),
         ("slide_id,path,label\n1,,b\n2,c,d\n", "row 2: path is empty"),
         ("slide_id,path,label\n1,a,b,c\n", "row 2: 4 cells under 3 columns"),
-        ("slide_id,path,label\na/b,a,b\n", "row 2: slide_id 'a/b' has a slash"),
+        (
+            "slide_id,path,label\na/b,a,b\n",
+            "row 2: slide_id 'a/b' has a slash, and it names files; leave it out",
+        ),
         ("slide_id,path,label,split\n1,a,b,tran\n", "row 2: unknown split 'tran'; use train, val"),
         ("slide_id,path,label,fold\n1,a,b,x\n", "row 2: fold 'x' is not a whole number"),
         ("slide_id,path,label,mpp\n1,a,b,40x\n", "row 2: mpp '40x' is not a number of microns"),
@@ -100,8 +109,10 @@ def test_a_label_outside_the_given_classes_is_refused(tmp_path):
 
 
 def test_a_file_that_is_no_csv_is_refused(tmp_path):
-    with pytest.raises(CohortError, match="no such file; give a cohort CSV"):
+    with pytest.raises(CohortError, match="no such file; give a cohort's CSV file"):
         read_cohort(tmp_path / "none.csv")
+    with pytest.raises(CohortError, match="a folder; give a cohort's CSV file"):
+        read_cohort(tmp_path)
     path = tmp_path / "cohort.xlsx"
     path.write_bytes(b"PK\x03\x04\xff\xfe")
     with pytest.raises(CohortError, match=r"cohort\.xlsx: not a CSV file"):

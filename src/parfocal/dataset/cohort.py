@@ -20,6 +20,8 @@ IDENTIFYING = ("slide_id", "path")
 REQUIRED = (*IDENTIFYING, "label")
 OPTIONAL = ("patient_id", "mpp", "split", "fold", "stratum", "outlines")
 
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of tables that are no CSV here
+
 
 class CohortError(Exception):
     """A cohort that cannot be used as asked; the message says which, what and what to do."""
@@ -142,8 +144,9 @@ def _cells(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, skipinitialspace=True)
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except FileNotFoundError:
-        raise CohortError(f"{path}: no such file; give a cohort CSV.") from None
+    except (FileNotFoundError, IsADirectoryError):
+        found = "a folder" if path.is_dir() else "no such file"
+        raise CohortError(f"{path}: {found}; give a cohort's CSV file.") from None
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise CohortError(f"{path.name}: not a CSV file ({error}); save it as UTF-8 CSV.") from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
@@ -165,6 +168,12 @@ def _cells(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str
 
 def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
     missing = [column for column in required if column not in header]
+    for separator, name in SEPARATORS.items():
+        if missing and separator in header[0]:
+            raise CohortError(
+                f"{path.name}: its columns are separated by {name}; separate them by commas (a "
+                "spreadsheet offers it as it saves, as CSV, comma separated)."
+            )
     if missing:
         raise CohortError(
             f"{path.name}: no column {', '.join(missing)} (found: {', '.join(header)}); it needs "
@@ -182,7 +191,9 @@ def _check_identity(where: str, row: dict[str, str], required: Sequence[str]) ->
         if not row[column]:
             raise CohortError(f"{where}: {column} is empty; every slide needs one.")
     if "/" in row["slide_id"] or "\\" in row["slide_id"]:
-        raise CohortError(f"{where}: slide_id {row['slide_id']!r} has a slash, and it names files.")
+        raise CohortError(
+            f"{where}: slide_id {row['slide_id']!r} has a slash, and it names files; leave it out."
+        )
 
 
 def _slide(path: Path, number: int, row: dict[str, str]) -> CohortSlide:
