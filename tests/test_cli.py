@@ -177,6 +177,17 @@ def test_extract_needs_no_labels(parfocal: Callable[..., Outcome], cohort: Path,
     assert found.out == "1 slides extracted, 0 were there already\n"
 
 
+def test_features_of_other_tissue_settings_can_be_made_and_learned_from(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+):
+    out, told = tmp_path / "features", ("--patch-size", 64, "--tissue", "grey", "--min-tissue", 0.5)
+    assert parfocal("extract", cohort, "--out", out, *TINY, *told).code == 0
+    command = ("train", cohort, "--out", tmp_path / "run", "--features", out, *TINY, "--epochs", 1)
+    command += ("--set", "slide.patch_size=64", "--set", "model.k=2", "--set", "slide.tissue=grey")
+    refused(parfocal(*command), "min_tissue 0.5, and now it is 0.1")
+    assert parfocal(*command, "--set", "slide.min_tissue=0.5").code == 0
+
+
 def test_a_failed_slide_is_listed_by_its_name_in_the_cohort(
     parfocal: Callable[..., Outcome], tmp_path: Path
 ):
@@ -198,7 +209,7 @@ def test_training_folds_tells_where_they_are(
         f"`parfocal evaluate {tmp_path}/fold-0 {cohort} --out DIR`, likewise fold-1\n"
     )
     monkeypatch.setattr(training, "train", lambda *_, **__: one)
-    assert "x: epoch 4 was best, weighted F1" in parfocal("train", cohort, "--out", "x").out
+    assert "x: epoch 3 was best, weighted F1" in parfocal("train", cohort, "--out", "x").out
 
 
 def test_a_run_holds_all_that_prediction_needs(run: Path):
@@ -303,6 +314,11 @@ def coarse(slide: Path) -> None:
     picture(slide, resolution=(2.5e3, 2.5e3), resolutionunit="CENTIMETER")
 
 
+def a_folder(slide: Path) -> None:
+    slide.unlink()
+    slide.mkdir()
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -313,8 +329,11 @@ def coarse(slide: Path) -> None:
         (without_mpp, "no microns per pixel"),
         (absurd, "outside 0.05 to 50"),
         (blank, "tissue"),
-        (small, "nothing to choose from"),
-        (coarse, "sharper than the scan"),
+        (small, "0.78 x 0.78 of a patch at 2.5x"),
+        (small, "the model looks at 2.5x, 10x and at no other"),
+        (coarse, "10x (1 um/px) is sharper than the scan, which is 2.5x"),
+        (coarse, "leave the slide out"),
+        (a_folder, "a folder, and no DICOM slide is in it; give slide files"),
     ],
 )
 def test_a_bad_slide_is_refused_in_a_line(
@@ -335,6 +354,14 @@ def test_a_bad_slide_is_refused_in_a_line(
     assert "one" in found.err
     assert words in found.err
     assert {path.name for path in out.iterdir()} == {"predictions.csv"}
+
+
+def test_the_folder_one_is_in_is_named_as_it_was_given(
+    parfocal: Callable[..., Outcome], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    refused(parfocal("inspect", "."), "parfocal: .: a folder, and no DICOM slide")
+    refused(parfocal("predict", run, ".", "--out", "out"), "parfocal: .: a folder, and no DICOM")
 
 
 # What is wrong with a cohort, a folder or a setting, and what the line has to say.
@@ -385,6 +412,29 @@ def test_a_label_the_model_does_not_know_is_refused(
     )
     found = parfocal("evaluate", run, table, "--out", tmp_path / "out")
     refused(found, "other.csv", "'benign'", "normal, tumor")
+
+
+def test_a_slide_too_small_to_train_on_is_told_with_the_option_that_helps(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+):
+    command = (
+        "train",
+        cohort,
+        "--out",
+        tmp_path / "run",
+        *TINY[:2],
+        "--magnifications",
+        "0.625,10",
+    )
+    refused(parfocal(*command), "0.25 x 0.25 of a patch at 0.625x", "use higher --magnifications")
+
+
+def test_a_file_is_no_folder_to_write_to(
+    parfocal: Callable[..., Outcome], run: Path, cohort: Path, slide: Path
+):
+    for command in (("predict", run, slide), ("train", cohort)):
+        found = parfocal(*command, "--out", slide)
+        refused(found, str(slide), "a file, where a folder is to be", "--out")
 
 
 def test_training_slides_are_not_evaluated_unless_told(

@@ -83,7 +83,7 @@ def train(
     what = (
         f"{len(runs)} folds, mean"
         if summary.best_epoch is None
-        else f"epoch {summary.best_epoch + 1} was best,"  # from 1, as in the log of the epochs
+        else f"epoch {summary.best_epoch} was best,"
     )
     also = f", likewise {', '.join(fold.out.name for fold in runs[1:])}" if summary.folds else ""
     typer.echo(

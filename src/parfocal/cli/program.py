@@ -51,8 +51,10 @@ def _one_line(error: Exception) -> str:
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in message:
         place = getattr(error, "filename", None) or "the folder written to"
         return f"{place}: the disk is full; free some space, or write elsewhere with --out."
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename is not None:
+        return f"{error.filename}: a file, where a folder is to be; give another one with --out."
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}."
+        return f"{error.filename}: {error.strerror}; check the path, and its rights."
     if isinstance(error, ValueError | OSError):
         return message
     return f"unexpected {type(error).__name__}: {message} (run again with --debug to see where)."

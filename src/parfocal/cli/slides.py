@@ -105,6 +105,12 @@ def extract(
     children: Annotated[
         Literal["tissue", "all"], typer.Option(help="Sharper patches: with any tissue, or all.")
     ] = "tissue",
+    tissue: Annotated[
+        Literal["otsu", "grey", "all"], typer.Option(help="How tissue is told from glass.")
+    ] = "otsu",
+    min_tissue: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of it in a patch, lowest first.")
+    ] = 0.1,
     device: Device = "auto",
 ) -> None:
     """Store the features of every patch, one HDF5 file a slide; goes on where it stopped.
@@ -119,7 +125,9 @@ def extract(
     from parfocal.features.header import SlideSettings
 
     slides = read_slides(cohort)
-    settings = SlideSettings(parse_magnifications(magnifications), patch_size, children=children)
+    settings = SlideSettings(
+        parse_magnifications(magnifications), patch_size, tissue, min_tissue, children
+    )
     loaded = load_encoder(encoder, device=device)
     result = extract_cohort(slides, out, encoder=loaded, settings=settings)
     typer.echo(f"{len(result.done)} slides extracted, {len(result.skipped)} were there already")

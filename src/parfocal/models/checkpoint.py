@@ -50,7 +50,7 @@ class Training:
 
     Args:
         seed: of the run.
-        epoch: whose weights these are, counted from 0.
+        epoch: whose weights these are, counted from 1.
         slides: ids by part, `train` and `val`; those that could never be read are not among them.
         patients: ids by part likewise.
         refit: whether the model was trained again on both parts.

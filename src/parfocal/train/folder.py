@@ -37,7 +37,7 @@ class Epoch:
     """What one pass over as many slides as there are to learn from came to.
 
     Args:
-        epoch: counted from 0.
+        epoch: counted from 1.
         train_loss: mean over the slides drawn.
         val_loss: mean over validation slides; None where there are none, as in a refit.
         val_weighted_f1: likewise.
@@ -63,7 +63,7 @@ class RunSummary:
 
     Args:
         out: the run folder.
-        best_epoch: whose weights were kept, counted from 0; None of several folds.
+        best_epoch: whose weights were kept, counted from 1; None of several folds.
         epochs: trained, those of a refit included.
         val_loss: of the best epoch.
         val_weighted_f1: likewise.

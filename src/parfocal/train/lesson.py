@@ -90,6 +90,13 @@ class Bar(TQDMProgressBar):
     def __init__(self) -> None:
         super().__init__(leave=True)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Count from 1, as everything does that a person reads."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(
+            f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        )
+
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
@@ -246,12 +253,12 @@ class Lesson(pl.LightningModule):
 
     def _log(self, epoch: Epoch) -> None:
         values = {name: value for name, value in asdict(epoch).items() if value is not None}
-        del values["epoch"]  # Lightning's own
         for name, value in values.items():
             self.log(name, float(value), prog_bar=name in SHOWN)
         if self.trainer.progress_bar_callback is None:
+            del values["epoch"]
             told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            logger.info("epoch %d of %d: %s", epoch.epoch + 1, self.settings.epochs, told)
+            logger.info("epoch %d of %d: %s", epoch.epoch, self.settings.epochs, told)
 
     def _ask(self, slides: Sequence[CohortSlide]) -> tuple[Prediction | None, Tensor]:
         """Ask the model about slides; those that cannot be read are written down, and left out."""
@@ -320,7 +327,7 @@ class Lesson(pl.LightningModule):
         if self.shown:
             scores = _scores(self._answers, self.labels)
         return Epoch(
-            epoch=self.current_epoch,
+            epoch=self.current_epoch + 1,  # Lightning counts from 0
             train_loss=mean(self._losses or [math.nan]),
             val_loss=scores["loss"],
             val_weighted_f1=scores["weighted_f1"],

@@ -122,7 +122,7 @@ class Run:
         lessons = [lesson]
         if self.settings.train.refit:
             lessons.append(self._lesson("refit", {**unread, **lesson.failed}, after=lesson))
-            fit(lessons[1], lesson.best.epoch + 1, self.device, progress=self.progress)
+            fit(lessons[1], lesson.best.epoch, self.device, progress=self.progress)
         summary = _summary(self.folder.path, lessons, unread)
         self.folder.finish(summary)
         self._checkpoint(lessons, unread).save(self.folder.path)
