@@ -1,6 +1,6 @@
 """A cohort -> a run folder with a trained model.
 
-Lightning is imported in `lesson.py` alone.
+Lightning is imported in `lesson.py` and `trainer.py` alone.
 """
 
 from parfocal.train.folder import Epoch, RunError, RunFolder, RunSummary

@@ -1,4 +1,4 @@
-"""Teaching a model its slides, with Lightning; nothing else imports it.
+"""A lesson: what a model is taught, batch by batch, as Lightning asks for it.
 
 Whatever is drawn in an epoch is drawn from (seed, epoch), and the state is saved after each, so
 a lesson that was stopped goes on as if it had not been.
@@ -6,12 +6,9 @@ a lesson that was stopped goes on as if it had not been.
 
 import logging
 import math
-import signal
-import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any, Protocol, cast, runtime_checkable
@@ -21,8 +18,6 @@ import pytorch_lightning as pl
 import safetensors.torch
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
-from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
@@ -44,14 +39,6 @@ from parfocal.train.folder import Epoch, RunError, RunFolder, best_of, refuse_to
 from parfocal.train.optimizer import optimizer_of, planned_rates
 
 logger = logging.getLogger(__name__)
-
-# Lightning's warnings about what is meant here: one slide is a batch, and a failed one no loss.
-MEANT = (
-    r".*does not have many workers.*",
-    r".*`training_step` returned `None`.*",
-    r".*GPU available but not used.*",
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # its own use of torch
-)
 
 SHOWN = ("train_loss", "val_loss", "val_weighted_f1")  # beside the progress bar
 
@@ -82,30 +69,6 @@ class TaughtByOutlines(Protocol):
     """
 
     clear: int
-
-
-class Bar(TQDMProgressBar):
-    """One line an epoch, without Lightning's own version number."""
-
-    def __init__(self) -> None:
-        super().__init__(leave=True)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Count from 1, as everything does that a person reads."""
-        super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description(
-            f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-        )
-
-    def get_metrics(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """Give what stands beside the bar."""
-        return {
-            name: value
-            for name, value in super().get_metrics(trainer, pl_module).items()
-            if name in SHOWN
-        }
 
 
 class Lesson(pl.LightningModule):
@@ -350,56 +313,6 @@ class Lesson(pl.LightningModule):
                 self.trainer.should_stop = True
 
 
-def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) -> None:
-    """Teach a lesson to its end, from where its state file says it was.
-
-    Args:
-        lesson: to be taught.
-        epochs: at most.
-        device: to teach it on.
-        progress: show a bar, where there is a terminal; else an epoch is a line in the log.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; the message says how to go on.
-    """
-    progress = progress and sys.stdout.isatty()
-    handler = signal.getsignal(signal.SIGINT)
-    trainer_settings: dict[str, Any] = {
-        "accelerator": device.type,
-        "devices": 1 if device.index is None else [device.index],
-        "max_epochs": epochs,
-        "accumulate_grad_batches": lesson.settings.accumulate,
-        "gradient_clip_val": lesson.settings.clip_norm,
-        "precision": "bf16-mixed" if lesson.settings.half and _has_half(device) else "32-true",
-        "callbacks": [Bar()] if progress else [],
-        "enable_progress_bar": progress,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": None if lesson.shown else 0,
-        "log_every_n_steps": 1,
-    }
-    try:
-        with _quiet_lightning(), torch.random.fork_rng(devices=[]):
-            log = TensorBoardLogger(lesson.folder.path, "tensorboard", lesson.name)
-            state = lesson.state_file if lesson.state_file.exists() else None
-            trainer = pl.Trainer(**trainer_settings, logger=log)
-            trainer.fit(lesson, ckpt_path=state, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C, which it then ignores for good
-        signal.signal(signal.SIGINT, handler)
-        message = (
-            f"{lesson.folder.path}: stopped; the same command with --resume goes on from the last "
-            "whole epoch."
-        )
-        logger.warning(message)
-        raise KeyboardInterrupt(message) from None
-
-
-def _has_half(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 by itself."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
 def _refuse_without_outlines(slides: Sequence[CohortSlide], clear: str) -> None:
     for slide in slides:
         if slide.label != clear and slide.outlines is None:
@@ -425,23 +338,6 @@ def _loader(
         collate_fn=list,
         generator=torch.Generator(),  # it draws a number that it has no use for here
     )
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from telling of hardware and tips, and of what is meant to be so."""
-    talkers = [logging.getLogger("pytorch_lightning"), logging.getLogger("lightning_fabric")]
-    levels = [talker.level for talker in talkers]
-    with warnings.catch_warnings():
-        for message in MEANT:
-            warnings.filterwarnings("ignore", message)
-        for talker in talkers:
-            talker.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for talker, level in zip(talkers, levels, strict=True):
-                talker.setLevel(level)
 
 
 def _scores(

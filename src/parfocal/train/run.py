@@ -30,7 +30,8 @@ from parfocal.train.folder import (
     refuse_used,
     several,
 )
-from parfocal.train.lesson import Lesson, fit
+from parfocal.train.lesson import Lesson
+from parfocal.train.trainer import fit
 
 logger = logging.getLogger(__name__)
 

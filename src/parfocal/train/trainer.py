@@ -1,0 +1,117 @@
+"""Lightning's trainer, set up for a lesson and kept quiet."""
+
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from parfocal.train.lesson import SHOWN, Lesson
+
+logger = logging.getLogger(__name__)
+
+# Lightning's warnings about what is meant here: one slide is a batch, and a failed one no loss.
+MEANT = (
+    r".*does not have many workers.*",
+    r".*`training_step` returned `None`.*",
+    r".*GPU available but not used.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # its own use of torch
+)
+
+
+def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) -> None:
+    """Teach a lesson to its end, from where its state file says it was.
+
+    Args:
+        lesson: to be taught.
+        epochs: at most.
+        device: to teach it on.
+        progress: show a bar, where there is a terminal; else an epoch is a line in the log.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+    """
+    progress = progress and sys.stdout.isatty()
+    handler = signal.getsignal(signal.SIGINT)
+    trainer_settings: dict[str, Any] = {
+        "accelerator": device.type,
+        "devices": 1 if device.index is None else [device.index],
+        "max_epochs": epochs,
+        "accumulate_grad_batches": lesson.settings.accumulate,
+        "gradient_clip_val": lesson.settings.clip_norm,
+        "precision": "bf16-mixed" if lesson.settings.half and _has_half(device) else "32-true",
+        "callbacks": [Bar()] if progress else [],
+        "enable_progress_bar": progress,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": None if lesson.shown else 0,
+        "log_every_n_steps": 1,
+    }
+    try:
+        with _quiet_lightning(), torch.random.fork_rng(devices=[]):
+            log = TensorBoardLogger(lesson.folder.path, "tensorboard", lesson.name)
+            state = lesson.state_file if lesson.state_file.exists() else None
+            trainer = pl.Trainer(**trainer_settings, logger=log)
+            trainer.fit(lesson, ckpt_path=state, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C, which it then ignores for good
+        signal.signal(signal.SIGINT, handler)
+        message = (
+            f"{lesson.folder.path}: stopped; the same command with --resume goes on from the last "
+            "whole epoch."
+        )
+        logger.warning(message)
+        raise KeyboardInterrupt(message) from None
+
+
+class Bar(TQDMProgressBar):
+    """One line an epoch, without Lightning's own version number."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Count from 1, as everything does that a person reads."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(
+            f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        )
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Give what stands beside the bar."""
+        return {
+            name: value
+            for name, value in super().get_metrics(trainer, pl_module).items()
+            if name in SHOWN
+        }
+
+
+def _has_half(device: torch.device) -> bool:
+    """Tell whether a device multiplies bfloat16 by itself."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning from telling of hardware and tips, and of what is meant to be so."""
+    talkers = [logging.getLogger("pytorch_lightning"), logging.getLogger("lightning_fabric")]
+    levels = [talker.level for talker in talkers]
+    with warnings.catch_warnings():
+        for message in MEANT:
+            warnings.filterwarnings("ignore", message)
+        for talker in talkers:
+            talker.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for talker, level in zip(talkers, levels, strict=True):
+                talker.setLevel(level)
