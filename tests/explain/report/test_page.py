@@ -103,6 +103,17 @@ def test_scores_come_with_intervals_and_cost(work):
     assert "Accuracy against cost" not in text
 
 
+@pytest.mark.parametrize(("at", "told"), [("look", "look 1"), ("magnification", "1x")])
+def test_looks_of_any_size_are_named_by_their_number(work, at, told):
+    met = {"attention": score(0.5), "attention_by_chance": 0.25}
+    content = metrics(localisation=[{at: 1.0, **met}, {at: "all", **met}])
+    content["cost"]["patches"] = [{at: 1.0, "mean": 7.0, "median": 7.0}]
+    write_json(work / "evaluation" / "metrics.json", content)
+    text = text_of(report(work, work / "evaluation"))
+    assert f"patches at {told} 7 7" in text
+    assert f"{told} 0.500 (0.100 to 0.900) 0.250 – – all 0.500" in text
+
+
 def test_two_evaluations_are_drawn_against_their_cost(work):
     page = report(work, work)
     assert "Accuracy against cost" in page

@@ -79,7 +79,7 @@ def _render(sources: Sources) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"score": _score, "percent": _percent, "number": _number}
+    pages.filters |= {"score": _score, "percent": _percent, "number": _number, "looked": _looked}
     rows = rows_of(sources.library)
     return pages.get_template("report.html").render(
         runs=[(run, _learning(run)) for run in sources.runs],
@@ -179,6 +179,15 @@ def _score(score: Mapping[str, Any] | None) -> str:
         return str(score["reason"])
     between = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
     return f"{score['value']:.3f}{between}"
+
+
+def _looked(step: Mapping[str, Any]) -> str:
+    """Name a magnification, the look of a model that zooms freely, or all of them together."""
+    at = step.get("magnification", step.get("look"))
+    if isinstance(at, str):
+        return at
+    assert at is not None
+    return f"{_number(at)}x" if "magnification" in step else f"look {at:g}"
 
 
 def _percent(share: float | None) -> str:
