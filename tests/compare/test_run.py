@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from parfocal.bag import StoredBag
-from parfocal.compare import Row, compare, entrants_of
+from parfocal.compare import ComparisonError, Row, compare, entrants_of
 from parfocal.cost import Bill
 from parfocal.features.encoder import load_encoder
 from parfocal.features.store import FeatureFile
@@ -85,6 +85,12 @@ def test_features_are_extracted_once_for_all_models(compared: tuple[list[Row], P
     assert len(files) == SLIDES
     assert {file.parent.name for file in files} == {"tiny"}
     assert FeatureFile(files[0]).magnifications == (2.5, 10)
+
+
+def test_without_any_slide_there_is_nothing_to_compare(cohort: Path, tmp_path: Path):
+    entrants = entrants_of(["mean"], overrides=["slide.magnifications=[40]"], encoder="tiny")
+    with pytest.raises(ComparisonError, match=r"cohort\.csv: no slide could be used, so there is"):
+        compare(cohort, entrants, tmp_path, device="cpu")
 
 
 def test_zooming_costs_less_than_looking_at_everything(compared: tuple[list[Row], Path]):

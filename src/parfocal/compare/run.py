@@ -17,7 +17,7 @@ from statistics import fmean
 import numpy as np
 import torch
 
-from parfocal.compare.entrant import Entrant, shared_slide_settings
+from parfocal.compare.entrant import ComparisonError, Entrant, shared_slide_settings
 from parfocal.compare.table import STAGES, Result, Row, Timing, rows_of, to_csv, to_markdown
 from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
 from parfocal.dataset.split import read_split
@@ -92,12 +92,18 @@ def compare(
     Raises:
         CohortError: the cohort has an error.
         StoreError: features cannot be written, or do not fit.
+        ComparisonError: no slide has features.
     """
     cohort = read_cohort(cohort_csv, labels=entrants[0].settings.train.labels)
     stores = _stores(cohort, entrants, out, features, device)
     for store in stores.values():
         there = tuple(s for s in cohort.slides if (store / f"{s.slide_id}.h5").exists())
         cohort = replace(cohort, slides=there)
+    if not cohort.slides:
+        raise ComparisonError(
+            f"{cohort_csv.name}: no slide could be used, so there is nothing to compare; the log "
+            "says why each failed."
+        )
     fair = Comparison(cohort_csv, cohort, out, stores, seeds, cache, device, timed)
     results: list[Result] = []
     for entrant in entrants:
