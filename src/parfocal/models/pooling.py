@@ -10,6 +10,7 @@ from torch import nn
 
 from parfocal.bag import Bag, Look, Prediction
 from parfocal.models.layers.attention import masked_softmax, refuse_empty
+from parfocal.models.layers.dropout import Dropout
 
 
 class MeanPooling(nn.Module):
@@ -26,7 +27,7 @@ class MeanPooling(nn.Module):
         self, in_dim: int, num_classes: int, *, dim: int = 512, dropout: float = 0.25
     ) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), nn.Dropout(dropout))
+        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
         self.classify = nn.Linear(dim, num_classes)
 
     def forward(self, bag: Bag) -> Prediction:
@@ -55,7 +56,7 @@ class MaxPooling(nn.Module):
         self, in_dim: int, num_classes: int, *, dim: int = 512, dropout: float = 0.25
     ) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), nn.Dropout(dropout))
+        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
         self.classify = nn.Linear(dim, num_classes)
 
     def forward(self, bag: Bag) -> Prediction:
