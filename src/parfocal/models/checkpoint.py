@@ -254,6 +254,10 @@ def _description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
+        if folds := sorted(folder.glob(f"fold-*/{SETTINGS_FILE}")):
+            raise CheckpointError(
+                f"{folder}: a run of {len(folds)} folds; give one of them, as {folds[0].parent}."
+            ) from None
         raise CheckpointError(
             f"{folder}: no {SETTINGS_FILE}, so this is not the folder of a finished run; give one "
             "that `parfocal train` wrote, or finish it with --resume."
