@@ -156,7 +156,7 @@ def _line(
     cells, failed = [], dict[str, None]()
     for column, theirs in zip(table.columns, row.paper, strict=True):
         runs = {name: tested.get(name) for name in map(column.run.format, row.runs)}
-        broken = [f"{n} failed: {run.reason}" for n, run in runs.items() if run and run.reason]
+        broken = [f"Failed ({n}): {run.reason}" for n, run in runs.items() if run and run.reason]
         ours = value_of(column, row, tested) if all(runs.values()) else None
         failed |= dict.fromkeys(broken)
         numbers.append((ours, theirs))

@@ -1,0 +1,58 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from parfocal import reproduce as package
+from parfocal.cli import main
+
+from .conftest import SMALL
+
+
+@pytest.fixture
+def parfocal(capsys, monkeypatch):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return run
+
+
+def test_help_shows_an_example(parfocal):
+    assert "Example: parfocal reproduce zoommil-camelyon16" in parfocal("reproduce", "--help")[1]
+
+
+def test_a_dry_run_prints_the_plan(parfocal, bach, tmp_path):
+    changes = [part for setting in SMALL["jsma-bach"] for part in ("--set", setting)]
+    code, out, _ = parfocal(
+        *("reproduce", "jsma-bach", "--data", bach(tmp_path / "data"), "--dry-run"),
+        *("--out", tmp_path / "out", "--seeds", "2", "--epochs", "7", *changes),
+    )
+    assert code == 0
+    assert out.startswith("# jsma-bach\n\nSlides or regions: 12, 4 of them to test on")
+    assert "| 50X | 2 x 7 epochs | " in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_failed_experiments_and_damaged_slides_are_told_to_the_shell(
+    parfocal, monkeypatch, tmp_path
+):
+    asked = []
+
+    def run(reproduction, data, out, **options):
+        asked.append((reproduction.name, reproduction.by_hand, options["seeds"]))
+        (out / "table.md").write_text("the table\n")
+        made = SimpleNamespace(damaged={}, rows=())
+        return package.Reproduced(made, 2, {"abmil": "it broke"})
+
+    monkeypatch.setattr(package, "reproduce", run)
+    code, out, err = parfocal(
+        *("reproduce", "zoommil-bright", "--data", tmp_path, "--out", tmp_path),
+        *("--encoder", "tiny", "--set", "abmil:model.dropout=0"),
+    )
+    assert asked == [("zoommil-bright", ("abmil:model.dropout=0", "encoder tiny"), 3)]
+    assert (code, out) == (1, "the table\n\n")
+    assert err == "parfocal: 1 of 2 experiments failed:\nparfocal: abmil: it broke\n"

@@ -1,0 +1,120 @@
+"""A plan is reckoned from label files, sizes and a short measurement; nothing is written."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from parfocal.reproduce import plan
+
+from .conftest import small, write
+
+
+def write_hole(path: Path, width: int, height: int, tile_bytes: int) -> int:
+    """Write a BigTIFF of its true size whose tiles are a hole in the file: no disk is used."""
+    tiles = -(-width // 512) * -(-height // 512)
+    start = 16 + 8 + 6 * 20 + 8
+    tags = [
+        *[(256, 4, 1, width), (257, 4, 1, height), (322, 4, 1, 512), (323, 4, 1, 512)],
+        *[(324, 16, tiles, start), (325, 4, tiles, start + 8 * tiles)],
+    ]
+    head = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(tags))
+    head += b"".join(struct.pack("<HHQQ", *tag) for tag in tags) + struct.pack("<Q", 0)
+    first = start + 12 * tiles
+    offsets = struct.pack(f"<{tiles}Q", *range(first, first + tiles * tile_bytes, tile_bytes))
+    path.write_bytes(head + offsets + struct.pack(f"<{tiles}I", *[tile_bytes] * tiles))
+    os.truncate(path, first + tiles * tile_bytes)
+    return first + tiles * tile_bytes
+
+
+@pytest.fixture(scope="module")
+def true_size(tmp_path_factory) -> tuple[Path, int]:
+    """CAMELYON16 with all of its 399 slides, each of its true size: one hole of many names."""
+    folder = tmp_path_factory.mktemp("CAMELYON16")
+    rows = [(f"normal_{number:03}", "normal") for number in range(1, 161) if number != 86]
+    rows += [(f"tumor_{number:03}", "tumor") for number in range(1, 112)]
+    rows += [
+        (f"test_{number:03}", "tumor" if number < 50 else "normal")
+        for number in range(1, 131)
+        if number != 49
+    ]
+    write(
+        folder / "evaluation/reference.csv",
+        *("image,type", *(f"{name}.tif,{kind}" for name, kind in rows)),
+    )
+    (folder / "images").mkdir()
+    size = write_hole(folder / "hole", 97_792, 221_184, 20_000)
+    for name, _ in rows:
+        os.link(folder / "hole", folder / "images" / f"{name}.tif")
+    return folder, size
+
+
+@pytest.fixture(scope="module")
+def planned(true_size):
+    # A short measurement of a bag as large as the paper's.
+    return plan(small("zoommil-camelyon16"), true_size[0], true_size[0] / "out", device="cpu")
+
+
+def test_the_slides_and_their_size_are_told(planned, true_size):
+    _, size = true_size
+    assert size > 1.5e9
+    told = f"Slides or regions: 399, 129 of them to test on, in 399 files of {399 * size / 1e9:.0f}"
+    assert planned.facts[0].startswith(told)
+
+
+def test_where_no_slide_can_be_read_the_papers_patches_are_taken(planned):
+    assert planned.facts[1].startswith("Patches of a slide: 2,284 at 10x, 9,138 at 20x; the paper")
+
+
+def test_features_need_two_bytes_each(planned):
+    features = planned.steps[0]
+    assert features.what == "features, for all models"
+    assert features.patches == pytest.approx(9138 * 1.25, rel=1e-3)
+    assert features.gigabytes == pytest.approx(features.patches * 399 * 32 * 2 / 1e9)
+
+
+def test_every_row_is_a_step_with_its_hours(planned):
+    assert [step.what for step in planned.steps[1:]] == [
+        *("ABMIL (20x)", "CLAM-SB (20x)", "TransMIL (20x)", "ZoomMIL (10x → 20x)"),
+    ]
+    assert all(step.hours > 0 for step in planned.steps)
+    assert planned.hours == pytest.approx(sum(step.hours for step in planned.steps))
+    assert "| ABMIL (20x) | 3 x 1 epochs | 9,13" in planned.to_markdown()
+    assert "GB are free there" in planned.to_markdown()
+
+
+def test_what_was_measured_is_told(planned):
+    assert planned.facts[2].startswith(
+        "Measured on cpu with 1 threads: reading and encoding a patc"
+    )
+
+
+def test_nothing_is_written(planned, true_size):
+    assert not (true_size[0] / "out").exists()
+
+
+def test_patches_are_counted_in_slides_that_can_be_read(camelyon16, tmp_path):
+    found = plan(small("zoommil-camelyon16"), camelyon16(tmp_path / "data"), tmp_path, device="cpu")
+    assert found.facts[0].endswith("; 391 more are missing or damaged.")
+    # 512 px at 0.5 um, patches of 32 px: 16 x 16 at 20x, all of which the 8 x 8 at 10x keep but
+    # one column of glass.
+    assert "counted in 3 of 8 slides" in found.facts[1]
+    assert "56 at 10x, 224 at 20x" in found.facts[1]
+
+
+def test_a_model_of_pixels_looks_at_the_papers_cells(bach, tmp_path):
+    reproduction = small("jsma-bach", "slide.patch_size=299")
+    patches = {
+        step.what: step.patches
+        for step in plan(reproduction, bach(tmp_path / "data"), tmp_path, device="cpu").steps
+    }
+    alone = [patches[label] for label in ("50X", "100X", "200X", "multiple magnifications")]
+    assert alone == [4, 5, 5, 5]
+    ends = ", all patches, for the time"
+    assert [patches[f"{label}{ends}"] for label in ("50X", "100X", "200X")] == [4, 12, 42]
+
+
+def test_regions_to_be_cut_need_room(prad, tmp_path):
+    regions = plan(small("jsma-prad"), prad(tmp_path / "data"), tmp_path, device="cpu").steps[0]
+    assert (regions.what, regions.gigabytes) == ("regions", pytest.approx(9 * 2000**2 * 3 / 1e9))

@@ -1,0 +1,81 @@
+"""What goes wrong on the way to a table is told in it."""
+
+import re
+from statistics import fmean, stdev
+
+import pytest
+
+from parfocal.dataset import CohortError
+from parfocal.models import CLAM
+from parfocal.reproduce import reproduce
+
+from .conftest import small
+
+OPTIONS = {"device": "cpu", "timed": 0}
+
+
+@pytest.fixture(scope="module")
+def broken(camelyon16, tmp_path_factory):
+    """CAMELYON16 with two seeds, of which one row fails and one slide is cut short."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CLAM is\nbroken")
+
+    data, out = camelyon16(tmp_path_factory.mktemp("data")), tmp_path_factory.mktemp("out")
+    slide = data / "images" / "test_003.tif"
+    slide.write_bytes(slide.read_bytes()[:-99])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CLAM, "forward", fail)
+        found = reproduce(small("zoommil-camelyon16"), data, out, seeds=2, partial=True, **OPTIONS)
+    return found, out
+
+
+def test_a_row_that_fails_does_not_stop_the_others(broken, cells):
+    found, out = broken
+    assert found.failed == {"clam-sb": "RuntimeError: CLAM is broken"}
+    text = (out / "table.md").read_text()
+    assert re.search(r"\| CLAM-SB \(20x\) \[1\] \| failed \| 83\.3 ± 1\.5 \| failed \|", text)
+    assert "[1] Failed (clam-sb): RuntimeError: CLAM is broken." in text
+    assert cells(out)["TransMIL (20x)", "accuracy"]["ours"]
+
+
+def test_a_damaged_slide_is_named_below_the_table(broken):
+    found, out = broken
+    assert list(found.made.damaged) == ["test_003.tif"]
+    assert "- Test_003.tif is damaged and left out: test_003.tif: " in (
+        (out / "table.md").read_text()
+    )
+
+
+def test_ours_is_the_mean_over_seeds_with_its_deviation(broken, cells, metrics):
+    _, out = broken
+    accuracies = [
+        100
+        * metrics(out / "runs" / "zoommil" / f"seed-{seed}")["slides"]["scores"]["accuracy"][
+            "value"
+        ]
+        for seed in (0, 1)
+    ]
+    cell = cells(out)["ZoomMIL (10x → 20x)", "accuracy"]
+    assert float(cell["ours"]) == pytest.approx(fmean(accuracies))
+    assert float(cell["ours_sd"]) == pytest.approx(stdev(accuracies))
+    assert (cell["paper"], cell["paper_sd"]) == ("84.2", "0.4")
+
+
+def test_what_was_not_timed_is_left_open(broken, cells):
+    assert cells(broken[1])["ABMIL (20x)", "s"]["ours"] == ""
+
+
+def test_a_half_downloaded_set_is_refused_unless_that_is_meant(camelyon16, tmp_path):
+    with pytest.raises(CohortError, match=r"391 of 399 slides are not here whole"):
+        reproduce(
+            *(small("zoommil-camelyon16"), camelyon16(tmp_path / "data"), tmp_path / "out"),
+            **OPTIONS,
+        )
+
+
+def test_another_set_is_refused(camelyon16, tmp_path):
+    with pytest.raises(CohortError, match="BRIGHT is at"):
+        reproduce(
+            small("zoommil-bright"), camelyon16(tmp_path / "data"), tmp_path / "out", **OPTIONS
+        )

@@ -1,0 +1,128 @@
+"""The five tables come out of trees in each data set's true layout."""
+
+import re
+
+import pytest
+
+from parfocal.reproduce import TABLES
+
+# A row of each paper, its label and numbers as printed there.
+PRINTED = {
+    "zoommil-bright": (
+        "ZoomMIL (1.25x → 2.5x → 10x)",
+        ("68.3 ± 1.1", "69.3 ± 1.0", "1.29", "0.46"),
+    ),
+    "zoommil-camelyon16": ("ZoomMIL (10x → 20x)", ("83.3 ± 0.3", "84.2 ± 0.4", "14.94", "5.32")),
+    "magnet-camelyon": ("4-layer MagNet", ("91", "76", "63", "84", "75")),
+    "jsma-bach": ("100X", ("22.9", "59.0", "18.4", "50.3")),
+    "jsma-prad": ("multiple magnifications", ("91", "0.98", "0.96")),
+}
+ROWS = {  # of all tables of a paper
+    "zoommil-bright": 8,
+    "zoommil-camelyon16": 4,
+    "magnet-camelyon": 4,
+    "jsma-bach": 7 + 3 + 5,
+    "jsma-prad": 4 + 3 + 5,
+}
+
+
+def lines_of(text: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_our_numbers_stand_beside_the_papers(made, name):
+    text = (made(name) / "table.md").read_text()
+    label, theirs = PRINTED[name]
+    found = [line for line in lines_of(text) if re.sub(r" \[.*", "", line[0]) == label]
+    (line,) = [line for line in found if tuple(line[2::2]) == theirs]
+    assert all(re.fullmatch(r"\d+(\.\d+)?", ours) for ours in line[1::2])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row_of_the_paper_is_there_and_none_failed(made, name):
+    text = (made(name) / "table.md").read_text()
+    headers = text.count("\n| --- |")
+    assert len(lines_of(text)) == ROWS[name] + 2 * headers
+    assert "failed" not in text.casefold()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_departs_from_the_paper_is_told_below(made, name):
+    text = (made(name) / "table.md").read_text()
+    below = text.partition("in every row:")[2]
+    assert "- Set by hand, not by the paper: slide.patch_size=" in below or "mean-rgb:" in below
+    assert "at most 1 epochs" in below
+    assert "not here" in below or name == "jsma-prad"  # the fake trees are far from whole
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_page_shows_the_table_and_pictures_that_are_there(made, name):
+    page = (made(name) / "page.html").read_text()
+    pictures = re.findall(r'<img class="drawn" src="([^"]+)"', page)
+    assert pictures
+    assert all((made(name) / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert PRINTED[name][0] in page
+
+
+def test_footnotes_are_numbered_and_shared_by_rows(made):
+    text = (made("zoommil-bright") / "table.md").read_text()
+    assert "| MSMIL (1.25x + 2.5x + 10x) [2, 3] |" in text
+    assert "| DSMIL (1.25x + 2.5x + 10x) [2] |" in text
+    assert "[2] Run at 2.5x + 5x + 10x: the paper's FLOPs are those of these, not of its" in text
+
+
+def test_features_of_all_rows_are_extracted_once(made):
+    folders = {file.parent.name for file in (made("zoommil-bright") / "runs").rglob("*.h5")}
+    assert folders == {"tiny"}
+
+
+def test_rows_that_are_not_built_here_have_the_papers_number_alone(made, cells):
+    cell = cells(made("jsma-bach"))["Roy et al.", "accuracy"]
+    assert (cell["ours"], cell["paper"]) == ("", "87.0")
+    assert cell["notes"] == "Not built here; the number is the paper's."
+
+
+def test_shares_of_the_attention_sum_to_a_hundred(made, cells):
+    found = cells(made("jsma-prad"))
+    ours = [float(found[label, "%"]["ours"]) for label in ("25X", "50X", "100X")]
+    assert sum(ours) == pytest.approx(100)
+
+
+def test_one_after_the_other_takes_the_sum_of_their_times(made, cells):
+    found = cells(made("jsma-bach"))
+    for column in ("training, 5, s an epoch", "training, all, s an epoch"):
+        single = [float(found[label, column]["ours"]) for label in ("50X", "100X", "200X")]
+        assert float(found["combined", column]["ours"]) == pytest.approx(sum(single))
+
+
+def test_the_maps_of_bach_have_the_papers_sizes(made, metrics):
+    """2x2, 4x3 and 7x6 cells of 299 px; here 8x6, as 128 px are 8 times 16."""
+    looked = metrics(made("jsma-bach") / "timing" / "multi-all" / "seed-0")["cost"]["patches"]
+    assert [row["mean"] for row in looked] == [4, 12, 48]
+
+
+def test_curves_of_the_four_models_are_drawn(made):
+    page = (made("jsma-prad") / "page.html").read_text()
+    assert page.count('class="curve"') == 2 * 4 + 1  # and the diagonal
+    assert "true positives against false positives: 25X, 50X, 100X, multiple" in page
+
+
+def test_the_way_down_of_magnet_is_shown(made):
+    names = {path.name for path in (made("magnet-camelyon") / "figures/magnet-4").glob("*.png")}
+    assert any(name.endswith("-leaves.png") for name in names)
+    assert (made("magnet-camelyon") / "figures/without-grey.png").exists()
+
+
+def test_magnet_is_trained_again_on_validation_slides_too(made):
+    assert (made("magnet-camelyon") / "runs/magnet-3/seed-0/refit.csv").exists()
+
+
+def test_patches_are_taught_by_outlined_slides_and_tested_on_all(made):
+    out = made("magnet-camelyon")
+    rows = [line.split(",") for line in (out / "cohort.csv").read_text().splitlines()[1:]]
+    kept = (out / "cohort-outlined.csv").read_text()
+    for row in rows:
+        teaches = "test" in row or "negative" in row or row[-1].endswith(".geojson")
+        assert (f"{row[0]}," in kept) == teaches, row
+    assert len(rows) > len(kept.splitlines()) - 1
