@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from parfocal.dataset import read_cohort
+from parfocal.models import ZoomMIL
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
 from parfocal.settings import RunSettings
-from parfocal.train import RunError, RunSummary, lesson, train
+from parfocal.train import RunError, RunSummary, train
 
 
 @pytest.fixture
@@ -35,15 +36,15 @@ def metrics(path: Path) -> list[dict[str, str]]:
 def stop_after(monkeypatch: pytest.MonkeyPatch, slides: int, error: BaseException) -> None:
     """Raise once, when so many slides have been learned from."""
     learned = []
-    loss = lesson.cross_entropy
+    loss = ZoomMIL.objective
 
-    def counted(prediction, label):
+    def counted(model, prediction, label):
         learned.append(label)
         if len(learned) == slides:
             raise error
-        return loss(prediction, label)
+        return loss(model, prediction, label)
 
-    monkeypatch.setattr(lesson, "cross_entropy", counted)
+    monkeypatch.setattr(ZoomMIL, "objective", counted)
 
 
 @pytest.fixture
