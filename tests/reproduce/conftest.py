@@ -45,12 +45,16 @@ def small(name: str, *more: str, encoder: str = "tiny") -> Reproduction:
 
 
 def paint(path: Path, size: tuple[int, int], *, ill: bool, mpp: float) -> Path:
-    """Write stained tissue in a frame of glass, darker where ill."""
+    """Write stained tissue whose right half is glass, darker where ill."""
     width, height = size
     pixels = np.random.default_rng(0).integers(0, 40, (height, width, 3), dtype=np.uint8)
     pixels += np.array((110, 40, 120) if ill else (190, 90, 150), dtype=np.uint8)
-    pixels[:, -width // 8 :] = 245
-    write_pyramid(path, lambda column, row: pixels, size, mpp=mpp, downsamples=(1, 4))
+    pixels[:, width // 2 :] = 245
+
+    def tile(column: int, row: int) -> np.ndarray:
+        return pixels[row * 256 : (row + 1) * 256, column * 256 : (column + 1) * 256]
+
+    write_pyramid(path, tile, size, mpp=mpp, downsamples=(1, 4))
     return path
 
 

@@ -1,10 +1,10 @@
 import sys
-from types import SimpleNamespace
 
 import pytest
 
 from parfocal import reproduce as package
 from parfocal.cli import main
+from parfocal.dataset.readers import Made
 
 from .conftest import SMALL
 
@@ -45,7 +45,7 @@ def test_failed_experiments_and_damaged_slides_are_told_to_the_shell(
     def run(reproduction, data, out, **options):
         asked.append((reproduction.name, reproduction.by_hand, options["seeds"]))
         (out / "table.md").write_text("the table\n")
-        made = SimpleNamespace(damaged={}, rows=())
+        made = Made((), (), 0, {}, ())
         return package.Reproduced(made, 2, {"abmil": "it broke"})
 
     monkeypatch.setattr(package, "reproduce", run)

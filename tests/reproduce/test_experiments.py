@@ -1,6 +1,6 @@
 import pytest
 
-from parfocal.features.encoder import EncoderError
+from parfocal.features.weights import EncoderError
 from parfocal.reproduce import TABLES, read_table
 from parfocal.settings import SettingsError
 
