@@ -8,6 +8,7 @@ from io import BytesIO
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from parfocal.compare.table import Row
 
@@ -54,6 +55,9 @@ def _point(row: Row, cost: float, metric: str) -> Point:
 
 def _panel(axes: Axes, points: Sequence[Point]) -> None:
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     for number, (name, cost, value, low, high) in enumerate(points):
         color, marker = f"C{number % 10}", MARKERS[number % len(MARKERS)]
         axes.plot([cost, cost], [low, high], color=color, alpha=0.4, zorder=1)
