@@ -87,7 +87,7 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
 def test_of_a_run_of_folds_one_is_to_be_given(trained, tmp_path):
     for number in range(2):
         trained.save(tmp_path / f"fold-{number}")
-    with pytest.raises(CheckpointError, match="a run of 2 folds; give one of them, as .*/fold-0"):
+    with pytest.raises(CheckpointError, match=r"a run of 2 folds; give one of them, as .*/fold-0"):
         Checkpoint.load(tmp_path)
 
 
