@@ -161,12 +161,29 @@ def test_synth_refuses_classes_of_no_tiles(parfocal: Callable[..., Outcome]):
     refused(parfocal(*command), "give tiles, too")
 
 
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
+    """Features of the cohort, extracted in a process of its own."""
+    folder = tmp_path_factory.mktemp("features")
+    command = [sys.executable, "-m", "parfocal.cli", "extract", str(cohort), "--out", str(folder)]
+    done = subprocess.run(
+        [*command, *TINY, "--patch-size", "64"], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == f"{SLIDES} slides extracted, 0 were there already\n"
+    return folder
+
+
+@pytest.fixture
+def features(extracted: Path, tmp_path: Path) -> Path:
+    """The same, to be spoilt."""
+    return Path(shutil.copytree(extracted, tmp_path / "features"))
+
+
 def test_extract_stores_features_once(
-    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+    parfocal: Callable[..., Outcome], cohort: Path, extracted: Path
 ):
-    command = ("extract", cohort, "--out", tmp_path, *TINY, "--patch-size", 64)
-    assert parfocal(*command).out == f"{SLIDES} slides extracted, 0 were there already\n"
-    assert len(list(tmp_path.glob("*.h5"))) == SLIDES
+    assert len(list(extracted.glob("*.h5"))) == SLIDES
+    command = ("extract", cohort, "--out", extracted, *TINY, "--patch-size", 64)
     assert parfocal(*command).out == f"0 slides extracted, {SLIDES} were there already\n"
 
 
@@ -210,6 +227,28 @@ def test_training_folds_tells_where_they_are(
     )
     monkeypatch.setattr(training, "train", lambda *_, **__: one)
     assert "x: epoch 3 was best, weighted F1" in parfocal("train", cohort, "--out", "x").out
+
+
+def test_each_fold_is_a_run_that_evaluates_and_predicts(
+    parfocal: Callable[..., Outcome], cohort: Path, extracted: Path, slide: Path, tmp_path: Path
+):
+    with cohort.open(newline="") as file:
+        rows = [(row["slide_id"], row["path"], row["label"]) for row in csv.DictReader(file)]
+    table = cohort.with_name("unsplit.csv")
+    write_table(table, ("slide_id", "path", "label"), *rows)
+    run, stored = tmp_path / "run", ("--features", extracted)
+    command = ("train", table, "--out", run, *stored, *TINY, "--set", "slide.patch_size=64")
+    told = parfocal(*command, "--set", "model.k=2", "--epochs", 1, "--folds", 3)
+    assert f"{run}: 3 folds, mean weighted F1" in told.out
+    tested = []
+    for fold in ("fold-0", "fold-1", "fold-2"):
+        out = tmp_path / fold
+        assert parfocal("evaluate", run / fold, table, "--out", out, *stored).code == 0
+        with (out / "predictions.csv").open(newline="") as file:
+            tested += [row["slide_id"] for row in csv.DictReader(file)]
+    assert sorted(tested) == [slide_id for slide_id, _, _ in rows]
+    assert parfocal("predict", run / "fold-2", slide, "--out", tmp_path / "out").code == 0
+    refused(parfocal("predict", run, slide, "--out", tmp_path / "out"), "a run of 3 folds; give")
 
 
 def test_a_run_holds_all_that_prediction_needs(run: Path):
@@ -465,13 +504,6 @@ def test_a_folder_that_is_no_run_is_refused(
     parfocal: Callable[..., Outcome], slide: Path, tmp_path: Path
 ):
     refused(parfocal("predict", tmp_path, slide, "--out", tmp_path / "out"), "checkpoint.json")
-
-
-@pytest.fixture
-def features(parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "features"
-    parfocal("extract", cohort, "--out", folder, *TINY, "--patch-size", 64)
-    return folder
 
 
 def test_features_of_another_encoder_are_refused(

@@ -211,7 +211,8 @@ def _most_common(values: Iterable[str]) -> str:
 def _too_few(cohort: Cohort, label: str, found: int, parts: str, needed: int) -> CohortError:
     return CohortError(
         f"{cohort.source.name}: class {label!r} has {found} patient{'s' * (found != 1)} to divide, "
-        f"and {parts} need at least {needed}; add slides, or name the parts in a split column."
+        f"and {parts} need at least {needed}; add slides, or name the parts in a split or fold "
+        "column."
     )
 
 
