@@ -615,7 +615,7 @@ def test_ctrl_c_leaves_a_line_and_what_was_finished(cohort: Path, tmp_path: Path
             while not (out / "metrics.csv").exists() and process.poll() is None:
                 time.sleep(0.1)
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 130

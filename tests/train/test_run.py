@@ -211,3 +211,15 @@ def test_a_folder_in_use_is_refused(cohort, settings, tmp_path):
     with pytest.raises(RunError, match=r"there is no run in it to go on with\. Give the --out of"):
         taught(cohort, settings, tmp_path / "run", resume=True)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_a_disk_that_fills_up_while_the_log_is_written_is_told_once(
+    cohort, settings, tmp_path, monkeypatch, capsys
+):
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        taught(cohort, settings, tmp_path / "run")
+    assert capsys.readouterr().err == ""

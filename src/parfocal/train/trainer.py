@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
         "log_every_n_steps": 1,
     }
     try:
-        with _quiet_lightning(), torch.random.fork_rng(devices=[]):
+        with _quiet_lightning(), _quiet_writer(), torch.random.fork_rng(devices=[]):
             log = TensorBoardLogger(lesson.folder.path, "tensorboard", lesson.name)
             state = lesson.state_file if lesson.state_file.exists() else None
             trainer = pl.Trainer(**trainer_settings, logger=log)
@@ -115,3 +116,19 @@ def _quiet_lightning() -> Iterator[None]:
         finally:
             for talker, level in zip(talkers, levels, strict=True):
                 talker.setLevel(level)
+
+
+@contextmanager
+def _quiet_writer() -> Iterator[None]:
+    """Keep TensorBoard's thread from printing a write error, as it raises the same one in ours."""
+    usual = threading.excepthook
+
+    def told(failure: threading.ExceptHookArgs) -> None:
+        if not isinstance(failure.exc_value, OSError):
+            usual(failure)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
