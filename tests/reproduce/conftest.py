@@ -20,8 +20,8 @@ Tree = Callable[[Path], Path]
 
 # Networks that are small and learn nothing in particular, and patches that fit the small slides.
 SMALL: dict[str, tuple[str, ...]] = {
-    "zoommil-bright": ("slide.patch_size=16", "zoommil:model.k=1", "zoommil-eff:model.k=1"),
-    "zoommil-camelyon16": ("slide.patch_size=32", "zoommil:model.k=3"),
+    "zoommil-bright": ("slide.patch_size=32", "zoommil:model.k=1", "zoommil-eff:model.k=1"),
+    "zoommil-camelyon16": ("slide.patch_size=64", "zoommil:model.k=3"),
     "magnet-camelyon": (
         *("mean-rgb:model.side=32", "patch-level:slide.patch_size=64", "patch-level:model.dim=8"),
         *("magnet-3:model.patches=[2, 2]", "magnet-4:model.patches=[2, 2, 1]"),

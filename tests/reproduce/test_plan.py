@@ -96,7 +96,8 @@ def test_nothing_is_written(planned, true_size):
 
 
 def test_patches_are_counted_in_slides_that_can_be_read(camelyon16, tmp_path):
-    found = plan(small("zoommil-camelyon16"), camelyon16(tmp_path / "data"), tmp_path, device="cpu")
+    reproduction = small("zoommil-camelyon16", "slide.patch_size=32")
+    found = plan(reproduction, camelyon16(tmp_path / "data"), tmp_path, device="cpu")
     assert found.facts[0].endswith("; 391 more are missing or damaged.")
     assert "counted in 3 of 8 slides" in found.facts[1]
     # 512 px at 0.5 um hold 8 x 8 patches of 32 px at 10x; half are tissue, one column has some.

@@ -1,7 +1,7 @@
 """What goes wrong on the way to a table is told in it."""
 
 import re
-from statistics import fmean, stdev
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +16,7 @@ OPTIONS = {"device": "cpu", "timed": 0}
 
 @pytest.fixture(scope="module")
 def broken(camelyon16, tmp_path_factory):
-    """CAMELYON16 with two seeds, of which one row fails and one slide is cut short."""
+    """Two rows of CAMELYON16, of which one fails, with one slide cut short."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("CLAM is\nbroken")
@@ -26,7 +26,16 @@ def broken(camelyon16, tmp_path_factory):
     slide.write_bytes(slide.read_bytes()[:-99])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CLAM, "forward", fail)
-        found = reproduce(small("zoommil-camelyon16"), data, out, seeds=2, partial=True, **OPTIONS)
+        whole = small("zoommil-camelyon16")
+        few = {name: whole.experiments[name] for name in ("clam-sb", "abmil")}
+        found = reproduce(
+            replace(whole, experiments=few, overrides=("slide.patch_size=64",)),
+            data,
+            out,
+            seeds=1,
+            partial=True,
+            **OPTIONS,
+        )
     return found, out
 
 
@@ -36,7 +45,7 @@ def test_a_row_that_fails_does_not_stop_the_others(broken, cells):
     text = (out / "table.md").read_text()
     assert re.search(r"\| CLAM-SB \(20x\) \[1\] \| failed \| 83\.3 ± 1\.5 \| failed \|", text)
     assert "[1] Failed (clam-sb): RuntimeError: CLAM is broken." in text
-    assert cells(out)["TransMIL (20x)", "accuracy"]["ours"]
+    assert cells(out)["ABMIL (20x)", "accuracy"]["ours"]
 
 
 def test_a_damaged_slide_is_named_below_the_table(broken):
@@ -47,23 +56,10 @@ def test_a_damaged_slide_is_named_below_the_table(broken):
     )
 
 
-def test_ours_is_the_mean_over_seeds_with_its_deviation(broken, cells, metrics):
-    _, out = broken
-    accuracies = [
-        100
-        * metrics(out / "runs" / "zoommil" / f"seed-{seed}")["slides"]["scores"]["accuracy"][
-            "value"
-        ]
-        for seed in (0, 1)
-    ]
-    cell = cells(out)["ZoomMIL (10x → 20x)", "accuracy"]
-    assert float(cell["ours"]) == pytest.approx(fmean(accuracies))
-    assert float(cell["ours_sd"]) == pytest.approx(stdev(accuracies))
-    assert (cell["paper"], cell["paper_sd"]) == ("84.2", "0.4")
-
-
-def test_what_was_not_timed_is_left_open(broken, cells):
-    assert cells(broken[1])["ABMIL (20x)", "s"]["ours"] == ""
+def test_what_was_not_timed_or_not_run_is_left_open(broken, cells):
+    found = cells(broken[1])
+    assert found["ABMIL (20x)", "s"]["ours"] == ""
+    assert found["TransMIL (20x)", "accuracy"]["ours"] == ""
 
 
 def test_a_half_downloaded_set_is_refused_unless_that_is_meant(camelyon16, tmp_path):

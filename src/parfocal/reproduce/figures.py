@@ -15,7 +15,7 @@ from parfocal.explain.squares import draw_filtered
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict import FailedSlide, predict_slides
 from parfocal.reproduce.experiments import Reproduction
-from parfocal.reproduce.values import Tested
+from parfocal.reproduce.values import Outcome
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import open_slide
 
@@ -35,7 +35,7 @@ class Figure:
 
 def draw_figures(
     reproduction: Reproduction,
-    tested: Mapping[str, Tested],
+    tested: Mapping[str, Outcome],
     cohort: Cohort,
     out: Path,
     *,
@@ -68,7 +68,9 @@ def draw_figures(
     return [figure for figure in figures if figure.charts or figure.pictures]
 
 
-def _curves(reproduction: Reproduction, names: Sequence[str], done: Mapping[str, Tested]) -> Figure:
+def _curves(
+    reproduction: Reproduction, names: Sequence[str], done: Mapping[str, Outcome]
+) -> Figure:
     """Draw ROC and precision against recall, micro-averaged, a curve an experiment."""
     answers = {reproduction.label_of(name): done[name].row.result.runs[0] for name in names}
     asked = {label: micro(said.truth, said.probabilities) for label, said in answers.items()}

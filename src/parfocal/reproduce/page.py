@@ -10,7 +10,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from parfocal.reproduce.experiments import Column, Number, PaperRow, PaperTable, Reproduction
 from parfocal.reproduce.figures import Figure
-from parfocal.reproduce.values import Tested, Value, device_of, value_of
+from parfocal.reproduce.values import Outcome, Value, device_of, value_of
 
 NONE = "–"
 
@@ -74,7 +74,7 @@ class Footnotes:
 
 
 def print_tables(
-    reproduction: Reproduction, tested: Mapping[str, Tested], about_data: Sequence[str]
+    reproduction: Reproduction, tested: Mapping[str, Outcome], about_data: Sequence[str]
 ) -> Printed:
     """Fill in a paper's tables.
 
@@ -150,7 +150,7 @@ def to_html(printed: Printed, figures: Sequence[Figure]) -> str:
 
 
 def _line(
-    table: PaperTable, row: PaperRow, tested: Mapping[str, Tested], footnotes: Footnotes
+    table: PaperTable, row: PaperRow, tested: Mapping[str, Outcome], footnotes: Footnotes
 ) -> Line:
     numbers: list[tuple[Value | None, Number]] = []
     cells, failed = [], dict[str, None]()
@@ -166,7 +166,7 @@ def _line(
     return Line(row.label, marks, tuple(cells), tuple(numbers))
 
 
-def _of_runs(tested: Mapping[str, Tested]) -> list[str]:
+def _of_runs(tested: Mapping[str, Outcome]) -> list[str]:
     """Say which slides the runs had to do without, and where the seconds are from."""
     done = {name: each for name, each in tested.items() if each.reason is None}
     notes = [

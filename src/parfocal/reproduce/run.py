@@ -21,7 +21,7 @@ from parfocal.files import whole_file, write_whole
 from parfocal.reproduce.experiments import Kind, Reproduction
 from parfocal.reproduce.figures import draw_figures
 from parfocal.reproduce.page import print_tables, to_csv, to_html, to_markdown
-from parfocal.reproduce.values import Tested
+from parfocal.reproduce.values import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def reproduce(
     cohort = out / "cohort.csv"
     made = make_cohort(reproduction.data, data, cohort, partial=partial)
     place = Place(out, seeds, cache, device, timed)
-    tested: dict[str, Tested] = {}
+    tested: dict[str, Outcome] = {}
     for kind, members in entrants.items():
         tested |= _run(place, kind, members, cohort)
         printed = print_tables(reproduction, tested, _told_of(made))
@@ -111,7 +111,7 @@ def _load_encoders(entrants: Sequence[Entrant]) -> None:
         )
 
 
-def _run(place: Place, kind: Kind, entrants: Sequence[Entrant], cohort: Path) -> dict[str, Tested]:
+def _run(place: Place, kind: Kind, entrants: Sequence[Entrant], cohort: Path) -> dict[str, Outcome]:
     """Run the experiments of a kind on the same slides."""
     if kind == "outlined":
         cohort = write_outlined(cohort, cohort.with_name("cohort-outlined.csv"))
@@ -129,7 +129,7 @@ def _run(place: Place, kind: Kind, entrants: Sequence[Entrant], cohort: Path) ->
     folders = [
         tuple(place.out / kind / name / f"seed-{seed}" for seed in range(seeds)) for name in names
     ]
-    return {name: Tested(row, runs) for name, row, runs in zip(names, rows, folders, strict=True)}
+    return {name: Outcome(row, runs) for name, row, runs in zip(names, rows, folders, strict=True)}
 
 
 def write_outlined(source: Path, path: Path) -> Path:

@@ -12,7 +12,7 @@ from parfocal.reproduce.experiments import Column, PaperRow
 
 
 @dataclass(frozen=True)
-class Tested:
+class Outcome:
     """An experiment that was run.
 
     Args:
@@ -42,7 +42,7 @@ class Value:
     sd: float | None = None
 
 
-def value_of(column: Column, row: PaperRow, tested: Mapping[str, Tested]) -> Value | None:
+def value_of(column: Column, row: PaperRow, tested: Mapping[str, Outcome]) -> Value | None:
     """Give our number for a cell; None where there is none.
 
     Args:
@@ -65,7 +65,7 @@ def device_of(timing: Timing) -> str | None:
     return "cuda" if "cuda" in timing else next(iter(timing), None)
 
 
-def _over_seeds(of: str, tested: Tested) -> list[float]:
+def _over_seeds(of: str, tested: Outcome) -> list[float]:
     """Give a number, one for each seed where each has its own."""
     result = tested.row.result
     if result.reason is not None:
