@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,3 +224,12 @@ def test_a_disk_that_fills_up_while_the_log_is_written_is_told_once(
     with pytest.raises(OSError, match="No space left on device"):
         taught(cohort, settings, tmp_path / "run")
     assert capsys.readouterr().err == ""
+
+
+def test_the_progress_bar_counts_epochs_from_1(cohort, settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    features = cohort.source.parent / "features"
+    train(cohort, changed(settings, epochs=2), tmp_path / "run", features=features, device="cpu")
+    said = capsys.readouterr()
+    last = [line.split("\r")[-1] for line in (said.out + said.err).split("\n")]
+    assert {line[:12] for line in last if "poch" in line} == {"epoch 1 of 2", "epoch 2 of 2"}
