@@ -205,6 +205,31 @@ def test_two_models_stand_side_by_side_and_move_together(page, slide):
     expect(page.locator(".pane")).to_have_count(1)
 
 
+def test_a_slide_moves_on_alone_when_the_one_beside_it_is_closed(page, slide):
+    show(page, slide)
+    page.select_option("#beside", label="mean, mean")
+    expect(page.locator(".pane-title").nth(1)).to_have_text("mean, mean: tumor 0.80")
+    page.select_option("#beside", label="nothing")
+    before = page.locator(".scale-bar").inner_text()
+    page.locator(".deep").hover()
+    page.mouse.wheel(0, -600)
+    expect(page.locator(".scale-bar")).not_to_have_text(before)
+
+
+def test_the_last_choice_stands_beside_however_quickly_it_was_made(page, slide):
+    show(page, slide)
+    labels = page.locator("#beside option").all_inner_texts()[1:]
+    chosen = page.locator("#beside").element_handle()
+    page.evaluate(
+        "([select, labels]) => { for (const label of labels) { select.value ="
+        " [...select.options].find((each) => each.label === label).value;"
+        " select.dispatchEvent(new Event('change')); } }",
+        [chosen, [*labels, "mean, mean"]],
+    )
+    expect(page.locator(".pane")).to_have_count(2)
+    expect(page.locator(".pane-title").nth(1)).to_have_text("mean, mean: tumor 0.80")
+
+
 def test_a_link_leads_back_to_the_same_view(page, slide):
     show(page, slide)
     page.locator("[role=treeitem] [role=treeitem] > .node").first.click()

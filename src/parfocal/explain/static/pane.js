@@ -12,6 +12,7 @@ export class Pane {
     this.slide = slide;
     this.listed = listed;
     this.store = store;
+    this.life = new AbortController(); // what listens for this pane ends with it
     this.title = element("p", { className: "pane-title" });
     this.view = element("div", { className: "deep", role: "application", ariaLabel: `Slide ${slide.id}` });
     this.heat = element("canvas", { className: "over heat", ariaHidden: "true" });
@@ -30,7 +31,7 @@ export class Pane {
     this.frame.addEventListener("pointermove", (event) => this.#point(event));
     this.frame.addEventListener("pointerleave", () => this.store.set({ hovered: null }));
     this.view.addEventListener("click", (event) => this.#click(event));
-    this.store.listen(() => this.draw());
+    this.store.listen(() => this.draw(), this.life.signal);
     await this.zoom.ready;
     if (this.listed) await this.#load();
     this.draw();
@@ -45,7 +46,7 @@ export class Pane {
   }
 
   draw() {
-    if (!this.overlay) return;
+    if (!this.overlay || this.life.signal.aborted) return;
     const values = this.store.values;
     // Models may look at different magnifications: the same one is shown, where it was looked at.
     const step = this.regions?.names.indexOf(values.magnification) ?? -1;
@@ -54,6 +55,7 @@ export class Pane {
   }
 
   close() {
+    this.life.abort();
     this.zoom.close();
     this.frame.remove();
   }

@@ -32,7 +32,8 @@ class Page {
     this.#head();
     const { predictions } = this.slide;
     const chosen = predictions.find((each) => each.key === this.asked.p) ?? predictions[0] ?? null;
-    this.main = await this.#pane(chosen);
+    this.main = this.#pane(chosen);
+    await this.main.open();
     this.regions = this.main.regions;
     if (this.regions) this.#panel(chosen);
     else this.#plain();
@@ -45,10 +46,9 @@ class Page {
     listenToKeys(this);
   }
 
-  async #pane(listed) {
+  #pane(listed) {
     const pane = new Pane(this.slide, listed, this.store);
     byId("panes").append(pane.frame);
-    await pane.open();
     return pane;
   }
 
@@ -59,22 +59,24 @@ class Page {
     const whole = this.main.zoom.view().width >= this.slide.size[0];
     byId("beside").value = listed?.key ?? "";
     if (listed) {
-      this.second = await this.#pane(listed);
-      this.#tie(this.main.zoom, this.second.zoom);
-      this.#tie(this.second.zoom, this.main.zoom);
+      const second = (this.second = this.#pane(listed));
+      await second.open();
+      if (this.second !== second) return; // another was chosen meanwhile
+      this.#tie(this.main.zoom, second.zoom, second.life.signal);
+      this.#tie(second.zoom, this.main.zoom, second.life.signal);
       if (whole) this.main.zoom.fit(); // the pane has become narrower
-      this.second.zoom.setView(this.main.zoom.view());
+      second.zoom.setView(this.main.zoom.view());
     }
     this.#remember();
   }
 
-  #tie(one, other) {
+  #tie(one, other, signal) {
     one.onMove(() => {
       if (this.leading && this.leading !== one) return;
       this.leading = one; // or each would move the other without end
       other.setView(one.view());
       this.leading = null;
-    });
+    }, signal);
   }
 
   go(region) {

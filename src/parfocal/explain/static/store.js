@@ -18,7 +18,9 @@ export class Store {
     if (changed.length) for (const listener of this.#listeners) listener(new Set(changed));
   }
 
-  listen(listener) {
+  /** Be told of changes, until the signal. */
+  listen(listener, signal) {
     this.#listeners.push(listener);
+    signal?.addEventListener("abort", () => (this.#listeners = this.#listeners.filter((each) => each !== listener)));
   }
 }

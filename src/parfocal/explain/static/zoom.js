@@ -74,8 +74,13 @@ class DeepZoom {
     this.osd.viewport.goHome(true);
   }
 
-  onMove(moved) {
-    for (const event of ["zoom", "pan", "animation-finish"]) this.osd.addHandler(event, () => moved());
+  /** Tell of every move, until the signal. */
+  onMove(moved, signal) {
+    const told = () => moved();
+    for (const event of ["zoom", "pan", "animation-finish"]) {
+      this.osd.addHandler(event, told);
+      signal?.addEventListener("abort", () => this.osd.removeHandler(event, told));
+    }
   }
 
   close() {
