@@ -1,0 +1,154 @@
+"""Sections as read -> settings that make a run, or what is wrong with them in one line."""
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError, create_model
+
+from parfocal.cells import octaves
+from parfocal.models import MODELS
+from parfocal.settings.sections import SECTIONS, ModelSettings, RunSettings
+
+GIVEN_BY_THE_RUN = (
+    *("in_dim", "num_classes", "num_magnifications", "num_slides", "generator"),
+    *("magnifications", "patch_size"),
+)
+
+
+class SettingsError(ValueError):
+    """Settings that make no run; the message says which, what and what to do."""
+
+
+def validated(content: dict[str, Any]) -> RunSettings:
+    """Make settings of sections, keys and values as they were read.
+
+    Raises:
+        SettingsError: one is unknown, missing or wrong, or two do not go together.
+    """
+    _check_keys("section", content, list(SECTIONS))
+    for section in ("slide", "model"):
+        if section not in content:
+            raise SettingsError(f"no section {section}; a run needs it.")
+    for section, values in content.items():
+        if section != "model":
+            _check_keys(
+                f"{section} setting", values, [member.name for member in fields(SECTIONS[section])]
+            )
+    magnifications = content["slide"].get("magnifications")
+    if isinstance(magnifications, str):  # 1.25,2.5 or 2.5-20 on a command line is no YAML list
+        content = _with_magnifications(content, magnifications)
+    model = _model(content["model"])
+    if model.takes_pixels and "encoder" in content:
+        raise SettingsError(
+            f"encoder: model {model.name} encodes by itself, so it takes none; leave it out (its "
+            "own network is model.backbone)."
+        )
+    alone = {"encoder": None} if model.takes_pixels else {}
+    try:
+        settings = TypeAdapter(RunSettings).validate_python({**content, **alone, "model": model})
+    except ValidationError as error:
+        raise SettingsError(_first_error(error, "")) from None
+    _check_slide(settings)
+    _check_train(settings)
+    _check_model(settings)
+    return settings
+
+
+def unknown(what: str, found: str, known: Sequence[str]) -> str:
+    """Say that a name is unknown, which there are, and which is nearest."""
+    nearest = difflib.get_close_matches(found, known, 1)
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    return f"unknown {what} {found!r}; known: {', '.join(known)}.{hint}"
+
+
+def _with_magnifications(content: dict[str, Any], text: str) -> dict[str, Any]:
+    """Read magnifications from a command line; of a range, a slide has those that fit it."""
+    lowest, dash, highest = text.replace("x", "").partition("-")
+    if not dash:
+        return {**content, "slide": {**content["slide"], "magnifications": text.split(",")}}
+    try:
+        ladder = octaves(float(lowest), float(highest))
+    except ValueError as error:
+        raise SettingsError(f"slide.magnifications: {text!r} is refused: {error}.") from None
+    slide = {**content["slide"], "magnifications": ladder}
+    return {**content, "slide": slide, "model": {**content["model"], "fitting": True}}
+
+
+def _model(values: dict[str, Any]) -> ModelSettings:
+    """Check a model's settings against the signature of its class, and fill in its defaults."""
+    name = values.get("name")
+    if name not in MODELS:
+        raise SettingsError(unknown("model", str(name), list(MODELS)))
+    parameters = [
+        parameter
+        for parameter in inspect.signature(MODELS[name]).parameters.values()
+        if parameter.name not in GIVEN_BY_THE_RUN
+    ]
+    given = {key: value for key, value in values.items() if key != "name"}
+    _check_keys(f"{name} setting", given, [parameter.name for parameter in parameters])
+    members: dict[str, Any] = {
+        parameter.name: (parameter.annotation, parameter.default) for parameter in parameters
+    }
+    try:
+        return ModelSettings(name, create_model(name, **members)(**given).model_dump())
+    except ValidationError as error:
+        raise SettingsError(_first_error(error, "model.")) from None
+
+
+def _check_slide(settings: RunSettings) -> None:
+    magnifications = settings.slide.magnifications
+    names = ", ".join(f"{magnification:g}" for magnification in magnifications)
+    ratios = [high / low for low, high in pairwise(magnifications)]
+    nested = all(round(r) >= 2 and abs(r - round(r)) <= 1e-6 * r for r in ratios)
+    if not (nested or settings.model.takes_pixels):
+        raise SettingsError(
+            f"slide.magnifications: [{names}] are not whole multiples, each of the one before, so "
+            "patches would not nest; as 1.25,2.5,10."
+        )
+    if len(magnifications) > 1 and not settings.model.zooms:
+        raise SettingsError(
+            f"slide.magnifications: [{names}], and model {settings.model.name} looks at one only; "
+            "give one."
+        )
+
+
+def _check_train(settings: RunSettings) -> None:
+    train, model = settings.train, settings.model
+    for name, asked in (("batch", train.batch > 1), ("augment", train.augment)):
+        if asked and not model.takes_pixels:
+            raise SettingsError(
+                f"train.{name}: model {model.name} is given features of one slide at a time; leave "
+                "it out (train.accumulate adds up several slides)."
+            )
+
+
+def _check_model(settings: RunSettings) -> None:
+    """Build the model without weights, because it checks its own arguments."""
+    arguments = settings.model_arguments(in_dim=1, num_classes=2, num_slides=1)
+    try:
+        with torch.device("meta"):
+            MODELS[settings.model.name](**arguments)
+    except ValueError as error:
+        raise SettingsError(f"model {settings.model.name}: {error}") from None
+
+
+def _check_keys(what: str, found: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in found:
+        if key not in known:
+            raise SettingsError(unknown(what, str(key), known))
+
+
+def _first_error(error: ValidationError, section: str) -> str:
+    """Say in one line what pydantic found first."""
+    first = error.errors()[0]
+    if first["type"] == "value_error":  # in our own words
+        return f"{section}{'.'.join(map(str, first['loc']))}.{first['ctx']['error']}"
+    place = ".".join(
+        str(part) for part in first["loc"] if not str(part).startswith(("function-", "tuple"))
+    )
+    return f"{section}{place}: {first['input']!r} is refused: {first['msg'].lower()}."
