@@ -131,7 +131,7 @@ def test_the_json_holds_what_the_format_promises(record: PredictionRecord):
     ]
     assert list(found["regions"][0]) == [
         *("id", "step", "x", "y", "width", "height", "mpp", "score", "score_kind"),
-        *("parent", "selected", "order", "zoom_score"),
+        *("parent", "selected", "order", "zoom_score", "probabilities"),
     ]
     cost = found["cost"]
     assert {"patches", "pixels_decoded", "bytes_read", "macs", "seconds", "exhaustive"} < set(cost)

@@ -76,6 +76,8 @@ class Prediction:
         logits: a score per class; of several slides, a row each.
         looks: where it looked, lowest first; of several slides they stand in `slides`.
         stop_reason: why it looked no further.
+        running: of a model that reads in turn, the probabilities after each of the last t places
+            it looked at.
         terms: what the method's own objective needs besides, by name.
         members: the answers for several slides, one each.
     """
@@ -83,6 +85,7 @@ class Prediction:
     logits: Float[Tensor, "*b c"]
     looks: tuple[Look, ...] = field(default=())
     stop_reason: str = "every magnification looked at"
+    running: Float[Tensor, "t c"] | None = None
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     members: tuple["Prediction", ...] = ()
 

@@ -14,13 +14,20 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch import nn
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
 
 from parfocal.bag import Prediction, ask
 from parfocal.cost import Exhaustive, count_macs
 from parfocal.explain import heatmap, squares
-from parfocal.explain.record import ModelFacts, PredictionRecord, SlideFacts, mpps_of, regions_of
+from parfocal.explain.record import (
+    ModelFacts,
+    PredictionRecord,
+    SlideFacts,
+    mpps_of,
+    regions_of,
+    told_between,
+)
 from parfocal.features.clocked import Waits, clocked
 from parfocal.features.encoder import Encoder, choose_device
 from parfocal.features.opened import Opened, opened
@@ -73,14 +80,16 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
         raise SlideError(f"{slide.id}: {error.for_model(trained.magnifications)}") from error
     except GridError as error:
         raise SlideError(f"{slide.id}: {error}") from error
-    looks, probabilities = given.locate(answer.looks), answer.logits.softmax(dim=0).tolist()
+    looks = given.locate(answer.looks)
+    running = () if answer.running is None else answer.running
+    between = [_by_label(trained.labels, each) for each in running]
     return PredictionRecord(
         slide=_slide_facts(slide),
         model=_model_facts(trained),
-        probabilities=dict(zip(trained.labels, probabilities, strict=True)),
+        probabilities=_by_label(trained.labels, answer.logits.softmax(dim=0)),
         stop_reason=answer.stop_reason,
         mpps=mpps_of(looks),
-        regions=tuple(regions_of(looks)),
+        regions=tuple(told_between(tuple(regions_of(looks)), between)),
         cost=slide.bill.close(_everything(slide, given, trained, encoder)),
     )
 
@@ -161,6 +170,10 @@ def _ask(model: nn.Module, given: Opened) -> Prediction:
             given.bill.add_patches(step, len(look.rows))
     given.bill.add_seconds("model", time.perf_counter() - start - waits.seconds)
     return answer
+
+
+def _by_label(labels: Sequence[str], chances: Float[Tensor, " c"]) -> dict[str, float]:
+    return dict(zip(labels, chances.tolist(), strict=True))
 
 
 def _everything(

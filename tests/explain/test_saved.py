@@ -22,7 +22,7 @@ def test_a_record_is_read_as_it_was_written(content, tmp_path):
 
 
 def test_keys_that_only_some_methods_write_are_let_pass(content, tmp_path):
-    content["regions"][0]["probabilities"] = {"normal": 0.4, "tumor": 0.6}
+    content["regions"][0]["seconds"] = 0.5
     assert len(read_prediction(write_json(tmp_path / "a.json", content)).regions) == 6
 
 

@@ -88,6 +88,25 @@ def test_a_prediction_tells_what_was_drawn_and_in_which_order():
     assert prediction.stop_reason == "the 5 patches allowed are drawn"
 
 
+def test_the_answer_after_each_patch_is_that_of_a_model_that_draws_no_more():
+    pixels = source(picture())
+    (prediction,) = asked(model_of(k=4), pixels)
+    fewer = [asked(model_of(k=k), pixels)[0].logits.softmax(dim=0) for k in range(1, 5)]
+    torch.testing.assert_close(prediction.running, torch.stack(fewer))
+
+
+@pytest.mark.parametrize("options", [{"estimator": "literal"}, {"inference": "topk"}])
+def test_only_unbiased_draws_have_an_answer_after_each_patch(options):
+    (prediction,) = asked(model_of(**options), source(picture()))
+    assert prediction.running is None
+
+
+def test_when_all_is_drawn_the_last_answer_is_the_exact_one():
+    (prediction,) = asked(model_of(max_patches=CELLS), source(picture()))
+    assert len(prediction.running) == CELLS
+    assert torch.equal(prediction.running[-1], prediction.logits.softmax(dim=0))
+
+
 def test_answers_depend_on_the_seed_alone():
     pixels = source(picture())
     first, again = (asked(model_of(), pixels)[0].logits for _ in range(2))

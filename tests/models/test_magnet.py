@@ -128,9 +128,9 @@ def test_the_same_generator_gives_the_same_gradients(source):
 def test_the_running_answer_ends_in_the_answer(source):
     answer = magnet(patches=(2, 2)).eval()([source(painted(0))])
     (slide,) = answer.slides
-    torch.testing.assert_close(slide.terms["running"][-1], answer.logits[0].softmax(dim=0))
+    torch.testing.assert_close(slide.running[-1], answer.logits[0].softmax(dim=0))
     predicted = int(answer.logits[0].argmax())
-    assert torch.equal(slide.looks[-1].attention, slide.terms["running"][:, predicted])
+    assert torch.equal(slide.looks[-1].attention, slide.running[:, predicted])
 
 
 def test_leaves_are_left_out_once_the_answer_has_settled(source):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate import evaluate
+from parfocal.explain import squares
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict import predict, predict_slides
 from parfocal.settings import RunSettings, load_settings
@@ -100,7 +101,36 @@ def test_a_prediction_tells_each_square_with_its_parent_and_draws_the_way_down(
     assert regions["2-3"]["score"] == pytest.approx(
         max(record["prediction"]["probabilities"].values())
     )
-    assert {path.name for path in tmp_path.glob("*.png")} == {"23.png", "23-leaves.png"}
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"23.png", "23-leaves.png", "23-filter.png"}
+
+
+def green(picture: Path) -> bool:
+    """Whether anything is drawn in the colour of lesions."""
+    return bool((np.asarray(Image.open(picture)) == squares.LESION).all(axis=2).any())
+
+
+def test_known_lesions_are_drawn_on_the_leaves(painted, run, tmp_path):
+    well, ill = painted.slides[-2:]
+    known = {ill.path: ill.outlines}
+    paths, trained = [well.path, ill.path], Checkpoint.load(run)
+    list(predict_slides(paths, trained, tmp_path, mpp=1, device="cpu", outlines=known))
+    assert [green(tmp_path / f"{n}-leaves.png") for n in (22, 23)] == [False, True]
+
+
+def test_outlines_are_refused_of_a_model_without_leaves(painted, tmp_path):
+    train(painted, settings_of("meanrgb"), tmp_path / "run", device="cpu", progress=False)
+    trained = Checkpoint.load(tmp_path / "run")
+    with pytest.raises(ValueError, match="leaves of MagNet, and model meanrgb has none"):
+        list(predict_slides([painted.slides[0].path], trained, tmp_path, outlines={}))
+
+
+def test_a_prediction_tells_the_answer_after_each_leaf(painted, run):
+    record = predict(painted.slides[-1].path, Checkpoint.load(run), mpp=1)
+    *squares, leaves = ([r for r in record.regions if r.step == step] for step in range(3))
+    assert {region.probabilities for of in squares for region in of} == {None}
+    assert [leaf.probabilities[record.label] for leaf in leaves] == [leaf.score for leaf in leaves]
+    assert leaves[-1].probabilities == pytest.approx(record.probabilities)
 
 
 def test_leaves_are_left_out_at_prediction_once_the_answer_rests(painted, run):

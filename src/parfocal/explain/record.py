@@ -5,8 +5,8 @@ scores and true positions, and needs neither the slide nor the model.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,8 @@ class Region:
             looked at.
         order: when it was looked at, counted from 0; None where only a thumbnail of it was.
         zoom_score: the attention that chose what to zoom into; None where none was chosen.
+        probabilities: of the labels, after this and all before it were read; None where the model
+            answers only in the end.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Region:
     selected: bool
     order: int | None
     zoom_score: float | None = None
+    probabilities: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,21 @@ def regions_of(looks: Sequence[Look]) -> Iterator[Region]:
                 order=None if orders[place] < 0 else orders[place],
                 zoom_score=aims[place],
             )
+
+
+def told_between(
+    regions: Sequence[Region], running: Sequence[Mapping[str, float]]
+) -> Iterator[Region]:
+    """Put down what a model answered after each of the last regions that it looked at.
+
+    Args:
+        regions: all of them.
+        running: probabilities by label, in the order of looking.
+    """
+    first = sum(region.order is not None for region in regions) - len(running)
+    for region in regions:
+        turn = -1 if region.order is None else region.order - first
+        yield replace(region, probabilities=dict(running[turn])) if turn >= 0 else region
 
 
 def mpps_of(looks: Sequence[Look]) -> tuple[float, ...]:

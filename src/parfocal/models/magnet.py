@@ -273,7 +273,7 @@ class MagNet(nn.Module):
                     logits[number, -1],
                     looks,
                     stop_reason=reason,
-                    terms={"running": running[number]},
+                    running=running[number],
                 )
             )
         return Prediction(logits[:, -1], terms=terms, members=tuple(members))

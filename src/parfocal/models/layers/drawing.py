@@ -263,11 +263,28 @@ class PatchReader(nn.Module):
         elif not self.training and self.drawing.inference == "topk":
             estimator = "renormalised"
         slide = aggregate(scene.attention, drawn, features, estimator=estimator, centre=self.centre)
+        logits = self.classify(slide)
         return Prediction(
-            self.classify(slide),
+            logits,
             looks_of(scene, drawn),
             reason or _spent(len(drawn), scene.live),
+            self._running(scene.attention[drawn], features, logits),
         )
+
+    def _running(
+        self,
+        attention: Float[Tensor, " k"],
+        features: Float[Tensor, "k d"],
+        logits: Float[Tensor, " c"],
+    ) -> Float[Tensor, "k c"] | None:
+        """Give the answer after each patch, where its estimate is the mean of those so far."""
+        asked = self.drawing.estimator, self.drawing.inference
+        if self.training or asked != ("unbiased", "sample"):
+            return None
+        estimates = running_estimates(attention, features)
+        seen = torch.arange(1, len(features) + 1, device=features.device)[:, None]
+        said = self.classify(estimates.cumsum(dim=0) / seen)
+        return torch.cat([said[:-1], logits[None]]).softmax(dim=1).detach().cpu()
 
 
 def tissue_of(source: PixelSource, cells: Cells) -> Bool[Tensor, " n"]:
