@@ -5,10 +5,17 @@ Departs: the trunk, and biases and dropout in the attention, are those of CLAM a
     these compare.
 """
 
+import torch
 from torch import nn
 
 from parfocal.bag import Bag, Look, Prediction
-from parfocal.models.layers.attention import GatedAttention, PlainAttention, masked_softmax
+from parfocal.models.layers.attention import (
+    AT_ONCE,
+    GatedAttention,
+    PlainAttention,
+    masked_softmax,
+    pooled,
+)
 from parfocal.models.layers.dropout import Dropout
 
 
@@ -46,7 +53,8 @@ class ABMIL(nn.Module):
         Raises:
             ValueError: the bag has no valid patch.
         """
-        h = self.embed(bag.features())  # n c
-        attention = masked_softmax(self.attend(h), bag.valid)  # n
+        parts = [self.embed(rows) for rows in torch.split(bag.features(), AT_ONCE)]  # of n c
+        scores = torch.cat([self.attend(h) for h in parts])  # n
+        attention = masked_softmax(scores, bag.valid)
         look = Look(bag.rows, attention.detach().cpu())
-        return Prediction(self.classify(attention @ h), (look,))
+        return Prediction(self.classify(pooled(attention, parts)), (look,))

@@ -6,13 +6,15 @@ Departs: of a slide with fewer than 2 B patches half are called its best and hal
     no patch is taught both; the code needs B. Dropout is what is asked for, also in the attention.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from parfocal.bag import Bag, Look, Prediction
-from parfocal.models.layers.attention import GatedAttention, masked_softmax
+from parfocal.models.layers.attention import AT_ONCE, GatedAttention, masked_softmax, pooled
 from parfocal.models.layers.dropout import Dropout
 
 INSTANCE_LOSSES = ("svm", "cross_entropy")
@@ -77,29 +79,31 @@ class CLAM(nn.Module):
         Raises:
             ValueError: the bag has no valid patch.
         """
-        h, valid = self.embed(bag.features()), bag.valid  # n c, n
-        attention = masked_softmax(self.attend.of_heads(h), valid)  # n heads
-        pooled = attention.T @ h  # heads c
+        parts = [self.embed(rows) for rows in torch.split(bag.features(), AT_ONCE)]  # of n c
+        scores = torch.cat([self.attend.of_heads(h) for h in parts])  # n heads
+        valid = bag.valid
+        attention = masked_softmax(scores, valid)
+        h = pooled(attention, parts).T  # heads c
         if self.single:
-            logits = self.classify(pooled[0])
+            logits = self.classify(h[0])
             shown = attention[:, 0]
         else:
-            logits = (self.classify.weight * pooled).sum(dim=1) + self.classify.bias
+            logits = (self.classify.weight * h).sum(dim=1) + self.classify.bias
             shown = attention[:, logits.argmax()]
         look = Look(bag.rows, shown.detach().cpu())
-        terms = {"instances": self._judged(h, attention, valid)} if self.training else {}
+        terms = {"instances": self._judged(parts, attention, valid)} if self.training else {}
         return Prediction(logits, (look,), terms=terms)
 
     def _judged(
         self,
-        h: Float[Tensor, "n c"],
+        parts: Sequence[Float[Tensor, "_ c"]],
         attention: Float[Tensor, "n heads"],
         valid: Bool[Tensor, " n"],
     ) -> Float[Tensor, "classes b2 2"]:
         """Let each class judge the patches its branch favours, then those it favours least."""
         b = min(self.num_instances, int(valid.sum()) // 2)
-        extremes = [_extremes(column, valid, b) for column in attention.detach().T]
-        judged = [judge(h[extremes[0 if self.single else c]]) for c, judge in enumerate(self.judge)]
+        extremes = [_rows(parts, _extremes(each, valid, b)) for each in attention.detach().T]
+        judged = [judge(extremes[0 if self.single else c]) for c, judge in enumerate(self.judge)]
         return torch.stack(judged)
 
     def objective(self, prediction: Prediction, label: Int64[Tensor, ""]) -> Float[Tensor, ""]:
@@ -141,3 +145,9 @@ def _extremes(
     best = attention.masked_fill(missing, -1).topk(count).indices
     worst = attention.masked_fill(missing, 2).topk(count, largest=False).indices
     return torch.cat([best, worst])
+
+
+def _rows(parts: Sequence[Float[Tensor, "_ c"]], rows: Int64[Tensor, " b"]) -> Float[Tensor, "b c"]:
+    """Give some rows of a table that comes in parts."""
+    chosen = [parts[row // AT_ONCE][row % AT_ONCE] for row in rows.tolist()]
+    return torch.stack(chosen) if chosen else parts[0][:0]

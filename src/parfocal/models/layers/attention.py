@@ -4,10 +4,15 @@ Source: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning
     with the dropouts and biases of CLAM and ZoomMIL.
 """
 
+from collections.abc import Sequence
+
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from parfocal.models.layers.dropout import Dropout
+
+AT_ONCE = 2048  # instances that go through a layer together, so that what lies between stays cached
 
 
 class GatedAttention(nn.Module):
@@ -73,6 +78,15 @@ def masked_softmax(
     refuse_empty(valid)
     missing = ~valid.to(scores.device).view(-1, *[1] * (scores.ndim - 1))
     return scores.masked_fill(missing, float("-inf")).softmax(dim=0)
+
+
+def pooled(
+    attention: Float[Tensor, "n *heads"], parts: Sequence[Float[Tensor, "_ c"]]
+) -> Float[Tensor, "c *heads"]:
+    """Sum up instances that come in parts, weighted by their attention."""
+    shares = torch.split(attention, [len(part) for part in parts])
+    sums = [part.T @ share for share, part in zip(shares, parts, strict=True)]
+    return torch.stack(sums).sum(dim=0)
 
 
 def refuse_empty(valid: Bool[Tensor, " n"]) -> None:
