@@ -6,7 +6,7 @@
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from parfocal.bag import Prediction, ask
 from parfocal.cost import Exhaustive, count_macs
+from parfocal.dataset.outlines import Outlines, read_outlines
 from parfocal.explain import heatmap, squares
 from parfocal.explain.record import (
     ModelFacts,
@@ -34,6 +35,7 @@ from parfocal.features.opened import Opened, opened
 from parfocal.files import write_whole
 from parfocal.grid import GridError, UnfitError
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.magnet import MagNet
 from parfocal.slide.errors import SlideError
 from parfocal.slide.resolution import magnification_of
 from parfocal.slide.slide import Box, Slide, open_slide, slide_id
@@ -101,12 +103,14 @@ def predict_slides(
     *,
     mpp: float | None = None,
     device: str = "auto",
+    outlines: Mapping[Path, Path] | None = None,
 ) -> Iterator[PredictionRecord | FailedSlide]:
     """Classify slides one after the other, and write what is found of each.
 
     A slide that cannot be read is given as a `FailedSlide`, and the next one follows. Of the
     others `<id>.json` and `<id>.png` are written, whole or not at all; in the end, also upon
-    an interruption, `predictions.csv` lists all that were tried.
+    an interruption, `predictions.csv` lists all that were tried. Of MagNet, `<id>-leaves.png`
+    and `<id>-filter.png`, too.
 
     Args:
         paths: slide files.
@@ -114,50 +118,73 @@ def predict_slides(
         out: folder to write to; what an earlier call wrote of the same slides is replaced.
         mpp: microns per level-0 pixel of every slide, for files that do not say.
         device: where encoder and model run.
+        outlines: files of known lesions by slide file, to be drawn on MagNet's leaves.
 
     Raises:
-        ValueError: two slides would be written under one name.
+        ValueError: two slides would be written under one name, or the model has no leaves.
+        CohortError: a file of outlines cannot be read.
         OSError: `out` cannot be written to.
     """
     _refuse_twins(paths)
+    if outlines is not None and not isinstance(trained.model, MagNet):
+        raise ValueError(
+            f"outlines are drawn on the leaves of MagNet, and model {trained.model_name} has "
+            "none; leave them out."
+        )
+    known = {slide.resolve(): file for slide, file in (outlines or {}).items()}
+    lesions = {p: read_outlines(known[p.resolve()]) for p in paths if p.resolve() in known}
     out.mkdir(parents=True, exist_ok=True)
     encoder = trained.load_encoder(device=device)
     trained.model.to(choose_device(device))
     tried: list[PredictionRecord | FailedSlide] = []
     try:
         for path in paths:
-            tried.append(_predict_into(out, path, trained, encoder, mpp))
+            known = lesions.get(path)
+            tried.append(_predict_into(out, path, trained, encoder, mpp=mpp, lesions=known))
             yield tried[-1]
     finally:
         write_whole(out / "predictions.csv", _table(tried, trained.labels).encode())
 
 
 def _predict_into(
-    out: Path, path: Path, trained: Checkpoint, encoder: Encoder | None, mpp: float | None
+    out: Path,
+    path: Path,
+    trained: Checkpoint,
+    encoder: Encoder | None,
+    *,
+    mpp: float | None,
+    lesions: Outlines | None,
 ) -> PredictionRecord | FailedSlide:
     try:
         with open_slide(path, mpp=mpp) as slide:
             record = classify(slide, trained, encoder)
             # The bill is closed: what is read for the picture is not part of the answer.
-            _draw(record, slide, trained, out)
+            if isinstance(trained.model, MagNet):
+                _draw_squares(record, slide, trained.model.grey_spread, lesions, out)
+            else:
+                _draw_map(record, slide, out / f"{record.slide.id}.png")
     except SlideError as error:
         return FailedSlide(path, str(error))
     write_whole(out / f"{record.slide.id}.json", record.to_json().encode())
     return record
 
 
-def _draw(record: PredictionRecord, slide: Slide, trained: Checkpoint, out: Path) -> None:
-    """Draw the map, or the squares within squares and their leaves."""
-    picture = out / f"{record.slide.id}.png"
-    if squares.has_leaves(record):
-        spread = trained.model_settings["grey_spread"]
-        assert isinstance(spread, int)
-        squares.draw_descent(record, slide, picture, grey_spread=spread)
-        squares.draw_leaves(record, slide, out / f"{record.slide.id}-leaves.png")
-        return
+def _draw_map(record: PredictionRecord, slide: Slide, picture: Path) -> None:
+    """Draw where the model looked, and how much each place counted."""
     map_record = cast(heatmap.Record, record.to_dict())
     thumbnail, details = _pictures(slide, map_record)
     heatmap.draw_map(map_record, thumbnail, picture, caption=record.bill, details=details)
+
+
+def _draw_squares(
+    record: PredictionRecord, slide: Slide, grey_spread: int, lesions: Outlines | None, out: Path
+) -> None:
+    """Draw squares within squares, their leaves, and what the grey filter leaves."""
+    name = record.slide.id
+    rings = [] if lesions is None else [polygon.outer for polygon in lesions.polygons]
+    squares.draw_descent(record, slide, out / f"{name}.png", grey_spread=grey_spread)
+    squares.draw_leaves(record, slide, out / f"{name}-leaves.png", lesions=rings)
+    squares.draw_filtered([slide], out / f"{name}-filter.png", grey_spread=grey_spread)
 
 
 def _ask(model: nn.Module, given: Opened) -> Prediction:

@@ -40,6 +40,10 @@ def predict(
     mpp: Mpp = None,
     device: Device = "auto",
     changes: Changes = None,
+    outlines: Annotated[
+        Path | None,
+        typer.Option(metavar="COHORT", help="A table whose outlines are drawn on MagNet's leaves."),
+    ] = None,
     geojson: Annotated[bool, typer.Option("--geojson", help="Also patches for QuPath.")] = False,
     bounds: Annotated[
         bool,
@@ -56,13 +60,18 @@ def predict(
 
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
+    from parfocal.dataset.cohort import read_cohort
     from parfocal.explain.export import export
     from parfocal.models.checkpoint import Checkpoint
     from parfocal.predict import FailedSlide, predict_slides
 
     failed: dict[str, str] = {}
     trained = Checkpoint.load(run, changed=parse_changes(changes))
-    for slide in predict_slides(slides, trained, out, mpp=mpp, device=device):
+    known = None
+    if outlines is not None:
+        slides_of = read_cohort(outlines, labels=trained.labels).slides
+        known = {slide.path: slide.outlines for slide in slides_of if slide.outlines is not None}
+    for slide in predict_slides(slides, trained, out, mpp=mpp, device=device, outlines=known):
         if isinstance(slide, FailedSlide):
             failed[str(slide.path)] = slide.reason
         else:
