@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from parfocal.settings import TrainSettings
-from parfocal.train.optimizer import look_ahead, optimizer_of, planned_rates
+from parfocal.train.folder import Epoch
+from parfocal.train.optimizer import Plateau, look_ahead, optimizer_of, planned_rates
 
 
 def test_a_cosine_rises_for_its_share_and_falls_to_its_floor():
@@ -22,6 +23,41 @@ def test_a_plateau_is_not_planned_and_a_constant_rate_stays():
     assert planned_rates(TrainSettings()) is None
     rates = planned_rates(TrainSettings(epochs=3, learning_rate=0.5, schedule="constant"))
     assert rates == [0.5, 0.5, 0.5]
+
+
+def epoch_of(value: float | None) -> Epoch:
+    return Epoch(1, 1.0, value, value, value, None, 1.0, 0, 0.0)
+
+
+@pytest.mark.parametrize("watch", ["loss", "accuracy", "weighted_f1"])
+def test_a_rate_falls_once_what_is_watched_has_rested_for_longer_than_its_epochs(watch):
+    settings = TrainSettings(watch=watch, lr_factor=0.1, lr_patience=2, learning_rate=1.0)
+    optimizer = optimizer_of([nn.Parameter(torch.ones(1))], settings)
+    plateau, rates = Plateau(optimizer, settings), []
+    for _ in range(5):
+        plateau.step(epoch_of(0.8))
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [1, 1, 1, pytest.approx(0.1), pytest.approx(0.1)]
+
+
+@pytest.mark.parametrize(
+    ("watch", "step"), [("loss", -0.1), ("accuracy", 0.1), ("weighted_f1", 0.1)]
+)
+def test_a_rate_stays_while_what_is_watched_gets_better(watch, step):
+    settings = TrainSettings(watch=watch, lr_factor=0.1, lr_patience=0, learning_rate=1.0)
+    optimizer = optimizer_of([nn.Parameter(torch.ones(1))], settings)
+    plateau = Plateau(optimizer, settings)
+    for number in range(4):
+        plateau.step(epoch_of(0.5 + number * step))
+    assert optimizer.param_groups[0]["lr"] == 1
+
+
+def test_a_rate_stays_where_there_are_no_validation_slides():
+    settings = TrainSettings(lr_patience=0, learning_rate=1.0)
+    optimizer = optimizer_of([nn.Parameter(torch.ones(1))], settings)
+    for _ in range(3):
+        Plateau(optimizer, settings).step(epoch_of(None))
+    assert optimizer.param_groups[0]["lr"] == 1
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class TrainSettings:
         lookahead: slow weights follow the optimiser's.
         schedule: of the rate: "plateau" lowers it when `watch` rests, "cosine" to `lr_floor` over
             all epochs, "constant" not at all.
-        watch: the validation loss, or the weighted F1.
+        watch: the validation loss, or the accuracy or weighted F1 there.
         lr_factor: what a plateau multiplies the rate by.
         lr_patience: epochs that make a plateau.
         lr_floor: the share of the rate at which the cosine ends.
@@ -107,7 +107,7 @@ class TrainSettings:
     )
     lookahead: bool = False
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
-    watch: Literal["loss", "weighted_f1"] = "loss"
+    watch: Literal["loss", "accuracy", "weighted_f1"] = "loss"
     lr_factor: Annotated[float, Field(gt=0, lt=1)] = 0.8
     lr_patience: Annotated[int, Field(ge=0)] = 5
     lr_floor: Annotated[float, Field(ge=0, le=1)] = 0.0

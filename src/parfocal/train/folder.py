@@ -40,6 +40,7 @@ class Epoch:
         epoch: counted from 1.
         train_loss: mean over the slides drawn.
         val_loss: mean over validation slides; None where there are none, as in a refit.
+        val_accuracy: likewise.
         val_weighted_f1: likewise.
         val_auroc: macro, likewise; None also where a class has no validation slide.
         learning_rate: in this epoch.
@@ -50,6 +51,7 @@ class Epoch:
     epoch: int
     train_loss: float
     val_loss: float | None
+    val_accuracy: float | None
     val_weighted_f1: float | None
     val_auroc: float | None
     learning_rate: float

@@ -19,7 +19,6 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 
 from parfocal.bag import Bag, PixelSource, Prediction, ask
@@ -36,10 +35,11 @@ from parfocal.metrics import Answers, weighted_scores
 from parfocal.settings import TrainSettings
 from parfocal.slide.errors import SlideError
 from parfocal.train.folder import Epoch, RunError, RunFolder, best_of, refuse_too_few
-from parfocal.train.optimizer import optimizer_of, planned_rates
+from parfocal.train.optimizer import Plateau, optimizer_of, planned_rates
 
 logger = logging.getLogger(__name__)
 
+SCORES = ("loss", "accuracy", "weighted_f1", "auroc")  # of an epoch, on the validation slides
 SHOWN = ("train_loss", "val_loss", "val_weighted_f1")  # beside the progress bar
 
 Objective = Callable[[Prediction, Tensor], Tensor]
@@ -138,11 +138,9 @@ class Lesson(pl.LightningModule):
         """Give the optimiser, and bring the schedule to where the history left it."""
         optimizer = optimizer_of(self.model.parameters(), self.settings)
         # Not given to Lightning, which would save the state of an epoch before this step.
-        self._plateau = ReduceLROnPlateau(
-            optimizer, factor=self.settings.lr_factor, patience=self.settings.lr_patience
-        )
+        self._plateau = Plateau(optimizer, self.settings)
         for epoch in self.history:
-            self._step_schedule(epoch)
+            self._plateau.step(epoch)
         return optimizer
 
     def on_train_start(self) -> None:
@@ -191,7 +189,7 @@ class Lesson(pl.LightningModule):
         self.history.append(epoch)
         self._log(epoch)
         self.folder.write_epochs(self.name, self.history)
-        self._step_schedule(epoch)
+        self._plateau.step(epoch)
         if not self.refit and self.best is epoch:
             state = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
             write_whole(self.best_file, safetensors.torch.save(state))
@@ -207,12 +205,6 @@ class Lesson(pl.LightningModule):
         """Take it back."""
         self.history = [Epoch(**epoch) for epoch in checkpoint["history"]]
         self.failed.update(checkpoint["failed"])
-
-    def _step_schedule(self, epoch: Epoch) -> None:
-        if epoch.val_loss is None or epoch.val_weighted_f1 is None:
-            return
-        watched = {"loss": epoch.val_loss, "weighted_f1": -epoch.val_weighted_f1}
-        self._plateau.step(watched[self.settings.watch])
 
     def _log(self, epoch: Epoch) -> None:
         values = {name: value for name, value in asdict(epoch).items() if value is not None}
@@ -286,13 +278,14 @@ class Lesson(pl.LightningModule):
             raise error
 
     def _epoch(self) -> Epoch:
-        scores: dict[str, float | None] = dict.fromkeys(("loss", "weighted_f1", "auroc"))
+        scores: dict[str, float | None] = dict.fromkeys(SCORES)
         if self.shown:
             scores = _scores(self._answers, self.labels)
         return Epoch(
             epoch=self.current_epoch + 1,  # Lightning counts from 0
             train_loss=mean(self._losses or [math.nan]),
             val_loss=scores["loss"],
+            val_accuracy=scores["accuracy"],
             val_weighted_f1=scores["weighted_f1"],
             val_auroc=scores["auroc"],
             learning_rate=self._optimizer.param_groups[0]["lr"],
@@ -354,6 +347,7 @@ def _scores(
     auroc = float(scores["auroc_macro"][0])
     return {
         "loss": float(F.cross_entropy(logits, truth)),
+        "accuracy": float(scores["accuracy"][0]),
         "weighted_f1": float(scores["weighted_f1"][0]),
         "auroc": None if math.isnan(auroc) else auroc,
     }

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from parfocal.settings import TrainSettings
+from parfocal.train.folder import Epoch
 
 FOLLOWED, SHARE = 6, 0.5  # of look-ahead: after so many steps, so much of the way
 
@@ -56,6 +58,33 @@ def look_ahead(optimizer: torch.optim.Optimizer) -> None:
 
     optimizer.register_step_pre_hook(remember)
     optimizer.register_step_post_hook(follow)
+
+
+class Plateau:
+    """Lowers the rate when what is watched rests.
+
+    Args:
+        optimizer: whose rate it is.
+        settings: what is watched, for how many epochs it may rest, and the factor.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, settings: TrainSettings) -> None:
+        self._watch = settings.watch
+        self._plateau = ReduceLROnPlateau(
+            optimizer, factor=settings.lr_factor, patience=settings.lr_patience
+        )
+
+    def step(self, epoch: Epoch) -> None:
+        """Take note of an epoch; of one without validation slides there is nothing to note."""
+        if epoch.val_loss is None or epoch.val_accuracy is None or epoch.val_weighted_f1 is None:
+            return
+        # What is short of 1, for torch takes a negative number that rests for one that still falls.
+        watched = {
+            "loss": epoch.val_loss,
+            "accuracy": 1 - epoch.val_accuracy,
+            "weighted_f1": 1 - epoch.val_weighted_f1,
+        }
+        self._plateau.step(watched[self._watch])
 
 
 def planned_rates(settings: TrainSettings) -> list[float] | None:
