@@ -37,7 +37,11 @@ def load_timm(name: str, *, weights: Path | None = None, pretrained: bool = True
     Raises:
         EncoderError: timm cannot be imported, does not know the name, or gets no weights.
     """
-    timm = _import_timm(f"timm:{name}")
+    timm = _import_timm(
+        f"timm:{name}",
+        "take efficientnet-lite0, which comes with parfocal; where a paper has another network, "
+        "that departs from it.",
+    )
     network = _create(timm, name, weights, pretrained=pretrained)
     config = timm.data.resolve_model_data_config(network)
     size = config["input_size"][-1]
@@ -61,21 +65,22 @@ def load_resnet50() -> Mapping[str, Tensor]:
     Raises:
         EncoderError: timm cannot be imported, or gets no weights.
     """
-    timm = _import_timm("resnet50-layer3")
+    timm = _import_timm(
+        "resnet50-layer3", "give a local file with weights=PATH, torchvision's or timm's resnet50."
+    )
     weights: Mapping[str, Tensor] = _create(timm, RESNET50, None).state_dict()
     return weights
 
 
-def _import_timm(encoder: str) -> ModuleType:
+def _import_timm(network: str, otherwise: str) -> ModuleType:
     try:
         import timm  # noqa: PLC0415 (optional, and seconds to import)
     # A torchvision that does not match torch raises RuntimeError, among others.
     except Exception as error:
         raise EncoderError(
-            f"{encoder}: timm cannot be imported ({type(error).__name__}: {first_line(error)}). "
+            f"{network}: timm cannot be imported ({type(error).__name__}: {first_line(error)}). "
             f"Install it with the torchvision made for torch {torch.__version__}: pip install "
-            "timm torchvision==0.N, 0.28 for torch 2.13, 0.21 for 2.6. For resnet50-layer3 a local "
-            "file also serves: weights=PATH, as torchvision's or timm's resnet50."
+            f"timm torchvision==0.N, 0.28 for torch 2.13, 0.21 for 2.6. Or {otherwise}"
         ) from error
     return timm  # type: ignore[no-any-return]
 
@@ -96,6 +101,7 @@ def _create(
         raise EncoderError(
             f"timm:{name}: timm could not make it ({type(error).__name__}: {first_line(error)}). "
             "Check the name (timm.list_models(pretrained=True) lists them), the connection and, "
-            "for a gated model, HF_TOKEN; or give a local file with weights=PATH."
+            "for a gated model, HF_TOKEN; or give a local file, to an encoder with weights=PATH, "
+            "to a model's backbone as timm:NAME=PATH."
         ) from error
     return network

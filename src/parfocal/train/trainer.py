@@ -23,6 +23,7 @@ MEANT = (
     r".*does not have many workers.*",
     r".*`training_step` returned `None`.*",
     r".*GPU available but not used.*",
+    r".*module\(s\) in eval mode at the start of training.*",  # the batch norms of backbones
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # its own use of torch
 )
 

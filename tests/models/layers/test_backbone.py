@@ -41,33 +41,54 @@ def test_an_image_is_encoded_as_if_it_were_alone():
     torch.testing.assert_close(backbone(images)[:1], backbone(images[:1]))
 
 
-def test_a_network_of_timm_gets_its_weights_only_when_asked(monkeypatch):
-    asked = []
+@pytest.fixture
+def timm(monkeypatch):
+    """Stands for timm, which few machines can import; keeps what it was asked."""
 
-    def create_model(name, *, pretrained, **_):
-        asked.append((name, pretrained))
+    def create_model(name, *, pretrained, pretrained_cfg_overlay, **_):
+        module.asked.append((name, pretrained, pretrained_cfg_overlay.get("file")))
         return nn.Sequential(
-            nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            *(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Dropout()),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         )
 
     config = {"input_size": (3, 8, 8), "interpolation": "bilinear"}
     config |= {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
-    timm = ModuleType("timm")
-    timm.create_model = create_model
-    timm.data = SimpleNamespace(resolve_model_data_config=lambda _: config)
-    monkeypatch.setitem(sys.modules, "timm", timm)
+    module = ModuleType("timm")
+    module.asked = []
+    module.create_model = create_model
+    module.data = SimpleNamespace(resolve_model_data_config=lambda _: config)
+    monkeypatch.setitem(sys.modules, "timm", module)
+    return module
+
+
+def test_a_network_of_timm_gets_its_weights_only_when_asked(timm):
     backbone = Backbone("timm:resnet18")
     backbone.load_pretrained()
-    assert asked == [("resnet18", False), ("resnet18", True)]
+    assert timm.asked == [("resnet18", False, None), ("resnet18", True, None)]
     assert backbone(torch.rand(1, 3, 8, 8)).shape == (1, 5)
-    backbone.train()
-    assert backbone.network[0].training
-    assert not backbone.network[1].training  # its statistics stay as published
 
 
-def test_timm_that_cannot_be_imported_is_named(monkeypatch):
+def test_weights_of_timm_may_be_a_file_which_is_needed_only_then(timm, tmp_path):
+    name = f"timm:resnet18={tmp_path / 'w.pth'}"
+    backbone = Backbone(name)  # as a checkpoint is loaded on another machine
+    with pytest.raises(EncoderError, match=r"w\.pth: no such weights file"):
+        backbone.load_pretrained()
+    (tmp_path / "w.pth").touch()
+    backbone.load_pretrained()
+    assert timm.asked[-1] == ("resnet18", True, str(tmp_path / "w.pth"))
+
+
+def test_of_a_network_of_timm_batch_norms_alone_are_not_trained(timm):
+    _, norm, dropout, *_ = Backbone("timm:resnet18").network
+    assert dropout.training
+    assert not norm.training  # its statistics stay as published
+
+
+def test_timm_that_cannot_be_imported_is_named_with_what_is_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(EncoderError, match=r"timm:resnet18: timm cannot be imported"):
+    told = r"timm:resnet18: timm cannot be imported .* Or take efficientnet-lite0, .* departs from"
+    with pytest.raises(EncoderError, match=told):
         Backbone("timm:resnet18")
 
 

@@ -1,6 +1,7 @@
 """Backbones: convolutional networks that are trained on, from pixels to feature maps."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,7 @@ class Backbone(nn.Module):
     |---|---|---|
     | efficientnet-lite0 | 1280 | ImageNet, installed with parfocal; batch norms stay folded |
     | timm:NAME | as it says | as it says; with timm installed |
+    | timm:NAME=FILE | likewise | what the file holds, so nothing is fetched |
     | small | 64 | nothing: four strided convolutions, for small machines and tests |
 
     Args:
@@ -40,7 +42,7 @@ class Backbone(nn.Module):
         mean, std = (LITE0_MEAN,) * 3, (LITE0_STD,) * 3
         self.network: nn.Module
         if name.startswith("timm:"):
-            made = load_timm(name.removeprefix("timm:"), pretrained=False)
+            made = load_timm(_of_timm(name)[0], pretrained=False)
             self.network, self.dim, mean, std = made.network, made.dim, made.mean, made.std
         elif name == "efficientnet-lite0":
             self.network, self.dim = EfficientNetLite0(), EfficientNetLite0.dim
@@ -48,10 +50,12 @@ class Backbone(nn.Module):
             self.network, self.dim = SmallNetwork(), SMALL_WIDTHS[-1]
         else:
             raise ValueError(
-                f"backbone {name!r} is unknown; it is efficientnet-lite0, small, or timm:NAME."
+                f"backbone {name!r} is unknown; it is efficientnet-lite0, small, timm:NAME, or "
+                "timm:NAME=FILE with the weights."
             )
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.train()  # as any module is made; timm's came in evaluation
 
     def load_pretrained(self) -> None:
         """Take the published weights, where the network has any.
@@ -62,7 +66,8 @@ class Backbone(nn.Module):
         if isinstance(self.network, EfficientNetLite0):
             fill(self.network, read_lite0(), source="the installed weights")
         elif self.name.startswith("timm:"):
-            published = load_timm(self.name.removeprefix("timm:")).network
+            hub_name, weights = _of_timm(self.name)
+            published = load_timm(hub_name, weights=weights).network
             self.network.load_state_dict(published.state_dict())
 
     def train(self, mode: bool = True) -> "Backbone":
@@ -105,3 +110,9 @@ class SmallNetwork(nn.Module):
         """Encode images place by place, each a sixteenth of a side."""
         features: Tensor = self.convs(x)
         return features
+
+
+def _of_timm(name: str) -> tuple[str, Path | None]:
+    """Part timm:NAME=FILE."""
+    hub_name, _, file = name.removeprefix("timm:").partition("=")
+    return hub_name, Path(file) if file else None
