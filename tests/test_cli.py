@@ -205,6 +205,14 @@ def test_features_of_other_tissue_settings_can_be_made_and_learned_from(
     assert parfocal(*command, "--set", "slide.min_tissue=0.5").code == 0
 
 
+def test_weights_of_the_encoder_may_be_a_file(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+):
+    out, file = tmp_path / "features", tmp_path / "none.pth"
+    found = parfocal("extract", cohort, "--out", out, *TINY[2:], "--weights", file)
+    refused(found, "none.pth: no such weights file")
+
+
 def test_a_failed_slide_is_listed_by_its_name_in_the_cohort(
     parfocal: Callable[..., Outcome], tmp_path: Path
 ):

@@ -104,7 +104,7 @@ def test_a_timm_that_cannot_be_imported_is_explained(broken_timm):
 
 
 def test_without_timm_resnet50_asks_for_a_file(broken_timm):
-    with pytest.raises(EncoderError, match=r"resnet50-layer3: timm cannot .* weights=PATH"):
+    with pytest.raises(EncoderError, match=r"resnet50-layer3: timm cannot .*encoder.weights=FILE"):
         load_encoder("resnet50-layer3")
 
 

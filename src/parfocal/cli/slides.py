@@ -101,6 +101,10 @@ def extract(
     out: Out,
     magnifications: Annotated[str, MAGNIFICATIONS],
     encoder: Annotated[str, typer.Option(metavar="NAME", help=ENCODERS)] = "efficientnet-lite0",
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of the encoder, .pth or .safetensors, if not its own."),
+    ] = None,
     patch_size: Annotated[int, typer.Option(min=16, help="Side of a patch in pixels.")] = 256,
     children: Annotated[
         Literal["tissue", "all"], typer.Option(help="Sharper patches: with any tissue, or all.")
@@ -128,7 +132,7 @@ def extract(
     settings = SlideSettings(
         parse_magnifications(magnifications), patch_size, tissue, min_tissue, children
     )
-    loaded = load_encoder(encoder, device=device)
+    loaded = load_encoder(encoder, device=device, weights=weights)
     result = extract_cohort(slides, out, encoder=loaded, settings=settings)
     typer.echo(f"{len(result.done)} slides extracted, {len(result.skipped)} were there already")
     finish(result.failed, len(slides))

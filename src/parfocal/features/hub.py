@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from parfocal.features.weights import EncoderError, check_exists, first_line
 
 RESNET50 = "resnet50.tv_in1k"
+AS_A_FILE = "--set encoder.weights=FILE, or with extract --weights FILE"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def load_resnet50() -> Mapping[str, Tensor]:
         EncoderError: timm cannot be imported, or gets no weights.
     """
     timm = _import_timm(
-        "resnet50-layer3", "give a local file with weights=PATH, torchvision's or timm's resnet50."
+        "resnet50-layer3",
+        f"give torchvision's or timm's resnet50 as a file: {AS_A_FILE}.",
     )
     weights: Mapping[str, Tensor] = _create(timm, RESNET50, None).state_dict()
     return weights
@@ -101,7 +103,7 @@ def _create(
         raise EncoderError(
             f"timm:{name}: timm could not make it ({type(error).__name__}: {first_line(error)}). "
             "Check the name (timm.list_models(pretrained=True) lists them), the connection and, "
-            "for a gated model, HF_TOKEN; or give a local file, to an encoder with weights=PATH, "
-            "to a model's backbone as timm:NAME=PATH."
+            f"for a gated model, HF_TOKEN; or give its weights as a file: {AS_A_FILE}; a model's "
+            "backbone takes it as timm:NAME=FILE."
         ) from error
     return network
