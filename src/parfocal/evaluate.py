@@ -24,7 +24,7 @@ from parfocal.evaluation import (
     Which,
     answers_of,
 )
-from parfocal.explain.report import write_report
+from parfocal.explain.report import beside_results, write_report
 from parfocal.features.cache import FeatureCache
 from parfocal.features.encoder import choose_device
 from parfocal.features.errors import StoreError, UnwritableError
@@ -107,7 +107,9 @@ def evaluate(
     content = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
     written = {"metrics.json": content, "predictions.csv": evaluation.to_csv()}
     write_together({out / name: text.encode() for name, text in written.items()})
-    write_report((run, out), out / "report.html")
+    page = out / "report.html"
+    with beside_results(page, again=f"parfocal report {run} {out} --out {page}"):
+        write_report((run, out), page)
     return evaluation
 
 

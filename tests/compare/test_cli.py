@@ -36,6 +36,7 @@ def test_the_table_is_printed_and_failed_models_are_listed(parfocal, monkeypatch
     def compare(cohort, entrants, out, **options):
         asked.append(([entrant.name for entrant in entrants], options["seeds"], options["metric"]))
         (out / "results.md").write_text("the table\n")
+        (out / "report.html").write_text("the page")
         return [Row(Result("mean")), Row(Result("max", reason="it broke"))]
 
     monkeypatch.setattr(comparison, "compare", compare)
@@ -44,7 +45,8 @@ def test_the_table_is_printed_and_failed_models_are_listed(parfocal, monkeypatch
         *("--seeds", "2", "--metric", "accuracy", "--epochs", "1"),
     )
     assert asked == [(["mean", "max"], 2, "accuracy")]
-    assert (code, out) == (1, "the table\n\n")
+    assert code == 1
+    assert out == f"the table\n\n{tmp_path / 'report.html'}: open it in a browser\n"
     assert err == "parfocal: 1 of 2 models failed:\nparfocal: max: it broke\n"
 
 

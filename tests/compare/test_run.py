@@ -63,6 +63,7 @@ def test_each_model_has_its_row(compared: tuple[list[Row], Path]):
     with (out / "results.csv").open() as file:
         assert [row["model"] for row in csv.DictReader(file)] == list(MODELS)
     assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert "<h2>Accuracy against cost</h2>" in (out / "report.html").read_text()
 
 
 def test_a_model_that_fails_does_not_stop_the_others(compared: tuple[list[Row], Path]):

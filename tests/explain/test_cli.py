@@ -1,6 +1,7 @@
 """What the command line shows: view, report, and what predict writes for other viewers."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -77,7 +78,9 @@ def test_a_report_is_written(
     out = tmp_path / "report.html"
     assert parfocal("report", folder, "--out", out) == 0
     assert "<h2>Worst mistakes</h2>" in out.read_text()
-    assert "open it in a browser" in capsys.readouterr().out
+    told = re.fullmatch(r"(.*): (\d+) kB; open it in a browser\n", capsys.readouterr().out)
+    assert told[1] == str(out)
+    assert int(told[2]) == round(out.stat().st_size / 1000) > 0
 
 
 def test_predict_writes_for_other_viewers_when_asked(

@@ -59,6 +59,19 @@ def test_a_run_folder_holds_all_that_was_promised(cohort, settings, tmp_path):
     assert list((tmp_path / "run/tensorboard/metrics").glob("events*"))
 
 
+def test_a_report_that_fails_costs_the_run_nothing(cohort, settings, tmp_path, monkeypatch, caplog):
+    def broken(*arguments: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("parfocal.train.run.write_report", broken)
+    out = tmp_path / "run"
+    assert taught(cohort, changed(settings, epochs=1), out).out == out
+    assert Checkpoint.load(out).labels == ("ill", "well")
+    again = f"Try again: parfocal report {out} --out {out / 'report.html'}"
+    assert f"could not be written (OSError: no room); all else is. {again}" in caplog.text
+    assert not (out / "report.html").exists()
+
+
 def test_the_checkpoint_predicts_with_nothing_else(cohort, settings, tmp_path):
     summary = taught(cohort, settings, tmp_path / "run")
     trained = Checkpoint.load(tmp_path / "run")

@@ -74,4 +74,6 @@ def report(
     from parfocal.explain.report import write_report
 
     write_report(paths, out, cohort=cohort, moved_to=slides or ())
-    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    size = out.stat().st_size
+    told = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+    typer.echo(f"{out}: {told}; open it in a browser")

@@ -126,7 +126,8 @@ def evaluate(
         allow_training_slides=training_slides,
         changed=parse_changes(changes),
     )
-    typer.echo(f"{result.summary}; see {out / 'metrics.json'} and {out / 'report.html'}")
+    written = [name for name in ("metrics.json", "report.html") if (out / name).exists()]
+    typer.echo(f"{result.summary}; see {' and '.join(str(out / name) for name in written)}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     finish(failed, len(failed) + len(result.results))
 
@@ -162,7 +163,8 @@ def compare(
 ) -> None:
     """Compare models on the same splits: accuracy against cost.
 
-    DIR gets results.csv, results.md and results.png. The same command goes on where it stopped.
+    DIR gets results.csv, results.md, results.png and report.html. The same command goes on where
+    it stopped.
 
     Example: `parfocal compare cohort.csv --models zoommil,abmil,clam-sb --out comparison`
     """
@@ -184,6 +186,8 @@ def compare(
         timed=timed,
     )
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
+    if (out / "report.html").exists():
+        typer.echo(f"{out / 'report.html'}: open it in a browser")
     failed = {row.result.name: row.result.reason for row in rows if row.result.reason}
     finish(failed, len(rows), what="models")
 

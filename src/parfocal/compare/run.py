@@ -22,6 +22,7 @@ from parfocal.compare.table import STAGES, Result, Row, Timing, rows_of, to_csv,
 from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
 from parfocal.dataset.split import read_split
 from parfocal.evaluate import evaluate
+from parfocal.explain.report import beside_results
 from parfocal.features.encoder import Encoder, load_encoder
 from parfocal.features.extract import extract_cohort
 from parfocal.files import write_whole
@@ -72,7 +73,7 @@ def compare(
     timed: int = 3,
     resamples: int = 2000,
 ) -> list[Row]:
-    """Compare models: results.csv, results.md and results.png.
+    """Compare models: results.csv, results.md, results.png and report.html.
 
     A model that fails is told with the reason, and the others go on. The same call goes on with
     what is in `out`, model by model.
@@ -114,11 +115,17 @@ def compare(
 
 
 def _write(out: Path, rows: Sequence[Row], metric: str) -> None:
-    from parfocal.compare.picture import draw  # noqa: PLC0415 (matplotlib takes a second)
+    # matplotlib, which both need, takes a second
+    from parfocal.compare.picture import draw  # noqa: PLC0415
+    from parfocal.compare.report import page_of  # noqa: PLC0415
 
     write_whole(out / "results.csv", to_csv(rows, metric).encode())
     write_whole(out / "results.md", to_markdown(rows, metric).encode())
-    write_whole(out / "results.png", draw(rows, metric))
+    picture = draw(rows, metric)
+    write_whole(out / "results.png", picture)
+    page = out / "report.html"
+    with beside_results(page, again="the same command, which goes on from here"):
+        write_whole(page, page_of(rows, metric, picture).encode())
 
 
 def _stores(

@@ -185,7 +185,7 @@ def to_markdown(rows: Sequence[Row], metric: str) -> str:
         for row in rows
         if row.result.failed
     ]
-    return "\n\n".join(part for part in (table, "\n".join(failed), _notes(rows)) if part) + "\n"
+    return "\n\n".join(part for part in (table, "\n".join(failed), notes_of(rows)) if part) + "\n"
 
 
 def _told(row: Row, devices: Sequence[str]) -> list[str]:
@@ -195,8 +195,8 @@ def _told(row: Row, devices: Sequence[str]) -> list[str]:
         measure = row.measures[name]
         spread = "" if measure.sd is None else f" ± {100 * measure.sd:.1f}"
         line.append(f"{100 * measure.value:.1f}{spread}")
-    line.append(_between(row.measures["auroc_macro"]))
-    line.append("best" if row.behind is None else _between(row.behind))
+    line.append(between(row.measures["auroc_macro"]))
+    line.append("best" if row.behind is None else between(row.behind))
     line += [f"{result.macs / 1e12:.3g}", f"{2 * result.macs / 1e12:.3g}", f"{result.patches:,.0f}"]
     for device in devices:
         stages = result.seconds.get(device)
@@ -209,13 +209,15 @@ def _told(row: Row, devices: Sequence[str]) -> list[str]:
     return line
 
 
-def _between(measure: Measure) -> str:
+def between(measure: Measure) -> str:
+    """Give a score with its interval."""
     if np.isnan(measure.value):
         return "not defined"
     return f"{measure.value:.3f} ({measure.low:.3f} to {measure.high:.3f})"
 
 
-def _notes(rows: Sequence[Row]) -> str:
+def notes_of(rows: Sequence[Row]) -> str:
+    """Say what the numbers are."""
     runs = max((len(row.result.runs) for row in rows), default=0)
     return (
         f"Means over the runs (seeds and folds, {runs} of a model) ± their standard deviation; in "

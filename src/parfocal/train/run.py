@@ -13,7 +13,7 @@ from parfocal.dataset.bags import Inputs, LiveBags, StoredBags
 from parfocal.dataset.cohort import Cohort, CohortSlide, require_files
 from parfocal.dataset.pixels import LivePixels
 from parfocal.dataset.split import Split, fold_cohort, split_cohort, split_table
-from parfocal.explain.report import write_report
+from parfocal.explain.report import beside_results, write_report
 from parfocal.features.cache import FeatureCache
 from parfocal.features.encoder import choose_device, load_encoder
 from parfocal.features.errors import MixedFeaturesError, StoreError
@@ -84,7 +84,9 @@ def train(
         for split, folder in zip(splits, [out] if len(splits) == 1 else folds, strict=True)
     ]
     summary = runs[0] if len(runs) == 1 else several(out, runs)
-    write_report((out,), out / "report.html")
+    page = out / "report.html"
+    with beside_results(page, again=f"parfocal report {out} --out {page}"):
+        write_report((out,), page)
     return summary
 
 

@@ -30,3 +30,10 @@ def test_points_are_not_joined_unless_asked():
 )
 def test_an_axis_ends_with_a_round_number(most, high):
     assert Axis.over("x", [0.0, most]).high == pytest.approx(high)
+
+
+def test_no_two_lines_look_alike():
+    lines = [Line(str(number), (0.0, 1.0), (0.0, 1.0)) for number in range(12)]
+    chart = line_chart(lines, Axis("x"), Axis("y"))
+    drawn = re.findall(r'<polyline class="curve"[^>]*(stroke="[^>]*")', chart)
+    assert len(set(drawn)) == len(drawn) == 12

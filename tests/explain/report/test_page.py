@@ -66,7 +66,7 @@ def work(tmp_path):
         "slide_id,patient_id,label,split\nx,x,normal,train\ny,y,normal,train\nz,z,tumor,test\n"
     )
     (tmp_path / "run" / "metrics.csv").write_text(
-        "epoch,train_loss,val_loss,val_weighted_f1,val_auroc\n0,1,0.9,0.5,\n1,0.5,0.7,0.8,0.9\n"
+        "epoch,train_loss,val_loss,val_weighted_f1,val_auroc\n1,1,0.9,0.5,\n2,0.5,0.7,0.8,0.9\n"
     )
     rows = "slide_id,label,prob_normal,prob_tumor\na,normal,0.9,0.1\nb,tumor,0.2,0.8\n"
     for name, share in (("evaluation", 0.25), ("evaluation-mean", 1.0)):
@@ -91,6 +91,12 @@ def test_training_is_told(work):
     assert "zoommil at 2.5x, 10x, seed 3." in text
     assert "label train val test normal 2 0 0 tumor 0 0 1" in text
     assert "weighted F1" in text
+
+
+def test_epochs_are_counted_as_in_the_run(work):
+    # From 1 to 2 on an axis from 0 to 2: from the middle to the right end.
+    points = re.findall(r'points="([\d.]+),[\d.]+ ([\d.]+),[\d.]+"', report(work, work / "run"))
+    assert points[0] == ("175", "306")
 
 
 def test_scores_come_with_intervals_and_cost(work):

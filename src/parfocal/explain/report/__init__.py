@@ -1,6 +1,7 @@
-"""A run, its evaluation and its predictions as one page that stands alone."""
+"""Results as one page that stands alone: a run, its evaluation and its predictions."""
 
+from parfocal.explain.report.beside import beside_results
 from parfocal.explain.report.page import write_report
 from parfocal.explain.report.sources import ReportError
 
-__all__ = ["ReportError", "write_report"]
+__all__ = ["ReportError", "beside_results", "write_report"]

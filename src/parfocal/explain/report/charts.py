@@ -58,7 +58,7 @@ def line_chart(
     if diagonal:
         parts.append(plot.curve(((x.low, y.low), (x.high, y.high)), "#aaaaaa", "2 2"))
     for place, line in enumerate(lines):
-        colour, dash = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+        colour, dash = _pen(place)
         points = tuple(zip(line.x, line.y, strict=True))
         if joined:
             parts.append(plot.curve(points, colour, dash))
@@ -127,13 +127,16 @@ def _rule(x1: float, y1: float, x2: float, y2: float) -> Markup:
     )
 
 
+def _pen(place: int) -> tuple[str, str]:
+    """Give a colour and dashes, of which no two lines have both the same."""
+    turns, colour = divmod(place, len(COLOURS))
+    return COLOURS[colour], DASHES[(colour + turns) % len(DASHES)]
+
+
 def _key(lines: Sequence[Line]) -> Markup:
     sample = Markup(
         '<span class="key"><svg viewBox="0 0 24 8"><line x1="0" y1="4" x2="24" y2="4" stroke="{}" '
         'stroke-width="2" stroke-dasharray="{}"/></svg>{}</span>'
     )
-    shown = [
-        sample.format(COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)], escape(line.name))
-        for place, line in enumerate(lines)
-    ]
+    shown = [sample.format(*_pen(place), escape(line.name)) for place, line in enumerate(lines)]
     return Markup("<figcaption>{}</figcaption>").format(Markup(" ").join(shown))

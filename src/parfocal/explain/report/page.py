@@ -1,12 +1,9 @@
 """The report: one HTML file with everything in it, for the screen and for paper."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from parfocal.explain.record import PredictionRecord
@@ -14,6 +11,7 @@ from parfocal.explain.report.charts import Axis, Line, line_chart
 from parfocal.explain.report.curves import calibration, micro, precision_recall, roc
 from parfocal.explain.report.gallery import Row, most_attended_patches, rows_of, worst_mistakes
 from parfocal.explain.report.sources import Evaluated, Run, Sources, find_sources
+from parfocal.explain.report.template import render
 from parfocal.explain.saved import read_prediction
 from parfocal.files import write_whole
 from parfocal.slide.resolution import magnification_of
@@ -71,17 +69,9 @@ def write_report(
 
 
 def _render(sources: Sources) -> str:
-    loader = PackageLoader("parfocal.explain.report", ".")
-    pages = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters |= {"score": _score, "percent": _percent, "number": _number, "looked": _looked}
     rows = rows_of(sources.library)
-    return pages.get_template("report.html").render(
+    return render(
+        "report.html",
         runs=[(run, _learning(run)) for run in sources.runs],
         evaluations=[(each, _curves(each)) for each in sources.evaluations],
         trade_off=_trade_off(sources.evaluations),
@@ -91,7 +81,6 @@ def _render(sources: Sources) -> str:
         galleries=most_attended_patches(rows),
         mistakes=worst_mistakes(rows),
         problems=sources.library.problems,
-        version=version("parfocal"),
     )
 
 
@@ -113,7 +102,7 @@ def _learning(run: Run) -> list[Markup]:
 
 def _over_epochs(run: Run, column: str, name: str) -> Line:
     values = [(epoch["epoch"], epoch.get(column)) for epoch in run.epochs]
-    known = [(x + 1, y) for x, y in values if x is not None and y is not None]
+    known = [(x, y) for x, y in values if x is not None and y is not None]
     return Line(name, tuple(x for x, _ in known), tuple(y for _, y in known))
 
 
@@ -169,34 +158,3 @@ def _looked_at(records: Sequence[PredictionRecord]) -> Iterator[tuple[float, flo
         looked = sum(region.order is not None for region in regions)
         score = sum(region.score for region in regions)
         yield magnification_of(mpp), looked / len(records), score / len(records)
-
-
-def _score(score: Mapping[str, Any] | None) -> str:
-    """Give a score with its interval, or why there is none."""
-    if score is None:
-        return "–"
-    if score["value"] is None:
-        return str(score["reason"])
-    between = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
-    return f"{score['value']:.3f}{between}"
-
-
-def _looked(step: Mapping[str, Any]) -> str:
-    """Name a magnification, the look of a model that zooms freely, or all of them together."""
-    at = step.get("magnification", step.get("look"))
-    if isinstance(at, str):
-        return at
-    assert at is not None
-    return f"{_number(at)}x" if "magnification" in step else f"look {at:g}"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}%"
-
-
-def _number(value: float) -> str:
-    """Give a count, or a number with three digits that tell."""
-    if value >= 1e6:
-        power = min(4, int(len(f"{value:.0f}") - 1) // 3)
-        return f"{value / 1000**power:.3g} {'kMGT'[power - 1]}"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
