@@ -3,7 +3,8 @@
 Source: Dimitriou & Arandjelović, "Magnifying Networks for Images with Billions of Pixels",
     arXiv 2112.06121 (2023). No code is public, and the appendix is not.
 Departs: docs/methods.md lists what the paper leaves open and what was chosen. Grey is filtered from
-    regions as read, at the size asked for; the backbones are EfficientNet-Lite0 by default.
+    regions as read, at the size asked for; the backbones are EfficientNet-Lite0 by default;
+    `hindsight` is ours.
 """
 
 import math
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from parfocal.bag import Look, PixelSource, Prediction
 from parfocal.models.layers.backbone import Backbone
 from parfocal.models.layers.crops import Crops, places_of
+from parfocal.models.layers.imitation import Explorer, imitation_loss
 from parfocal.models.layers.magnify import WHOLE, MagnifyingLayer, within
 from parfocal.models.layers.multisampling import LinearizedSampler, bilinear
 from parfocal.models.layers.reading import Glance, Reader
@@ -61,10 +63,12 @@ class MagNet(nn.Module):
         auxiliary_weight: of their losses.
         paradox_weight: of the paradoxical loss.
         paradox: "hinge" on the cross-entropies, or "prob" on the label's probabilities.
+        hindsight: learn where to look from squares drawn at random, too, and from what was found in
+            them; see `parfocal.models.layers.imitation`. After training nothing is different.
         settle: answer early, after training, once the running prediction rested for so many
             leaves; 0 for never.
         checkpointing: compute activations of leaves again going back, to save memory.
-        generator: of the sampler's draws; None for torch's own.
+        generator: of all draws; None for torch's own.
 
     Raises:
         ValueError: an argument is none of those allowed.
@@ -91,6 +95,7 @@ class MagNet(nn.Module):
         auxiliary_weight: float = 1.0,
         paradox_weight: float = 1.0,
         paradox: str = "hinge",
+        hindsight: bool = False,
         settle: int = 0,
         checkpointing: bool = False,
         generator: torch.Generator | None = None,
@@ -125,6 +130,9 @@ class MagNet(nn.Module):
         self.read = Reader(
             backbone, num_classes, hidden_dim=hidden_dim, checkpointing=checkpointing
         )
+        self.explorer = None
+        if hindsight:
+            self.explorer = Explorer(self.read.encode.dim, num_classes, generator=generator)
         # The layers whose pictures are classified by themselves: 1 and 3, as far as there are.
         self.glanced = () if auxiliary is None else (0, min(2, len(patches) - 1))
         self.glances = nn.ModuleList(Glance(str(auxiliary), num_classes) for _ in self.glanced)
@@ -144,6 +152,11 @@ class MagNet(nn.Module):
             if isinstance(part, Backbone):
                 part.load_pretrained()
 
+    def set_progress(self, fraction: float) -> None:
+        """Say how much of the training is over, 0 to 1; fewer and fewer squares are random."""
+        if self.explorer is not None:
+            self.explorer.set_progress(fraction)
+
     def forward(self, sources: Sequence[PixelSource]) -> Prediction:
         """Classify slides; each square is read as sharp as its size asks for.
 
@@ -155,7 +168,8 @@ class MagNet(nn.Module):
         search = self._search(sources)
         memory, said = None, []
         for leaves in self._leaves(sources, search):
-            logits, memory = self.read(leaves, memory)
+            features = self.read.encoded(leaves)
+            logits, memory = self.read(features, memory)
             said.append(logits)
             if self._exits and _rests(torch.cat(said, dim=1), self.settle):
                 break
@@ -164,15 +178,23 @@ class MagNet(nn.Module):
             seen = (*search.pictures[1:], leaves)
             each = [g(seen[at]) for g, at in zip(self.glances, self.glanced, strict=True)]
             terms["glances"] = torch.stack(each, dim=1)  # b 2 c
+        if self.training and self.explorer is not None:
+            attention, terms["judged"] = self.explorer.judge(features)
+            terms["imitation"] = imitation_loss(search.aims, search.taken, attention)
         return self._prediction(sources, search.squares, torch.cat(said, dim=1), terms)
 
     def objective(self, prediction: Prediction, label: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
         """Add up the cross-entropies of the answer and of both glances, and the paradoxical loss.
 
         That of a slide is max(0, CE_3 - stop(CE_1)), or max(0, stop(p_1) - p_3) of the label: a
-        look at layer 3 has to be worth one at layer 1. Layer 1 is not taught to be worse.
+        look at layer 3 has to be worth one at layer 1. Layer 1 is not taught to be worse. With
+        hindsight, also the cross-entropy of what attention falls on, and what squares are apart
+        from those it falls into.
         """
         loss: Tensor = F.cross_entropy(prediction.logits, label)
+        if "judged" in prediction.terms:
+            loss = loss + F.cross_entropy(prediction.terms["judged"], label)
+            loss = loss + prediction.terms["imitation"].mean()
         if "glances" not in prediction.terms:
             return loss
         glances = prediction.terms["glances"].transpose(1, 2)  # b c 2
@@ -195,9 +217,12 @@ class MagNet(nn.Module):
         squares, crops = [whole], self._ask(sources, whole, 0)
         pictures = [crops.pictures(crops.images(self.grey_spread), self.sides[0])]
         self._refuse_black(sources, pictures[0])
+        aims, taken = [], []
         for number, layer in enumerate(self.layers):
             around = squares[-1] if self.chained else squares[-1].detach()
-            chosen = within(around[:, :, None], layer(pictures[-1]))  # b n p 3
+            aims.append(layer(pictures[-1]))
+            taken.append(self._explored(aims[-1], number))
+            chosen = within(around[:, :, None], taken[-1])  # b n p 3
             squares.append(chosen.flatten(1, 2))
             if number + 1 < len(self.layers):
                 # Read while this layer's pictures are sampled, and the next squares chosen.
@@ -206,7 +231,13 @@ class MagNet(nn.Module):
                 )
                 pictures.append(self._sampled(crops, chosen, self.sides[number + 1]))
                 crops = following
-        return _Search(squares, pictures, crops, chosen)
+        return _Search(squares, pictures, crops, chosen, aims, taken)
+
+    def _explored(self, chosen: Float[Tensor, "b n p 3"], number: int) -> Float[Tensor, "b n p 3"]:
+        """Put squares drawn at random in place of some, where that is asked for."""
+        if self.explorer is None or not self.training:
+            return chosen
+        return self.explorer.explored(chosen, frozen=self.layers[number].frozen)
 
     def _refuse_black(
         self, sources: Sequence[PixelSource], pictures: Float[Tensor, "b 1 3 h w"]
@@ -317,12 +348,16 @@ class _Search:
         pictures: that each layer looked at.
         crops: the first of the squares around the leaves, being read.
         chosen: the leaves, by the square around them.
+        aims: what each layer chose, within its pictures.
+        taken: what was looked at in its place.
     """
 
     squares: list[Float[Tensor, "b _ 3"]]
     pictures: list[Float[Tensor, "b _ 3 h w"]]
     crops: Crops
     chosen: Float[Tensor, "b n p 3"]
+    aims: list[Float[Tensor, "b _ _ 3"]]
+    taken: list[Float[Tensor, "b _ _ 3"]]
 
 
 def _rests(logits: Float[Tensor, "b n c"], leaves: int) -> bool:

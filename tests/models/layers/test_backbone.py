@@ -20,7 +20,7 @@ def test_pretrained_lite0_answers_as_the_encoder_of_that_name():
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["efficientnet-lite0", "small"])
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite0-stem", "small"])
 def test_every_weight_can_be_trained(name):
     backbone = Backbone(name)
     backbone.load_pretrained()
@@ -34,6 +34,20 @@ def test_what_is_pooled_is_the_mean_of_the_maps(name):
     maps = backbone.maps(images)
     assert maps.shape[2] / maps.shape[3] == 96 / 64
     torch.testing.assert_close(backbone(images), maps.mean((2, 3)))
+
+
+def test_the_stem_of_lite0_is_its_first_blocks_normed():
+    stem, whole = Backbone("efficientnet-lite0-stem"), Backbone("efficientnet-lite0")
+    for each in (stem, whole):
+        each.load_pretrained()
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network, x = whole.network, (images - whole.mean) / whole.std
+    maps = stem.maps(images)
+    expected = network.blocks[:5](network.conv_stem(x).clamp(0, 6))
+    torch.testing.assert_close(maps, expected, rtol=1e-3, atol=1e-4)
+    pooled = maps.mean((2, 3))
+    normed = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(stem(images), normed)
 
 
 def test_an_image_is_encoded_as_if_it_were_alone():

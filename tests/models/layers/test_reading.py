@@ -16,16 +16,17 @@ def pictures():
 
 
 def test_the_answer_after_a_picture_is_that_to_the_pictures_so_far(reader, pictures):
-    running, _ = reader(pictures)
+    running, _ = reader(reader.encoded(pictures))
     for seen in range(1, 6):
-        prefix, _ = reader(pictures[:, :seen])
+        prefix, _ = reader(reader.encoded(pictures[:, :seen]))
         torch.testing.assert_close(prefix[:, -1], running[:, seen - 1])
 
 
 def test_reading_goes_on_from_its_memory(reader, pictures):
-    whole, _ = reader(pictures)
-    first, memory = reader(pictures[:, :2])
-    rest, _ = reader(pictures[:, 2:], memory)
+    features = reader.encoded(pictures)
+    whole, _ = reader(features)
+    first, memory = reader(features[:, :2])
+    rest, _ = reader(features[:, 2:], memory)
     torch.testing.assert_close(torch.cat([first, rest], dim=1), whole)
 
 
@@ -35,7 +36,7 @@ def test_activations_computed_again_give_the_same_gradient():
     for checkpointing in (False, True):
         torch.manual_seed(0)
         reader = Reader("small", 2, hidden_dim=8, checkpointing=checkpointing)
-        reader(pictures)[0].square().sum().backward()
+        reader(reader.encoded(pictures))[0].square().sum().backward()
         gradients.append([weight.grad for weight in reader.parameters()])
     torch.testing.assert_close(*gradients)
 

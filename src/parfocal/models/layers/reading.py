@@ -32,20 +32,22 @@ class Reader(nn.Module):
             nn.Linear(256, num_classes),
         )
 
-    def forward(
-        self, pictures: Float[Tensor, "b n 3 h w"], memory: Float[Tensor, "1 b d"] | None = None
-    ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "1 b d"]]:
-        """Give logits after each picture, and the memory to go on with."""
-        features = self._encoded(pictures.flatten(0, 1))
-        h, memory = self.remember(features.view(*pictures.shape[:2], -1), memory)
-        return self.classify(h), memory
+    def encoded(self, pictures: Float[Tensor, "b n 3 h w"]) -> Float[Tensor, "b n d"]:
+        """Give the features of each picture."""
+        each = pictures.flatten(0, 1)
+        if self.checkpointing and self.training:
+            parts = torch.split(each, AT_ONCE)
+            features = torch.cat([checkpoint(self.encode, p, use_reentrant=False) for p in parts])
+        else:
+            features = self.encode(each)
+        return features.view(*pictures.shape[:2], -1)
 
-    def _encoded(self, pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        if not (self.checkpointing and self.training):
-            features: Tensor = self.encode(pictures)
-            return features
-        parts = torch.split(pictures, AT_ONCE)
-        return torch.cat([checkpoint(self.encode, part, use_reentrant=False) for part in parts])
+    def forward(
+        self, features: Float[Tensor, "b n d"], memory: Float[Tensor, "1 b e"] | None = None
+    ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "1 b e"]]:
+        """Give logits after each picture, from its features, and the memory to go on with."""
+        h, memory = self.remember(features, memory)
+        return self.classify(h), memory
 
 
 class Glance(nn.Module):
