@@ -4,7 +4,7 @@
     python benchmarks/magnet_slide.py --paint 100000 /tmp/large.tif
     python benchmarks/magnet_slide.py /tmp/small.tif /tmp/large.tif [--patches 2,3,3]
 
-`--paint` paints a 20x scan of so many pixels a side, three fifths of it tissue. Layers that choose
+`--paint` paints a 40x scan of so many pixels a side, an eighth of it tissue. Layers that choose
 squares are untrained, so squares are large: where a model looks depends on its weights, and how
 much it decodes does too. Seconds are from opening the file to the answer, without loading weights;
 tissue is found, as in `parfocal predict`. Patches are the leaves that are encoded; tiling is what
@@ -76,8 +76,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.paint:
-        painting = Painting(tissue_share=0.6, lesion_um=400.0)
-        plan = SlidePlan((6,), (6,), size=arguments.paint, mpp=0.5, painting=painting)
+        painting = Painting(tissue_share=0.12, lesion_um=400.0)
+        plan = SlidePlan((6,), (6,), size=arguments.paint, mpp=0.25, painting=painting)
         paint_slide(arguments.slides[0], plan, threads=2)
         return
     torch.manual_seed(0)
