@@ -29,6 +29,7 @@ from parfocal.explain.record import (
     regions_of,
     told_between,
 )
+from parfocal.features.allocator import keep_freed_memory
 from parfocal.features.clocked import Waits, clocked
 from parfocal.features.encoder import Encoder, choose_device
 from parfocal.features.opened import Opened, opened
@@ -135,6 +136,8 @@ def predict_slides(
     lesions = {p: read_outlines(known[p.resolve()]) for p in paths if p.resolve() in known}
     out.mkdir(parents=True, exist_ok=True)
     encoder = trained.load_encoder(device=device)
+    if encoder is None:  # the model encodes by itself, and has large activations
+        keep_freed_memory()
     trained.model.to(choose_device(device))
     tried: list[PredictionRecord | FailedSlide] = []
     try:
@@ -248,10 +251,10 @@ def _model_facts(trained: Checkpoint) -> ModelFacts:
 
 
 def _pictures(slide: Slide, record: heatmap.Record) -> tuple[Pixels, dict[str | int, Pixels]]:
-    """Read a thumbnail, and the sharpest patches that counted most."""
-    width, height = slide.size
-    shrunk = max(1.0, max(width, height) / THUMBNAIL_PX)
-    thumbnail = slide.read(Box(0, 0, width, height), slide.mpp * shrunk)
+    """Read the part that is shown, small, and the sharpest patches that counted most."""
+    part = heatmap.part_shown(record)
+    shrunk = max(1.0, max(part.width, part.height) / THUMBNAIL_PX)
+    thumbnail = slide.read(part, slide.mpp * shrunk)
     details = {}
     for region in heatmap.most_attended(record, DETAILS):
         box = Box(region["x"], region["y"], region["width"], region["height"])

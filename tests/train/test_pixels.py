@@ -195,14 +195,41 @@ def test_an_image_that_goes_bad_in_the_middle_of_a_batch_leaves_alone(
     assert summary.failed == {"2": "2.png: damaged"}
 
 
-def test_images_that_do_not_fit_the_magnifications_are_left_out_and_listed(painted, tmp_path):
-    small = tmp_path / "small.png"
-    Image.new("RGB", (60, 200)).save(small)
-    slides = (replace(painted.slides[0], path=small), *painted.slides[1:])
+@pytest.mark.parametrize(
+    ("size", "mpp", "reason"),
+    [
+        ((60, 200), 1.0, "the image is 30 x 100 px at 5x, smaller than one patch"),
+        ((128, 128), 4.0, "5x (2 um/px) is sharper than the scan, which is 2.5x"),
+    ],
+)
+def test_images_that_do_not_fit_the_magnifications_are_left_out_and_listed(
+    painted, tmp_path, size, mpp, reason
+):
+    misfit = tmp_path / "misfit.png"
+    Image.new("RGB", size).save(misfit)
+    slides = (replace(painted.slides[0], path=misfit, mpp=mpp), *painted.slides[1:])
     settings = settings_of("jsma", **{"train.epochs": 1})
     cohort = replace(painted, slides=slides)
     summary = train(cohort, settings, tmp_path / "run", device="cpu", progress=False)
-    assert summary.failed["0"].startswith("the image is 30 x 100 px at 5x, smaller than one patch")
+    assert list(summary.failed) == ["0"]
+    assert reason in summary.failed["0"]
+
+
+def test_grey_deep_and_transparent_images_answer_as_their_colours_do(painted, run, tmp_path):
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+    kinds = {
+        "colour": np.repeat(grey[..., None], 3, axis=2),
+        "grey": grey,
+        "deep": grey.astype(np.uint16) * 257,
+        "transparent": np.dstack([grey, grey, grey, np.full_like(grey, 255)]),
+    }
+    for name, pixels in kinds.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    paths = [tmp_path / f"{name}.png" for name in kinds]
+    records = predict_slides(paths, Checkpoint.load(run), tmp_path / "p", mpp=1.0, device="cpu")
+    colour, *others = [record.probabilities for record in records]
+    assert all(other == colour for other in others)
 
 
 def test_a_range_of_magnifications_has_those_that_fit_each_slide(painted, tmp_path):

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from parfocal.dataset.cohort import CohortSlide
+from parfocal.features.allocator import keep_freed_memory
 from parfocal.features.encoder import EncoderSpec
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import reading_threads
@@ -36,6 +37,7 @@ class LivePixels:
         cache: PixelCache | None = None,
         threads: int | None = None,
     ) -> None:
+        keep_freed_memory()  # for the activations of the model that is given these
         self._settings, self._fitting, self._cache = settings, fitting, cache
         self._pool = ThreadPoolExecutor(threads or reading_threads())
         self._tissues: dict[str, Tissue] = {}

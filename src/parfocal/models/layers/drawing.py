@@ -22,7 +22,7 @@ from parfocal.grid import ANY_TISSUE, GridError
 from parfocal.models.layers.sampling import ESTIMATORS, aggregate, draw, running_estimates
 
 INFERENCES = ("sample", "topk", "all")
-AT_ONCE = 64  # patches encoded together, which bounds the memory
+AT_ONCE = 16  # patches encoded together after training: on a CPU more are slower
 CENTRE_MOMENTUM = 0.05
 NORMAL_95 = 1.96
 
