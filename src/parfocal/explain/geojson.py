@@ -59,11 +59,9 @@ def to_geojson(
             properties["childObjects"] = within
         return _feature(record, region, "tile", properties, offset)
 
-    sharp = [region for region in looked if region.step == len(record.mpps) - 1]
-    best = sorted(sharp, key=lambda region: -region.score)[:ANNOTATED]
     annotations = [
         _feature(record, region, "annotation", _annotation(record, region, rank), offset)
-        for rank, region in enumerate(best, start=1)
+        for rank, region in enumerate(record.counted_most(ANNOTATED), start=1)
     ]
     tiles = [tile(region) for region in children.get(None, ())]
     return {"type": "FeatureCollection", "features": annotations + tiles}

@@ -16,12 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 from parfocal.explain import sheet
 from parfocal.explain.sheet import GAP, HEADER, INK, Colour, Layout
 from parfocal.files import whole_file
+from parfocal.slide.slide import Box
 
 CHOSEN: Colour = (213, 94, 0)  # vermilion: apart from every colour of the scale and of H&E
 STEP_COLOURS: tuple[Colour, ...] = ((110, 110, 110), (0, 114, 178), (213, 94, 0), (0, 0, 0))
 STANDS_OUT = 4
 DETAIL_PX = 200
-RANK = 16  # size of type
+RANK, ROOMY = 16, 18  # size of type, and of a patch that holds it
+MARGIN_SHARE = 0.05  # of the longer side, around what was looked at
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
@@ -83,12 +85,12 @@ def draw_map(
 ) -> None:
     """Draw where a model looked on a slide, and how much each place counted, as a PNG.
 
-    Panels side by side (or below each other, for a wide slide): the slide with what was visited,
-    then the attention of each magnification, the patches zoomed into outlined.
+    Panels side by side (or below each other, where that is larger): the slide with what was
+    visited, then the attention of each magnification, the patches zoomed into outlined.
 
     Args:
         record: a prediction.
-        thumbnail: the whole slide, of any size.
+        thumbnail: the part of the slide that `part_shown` tells, of any size.
         path: of the PNG; written whole or not at all.
         caption: a line below the title, as the bill.
         details: pixels of regions by their id, shown below with their rank.
@@ -97,8 +99,8 @@ def draw_map(
         ValueError: the record has no regions, or one without its place.
     """
     _check(record)
-    size, steps = record["slide"]["size"], range(len(record["steps"]))
-    layout = Layout.of((size[0], size[1]), len(steps) + 1)
+    steps = range(len(record["steps"]))
+    layout = Layout.of(part_shown(record), len(steps) + 1)
     slide = Image.fromarray(thumbnail).resize(layout.panel, Image.Resampling.LANCZOS)
     panels = [_overview(record, layout, slide)]
     panels += [_attention_panel(record, layout, slide, step) for step in steps]
@@ -113,6 +115,17 @@ def draw_map(
     picture = sheet.compose(layout, _title(record, layout), caption, panels, strip)
     with whole_file(path) as part:
         picture.save(part, format="PNG", compress_level=6)
+
+
+def part_shown(record: Record) -> Box:
+    """Give the part of the slide on which patches lie, and a margin; the rest is mostly glass."""
+    lows = np.array([(each["x"], each["y"]) for each in record["regions"]])
+    sides = np.array([(each["width"], each["height"]) for each in record["regions"]])
+    low, high = lows.min(axis=0), (lows + sides).max(axis=0)
+    margin = MARGIN_SHARE * (high - low).max()
+    left, top = np.maximum(0, low - margin)
+    right, bottom = np.minimum(record["slide"]["size"], high + margin)
+    return Box(float(left), float(top), float(right - left), float(bottom - top))
 
 
 def most_attended(record: Record, count: int) -> list[Region]:
@@ -256,18 +269,21 @@ def _detail(rank: int, score: float, pixels: Pixels) -> Image.Image:
 
 
 def _number(panel: Image.Image, layout: Layout, ranked: Sequence[Region]) -> None:
-    """Write the rank of shown patches on their place, or beside a small one where it is free."""
+    """Write the rank of shown patches on their place, or where a line leads from a small one."""
     draw, font = ImageDraw.Draw(panel), ImageFont.load_default(RANK)
     taken: list[tuple[float, float, float, float]] = []
     for rank, region in enumerate(ranked, start=1):
         rows, columns = _square(layout, region)
-        middle = HEADER + (rows.start + rows.stop) / 2
-        roomy = columns.stop - columns.start >= 24
-        at = ((columns.start + columns.stop) / 2 if roomy else columns.stop + 12, middle)
+        centre = (columns.start + columns.stop) / 2, HEADER + (rows.start + rows.stop) / 2
+        small = columns.stop - columns.start < ROOMY
+        at = (columns.stop + 2 * RANK, centre[1] - RANK) if small else centre
         box = draw.textbbox(at, str(rank), font, anchor="mm", stroke_width=2)
-        if not any(_overlap(box, other) for other in taken):
-            taken.append(box)
-            draw.text(at, str(rank), INK, font, anchor="mm", stroke_width=2, stroke_fill="white")
+        if any(_overlap(box, other) for other in taken):
+            continue
+        taken.append(box)
+        if small:
+            draw.line((centre, at), INK)
+        draw.text(at, str(rank), INK, font, anchor="mm", stroke_width=2, stroke_fill="white")
 
 
 def _overlap(

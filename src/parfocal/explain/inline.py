@@ -35,14 +35,12 @@ def squares_of(record: PredictionRecord) -> Markup:
     An SVG in level-0 pixels, which lays itself over a picture of the slide in the same element.
     """
     looked = [region for region in record.regions if region.order is not None]
-    sharp = [region for region in looked if region.step == len(record.mpps) - 1]
-    best = sorted(sharp, key=lambda region: -region.score)[:MARKED]
     drawn = [
         SQUARE.format(region.x, region.y, region.width, region.height, *style)
         for style, chosen in (
             (SEEN, [region for region in looked if region.step == 0]),
             (ZOOMED, [region for region in looked if region.selected]),
-            (BEST, best),
+            (BEST, record.counted_most(MARKED)),
         )
         for region in chosen
     ]

@@ -132,6 +132,19 @@ class PredictionRecord:
         """The answer and the bill, in a line."""
         return f"{self.slide.id}: {self.label} {self.probabilities[self.label]:.2f} · {self.bill}"
 
+    def counted_most(self, count: int) -> list[Region]:
+        """Give the sharp regions that counted most.
+
+        Those of the highest scores; of a running answer, those that raised it most.
+        """
+        looked = [region for region in self.regions if region.order is not None]
+        sharp = [region for region in looked if region.step == len(self.mpps) - 1]
+        if not any(region.score_kind == "running" for region in sharp):
+            return sorted(sharp, key=lambda region: -region.score)[:count]
+        before = [1 / len(self.probabilities), *(region.score for region in sharp)]
+        rises = {region.id: region.score - b for region, b in zip(sharp, before, strict=False)}
+        return sorted(sharp, key=lambda region: -rises[region.id])[:count]
+
     def to_dict(self) -> dict[str, object]:
         """Give the record as the JSON has it."""
         shares = {

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from parfocal.slide.slide import Box
+
 Colour = tuple[int, int, int]
 
 INK: Colour = (38, 38, 38)
@@ -28,19 +30,21 @@ class Layout:
     """Where things go on the sheet, in its pixels.
 
     Args:
-        panel: width and height of the slide on a panel.
+        panel: width and height of what a panel shows.
+        corner: (x, y) of its top-left corner, in level-0 pixels.
         scale: sheet pixels per level-0 pixel, across and down.
         columns: panels beside each other.
     """
 
     panel: tuple[int, int]
+    corner: tuple[float, float]
     scale: tuple[float, float]
     columns: int
 
     @classmethod
-    def of(cls, slide_size: tuple[int, int], panels: int) -> "Layout":
-        """Find the arrangement of panels in which the slide is largest."""
-        width, height = slide_size
+    def of(cls, part: Box, panels: int) -> "Layout":
+        """Find the arrangement of panels in which that part of the slide is largest."""
+        width, height = part.width, part.height
         best, columns = 0.0, 1
         for across in range(1, panels + 1):
             down = -(-panels // across)
@@ -48,7 +52,7 @@ class Layout:
             if scale > best:
                 best, columns = scale, across
         panel = max(1, round(width * best)), max(1, round(height * best))
-        return cls(panel, (panel[0] / width, panel[1] / height), columns)
+        return cls(panel, (part.x, part.y), (panel[0] / width, panel[1] / height), columns)
 
     @property
     def cell(self) -> tuple[int, int]:
@@ -62,10 +66,10 @@ class Layout:
 
     def square(self, x: float, y: float, width: float, height: float) -> tuple[slice, slice]:
         """Give the rows and columns of a panel that a box covers, at least SMALLEST_PX of each."""
-        across, down = self.scale
+        (left, top), (across, down) = self.corner, self.scale
         return (
-            _span(y * down, height * down, self.panel[1]),
-            _span(x * across, width * across, self.panel[0]),
+            _span((y - top) * down, height * down, self.panel[1]),
+            _span((x - left) * across, width * across, self.panel[0]),
         )
 
 

@@ -10,6 +10,7 @@ from parfocal.explain.inline import jpeg_url, squares_of
 from parfocal.explain.library import Library, Listed, ListedSlide
 from parfocal.explain.saved import read_prediction
 from parfocal.slide.errors import SlideError
+from parfocal.slide.resolution import magnification_of
 from parfocal.slide.slide import Box, Slide, open_slide
 
 PATCHES = 12  # for each class
@@ -71,14 +72,14 @@ def worst_mistakes(rows: Sequence[Row]) -> list[Picture]:
 
 def _best_patch(row: Row) -> Iterator[Picture]:
     record = read_prediction(row.said.path)
-    last = len(record.mpps) - 1
-    sharp = [r for r in record.regions if r.step == last and r.order is not None]
-    best = max(sharp, key=lambda region: region.score, default=None)
-    for slide in _opened(row.slide) if best else ():
-        assert best is not None
-        pixels = slide.read(Box(best.x, best.y, best.width, best.height), best.mpp)
-        told = f"{best.score_kind} {best.score:.2g}", f"{10 / best.mpp:.3g}x"
-        yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, told)
+    for best in record.counted_most(1):
+        said = f"{best.score_kind} {best.score:.2g}"
+        if best.score_kind == "running":
+            said = f"{record.label} {best.score:.2f} after it"
+        for slide in _opened(row.slide):
+            pixels = slide.read(Box(best.x, best.y, best.width, best.height), best.mpp)
+            told = said, f"{magnification_of(best.mpp):.3g}x"
+            yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, told)
 
 
 def _mistake(row: Row) -> Iterator[Picture]:

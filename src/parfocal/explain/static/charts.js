@@ -4,13 +4,18 @@ import { drawing, element, percent } from "./dom.js";
 
 const [WIDTH, HEIGHT, EDGE] = [300, 90, 18];
 
-/** Give the charts that a prediction has something for. */
-export function charts(record, regions) {
-  return [running(record, regions), shares(regions)].filter((chart) => chart !== null);
+/** Give the charts that a prediction has something for; `go` is called with a region that was chosen. */
+export function charts(record, regions, go) {
+  return [running(record, regions, go), shares(regions)].filter((chart) => chart !== null);
+}
+
+/** Mark the place of a region in the charts. */
+export function markInCharts(root, id) {
+  for (const dot of root.querySelectorAll("[data-region]")) dot.classList.toggle("here", dot.dataset.region === id);
 }
 
 /** The probability of the answer after each patch, in the order of looking. */
-function running(record, regions) {
+function running(record, regions, go) {
   const told = regions.looked.filter((region) => region.probabilities);
   if (told.length < 2) return null;
   const { label } = record.prediction;
@@ -23,9 +28,17 @@ function running(record, regions) {
     chart.append(drawing("text", { x: EDGE - 3, y: y(chance) + 3, "text-anchor": "end" }, String(chance)));
   }
   chart.append(drawing("polyline", { class: "line", points: points.join(" ") }));
+  told.forEach((region, place) => chart.append(dot(region, place, points[place].split(","), label, go)));
   chart.append(drawing("text", { x: EDGE, y: HEIGHT - 3 }, "first patch"));
   chart.append(drawing("text", { x: WIDTH, y: HEIGHT - 3, "text-anchor": "end" }, "last"));
   return titled(`Probability of ${label} so far`, chart);
+}
+
+function dot(region, place, [cx, cy], label, go) {
+  const said = `Patch ${place + 1}: ${label} ${region.probabilities[label].toFixed(2)}`;
+  const made = drawing("circle", { class: "dot", cx, cy, r: 3, "data-region": region.id }, drawing("title", {}, said));
+  made.onclick = () => go(region);
+  return made;
 }
 
 /** Of a score that sums to 1 over all magnifications, what each has. */

@@ -22,9 +22,10 @@ export function scaleOf(regions, kind) {
     return { colourOf: (region) => colour(share(region)), text: `percentile of ${word} among ${scores.length}: 0 to 100` };
   }
   const [least, most] = [scores[0] ?? 0, scores.at(-1) ?? 0];
+  const even = scores.reduce((sum, score) => sum + score, 0) / scores.length;
   // Dark is no less than four times even attention: what counts nearly alike looks alike.
-  const [low, high] = [Math.min(0, least), Math.max(most, Math.min(1, STANDS_OUT / scores.length))];
-  const text = `${word}, raw: ${short(low)} to ${short(high)} (found ${short(least)} to ${short(most)}; evenly ${short(1 / scores.length)})`;
+  const [low, high] = [Math.min(0, least), Math.max(most, Math.min(1, STANDS_OUT * even))];
+  const text = `${word}, raw: ${short(low)} to ${short(high)} (found ${short(least)} to ${short(most)}; evenly ${short(even)})`;
   return { colourOf: (region) => colour((region.score - low) / (high - low)), text };
 }
 

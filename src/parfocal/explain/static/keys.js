@@ -12,7 +12,7 @@ function keysOf(page) {
     "?": ["this list", () => byId("keys").showModal()],
   };
   if (!regions) return keys;
-  regions.names.slice(0, 9).forEach((magnification, place) => {
+  if (regions.weighed) regions.names.slice(0, 9).forEach((magnification, place) => {
     keys[place + 1] = [`attention at ${magnification}`, () => store.set({ magnification })];
   });
   return {

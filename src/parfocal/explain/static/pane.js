@@ -49,7 +49,7 @@ export class Pane {
     if (!this.overlay || this.life.signal.aborted) return;
     const values = this.store.values;
     // Models may look at different magnifications: the same one is shown, where it was looked at.
-    const step = this.regions?.names.indexOf(values.magnification) ?? -1;
+    const step = this.regions?.weighed ? this.regions.names.indexOf(values.magnification) : -1;
     this.overlay.draw({ ...values, step: step < 0 ? null : step, order: this.#order() });
     this.#scaleBar();
   }

@@ -13,6 +13,8 @@ export class Regions {
     this.byId = new Map(this.all.map((region) => [region.id, region]));
     this.ofStep = record.steps.map((_, step) => this.all.filter((region) => region.step === step));
     this.sampled = this.all[0].score_kind === "probability";
+    this.weighed = this.all.some(isWeighed); // else squares only tell where was looked
+    this.widest = Math.max(...this.all.map((region) => region.width));
     this.zoomed = !this.sampled && this.all.some((region) => region.selected);
     this.children = Map.groupBy(this.all, (region) => region.parent ?? null);
     this.ranks = rank(this.ofStep, (region) => region.score);
@@ -31,6 +33,7 @@ export class Regions {
 
   /** The rank that counts: of what was zoomed into, by the score that chose it, where it is known. */
   rankText(region) {
+    if (!isWeighed(region)) return `${region.order + 1} of ${this.looked.length}`;
     if (this.sampled && region.order !== null) return `looked at, #${this.rankOf(region)}`;
     const zoomed = region.selected && region.zoom_score != null;
     return zoomed ? `zoom #${this.zoomRanks.get(region.id)}` : `#${this.rankOf(region)}`;
@@ -38,18 +41,22 @@ export class Regions {
 
   /** A region in a few words. */
   title(region) {
-    return `${magnified(region.mpp)} · ${region.score_kind} ${short(region.score)}`;
+    const { probabilities, width } = region;
+    const told = isWeighed(region) ? `${region.score_kind} ${short(region.score)}` : `${short(this.widest / width)} times into the slide`;
+    const said = !isWeighed(region) && probabilities ? answer(probabilities) : told;
+    return `${magnified(region.mpp)} · ${said}`;
   }
 
   /** Say what counted, and why the model did or did not go on from here. */
   describe(region) {
     const peers = this.ofStep[region.step];
-    const said = [`${this.title(region)}, rank ${this.rankOf(region)} of ${peers.length}.`];
+    const rank = isWeighed(region) ? `, rank ${this.rankOf(region)} of ${peers.length}` : "";
+    const said = [`${this.title(region)}${rank}.`];
     const parent = this.byId.get(region.parent);
     if (parent) said.push(`Seen because the ${magnified(parent.mpp)} patch around it was zoomed into.`);
     const chosen = peers.filter((peer) => peer.selected).length;
-    if (chosen) said.push(this.#choice(region, chosen, peers.length));
-    if (region.probabilities) said.push(`Answer so far: ${answer(region.probabilities)}.`);
+    if (chosen && isWeighed(region)) said.push(this.#choice(region, chosen, peers.length));
+    if (region.probabilities) said.push(`Answer after it: ${answer(region.probabilities)}.`);
     return said.join(" ");
   }
 
@@ -71,8 +78,14 @@ function names(steps) {
   });
 }
 
+/** Whether a score tells how much a region counted; others lie on no grid, and are only read in turn. */
+function isWeighed(region) {
+  return region.score_kind === "attention" || region.score_kind === "probability";
+}
+
 /** The score that orders a region among its like. */
 function chosenBy(region) {
+  if (!isWeighed(region)) return -region.order;
   return region.selected ? (region.zoom_score ?? region.score) : region.score;
 }
 

@@ -1,6 +1,6 @@
 // The page of one slide: panes with the slide, and the panel beside them.
 
-import { charts } from "./charts.js";
+import { charts, markInCharts } from "./charts.js";
 import { scaleOf } from "./colours.js";
 import { ask, byId, element } from "./dom.js";
 import { listenToKeys } from "./keys.js";
@@ -123,8 +123,9 @@ class Page {
     byId("answer").append(...answerOf(this.main.record, this.slide.label, listed.bill));
     byId("lesions-label").hidden = this.slide.outlines.length === 0;
     this.#choices();
-    byId("charts").append(...charts(this.main.record, this.regions));
+    byId("charts").append(...charts(this.main.record, this.regions, (region) => this.go(region)));
     byId("tree-title").textContent = this.regions.zoomed ? "Zoom path" : "What counted most";
+    byId("attention").hidden = !this.regions.weighed;
     this.tree = new Tree(byId("tree"), this.regions, {
       go: (region) => this.go(region),
       hover: (region) => this.store.set({ hovered: region?.id ?? null }),
@@ -136,7 +137,7 @@ class Page {
 
   /** Offer the magnifications, of which one at most is shown: they are never averaged. */
   #choices() {
-    const { names } = this.regions;
+    const names = this.regions.weighed ? this.regions.names : [];
     const choices = [["", "none"], ...names.map((name) => [name, name])].map(([value, text]) => {
       const input = element("input", { type: "radio", name: "magnification", value });
       input.onchange = () => this.store.set({ magnification: value || null });
@@ -144,7 +145,7 @@ class Page {
     });
     byId("steps").append(...choices);
     const asked = this.asked.attention;
-    this.store.set({ magnification: asked === "none" ? null : names.includes(asked) ? asked : names.at(-1) });
+    this.store.set({ magnification: asked === "none" ? null : names.includes(asked) ? asked : (names.at(-1) ?? null) });
   }
 
   #show(names) {
@@ -159,6 +160,7 @@ class Page {
       byId("range").textContent = step < 0 ? "No attention is shown." : scaleOf(this.regions.ofStep[step], scale).text;
       this.player.show();
       if (names.has("selected")) this.tree.mark(selected);
+      if (names.has("selected")) markInCharts(byId("charts"), selected);
     }
     this.#remember();
   }
