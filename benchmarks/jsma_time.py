@@ -31,10 +31,11 @@ from parfocal.models import JointAttention
 from parfocal.models.layers.backbone import Backbone
 from parfocal.models.layers.drawing import Drawing
 from parfocal.slide.slide import Slide, open_slide, slide_from_array
-from parfocal.slide.synthetic import SlidePlan, paint_slide
+from parfocal.slide.synthetic import Painting, SlidePlan, paint_slide
 from parfocal.slide.tissue import find_tissue
 
 FEW, EVERY = Drawing(5), Drawing(10**6, inference="all")  # more than there are: all are drawn
+SPARSE = Painting(tissue_share=0.12, lesion_um=400.0)
 BATCH = 4
 TIMES = ("train_few", "train_all", "infer_few", "infer_all")
 
@@ -240,7 +241,7 @@ def whole_slide(folder: Path, side: int, options: argparse.Namespace) -> dict[st
     """Time one answer on a slide file, from opening it; the first of several is not counted."""
     path = folder / f"painted-{side}.tif"
     if not path.exists():
-        paint_slide(path, SlidePlan(seed=(0,), size=side, mpp=0.5), threads=2)
+        paint_slide(path, SlidePlan(seed=(0,), size=side, mpp=0.5, painting=SPARSE), threads=2)
     model = model_of((2.5, 5.0, 10.0), options.backbone, options.patch).eval()
     seconds = []
     for _ in range(options.rounds + 1):
