@@ -77,7 +77,8 @@ def test_where_no_patch_has_enough_tissue_all_with_any_are_kept():
     mask[0, 0] = True
     grid = PatchGrid.over(tissue(4096, 4096, mask=mask), (8, 1), 256)
     assert grid.coords(0).tolist() == [[0, 0]]
-    assert grid.sharpest_patches == 0
+    assert np.flatnonzero(grid.valid(1)).tolist() == [0]
+    assert grid.sharpest_patches == 1
 
 
 def test_children_beyond_the_edge_do_not_exist():
@@ -99,6 +100,23 @@ def test_children_that_are_only_glass_do_not_exist_unless_all_do():
     everything = PatchGrid.over(area, (8, 4, 1), 256, min_tissue=0.01, children="all")
     assert grid.counts == everything.counts
     assert all(everything.valid(step).all() for step in range(3))
+
+
+def test_a_child_with_too_little_tissue_does_not_exist_nor_do_its_children():
+    mask = np.zeros((256, 256), dtype=bool)
+    mask[:, :20] = True
+    mask[:8, 64:70] = True  # little of a child, much of a grandchild
+    grid = PatchGrid.over(tissue(4096, 4096, mask=mask), (8, 4, 1), 256, min_tissue=0.05)
+    assert grid.coords(1)[grid.valid(1)].tolist() == [[0, y] for y in range(0, 4096, 1024)]
+    sharp = grid.coords(2)[grid.valid(2)]
+    assert sorted(set(sharp[:, 0].tolist())) == [0, 256]
+    assert len(sharp) < grid.sharpest_patches == 33
+
+
+def test_zooming_into_everything_sees_no_more_than_looking_at_everything():
+    mask = np.random.default_rng(0).random((125, 187)) < 0.1
+    grid = PatchGrid.over(tissue(3000, 2000, mask=mask), (8, 4, 1), 256)
+    assert 0 < np.count_nonzero(grid.valid(2)) <= grid.sharpest_patches
 
 
 def test_a_patch_has_tissue_where_a_child_has():

@@ -2,7 +2,7 @@
 
 The patches of the lowest magnification tile the slide from its top-left corner, and those with
 tissue are kept. Every patch is cut into whole children, and so on down to the sharpest; those
-that are only glass may be left out.
+with too little tissue may be left out.
 
 Source: the preprocessing of ZoomMIL (Thandiackal, Chen et al., ECCV 2022).
 Departs: the grid starts at the scan's corner, not at a centred white margin, so that patches
@@ -28,9 +28,7 @@ from parfocal.slide.resolution import (
 from parfocal.slide.slide import Box
 from parfocal.slide.tissue import Tissue
 
-# Shares of tissue are exact to about 1e-10. With no more than that for a threshold, a child with
-# tissue has a parent with tissue, and a parent with tissue has such a child.
-ANY_TISSUE = 1e-7
+ANY_TISSUE = 1e-7  # shares of tissue are exact to about 1e-10
 
 
 class GridError(SlideError):
@@ -113,9 +111,9 @@ class PatchGrid:
             patch_size: side of a patch in pixels.
             min_tissue: a patch is kept when at least this share of it is tissue; where none
                 has so much, all with any are kept.
-            children: "tissue" leaves out descendants without any tissue, at no cost to the
-                nested order: they do not exist, like those beyond the edge of the scan. "all"
-                keeps them, as published.
+            children: "tissue" holds descendants to the same share, and leaves out the others at
+                no cost to the nested order: they do not exist, like those beyond the edge of the
+                scan. "all" keeps them, as published.
 
         Raises:
             ValueError: two neighbours are not a whole multiple of each other.
@@ -129,17 +127,19 @@ class PatchGrid:
         if max(width, height) < side:
             raise _too_small(tissue, wanted[0], patch_size * achieved[0])
         cells, share = _tissue_cells(tissue, side)
-        kept = share >= min_tissue
+        # A patch is as full as its children on the mean, so one that passes has one that does,
+        # but for rounding.
+        enough = min_tissue * (1 - 1e-6) if (share >= min_tissue).any() else ANY_TISSUE
         sharpest = _tissue_cells(tissue, patch_size * achieved[-1] / tissue.slide_mpp)[1]
         grid = cls(
             mpps=achieved,
             patch_size=patch_size,
             slide_size=tissue.slide_size,
             slide_mpp=tissue.slide_mpp,
-            roots=cells[kept if kept.any() else share > 0],
-            sharpest_patches=int(np.count_nonzero(sharpest >= min_tissue)),
+            roots=cells[share >= enough],
+            sharpest_patches=int(np.count_nonzero(sharpest >= enough)),
         )
-        return grid if children == "all" else grid._without_glass(tissue)
+        return grid if children == "all" else grid._without_glass(tissue, enough)
 
     @cached_property
     def ratios(self) -> tuple[int, ...]:
@@ -189,12 +189,13 @@ class PatchGrid:
         inside = self._corners(step, rows) + pixel / 2 < np.array(self.slide_size)
         return np.logical_and(inside[:, 0], inside[:, 1])
 
-    def _without_glass(self, tissue: Tissue) -> "PatchGrid":
-        exists = []
-        for step in range(len(self.mpps)):
+    def _without_glass(self, tissue: Tissue, enough: float) -> "PatchGrid":
+        exists = [self.valid(0)]
+        for step in range(1, len(self.mpps)):
             x, y = self._corners(step, None).T
             share = tissue.fraction(x, y, self.side_px(step))
-            exists.append(self.valid(step) & (share > ANY_TISSUE))
+            parents = np.repeat(exists[-1], self.children(step - 1))
+            exists.append(parents & self.valid(step) & (share >= enough))
         return replace(self, exists=tuple(exists))
 
     def _corners(self, step: int, rows: Int64[np.ndarray, " m"] | None) -> Float[np.ndarray, "m 2"]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parfocal.explain.heatmap import CHOSEN, STEP_COLOURS, draw_map, most_attended
+from parfocal.explain.heatmap import CHOSEN, STEP_COLOURS, draw_map, most_attended, part_shown
 from parfocal.explain.sheet import HEADER, MARGIN, Layout, colours, fit
+from parfocal.slide.slide import Box
 
 
 def region(step, column, row, side, score, *, selected=False):
@@ -54,12 +55,13 @@ class Drawn:
     def __init__(self, path, given, thumbnail=WHITE, **more):
         draw_map(given, thumbnail, path, caption="looked at 8 patches", **more)
         self.pixels = np.array(Image.open(path))
-        self.layout = Layout.of(given["slide"]["size"], len(given["steps"]) + 1)
+        self.layout = Layout.of(part_shown(given), len(given["steps"]) + 1)
 
     def at(self, panel, x, y):
         """Give the colour of a panel at a level-0 place."""
         row, column = divmod(panel, self.layout.columns)
         width, height = self.layout.cell
+        x, y = x - self.layout.corner[0], y - self.layout.corner[1]
         left = MARGIN + column * (width + 28) + x * self.layout.scale[0]
         top = MARGIN + 84 + row * (height + 28) + HEADER + y * self.layout.scale[1]
         return tuple(self.pixels[round(top), round(left)].tolist())
@@ -67,6 +69,12 @@ class Drawn:
 
 def colour_of(share):
     return tuple(colours(np.array([float(share)]))[0].tolist())
+
+
+def test_the_part_with_patches_is_shown_with_a_margin_but_no_more_than_the_slide():
+    assert part_shown(record()) == Box(0, 0, 2100, 2100)
+    moved = [each | {"x": each["x"] + 1500, "y": each["y"] + 1500} for each in record()["regions"]]
+    assert part_shown(record(regions=moved)) == Box(1400, 1400, 2200, 2200)
 
 
 def test_each_patch_carries_the_colour_of_its_attention(tmp_path):
@@ -103,7 +111,7 @@ def test_the_slide_is_shown_plain_but_for_the_rim_of_what_was_visited(tmp_path):
     pink = np.full((50, 50, 3), (230, 150, 190), dtype=np.uint8)
     drawn = Drawn(tmp_path / "map.png", record(), pink)
     pixel = 1 / drawn.layout.scale[0]
-    assert drawn.at(0, 500, 500) == drawn.at(0, 3000, 3000) == (230, 150, 190)
+    assert drawn.at(0, 500, 500) == drawn.at(0, 2050, 2050) == (230, 150, 190)
     assert drawn.at(0, 500, 2000 - pixel) == STEP_COLOURS[0]
     assert drawn.at(0, 1500, 2000 - pixel) == STEP_COLOURS[1]
 

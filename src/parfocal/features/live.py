@@ -189,7 +189,7 @@ class LiveBag:
 
     @property
     def valid(self) -> Bool[Tensor, " n"]:
-        """False where a patch does not exist: beyond the edge of the scan, or only glass."""
+        """False where a patch does not exist: beyond the edge of the scan, or nearly glass."""
         return self._bag.valid
 
     def features(self) -> Float[Tensor, "n d"]:
