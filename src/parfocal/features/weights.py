@@ -96,7 +96,8 @@ def fill(network: Foldable, weights: Mapping[str, Tensor], *, source: str) -> st
             f"missing, first {missing[0]!r}. Give weights of that network, under the names of "
             "torchvision, timm (resnet50) or efficientnet_pytorch (efficientnet-lite0)."
         )
-    chosen = {name: named[name] for name in wanted}
+    # Published ones may be laid out as another framework has them, which safetensors does not save.
+    chosen = {name: named[name].contiguous() for name in wanted}
     try:
         fold(network, chosen)
     except RuntimeError as error:

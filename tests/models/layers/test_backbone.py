@@ -3,6 +3,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -109,3 +110,10 @@ def test_timm_that_cannot_be_imported_is_named_with_what_is_there(monkeypatch):
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(ValueError, match="backbone 'vgg' is unknown; it is efficientnet-lite0"):
         Backbone("vgg")
+
+
+def test_pretrained_weights_can_be_saved():
+    backbone = Backbone("efficientnet-lite0")
+    backbone.load_pretrained()
+    saved = safetensors.torch.load(safetensors.torch.save(backbone.state_dict()))
+    assert all(torch.equal(saved[name], value) for name, value in backbone.state_dict().items())
