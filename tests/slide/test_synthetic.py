@@ -1,5 +1,6 @@
 import csv
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -15,7 +16,15 @@ from sklearn.preprocessing import StandardScaler
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.layout import lay_out
-from parfocal.slide.synthetic import OF_TILES, Painting, SlidePlan, paint_cohort, paint_slide
+from parfocal.slide.synthetic import (
+    OF_TILES,
+    Painting,
+    SlidePlan,
+    default_painting,
+    paint_cohort,
+    paint_slide,
+    plan_cohort,
+)
 from parfocal.slide.texture import Painter, draw_stain
 from parfocal.slide.tiles import find_tiles
 
@@ -79,7 +88,7 @@ def test_the_table_names_every_slide_with_its_split_and_outlines(cohort):
     assert list(rows[0]) == [
         *("slide_id", "path", "label", "patient_id", "mpp", "split", "stratum", "outlines")
     ]
-    assert [row["split"] for row in rows] == ["train"] * 3 + ["val"] + ["test"] * 2
+    assert [row["split"] for row in rows] == ["train"] * 2 + ["val"] * 2 + ["test"] * 2
     assert {row["label"] for row in rows} == {"normal", "tumor"}
     for row in rows:
         assert (cohort.parent / row["path"]).is_file()
@@ -245,6 +254,14 @@ def test_folders_whose_names_do_not_tell_must_be_named(tiles, kind):
     assert find_tiles(tiles, mpp=1.0, **{f"{which}_class": "first"})
 
 
+def test_which_folders_are_used_is_told(tiles, caplog):
+    (tiles / "adipose").mkdir()
+    with caplog.at_level("INFO"):
+        find_tiles(tiles, mpp=1.0)
+    told = "normal tissue from normal, lesions from tumor; not used: adipose"
+    assert caplog.messages == [f"{tiles}: {told}"]
+
+
 def test_a_folder_without_classes_is_refused(tmp_path):
     with pytest.raises(ValueError, match="found 0 folders, where there should be one with tiles"):
         find_tiles(tmp_path / "missing", mpp=1.0)
@@ -289,15 +306,47 @@ def test_a_painting_that_is_stopped_leaves_no_slide(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cohort_that_is_stopped_leaves_no_table(tmp_path):
+def test_a_cohort_that_is_stopped_leaves_nothing(tmp_path):
     def interrupt(done, slides):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         painted(tmp_path, slides=6, progress=interrupt)
-    assert not (tmp_path / "cohort" / "cohort.csv").exists()
-    assert not list(tmp_path.rglob("*.part"))
-    assert len(list(tmp_path.rglob("*.tif"))) < 6
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cohort_that_failed_can_be_painted_into_the_same_folder(tiles, tmp_path):
+    broken = tiles / "tumor" / "3.png"
+    content = broken.read_bytes()
+    broken.write_text("not an image")
+    asked = {"slides": 4, "seed": 0, "size": 768, "tiles": tiles}
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(SlideError):
+        paint_cohort(tmp_path / "mine", **asked)
+    assert list((tmp_path / "mine").iterdir()) == []
+    broken.write_bytes(content)
+    assert paint_cohort(tmp_path / "mine", **asked).exists()
+
+
+@pytest.mark.parametrize("slides", range(2, 14))
+def test_every_split_that_has_slides_has_some_of_each_class(slides):
+    planned = plan_cohort(slides=slides, seed=0)
+    assert len(planned) == slides
+    held = {split: {plan.lesion for part, plan in planned if part == split} for split, _ in planned}
+    assert set(held) == set(("train", "test", "val")[: slides // 2])
+    assert all(classes == {False, True} for classes in held.values())
+
+
+def test_splits_with_slides_enough_are_as_large_as_their_shares():
+    planned = plan_cohort(slides=64, seed=0, painting=Painting(splits=(0.5, 0.156, 0.344)))
+    counts = Counter((split, plan.lesion) for split, plan in planned)
+    assert [counts[part, True] for part in ("train", "val", "test")] == [16, 5, 11]
+    assert [counts[part, False] for part in ("train", "val", "test")] == [16, 5, 11]
+
+
+def test_a_rare_class_is_in_every_split():
+    planned = plan_cohort(slides=40, seed=0, painting=Painting(positive_share=0.05))
+    assert {split for split, plan in planned if plan.lesion} == {"train", "val", "test"}
 
 
 def test_progress_is_told(tmp_path):
@@ -309,18 +358,27 @@ def test_progress_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"slides": 0}, "slides must be 1 or more and seed 0 or more, not 0 and 0"),
+        ({"slides": 1}, "slides must be 2 or more, one of each class, and seed 0 .* not 1 and 0"),
         ({"slides": -3}, "not -3 and 0"),
         ({"seed": -1}, "not 2 and -1"),
         ({"size": 100}, "size must be 512 to 100000 pixels, not 100"),
         ({"mpp": 8}, "mpp must be 0.1 to 2.0 um per pixel"),
-        ({"size": 768}, "has no room for 4 regions of .* make it larger"),
+        (
+            {"size": 768},
+            "a slide of 768 px at 1 um per pixel, 45% of it tissue, has no room for 4 regions of "
+            r"which 2 have a lesion of 400 um inside; ask for larger slides \(--size\) or smaller",
+        ),
+        (
+            {"size": 768, "painting": default_painting(lesions=6, lesion_um=400)},
+            r"6 regions of which 6 .* \(--size\), fewer lesions \(--lesions\) or smaller",
+        ),
     ],
 )
 def test_what_cannot_be_painted_is_refused(tmp_path, settings, message):
     settings = {"slides": 2, "seed": 0, "painting": Painting(lesion_um=400), **settings}
     with pytest.raises(ValueError, match=message):
         paint_cohort(tmp_path / "out", **settings)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

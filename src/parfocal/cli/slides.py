@@ -65,10 +65,12 @@ def synth(
         typer.Option(metavar="DIR", help="Real tiles for texture, in one folder a class."),
     ] = None,
     normal_class: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Folder of normal tissue among the tiles.")
+        str | None,
+        typer.Option(metavar="NAME", help="Folder of normal tissue; else the one whose name says."),
     ] = None,
     lesion_class: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Folder of lesions among the tiles.")
+        str | None,
+        typer.Option(metavar="NAME", help="Folder of lesions; else the one whose name says."),
     ] = None,
 ) -> None:
     """Paint slides to practise on, with lesions that show only when sharp.

@@ -163,7 +163,7 @@ def lay_out(
     regions: int,
     lesions: int,
     lesion_um: float,
-) -> Layout:
+) -> Layout | None:
     """Draw tissue that covers a share of a square slide, and place regions well inside it.
 
     Args:
@@ -175,8 +175,8 @@ def lay_out(
         lesions: how many.
         lesion_um: diameter of a disc of a lesion's area.
 
-    Raises:
-        ValueError: the tissue has no room for the regions.
+    Returns:
+        Where things lie; None where the tissue has no room for the regions.
     """
     diameter = lesion_um * REGION
     for _ in range(DRAWS):
@@ -186,11 +186,7 @@ def lay_out(
             blobs = tuple(draw_blob(rng, x, y, diameter) for x, y in centres)
             inside = tuple(blob.scaled(1 / REGION) for blob in blobs[:lesions])
             return Layout(field, spacing, mpp, blobs, inside)
-    raise ValueError(
-        f"a slide of {extent_um:.0f} x {extent_um:.0f} um, {tissue_share:.0%} tissue, has no room "
-        f"for {regions} regions of {diameter:.0f} um; make it larger, or the lesions fewer or "
-        "smaller."
-    )
+    return None
 
 
 def _draw_field(

@@ -10,6 +10,7 @@ among those learned from turns chance into less than chance.)
 
 import csv
 import json
+import shutil
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -28,6 +29,7 @@ from parfocal.slide.write import write_pyramid
 
 SPLITS = ("train", "val", "test")
 TILE = 256  # pixels
+FOLDERS = ("slides", "outlines")
 OVERLAP_PX = 24  # over which squares of texture are blended
 MPPS = (0.1, 2.0)  # where a lesion's traits can be drawn and seen
 SIZES = (512, 100_000)  # pixels
@@ -45,7 +47,9 @@ class Painting:
         lesion_um: diameter of a lesion, on average; None for a tenth of the slide's side,
             500 at most.
         lesion_share: of the tissue that the lesions are together; sets their size instead.
-        splits: shares of train, val and test; each is painted from seeds of its own.
+        splits: shares of train, val and test; each is painted from seeds of its own. One that has
+            slides has some of each class: too few for all three, and there are none for val, then
+            none for test.
         normal_class: folder of normal tissue among the tiles; None for the one whose name says so.
         lesion_class: folder of lesions among the tiles; likewise.
         tile_mpp: microns per pixel that the tiles are taken to have.
@@ -84,6 +88,11 @@ class Painting:
             )
         if min(self.splits) < 0 or abs(sum(self.splits) - 1) > 1e-6:
             raise ValueError(f"the shares of train, val and test must sum to 1, not {self.splits}")
+
+    @property
+    def classes(self) -> int:
+        """How many there are among the slides."""
+        return 2 if 0 < self.positive_share < 1 else 1
 
 
 OF_TILES = Painting(regions=1, lesions=1, lesion_share=0.02)
@@ -204,7 +213,7 @@ def paint_cohort(
 
     Args:
         out: holds slides/, outlines/ and cohort.csv afterwards; the table comes last.
-        slides: how many.
+        slides: how many, at least one of each class.
         seed: the same gives the same bytes.
         size: side of a slide in pixels.
         mpp: microns per pixel.
@@ -216,6 +225,8 @@ def paint_cohort(
     Returns:
         The path of cohort.csv.
 
+    Whatever stops it, `out` is left as it was found.
+
     Raises:
         ValueError: `out` is not empty, or something cannot be painted as asked.
         SlideError: a tile of texture cannot be read.
@@ -225,26 +236,47 @@ def paint_cohort(
     )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: already there and not empty; give a new folder.")
-    for folder in ("slides", "outlines"):
-        (out / folder).mkdir(parents=True)
+    for _, plan in plans:
+        _lay_out(plan)  # in a moment, and what has no room is refused before hours of painting
     names = [f"slide-{number:04d}" for number in range(slides)]
-    stop, each = Event(), max(1, threads // slides)
+    rows = [_row(name, split, plan) for name, (split, plan) in zip(names, plans, strict=True)]
+    new = not out.exists()
+    try:
+        for folder in FOLDERS:
+            (out / folder).mkdir(parents=True)
+        _paint_all(out, names, [plan for _, plan in plans], threads, progress)
+        return _write_table(out / "cohort.csv", rows)
+    except BaseException:
+        for folder in FOLDERS:
+            shutil.rmtree(out / folder, ignore_errors=True)
+        if new:
+            out.rmdir()
+        raise
+
+
+def _paint_all(
+    out: Path,
+    names: list[str],
+    plans: list[SlidePlan],
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Paint slides, several at once; where one fails, all have stopped before it is told."""
+    stop, each = Event(), max(1, threads // len(plans))
     with ThreadPoolExecutor(threads) as pool:
         futures = [
             pool.submit(_paint_one, out, name, plan, each, stop)
-            for name, (_, plan) in zip(names, plans, strict=True)
+            for name, plan in zip(names, plans, strict=True)
         ]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
                 if progress is not None:
-                    progress(done, slides)
+                    progress(done, len(plans))
         except BaseException:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    rows = [_row(name, split, plan) for name, (split, plan) in zip(names, plans, strict=True)]
-    return _write_table(out / "cohort.csv", rows)
 
 
 def plan_cohort(
@@ -257,16 +289,16 @@ def plan_cohort(
     painting: Painting | None = None,
 ) -> list[tuple[str, SlidePlan]]:
     """Plan the slides of a cohort, each with its split; the arguments are `paint_cohort`'s."""
-    if slides < 1 or seed < 0:
-        raise ValueError(f"slides must be 1 or more and seed 0 or more, not {slides} and {seed}")
     painting = painting or default_painting(tiles)
+    if slides < painting.classes or seed < 0:
+        raise ValueError(
+            f"slides must be {painting.classes} or more, one of each class, and seed 0 or more, "
+            f"not {slides} and {seed}"
+        )
     shares = _share_tiles(tiles, painting, seed)
-    ends = np.rint(np.cumsum((0, *painting.splits)) * slides).astype(int)
     plans = []
-    for number, split in enumerate(SPLITS):
-        for index, (pair, lesion) in enumerate(
-            _pairs(int(ends[number + 1] - ends[number]), painting)
-        ):
+    for number, (split, count) in enumerate(zip(SPLITS, _counts(slides, painting), strict=True)):
+        for index, (pair, lesion) in enumerate(_pairs(count, painting)):
             own, shared = (seed, number, 0, index), (seed, number, 1, pair)
             plan = SlidePlan(own, shared, lesion, size, mpp, painting, shares[number])
             plans.append((split, plan))
@@ -289,9 +321,26 @@ def _share_tiles(
     return train, val, test
 
 
+def _counts(slides: int, painting: Painting) -> list[int]:
+    """Give how many slides each split has: none, or enough for one of each class."""
+    ends = np.rint(np.cumsum((0, *painting.splits)) * slides).astype(int)
+    # With few slides one trains first, then tests, then chooses by some.
+    asked = [split for split in (0, 2, 1) if painting.splits[split] > 0]
+    served = asked[: slides // painting.classes]
+    counts = [
+        max(int(count), painting.classes) if split in served else 0
+        for split, count in enumerate(np.diff(ends))
+    ]
+    while sum(counts) != slides:
+        counts[counts.index(max(counts))] += 1 if sum(counts) < slides else -1
+    return counts
+
+
 def _pairs(slides: int, painting: Painting) -> list[tuple[int, bool]]:
     """Give (pair, lesion) of the slides of a split, classes in turn while both last."""
     positive = round(slides * painting.positive_share)
+    if slides and painting.classes == 2:
+        positive = min(max(positive, 1), slides - 1)
     kinds = [(pair, False) for pair in range(slides - positive)]
     kinds += [(pair, True) for pair in range(positive)]
     return sorted(kinds)
@@ -299,15 +348,25 @@ def _pairs(slides: int, painting: Painting) -> list[tuple[int, bool]]:
 
 def _compose(plan: SlidePlan) -> tuple[Mosaic, Layout]:
     """Draw all that a slide's pixels depend on."""
+    layout, own = _lay_out(plan), [_generator(*plan.seed, purpose) for purpose in (1, 2)]
+    stain = _generator(*plan.pair, 3)
+    if plan.tiles is None:
+        textures = Painter(own[0], plan.mpp).textures(draw_stain(stain))
+    else:
+        textures = tile_textures(plan.tiles, plan.mpp, own[0], stain)
+    return Mosaic(layout, textures, own[1], overlap=OVERLAP_PX), layout
+
+
+def _lay_out(plan: SlidePlan) -> Layout:
+    """Tell where things lie on a slide."""
     painting, extent = plan.painting, plan.size * plan.mpp
-    own = [_generator(*plan.seed, purpose) for purpose in range(3)]
     tissue_share = painting.tissue_share * float(_generator(*plan.pair, 2).uniform(0.85, 1.15))
     largest = painting.lesion_um or min(500.0, extent / 10)
     if painting.lesion_share is not None:
         area = painting.lesion_share * tissue_share * extent**2 / painting.lesions
         largest = 2 * float(np.sqrt(area / np.pi))
     layout = lay_out(
-        own[0],
+        _generator(*plan.seed, 0),
         extent_um=extent,
         mpp=plan.mpp,
         tissue_share=tissue_share,
@@ -315,12 +374,23 @@ def _compose(plan: SlidePlan) -> tuple[Mosaic, Layout]:
         lesions=painting.lesions if plan.lesion else 0,
         lesion_um=largest * plan.lesion_scale,
     )
-    stain = _generator(*plan.pair, 3)
-    if plan.tiles is None:
-        textures = Painter(own[1], plan.mpp).textures(draw_stain(stain))
-    else:
-        textures = tile_textures(plan.tiles, plan.mpp, own[1], stain)
-    return Mosaic(layout, textures, own[2], overlap=OVERLAP_PX), layout
+    if layout is None:
+        raise _no_room(plan, largest)
+    return layout
+
+
+def _no_room(plan: SlidePlan, lesion_um: float) -> ValueError:
+    """Say what does not fit, in the numbers that one can ask for."""
+    painting = plan.painting
+    # There are some regions even where fewer have a lesion.
+    least = (Painting() if plan.tiles is None else OF_TILES).regions
+    fewer = ", fewer lesions (--lesions)" if painting.regions > least else ""
+    return ValueError(
+        f"a slide of {plan.size} px at {plan.mpp:g} um per pixel, {painting.tissue_share:.0%} of "
+        f"it tissue, has no room for {painting.regions} regions of which {painting.lesions} have "
+        f"a lesion of {lesion_um:.0f} um inside; ask for larger slides (--size){fewer} or smaller "
+        "lesions (--lesion-um)."
+    )
 
 
 def _generator(*seed: int) -> np.random.Generator:

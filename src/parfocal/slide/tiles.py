@@ -1,5 +1,6 @@
 """Textures of real tissue: squares cut by someone else, one folder a class."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ NORMAL_NAMES = {"h", "n", "normal", "healthy", "benign", "negative"}
 LESION_NAMES = {"ac", "lesion", "tumor", "tumour", "cancer", "malignant", "adenocarcinoma"}
 PER_SLIDE = (128, 40)  # squares of normal tissue and of lesion that one slide is made of
 GAIN = (0.6, 1.7)  # by which a tile's contrast is changed at most
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class TileFiles:
 def find_tiles(
     folder: Path, *, mpp: float, normal_class: str | None = None, lesion_class: str | None = None
 ) -> TileFiles:
-    """List the tiles of two classes.
+    """List the tiles of two classes, and tell in the log which these are.
 
     Args:
         folder: holds one folder a class.
@@ -62,6 +65,12 @@ def find_tiles(
         )
     normal = normal_class or _telling(folder, classes, NORMAL_NAMES, "normal")
     lesion = lesion_class or _telling(folder, classes, LESION_NAMES, "lesion")
+    unused = [name for name in classes if name not in (normal, lesion)]
+    logger.info(
+        "%s: normal tissue from %s, lesions from %s%s",
+        *(folder, normal, lesion),
+        f"; not used: {', '.join(unused)}" if unused else "",
+    )
     return TileFiles(_images(folder / normal), _images(folder / lesion), mpp)
 
 
