@@ -194,7 +194,7 @@ def test_without_glances_the_loss_is_that_of_the_answer(source):
 
 
 def test_with_hindsight_the_objective_adds_what_was_judged_and_what_squares_are_apart(source):
-    model = magnet(patches=(2, 2), hindsight=True, auxiliary=None)
+    model = magnet(patches=(2, 2), hindsight=0.3, auxiliary=None)
     said, label = model([source(painted(0)), source(painted(1))]), torch.tensor([0, 1])
     expected = sum(
         torch.nn.functional.cross_entropy(logits, label)
@@ -205,7 +205,7 @@ def test_with_hindsight_the_objective_adds_what_was_judged_and_what_squares_are_
 
 
 def test_with_hindsight_squares_are_drawn_in_training_alone(source):
-    slide, model = source(painted(0)), magnet(patches=(2, 2), hindsight=True)
+    slide, model = source(painted(0)), magnet(patches=(2, 2), hindsight=0.3)
     assert not torch.equal(model._search([slide]).aims[0], model._search([slide]).taken[0])
     model.set_progress(1.0)
     search = model._search([slide])
@@ -216,7 +216,7 @@ def test_with_hindsight_squares_are_drawn_in_training_alone(source):
 
 
 def test_after_training_hindsight_makes_no_difference(source):
-    slide, model = source(painted(0)), magnet(patches=(2, 2), hindsight=True)
+    slide, model = source(painted(0)), magnet(patches=(2, 2), hindsight=0.3)
     plain = magnet(patches=(2, 2))
     plain.load_state_dict(model.state_dict(), strict=False)
     torch.testing.assert_close(model.eval()([slide]).logits, plain.eval()([slide]).logits)

@@ -63,8 +63,9 @@ class MagNet(nn.Module):
         auxiliary_weight: of their losses.
         paradox_weight: of the paradoxical loss.
         paradox: "hinge" on the cross-entropies, or "prob" on the label's probabilities.
-        hindsight: learn where to look from squares drawn at random, too, and from what was found in
-            them; see `parfocal.models.layers.imitation`. After training nothing is different.
+        hindsight: learn where to look also from squares drawn at random, down to this share of the
+            picture around them, and from what was found there; 0 for never. After training
+            nothing is different. See `parfocal.models.layers.imitation`.
         settle: answer early, after training, once the running prediction rested for so many
             leaves; 0 for never.
         checkpointing: compute activations of leaves again going back, to save memory.
@@ -95,7 +96,7 @@ class MagNet(nn.Module):
         auxiliary_weight: float = 1.0,
         paradox_weight: float = 1.0,
         paradox: str = "hinge",
-        hindsight: bool = False,
+        hindsight: float = 0.0,
         settle: int = 0,
         checkpointing: bool = False,
         generator: torch.Generator | None = None,
@@ -132,7 +133,9 @@ class MagNet(nn.Module):
         )
         self.explorer = None
         if hindsight:
-            self.explorer = Explorer(self.read.encode.dim, num_classes, generator=generator)
+            self.explorer = Explorer(
+                self.read.encode.dim, num_classes, smallest=hindsight, generator=generator
+            )
         # The layers whose pictures are classified by themselves: 1 and 3, as far as there are.
         self.glanced = () if auxiliary is None else (0, min(2, len(patches) - 1))
         self.glances = nn.ModuleList(Glance(str(auxiliary), num_classes) for _ in self.glanced)

@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import tensor
 
-from parfocal.models.layers.imitation import FARTHEST, SMALLEST, Explorer, imitation_loss
+from parfocal.models.layers.imitation import FARTHEST, Explorer, imitation_loss
 
 WHOLE = tensor([1.0, 0.0, 0.0])
+SMALLEST = 0.2
 
 
 @pytest.fixture
 def explorer():
     torch.manual_seed(0)
-    return Explorer(4, 2, generator=torch.Generator().manual_seed(0))
+    return Explorer(4, 2, smallest=SMALLEST, generator=torch.Generator().manual_seed(0))
 
 
 def squares(*given: list[float]) -> torch.Tensor:
@@ -75,7 +76,7 @@ def test_fewer_and_fewer_squares_are_drawn_and_in_the_end_none(explorer):
 def test_the_same_generator_draws_the_same_squares():
     drawn = []
     for _ in range(2):
-        explorer = Explorer(4, 2, generator=torch.Generator().manual_seed(1))
+        explorer = Explorer(4, 2, smallest=SMALLEST, generator=torch.Generator().manual_seed(1))
         drawn.append(explorer.explored(WHOLE.expand(2, 3, 2, 3), frozen=False))
     assert torch.equal(*drawn)
 
@@ -86,3 +87,9 @@ def test_leaves_are_judged_by_what_attention_falls_on(explorer):
     torch.testing.assert_close(attention.sum(dim=1), torch.ones(2))
     expected = explorer.classify((attention[1, :, None] * features[1]).sum(dim=0))
     torch.testing.assert_close(logits[1], expected)
+
+
+@pytest.mark.parametrize("smallest", [-0.5, 0.01, 1.0])
+def test_squares_that_a_layer_could_not_choose_are_not_drawn(smallest):
+    with pytest.raises(ValueError, match=r"hindsight=.*: a layer chooses squares of 0\.05 to 1"):
+        Explorer(4, 2, smallest=smallest)

@@ -15,13 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.models.layers.attention import GatedAttention
+from parfocal.models.layers.magnify import MIN_SCALE
 
 AT_RANDOM, ENDS = (
     0.8,
     0.8,
 )  # chance of a square at first; the share of the training at which it is 0
 FARTHEST = math.tanh(1.0)  # from the middle of a picture; a layer cannot choose what is beyond
-SMALLEST = 0.2  # of a square drawn, as a share of the picture around it
 
 
 class Explorer(nn.Module):
@@ -30,13 +30,28 @@ class Explorer(nn.Module):
     Args:
         dim: features of a leaf.
         num_classes: slide labels.
+        smallest: of the squares drawn, as a share of the picture around them.
         generator: of every draw, on the CPU; None for torch's own.
+
+    Raises:
+        ValueError: `smallest` is none that a layer could choose.
     """
 
     def __init__(
-        self, dim: int, num_classes: int, *, generator: torch.Generator | None = None
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        smallest: float,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        if not MIN_SCALE <= smallest < 1:
+            raise ValueError(
+                f"hindsight={smallest:g}: a layer chooses squares of {MIN_SCALE:g} to 1 of a "
+                "picture; give the smallest to draw in training, as 0.3, or 0 for no hindsight."
+            )
+        self.smallest = smallest
         self.attend = GatedAttention(dim, 64, dropout=0.0)
         self.classify = nn.Linear(dim, num_classes)
         self.chance, self.generator = AT_RANDOM, generator
@@ -60,7 +75,7 @@ class Explorer(nn.Module):
         moved = drawn[0] < self.chance
         if frozen:
             moved[..., 0] = False
-        scale = (math.log(SMALLEST) * drawn[1, ..., None]).exp()
+        scale = (math.log(self.smallest) * drawn[1, ..., None]).exp()
         places = (2 * drawn[2:].movedim(0, -1) - 1) * (1 - scale)
         squares = torch.cat([scale, places.clamp(-FARTHEST, FARTHEST)], dim=-1)
         return torch.where(moved[..., None], squares, chosen)
