@@ -61,6 +61,36 @@ def test_any_number_of_patches_is_answered_and_learned_from(name, rows):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
+def test_two_hundred_thousand_patches_are_answered(name):
+    rows = 200_000 // CHILDREN if name in SEVERAL else 200_000
+    low, high = tables(rows) if name in SEVERAL else (torch.randn(rows, FEATURES), None)
+    with torch.no_grad():
+        prediction = make(name)(StoredBag([low] if high is None else [low, high], cells=cells))
+    assert prediction.logits.isfinite().all()
+    assert len(prediction.looks[-1].rows) == 200_000
+    assert prediction.looks[-1].attention.sum().item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["abmil", "clam"])
+def test_how_many_patches_are_embedded_together_changes_nothing(name, monkeypatch):
+    """Also not what is learned, nor which patches CLAM teaches."""
+    model, bag = make(name).double().train(), StoredBag([tables(40)[0].double()])
+
+    def learned() -> list[torch.Tensor]:
+        loss = loss_of(model, model(bag))
+        weights = list(model.parameters())
+        return [
+            loss,
+            *torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True),
+        ]
+
+    together = learned()
+    monkeypatch.setattr(f"parfocal.models.{name}.AT_ONCE", 7)
+    for one, other in zip(learned(), together, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_every_weight_learns(name):
     model = make(name).train()
     loss_of(model, model(StoredBag(tables(60), cells=cells))).backward()
