@@ -153,12 +153,12 @@ class JointAttention(nn.Module):
         self, h: Float[Tensor, "d i j"], cells: Cells, tissue: Bool[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         """Score the cells of all magnifications, and normalise over all of them."""
-        scores = torch.cat(
-            [
-                self.attends[level.step](F.adaptive_avg_pool2d(h, level.shape)).flatten()
-                for level in cells.maps
-            ]
-        )
+        # The paper pools first, which gives the same: a slide's map may have thousands of cells.
+        maps = [
+            F.adaptive_avg_pool2d(self.attends[level.step](h), level.shape).flatten()
+            for level in cells.maps
+        ]
+        scores = torch.cat(maps)
         if self.normalise == "sigmoid":
             scores = F.logsigmoid(scores)  # softmax of which is sigmoid over the sum of sigmoids
         return scores.masked_fill(~tissue, float("-inf")).softmax(dim=0)
