@@ -6,8 +6,6 @@ from parfocal import reproduce as package
 from parfocal.cli import main
 from parfocal.dataset.readers import Made
 
-from .conftest import SMALL
-
 
 @pytest.fixture
 def parfocal(capsys, monkeypatch):
@@ -25,16 +23,21 @@ def test_help_shows_an_example(parfocal):
     assert "Example: parfocal reproduce zoommil-camelyon16" in parfocal("reproduce", "--help")[1]
 
 
-def test_a_dry_run_prints_the_plan(parfocal, bach, tmp_path):
-    changes = [part for setting in SMALL["jsma-bach"] for part in ("--set", setting)]
+def test_a_dry_run_prints_the_plan(parfocal, monkeypatch, tmp_path):
+    asked = []
+
+    def plan(reproduction, data, out, *, seeds, device):
+        asked.append((reproduction.name, reproduction.epochs, data, out, seeds, device))
+        return package.Plan("jsma-bach", ("12 slides.",), (), 0)
+
+    monkeypatch.setattr(package, "plan", plan)
     code, out, _ = parfocal(
-        *("reproduce", "jsma-bach", "--data", bach(tmp_path / "data"), "--dry-run"),
-        *("--out", tmp_path / "out", "--seeds", "2", "--epochs", "7", *changes),
+        *("reproduce", "jsma-bach", "--data", tmp_path, "--dry-run", "--out", tmp_path / "out"),
+        *("--seeds", "2", "--epochs", "7", "--device", "cpu"),
     )
+    assert asked == [("jsma-bach", 7, tmp_path, tmp_path / "out", 2, "cpu")]
     assert code == 0
-    assert out.startswith("# jsma-bach\n\nSlides or regions: 12, 4 of them to test on")
-    assert "| 50X | 2 x 7 epochs | " in out
-    assert not (tmp_path / "out").exists()
+    assert out.startswith("# jsma-bach\n\n12 slides.\n\n| step | times |")
 
 
 def test_failed_experiments_and_damaged_slides_are_told_to_the_shell(
@@ -45,7 +48,7 @@ def test_failed_experiments_and_damaged_slides_are_told_to_the_shell(
     def run(reproduction, data, out, **options):
         asked.append((reproduction.name, reproduction.by_hand, options["seeds"]))
         (out / "table.md").write_text("the table\n")
-        made = Made((), (), 0, {}, ())
+        made = Made((), (), 0, {"a.tif": "a.tif: cut short"}, ())
         return package.Reproduced(made, 2, {"abmil": "it broke"})
 
     monkeypatch.setattr(package, "reproduce", run)
@@ -55,4 +58,7 @@ def test_failed_experiments_and_damaged_slides_are_told_to_the_shell(
     )
     assert asked == [("zoommil-bright", ("abmil:model.dropout=0", "encoder tiny"), 3)]
     assert (code, out) == (1, "the table\n\n")
-    assert err == "parfocal: 1 of 2 experiments failed:\nparfocal: abmil: it broke\n"
+    assert err == (
+        "parfocal: 1 of 2 experiments failed:\nparfocal: abmil: it broke\n"
+        "parfocal: a.tif: cut short\n"
+    )

@@ -3,11 +3,12 @@
 import os
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from parfocal.reproduce import plan
+from parfocal.reproduce import Reproduction, plan
 
 from .conftest import small, write
 
@@ -27,6 +28,11 @@ def write_hole(path: Path, width: int, height: int, tile_bytes: int) -> int:
     path.write_bytes(head + offsets + struct.pack(f"<{tiles}I", *[tile_bytes] * tiles))
     os.truncate(path, first + tiles * tile_bytes)
     return first + tiles * tile_bytes
+
+
+def only(name: str, reproduction: Reproduction) -> Reproduction:
+    """Leave one experiment."""
+    return replace(reproduction, experiments={name: reproduction.experiments[name]})
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +102,7 @@ def test_nothing_is_written(planned, true_size):
 
 
 def test_patches_are_counted_in_slides_that_can_be_read(camelyon16, tmp_path):
-    reproduction = small("zoommil-camelyon16", "slide.patch_size=32")
+    reproduction = only("zoommil", small("zoommil-camelyon16", "slide.patch_size=32"))
     found = plan(reproduction, camelyon16(tmp_path / "data"), tmp_path, device="cpu")
     assert found.facts[0].endswith("; 391 more are missing or damaged.")
     assert "counted in 3 of 8 slides" in found.facts[1]
@@ -118,5 +124,6 @@ def test_a_model_of_pixels_looks_at_the_papers_cells(bach, tmp_path):
 
 
 def test_regions_to_be_cut_need_room(prad, tmp_path):
-    regions = plan(small("jsma-prad"), prad(tmp_path / "data"), tmp_path, device="cpu").steps[0]
+    reproduction = only("25x", small("jsma-prad"))
+    regions = plan(reproduction, prad(tmp_path / "data"), tmp_path, device="cpu").steps[0]
     assert (regions.what, regions.gigabytes) == ("regions", pytest.approx(9 * 2000**2 * 3 / 1e9))

@@ -16,7 +16,7 @@ OPTIONS = {"device": "cpu", "timed": 0}
 
 @pytest.fixture(scope="module")
 def broken(camelyon16, tmp_path_factory):
-    """Two rows of CAMELYON16, of which one fails, with one slide cut short."""
+    """Two rows of CAMELYON16, of which one fails, with a slide cut short and one damaged inside."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("CLAM is\nbroken")
@@ -24,6 +24,10 @@ def broken(camelyon16, tmp_path_factory):
     data, out = camelyon16(tmp_path_factory.mktemp("data")), tmp_path_factory.mktemp("out")
     slide = data / "images" / "test_003.tif"
     slide.write_bytes(slide.read_bytes()[:-99])
+    inside = data / "images" / "test_002.tif"
+    content = inside.read_bytes()
+    third = len(content) // 3
+    inside.write_bytes(content[:third] + bytes(400) + content[third + 400 :])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CLAM, "forward", fail)
         whole = small("zoommil-camelyon16")
@@ -54,6 +58,12 @@ def test_a_damaged_slide_is_named_below_the_table(broken):
     assert "- Test_003.tif is damaged and left out: test_003.tif: " in (
         (out / "table.md").read_text()
     )
+
+
+def test_a_slide_damaged_inside_is_named_below_the_table(broken):
+    text = (broken[1] / "table.md").read_text()
+    assert "where features are stored: test_002 (1 of the slides)." in text
+    assert "- abmil: 1 answers on test slides are missing" in text
 
 
 def test_what_was_not_timed_or_not_run_is_left_open(broken, cells):

@@ -52,7 +52,7 @@ def test_what_departs_from_the_paper_is_told_below(made, name):
     text = (made(name) / "table.md").read_text()
     below = text.partition("in every row:")[2]
     assert "- Set by hand, not by the paper: slide.patch_size=" in below or "mean-rgb:" in below
-    assert "at most 1 epochs" in below
+    assert "train.epochs at most 1" in below
     assert "not here" in below or name == "jsma-prad"  # the fake trees are far from whole
 
 

@@ -128,5 +128,7 @@ def reproduce(
         timed=timed,
     )
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
-    finish(found.failed, found.experiments, what="experiments")
-    finish(found.made.damaged, len(found.made.rows) + len(found.made.damaged))
+    try:
+        finish(found.failed, found.experiments, what="experiments")
+    finally:  # what the first says does not keep the second from being said
+        finish(found.made.damaged, len(found.made.rows) + len(found.made.damaged))

@@ -213,7 +213,7 @@ def read_table(
     if name not in FILES:
         raise ValueError(f"unknown table {name!r}; use one of {', '.join(TABLES)}.")
     content = yaml.safe_load(FILES[name].read_text(encoding="utf-8"))
-    by_hand = list(overrides) + ([] if epochs is None else [f"at most {epochs} epochs"])
+    by_hand = list(overrides) + ([] if epochs is None else [f"train.epochs at most {epochs}"])
     if encoder is not None and "encoder" in content:
         content["encoder"] = encoder
         by_hand.append(f"encoder {encoder}")

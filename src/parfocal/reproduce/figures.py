@@ -60,7 +60,11 @@ def draw_figures(
         if name in done:
             title = f"Where {reproduction.label_of(name)} looked, seed 0"
             pictures = _maps(done[name].runs[0], cohort, out / "figures" / name, device)
-            shown = tuple(str(picture.relative_to(out)) for picture in pictures)
+            shown = tuple(
+                str(picture.relative_to(out))
+                for picture in pictures
+                if not (wanted.filtered and picture.stem.endswith("-filter"))  # have one of all
+            )
             figures.append(Figure(title, pictures=shown))
     if wanted.filtered and done:
         run = next(iter(done.values())).runs[0]
@@ -92,7 +96,7 @@ def _maps(run: Path, cohort: Cohort, folder: Path, device: str) -> list[Path]:
     for answer in predict_slides(paths, Checkpoint.load(run), folder, mpp=mpp, device=device):
         if isinstance(answer, FailedSlide):
             logger.warning("%s No picture of it.", answer.reason)
-    return sorted(folder.glob("*.png"))
+    return sorted(folder.glob("*.png"), key=lambda picture: picture.stem)
 
 
 def _filtered(slides: Sequence[CohortSlide], out: Path) -> Figure:

@@ -59,7 +59,7 @@ class Learning:
 
 
 @contextmanager
-def painted_slide(image: Picture | None = None) -> Iterator[Path]:
+def painted_slide(image: Picture | None) -> Iterator[Path]:
     """Give a slide of coloured noise, all of it tissue, for as long as the block.
 
     Args:
@@ -75,9 +75,15 @@ def painted_slide(image: Picture | None = None) -> Iterator[Path]:
 
 
 def time_encoding(
-    settings: EncoderSettings, slide_settings: SlideSettings, device: str
+    settings: EncoderSettings, slide_settings: SlideSettings, *, painted: Path, device: str
 ) -> Encoding:
-    """Encode a few patches of a painted slide.
+    """Encode a few patches.
+
+    Args:
+        settings: of the encoder.
+        slide_settings: the patches, of which those of the highest magnification are encoded.
+        painted: a slide of them.
+        device: where it is done.
 
     Raises:
         EncoderError: the encoder cannot be had.
@@ -90,7 +96,7 @@ def time_encoding(
     )
     highest = slide_settings.magnifications[-1:]
     whole = SlideSettings(highest, slide_settings.patch_size, tissue="all")
-    with painted_slide() as path, open_slide(path) as slide:
+    with open_slide(painted) as slide:
         patches = PatchEncoder(slide, whole.grid(slide), encoder, reading_threads())
         return Encoding(encoder.spec.dim, _each(patches, encoder))
 

@@ -181,11 +181,14 @@ def _of_runs(tested: Mapping[str, Outcome]) -> list[str]:
         if each.learned_without
     ]
     seeds = max((len(each.runs) for each in done.values()), default=0)
-    devices = {device_of(each.row.result.seconds) for each in done.values()} - {None}
     notes.append(
-        f"Ours are means over {seeds} seeds ± their standard deviation"
-        + (f"; seconds are of {', '.join(sorted(map(str, devices)))}." if devices else ".")
+        f"Ours are means over {seeds} seeds ± their standard deviation."
+        if seeds > 1
+        else "Ours are of one seed, so without a deviation."
     )
+    devices = {device_of(each.row.result.seconds) for each in done.values()} - {None}
+    if devices:
+        notes.append(f"Seconds are of {', '.join(sorted(map(str, devices)))}.")
     return notes
 
 

@@ -182,16 +182,16 @@ def plan(
 def _measured(
     reproduction: Reproduction, entrants: list[Entrant], rows: tuple[Row, ...], device: str
 ) -> Iterator[Basis]:
-    """Count patches and time the encoder, where there is one, and paint a slide."""
+    """Paint a slide, count patches and time the encoder, where there is one."""
     encoding = counted = None
     featured = [entrant for entrant in entrants if entrant.settings.encoder is not None]
-    if featured:
-        encoder, settings = featured[0].settings.encoder, shared_slide_settings(featured)
-        assert encoder is not None
-        assert reproduction.patches is not None
-        counted = count_patches(rows, settings, reproduction.patches)
-        encoding = time_encoding(encoder, settings, device)
     with painted_slide(reproduction.image) as painted:
+        if featured:
+            encoder, settings = featured[0].settings.encoder, shared_slide_settings(featured)
+            assert encoder is not None
+            assert reproduction.patches is not None
+            counted = count_patches(rows, settings, reproduction.patches)
+            encoding = time_encoding(encoder, settings, painted=painted, device=device)
         yield Basis(rows, encoding, counted, painted, device)
 
 

@@ -92,9 +92,11 @@ def reproduce(
     made = make_cohort(reproduction.data, data, cohort, partial=partial)
     place = Place(out, seeds, cache, device, timed)
     tested: dict[str, Outcome] = {}
+    told = _told_of(made)
     for kind, members in entrants.items():
         tested |= _run(place, kind, members, cohort)
-        printed = print_tables(reproduction, tested, _told_of(made))
+        told += _unread(out / kind, cohort)
+        printed = print_tables(reproduction, tested, told)
         write_whole(out / "table.md", to_markdown(printed).encode())
         write_whole(out / "table.csv", to_csv(printed).encode())
     figures = draw_figures(reproduction, tested, read_cohort(cohort), out, device=device)
@@ -130,6 +132,18 @@ def _run(place: Place, kind: Kind, entrants: Sequence[Entrant], cohort: Path) ->
         tuple(place.out / kind / name / f"seed-{seed}" for seed in range(seeds)) for name in names
     ]
     return {name: Outcome(row, runs) for name, row, runs in zip(names, rows, folders, strict=True)}
+
+
+def _unread(out: Path, cohort: Path) -> tuple[str, ...]:
+    """Name the slides that no features could be made of, though their files looked whole."""
+    stored = {file.stem for file in out.glob("features/*/*.h5")}
+    unread = [s.slide_id for s in read_cohort(cohort).slides if s.slide_id not in stored]
+    if not stored or not unread:
+        return ()
+    return (
+        f"not readable to the end, and so without a part where features are stored: "
+        f"{', '.join(unread)} ({len(unread)} of the slides)",
+    )
 
 
 def write_outlined(source: Path, path: Path) -> Path:
