@@ -30,8 +30,8 @@ class SlideSettings:
         magnifications: lowest first.
         patch_size: side in pixels, the same at every magnification.
         tissue: how tissue is told from glass; "all" takes everything for tissue.
-        min_tissue: least share of tissue in a patch of the lowest magnification.
-        children: whether a patch has all its children, or those with any tissue.
+        min_tissue: least share of tissue in a patch.
+        children: whether a patch has all its children, or only those with so much tissue.
 
     Raises:
         ValueError: magnifications that do not ascend from above 0, no pixels in a patch, or a
