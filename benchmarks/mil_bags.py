@@ -1,11 +1,14 @@
 """The classic bags (musk1, elephant) through the models here, by ten-fold cross-validation.
 
-    python benchmarks/mil_bags.py BAGS [--models abmil abmil-plain clam dsmil] [--seeds 5]
+    python benchmarks/mil_bags.py BAGS [--models abmil abmil-plain] [--seeds 5]
 
 BAGS holds musk1.csv and elephant.csv without headers: label of the bag, its id, features. As Ilse
-et al., ICML 2018: one bag a step, layers of 256, 128 and 64 in front of an attention 64 wide, Adam,
-100 epochs. Features are standardised on the training bags. Accuracy is the mean over folds, ± the
-standard deviation of that mean over seeds; published is theirs.
+et al., ICML 2018, whose layers are those of MI-Net (Wang et al., Pattern Recognition 2018): 256,
+128 and 64 wide, in front of an attention 64 wide; one bag a step, for 100 epochs. Optimiser and
+rates, which we could not see in the paper, are those of MI-Net's code (yanyongluan/MINNs; that of
+elephant is our recollection of its table). Features are standardised on the training bags, and
+the last epoch counts. Accuracy is the mean over folds, ± the standard deviation of that mean over
+seeds; published is theirs, ± its standard error.
 """
 
 import argparse
@@ -23,6 +26,7 @@ from parfocal.bag import StoredBag
 from parfocal.models import ABMIL, CLAM, DSMIL, MaxPooling, MeanPooling
 
 FOLDS, EPOCHS, DIM = 10, 100, 64
+MOMENTUM = 0.9
 # Learning rate and weight decay.
 TRAINING = {"musk1": (5e-4, 5e-3), "elephant": (1e-4, 5e-3)}
 PUBLISHED = {
@@ -98,24 +102,34 @@ def fold_accuracy(
     torch.manual_seed(seed)
     every = torch.cat([rows for rows, _ in train])
     mean, spread = every.mean(dim=0), every.std(dim=0).clamp(min=1e-6)
+    train, test = (
+        [((rows - mean) / spread, label) for rows, label in part] for part in (train, test)
+    )
     model = Deep(every.shape[1], make(name)).train()
     rate, decay = training
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=rate,
+        momentum=MOMENTUM,
+        nesterov=True,
+        weight_decay=decay,
+        fused=True,
+    )
     for _ in range(EPOCHS):
         for place in torch.randperm(len(train)).tolist():
             rows, label = train[place]
             optimizer.zero_grad()
-            model.loss((rows - mean) / spread, label).backward()
+            model.loss(rows, label).backward()
             optimizer.step()
     model.eval()
     with torch.no_grad():
-        return fmean(model.answer((rows - mean) / spread) == label for rows, label in test)
+        return fmean(model.answer(rows) == label for rows, label in test)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("bags", type=Path)
-    parser.add_argument("--models", nargs="+", default=["abmil", "abmil-plain", "clam", "dsmil"])
+    parser.add_argument("--models", nargs="+", default=["abmil", "abmil-plain"])
     parser.add_argument("--sets", nargs="+", default=list(TRAINING), choices=TRAINING)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path)
