@@ -179,6 +179,7 @@ class Bucket(http.server.ThreadingHTTPServer):
         self.asked: list[tuple[str, str, str | None]] = []
         self.break_after: list[int] = []  # bytes of the next answers
         self.ranges = True
+        self.sized = True
         self.error: int | None = None
 
     @property
@@ -210,7 +211,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if wanted and self.server.ranges:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if wanted and self.server.ranges else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        if self.server.sized:
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         if body:
             broken = self.server.break_after and "images/" in self.path

@@ -107,6 +107,12 @@ def test_a_refusal_is_final_and_a_busy_server_is_asked_again(bucket, folder, sta
     assert len(bucket.ranges_of("normal_001")) == times
 
 
+def test_a_server_that_tells_no_sizes_is_refused(bucket, folder):
+    bucket.sized = False
+    with pytest.raises(CohortError, match=r"checksums\.md5: the server does not say how large it"):
+        plan_download("camelyon16", folder, ["normal_001"], bucket.url)
+
+
 def test_a_disk_too_small_is_told_before(bucket, folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(CohortError, match=r"0\.0 MB to come and 0\.0 MB free; name fewer slides"):

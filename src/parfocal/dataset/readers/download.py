@@ -154,10 +154,15 @@ def _remote(base: str, folder: Path, key: str, md5: str | None) -> Remote:
     try:
         request = urllib.request.Request(url, method="HEAD")
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            size = int(answer.headers["Content-Length"])
+            size = answer.headers["Content-Length"]
     except BROKEN as error:
         raise _unreachable(url, error, 0) from None
-    return Remote(url, folder / key, size, md5)
+    if size is None:
+        raise CohortError(
+            f"{url}: the server does not say how large it is, so it is not the owners' bucket; "
+            "check the address (--bucket)."
+        )
+    return Remote(url, folder / key, int(size), md5)
 
 
 def _unreachable(url: str, error: Exception, have: int) -> CohortError:
