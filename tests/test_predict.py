@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
+from parfocal.explain.geojson import to_geojson
 from parfocal.explain.record import PredictionRecord
 from parfocal.features.encoder import Encoder, load_encoder
 from parfocal.models.checkpoint import Checkpoint
@@ -140,6 +141,47 @@ def test_the_json_holds_what_the_format_promises(record: PredictionRecord):
     assert set(cost["exhaustive"]) > {"magnification", "patches", "descendants", "macs"}
 
 
+def test_steps_are_named_as_they_were_asked_for_on_every_slide(untrained: Checkpoint):
+    pixels = np.full((1024, 1024, 3), (200, 110, 170), dtype=np.uint8)
+    record = classify(slide_from_array(pixels, mpp=0.96), untrained, load_encoder("tiny"))
+    assert record.mpps == (3.84, 0.96)  # the scan's own, within 5% of those asked for
+    steps = record.to_dict()["steps"]
+    assert isinstance(steps, list)
+    assert [step["magnification"] for step in steps] == [2.5, 10.0]
+    assert record.cost.exhaustive is not None
+    assert record.cost.exhaustive.magnification == 10.0
+    measured = json.dumps(to_geojson(record))
+    assert "attention at 2.5x" in measured
+    assert "attention at 10x" in measured
+    assert "10.4x" not in measured
+
+
+def test_a_share_above_all_there_is_is_explained(record: PredictionRecord):
+    why = "s; over 100%, as lower magnifications and the search for tissue count, too"
+    assert "(31.2%), 231.2% of the pixels" in record.bill
+    assert record.bill.endswith(why)
+    everything = record.cost.exhaustive
+    assert everything is not None
+    larger = replace(record.cost, exhaustive=replace(everything, pixels=10**7))
+    assert "over 100%" not in replace(record, cost=larger).bill
+    zoomed = replace(larger, patches=(KEPT, KEPT * CHILDREN))
+    assert "looked at 136 of 128 patches (106.2%)" in replace(record, cost=zoomed).bill
+    assert replace(record, cost=zoomed).bill.endswith(why)
+
+
+def test_the_path_is_written_from_the_root(
+    tmp_path: Path, slide: Path, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(slide.parent)
+    (found, failed) = predict_slides([Path(slide.name), Path("none.tif")], untrained, tmp_path)
+    assert isinstance(found, PredictionRecord)
+    assert found.slide.path == str(slide)
+    assert isinstance(failed, FailedSlide)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        paths = [row["path"] for row in csv.DictReader(file)]
+    assert paths == [str(slide), str(slide.with_name("none.tif"))]
+
+
 def test_the_label_is_the_most_probable_class(record: PredictionRecord):
     other = replace(record, probabilities={"normal": 0.2, "tumor": 0.8})
     assert other.label == "tumor"
@@ -202,6 +244,30 @@ def test_a_slide_that_fails_does_not_stop_the_others(
     ]
     assert rows[0]["failed"] == found[0].reason
     assert float(rows[1]["prob_normal"]) + float(rows[1]["prob_tumor"]) == pytest.approx(1)
+
+
+def test_slides_of_an_earlier_call_stay_listed(tmp_path: Path, slide: Path, untrained: Checkpoint):
+    later = tmp_path / "later.tif"
+    list(predict_slides([later, tmp_path / "none.tif"], untrained, tmp_path / "out"))
+    later.write_bytes(slide.read_bytes())
+    list(predict_slides([slide, later], untrained, tmp_path / "out"))
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["slide_id"] for row in rows] == ["later", "none", "one"]
+    assert [row["failed"] != "" for row in rows] == [False, True, False]
+    assert rows[0]["prob_tumor"] == rows[2]["prob_tumor"] != ""
+
+
+def test_predictions_of_other_classes_are_not_mixed_in(
+    tmp_path: Path, slide: Path, untrained: Checkpoint
+):
+    list(predict_slides([slide], untrained, tmp_path))
+    other = replace(untrained, labels=("benign", "cancer"))
+    with pytest.raises(
+        ValueError, match=r"predictions\.csv: its columns are .*prob_normal.* benign, "
+    ):
+        next(predict_slides([slide], other, tmp_path))
+    assert "prob_normal" in (tmp_path / "predictions.csv").read_text()
 
 
 def test_a_file_that_is_written_says_what_was_returned(

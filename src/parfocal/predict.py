@@ -38,7 +38,7 @@ from parfocal.grid import GridError, UnfitError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.magnet import MagNet
 from parfocal.slide.errors import SlideError
-from parfocal.slide.resolution import magnification_of
+from parfocal.slide.resolution import magnification_asked
 from parfocal.slide.slide import Box, Slide, open_slide, slide_id
 
 THUMBNAIL_PX = 1024  # longest side
@@ -80,9 +80,9 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
         with opened(slide, trained.slide, encoder, fitting=trained.fitting) as given:
             answer = _ask(trained.model, given)
     except UnfitError as error:
-        raise SlideError(f"{slide.id}: {error.for_model(trained.magnifications)}") from error
+        raise SlideError(f"{slide.name}: {error.for_model(trained.magnifications)}") from error
     except GridError as error:
-        raise SlideError(f"{slide.id}: {error}") from error
+        raise SlideError(f"{slide.name}: {error}") from error
     looks = given.locate(answer.looks)
     running = () if answer.running is None else answer.running
     between = [_by_label(trained.labels, each) for each in running]
@@ -110,8 +110,8 @@ def predict_slides(
 
     A slide that cannot be read is given as a `FailedSlide`, and the next one follows. Of the
     others `<id>.json` and `<id>.png` are written, whole or not at all; in the end, also upon
-    an interruption, `predictions.csv` lists all that were tried. Of MagNet, `<id>-leaves.png`
-    and `<id>-filter.png`, too.
+    an interruption, `predictions.csv` lists all that were tried, below those of earlier calls.
+    Of MagNet, `<id>-leaves.png` and `<id>-filter.png`, too.
 
     Args:
         paths: slide files.
@@ -122,7 +122,8 @@ def predict_slides(
         outlines: files of known lesions by slide file, to be drawn on MagNet's leaves.
 
     Raises:
-        ValueError: two slides would be written under one name, or the model has no leaves.
+        ValueError: two slides would be written under one name, the model has no leaves, or `out`
+            holds predictions of other classes.
         CohortError: a file of outlines cannot be read.
         OSError: `out` cannot be written to.
     """
@@ -134,6 +135,8 @@ def predict_slides(
         )
     known = {slide.resolve(): file for slide, file in (outlines or {}).items()}
     lesions = {p: read_outlines(known[p.resolve()]) for p in paths if p.resolve() in known}
+    table = out / "predictions.csv"
+    earlier = _rows_there(table, trained.labels)
     out.mkdir(parents=True, exist_ok=True)
     encoder = trained.load_encoder(device=device)
     if encoder is None:  # the model encodes by itself, and has large activations
@@ -142,11 +145,12 @@ def predict_slides(
     tried: list[PredictionRecord | FailedSlide] = []
     try:
         for path in paths:
-            known = lesions.get(path)
-            tried.append(_predict_into(out, path, trained, encoder, mpp=mpp, lesions=known))
+            drawn = lesions.get(path)
+            tried.append(_predict_into(out, path, trained, encoder, mpp=mpp, lesions=drawn))
             yield tried[-1]
     finally:
-        write_whole(out / "predictions.csv", _table(tried, trained.labels).encode())
+        rows = earlier | {row[0]: row for row in _rows(tried, trained.labels)}
+        write_whole(table, _csv([_header(trained.labels), *rows.values()]).encode())
 
 
 def _predict_into(
@@ -219,7 +223,7 @@ def _everything(
     else:
         macs = encoder.macs_per_patch(side)
     return Exhaustive(
-        magnification=magnification_of(sharpest.mpp),
+        magnification=magnification_asked(sharpest.mpp, trained.magnifications),
         patches=sharpest.patches,
         descendants=sharpest.descendants,
         macs=sharpest.patches * macs,
@@ -230,7 +234,7 @@ def _everything(
 def _slide_facts(slide: Slide) -> SlideFacts:
     return SlideFacts(
         id=slide.id,
-        path=None if slide.path is None else str(slide.path),
+        path=None if slide.path is None else str(slide.path.absolute()),
         fingerprint=slide.fingerprint,
         size=slide.size,
         mpp=slide.mpp,
@@ -276,18 +280,38 @@ def _refuse_twins(paths: Sequence[Path]) -> None:
         by_id[name] = path
 
 
-def _table(tried: Sequence[PredictionRecord | FailedSlide], labels: Sequence[str]) -> str:
-    """Give predictions.csv: a row a slide, of which a failed one has only its reason."""
-    rows: list[list[object]] = [
-        ["slide_id", "path", "predicted", *(f"prob_{label}" for label in labels), "failed"]
-    ]
+def _header(labels: Sequence[str]) -> list[str]:
+    return ["slide_id", "path", "predicted", *(f"prob_{label}" for label in labels), "failed"]
+
+
+def _rows_there(table: Path, labels: Sequence[str]) -> dict[str, list[str]]:
+    """Read what earlier calls told, by slide: their rows, failed ones too, are still true."""
+    if not table.exists():
+        return {}
+    with table.open(newline="", encoding="utf-8") as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    if header != _header(labels):
+        raise ValueError(
+            f"{table}: its columns are {', '.join(header)}, and this model's classes are "
+            f"{', '.join(labels)}; predict into another folder."
+        )
+    return {row[0]: row for row in rows}
+
+
+def _rows(
+    tried: Sequence[PredictionRecord | FailedSlide], labels: Sequence[str]
+) -> Iterator[list[str]]:
+    """Give a row a slide, of which a failed one has only its reason."""
     for slide in tried:
         if isinstance(slide, FailedSlide):
-            blank = [""] * (1 + len(labels))
-            rows.append([slide_id(slide.path), slide.path, *blank, slide.reason])
+            path, blank = str(slide.path.absolute()), [""] * (1 + len(labels))
+            yield [slide_id(slide.path), path, *blank, slide.reason]
         else:
             chances = [f"{slide.probabilities[label]:.6f}" for label in labels]
-            rows.append([slide.slide.id, slide.slide.path, slide.label, *chances, ""])
+            yield [slide.slide.id, slide.slide.path or "", slide.label, *chances, ""]
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

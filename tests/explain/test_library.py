@@ -68,6 +68,18 @@ def test_a_slide_that_moved_is_told_and_found_again(folder, tmp_path):
     assert found.path == tmp_path / "new" / "deep" / "a.tif"
 
 
+@pytest.mark.parametrize("recorded", ["/gone/demo/slides/a.tif", "demo/slides/a.tif"])
+def test_a_slide_that_moved_together_with_its_prediction_is_found(folder, tmp_path, recorded):
+    content = json.loads((folder / "predictions" / "a.json").read_text())
+    content["slide"]["path"] = recorded
+    file = write_json(tmp_path / "demo" / "predictions" / "a.json", content)
+    (tmp_path / "demo" / "slides").mkdir()
+    shutil.copy(folder / "cohort" / "a.tif", tmp_path / "demo" / "slides")
+    (found,) = gather([file]).slides.values()
+    assert found.problem is None
+    assert found.path == tmp_path / "demo" / "slides" / "a.tif"
+
+
 def test_a_folder_of_moved_slides_that_is_not_there_is_told(folder, tmp_path):
     with pytest.raises(LibraryError, match="nowhere: no such folder; --slides names one"):
         gather([folder], moved_to=[tmp_path / "nowhere"])

@@ -14,7 +14,6 @@ import numpy as np
 from parfocal.explain.record import PredictionRecord, Region
 from parfocal.explain.sheet import colours
 from parfocal.files import write_whole
-from parfocal.slide.resolution import magnification_of
 
 ANNOTATED = 5
 ANNOTATION_COLOUR = [213, 94, 0]
@@ -50,9 +49,9 @@ def to_geojson(
         within = [tile(child) for child in children.get(region.id, ())]
         properties: dict[str, object] = {
             "objectType": "tile",
-            "name": f"{magnification_of(region.mpp):g}x {region.id}",
+            "name": f"{record.magnification_at(region.mpp):g}x {region.id}",
             "color": paint[region.id],
-            "measurements": _measurements(region),
+            "measurements": _measurements(record, region),
             "metadata": {"step": str(region.step), "zoomed into": str(region.selected).lower()},
         }
         if within:
@@ -69,18 +68,18 @@ def to_geojson(
 
 def _annotation(record: PredictionRecord, region: Region, rank: int) -> dict[str, object]:
     """Say of a patch that counted much what the slide was taken for."""
-    counted = f"{region.score_kind} {region.score:.2g}"
+    magnification = record.magnification_at(region.mpp)
     return {
         "objectType": "annotation",
-        "name": f"#{rank}, {magnification_of(region.mpp):g}x, {counted}",
+        "name": f"#{rank}, {magnification:g}x, {region.score_kind} {region.score:.2g}",
         "classification": {"name": record.label, "color": ANNOTATION_COLOUR},
         "isLocked": True,
-        "measurements": _measurements(region),
+        "measurements": _measurements(record, region),
     }
 
 
-def _measurements(region: Region) -> Mapping[str, float]:
-    magnification = f"{magnification_of(region.mpp):g}x"
+def _measurements(record: PredictionRecord, region: Region) -> Mapping[str, float]:
+    magnification = f"{record.magnification_at(region.mpp):g}x"
     assert region.order is not None
     told = {
         # By magnification: QuPath's map then shows one, as they are not to be compared.

@@ -7,6 +7,7 @@ is looked up here; what is not listed cannot be asked for.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from parfocal.dataset.cohort import read_cohort
@@ -180,7 +181,7 @@ def _shown(
 ) -> ListedSlide:
     slide = record.slide
     truth = known.get(slide.id, Truth())
-    path = _find(slide.path, truth, names)
+    path = _find(slide.path, truth, names, file)
     moved = None
     if path is None:
         moved = (
@@ -226,12 +227,26 @@ def _plain(path: Path, mpp: float | None, known: Mapping[str, Truth]) -> ListedS
         )
 
 
-def _find(recorded: str | None, truth: Truth, names: Mapping[str, Path]) -> Path | None:
+def _find(
+    recorded: str | None, truth: Truth, names: Mapping[str, Path], prediction: Path
+) -> Path | None:
     """Give the first place where a slide's file may be; its fingerprint is checked on opening."""
-    places = [truth.path]
+    places: Iterable[Path | None] = [truth.path]
     if recorded is not None:
-        places = [Path(recorded), truth.path, names.get(Path(recorded).name)]
+        path = Path(recorded)
+        places = chain([path, truth.path, names.get(path.name)], _moved_with(prediction, path))
     return next((place for place in places if place is not None and place.exists()), None)
+
+
+def _moved_with(prediction: Path, recorded: Path) -> Iterator[Path]:
+    """Give where a slide may be that was moved in one folder with its prediction.
+
+    Some end of its path is what it was, below a folder around the prediction.
+    """
+    parts = recorded.parts[recorded.is_absolute() :]
+    for first in range(len(parts)):
+        for folder in prediction.resolve().parents:
+            yield folder.joinpath(*parts[first:])
 
 
 def _by_name(folders: Iterable[Path]) -> dict[str, Path]:

@@ -13,7 +13,6 @@ from jaxtyping import Float32
 
 from parfocal.explain.record import PredictionRecord
 from parfocal.files import whole_file
-from parfocal.slide.resolution import magnification_of
 
 MOST_PX = 4096  # of the longer side
 PIXELS_A_PATCH = 8  # of the smallest, at least, where that is not too many
@@ -32,7 +31,7 @@ def write_overlay(record: PredictionRecord, path: Path) -> None:
     metadata = {
         "axes": "CYX",
         "Name": record.slide.id,
-        "Channel": {"Name": [f"{magnification_of(mpp):g}x" for mpp in record.mpps]},
+        "Channel": {"Name": [f"{record.magnification_at(mpp):g}x" for mpp in record.mpps]},
         **{"PhysicalSizeX": um, "PhysicalSizeXUnit": "µm"},
         **{"PhysicalSizeY": um, "PhysicalSizeYUnit": "µm"},
     }

@@ -10,14 +10,16 @@ from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
-from parfocal.bag import Look
+from parfocal.bag import SQUARES, Look
 from parfocal.cost import Cost
-from parfocal.slide.resolution import magnification_of
+from parfocal.slide.resolution import magnification_asked
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT_VERSION = 1
+OVER_FROM = 1.0005  # a share that is written as more than 100.0%
+OVER = "; over 100%, as lower magnifications and the search for tissue count, too"
 MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6}
 
 
@@ -121,16 +123,26 @@ class PredictionRecord:
         """What it cost against looking at everything, in a line."""
         cost, everything = self.cost, self.cost.exhaustive
         assert everything is not None
+        shares = [share for share in (cost.share_patches, cost.share_pixels) if share is not None]
+        over = OVER if max(shares, default=0.0) >= OVER_FROM else ""
         return (
             f"looked at {sum(cost.patches):,} of {everything.patches:,} patches "
             f"({_percent(cost.share_patches)}), {_percent(cost.share_pixels)} of the pixels, "
-            f"{_macs(cost.macs, everything.macs)}, {cost.seconds['total']:.1f} s"
+            f"{_macs(cost.macs, everything.macs)}, {cost.seconds['total']:.1f} s{over}"
         )
 
     @property
     def line(self) -> str:
         """The answer and the bill, in a line."""
         return f"{self.slide.id}: {self.label} {self.probabilities[self.label]:.2f} · {self.bill}"
+
+    def magnification_at(self, mpp: float) -> float:
+        """Name what was looked at with an mpp: as it was asked for, whatever a slide's pixels are.
+
+        Squares of any size were not asked for by magnification, and have that of their own mpp.
+        """
+        free = any(region.score_kind in SQUARES for region in self.regions[:1])
+        return magnification_asked(mpp, () if free else self.model.magnifications)
 
     def counted_most(self, count: int) -> list[Region]:
         """Give the sharp regions that counted most.
@@ -182,7 +194,7 @@ class PredictionRecord:
     def _step(self, step: int) -> dict[str, float]:
         patches = sum(each.step == step and each.order is not None for each in self.regions)
         mpp = self.mpps[step]
-        return {"mpp": mpp, "magnification": magnification_of(mpp), "patches": patches}
+        return {"mpp": mpp, "magnification": self.magnification_at(mpp), "patches": patches}
 
 
 def regions_of(looks: Sequence[Look]) -> Iterator[Region]:

@@ -79,6 +79,11 @@ class Slide:
         self._closed = False
 
     @property
+    def name(self) -> str:
+        """What messages call it: as its file is called, or its id where there is no file."""
+        return self.id if self.path is None else self.path.name
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height in level-0 pixels."""
         return self.levels[0].width, self.levels[0].height
@@ -105,7 +110,7 @@ class Slide:
             raise ValueError(f"mpp must be a positive number, not {mpp}")
         if mpp < self.mpp:
             found = sharper_than_the_scan(mpp, self.mpp)
-            raise ValueError(f"{self.id}: {found}; ask for no more, or check the slide's mpp.")
+            raise ValueError(f"{self.name}: {found}; ask for no more, or check the slide's mpp.")
         return mpp
 
     def level_for(self, mpp: float) -> int:
@@ -210,7 +215,7 @@ class Slide:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError(f"{self.id}: the slide is closed; read inside its `with` block.")
+            raise ValueError(f"{self.name}: the slide is closed; read inside its `with` block.")
 
     def _read_spans(self, level: int, columns: Span, rows: Span) -> UInt8[np.ndarray, "h w 3"]:
         across, down = columns.stages, rows.stages

@@ -132,7 +132,7 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
         mask = _cleaned(stained & (brightness >= DARK) & ~_green_ink(pixels), mpp)
     if not mask.any():
         raise NoTissueError(
-            f"{slide.id}: no tissue found: nothing is coloured enough to be stained; look at the "
+            f"{slide.name}: no tissue found: nothing is coloured enough to be stained; look at the "
             "slide, and leave it out if it is empty."
         )
     return _tissue(slide, mask, slide.achieved_mpp(mpp))
@@ -170,7 +170,7 @@ def _check_bright(slide: Slide, brightness: UInt8[np.ndarray, "h w"]) -> None:
     """Refuse a scan on a dark ground, where stain shows as light."""
     if np.count_nonzero(brightness < DARK) > brightness.size / 2:
         raise NoTissueError(
-            f"{slide.id}: more than half of the scan is nearly black, so it does not look like a "
+            f"{slide.name}: more than half of the scan is nearly black, so it does not look like a "
             "stained slide in transmitted light; fluorescence is not supported."
         )
 

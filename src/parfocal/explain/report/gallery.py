@@ -10,7 +10,6 @@ from parfocal.explain.inline import jpeg_url, squares_of
 from parfocal.explain.library import Library, Listed, ListedSlide
 from parfocal.explain.saved import read_prediction
 from parfocal.slide.errors import SlideError
-from parfocal.slide.resolution import magnification_of
 from parfocal.slide.slide import Box, Slide, open_slide
 
 PATCHES = 12  # for each class
@@ -78,7 +77,7 @@ def _best_patch(row: Row) -> Iterator[Picture]:
             said = f"{record.label} {best.score:.2f} after it"
         for slide in _opened(row.slide):
             pixels = slide.read(Box(best.x, best.y, best.width, best.height), best.mpp)
-            told = said, f"{magnification_of(best.mpp):.3g}x"
+            told = said, f"{record.magnification_at(best.mpp):g}x"
             yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, told)
 
 

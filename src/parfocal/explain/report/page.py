@@ -14,7 +14,6 @@ from parfocal.explain.report.sources import Evaluated, Run, Sources, find_source
 from parfocal.explain.report.template import render
 from parfocal.explain.saved import read_prediction
 from parfocal.files import write_whole
-from parfocal.slide.resolution import magnification_of
 
 MEASURES = {
     "auroc_macro": "AUROC, mean of classes",
@@ -157,4 +156,4 @@ def _looked_at(records: Sequence[PredictionRecord]) -> Iterator[tuple[float, flo
         regions = [region for r in records for region in r.regions if region.step == step]
         looked = sum(region.order is not None for region in regions)
         score = sum(region.score for region in regions)
-        yield magnification_of(mpp), looked / len(records), score / len(records)
+        yield records[0].magnification_at(mpp), looked / len(records), score / len(records)
