@@ -2,8 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from parfocal.explain.squares import LESION
 from parfocal.reproduce import TABLES
 
 # A row of each paper, its label and numbers as printed there.
@@ -112,6 +115,16 @@ def test_the_way_down_of_magnet_is_shown(made):
     names = {path.name for path in (made("magnet-camelyon") / "figures/magnet-4").glob("*.png")}
     assert any(name.endswith("-leaves.png") for name in names)
     assert (made("magnet-camelyon") / "figures/without-grey.png").exists()
+
+
+def test_known_lesions_are_drawn_on_the_leaves(made):
+    folder = made("magnet-camelyon") / "figures/magnet-3"
+    outlined, normal = (
+        np.asarray(Image.open(folder / f"patient_{patient}_node_0-leaves.png").convert("RGB"))
+        for patient in ("007", "003")
+    )
+    assert (outlined == LESION).all(axis=2).any()
+    assert not (normal == LESION).all(axis=2).any()
 
 
 def test_magnet_is_trained_again_on_validation_slides_too(made):

@@ -12,6 +12,7 @@ from parfocal.dataset import Cohort, CohortSlide, read_split
 from parfocal.explain.report.charts import Axis, line_chart
 from parfocal.explain.report.curves import micro, precision_recall, roc
 from parfocal.explain.squares import draw_filtered
+from parfocal.models import MagNet
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict import FailedSlide, predict_slides
 from parfocal.reproduce.experiments import Reproduction
@@ -91,9 +92,17 @@ def _curves(
 
 def _maps(run: Path, cohort: Cohort, folder: Path, device: str) -> list[Path]:
     """Show where a model looked on a few test slides."""
-    slides = _shown(cohort, run)
-    paths, mpp = [slide.path for slide in slides], slides[0].mpp  # the same all over a set
-    for answer in predict_slides(paths, Checkpoint.load(run), folder, mpp=mpp, device=device):
+    slides, trained = _shown(cohort, run), Checkpoint.load(run)
+    outlines = {slide.path: slide.outlines for slide in slides if slide.outlines is not None}
+    answers = predict_slides(
+        [slide.path for slide in slides],
+        trained,
+        folder,
+        mpp=slides[0].mpp,  # the same all over a set
+        device=device,
+        outlines=outlines if isinstance(trained.model, MagNet) else None,
+    )
+    for answer in answers:
         if isinstance(answer, FailedSlide):
             logger.warning("%s No picture of it.", answer.reason)
     return sorted(folder.glob("*.png"), key=lambda picture: picture.stem)
