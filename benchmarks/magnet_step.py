@@ -2,12 +2,14 @@
 
     python benchmarks/paint_slides.py /tmp/slides
     python benchmarks/magnet_step.py /tmp/slides/*.tif [--patches 2,3,3] [--batch 4] [--device cuda]
+    python benchmarks/magnet_step.py /tmp/slides/small.tif --kept [--checkpointing]
     python benchmarks/magnet_step.py --sampler
 
 The two sides have the same weights, which do not change, and so look at the same places; they take
 turns, and the median counts. Of the files, what the system keeps in memory is not read again from
-the disk. Peak memory is that of the process, or of the GPU. `--sampler` instead holds the
-linearized sampler against one grid_sample over as many points, forward and backward.
+the disk. Peak memory is that of the process, or of the GPU. `--kept` counts what the forward pass
+of a slide keeps for going back; `--sampler` holds the linearized sampler against one grid_sample
+over as many points, forward and backward.
 """
 
 import argparse
@@ -48,15 +50,35 @@ def step(model: MagNet, sources: Sequence[SlidePixels]) -> None:
     model.objective(model(sources), label).backward()
 
 
-def time_steps(slides: Sequence[Slide], arguments: argparse.Namespace) -> dict[str, float]:
+def build(arguments: argparse.Namespace) -> MagNet:
     torch.manual_seed(0)
-    model = MagNet(
+    return MagNet(
         2,
         patches=[int(count) for count in arguments.patches.split(",")],
         backbone=arguments.backbone,
         auxiliary=arguments.backbone,
         checkpointing=arguments.checkpointing,
     ).to(arguments.device)
+
+
+def count_kept(slide: Slide, model: MagNet) -> dict[str, float]:
+    """Add up the memory of all tensors kept for the backward pass, but for weights."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage  # held, so that its place is not taken by another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model([SlidePixels(slide, find_tissue(slide))])
+    for weight in model.parameters():
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    return {"kept_bytes_per_slide": sum(storage.nbytes() for storage in kept.values())}
+
+
+def time_steps(slides: Sequence[Slide], arguments: argparse.Namespace) -> dict[str, float]:
+    model = build(arguments)
     tissues = [find_tissue(slide) for slide in slides]
     with ThreadPoolExecutor(reading_threads()) as pool:
 
@@ -109,6 +131,7 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--kept", action="store_true")
     parser.add_argument("--sampler", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -116,6 +139,8 @@ def main() -> None:
         found: object = {
             name: time_sampler(*sides, repeats=arguments.repeats) for name, sides in SIDES.items()
         }
+    elif arguments.kept:
+        found = count_kept(open_slide(arguments.slides[0]), build(arguments))
     else:
         paths = (arguments.slides * arguments.batch)[: arguments.batch]
         found = time_steps([open_slide(path) for path in paths], arguments)

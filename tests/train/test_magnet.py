@@ -13,11 +13,12 @@ from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate import evaluate
 from parfocal.explain import squares
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict import predict, predict_slides
+from parfocal.predict import FailedSlide, predict, predict_slides
 from parfocal.settings import RunSettings, load_settings
 from parfocal.train import RunError, train
 
 SIDE, LESION = 256, 96
+PINK, GREY = (220, 120, 180), (200, 200, 200)
 STAGES = ("macro", "micro", "itc")
 
 
@@ -131,6 +132,33 @@ def test_a_prediction_tells_the_answer_after_each_leaf(painted, run):
     assert {region.probabilities for of in squares for region in of} == {None}
     assert [leaf.probabilities[record.label] for leaf in leaves] == [leaf.score for leaf in leaves]
     assert leaves[-1].probabilities == pytest.approx(record.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("size", "colour", "outcome"),
+    [
+        ((600, 600), PINK, ["well", "ill"]),
+        ((3000, 300), PINK, ["well", "ill"]),
+        ((240, 240), PINK, ["well", "ill"]),
+        (
+            (40, 40),
+            PINK,
+            "odd.png: the image is 40 x 40 px at 10x, smaller than one patch of 224 px",
+        ),
+        ((600, 600), GREY, "nothing of the slide of 600 x 600 px is coloured at the 28 px"),
+    ],
+    ids=["one level", "long and thin", "under 448 px", "tiny", "grey"],
+)
+def test_odd_slides_are_answered_or_refused_in_a_line(run, tmp_path, size, colour, outcome):
+    Image.new("RGB", size, colour).save(tmp_path / "odd.png")  # an image is one stored level
+    trained = Checkpoint.load(run)
+    (found,) = predict_slides([tmp_path / "odd.png"], trained, tmp_path, mpp=1, device="cpu")
+    if isinstance(found, FailedSlide):
+        assert found.reason.startswith(outcome)
+        assert "\n" not in found.reason
+    else:
+        assert found.label in outcome
+        assert (tmp_path / "odd.json").exists()
 
 
 def test_leaves_are_left_out_at_prediction_once_the_answer_rests(painted, run):

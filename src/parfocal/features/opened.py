@@ -164,6 +164,7 @@ def opened(
         yield OpenBag(LiveBag(slide, grid, encoder), grid, steps, slide.bill)
         return
     with closing(SlidePixels(slide, find_tissue(slide, method=settings.tissue))) as pixels:
+        cells_of(pixels, settings, fitting=fitting)  # refused at once, and not by the bill
         yield OpenPixels(pixels, settings, fitting, slide.bill)
 
 
