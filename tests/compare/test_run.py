@@ -111,6 +111,26 @@ def test_a_comparison_goes_on_where_it_stopped(cohort: Path, compared: tuple[lis
     assert (out / "clam-sb/seed-0/checkpoint.json").exists()
 
 
+def test_a_comparison_that_is_stopped_shows_what_it_has(
+    cohort: Path, compared: tuple[list[Row], Path], monkeypatch: pytest.MonkeyPatch
+):
+    _, out = compared
+    for name in ("results.csv", "results.png", "report.html"):
+        (out / name).unlink()
+
+    def stopped(self: ABMIL, bag: StoredBag) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ABMIL, "forward", stopped)
+    (out / "abmil/seed-0/evaluation/metrics.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(cohort, out)
+    with (out / "results.csv").open() as file:
+        assert [row["model"] for row in csv.DictReader(file)] == ["zoommil"]
+    assert (out / "results.png").exists()
+    assert "zoommil" in (out / "report.html").read_text()
+
+
 def test_folds_and_seeds_are_runs_of_a_model(cohort: Path, tmp_path: Path):
     lines = cohort.read_text().splitlines()[:-1]
     table = tmp_path / "cohort.csv"

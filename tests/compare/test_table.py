@@ -1,10 +1,12 @@
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from parfocal.compare.picture import draw, front
+from parfocal.compare import picture
+from parfocal.compare.picture import apart, draw, front
 from parfocal.compare.table import Result, rows_of, to_csv, to_markdown
 from parfocal.metrics import Answers
 
@@ -109,6 +111,26 @@ def test_the_front_is_what_nothing_cheaper_beats():
     points = [("d", 4.0, 0.7, 0, 1), ("a", 1.0, 0.5, 0, 1), ("c", 3.0, 0.9, 0, 1)]
     points += [("b", 1.0, 0.4, 0, 1)]
     assert [point[0] for point in front(points)] == ["a", "c"]
+
+
+def test_costs_that_are_alike_are_drawn_side_by_side_around_their_middle():
+    assert apart([1.0, 8.0, 1.0], 2.0) == pytest.approx([0.5**0.5, 8.0, 2**0.5])
+    assert apart([4.0, 1.0], 2.0) == [4.0, 1.0]
+    assert apart([1.0], 2.0) == [1.0]
+
+
+def test_what_costs_next_to_nothing_does_not_push_the_others_together(monkeypatch):
+    placed = []
+    monkeypatch.setattr(picture, "apart", lambda costs, step: placed.append(costs) or costs)
+    draw(rows_of([GOOD, POOR, replace(POOR, name="free", macs=1.0)], "accuracy"), "accuracy")
+    assert placed[0] == pytest.approx([2.0, 1.0, 0.002])
+
+
+def test_a_score_that_is_not_defined_has_no_place_in_the_picture():
+    one_class = replace(RIGHT, truth=np.zeros(6, dtype=int))
+    rows = rows_of([replace(GOOD, runs=(one_class,))], "auroc_macro", resamples=10)
+    assert np.isnan(rows[0].measures["auroc_macro"].value)
+    assert draw(rows, "auroc_macro")[1:4] == b"PNG"
 
 
 def test_the_picture_is_a_png():

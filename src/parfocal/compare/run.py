@@ -3,7 +3,8 @@
 OUT/features/ENCODER    what the encoder made of the slides, once for all models
 OUT/MODEL/seed-0        run folders, of several folds one each below, with an `evaluation` in each
 OUT/MODEL/seconds.json  how long slides took, read from their files
-OUT/results.*           the table and the picture, written anew after each model
+OUT/results.csv, .md    the table, written anew after each model
+OUT/results.png, report.html    the picture, drawn at the end, also where it is stopped
 """
 
 import csv
@@ -107,20 +108,28 @@ def compare(
         )
     fair = Comparison(cohort_csv, cohort, out, stores, seeds, cache, device, timed)
     results: list[Result] = []
-    for entrant in entrants:
-        results.append(_result(fair, entrant))
-        rows = rows_of(results, metric, resamples=resamples)
-        _write(out, rows, metric)
+    rows: list[Row] = []
+    try:
+        for entrant in entrants:
+            results.append(_result(fair, entrant))
+            rows = rows_of(results, metric, resamples=resamples)
+            _tell(out, rows, metric)
+    finally:  # a comparison that is stopped shows what it has
+        if rows:
+            _show(out, rows, metric)
     return rows
 
 
-def _write(out: Path, rows: Sequence[Row], metric: str) -> None:
+def _tell(out: Path, rows: Sequence[Row], metric: str) -> None:
+    write_whole(out / "results.csv", to_csv(rows, metric).encode())
+    write_whole(out / "results.md", to_markdown(rows, metric).encode())
+
+
+def _show(out: Path, rows: Sequence[Row], metric: str) -> None:
     # matplotlib, which both need, takes a second
     from parfocal.compare.picture import draw  # noqa: PLC0415
     from parfocal.compare.report import page_of  # noqa: PLC0415
 
-    write_whole(out / "results.csv", to_csv(rows, metric).encode())
-    write_whole(out / "results.md", to_markdown(rows, metric).encode())
     picture = draw(rows, metric)
     write_whole(out / "results.png", picture)
     page = out / "report.html"
