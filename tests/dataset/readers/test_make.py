@@ -40,6 +40,7 @@ def test_a_set_half_of_which_is_here_is_refused_unless_that_is_meant(many, put):
     assert not (many / "c.csv").exists()
     made = make_cohort("panda", many, many / "c.csv", partial=True)
     assert (len(made.rows), len(made.missing), len(made.damaged)) == (19, 20, 1)
+    assert made.notes[-1].startswith("for what is missing or damaged: PANDA is at https://www.kagg")
 
 
 def test_a_label_file_that_was_cut_short_is_told_by_the_slides_it_lacks(many, monkeypatch):

@@ -30,11 +30,14 @@ class Source:
     licence: str
     size: str
 
+    @property
+    def offer(self) -> str:
+        """Say where it is to be had."""
+        return f"{self.name} is at {self.address}; {self.licence}; {self.size}"
+
     def refuse(self, where: Path | str, found: str) -> CohortError:
         """Make the error that says what is wrong and where the set is to be had."""
-        return CohortError(
-            f"{where}: {found}. {self.name} is at {self.address}; {self.licence}; {self.size}."
-        )
+        return CohortError(f"{where}: {found}. {self.offer}.")
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ def make_cohort(
     _write(out, [line for _, line in lines])
     rows = tuple(row for row, _ in lines)
     gone = len(checked.missing) + listing.absent
-    return Made(rows, _missing(listing, checked), gone, damaged, listing.notes)
+    offer = (f"for what is missing or damaged: {source.offer}",) * bool(gone or damaged)
+    return Made(rows, _missing(listing, checked), gone, damaged, listing.notes + offer)
 
 
 def look_through(
