@@ -109,7 +109,7 @@ class MagNet(nn.Module):
         for name, value in (("sampler", sampler), ("gradient", gradient), ("paradox", paradox)):
             if value not in CHOICES[name]:
                 raise ValueError(f"{name}={value!r} is unknown; it is one of {CHOICES[name]}.")
-        self.patches = tuple(patches)
+        self.patches, self.frozen = tuple(patches), frozen
         self.chained, self.grey_spread = gradient == "chain", grey_spread
         self.auxiliary_weight, self.paradox_weight = auxiliary_weight, paradox_weight
         self.paradox, self.settle = paradox, settle
@@ -240,7 +240,7 @@ class MagNet(nn.Module):
         """Put squares drawn at random in place of some, where that is asked for."""
         if self.explorer is None or not self.training:
             return chosen
-        return self.explorer.explored(chosen, frozen=self.layers[number].frozen)
+        return self.explorer.explored(chosen, frozen=self.frozen and number == 1)
 
     def _refuse_black(
         self, sources: Sequence[PixelSource], pictures: Float[Tensor, "b 1 3 h w"]
