@@ -35,6 +35,8 @@ SIDE, PATCH, THUMBNAIL = 1500, 50, 180  # published
 def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     """Read an IDX file of bytes, plain or as .gz."""
     packed = path.with_name(path.name + ".gz")
+    if not (path.exists() or packed.exists()):
+        raise SystemExit(f"{path}: not there, nor as .gz; give the folder MNIST came in.")
     content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
     if content[:3] != b"\0\0\x08":
         raise SystemExit(f"{path}: not an IDX file of bytes; give the folder MNIST came in.")

@@ -1,26 +1,30 @@
 """The example scripts run, on next to nothing."""
 
 import csv
+import gzip
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def write_idx(path: Path, content: np.ndarray) -> None:
     sizes = np.array(content.shape, dtype=">u4").tobytes()
-    path.write_bytes(b"\0\0\x08" + bytes([content.ndim]) + sizes + content.tobytes())
+    whole = b"\0\0\x08" + bytes([content.ndim]) + sizes + content.tobytes()
+    path.write_bytes(gzip.compress(whole) if path.suffix == ".gz" else whole)
 
 
 def test_megapixel_mnist_writes_the_error_of_each_estimator_by_epoch(tmp_path: Path):
     rng = np.random.default_rng(0)
-    for part in ("train", "t10k"):
+    for part, packed in (("train", ""), ("t10k", ".gz")):
         digits = rng.integers(0, 256, (40, 28, 28), dtype=np.uint8)
-        write_idx(tmp_path / f"{part}-images-idx3-ubyte", digits)
-        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(40, dtype=np.uint8) % 10)
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte{packed}", digits)
+        labels = np.arange(40, dtype=np.uint8) % 10
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte{packed}", labels)
     sizes = ["--side", "200", "--train", "4", "--test", "2", "--epochs", "2", "--batch", "2"]
     script, out = EXAMPLES / "megapixel_mnist.py", tmp_path / "errors.csv"
     command = [sys.executable, str(script), str(tmp_path), "--out", str(out), *sizes]
@@ -30,9 +34,16 @@ def test_megapixel_mnist_writes_the_error_of_each_estimator_by_epoch(tmp_path: P
     assert rows == [(name, epoch) for name in ("unbiased", "published") for epoch in "12"]
 
 
-def test_a_file_that_is_no_idx_is_refused(tmp_path: Path):
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"no digits")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("train-images-idx3-ubyte", "not an IDX file of bytes; give the folder"),
+        ("else", "train-images-idx3-ubyte: not there, nor as .gz; give the folder"),
+    ],
+)
+def test_a_folder_without_idx_files_is_refused(tmp_path: Path, name: str, told: str):
+    (tmp_path / name).write_bytes(b"no digits")
     script = EXAMPLES / "megapixel_mnist.py"
     command = [sys.executable, str(script), str(tmp_path), "--out", str(tmp_path / "errors.csv")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert "not an IDX file of bytes; give the folder" in done.stderr
+    assert told in done.stderr
