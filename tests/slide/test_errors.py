@@ -19,6 +19,16 @@ def test_errors_name_the_slide_and_say_what_to_do_on_one_line():
         assert "\n" not in str(error)
 
 
+def test_where_to_give_mpp_fits_what_the_slide_came_by():
+    slide, kinds = Path("S.svs"), ((MissingMppError, "40"), (ImplausibleMppError, 352.8))
+    for kind, found in kinds:
+        alone, listed = str(kind(slide, found)), str(kind(slide, found, listed=True))
+        assert "with --mpp (a 40x scan" in alone
+        assert "cohort" not in alone
+        assert "in the cohort's mpp column (a 40x scan" in listed
+        assert "--mpp" not in listed
+
+
 def test_a_missing_file_is_named_with_its_path(tmp_path):
     with pytest.raises(SlideError, match=r"gone/S.svs: there is no such file; check the path"):
         open_slide(tmp_path / "gone" / "S.svs")

@@ -136,7 +136,7 @@ class LiveBags:
         Raises:
             SlideError: it cannot be opened, has no tissue, or is not sharp enough.
         """
-        with open_slide(slide.path, mpp=slide.mpp) as opened:
+        with open_slide(slide.path, mpp=slide.mpp, listed=True) as opened:
             self._grid(slide, opened)
 
     @contextmanager
@@ -146,7 +146,7 @@ class LiveBags:
         Raises:
             SlideError: as `check`, and when a patch asked for cannot be read.
         """
-        with open_slide(slide.path, mpp=slide.mpp) as opened:
+        with open_slide(slide.path, mpp=slide.mpp, listed=True) as opened:
             grid = self._grid(slide, opened)
             bag = LiveBag(opened, grid, self._encode, cache=self._cache, threads=self._threads)
             yield OpenBag(bag, grid, tuple(range(len(grid.mpps))), opened.bill)

@@ -52,7 +52,7 @@ class LivePixels:
         Raises:
             SlideError: it cannot be opened, has no tissue, or a magnification does not fit it.
         """
-        with open_slide(slide.path, mpp=slide.mpp) as opened:
+        with open_slide(slide.path, mpp=slide.mpp, listed=True) as opened:
             pixels = SlidePixels(opened, self._tissue(slide, opened), pool=self._pool)
             cells_of(pixels, self._settings, fitting=self._fitting)
 
@@ -63,7 +63,7 @@ class LivePixels:
         Raises:
             SlideError: as `check`, and when a region asked for cannot be read.
         """
-        with open_slide(slide.path, mpp=slide.mpp) as opened:
+        with open_slide(slide.path, mpp=slide.mpp, listed=True) as opened:
             tissue = self._tissue(slide, opened)
             pixels = SlidePixels(opened, tissue, pool=self._pool, cache=self._cache)
             with closing(pixels):

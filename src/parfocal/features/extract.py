@@ -98,7 +98,7 @@ def extract_cohort(
     failed: dict[str, str] = {}
     for number, (slide_id, path, mpp) in enumerate(slides, start=1):
         try:
-            with open_slide(path, mpp=mpp) as slide:
+            with open_slide(path, mpp=mpp, listed=True) as slide:
                 new = _extract_new(slide, feature_path(out, slide_id), encoder, settings, dtype)
         except UnwritableError:
             raise

@@ -253,13 +253,20 @@ class Slide:
         return canvas
 
 
-def open_slide(path: Path | str, *, mpp: float | None = None, bill: Bill | None = None) -> Slide:
+def open_slide(
+    path: Path | str,
+    *,
+    mpp: float | None = None,
+    bill: Bill | None = None,
+    listed: bool = False,
+) -> Slide:
     """Open a slide file: tiled TIFF directly, other formats through OpenSlide, or a picture.
 
     Args:
         path: the file; for DICOM, any instance of the series or its folder.
         mpp: microns per level-0 pixel, over what the file records.
         bill: where the cost is written; a new one if None.
+        listed: it is a row of a cohort's table, where its mpp can be given.
 
     Raises:
         ValueError: `mpp` is outside 0.05 to 50.
@@ -274,9 +281,9 @@ def open_slide(path: Path | str, *, mpp: float | None = None, bill: Bill | None 
         recorded = scan.record.mpp
         try:
             if mpp is None and recorded is None:
-                raise MissingMppError(path, scan.record.objective_power)
+                raise MissingMppError(path, scan.record.objective_power, listed=listed)
             if mpp is None and recorded is not None and not MIN_MPP <= recorded <= MAX_MPP:
-                raise ImplausibleMppError(path, recorded)
+                raise ImplausibleMppError(path, recorded, listed=listed)
         except SlideError:
             scan.close()
             raise
