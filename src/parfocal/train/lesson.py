@@ -40,7 +40,12 @@ from parfocal.train.optimizer import Plateau, optimizer_of, planned_rates
 logger = logging.getLogger(__name__)
 
 SCORES = ("loss", "accuracy", "weighted_f1", "auroc")  # of an epoch, on the validation slides
-SHOWN = ("train_loss", "val_loss", "val_weighted_f1")  # beside the progress bar
+SHOWN = {  # to a person, in a line of the log and beside the progress bar
+    "train_loss": "loss",
+    "val_loss": "validation loss",
+    "val_weighted_f1": "F1",
+    "val_auroc": "AUROC",
+}
 
 Objective = Callable[[Prediction, Tensor], Tensor]
 
@@ -211,9 +216,11 @@ class Lesson(pl.LightningModule):
         for name, value in values.items():
             self.log(name, float(value), prog_bar=name in SHOWN)
         if self.trainer.progress_bar_callback is None:
-            del values["epoch"]
-            told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            logger.info("epoch %d of %d: %s", epoch.epoch, self.settings.epochs, told)
+            told = [f"{SHOWN[name]} {values[name]:.3f}" for name in SHOWN if name in values]
+            if epoch.patches_encoded:
+                told.append(f"{epoch.patches_encoded:,} patches encoded")
+            told.append(f"{epoch.seconds:.1f} s")
+            logger.info("epoch %d of %d: %s", epoch.epoch, self.trainer.max_epochs, ", ".join(told))
 
     def _ask(self, slides: Sequence[CohortSlide]) -> tuple[Prediction | None, Tensor]:
         """Ask the model about slides; those that cannot be read are written down, and left out."""

@@ -16,8 +16,6 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from parfocal.train.lesson import SHOWN, Lesson
 
-logger = logging.getLogger(__name__)
-
 # Lightning's warnings about what is meant here: one slide is a batch, and a failed one no loss.
 MEANT = (
     r".*does not have many workers.*",
@@ -65,12 +63,10 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
             trainer.fit(lesson, ckpt_path=state, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C, which it then ignores for good
         signal.signal(signal.SIGINT, handler)
-        message = (
-            f"{lesson.folder.path}: stopped; the same command with --resume goes on from the last "
-            "whole epoch."
-        )
-        logger.warning(message)
-        raise KeyboardInterrupt(message) from None
+        whole = len(lesson.history)
+        raise KeyboardInterrupt(
+            f"{lesson.folder.path}: stopped after {whole} whole epochs; with resume it goes on."
+        ) from None
 
 
 class Bar(TQDMProgressBar):
@@ -91,7 +87,7 @@ class Bar(TQDMProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Give what stands beside the bar."""
         return {
-            name: value
+            SHOWN[name]: value
             for name, value in super().get_metrics(trainer, pl_module).items()
             if name in SHOWN
         }
