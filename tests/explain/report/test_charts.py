@@ -21,15 +21,37 @@ def test_names_are_text_whatever_they_hold():
 
 def test_points_are_not_joined_unless_asked():
     line = Line("a", (0.1, 0.5, 0.9), (0.2, 0.4, 0.6))
-    assert line_chart([line], Axis("x"), Axis("y"), joined=False).count("<circle") == 3
+    assert line_chart([line], Axis("x"), Axis("y"), joined=False).count('r="4" fill="#0072b2"><title>') == 3
     assert "<circle" not in line_chart([line], Axis("x"), Axis("y"))
 
 
 @pytest.mark.parametrize(
-    ("most", "high"), [(0.93, 1.0), (1.02, 2.0), (40, 40.0), (41, 50.0), (104, 200.0), (0, 1.0)]
+    ("most", "high"),
+    [(0.93, 1.0), (1.02, 1.2), (40, 40.0), (41, 50.0), (104, 120.0), (100 + 1e-8, 100.0), (0, 1.0)],
 )
 def test_an_axis_ends_with_a_round_number(most, high):
     assert Axis.over("x", [0.0, most]).high == pytest.approx(high)
+
+
+@pytest.mark.parametrize(
+    ("most", "ticks"),
+    [
+        (1, [0, 1]),
+        (2, [0, 1, 2]),
+        (7, [0, 2, 4, 6, 8]),
+        (30, [0, 5, 10, 15, 20, 25, 30]),
+        (100, [0, 20, 40, 60, 80, 100]),
+    ],
+)
+def test_counts_have_ticks_at_whole_numbers_and_none_far_beyond_them(most, ticks):
+    assert Axis.over("epoch", [most], whole=True).ticks == ticks
+
+
+def test_the_key_shows_points_as_points_and_curves_as_curves():
+    lines = [Line("a", (0.1, 0.5), (0.2, 0.4))]
+    for joined, sample in ((True, "line"), (False, "circle")):
+        _, key = line_chart(lines, Axis("x"), Axis("y"), joined=joined).split("<figcaption>")
+        assert re.findall("<(line|circle)", key) == [sample]
 
 
 def test_no_two_lines_look_alike():

@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import re
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -93,6 +94,20 @@ def test_training_is_told(work):
     assert "weighted F1" in text
 
 
+def test_the_heading_names_the_models_the_day_and_what_is_reported_on(work):
+    page = report(work, work / "run", work / "evaluation")
+    assert "<title>zoommil · report of parfocal</title>" in page
+    today = datetime.now(tz=UTC).date()
+    assert f"zoommil Report of {today} on run, evaluation. parfocal" in text_of(page)
+
+
+def test_patches_are_told_where_some_were_encoded(work):
+    told = {"epochs": 2, "seconds": 3.0, "best_epoch": 2, "failed": {}}
+    for patches, words in ((0, "2 epochs in 3 s; epoch 2 was"), (7, "in 3 s, 7 patches encoded;")):
+        write_json(work / "run" / "summary.json", told | {"patches_encoded": patches})
+        assert words in text_of(report(work, work / "run"))
+
+
 def test_epochs_are_counted_as_in_the_run(work):
     # From 1 to 2 on an axis from 0 to 2: from the middle to the right end.
     points = re.findall(r'points="([\d.]+),[\d.]+ ([\d.]+),[\d.]+"', report(work, work / "run"))
@@ -102,7 +117,8 @@ def test_epochs_are_counted_as_in_the_run(work):
 def test_scores_come_with_intervals_and_cost(work):
     text = text_of(report(work, work / "evaluation"))
     assert "AUROC, micro-averaged 0.750 (0.100 to 0.900) –" in text
-    assert "normal 2 0 tumor 1 1" in text
+    assert "Confusion predicted true normal tumor normal 2 0 tumor 1 1" in text
+    assert "Cost of a slide mean median patches at" in text
     assert "multiply-accumulates 1.25 G 1 G" in text
     assert "Calibration (expected error 0.150)" in text
     assert "x: x.svs: damaged" in text

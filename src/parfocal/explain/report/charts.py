@@ -11,7 +11,7 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 14, 8, 40
 # Told apart by the colour-blind, and by dashes in grey.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#7b4fa3", "#b8860b", "#555555")
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
-TICKS = 4
+STEPS = 6  # between ticks, at most
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,27 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: what it is of, and from where to where."""
+    """An axis: what it is of, from where to where, and how far its ticks are apart."""
 
     name: str
     low: float = 0.0
     high: float = 1.0
+    step: float = 0.25
 
     @classmethod
-    def over(cls, name: str, values: Sequence[float]) -> "Axis":
-        """Give an axis from 0 to a round number that holds all values."""
+    def over(cls, name: str, values: Sequence[float], *, whole: bool = False) -> "Axis":
+        """Give an axis from 0 to the first tick that holds all values; of a count, whole ones."""
         most = max(values, default=1.0) or 1.0
-        power = 10.0 ** math.floor(math.log10(most))
-        return cls(
-            name, 0.0, power * next(step for step in (1, 2, 4, 5, 10) if most <= step * power)
-        )
+        least = max(most / STEPS, 1.0 if whole else 0.0)
+        power = 10.0 ** math.floor(math.log10(least))
+        # A sum that is a share of everything may be a rounding error over it.
+        step = power * next(step for step in (1, 2, 5, 10) if least <= step * power * (1 + 1e-9))
+        return cls(name, 0.0, step * math.ceil(most / step * (1 - 1e-9)), step)
+
+    @property
+    def ticks(self) -> list[float]:
+        """Where ticks are, both ends among them."""
+        return [self.low + n * self.step for n in range(1 + round(self.high / self.step))]
 
 
 def line_chart(
@@ -62,13 +69,13 @@ def line_chart(
         points = tuple(zip(line.x, line.y, strict=True))
         if joined:
             parts.append(plot.curve(points, colour, dash))
-        if not joined or len(points) < 2:
+        if not (joined and _is_curve(line)):
             parts += [plot.dot(point, colour, line.name) for point in points]
     told = f"{y.name} against {x.name}: {', '.join(line.name for line in lines)}"
     svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, told, Markup().join(parts)
     )
-    return Markup("<figure>{}{}</figure>").format(svg, _key(lines))
+    return Markup("<figure>{}{}</figure>").format(svg, _key(lines, joined=joined))
 
 
 @dataclass(frozen=True)
@@ -86,16 +93,14 @@ class _Plot:
 
     def axes(self) -> list[Markup]:
         parts = []
-        for tick in range(TICKS + 1):
-            x = self.x.low + (self.x.high - self.x.low) * tick / TICKS
-            y = self.y.low + (self.y.high - self.y.low) * tick / TICKS
-            (px, _), (_, py) = self.at((x, self.y.low)), self.at((self.x.low, y))
-            parts += [
-                _rule(px, TOP, px, HEIGHT - BOTTOM),
-                _rule(LEFT, py, WIDTH - RIGHT, py),
-                _text(px, HEIGHT - BOTTOM + 14, f"{x:g}", "middle"),
-                _text(LEFT - 5, py + 4, f"{y:g}", "end"),
-            ]
+        for x in self.x.ticks:
+            px, _ = self.at((x, self.y.low))
+            parts.append(_rule(px, TOP, px, HEIGHT - BOTTOM))
+            parts.append(_text(px, HEIGHT - BOTTOM + 14, f"{x:g}", "middle"))
+        for y in self.y.ticks:
+            _, py = self.at((self.x.low, y))
+            parts.append(_rule(LEFT, py, WIDTH - RIGHT, py))
+            parts.append(_text(LEFT - 5, py + 4, f"{y:g}", "end"))
         parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 6, self.x.name, "middle"))
         turned = Markup('<text x="11" y="{0}" transform="rotate(-90 11 {0})" {1}>{2}</text>')
         parts.append(turned.format((HEIGHT - BOTTOM) / 2, _ANCHORED["middle"], self.y.name))
@@ -133,10 +138,21 @@ def _pen(place: int) -> tuple[str, str]:
     return COLOURS[colour], DASHES[(colour + turns) % len(DASHES)]
 
 
-def _key(lines: Sequence[Line]) -> Markup:
-    sample = Markup(
-        '<span class="key"><svg viewBox="0 0 24 8"><line x1="0" y1="4" x2="24" y2="4" stroke="{}" '
-        'stroke-width="2" stroke-dasharray="{}"/></svg>{}</span>'
+def _is_curve(line: Line) -> bool:
+    return len(line.x) > 1
+
+
+def _key(lines: Sequence[Line], *, joined: bool) -> Markup:
+    """Name the lines, each by a sample of how it is drawn."""
+    sample = Markup('<span class="key"><svg viewBox="0 0 24 8">{}</svg>{}</span>')
+    dot = Markup('<circle cx="12" cy="4" r="4" fill="{}"/>')
+    stroke = Markup(
+        '<line x1="0" y1="4" x2="24" y2="4" stroke="{}" stroke-width="2" stroke-dasharray="{}"/>'
     )
-    shown = [sample.format(*_pen(place), escape(line.name)) for place, line in enumerate(lines)]
+    shown = []
+    for place, line in enumerate(lines):
+        colour, dash = _pen(place)
+        curve = joined and _is_curve(line)
+        drawn = stroke.format(colour, dash) if curve else dot.format(colour)
+        shown.append(sample.format(drawn, escape(line.name)))
     return Markup("<figcaption>{}</figcaption>").format(Markup(" ").join(shown))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from markupsafe import Markup
@@ -63,14 +64,19 @@ def write_report(
         ReportError: there is nothing to report on, or a file of it cannot be read.
         LibraryError: a path is not there, or two tables give a slide different labels.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
     sources = find_sources(paths, cohort=cohort, moved_to=moved_to)
-    write_whole(out, _render(sources).encode())
+    names = [path.resolve().name for path in (*paths, *([] if cohort is None else [cohort]))]
+    write_whole(out, _render(sources, names).encode())
 
 
-def _render(sources: Sources) -> str:
+def _render(sources: Sources, names: Sequence[str]) -> str:
     rows = rows_of(sources.library)
     return render(
         "report.html",
+        models=_models(sources, rows),
+        written=datetime.now(tz=UTC).date(),
+        names=names,
         runs=[(run, _learning(run)) for run in sources.runs],
         evaluations=[(each, _curves(each)) for each in sources.evaluations],
         trade_off=_trade_off(sources.evaluations),
@@ -83,6 +89,13 @@ def _render(sources: Sources) -> str:
     )
 
 
+def _models(sources: Sources, rows: Sequence[Row]) -> list[str]:
+    """Name the models, once each."""
+    trained = [run.settings["model"]["name"] for run in sources.runs]
+    evaluated = [each.metrics["model"]["name"] for each in sources.evaluations]
+    return list(dict.fromkeys(trained + evaluated or [row.said.model for row in rows]))
+
+
 def _learning(run: Run) -> list[Markup]:
     """Draw the loss, and what was chosen by, over the epochs."""
     charts = []
@@ -93,7 +106,7 @@ def _learning(run: Run) -> list[Markup]:
         lines = [_over_epochs(run, name, text) for name, text in names.items()]
         drawn = [line for line in lines if len(line.x) > 1]
         if drawn:
-            epochs = Axis.over("epoch", [line.x[-1] for line in drawn])
+            epochs = Axis.over("epoch", [line.x[-1] for line in drawn], whole=True)
             up = Axis.over(title, [y for line in drawn for y in line.y])
             charts.append(line_chart(drawn, epochs, up))
     return charts
