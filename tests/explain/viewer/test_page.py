@@ -166,6 +166,28 @@ def test_the_tree_tells_why_each_patch_was_looked_at(page, slide):
     )
 
 
+def test_the_ranks_in_the_tree_are_explained(page, slide):
+    show(page, slide)
+    expect(page.locator("#tree-legend")).to_have_text(
+        "#2: the second by attention at its magnification; zoom #2: the second by what chose "
+        "where to zoom."
+    )
+
+
+def test_numbers_below_a_thousandth_are_all_written_with_a_power_of_ten(page, slide):
+    show(page, slide)
+    told = """async () => {
+      const { short } = await import("/static/dom.js");
+      return [0, 0.7, 0.00123, 0.0000014, 0.000000023, 12345].map(short);
+    }"""
+    assert page.evaluate(told) == ["0", "0.7", "0.0012", "1.4e-6", "2.3e-8", "12000"]
+
+
+def test_the_scale_bar_tells_how_the_screen_shows_the_slide(page, slide):
+    show(page, slide)
+    expect(page.locator(".scale-bar")).to_have_text(re.compile(r"^\d+ µm · shown at [\d.]+x$"))
+
+
 def test_a_click_in_the_tree_flies_there(page, slide):
     show(page, slide)
     bar = page.locator(".scale-bar")

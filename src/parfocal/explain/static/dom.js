@@ -32,7 +32,10 @@ export async function ask(url) {
 export const percent = (share) =>
   share === null ? "–" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
 
-/** Give a number with two digits that tell. */
-export const short = (number) => (number === 0 ? "0" : Number(number.toPrecision(2)).toString());
+/** Give a number with two digits that tell; the small ones all with a power of ten. */
+export const short = (number) => {
+  if (number !== 0 && Math.abs(number) < 1e-3) return number.toExponential(1);
+  return Number(number.toPrecision(2)).toString();
+};
 
 export const magnified = (mpp) => `${Number((10 / mpp).toPrecision(3))}x`;

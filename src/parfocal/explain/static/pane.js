@@ -89,6 +89,6 @@ export class Pane {
     const power = 10 ** Math.floor(Math.log10(um * LONGEST_BAR));
     const length = power * Math.max(...[1, 2, 5].filter((part) => part * power <= um * LONGEST_BAR));
     this.bar.style.setProperty("--length", `${length / um}px`);
-    this.bar.textContent = `${length >= 1000 ? `${length / 1000} mm` : `${length} µm`} · ${magnified(um)}`;
+    this.bar.textContent = `${length >= 1000 ? `${length / 1000} mm` : `${length} µm`} · shown at ${magnified(um)}`;
   }
 }

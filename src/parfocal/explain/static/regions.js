@@ -39,6 +39,15 @@ export class Regions {
     return zoomed ? `zoom #${this.zoomRanks.get(region.id)}` : `#${this.rankOf(region)}`;
   }
 
+  /** What the ranks say. */
+  get legend() {
+    const [first] = this.all;
+    if (!isWeighed(first)) return "3 of 9: the third of nine that were read.";
+    const zoom = this.all.some((region) => region.selected && region.zoom_score != null);
+    const chosen = zoom ? "; zoom #2: the second by what chose where to zoom" : "";
+    return `#2: the second by ${first.score_kind} at its magnification${chosen}.`;
+  }
+
   /** A region in a few words. */
   title(region) {
     const { probabilities, width } = region;

@@ -125,6 +125,7 @@ class Page {
     this.#choices();
     byId("charts").append(...charts(this.main.record, this.regions, (region) => this.go(region)));
     byId("tree-title").textContent = this.regions.zoomed ? "Zoom path" : "What counted most";
+    byId("tree-legend").textContent = this.regions.legend;
     byId("attention").hidden = !this.regions.weighed;
     this.tree = new Tree(byId("tree"), this.regions, {
       go: (region) => this.go(region),

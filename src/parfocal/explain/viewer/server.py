@@ -69,7 +69,7 @@ def build_app(library: Library, *, any_host: bool = False) -> Starlette:
     page = _static()
     routes = [
         Route("/", page("list.html")),
-        Route("/slides/{slide}", page("slide.html")),
+        Route("/slides/{slide}", views.known(page("slide.html"))),
         Route("/api/slides", views.slides),
         Route("/api/slides/{slide}", views.slide),
         Route("/api/slides/{slide}/predictions/{prediction}", views.prediction),
@@ -149,6 +149,16 @@ class _Views:
 
     def __init__(self, library: Library, pyramids: Pyramids) -> None:
         self._library, self._pyramids = library, pyramids
+
+    def known(self, page: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        """Give a page of a slide, which itself says so where there is none, as 404 then."""
+
+        def view(request: Request) -> Response:
+            answer = page(request)
+            answer.status_code = 404 if self._asked(request) is None else answer.status_code
+            return answer
+
+        return view
 
     def slides(self, request: Request) -> Response:
         """List slides, with their predictions but no regions."""
