@@ -40,10 +40,10 @@ def test_the_viewer_says_where_it_is_and_ends_with_ctrl_c(viewer: subprocess.Pop
     assert viewer.stdout is not None
     line = viewer.stdout.readline()
     assert line.startswith("3 slides at http://127.0.0.1:")
-    with urlopen(line.split()[3] + "api/slides", timeout=10) as answer:
+    with urlopen(line.split()[3] + "api/slides", timeout=60) as answer:
         assert len(json.load(answer)["slides"]) == 3
     viewer.send_signal(signal.SIGINT)
-    out, err = viewer.communicate(timeout=20)
+    out, err = viewer.communicate(timeout=60)
     assert (viewer.returncode, out, err) == (0, "", "")
 
 

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import openslide
 import pytest
 import tifffile
 
@@ -41,6 +42,12 @@ def test_a_large_slide_has_a_pyramid_that_keeps_small_peaks(record, tmp_path):
         levels = tiff.series[0].levels
         assert [level.shape[2] for level in levels] == [2400, 1200, 600, 300, 150]
         assert [level.asarray().max() for level in levels] == pytest.approx([0.9] * 5)
+
+
+def test_openslide_opens_it_at_its_size(record, tmp_path):
+    write_overlay(record, tmp_path / "a.ome.tif")
+    with openslide.OpenSlide(tmp_path / "a.ome.tif") as opened:
+        assert opened.dimensions == draw_overlay(record)[0].shape[:0:-1]
 
 
 def test_nothing_looked_at_is_told(record):

@@ -4,6 +4,8 @@ import { scaleOf } from "./colours.js";
 
 const CHOSEN = "#d55e00";
 const MARKED = "#0072b2";
+const SEEN = "rgb(30 30 40 / 35%)";
+const DRAWN = "rgb(30 30 40)";
 const HALO = "rgb(255 255 255 / 85%)";
 
 export class Overlay {
@@ -49,7 +51,9 @@ export class Overlay {
     if (shown.step !== null) this.#attention(this.regions.ofStep[shown.step], shown, seen);
     if (shown.path) {
       const visible = this.regions.looked.filter(seen);
-      for (const region of visible) this.#frame(region, "rgb(30 30 40 / 35%)", 1, false);
+      // The few that were drawn by chance stand out; of a grid, only what was zoomed into does.
+      const [shade, thick] = this.regions.sampled ? [DRAWN, 2] : [SEEN, 1];
+      for (const region of visible) this.#frame(region, shade, thick, this.regions.sampled);
       for (const region of visible.filter((r) => r.selected && !this.regions.sampled)) this.#frame(region, CHOSEN, 2, true);
     }
     for (const id of [shown.selected, shown.hovered]) {

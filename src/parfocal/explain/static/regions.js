@@ -51,7 +51,7 @@ export class Regions {
   /** A region in a few words. */
   title(region) {
     const { probabilities, width } = region;
-    const told = isWeighed(region) ? `${region.score_kind} ${short(region.score)}` : `${short(this.widest / width)} times into the slide`;
+    const told = isWeighed(region) ? `${region.score_kind} ${short(region.score)}` : `zoomed ${short(this.widest / width)}×`;
     const said = !isWeighed(region) && probabilities ? answer(probabilities) : told;
     return `${magnified(region.mpp)} · ${said}`;
   }

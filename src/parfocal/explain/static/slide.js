@@ -169,6 +169,7 @@ class Page {
   /** Keep the view in the address, when it has come to rest. */
   #remember() {
     clearTimeout(this.waiting);
+    document.body.dataset.kept = "no";
     this.waiting = setTimeout(() => {
       const { magnification, opacity, scale, path, lesions, order, selected } = this.store.values;
       const { x, y, width } = this.main.zoom.view();
@@ -186,6 +187,7 @@ class Page {
         y,
         w: width,
       });
+      document.body.dataset.kept = "yes";
     }, LINK_DELAY_MS);
   }
 }
