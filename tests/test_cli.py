@@ -213,6 +213,23 @@ def test_weights_of_the_encoder_may_be_a_file(
     refused(found, "none.pth: no such weights file")
 
 
+def test_failures_of_one_reason_are_listed_together_and_once(
+    parfocal: Callable[..., Outcome], tmp_path: Path
+):
+    rows = [("a", "a.svs"), ("b", "b.svs"), ("c", "other.svs")]
+    for _, name in rows:
+        (tmp_path / name).write_bytes(b"")
+    table = write_table(tmp_path / "slides.csv", ("slide_id", "path"), *rows)
+    found = parfocal("extract", table, "--out", tmp_path / "features", *TINY)
+    assert found.err.count("the file is empty") == 2
+    why = "the file is empty (0 bytes); copy it again from its source."
+    assert [line.removeprefix("parfocal: ") for line in found.err.splitlines()[-3:]] == [
+        "3 of 3 slides failed:",
+        f"{tmp_path / 'a.svs'}, {tmp_path / 'b.svs'}: {why}",
+        f"c: {tmp_path / 'other.svs'}: {why}",
+    ]
+
+
 def test_a_failed_slide_is_listed_by_its_name_in_the_cohort(
     parfocal: Callable[..., Outcome], tmp_path: Path
 ):

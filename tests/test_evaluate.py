@@ -15,6 +15,7 @@ from parfocal.features.errors import UnwritableError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint, Training, build_model
+from parfocal.slide.slide import fingerprint_of
 
 SETTINGS = SlideSettings(magnifications=(2.5, 10.0), patch_size=16)
 
@@ -66,7 +67,7 @@ def made(tmp_path_factory):
     return folder, run, cohort, rows
 
 
-def save_run(run, *, train, val):
+def save_run(run, *, train, val, fingerprints=None):
     torch.manual_seed(0)
     encoder = load_encoder("tiny").spec
     settings = {"in_dim": encoder.dim, "num_classes": 2, "num_magnifications": 2, "dim": 8, "k": 2}
@@ -82,6 +83,7 @@ def save_run(run, *, train, val):
             epoch=0,
             slides={"train": train, "val": val},
             patients={"train": [f"p{int(s)}" for s in train], "val": [f"p{int(s)}" for s in val]},
+            fingerprints=fingerprints or {},
         ),
     ).save(run)
 
@@ -257,6 +259,103 @@ def test_slides_the_run_never_met_are_test_slides(made, tmp_path):
     assert metrics["localisation"] is None
 
 
+def test_new_slides_are_counted_and_it_is_said_where_they_stand(made, tmp_path, caplog):
+    folder, run, _, _ = made
+    caplog.set_level("INFO")
+    rows = [{"slide_id": name, "path": "005.png", "label": "cancer"} for name in ("new", "002")]
+    evaluation = evaluate(run, write_cohort(folder / "both.csv", rows), tmp_path, resamples=9)
+    assert (evaluation.settings.external, evaluation.settings.not_in_run) == (False, 1)
+    told = "1 of the 2 slides to evaluate are not in the run, and count as test, as the table has"
+    assert told in caplog.text
+
+
+@pytest.fixture(scope="module")
+def fingerprinted(made, tmp_path_factory):
+    """The run with what it knows of files, and another cohort: its ids, the files of 004 to 007."""
+    folder, run, _, _ = made
+    known = tmp_path_factory.mktemp("known") / "run"
+    prints = {name: fingerprint_of(folder / f"{name}.png") for name in ("000", "001")}
+    save_run(known, train=["000"], val=["001"], fingerprints=prints)
+    shutil.copy(run / "split.csv", known)
+    label = {0: "benign", 1: "cancer"}
+    rows = [
+        {
+            "slide_id": f"00{n}",
+            "path": f"00{n + 4}.png",
+            "label": label[n % 2],
+            "patient_id": f"p{n}",
+        }
+        for n in range(4)
+    ]
+    return known, write_cohort(folder / "other.csv", rows)
+
+
+def test_the_same_files_elsewhere_are_known_again(made, fingerprinted, tmp_path):
+    folder, _, cohort, _ = made
+    run, _ = fingerprinted
+    shutil.copytree(folder, tmp_path / "moved", ignore=shutil.ignore_patterns("run"))
+    evaluation = evaluate(run, tmp_path / "moved" / cohort.name, tmp_path / "out", resamples=9)
+    assert [each.slide.slide_id for each in evaluation.results] == [f"00{n}" for n in range(2, 8)]
+
+
+def test_equal_ids_of_other_files_are_refused(fingerprinted, tmp_path):
+    run, other = fingerprinted
+    message = (
+        r"other\.csv row 2: slide_id '000' is of a slide the run has seen in training, but "
+        r".*004\.png is another file \(2 of 2 such ids\); .* say --external; if files were"
+    )
+    with pytest.raises(CohortError, match=message):
+        evaluate(run, other, tmp_path)
+
+
+def test_of_another_cohort_equal_ids_and_patients_say_nothing(fingerprinted, tmp_path):
+    run, other = fingerprinted
+    evaluation = evaluate(run, other, tmp_path, external=True, resamples=9)
+    assert [each.slide.slide_id for each in evaluation.results] == ["000", "001", "002", "003"]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["external"], metrics["not_in_run"], metrics["seen_in_training"]) == (True, 4, 0)
+
+
+def test_a_file_the_model_has_seen_is_refused_under_any_name(made, fingerprinted, tmp_path):
+    folder, _, _, _ = made
+    run, _ = fingerprinted
+    rows = [{"slide_id": "renamed", "path": "001.png", "label": "cancer", "patient_id": "new"}]
+    cohort = write_cohort(folder / "renamed.csv", rows)
+    for external in (False, True):
+        with pytest.raises(EvaluationError, match=r"chosen by 1 of the 1 slides.*\(renamed\)"):
+            evaluate(run, cohort, tmp_path, external=external)
+
+
+def test_features_tell_other_files_apart_too(fingerprinted, stored, tmp_path):
+    run, other = fingerprinted
+    shutil.copytree(stored, tmp_path / "features")
+    shutil.copy(stored / "004.h5", tmp_path / "features" / "000.h5")
+    with pytest.raises(CohortError, match=r"another file \(1 of 2 such ids\)"):
+        evaluate(run, other, tmp_path, features=tmp_path / "features")
+
+
+def test_a_table_that_parts_slides_otherwise_than_the_run_is_told(made, tmp_path, caplog):
+    folder, run, cohort, _ = made
+    lines = [line.split(",") for line in cohort.read_text().splitlines()]
+    parts = ["split", *["test"] * 3, *["train"] * 5]
+    table = [",".join([*line, part]) for line, part in zip(lines, parts, strict=True)]
+    (folder / "parted.csv").write_text("\n".join(table) + "\n")
+    evaluation = evaluate(run, folder / "parted.csv", tmp_path, resamples=9)
+    assert len(evaluation.results) == 6
+    told = (
+        "parted.csv row 2: slide 000 is in split test there, and was in train in the run, which "
+        "counts (so with 7 slides); if the table is of another cohort than the run's, say "
+        "--external."
+    )
+    assert told in caplog.messages
+
+
+def test_features_that_are_not_there_are_told_once(made, tmp_path):
+    _, run, cohort, _ = made
+    with pytest.raises(CohortError, match=r"nofeat: no such folder; run `parfocal extract` first"):
+        evaluate(run, cohort, tmp_path, features=tmp_path / "nofeat")
+
+
 def test_a_split_without_slides_is_refused(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "new", "path": "000.png", "label": "benign"}]
@@ -290,7 +389,7 @@ def test_where_every_slide_fails_there_is_nothing_to_score(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "missing", "label": "cancer"}]
     cohort = write_cohort(folder / "none.csv", rows)
-    with pytest.raises(EvaluationError, match=r"all 1 slides failed.*missing: "):
+    with pytest.raises(EvaluationError, match=r"all 1 slides failed.*: /.*missing\.png: there is"):
         evaluate(run, cohort, tmp_path)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from parfocal.bag import Bag, Look, Prediction
 from parfocal.dataset.cohort import CohortSlide, read_cohort
-from parfocal.evaluate import chosen_slides, inputs_of
+from parfocal.evaluate import chosen_slides, inputs_of, parts_of
 from parfocal.evaluation import Failure
 from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.files import write_together
@@ -188,6 +188,7 @@ def audit(
     features: Path | None = None,
     cache: Path | None = None,
     device: str = "auto",
+    external: bool = False,
 ) -> Audit:
     """Find out what skipping costs on a run's test slides, and write audit.json and audit.csv.
 
@@ -198,6 +199,7 @@ def audit(
         features: folder of feature files; None to read and encode the slides, all of them.
         cache: folder that keeps features between visits.
         device: where to run.
+        external: the cohort is another than the run's, as of `evaluate`.
 
     Raises:
         AuditError: the model does not zoom, or every slide failed.
@@ -209,7 +211,8 @@ def audit(
     cohort = read_cohort(cohort_csv, labels=trained.labels)
     inputs = inputs_of(trained, features, cache, device)
     audited, failed = [], []
-    for slide in chosen_slides(cohort, run, "test"):
+    parts = {} if external else parts_of(cohort, run, trained, features)
+    for slide in chosen_slides(cohort, parts, "test"):
         try:
             with inputs.open(slide) as opened:
                 audited.append(_both_ways(slide, opened.given, trained))
@@ -217,9 +220,9 @@ def audit(
             raise  # a full disk is no fault of the slide
         except (SlideError, StoreError) as error:
             failed.append(Failure(slide, str(error)))
-            logger.warning("%s failed: %s", slide.slide_id, error)
+            logger.warning("%s failed", slide.slide_id)
     if not audited:
-        raise AuditError(f"all {len(failed)} slides failed; the first: {failed[0].reason}")
+        raise AuditError(f"all {len(failed)} slides failed; the first: {failed[0].told}")
     result = _sum_up(trained, audited, failed)
     out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"

@@ -11,7 +11,13 @@ import torch
 
 from parfocal.bag import SQUARES, Look, PixelSource, ask
 from parfocal.dataset.bags import Inputs, LiveBags, StoredBags
-from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
+from parfocal.dataset.cohort import Cohort, CohortSlide, Part, read_cohort
+from parfocal.dataset.known import (
+    OTHER_COHORT,
+    fingerprint,
+    refuse_other_files,
+    warn_of_parts,
+)
 from parfocal.dataset.outlines import Outlines, read_outlines
 from parfocal.dataset.pixels import LivePixels
 from parfocal.dataset.split import read_split
@@ -37,6 +43,8 @@ from parfocal.metrics import Score, by_patient, scores
 from parfocal.models.checkpoint import Checkpoint, Setting
 from parfocal.slide.errors import SlideError
 
+TOLD = 3  # reasons, where no slide has an answer
+
 logger = logging.getLogger(__name__)
 
 
@@ -54,6 +62,7 @@ def evaluate(
     cache: Path | None = None,
     device: str = "auto",
     allow_training_slides: bool = False,
+    external: bool = False,
     changed: Mapping[str, Setting] | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -72,19 +81,23 @@ def evaluate(
         cache: folder that keeps features between visits.
         device: where to run.
         allow_training_slides: whether to score slides the model was trained on or chosen by.
+        external: the cohort is another than the run's, so that equal ids say nothing: a slide
+            stands where the cohort says, and has been seen only if its very file has.
         changed: arguments of the model to be used in place of those it was trained with.
         resamples: of the intervals.
         seed: of these.
 
     Raises:
         EvaluationError: there is nothing to evaluate on, or slides the model has seen.
-        CohortError: the cohort has an error, or a label the model does not know.
+        CohortError: the cohort has an error, a label the model does not know, or ids of slides
+            the run has seen for other files.
         CheckpointError: the run cannot be used.
     """
     trained = Checkpoint.load(run, changed=changed)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
-    chosen = chosen_slides(cohort, run, split)
-    seen = _seen(trained, chosen)
+    parts = {} if external else parts_of(cohort, run, trained, features)
+    chosen = chosen_slides(cohort, parts, split)
+    seen = _seen(trained, chosen, features, external=external)
     if seen and not allow_training_slides:
         raise _refusal(cohort_csv, seen, chosen)
     outlines = {s.slide_id: read_outlines(s.outlines) for s in chosen if s.outlines}
@@ -99,9 +112,16 @@ def evaluate(
             raise  # a full disk is no fault of the slide
         except (SlideError, StoreError) as error:
             failed.append(Failure(slide, _reason(error, trained)))
-            told = number, len(chosen), slide.slide_id, failed[-1].reason
-            logger.warning("%d/%d %s failed: %s", *told)
-    settings = Settings(split, "stored" if features else "live", len(seen), resamples, seed)
+            logger.warning("%d/%d %s failed", number, len(chosen), slide.slide_id)
+    settings = Settings(
+        split,
+        "stored" if features else "live",
+        external,
+        sum(slide.slide_id not in parts for slide in chosen),
+        len(seen),
+        resamples,
+        seed,
+    )
     evaluation = _score(trained, settings, results, failed)
     out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
@@ -113,14 +133,33 @@ def evaluate(
     return evaluation
 
 
-def chosen_slides(cohort: Cohort, run: Path, split: Which) -> list[CohortSlide]:
-    """Give the slides of a part.
+def parts_of(
+    cohort: Cohort, run: Path, trained: Checkpoint, features: Path | None
+) -> dict[str, Part]:
+    """Tell in which part of a run slides stood, by id, once it is sure that these are the same.
 
     Raises:
-        EvaluationError: there is none, or ids have lost the zeros they had in training.
+        EvaluationError: ids have lost the zeros they had in training.
+        CohortError: ids are those of slides the run has seen, and the files are others.
     """
     parts = {row.slide_id: row.split for row in read_split(run / "split.csv")}
     _refuse_lost_zeros(cohort, parts)
+    refuse_other_files(cohort, trained.training.fingerprints, features)
+    warn_of_parts(cohort, parts)
+    return parts
+
+
+def chosen_slides(cohort: Cohort, parts: Mapping[str, Part], split: Which) -> list[CohortSlide]:
+    """Give the slides of a part.
+
+    Args:
+        cohort: to choose from.
+        parts: in which slides stood in the run, by id; others stand where the cohort says.
+        split: the part.
+
+    Raises:
+        EvaluationError: there is none.
+    """
     standing = [
         (slide, parts.get(slide.slide_id, slide.split or "test")) for slide in cohort.slides
     ]
@@ -132,6 +171,12 @@ def chosen_slides(cohort: Cohort, run: Path, split: Which) -> list[CohortSlide]:
             f"{cohort.source.name}: no slide of split {split!r} (there are {found}); choose "
             "another split, or give a cohort the run has not seen."
         )
+    new = [slide for slide in chosen if slide.slide_id not in parts]
+    if new:
+        unsaid = "count as test, as the table has no split column"
+        why = unsaid if new[0].split is None else "stand where the table's split column says"
+        told = len(new), len(chosen), why
+        logger.info("%d of the %d slides to evaluate are not in the run, and %s", *told)
     return chosen
 
 
@@ -154,11 +199,20 @@ def _reason(error: SlideError | StoreError, trained: Checkpoint) -> str:
     return str(error)
 
 
-def _seen(trained: Checkpoint, chosen: Sequence[CohortSlide]) -> list[str]:
+def _seen(
+    trained: Checkpoint, chosen: Sequence[CohortSlide], features: Path | None, *, external: bool
+) -> list[str]:
     """List slides that the model, or a patient of which the model, has seen in training."""
-    slides = {name for part in trained.training.slides.values() for name in part}
-    patients = {name for part in trained.training.patients.values() for name in part}
-    return [s.slide_id for s in chosen if s.slide_id in slides or s.patient_id in patients]
+    training = trained.training
+    slides = {name for part in training.slides.values() for name in part}
+    patients = {name for part in training.patients.values() for name in part}
+    files = set(training.fingerprints.values())
+    return [
+        s.slide_id
+        for s in chosen
+        if (not external and (s.slide_id in slides or s.patient_id in patients))
+        or (files and fingerprint(s, features) in files)
+    ]
 
 
 def _refusal(
@@ -168,7 +222,7 @@ def _refusal(
     return EvaluationError(
         f"{cohort_csv.name}: the model was trained on or chosen by {len(seen)} of the "
         f"{len(chosen)} slides, or others of their patients ({some}), so scores on them would "
-        "flatter it; leave them out, or say --allow-training-slides."
+        f"flatter it; leave them out, or say --allow-training-slides; {OTHER_COHORT}."
     )
 
 
@@ -258,9 +312,9 @@ def _score(
     failed: Sequence[Failure],
 ) -> Evaluation:
     if not results:
+        told = [each.told for each in failed[:TOLD]] + ["..."] * (len(failed) > TOLD)
         raise EvaluationError(
-            f"all {len(failed)} slides failed, so there is nothing to score; the first is "
-            f"{failed[0].slide.slide_id}: {failed[0].reason}"
+            f"all {len(failed)} slides failed, so there is nothing to score: {'; '.join(told)}"
         )
     answers = answers_of(trained.labels, results)
     drawn = {"resamples": settings.resamples, "seed": settings.seed}

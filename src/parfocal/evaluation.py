@@ -16,6 +16,7 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.localisation import Localisation
 from parfocal.metrics import Answers, Score, by_patient, confusion, mean_score, strata_scores
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.slide.errors import name_once
 
 FORMAT_VERSION = 1
 HEADLINE = {"auroc_macro": "AUROC", "accuracy": "accuracy", "balanced_accuracy": "balanced"}
@@ -74,6 +75,12 @@ class Failure:
     slide: CohortSlide
     reason: str
 
+    @property
+    def told(self) -> str:
+        """Which slide it is, and why."""
+        told = name_once(self.slide.slide_id, self.reason)
+        return f"{told.name}: {told.reason}"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -82,6 +89,8 @@ class Settings:
     Args:
         split: which slides were asked for.
         features: "stored" where they were read from files, so that no patch was encoded.
+        external: whether the cohort was said to be another than the run's.
+        not_in_run: how many of the slides the run's split does not name.
         seen_in_training: how many of the slides the model was trained on or chosen by.
         resamples: of the intervals.
         seed: of these.
@@ -89,6 +98,8 @@ class Settings:
 
     split: Which
     features: Literal["stored", "live"]
+    external: bool
+    not_in_run: int
     seen_in_training: int
     resamples: int
     seed: int

@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.slide.errors import ImplausibleMppError, MissingMppError, NoTissueError, SlideError
+from parfocal.slide.errors import (
+    ImplausibleMppError,
+    MissingMppError,
+    NoTissueError,
+    SlideError,
+    Told,
+    name_once,
+)
 from parfocal.slide.slide import open_slide
 
 
@@ -27,6 +34,23 @@ def test_where_to_give_mpp_fits_what_the_slide_came_by():
         assert "cohort" not in alone
         assert "in the cohort's mpp column (a 40x scan" in listed
         assert "--mpp" not in listed
+
+
+@pytest.mark.parametrize(
+    ("slide", "reason", "name"),
+    [
+        ("007", "007.svs: it is so", "007.svs"),
+        ("a/007.svs", "007.svs: it is so", "a/007.svs"),
+        ("a/OS-1.ome.tif", "OS-1: it is so", "a/OS-1.ome.tif"),
+        ("007", "/b/007.svs: it is so", "/b/007.svs"),
+    ],
+)
+def test_a_slide_is_named_once_by_the_name_that_tells_more(slide, reason, name):
+    assert name_once(slide, reason) == Told(name, "it is so")
+
+
+def test_a_reason_that_names_another_file_keeps_its_name():
+    assert name_once("P-17", "scan.svs: it is so") == Told("P-17", "scan.svs: it is so")
 
 
 def test_a_missing_file_is_named_with_its_path(tmp_path):

@@ -14,6 +14,7 @@ from torch import Tensor
 from parfocal.bag import Prediction
 from parfocal.dataset import read_split
 from parfocal.dataset.bags import StoredBags
+from parfocal.features.store import FeatureFile, feature_path
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.zoommil import ZoomMIL
 from parfocal.settings import RunSettings, load_settings
@@ -58,6 +59,15 @@ def test_a_run_folder_holds_all_that_was_promised(cohort, settings, tmp_path):
     assert [row["epoch"] for row in metrics(tmp_path / "run")] == ["1", "2", "3", "4"]
     assert json.loads((tmp_path / "run/summary.json").read_text())["epochs"] == summary.epochs == 4
     assert list((tmp_path / "run/tensorboard/metrics").glob("events*"))
+
+
+def test_a_run_knows_the_files_it_has_seen(cohort, settings, tmp_path):
+    taught(cohort, settings, tmp_path / "run")
+    training = Checkpoint.load(tmp_path / "run").training
+    seen = {slide_id for part in training.slides.values() for slide_id in part}
+    features = cohort.source.parent / "features"
+    files = {slide_id: FeatureFile(feature_path(features, slide_id)) for slide_id in seen}
+    assert training.fingerprints == {name: file.fingerprint for name, file in files.items()}
 
 
 def test_a_report_that_fails_costs_the_run_nothing(cohort, settings, tmp_path, monkeypatch, caplog):

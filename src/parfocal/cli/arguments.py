@@ -33,6 +33,10 @@ Features = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Stored features; else slides are read as the model asks."),
 ]
+External = Annotated[
+    bool,
+    typer.Option("--external", help="COHORT is another than the run's: equal ids say nothing."),
+]
 Cache = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Keep features here as slides are visited.")
 ]
@@ -71,12 +75,16 @@ def parse_changes(texts: list[str] | None) -> dict[str, Any]:
 
 
 def finish(failed: Mapping[str, str], of: int, *, what: str = "slides") -> None:
-    """List the slides, or what else, that failed, and tell the shell."""
+    """List the slides, or what else, that failed, those of one reason together; tell the shell."""
+    from parfocal.slide.errors import name_once
+
     if failed and of > 1:
         typer.echo(f"parfocal: {len(failed)} of {of} {what} failed:", err=True)
+    by_reason: dict[str, list[str]] = {}
     for slide, reason in failed.items():
-        # A reason names the file; in a cohort the slide may have another name.
-        named = Path(slide).stem in reason
-        typer.echo(f"parfocal: {reason if named else f'{slide}: {reason}'}", err=True)
+        told = name_once(slide, reason)
+        by_reason.setdefault(told.reason, []).append(told.name)
+    for reason, slides in by_reason.items():
+        typer.echo(f"parfocal: {', '.join(slides)}: {reason}", err=True)
     if failed:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from parfocal.cli.arguments import (
     Changes,
     Cohort,
     Device,
+    External,
     Features,
     Out,
     Part,
@@ -105,6 +106,7 @@ def evaluate(
     training_slides: Annotated[
         bool, typer.Option("--allow-training-slides", help="Score slides it has learned from.")
     ] = False,
+    external: External = False,
     changes: Changes = None,
 ) -> None:
     """Tell how good a trained model is on slides it has not seen.
@@ -124,6 +126,7 @@ def evaluate(
         cache=cache,
         device=device,
         allow_training_slides=training_slides,
+        external=external,
         changed=parse_changes(changes),
     )
     written = [name for name in ("metrics.json", "report.html") if (out / name).exists()]
@@ -200,6 +203,7 @@ def audit(
     features: Features = None,
     cache: Cache = None,
     device: Device = "auto",
+    external: External = False,
 ) -> None:
     """Tell what skipping costs: a zooming model beside itself with everything visible.
 
@@ -209,7 +213,9 @@ def audit(
     """
     from parfocal.audit import audit as audit_model
 
-    result = audit_model(run, cohort, out, features=features, cache=cache, device=device)
+    result = audit_model(
+        run, cohort, out, features=features, cache=cache, device=device, external=external
+    )
     typer.echo(f"{result.summary}; see {out / 'audit.json'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     finish(failed, len(failed) + len(result.slides))

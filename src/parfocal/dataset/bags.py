@@ -53,7 +53,7 @@ class StoredBags:
         device: where the features are wanted.
 
     Raises:
-        CohortError: the folder holds no feature file.
+        CohortError: there is no such folder, or no feature file in it.
     """
 
     def __init__(
@@ -66,7 +66,8 @@ class StoredBags:
     ) -> None:
         self._folder, self._settings, self._device = folder, settings, device
         self._files: dict[str, FeatureFile] = {}
-        self.encoder = encoder or _first_encoder(folder)
+        first = _first_file(folder)
+        self.encoder = encoder or FeatureFile(first).encoder
 
     def needs(self, slide: CohortSlide) -> Path:
         """Give the feature file of a slide."""
@@ -157,8 +158,10 @@ class LiveBags:
         return self._grids[slide.slide_id]
 
 
-def _first_encoder(folder: Path) -> EncoderSpec:
+def _first_file(folder: Path) -> Path:
+    """Refuse a folder without features at once, and not a slide after the other."""
     files = sorted(folder.glob("*.h5"))
     if not files:
-        raise CohortError(f"{folder}: no feature files (*.h5) here; run `parfocal extract` first.")
-    return FeatureFile(files[0]).encoder
+        found = "no feature files (*.h5) here" if folder.is_dir() else "no such folder"
+        raise CohortError(f"{folder}: {found}; run `parfocal extract` first.")
+    return files[0]

@@ -104,7 +104,7 @@ def extract_cohort(
             raise
         except (SlideError, StoreError) as error:
             failed[slide_id] = str(error)
-            what = f"failed: {error}"
+            what = "failed"  # why, is told with all others in the end
         else:
             (done if new else skipped).append(slide_id)
             what = "extracted" if new else "has its features already"

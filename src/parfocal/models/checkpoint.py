@@ -54,6 +54,7 @@ class Training:
         slides: ids by part, `train` and `val`; those that could never be read are not among them.
         patients: ids by part likewise.
         refit: whether the model was trained again on both parts.
+        fingerprints: of the files of these slides, by id; of those that could be read.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class Training:
     slides: dict[str, list[str]] = field(default_factory=dict)
     patients: dict[str, list[str]] = field(default_factory=dict)
     refit: bool = False
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """What can be wrong with a slide file."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
@@ -53,3 +54,29 @@ class DamagedRegionError(SlideError):
 
 class NoTissueError(SlideError):
     """A slide on which nothing looks like stained tissue."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Which slide failed, and why, the name not being in the reason again."""
+
+    name: str
+    reason: str
+
+
+def name_once(slide: str, reason: str) -> Told:
+    """Take a slide's name off the front of a reason; of its two names, the longer tells more.
+
+    Args:
+        slide: its id, or its file.
+        reason: as an error says it.
+
+    >>> name_once("007", "007.svs: the file is empty")
+    Told(name='007.svs', reason='the file is empty')
+    >>> name_once("007", "scan.svs: the file is empty")
+    Told(name='007', reason='scan.svs: the file is empty')
+    """
+    name, _, rest = reason.partition(": ")
+    said, known = Path(name).name, Path(slide).name
+    same = said == known or said.startswith(f"{known}.") or known.startswith(f"{said}.")
+    return Told(max(slide, name, key=len), rest) if rest and same else Told(slide, reason)

@@ -94,7 +94,7 @@ class Slide:
         if self.path is None:
             pixels = self._scan.read_level(0, 0, 0, *self.size)
             return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32]
-        return _fingerprint(self.path)
+        return fingerprint_of(self.path)
 
     def achieved_mpp(self, mpp: float) -> float:
         """Give the mpp that pixels asked for at `mpp` will have.
@@ -365,7 +365,7 @@ def _open_scan(path: Path, bill: Bill) -> Scan:
     return direct
 
 
-def _fingerprint(path: Path) -> str:
+def fingerprint_of(path: Path) -> str:
     """Hash a file's size and both ends; for a folder, those of all its files."""
     digest = hashlib.sha256()
     mebibyte = 2**20

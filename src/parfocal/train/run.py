@@ -1,6 +1,7 @@
 """Training: a cohort -> a run folder whose model needs nothing else to predict."""
 
 import logging
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from parfocal.dataset.bags import Inputs, LiveBags, StoredBags
 from parfocal.dataset.cohort import Cohort, CohortSlide, require_files
+from parfocal.dataset.known import fingerprint
 from parfocal.dataset.pixels import LivePixels
 from parfocal.dataset.split import Split, fold_cohort, split_cohort, split_table
 from parfocal.explain.report import beside_results, write_report
@@ -80,7 +82,9 @@ def train(
     require_files(cohort.source, needed, "slide files" if features is None else "feature files")
     folds = [out / f"fold-{number}" for number in range(len(splits))]
     runs = [
-        Run(RunFolder(folder), split, settings, bags, place, threads, progress).train(resume=resume)
+        Run(RunFolder(folder), split, settings, bags, features, place, threads, progress).train(
+            resume=resume
+        )
         for split, folder in zip(splits, [out] if len(splits) == 1 else folds, strict=True)
     ]
     summary = runs[0] if len(runs) == 1 else several(out, runs)
@@ -106,6 +110,7 @@ class Run:
     split: Split
     settings: RunSettings
     bags: Inputs
+    features: Path | None
     device: torch.device
     workers: int
     progress: bool
@@ -212,9 +217,15 @@ class Run:
                     part: sorted({slide.patient_id for slide in used[part]}) for part in used
                 },
                 refit=len(lessons) > 1,
+                fingerprints=self._fingerprints((*used["train"], *used["val"])),
             ),
             encoder_weights=None if weights is None else weights.absolute(),
         )
+
+    def _fingerprints(self, slides: Iterable[CohortSlide]) -> dict[str, str]:
+        """Tell the files by which slides are known again; those of other cohorts may share ids."""
+        found = ((slide.slide_id, fingerprint(slide, self.features)) for slide in slides)
+        return {slide_id: told for slide_id, told in found if told is not None}
 
     @property
     def labels(self) -> tuple[str, ...]:
