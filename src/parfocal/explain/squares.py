@@ -93,7 +93,7 @@ def draw_filtered(slides: Sequence[Slide], path: Path, *, grey_spread: int = 15)
         pixels = slide.resample(whole, (TILE_PX, TILE_PX))
         rows[0].append(_labelled(Image.fromarray(pixels), slide.id))
         rows[1].append(_labelled(Image.fromarray(without_grey(pixels, grey_spread)), ""))
-    _save(path, f"without what is grey to within {grey_spread} of 255", rows)
+    _save(path, f"grey filter, {grey_spread} of 255", rows)
 
 
 def without_grey(pixels: UInt8[np.ndarray, "h w 3"], spread: int) -> UInt8[np.ndarray, "h w 3"]:
