@@ -79,10 +79,11 @@ def _import_timm(network: str, otherwise: str) -> ModuleType:
         import timm  # noqa: PLC0415 (optional, and seconds to import)
     # A torchvision that does not match torch raises RuntimeError, among others.
     except Exception as error:
+        minor = int(torch.__version__.split(".")[1])
         raise EncoderError(
             f"{network}: timm cannot be imported ({type(error).__name__}: {first_line(error)}). "
             f"Install it with the torchvision made for torch {torch.__version__}: pip install "
-            f"timm torchvision==0.N, 0.28 for torch 2.13, 0.21 for 2.6. Or {otherwise}"
+            f"timm 'torchvision==0.{minor + 15}.*'. Or {otherwise}"
         ) from error
     return timm  # type: ignore[no-any-return]
 

@@ -163,8 +163,8 @@ def plan(
         SettingsError: what is given makes no run.
         EncoderError: a network cannot be had.
     """
-    entrants = [entrant for members in reproduction.entrants().values() for entrant in members]
     listing, checked = look_through(reproduction.data, data, partial=True)
+    entrants = [entrant for members in reproduction.entrants().values() for entrant in members]
     gone = len(checked.missing) + len(checked.damaged) + listing.absent
     with _measured(reproduction, entrants, checked.whole, str(choose_device(device))) as basis:
         steps = [*basis.regions, *basis.extraction]

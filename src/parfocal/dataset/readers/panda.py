@@ -17,7 +17,7 @@ from parfocal.dataset.readers.listing import (
 SOURCE = Source(
     name="PANDA",
     address="https://www.kaggle.com/c/prostate-cancer-grade-assessment (register there)",
-    licence="CC BY-NC-SA 4.0",
+    licence="CC BY-NC-SA 4.0 (to be checked there)",
     size="about 412 GB",
 )
 PUBLISHED = 10_616

@@ -97,10 +97,8 @@ def _read_one(folder: Path, pattern: str, columns: tuple[str, ...]) -> list[dict
     """Read the one table of a name the GDC puts the date into."""
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
-        raise SOURCE.refuse(
-            folder,
-            f"{len(found)} files {pattern}, not one ({', '.join(path.name for path in found)})",
-        )
+        names = ", ".join(path.name for path in found) or "none"
+        raise SOURCE.refuse(folder, f"one file {pattern} is needed, and there is: {names}")
     return read_table(SOURCE, found[0], columns, delimiter="\t")
 
 
