@@ -23,6 +23,7 @@ from parfocal import train as training
 from parfocal.cli import main
 from parfocal.features.errors import UnwritableError
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.settings import recipe_names
 from parfocal.slide import synthetic
 from parfocal.slide.synthetic import OF_TILES, Painting
 from parfocal.train.folder import RunSummary
@@ -95,6 +96,12 @@ def test_help_tells_of_every_command(parfocal: Callable[..., Outcome]):
     for command in ("demo", "inspect", "synth", "extract", "train", "evaluate", "predict"):
         assert command in said
         assert "Example: parfocal" in parfocal(command, "--help").out
+
+
+def test_every_recipe_is_listed_with_what_it_is(parfocal: Callable[..., Outcome]):
+    lines = parfocal("recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert "zoommil-eff        ZoomMIL-Eff, the two-level variant of the paper: a" in lines[-3]
 
 
 def test_the_version_is_told(parfocal: Callable[..., Outcome]):
@@ -267,11 +274,16 @@ def test_each_fold_is_a_run_that_evaluates_and_predicts(
     assert f"{run}: 3 folds, mean weighted F1" in told.out
     tested = []
     for fold in ("fold-0", "fold-1", "fold-2"):
-        out = tmp_path / fold
+        out = tmp_path / "evaluation" / fold
         assert parfocal("evaluate", run / fold, table, "--out", out, *stored).code == 0
         with (out / "predictions.csv").open(newline="") as file:
             tested += [row["slide_id"] for row in csv.DictReader(file)]
     assert sorted(tested) == [slide_id for slide_id, _, _ in rows]
+    page = tmp_path / "report.html"
+    assert parfocal("report", run, tmp_path / "evaluation", "--out", page).code == 0
+    for fold in ("fold-0", "fold-1", "fold-2"):
+        assert f"Training: {fold}" in page.read_text()
+        assert f"Evaluation: {fold}" in page.read_text()
     assert parfocal("predict", run / "fold-2", slide, "--out", tmp_path / "out").code == 0
     refused(parfocal("predict", run, slide, "--out", tmp_path / "out"), "a run of 3 folds; give")
 
@@ -390,7 +402,7 @@ def a_folder(slide: Path) -> None:
         (not_a_slide, "not a slide"),
         (truncated, "one"),
         (damaged, "one"),
-        (without_mpp, "no microns per pixel"),
+        (without_mpp, "no microns per pixel, so its magnification is unknown. Give it with --mpp"),
         (absurd, "outside 0.05 to 50"),
         (blank, "tissue"),
         (small, "0.78 x 0.78 of a patch at 2.5x"),
@@ -493,12 +505,53 @@ def test_a_slide_too_small_to_train_on_is_told_with_the_option_that_helps(
     refused(parfocal(*command), "0.25 x 0.25 of a patch at 0.625x", "use higher --magnifications")
 
 
+WRITE_FOLDERS = [
+    ("demo", "--out"),
+    ("synth", "--slides", 2, "--seed", 0),
+    ("extract", "none.csv", "--magnifications", 10, "--out"),
+    ("train", "none.csv", "--out"),
+    ("evaluate", "no-run", "none.csv", "--out"),
+    ("compare", "none.csv", "--models", "mean", "--out"),
+    ("reproduce", "jsma-bach", "--data", "none", "--out"),
+    ("audit", "no-run", "none.csv", "--out"),
+    ("predict", "no-run", "none.tif", "--out"),
+]
+WRITE_FILES = [("report", "none", "--out"), ("cohort", "bach", "none", "--out")]
+
+
+@pytest.mark.parametrize("command", WRITE_FOLDERS)
 def test_a_file_is_no_folder_to_write_to(
-    parfocal: Callable[..., Outcome], run: Path, cohort: Path, slide: Path
+    parfocal: Callable[..., Outcome], tmp_path: Path, command: tuple[str | int, ...]
 ):
-    for command in (("predict", run, slide), ("train", cohort)):
-        found = parfocal(*command, "--out", slide)
-        refused(found, str(slide), "a file, where a folder is to be", "--out")
+    (tmp_path / "cohort.csv").touch()
+    for place in (tmp_path / "cohort.csv", tmp_path / "cohort.csv" / "new"):
+        refused(parfocal(*command, place), "cohort.csv: a file, where a folder is to be; write els")
+
+
+@pytest.mark.parametrize("command", WRITE_FILES)
+def test_a_folder_is_no_file_to_write_to(
+    parfocal: Callable[..., Outcome], tmp_path: Path, command: tuple[str, ...]
+):
+    refused(parfocal(*command, tmp_path), f"{tmp_path}: a folder, where a file is to be; give a f")
+
+
+@pytest.mark.parametrize("command", [*WRITE_FOLDERS, *WRITE_FILES])
+def test_a_place_that_may_not_be_written_to_is_refused_before_any_work(
+    parfocal: Callable[..., Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str | int, ...],
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    found = parfocal(*command, tmp_path / "new" / "out")
+    refused(found, f"{tmp_path}: Permission denied; check the path, and its rights.")
+    assert not (tmp_path / "new").exists()
+
+
+def test_folders_to_write_to_are_made(parfocal: Callable[..., Outcome], run: Path, tmp_path: Path):
+    page = tmp_path / "new" / "folder" / "report.html"
+    assert parfocal("report", run, "--out", page).code == 0
+    assert page.exists()
 
 
 def test_training_slides_are_not_evaluated_unless_told(
@@ -645,9 +698,51 @@ def test_ctrl_c_leaves_a_line_and_what_was_finished(cohort: Path, tmp_path: Path
             process.kill()
     assert process.returncode == 130
     assert "Traceback" not in said
-    assert said.rstrip().endswith("parfocal: interrupted; what was finished is kept.")
+    goes_on = "the same command with --resume goes on from there"
+    said_last = f"parfocal: interrupted; what was finished is in {out}; {goes_on}."
+    assert said.splitlines()[-1] == said_last
     assert (out / "metrics.csv").exists()
     assert not (out / "checkpoint.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (False, "nothing was written to {}."),
+        (True, "what was finished is in {}."),
+    ],
+)
+def test_ctrl_c_claims_only_what_is_there(
+    parfocal: Callable[..., Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    written: bool,
+    told: str,
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "before.json").touch()
+    os.utime(out / "before.json", (0, 0))
+
+    def interrupted(*_: object, **__: object) -> Checkpoint:
+        if written:
+            (out / "one.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "load", interrupted)
+    found = parfocal("predict", "run", "one.tif", "--out", out)
+    assert found == Outcome(130, "", f"parfocal: interrupted; {told.format(out)}\n")
+
+
+def test_a_command_that_writes_nothing_says_so_upon_ctrl_c(
+    parfocal: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("parfocal.slide.inspect.inspect", interrupted)
+    assert parfocal("inspect", "one.tif").err == "parfocal: interrupted; nothing was written.\n"
 
 
 def test_a_reader_that_leaves_is_no_error(slide: Path):

@@ -38,6 +38,13 @@ def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_not_there_is_told_with_the_path_asked_for(tmp_path):
+    path = tmp_path / "nowhere" / "a.txt"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_whole(path, b"content")
+    assert caught.value.filename == str(path)
+
+
 def test_files_that_belong_together_are_all_written_or_none(tmp_path, monkeypatch):
     contents = {tmp_path / name: name.encode() for name in ("a", "b", "c")}
     write_together(contents)

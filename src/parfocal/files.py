@@ -11,7 +11,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, renamed to it at the end, removed upon any failure.
 
     Raises:
-        OSError: as the block's own, with the path where it had none, as of a full disk.
+        OSError: as the block's own, of this path.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -20,7 +20,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.filename in (None, str(part)):
             reason = f"{error.strerror or error}; nothing was written"
             raise OSError(error.errno, reason, str(path)) from error
         raise

@@ -1,8 +1,9 @@
 import re
 
 import pytest
+import yaml
 
-from parfocal.settings import SettingsError, load_settings
+from parfocal.settings import SettingsError, load_settings, recipe_names
 
 
 @pytest.mark.parametrize(
@@ -20,17 +21,26 @@ from parfocal.settings import SettingsError, load_settings
             "model.name=zommil",
             "unknown model 'zommil'; known: zoommil, ",
         ),
-        ("train.epochs=many", "train.epochs: 'many' is refused: input should be a valid integer"),
-        (
-            "train.epochs=0",
-            "train.epochs: 0 is refused: input should be greater than or equal to 1",
-        ),
+        ("train.epochs=many", "train.epochs: 'many' is refused; give a whole number."),
+        ("train.epochs=0", "train.epochs: 0 is refused; give 1 or more."),
+        ("train.warmup=1", "train.warmup: 1 is refused; give less than 1."),
+        ("train.lr_floor=2", "train.lr_floor: 2 is refused; give 1 or less."),
+        ("train.learning_rate=0", "train.learning_rate: 0 is refused; give more than 0."),
+        ("train.refit=maybe", "train.refit: 'maybe' is refused; give true or false."),
+        ("train.betas=[0.9]", "train.betas: [0.9] is refused; give one value more."),
+        ("train.betas=[0.9, 0.9, 0.9]", "train.betas: [0.9, 0.9, 0.9] is refused; give 2 values."),
+        ("train.labels=[0, 1]", "train.labels: 0 is refused; give text, in quotes where it looks"),
+        ("encoder.weights=3", "encoder.weights: 3 is refused; give a path."),
+        ("model.k=abc", "model.k: 'abc' is refused; give a whole number or a list."),
+        ("model.k=[4, abc]", "model.k: 'abc' is refused; give a whole number."),
+        ("model.dropout=much", "model.dropout: 'much' is refused; give a number."),
+        ("model.name=[zoommil]", "unknown model \"['zoommil']\"; known: zoommil, "),
         (
             "model.heads=triple",
             "model zoommil: heads='triple' is unknown",
         ),
         ("model.k=[3]", "model zoommil: k=[3] has 1 numbers, and 3 magnifications are 2 zooms"),
-        ("slide.tissue=blue", "slide.tissue: 'blue' is refused"),
+        ("slide.tissue=blue", "slide.tissue: 'blue' is refused; give 'otsu', 'grey' or 'all'."),
         ("slide.children=some", "slide.children: 'some' is refused"),
         ("encoder.runtime=gpu", "encoder.runtime: 'gpu' is refused"),
         ("slide.magnifications=10,2.5", "slide.magnifications: [10, 2.5] do not ascend"),
@@ -41,7 +51,7 @@ from parfocal.settings import SettingsError, load_settings
         ("slide.magnifications=5,6", "slide.magnifications: [5, 6] are not whole multiples"),
         ("slide.patch_size=0", "slide.patch_size: 0 pixels are no patch"),
         ("slide.min_tissue=10", "slide.min_tissue: 10 is no share; give one from 0 to 1."),
-        ("slide.magnifications=a,b", "slide.magnifications.0: 'a' is refused"),
+        ("slide.magnifications=a,b", "slide.magnifications: 'a' is refused; give a number."),
         ("train.epochs", "'train.epochs' is not section.key=value, as train.epochs=3."),
         ("epochs=3", "'epochs=3' is not section.key=value"),
         ("train.epochs=[", "'train.epochs=[': the value is not YAML"),
@@ -51,6 +61,34 @@ def test_a_wrong_value_is_refused_in_one_line(override, message):
     with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         load_settings("zoommil", overrides=[override])
     assert "\n" not in str(caught.value)
+
+
+def told(name: str, override: str) -> str:
+    """Give what is said of a setting, if it is refused."""
+    try:
+        load_settings(name, overrides=[override])
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+def settings_of(name: str) -> list[str]:
+    """Give all settings of a recipe as section.key, but the model's name."""
+    sections = yaml.safe_load(load_settings(name).to_yaml())
+    return [
+        f"{section}.{key}"
+        for section, values in sections.items()
+        for key in values
+        if (section, key) != ("model", "name")
+    ]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_no_setting_of_any_model_is_refused_in_the_words_of_a_library(name):
+    for setting in settings_of(name):
+        for value in ("{a: 1}", "[[a]]", ".inf", "-.5", "2020-01-01"):
+            said = told(name, f"{setting}={value}")
+            assert not re.search(r"another value|[Ii]nput|\\.int|\\.float", said.partition(":")[2])
 
 
 def test_a_model_of_one_magnification_refuses_several():

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from parfocal.models import MODELS
-from parfocal.settings import SettingsError, load_settings, recipe_names
+from parfocal.settings import SettingsError, load_settings, recipe_names, recipes
 
 
 def written(folder: Path, text: str) -> Path:
@@ -81,6 +81,12 @@ def test_settings_are_read_as_they_were_written(tmp_path):
     assert yaml.safe_load(settings.to_yaml())["model"]["heads"] == "dual"
 
 
+def test_the_documentation_lists_every_recipe():
+    methods = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    section = methods.partition("## Recipes")[2].partition("\n## ")[0]
+    assert dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", section, re.MULTILINE)) == recipes()
+
+
 def test_an_unknown_recipe_is_refused():
     with pytest.raises(
         SettingsError, match=r"unknown recipe 'zoomil'; known: abmil, .*Did you mean z"
@@ -91,12 +97,23 @@ def test_an_unknown_recipe_is_refused():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "not YAML"),
-        ("train: 3", "mine.yaml: settings stand in sections (slide, encoder, model, train)"),
-        ("- 1", "settings stand in sections"),
-        ("slide: {magnifications: [10]}", "no section model; a run needs it"),
-        ("model: {name: mean}", "no section slide; a run needs it"),
-        ("slide: {patch_size: 3}\nmodel: {name: mean}", "slide.magnifications"),
+        ("a: [", "mine.yaml, line 1: not YAML (expected the node content, but found"),
+        ("a: 1\n\0", "mine.yaml: not text (unacceptable character"),
+        ("model:\n\tname: mean", "mine.yaml, line 2: indented with a tab; take spaces."),
+        ("", "mine.yaml: empty; settings stand in sections (slide, encoder, model, train), each"),
+        ("# all in comments", "mine.yaml: empty"),
+        ("train: 3", "mine.yaml: train has no keys; settings stand in sections"),
+        ("train:\nmodel: {name: mean}", "mine.yaml: train has no keys"),
+        ("model: mean", "mine.yaml: model has no keys"),
+        ("- 1", "mine.yaml: a list; settings stand in sections"),
+        ("zoommil", "mine.yaml: a single value; settings stand in sections"),
+        ("slide: {magnifications: [10]}", "mine.yaml: no section model; a run needs it"),
+        ("model: {name: mean}", "mine.yaml: no section slide; a run needs it"),
+        (
+            "slide: {magnifications: [10]}\nmodel: {dim: 9}",
+            "mine.yaml: no model.name; give one of zoommil, ",
+        ),
+        ("slide: {patch_size: 3}\nmodel: {name: mean}", "slide.magnifications is missing; give"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, text, message):

@@ -1,13 +1,63 @@
 """What several subcommands share: their arguments, and how they end."""
 
+import errno
 import json
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import typer
 
 Part = Literal["train", "val", "test", "all"]
+
+
+@dataclass
+class Writing:
+    """What is told when a command is interrupted: which one it was, and where it writes."""
+
+    command: str = ""
+    out: Path | None = None
+
+
+@runtime_checkable
+class Running(Protocol):
+    """What typer tells of the command that runs; it is no `typer.Context`, but what that is of."""
+
+    info_name: str | None
+    obj: Writing
+
+
+def folder_to_write(context: Running, path: Path) -> Path:
+    """Refuse, before any work, a place where no folder can be written.
+
+    Raises:
+        OSError: a file is in the way, or the place is not to be written to.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+    context.obj.command, context.obj.out = context.info_name or "", path
+    return path
+
+
+def file_to_write(context: Running, path: Path | None) -> Path | None:
+    """Refuse, before any work, a place where no file can be written.
+
+    Raises:
+        OSError: a folder is in the way, or the place is not to be written to.
+    """
+    if path is not None and path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path is not None:
+        folder_to_write(context, path.parent)
+        context.obj.out = path
+    return path
+
+
 Cohort = Annotated[
     Path,
     typer.Argument(
@@ -18,7 +68,15 @@ Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run that `parfocal train` wrote.")
 ]
 Slides = Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="Slide files.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")]
+Out = Annotated[
+    Path, typer.Option(metavar="DIR", help="Folder to write to.", callback=folder_to_write)
+]
+OutToGoOnWith = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR", help="Folder to write to, or one to go on with.", callback=folder_to_write
+    ),
+]
 Mpp = Annotated[
     float | None,
     typer.Option(help="Microns per pixel at level 0, for files that do not say or say wrongly."),
@@ -47,6 +105,7 @@ Changes = Annotated[
     ),
 ]
 ENCODERS = "efficientnet-lite0, resnet50-layer3 or timm:NAME."
+ENCODERS_SET = f"{ENCODERS[:-1]}; its weights from a file with --set encoder.weights=FILE."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 
 

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import ENCODERS, Cache, Device, finish
+from parfocal.cli.arguments import (
+    ENCODERS_SET,
+    Cache,
+    Device,
+    OutToGoOnWith,
+    file_to_write,
+    finish,
+)
 
 
 def cohort(
@@ -18,7 +25,10 @@ def cohort(
         ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the data set lies.")],
-    out: Annotated[Path | None, typer.Option(metavar="CSV", help="The table to write.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="The table to write.", callback=file_to_write),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, where none is published.")] = 0,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check published sums too; reads every byte.")
@@ -83,15 +93,13 @@ def reproduce(
     data: Annotated[
         Path, typer.Option(metavar="FOLDER", help="The data set, as its owners publish it.")
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder to write to, or one to go on with.")
-    ],
+    out: OutToGoOnWith,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take, and do nothing.")
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Train each model so many times.")] = 3,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most.")] = None,
-    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS)] = None,
+    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS_SET)] = None,
     cache: Cache = None,
     device: Device = "auto",
     timed: Annotated[int, typer.Option(min=0, help="Slides to read from their files.")] = 3,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import Mpp
+from parfocal.cli.arguments import Mpp, file_to_write
 
 Shown = Annotated[
     list[Path],
@@ -63,7 +63,9 @@ def report(
             metavar="PATH...", help="Folders of runs, evaluations, predictions, or around them."
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Page to write.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.html", help="Page to write.", callback=file_to_write)
+    ],
     cohort: CohortFile = None,
     slides: Moved = None,
 ) -> None:

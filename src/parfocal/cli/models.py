@@ -1,4 +1,4 @@
-"""Subcommands about models: train, evaluate, compare, audit."""
+"""Subcommands about models: recipes, train, evaluate, compare, audit."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from parfocal.cli.arguments import (
-    ENCODERS,
+    ENCODERS_SET,
     LADDER,
     Cache,
     Changes,
@@ -15,6 +15,7 @@ from parfocal.cli.arguments import (
     External,
     Features,
     Out,
+    OutToGoOnWith,
     Part,
     Run,
     finish,
@@ -23,18 +24,33 @@ from parfocal.cli.arguments import (
 )
 
 
+def recipes() -> None:
+    """List the recipes that `train --model` and `compare --models` take.
+
+    Example: `parfocal recipes`
+    """
+    from parfocal.settings import recipes as known_recipes
+
+    known = known_recipes()
+    for name, what in known.items():
+        typer.echo(f"{name:{max(map(len, known))}}  {what}")
+
+
 def train(
     *,
     cohort: Cohort,
     out: Out,
     model: Annotated[
-        str, typer.Option(metavar="RECIPE", help="zoommil, zoommil-eff, mean, ..., or a YAML file.")
+        str, typer.Option(metavar="RECIPE", help="As `parfocal recipes` lists, or a YAML file.")
     ] = "zoommil",
     features: Features = None,
-    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS)] = None,
+    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS_SET)] = None,
     magnifications: Annotated[str | None, LADDER] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most.")] = None,
-    folds: Annotated[int | None, typer.Option(min=2, help="Train so many models.")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Train so many models, each tested on another part: fold-0..."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the split and every draw.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read slides.")] = None,
     cache: Cache = None,
@@ -51,7 +67,8 @@ def train(
     """Train a model on labelled slides; the run folder is all that prediction needs.
 
     Slides are read as the model zooms, or `--features` are used. The settings come from the
-    recipe, then `--config`, then `--set`, then the other options.
+    recipe, then `--config`, then `--set`, then the other options. Each of several folds is a run of
+    its own to evaluate and predict with; `compare --folds` trains and evaluates all at once.
 
     Example: `parfocal train cohort.csv --model zoommil --out run --cache cache`
     """
@@ -141,16 +158,14 @@ def compare(
     models: Annotated[
         str, typer.Option(metavar="NAME,NAME,...", help="Recipes, or YAML files, as of train.")
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder to write to, or a comparison to go on with.")
-    ],
+    out: OutToGoOnWith,
     folds: Annotated[int | None, typer.Option(min=2, help="Train so many of each.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train each so many times.")] = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="At most.")] = None,
     metric: Annotated[
         Literal["weighted_f1", "accuracy", "auroc_macro"], typer.Option(help="What is drawn.")
     ] = "weighted_f1",
-    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS)] = None,
+    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS_SET)] = None,
     features: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Stored features; else they are extracted.")
     ] = None,

@@ -13,13 +13,16 @@ from parfocal.cli.arguments import (
     Run,
     Slides,
     finish,
+    folder_to_write,
     parse_changes,
 )
 
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")] = Path("demo-out"),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="A new folder.", callback=folder_to_write)
+    ] = Path("demo-out"),
     seed: Annotated[int, typer.Option(min=0, help="Of the slides and the training.")] = 0,
 ) -> None:
     """Paint slides, train on them, evaluate and predict: the whole road, in minutes.
@@ -50,7 +53,7 @@ def predict(
         typer.Option("--from-bounds", help="Count those from the scanned bounds, as of MIRAX."),
     ] = False,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also attention as a pyramidal OME-TIFF.")
+        bool, typer.Option("--overlay", help="Also attention as an OME-TIFF.")
     ] = False,
 ) -> None:
     """Classify slides, reading sharp pixels only where the model zooms in.

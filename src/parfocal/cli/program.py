@@ -6,16 +6,24 @@ Each imports what it calls inside itself, so that `predict` does not wait for wh
 import errno
 import logging
 import sys
+import time
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from parfocal.cli.arguments import Writing
 from parfocal.cli.datasets import cohort, reproduce
 from parfocal.cli.look import report, view
-from parfocal.cli.models import audit, compare, evaluate, train
+from parfocal.cli.models import audit, compare, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.slides import extract, inspect, synth
+
+GOES_ON = {
+    "train": "the same command with --resume",
+    **dict.fromkeys(("extract", "compare", "reproduce"), "the same command"),
+}
+CLOCK_S = 0.1  # a file system may have a coarser clock
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,17 +37,30 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; an error is one line, and a traceback with --debug."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    writing, started = Writing(), time.time()
     try:
-        app(arguments, prog_name="parfocal")
+        app(arguments, prog_name="parfocal", obj=writing)
     except SystemExit as stop:
         if stop.code == 130:  # typer's, for Ctrl-C
-            typer.echo("parfocal: interrupted; what was finished is kept.", err=True)
+            typer.echo(f"parfocal: interrupted; {_left_by(writing, started)}.", err=True)
         raise
     except Exception as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
         typer.echo(f"parfocal: {_one_line(error)}", err=True)
         sys.exit(1)
+
+
+def _left_by(writing: Writing, started: float) -> str:
+    """Say what an interrupted command has written, and how to go on."""
+    out = writing.out
+    if out is None:
+        return "nothing was written"
+    written = out.rglob("*") if out.is_dir() else (out,)
+    if not any(path.is_file() and path.stat().st_mtime >= started - CLOCK_S for path in written):
+        return f"nothing was written to {out}"
+    how = GOES_ON.get(writing.command)
+    return f"what was finished is in {out}{'' if how is None else f'; {how} goes on from there'}"
 
 
 def _one_line(error: Exception) -> str:
@@ -51,13 +72,20 @@ def _one_line(error: Exception) -> str:
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in message:
         place = getattr(error, "filename", None) or "the folder written to"
         return f"{place}: the disk is full; free some space, or write elsewhere with --out."
-    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename is not None:
-        return f"{error.filename}: a file, where a folder is to be; give another one with --out."
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; check the path, and its rights."
+        return f"{error.filename}: {_of_place(error)}"
     if isinstance(error, ValueError | OSError):
         return message
     return f"unexpected {type(error).__name__}: {message} (run again with --debug to see where)."
+
+
+def _of_place(error: OSError) -> str:
+    """Say what is wrong with a path."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file, where a folder is to be; write elsewhere."
+    if isinstance(error, IsADirectoryError):
+        return "a folder, where a file is to be; give a file's name."
+    return f"{error.strerror}; check the path, and its rights."
 
 
 def _show_version(wanted: bool) -> bool:
@@ -93,6 +121,7 @@ for command in (
     synth,
     cohort,
     extract,
+    recipes,
     train,
     evaluate,
     compare,

@@ -14,6 +14,7 @@ from parfocal.cli.arguments import (
     Out,
     Slides,
     finish,
+    folder_to_write,
     parse_magnifications,
 )
 
@@ -50,7 +51,12 @@ def inspect(
 def synth(
     *,
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="A new folder; the table is OUT/cohort.csv.")
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="A new folder; the table is OUT/cohort.csv.",
+            callback=folder_to_write,
+        ),
     ],
     slides: Annotated[int, typer.Option(min=2, help="How many.")],
     seed: Annotated[int, typer.Option(min=0, help="The same gives the same slides.")],

@@ -4,7 +4,7 @@ Each model's own settings are the arguments of its class, so they are declared o
 """
 
 from parfocal.settings.check import SettingsError
-from parfocal.settings.load import load_settings, recipe_names
+from parfocal.settings.load import load_settings, recipe_names, recipes
 from parfocal.settings.sections import (
     STRICT,
     EncoderSettings,
@@ -22,4 +22,5 @@ __all__ = [
     "TrainSettings",
     "load_settings",
     "recipe_names",
+    "recipes",
 ]

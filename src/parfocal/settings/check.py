@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError, create_model
+from pydantic_core import ErrorDetails
 
 from parfocal.cells import octaves
 from parfocal.models import MODELS
@@ -18,14 +19,34 @@ GIVEN_BY_THE_RUN = (
     *("in_dim", "num_classes", "num_magnifications", "num_slides", "generator"),
     *("magnifications", "patch_size"),
 )
+WANTED = {  # by what pydantic calls the error
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    **dict.fromkeys(("sequence_str", "is_instance_of", "tuple_type"), "a list"),
+    "finite_number": "a finite number",
+    "string_type": "text, in quotes where it looks like a number",
+    "path_type": "a path",
+    "literal_error": "{expected}",
+    "greater_than_equal": "{ge:g} or more",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "{le:g} or less",
+    "less_than": "less than {lt:g}",
+    "missing": "one value more",
+    "too_long": "{max_length} values",
+}
 
 
 class SettingsError(ValueError):
     """Settings that make no run; the message says which, what and what to do."""
 
 
-def validated(content: dict[str, Any]) -> RunSettings:
+def validated(content: dict[str, Any], *, recipe: str) -> RunSettings:
     """Make settings of sections, keys and values as they were read.
+
+    Args:
+        content: by section.
+        recipe: what has to hold all that a run needs, to be named where it does not.
 
     Raises:
         SettingsError: one is unknown, missing or wrong, or two do not go together.
@@ -33,7 +54,9 @@ def validated(content: dict[str, Any]) -> RunSettings:
     _check_keys("section", content, list(SECTIONS))
     for section in ("slide", "model"):
         if section not in content:
-            raise SettingsError(f"no section {section}; a run needs it.")
+            raise SettingsError(f"{recipe}: no section {section}; a run needs it.")
+    if content["model"].get("name") is None:
+        raise SettingsError(f"{recipe}: no model.name; give one of {', '.join(MODELS)}.")
     for section, values in content.items():
         if section != "model":
             _check_keys(
@@ -52,7 +75,7 @@ def validated(content: dict[str, Any]) -> RunSettings:
     try:
         settings = TypeAdapter(RunSettings).validate_python({**content, **alone, "model": model})
     except ValidationError as error:
-        raise SettingsError(_first_error(error, "")) from None
+        raise SettingsError(_first_error(error)) from None
     _check_slide(settings)
     _check_train(settings)
     _check_model(settings)
@@ -81,8 +104,8 @@ def _with_magnifications(content: dict[str, Any], text: str) -> dict[str, Any]:
 
 def _model(values: dict[str, Any]) -> ModelSettings:
     """Check a model's settings against the signature of its class, and fill in its defaults."""
-    name = values.get("name")
-    if name not in MODELS:
+    name = values["name"]
+    if name not in list(MODELS):  # which may be asked about a list, too
         raise SettingsError(unknown("model", str(name), list(MODELS)))
     parameters = [
         parameter
@@ -143,12 +166,23 @@ def _check_keys(what: str, found: Mapping[str, Any], known: Sequence[str]) -> No
             raise SettingsError(unknown(what, str(key), known))
 
 
-def _first_error(error: ValidationError, section: str) -> str:
-    """Say in one line what pydantic found first."""
-    first = error.errors()[0]
+def _first_error(error: ValidationError, section: str = "") -> str:
+    """Say in one line what is wrong with the first value that is, and what would not be."""
+    errors = error.errors()
+    first = errors[0]
     if first["type"] == "value_error":  # in our own words
         return f"{section}{'.'.join(map(str, first['loc']))}.{first['ctx']['error']}"
-    place = ".".join(
-        str(part) for part in first["loc"] if not str(part).startswith(("function-", "tuple"))
-    )
-    return f"{section}{place}: {first['input']!r} is refused: {first['msg'].lower()}."
+    # After its name come places in a list, and the kinds a value may be of, each of which refuses.
+    depth = 1 if section else 2
+    name = first["loc"][:depth]
+    place = section + ".".join(map(str, name))
+    if first["type"] == "missing" and first["loc"] == name:
+        return f"{place} is missing; give it."
+    same = [each for each in errors if each["loc"][:depth] == name]
+    worst = max(same, key=lambda each: len([part for part in each["loc"] if isinstance(part, int)]))
+    wanted = [_wanted(each) for each in same if each["input"] is worst["input"]]
+    return f"{place}: {worst['input']!r} is refused; give {' or '.join(dict.fromkeys(wanted))}."
+
+
+def _wanted(error: ErrorDetails) -> str:
+    return WANTED.get(error["type"], "another value").format(**error.get("ctx", {}))

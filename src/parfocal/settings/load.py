@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,23 @@ def load_settings(
         layers.append(_read(config))
     layers += [_override(text) for text in overrides]
     layers += [_nested(key, value) for key, value in (flags or {}).items() if value is not None]
-    return validated(reduce(_merge, layers))
+    return validated(reduce(_merge, layers), recipe=str(recipe))
 
 
 def recipe_names() -> list[str]:
     """Give the names of the recipes that come with parfocal."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipes() -> dict[str, str]:
+    """Tell what each recipe that comes with parfocal is, as its file begins, by name."""
+    return {name: _first_sentence(_recipe_path(name)) for name in recipe_names()}
+
+
+def _first_sentence(recipe: Path) -> str:
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    said = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line[:1] == "#", lines))
+    return said.partition(". ")[0].rstrip(".") + "."
 
 
 def _recipe_path(recipe: str | Path) -> Path:
@@ -56,14 +68,38 @@ def _read(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from None
+    except yaml.MarkedYAMLError as error:
+        raise SettingsError(f"{path}{_where(error)}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not YAML ({' '.join(str(error).split())}).") from None
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise SettingsError(f"{path}: not text ({' '.join(str(error).split())}).") from None
+    found = _no_sections(content)
+    if found is not None:
         raise SettingsError(
-            f"{path.name}: settings stand in sections ({', '.join(SECTIONS)}), each with keys "
-            "and values below it."
+            f"{path}: {found}; settings stand in sections ({', '.join(SECTIONS)}), each with keys "
+            "and values below it, indented."
         )
-    return content
+    return dict(content)
+
+
+def _where(error: yaml.MarkedYAMLError) -> str:
+    """Say where in a file YAML ends, and why."""
+    mark = error.problem_mark
+    line = "" if mark is None else f", line {mark.line + 1}"
+    if error.problem is not None and r"'\t'" in error.problem:
+        return f"{line}: indented with a tab; take spaces."
+    return f"{line}: not YAML ({error.problem}); correct it."
+
+
+def _no_sections(content: object) -> str | None:
+    """Say what is there in place of sections with keys."""
+    if content is None:
+        return "empty"
+    if not isinstance(content, dict):
+        return f"a {'list' if isinstance(content, list) else 'single value'}"
+    for section, values in content.items():
+        if not isinstance(values, dict):
+            return f"{section} has no keys"
+    return None
 
 
 def _override(text: str) -> dict[str, Any]:
