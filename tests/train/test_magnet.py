@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from parfocal.cli import main
 from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate import evaluate
 from parfocal.explain import squares
@@ -117,6 +118,16 @@ def test_known_lesions_are_drawn_on_the_leaves(painted, run, tmp_path):
     paths, trained = [well.path, ill.path], Checkpoint.load(run)
     list(predict_slides(paths, trained, tmp_path, mpp=1, device="cpu", outlines=known))
     assert [green(tmp_path / f"{n}-leaves.png") for n in (22, 23)] == [False, True]
+
+
+def test_outlines_come_from_a_table_on_the_command_line(painted, run, tmp_path, monkeypatch):
+    slide, device = str(painted.slides[-1].path), ("--mpp", "1", "--device", "cpu")
+    given = ["predict", str(run), slide, *device, "--outlines", str(painted.source)]
+    monkeypatch.setattr("sys.argv", ["parfocal", *given, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    assert green(tmp_path / "23-leaves.png")
 
 
 def test_outlines_are_refused_of_a_model_without_leaves(painted, tmp_path):
