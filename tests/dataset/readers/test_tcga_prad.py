@@ -122,7 +122,9 @@ def test_a_region_that_leaves_its_slide_is_refused(gdc, put):
 
 def test_the_gdcs_lists_are_needed_and_of_this_project(gdc, put):
     put(gdc / "gdc_manifest.2026-02-02.txt", "id\tfilename\tmd5\tsize\tstate\n")
-    with pytest.raises(CohortError, match=r"one file gdc_manifest\*\.txt is needed, and there is: gdc_m"):
+    with pytest.raises(
+        CohortError, match=r"one file gdc_manifest\*\.txt is needed, and there is: gdc_m"
+    ):
         make_cohort("tcga-prad", gdc, gdc / "c.csv")
     (gdc / "gdc_manifest.2026-02-02.txt").unlink()
     sheet = gdc / "gdc_sample_sheet.2026-01-01.tsv"
