@@ -21,7 +21,8 @@ def test_names_are_text_whatever_they_hold():
 
 def test_points_are_not_joined_unless_asked():
     line = Line("a", (0.1, 0.5, 0.9), (0.2, 0.4, 0.6))
-    assert line_chart([line], Axis("x"), Axis("y"), joined=False).count('r="4" fill="#0072b2"><title>') == 3
+    points = line_chart([line], Axis("x"), Axis("y"), joined=False)
+    assert points.count('r="4" fill="#0072b2"><title>') == 3
     assert "<circle" not in line_chart([line], Axis("x"), Axis("y"))
 
 
