@@ -63,12 +63,6 @@ def test_a_slide_of_a_table_without_mpp_is_told_of_its_column(cohort, out, encod
     assert "Give it in the cohort's mpp column" in result.failed["000"]
 
 
-def test_a_slide_of_a_table_without_mpp_is_told_of_its_column(cohort, out, encoder):
-    _, path, _ = cohort[0]
-    result = extract_cohort([("000", path, None)], out, encoder=encoder, settings=SETTINGS)
-    assert "Give it in the cohort's mpp column" in result.failed["000"]
-
-
 def test_float32_keeps_what_float16_rounds_off(tmp_path, slide, grid, encoder, settings):
     for dtype in ("float16", "float32"):
         extract_slide(slide, grid, encoder, tmp_path / dtype, settings=settings, dtype=dtype)

@@ -143,7 +143,7 @@ def test_nothing_but_what_is_listed_can_be_asked_for(server, key, template):
 
 def status_of(server, path):
     """Send a path byte for byte."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
         request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
         raw.sendall(request.encode("latin-1"))
         received = b"".join(iter(lambda: raw.recv(65536), b""))
