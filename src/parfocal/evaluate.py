@@ -97,7 +97,7 @@ def evaluate(
     cohort = read_cohort(cohort_csv, labels=trained.labels)
     parts = {} if external else parts_of(cohort, run, trained, features)
     chosen = chosen_slides(cohort, parts, split)
-    seen = _seen(trained, chosen, features, external=external)
+    seen = _seen(trained, chosen, parts, features, external=external)
     if seen and not allow_training_slides:
         raise _refusal(cohort_csv, seen, chosen)
     outlines = {s.slide_id: read_outlines(s.outlines) for s in chosen if s.outlines}
@@ -200,9 +200,17 @@ def _reason(error: SlideError | StoreError, trained: Checkpoint) -> str:
 
 
 def _seen(
-    trained: Checkpoint, chosen: Sequence[CohortSlide], features: Path | None, *, external: bool
+    trained: Checkpoint,
+    chosen: Sequence[CohortSlide],
+    parts: Mapping[str, Part],
+    features: Path | None,
+    *,
+    external: bool,
 ) -> list[str]:
-    """List slides that the model, or a patient of which the model, has seen in training."""
+    """List slides that the model, or a patient of which the model, has seen in training.
+
+    Of slides that were in the run it says so itself; others are known again by their files.
+    """
     training = trained.training
     slides = {name for part in training.slides.values() for name in part}
     patients = {name for part in training.patients.values() for name in part}
@@ -211,7 +219,7 @@ def _seen(
         s.slide_id
         for s in chosen
         if (not external and (s.slide_id in slides or s.patient_id in patients))
-        or (files and fingerprint(s, features) in files)
+        or (files and s.slide_id not in parts and fingerprint(s, features) in files)
     ]
 
 

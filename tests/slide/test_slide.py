@@ -283,7 +283,7 @@ def test_a_folders_id_is_its_whole_name(tmp_path):
 def test_a_closed_slide_refuses_to_be_read(pyramid, noise):
     with open_slide(pyramid([noise])) as slide:
         pass
-    with pytest.raises(ValueError, match="slide: the slide is closed"):
+    with pytest.raises(ValueError, match="the slide is closed; read inside"):
         slide.read(Box(0, 0, 8, 8), 0.5)
 
 

@@ -402,8 +402,8 @@ def test_real_tiles_do_not_tell_by_colour(tmp_path):
     if not folder.is_dir():
         pytest.skip("the colon tiles are not here")
     rows = rows_of(
-        paint_cohort(tmp_path / "c", slides=8, seed=0, size=2048, tiles=folder, painting=OF_TILES)
+        paint_cohort(tmp_path / "c", slides=24, seed=0, size=2048, tiles=folder, painting=OF_TILES)
     )
     colours = np.array([pixels_of(tmp_path / "c" / row["path"]).mean(axis=(0, 1)) for row in rows])
     labels = [row["label"] == "tumor" for row in rows]
-    assert all(abs(roc_auc_score(labels, channel) - 0.5) <= 0.15 for channel in colours.T)
+    assert all(abs(roc_auc_score(labels, channel) - 0.5) <= 0.1 for channel in colours.T)

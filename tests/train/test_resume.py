@@ -2,6 +2,7 @@
 
 import csv
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,25 @@ def test_a_refit_goes_on_too(cohort, settings, tmp_path, monkeypatch):
     taught(cohort, refit, tmp_path / "run", resume=True)
     found = [Checkpoint.load(tmp_path / name).weights_hash for name in ("whole", "run")]
     assert found[0] == found[1]
+
+
+def test_a_ctrl_c_whose_exception_got_lost_is_heard_at_the_next_slide(
+    cohort, settings, tmp_path, monkeypatch
+):
+    loss, learned = ZoomMIL.objective, []
+
+    def losing(model, prediction, label):
+        learned.append(label)
+        if len(learned) == 3:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        return loss(model, prediction, label)
+
+    monkeypatch.setattr(ZoomMIL, "objective", losing)
+    with pytest.raises(KeyboardInterrupt):
+        taught(cohort, settings, tmp_path / "run")
+    assert len(learned) == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_says_how_to_go_on(cohort, settings, whole, monkeypatch):

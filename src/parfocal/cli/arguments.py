@@ -26,7 +26,7 @@ class Running(Protocol):
     """What typer tells of the command that runs; it is no `typer.Context`, but what that is of."""
 
     info_name: str | None
-    obj: Writing
+    obj: Writing | None  # None where no one asked to be told
 
 
 def folder_to_write(context: Running, path: Path) -> Path:
@@ -40,7 +40,8 @@ def folder_to_write(context: Running, path: Path) -> Path:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
-    context.obj.command, context.obj.out = context.info_name or "", path
+    if context.obj is not None:
+        context.obj.command, context.obj.out = context.info_name or "", path
     return path
 
 
@@ -54,7 +55,8 @@ def file_to_write(context: Running, path: Path | None) -> Path | None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path is not None:
         folder_to_write(context, path.parent)
-        context.obj.out = path
+        if context.obj is not None:
+            context.obj.out = path
     return path
 
 

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -39,7 +40,7 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     progress = progress and sys.stdout.isatty()
-    handler = signal.getsignal(signal.SIGINT)
+    heard = Heard()
     trainer_settings: dict[str, Any] = {
         "accelerator": device.type,
         "devices": 1 if device.index is None else [device.index],
@@ -47,7 +48,7 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
         "accumulate_grad_batches": lesson.settings.accumulate,
         "gradient_clip_val": lesson.settings.clip_norm,
         "precision": "bf16-mixed" if lesson.settings.half and _has_half(device) else "32-true",
-        "callbacks": [Bar()] if progress else [],
+        "callbacks": [heard, Bar()] if progress else [heard],
         "enable_progress_bar": progress,
         "enable_checkpointing": False,
         "enable_model_summary": False,
@@ -56,17 +57,40 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
         "log_every_n_steps": 1,
     }
     try:
-        with _quiet_lightning(), _quiet_writer(), torch.random.fork_rng(devices=[]):
+        with heard, _quiet_lightning(), _quiet_writer(), torch.random.fork_rng(devices=[]):
             log = TensorBoardLogger(lesson.folder.path, "tensorboard", lesson.name)
             state = lesson.state_file if lesson.state_file.exists() else None
             trainer = pl.Trainer(**trainer_settings, logger=log)
             trainer.fit(lesson, ckpt_path=state, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C, which it then ignores for good
-        signal.signal(signal.SIGINT, handler)
+    except SystemExit:  # Lightning's answer to Ctrl-C
         whole = len(lesson.history)
         raise KeyboardInterrupt(
             f"{lesson.folder.path}: stopped after {whole} whole epochs; with resume it goes on."
         ) from None
+
+
+class Heard(pl.Callback):
+    """Ctrl-C is heard at the next batch, where some library let its exception get lost."""
+
+    def __enter__(self) -> None:
+        self.asked, self.usual = False, signal.getsignal(signal.SIGINT)
+        self.ours = threading.current_thread() is threading.main_thread()  # others may set none
+        if self.ours and callable(self.usual):
+            signal.signal(signal.SIGINT, self._note)
+
+    def __exit__(self, *_: object) -> None:
+        if self.ours:  # Lightning ignores Ctrl-C for good, once it has come
+            signal.signal(signal.SIGINT, self.usual)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Stop, if asked to."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        assert callable(self.usual)
+        self.usual(number, frame)
 
 
 class Bar(TQDMProgressBar):
