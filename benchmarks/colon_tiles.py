@@ -25,7 +25,8 @@ from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.settings import load_settings
 from parfocal.slide import Box, find_tissue, open_slide
-from parfocal.slide.synthetic import OF_TILES, paint_cohort
+from parfocal.slide.painting import OF_TILES
+from parfocal.slide.synthetic import paint_cohort
 from parfocal.train import train
 
 MAGNIFICATIONS = (2.5, 5.0, 10.0)

@@ -31,8 +31,8 @@ from parfocal.features.pixels import SlidePixels
 from parfocal.models import JointAttention
 from parfocal.models.layers.backbone import Backbone
 from parfocal.models.layers.drawing import Drawing
+from parfocal.slide.painting import Painting, SlidePlan, paint_slide
 from parfocal.slide.slide import Slide, open_slide, slide_from_array
-from parfocal.slide.synthetic import Painting, SlidePlan, paint_slide
 from parfocal.slide.tissue import find_tissue
 
 FEW, EVERY = Drawing(5), Drawing(10**6, inference="all")  # more than there are: all are drawn

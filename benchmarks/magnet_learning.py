@@ -24,7 +24,8 @@ from sklearn.metrics import roc_auc_score
 from parfocal.dataset import read_cohort
 from parfocal.evaluate import evaluate
 from parfocal.settings import load_settings
-from parfocal.slide.synthetic import Painting, paint_cohort
+from parfocal.slide.painting import Painting
+from parfocal.slide.synthetic import paint_cohort
 from parfocal.train import train
 
 LESIONS_UM = {"large": 180.0, "small": 70.0}

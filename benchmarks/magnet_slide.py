@@ -24,9 +24,9 @@ from parfocal.cost import Bill
 from parfocal.features.pixels import SlidePixels
 from parfocal.grid import PatchGrid
 from parfocal.models.magnet import MagNet
+from parfocal.slide.painting import Painting, SlidePlan, paint_slide
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import open_slide
-from parfocal.slide.synthetic import Painting, SlidePlan, paint_slide
 from parfocal.slide.tissue import find_tissue
 
 TILED = (10.0, 20.0)

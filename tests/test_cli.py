@@ -25,7 +25,7 @@ from parfocal.features.errors import UnwritableError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.settings import recipe_names
 from parfocal.slide import synthetic
-from parfocal.slide.synthetic import OF_TILES, Painting
+from parfocal.slide.painting import OF_TILES, Painting
 from parfocal.train.folder import RunSummary
 
 SLIDES = 12

@@ -21,7 +21,8 @@ from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict import FailedSlide, predict_slides
 from parfocal.settings import load_settings
-from parfocal.slide.synthetic import Painting, paint_cohort
+from parfocal.slide.painting import Painting
+from parfocal.slide.synthetic import paint_cohort
 from parfocal.train import train
 
 SLIDES = 64  # of which 22 are for testing, painted from seeds of their own

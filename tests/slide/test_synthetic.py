@@ -16,15 +16,8 @@ from sklearn.preprocessing import StandardScaler
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.layout import lay_out
-from parfocal.slide.synthetic import (
-    OF_TILES,
-    Painting,
-    SlidePlan,
-    default_painting,
-    paint_cohort,
-    paint_slide,
-    plan_cohort,
-)
+from parfocal.slide.painting import OF_TILES, Painting, SlidePlan, default_painting, paint_slide
+from parfocal.slide.synthetic import paint_cohort, plan_cohort
 from parfocal.slide.texture import Painter, draw_stain
 from parfocal.slide.tiles import find_tiles
 

@@ -83,7 +83,8 @@ def synth(
 
     Example: `parfocal synth painted --slides 40 --seed 0`
     """
-    from parfocal.slide.synthetic import default_painting, paint_cohort
+    from parfocal.slide.painting import default_painting
+    from parfocal.slide.synthetic import paint_cohort
 
     painting = default_painting(
         tiles,
