@@ -1,5 +1,6 @@
 """What tests of the whole path share: small slides, and a model that has learned nothing."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from outcome import Outcome
+from parfocal.cli import main
 from parfocal.features.encoder import load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint, Training, build_model
@@ -64,3 +67,21 @@ def untrained() -> Checkpoint:
         slide=SlideSettings((2.5, 10.0), 64),
         training=Training(0, 0),
     )
+
+
+@pytest.fixture
+def parfocal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    """Run a command as the shell would, and tell what it left behind."""
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Outcome(int(stop.value.code or 0), said.out, said.err)
+
+    return run

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from errno import ENOSPC
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from outcome import Outcome
 from parfocal import predict as predict_module
 from parfocal import train as training
 from parfocal.cli import main
@@ -30,31 +31,6 @@ from parfocal.train.folder import RunSummary
 
 SLIDES = 12
 TINY = ("--encoder", "tiny", "--magnifications", "2.5,10")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def parfocal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Outcome]:
-    def run(*arguments: str | Path) -> Outcome:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return Outcome(int(stop.value.code or 0), said.out, said.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,28 +1,9 @@
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from parfocal import audit as audit_module
 from parfocal import compare as comparison
-from parfocal.cli import main
 from parfocal.compare import Row
 from parfocal.compare.table import Result
-
-
-@pytest.fixture
-def parfocal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
-
-    return run
 
 
 @pytest.mark.parametrize("command", ["compare", "audit"])

@@ -1,22 +1,5 @@
-import sys
-
-import pytest
-
 from parfocal import reproduce as package
-from parfocal.cli import main
 from parfocal.dataset.readers import Made
-
-
-@pytest.fixture
-def parfocal(capsys, monkeypatch):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
-
-    return run
 
 
 def test_help_shows_an_example(parfocal):

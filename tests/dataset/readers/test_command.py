@@ -1,32 +1,6 @@
-import sys
-from dataclasses import dataclass
-
-import pytest
-
-from parfocal.cli import main
 from parfocal.dataset.readers import panda
 
 from .conftest import PICTURE
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def parfocal(capsys, monkeypatch):
-    def run(*arguments: object) -> Outcome:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        return Outcome(int(stop.value.code or 0), said.out, said.err)
-
-    return run
 
 
 def test_a_whole_set_becomes_a_table(parfocal, tmp_path, camelyon17):
