@@ -88,6 +88,8 @@ class TrainSettings:
         half: compute in bfloat16 on a device that has it.
         refit: train again, on train and validation slides, for as many epochs as were best.
         seed: of the split, the weights and every draw.
+        start: folder of a run of the same model whose weights this one starts from; None for new
+            ones.
         left_out_strata: whose slides are neither learned from nor chosen by, nor tested on where
             their patient is not; a test has those of its own.
         val_fraction: share of each class's patients to choose the epoch by.
@@ -119,6 +121,7 @@ class TrainSettings:
     half: bool = False
     refit: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
+    start: Path | None = None
     left_out_strata: tuple[str, ...] = ()
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15

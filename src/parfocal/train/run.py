@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,6 +34,7 @@ from parfocal.train.folder import (
     several,
 )
 from parfocal.train.lesson import Lesson
+from parfocal.train.start import continued, load_start, take_weights
 from parfocal.train.trainer import fit
 
 logger = logging.getLogger(__name__)
@@ -165,6 +167,11 @@ class Run:
             return str(error)
         return None
 
+    @cached_property
+    def start(self) -> Checkpoint | None:
+        """The trained model that this one starts from, if any."""
+        return load_start(self.settings, self.labels, self.bags.encoder)
+
     def _lesson(self, name: str, failed: dict[str, str], *, after: Lesson | None = None) -> Lesson:
         """Make an untrained model and its slides; after another, it learns from all of them."""
         train, val = self.used.train, self.used.val
@@ -178,6 +185,8 @@ class Run:
             model = build_model(self.settings.model.name, {**self._model_settings(), **draws})
             if isinstance(model, Pretrained):
                 model.load_pretrained()
+            if self.start is not None:
+                take_weights(model, self.start)
         return Lesson(
             model,
             self.bags,
@@ -200,6 +209,14 @@ class Run:
             "train": [slide for slide in self.used.train if slide.slide_id not in unread],
             "val": [slide for slide in self.used.val if slide.slide_id not in unread],
         }
+        training = Training(
+            seed=self.settings.train.seed,
+            epoch=lessons[0].best.epoch,
+            slides={part: [slide.slide_id for slide in used[part]] for part in used},
+            patients={part: sorted({slide.patient_id for slide in used[part]}) for part in used},
+            refit=len(lessons) > 1,
+            fingerprints=self._fingerprints((*used["train"], *used["val"])),
+        )
         encoder = self.settings.encoder
         weights = None if encoder is None else encoder.weights
         return Checkpoint(
@@ -209,16 +226,7 @@ class Run:
             labels=self.labels,
             encoder=self.bags.encoder,
             slide=self.settings.slide,
-            training=Training(
-                seed=self.settings.train.seed,
-                epoch=lessons[0].best.epoch,
-                slides={part: [slide.slide_id for slide in used[part]] for part in used},
-                patients={
-                    part: sorted({slide.patient_id for slide in used[part]}) for part in used
-                },
-                refit=len(lessons) > 1,
-                fingerprints=self._fingerprints((*used["train"], *used["val"])),
-            ),
+            training=training if self.start is None else continued(training, self.start.training),
             encoder_weights=None if weights is None else weights.absolute(),
         )
 
