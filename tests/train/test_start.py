@@ -67,7 +67,7 @@ def test_a_run_starts_from_one_of_the_same_labels_only(cohort, settings, tmp_pat
 def test_a_run_starts_from_one_of_the_same_encoder_only(cohort, settings, first):
     other = replace(Checkpoint.load(first).encoder, weights_hash="another")
     started = replace(settings, train=replace(settings.train, start=first))
-    with pytest.raises(RunError, match="encoder of that run is EncoderSpec.*, and of this one"):
+    with pytest.raises(RunError, match=r"encoder of that run is EncoderSpec.*, and of this one"):
         load_start(started, cohort.labels, other)
 
 
