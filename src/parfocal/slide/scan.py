@@ -53,7 +53,7 @@ class Scan(Protocol):
     def read_level(
         self, level: int, x: int, y: int, width: int, height: int
     ) -> UInt8[np.ndarray, "height width 3"]:
-        """Read stored pixels, in the level's own pixels and inside it, as a new array."""
+        """Read stored pixels, in the level's own and inside it; they are not to be written on."""
 
     def close(self) -> None:
         """Let go of the file."""

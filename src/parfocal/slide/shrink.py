@@ -11,6 +11,8 @@ from PIL import Image
 LEVEL_TOLERANCE = 0.005  # a level coarser by so little is sharp enough: sizes are rounded
 BLOCK_PX = 2048  # side of what is decoded at once: 4 Mpx, 16 MB in OpenSlide
 MAX_STEP = 256.0  # a pixel of the result that covers more is averaged in two stages
+AT_ONCE = 2**15  # numbers averaged at once: few enough that they stay in a core's nearest cache
+SKEW = 16  # numbers after each row, without which those of a column would share places in a cache
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def shrink_whole(
 ) -> UInt8[np.ndarray, "r c 3"]:
     """Average blocks of `factors` (columns, rows) pixels; the fast way for whole ratios."""
     if factors == (1, 1):
-        return pixels
+        return pixels.copy()  # those of an array are the caller's own
     return np.array(Image.fromarray(pixels).reduce(factors))
 
 
@@ -113,19 +115,23 @@ def shrink(
     # Rows are the contiguous axis, so averaging columns is averaging rows, transposed.
     turned = np.ascontiguousarray(by_row.T).reshape(width, -1)  # w 3r
     averaged = _average(turned, columns)  # c 3r
-    result = np.rint(averaged, out=averaged).astype(np.uint8).reshape(len(averaged), 3, -1)
+    result = np.rint(averaged).astype(np.uint8).reshape(len(averaged), 3, -1)
     return np.ascontiguousarray(result.transpose(2, 0, 1))  # r c 3
 
 
 def _average(
     rows: Float[np.ndarray, "n w"] | UInt8[np.ndarray, "n w"], edges: Float[np.ndarray, " m1"]
 ) -> Float[np.ndarray, "m w"]:
-    """Average rows between edges: sum, over the few rows an interval touches, share times row."""
-    starts, ends = edges[:-1], edges[1:]
-    first = starts.astype(np.int64)
-    touched = ceil(np.max(ends - first))
-    total = np.zeros((len(first), rows.shape[1]), dtype=np.float32)
-    for row in first + np.arange(touched)[:, None]:
-        share = (np.minimum(ends, row + 1) - np.maximum(starts, row)).clip(0) / (ends - starts)
-        total += rows[np.minimum(row, len(rows) - 1)] * share.astype(np.float32)[:, None]
-    return total
+    """Average rows between edges: shares times rows, of a few results at a time."""
+    count, width = len(edges) - 1, rows.shape[1]
+    averaged = np.empty((count, width + SKEW), dtype=np.float32)[:, :width]
+    step = (edges[-1] - edges[0]) / count
+    at_once = max(1, int(AT_ONCE / (width * step)))
+    for at in range(0, count, at_once):
+        between = edges[at : at + at_once + 1]
+        touched = np.arange(floor(between[0]), ceil(between[-1]) + 1)
+        # A row lies between two edges by what is left of it where it is cut off at both.
+        shares = np.diff(touched.clip(between[:-1, None], between[1:, None])) / step
+        values = rows[touched[0] : touched[-1]].astype(np.float32, copy=False)
+        np.matmul(shares.astype(np.float32), values, out=averaged[at : at + at_once])
+    return averaged
