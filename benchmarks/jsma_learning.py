@@ -38,7 +38,7 @@ PARTS, SHARES = ("train", "val", "test"), (0.5, 0.2, 0.3)
 SCALES = {"fine": (1, 4), "middle": (4, 16)}
 GAIN = 1.5  # of the detail that tells
 LABELS = ("normal", "lesion")
-DRAWN_ON = {"settle": 0.1, "max_patches": 20}
+SETTLED, MOST_PATCHES = (0.2, 0.1), 20
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -166,7 +166,10 @@ def main() -> None:
     print(told(joint.name, tested(cohort, joint, "evaluation")), flush=True)
     for k in (2, 3, 10):
         print(told(f"{joint.name}, k={k}", tested(cohort, joint, f"k-{k}", k=k)), flush=True)
-    print(told(f"{joint.name}, k per image", tested(cohort, joint, "k-each", k=2, **DRAWN_ON)))
+    for settle in SETTLED:
+        drawn_on = {"k": 2, "settle": settle, "max_patches": MOST_PATCHES}
+        metrics = tested(cohort, joint, f"settle-{settle}", **drawn_on)
+        print(told(f"{joint.name}, settle={settle}", metrics), flush=True)
     for magnification in MAGNIFICATIONS:
         run = trained(cohort, (magnification,), options)
         print(told(run.name, tested(cohort, run, "evaluation")), flush=True)

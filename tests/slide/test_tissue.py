@@ -1,3 +1,4 @@
+import os
 import time
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from parfocal.slide.errors import NoTissueError
 from parfocal.slide.slide import Box, open_slide, slide_from_array
-from parfocal.slide.tissue import Tissue, find_tissue
+from parfocal.slide.tissue import Tissue, _saturation, find_tissue
 
 STAIN = (190, 90, 160)
 
@@ -59,6 +60,28 @@ def test_a_dark_scan_is_told_from_a_stained_one():
     pixels[50:120, 50:120] = (20, 30, 220)
     with pytest.raises(NoTissueError, match="S-1: more than half of the scan is nearly black"):
         find_tissue(slide_of(pixels))
+
+
+def test_saturation_is_spread_over_brightness_rounded_down():
+    brightness, spread = np.meshgrid(np.arange(1, 256), np.arange(256), indexing="ij")
+    possible = spread <= brightness
+    brightness, spread = brightness[possible], spread[possible]
+    found = _saturation(brightness.astype(np.uint8), spread.astype(np.uint8))
+    assert (found == spread * 255 // brightness).all()
+
+
+@pytest.mark.parametrize("mpp", [4.0, 16.0, 40.0])
+def test_the_mask_does_not_depend_on_the_number_of_cores(monkeypatch, mpp):
+    pixels = np.random.default_rng(1).integers(150, 256, (41, 50, 3), dtype=np.uint8)
+    slide = slide_from_array(pixels.repeat(9, 0).repeat(9, 1), mpp=mpp)
+    alone, *others = [mask_with_cores(monkeypatch, slide, cores) for cores in (1, 2, 4)]
+    assert 0.01 < alone.mean() < 0.99
+    assert all((mask == alone).all() for mask in others)
+
+
+def mask_with_cores(monkeypatch, slide, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(count)))
+    return find_tissue(slide).mask
 
 
 def test_black_borders_and_ink_are_no_tissue():

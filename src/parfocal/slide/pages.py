@@ -55,10 +55,9 @@ def _known_pyramid(tiff: TiffFile, known: Scan | None) -> Pyramid | None:
     """Find the one page of the size of each level."""
     if known is None:
         return None
-    levels = []
+    pages, levels = [page.aspage() for page in tiff.pages], []
     for level in known.levels:
         size = level.width, level.height
-        pages = [page.aspage() for page in tiff.pages]
         fitting = [page for page in pages if (page.imagewidth, page.imagelength) == size]
         # Where a tile's own header says YCbCr and the tag RGB, OpenSlide believes the tag.
         if len(fitting) != 1 or (fitting[0].is_jfif and fitting[0].photometric == PHOTOMETRIC.RGB):

@@ -4,12 +4,16 @@ Glass is grey and stain is coloured, so the mask is Otsu's threshold on the satu
 Source of "grey": the grey filter of MagNet (Dimitriou & Arandjelović, arXiv 2112.06121).
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from math import ceil
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32, Real, UInt8
+from jaxtyping import Bool, Float, Float32, Int32, Real, UInt8
 from PIL import Image, ImageFilter
 
 from parfocal.slide.errors import NoTissueError
@@ -23,6 +27,7 @@ SMOOTH_UM, CLEAN_UM = 16.0, 64.0
 MIN_SATURATION, MAX_SATURATION = 15, 35
 DARK = 50  # of 255: ink, folds in the dark, and the black outside a scan have no colour to judge
 GREY_SPREAD = 15  # MagNet's
+MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,12 @@ class Tissue:
 
     @cached_property
     def _integral(self) -> Int32[np.ndarray, "h1 w1"]:
-        counts = np.pad(self.mask, ((1, 0), (1, 0))).cumsum(0, np.int32)
-        return counts.cumsum(1, out=counts)
+        height, width = self.mask.shape
+        counts = np.zeros((height + 1, width + 1), dtype=np.int32)
+        counts[1:, 1:] = self.mask
+        for above, row in pairwise(counts):  # eight times as fast as cumsum along this axis
+            np.add(above, row, out=row)
+        return counts.cumsum(axis=1, out=counts)
 
     def _before(
         self, row: Float[np.ndarray, " n"], column: Float[np.ndarray, " n"]
@@ -126,10 +135,11 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
     mpp = _mask_mpp(slide)
     pixels = slide.read(Box(0, 0, width, height), mpp, stage="tissue")
     with slide.bill.timed("tissue"):
-        brightness, spread = _channels(pixels)
+        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # each is quicker to go through
+        brightness, spread = _colour(planes)
         _check_bright(slide, brightness)
         stained = _saturated(brightness, spread, mpp) if method == "otsu" else spread >= GREY_SPREAD
-        mask = _cleaned(stained & (brightness >= DARK) & ~_green_ink(pixels), mpp)
+        mask = _cleaned(stained & (brightness >= DARK) & ~_green_ink(planes), mpp)
     if not mask.any():
         raise NoTissueError(
             f"{slide.name}: no tissue found: nothing is coloured enough to be stained; look at the "
@@ -157,13 +167,12 @@ def _mask_mpp(slide: Slide) -> float:
     return nearest * round(target / nearest)
 
 
-def _channels(
-    pixels: UInt8[np.ndarray, "h w 3"],
+def _colour(
+    planes: UInt8[np.ndarray, "3 h w"],
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
     """Give the brightest channel, and how far it is from the darkest."""
-    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    brightest = np.maximum(np.maximum(red, green), blue)
-    return brightest, brightest - np.minimum(np.minimum(red, green), blue)
+    brightest = planes.max(axis=0)
+    return brightest, brightest - planes.min(axis=0)
 
 
 def _check_bright(slide: Slide, brightness: UInt8[np.ndarray, "h w"]) -> None:
@@ -179,14 +188,23 @@ def _saturated(
     brightness: UInt8[np.ndarray, "h w"], spread: UInt8[np.ndarray, "h w"], mpp: float
 ) -> Bool[np.ndarray, "h w"]:
     """Take what is more saturated than Otsu's threshold, held within reason."""
-    saturation = spread.astype(np.uint16) * 255 // np.maximum(brightness, 1)
+    saturation = _saturation(brightness, spread)
     saturation[brightness < DARK] = 0
-    smoothed = Image.fromarray(saturation.astype(np.uint8)).filter(
-        ImageFilter.GaussianBlur(SMOOTH_UM / mpp)
-    )
-    threshold = np.clip(_otsu(smoothed.histogram()), MIN_SATURATION, MAX_SATURATION)
-    stained: Bool[np.ndarray, "h w"] = np.asarray(smoothed) > threshold
+    sigma = SMOOTH_UM / mpp
+    smoothed = _filtered(saturation, ImageFilter.GaussianBlur(sigma), reach=3 * (ceil(sigma) + 1))
+    histogram = Image.fromarray(smoothed).histogram()
+    threshold = np.clip(_otsu(histogram), MIN_SATURATION, MAX_SATURATION)
+    stained: Bool[np.ndarray, "h w"] = smoothed > threshold
     return stained
+
+
+def _saturation(
+    brightness: UInt8[np.ndarray, "*s"], spread: UInt8[np.ndarray, "*s"]
+) -> UInt8[np.ndarray, "*s"]:
+    """Divide spread by brightness, 255 for all of it; what is over a whole number is dropped."""
+    # In 32 bits no quotient of these is rounded up to a whole number.
+    share: Float32[np.ndarray, "*s"] = spread * np.float32(255) / np.maximum(brightness, 1)
+    return share.astype(np.uint8)
 
 
 def _otsu(histogram: list[int]) -> int:
@@ -200,15 +218,39 @@ def _otsu(histogram: list[int]) -> int:
     return int(np.nanargmax(np.where(below * (total - below) > 0, between, 0.0)))
 
 
-def _green_ink(pixels: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+def _green_ink(planes: UInt8[np.ndarray, "3 h w"]) -> Bool[np.ndarray, "h w"]:
     """Find marker ink: no usual stain leaves green by far the strongest channel."""
-    green, other = pixels[..., 1], np.maximum(pixels[..., 0], pixels[..., 2])
+    red, green, blue = planes
+    other = np.maximum(red, blue)
     ink: Bool[np.ndarray, "h w"] = (green > other) & (green - other > GREY_SPREAD)
     return ink
 
 
 def _cleaned(mask: Bool[np.ndarray, "h w"], mpp: float) -> Bool[np.ndarray, "h w"]:
     """Let each pixel go with the majority around it, which clears specks and fills pinholes."""
-    image = Image.fromarray(mask.astype(np.uint8) * 255)
     radius = max(1, round(CLEAN_UM / 2 / mpp))
-    return np.asarray(image.filter(ImageFilter.BoxBlur(radius))) > 127
+    around = _filtered(mask * np.uint8(255), ImageFilter.BoxBlur(radius), reach=radius)
+    return around > 127
+
+
+def _filtered(
+    picture: UInt8[np.ndarray, "h w"], kernel: ImageFilter.Filter, *, reach: int
+) -> UInt8[np.ndarray, "h w"]:
+    """Filter a picture strip by strip, by threads.
+
+    Args:
+        picture: what is filtered.
+        kernel: of the filter.
+        reach: rows above and below that a row depends on, so that strips fit together exactly.
+    """
+    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    edges = np.linspace(0, len(picture), threads + 1).astype(int).tolist()
+
+    def strip(first: int, last: int) -> UInt8[np.ndarray, "_ w"]:
+        start = max(0, first - reach)
+        filtered = Image.fromarray(picture[start : last + reach]).filter(kernel)
+        return np.asarray(filtered)[first - start :][: last - first]
+
+    # Threads of its own, as those of a pool that is kept would be gone after a fork.
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(strip, edges, edges[1:])))
