@@ -48,3 +48,25 @@ def test_a_patch_is_joined_with_those_it_lies_in(rows):
     torch.testing.assert_close(several.logits, one.logits)
     torch.testing.assert_close(several.attention[2], one.attention[0])
     torch.testing.assert_close(several.attention[0], one.attention[0].view(9, 8).sum(dim=1))
+
+
+def test_normalised_features_do_not_ask_for_scale_or_brightness(rows):
+    model = DSMIL(5, 3, normalise=True).eval()
+    changed = model(StoredBag([7 * rows + 3])).logits
+    torch.testing.assert_close(changed, model(StoredBag([rows])).logits, rtol=1e-3, atol=1e-4)
+
+
+def test_patches_are_left_out_in_training_and_never_in_testing(rows):
+    model, everything = DSMIL(5, 3, patch_dropout=0.5), DSMIL(5, 3).eval()
+    everything.load_state_dict(model.state_dict())
+    torch.manual_seed(0)
+    (attention,) = model(StoredBag([rows])).attention
+    assert 0 < (attention == 0).sum() < 9
+    torch.testing.assert_close(attention.sum(), torch.tensor(1.0))
+    tested = model.eval()(StoredBag([rows])).logits
+    torch.testing.assert_close(tested, everything(StoredBag([rows])).logits)
+
+
+def test_the_only_patch_is_never_left_out(rows):
+    model = DSMIL(5, 3, patch_dropout=0.99)
+    assert model(StoredBag([rows[:1]])).attention[0] == 1

@@ -2,13 +2,14 @@
 
 Source: Li, Li, Eliceiri, "Dual-stream Multiple Instance Learning Network for Whole Slide Image
     Classification with Self-supervised Contrastive Learning", CVPR 2021. Code: binli123/dsmil-wsi.
-Departs: none in the model. Features of several magnifications are concatenated, as the paper does;
-    the encoder is not trained on the slides beforehand.
+Departs: the encoder is not trained on the slides beforehand. Theirs normalises each picture by
+    itself; for one that does not, `normalise` does it to each patch's features. Features of several
+    magnifications are concatenated, as in the paper.
 """
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from parfocal.bag import Bag, Look, Prediction
@@ -23,6 +24,9 @@ class DSMIL(nn.Module):
         num_classes: slide labels.
         num_magnifications: each patch of the highest is joined with all it lies in.
         query_dim: width in which patches are compared.
+        normalise: give the features of each patch, by themselves, mean 0 and variance 1.
+        patch_dropout: share of patches left out of each training step, so that a slide cannot be
+            told by one patch alone; never in testing.
     """
 
     def __init__(
@@ -32,10 +36,14 @@ class DSMIL(nn.Module):
         *,
         num_magnifications: int = 1,
         query_dim: int = 128,
+        normalise: bool = False,
+        patch_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         dim = in_dim * num_magnifications
         self.num_magnifications = num_magnifications
+        self.normalise = normalise
+        self.patch_dropout = patch_dropout
         self.score = nn.Linear(dim, num_classes)
         self.query = nn.Sequential(
             nn.Linear(dim, query_dim),
@@ -58,7 +66,7 @@ class DSMIL(nn.Module):
         bags = [bag]
         while len(bags) < self.num_magnifications:
             bags.append(bags[-1].zoom(None))
-        x, valid = _joined(bags), bags[-1].valid  # n d, n
+        x, valid = self._joined(bags), self._kept(bags[-1].valid)  # n d, n
         scores = self.score(x)  # n classes
         queries = self.query(x)  # n q
         missing = ~valid.to(x.device)[:, None]
@@ -76,11 +84,19 @@ class DSMIL(nn.Module):
         both = torch.stack([prediction.logits, prediction.terms["critical"]])
         return F.binary_cross_entropy_with_logits(both, target.expand_as(both))
 
+    def _joined(self, bags: list[Bag]) -> Float[Tensor, "n d"]:
+        """Join the features of each patch of the last bag with those of all it lies in."""
+        rows = len(bags[-1].rows)
+        features = [bag.features() for bag in bags]
+        if self.normalise:
+            features = [F.layer_norm(each, each.shape[1:]) for each in features]
+        if len(features) == 1:
+            return features[0]
+        return torch.cat([each.repeat_interleave(rows // len(each), dim=0) for each in features], 1)
 
-def _joined(bags: list[Bag]) -> Float[Tensor, "n d"]:
-    """Join the features of each patch of the last bag with those of all it lies in."""
-    rows = len(bags[-1].rows)
-    features = [bag.features() for bag in bags]
-    if len(features) == 1:
-        return features[0]
-    return torch.cat([each.repeat_interleave(rows // len(each), dim=0) for each in features], 1)
+    def _kept(self, valid: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Leave patches out by chance, in training, unless none would remain."""
+        if not (self.training and self.patch_dropout):
+            return valid
+        kept = valid & (torch.rand(len(valid), device=valid.device) >= self.patch_dropout)
+        return kept if kept.any() else valid
