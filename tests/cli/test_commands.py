@@ -1,0 +1,241 @@
+"""Every subcommand, run on small slides."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from outcome import Outcome, refused
+from parfocal import train as training
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.settings import recipe_names
+from parfocal.slide import synthetic
+from parfocal.slide.painting import OF_TILES, Painting
+from parfocal.train.folder import RunSummary
+from small import SLIDES, TINY, write_table
+
+
+def test_help_tells_of_every_command(parfocal: Callable[..., Outcome]):
+    said = parfocal("--help").out
+    for command in ("demo", "inspect", "synth", "extract", "train", "evaluate", "predict"):
+        assert command in said
+        assert "Example: parfocal" in parfocal(command, "--help").out
+
+
+def test_every_recipe_is_listed_with_what_it_is(parfocal: Callable[..., Outcome]):
+    lines = parfocal("recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert "zoommil-eff        ZoomMIL-Eff, the two-level variant of the paper: a" in lines[-3]
+
+
+def test_the_version_is_told(parfocal: Callable[..., Outcome]):
+    assert parfocal("--version") == Outcome(0, "parfocal 0.1.0\n", "")
+
+
+def test_inspect_reads_a_slide_to_a_person(parfocal: Callable[..., Outcome], slide: Path):
+    found = parfocal("inspect", slide)
+    assert found.code == 0
+    assert "1024 x 1024 px" in found.out
+    assert "1 um/px" in found.out
+
+
+def test_inspect_gives_json_and_goes_on_after_a_failure(
+    parfocal: Callable[..., Outcome], slide: Path, tmp_path: Path
+):
+    found = parfocal("inspect", tmp_path / "none.svs", slide, "--json")
+    assert found.code == 1
+    assert [report["id"] for report in json.loads(found.out)] == ["one"]
+    assert "1 of 2 slides failed" in found.err
+    assert "none.svs" in found.err
+
+
+def test_synth_paints_slides_and_their_table(parfocal: Callable[..., Outcome], tmp_path: Path):
+    found = parfocal("synth", tmp_path / "new", "--slides", 4, "--seed", 1, "--size", 2048)
+    assert found.code == 0
+    with (tmp_path / "new" / "cohort.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["label"] for row in rows} == {"normal", "tumor"}
+    assert all((tmp_path / "new" / row["path"]).exists() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "painting"),
+    [
+        ((), Painting()),
+        (("--lesions", 6, "--lesion-um", 300), Painting(regions=6, lesions=6, lesion_um=300)),
+        (
+            ("--tiles", "t", "--normal-class", "N", "--lesion-class", "L"),
+            replace(OF_TILES, normal_class="N", lesion_class="L"),
+        ),
+        (
+            ("--tiles", "t", "--lesions", 2, "--lesion-um", 300),
+            Painting(regions=2, lesions=2, lesion_um=300),
+        ),
+    ],
+)
+def test_synth_paints_what_is_asked_for(
+    parfocal: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str | int, ...],
+    painting: Painting,
+):
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(synthetic, "paint_cohort", lambda out, **given: asked.update(given))
+    command = ("synth", "new", "--slides", 4, "--seed", 1, "--mpp", 0.5, *options)
+    assert parfocal(*command).code == 0
+    assert asked["painting"] == painting
+    assert asked["mpp"] == 0.5
+
+
+def test_synth_refuses_classes_of_no_tiles(parfocal: Callable[..., Outcome]):
+    command = ("synth", "new", "--slides", 4, "--seed", 1, "--lesion-class", "AC")
+    refused(parfocal(*command), "give tiles, too")
+
+
+def test_extract_stores_features_once(
+    parfocal: Callable[..., Outcome], cohort: Path, extracted: Path
+):
+    assert len(list(extracted.glob("*.h5"))) == SLIDES
+    command = ("extract", cohort, "--out", extracted, *TINY, "--patch-size", 64)
+    assert parfocal(*command).out == f"0 slides extracted, {SLIDES} were there already\n"
+
+
+def test_extract_needs_no_labels(parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path):
+    row = ("001", str(cohort.parent / "001.tif"))
+    table = write_table(tmp_path / "slides.csv", ("slide_id", "path"), row)
+    found = parfocal("extract", table, "--out", tmp_path / "features", *TINY, "--patch-size", 64)
+    assert found.out == "1 slides extracted, 0 were there already\n"
+
+
+def test_features_of_other_tissue_settings_can_be_made_and_learned_from(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+):
+    out, told = tmp_path / "features", ("--patch-size", 64, "--tissue", "grey", "--min-tissue", 0.5)
+    assert parfocal("extract", cohort, "--out", out, *TINY, *told).code == 0
+    command = ("train", cohort, "--out", tmp_path / "run", "--features", out, *TINY, "--epochs", 1)
+    command += ("--set", "slide.patch_size=64", "--set", "model.k=2", "--set", "slide.tissue=grey")
+    refused(parfocal(*command), "min_tissue 0.5, and now it is 0.1")
+    assert parfocal(*command, "--set", "slide.min_tissue=0.5").code == 0
+
+
+def test_weights_of_the_encoder_may_be_a_file(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+):
+    out, file = tmp_path / "features", tmp_path / "none.pth"
+    found = parfocal("extract", cohort, "--out", out, *TINY[2:], "--weights", file)
+    refused(found, "none.pth: no such weights file")
+
+
+def test_failures_of_one_reason_are_listed_together_and_once(
+    parfocal: Callable[..., Outcome], tmp_path: Path
+):
+    rows = [("a", "a.svs"), ("b", "b.svs"), ("c", "other.svs")]
+    for _, name in rows:
+        (tmp_path / name).write_bytes(b"")
+    table = write_table(tmp_path / "slides.csv", ("slide_id", "path"), *rows)
+    found = parfocal("extract", table, "--out", tmp_path / "features", *TINY)
+    assert found.err.count("the file is empty") == 2
+    why = "the file is empty (0 bytes); copy it again from its source."
+    assert [line.removeprefix("parfocal: ") for line in found.err.splitlines()[-3:]] == [
+        "3 of 3 slides failed:",
+        f"{tmp_path / 'a.svs'}, {tmp_path / 'b.svs'}: {why}",
+        f"c: {tmp_path / 'other.svs'}: {why}",
+    ]
+
+
+def test_a_failed_slide_is_listed_by_its_name_in_the_cohort(
+    parfocal: Callable[..., Outcome], tmp_path: Path
+):
+    (tmp_path / "scan.svs").write_bytes(b"no slide")
+    table = write_table(tmp_path / "slides.csv", ("slide_id", "path"), ("P-17", "scan.svs"))
+    found = parfocal("extract", table, "--out", tmp_path / "features", *TINY)
+    assert found.err.splitlines()[-1].startswith("parfocal: P-17: scan.svs: not a slide")
+
+
+def test_training_folds_tells_where_they_are(
+    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    one = RunSummary(tmp_path / "fold-0", 3, 5, 0.4, 0.75, None, 0, 1.0)
+    folds = (one, replace(one, out=tmp_path / "fold-1"))
+    whole = replace(one, out=tmp_path, best_epoch=None, folds=folds)
+    monkeypatch.setattr(training, "train", lambda *_, **__: whole)
+    assert parfocal("train", cohort, "--out", tmp_path).out == (
+        f"{tmp_path}: 2 folds, mean weighted F1 0.750 on the validation slides; now "
+        f"`parfocal evaluate {tmp_path}/fold-0 {cohort} --out DIR`, likewise fold-1\n"
+    )
+    monkeypatch.setattr(training, "train", lambda *_, **__: one)
+    assert "x: epoch 3 was best, weighted F1" in parfocal("train", cohort, "--out", "x").out
+
+
+def test_each_fold_is_a_run_that_evaluates_and_predicts(
+    parfocal: Callable[..., Outcome], cohort: Path, extracted: Path, slide: Path, tmp_path: Path
+):
+    with cohort.open(newline="") as file:
+        rows = [(row["slide_id"], row["path"], row["label"]) for row in csv.DictReader(file)]
+    table = cohort.with_name("unsplit.csv")
+    write_table(table, ("slide_id", "path", "label"), *rows)
+    run, stored = tmp_path / "run", ("--features", extracted)
+    command = ("train", table, "--out", run, *stored, *TINY, "--set", "slide.patch_size=64")
+    told = parfocal(*command, "--set", "model.k=2", "--epochs", 1, "--folds", 3)
+    assert f"{run}: 3 folds, mean weighted F1" in told.out
+    tested = []
+    for fold in ("fold-0", "fold-1", "fold-2"):
+        out = tmp_path / "evaluation" / fold
+        assert parfocal("evaluate", run / fold, table, "--out", out, *stored).code == 0
+        with (out / "predictions.csv").open(newline="") as file:
+            tested += [row["slide_id"] for row in csv.DictReader(file)]
+    assert sorted(tested) == [slide_id for slide_id, _, _ in rows]
+    page = tmp_path / "report.html"
+    assert parfocal("report", run, tmp_path / "evaluation", "--out", page).code == 0
+    for fold in ("fold-0", "fold-1", "fold-2"):
+        assert f"Training: {fold}" in page.read_text()
+        assert f"Evaluation: {fold}" in page.read_text()
+    assert parfocal("predict", run / "fold-2", slide, "--out", tmp_path / "out").code == 0
+    refused(parfocal("predict", run, slide, "--out", tmp_path / "out"), "a run of 3 folds; give")
+
+
+def test_a_run_holds_all_that_prediction_needs(run: Path):
+    trained = Checkpoint.load(run)
+    assert trained.magnifications == (2.5, 10.0)
+    assert trained.patch_size == 64
+    assert trained.labels == ("normal", "tumor")
+
+
+def test_evaluate_writes_metrics_of_the_test_slides(
+    parfocal: Callable[..., Outcome], run: Path, cohort: Path, tmp_path: Path
+):
+    found = parfocal("evaluate", run, cohort, "--out", tmp_path)
+    assert found.code == 0
+    assert "AUROC" in found.out
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        assert {row["slide_id"] for row in csv.DictReader(file)} == {"006", "007"}
+    assert json.loads((tmp_path / "metrics.json").read_text())["split"] == "test"
+
+
+def test_predict_says_a_line_a_slide_with_its_bill(
+    parfocal: Callable[..., Outcome], run: Path, slide: Path, tmp_path: Path
+):
+    found = parfocal("predict", run, slide, "--out", tmp_path / "out")
+    assert found.code == 0
+    assert found.out.count("\n") == 1
+    assert found.err.endswith(f"see {tmp_path / 'out'}\n")
+    assert "looked at 40 of 128 patches (31.2%)" in found.out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("one.json", "one.png", "predictions.csv")
+    }
+
+
+def test_predict_goes_on_and_lists_what_failed_at_the_end(
+    parfocal: Callable[..., Outcome], run: Path, slide: Path, tmp_path: Path
+):
+    found = parfocal("predict", run, tmp_path / "none.svs", slide, "--out", tmp_path / "out")
+    assert found.code == 1
+    assert found.out.startswith("one: ")
+    assert found.err.splitlines()[-2] == "parfocal: 1 of 2 slides failed:"
+    assert "none.svs: there is no such file" in found.err.splitlines()[-1]
+
+
+# What is wrong with a slide, and what its line has to say.

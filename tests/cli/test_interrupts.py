@@ -1,0 +1,107 @@
+"""Ctrl-C, unexpected errors and readers that leave."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from outcome import Outcome, refused
+from parfocal import predict as predict_module
+from parfocal.cli import main
+from parfocal.models.checkpoint import Checkpoint
+from small import TINY
+
+
+def test_an_unexpected_error_is_a_line_and_with_debug_a_traceback(
+    parfocal: Callable[..., Outcome], run: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object, **__: object) -> Iterator[object]:
+        raise TypeError("a\nbug")
+
+    monkeypatch.setattr(predict_module, "predict_slides", broken)
+    refused(parfocal("predict", run, slide, "--out", "x"), "unexpected TypeError: a bug", "--debug")
+    monkeypatch.setattr(
+        sys, "argv", ["parfocal", "predict", str(run), "s", "--out", "x", "--debug"]
+    )
+    with pytest.raises(TypeError):
+        main()
+
+
+def test_ctrl_c_leaves_a_line_and_what_was_finished(cohort: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    # A shell starts what runs in the background with Ctrl-C ignored, and children inherit it.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from parfocal.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "train", str(cohort), "--out", str(out), *TINY]
+    settings = ["--set", "slide.patch_size=64", "--set", "train.patience=10000"]
+    settings += ["--epochs", "10000"]
+    with subprocess.Popen(
+        [*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            while not (out / "metrics.csv").exists() and process.poll() is None:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    goes_on = "the same command with --resume goes on from there"
+    said_last = f"parfocal: interrupted; what was finished is in {out}; {goes_on}."
+    assert said.splitlines()[-1] == said_last
+    assert (out / "metrics.csv").exists()
+    assert not (out / "checkpoint.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (False, "nothing was written to {}."),
+        (True, "what was finished is in {}."),
+    ],
+)
+def test_ctrl_c_claims_only_what_is_there(
+    parfocal: Callable[..., Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    written: bool,
+    told: str,
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "before.json").touch()
+    os.utime(out / "before.json", (0, 0))
+
+    def interrupted(*_: object, **__: object) -> Checkpoint:
+        if written:
+            (out / "one.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "load", interrupted)
+    found = parfocal("predict", "run", "one.tif", "--out", out)
+    assert found == Outcome(130, "", f"parfocal: interrupted; {told.format(out)}\n")
+
+
+def test_a_command_that_writes_nothing_says_so_upon_ctrl_c(
+    parfocal: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("parfocal.slide.inspect.inspect", interrupted)
+    assert parfocal("inspect", "one.tif").err == "parfocal: interrupted; nothing was written.\n"
+
+
+def test_a_reader_that_leaves_is_no_error(slide: Path):
+    command = f"{sys.executable} -m parfocal.cli inspect {slide} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
