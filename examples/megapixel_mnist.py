@@ -9,27 +9,34 @@ Digits come from IDX files, as MNIST is given out, at a path you name:
     python examples/megapixel_mnist.py DIGITS --out errors.csv --epochs 20 --train 500 --test 100
 
 DIGITS holds train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- files, plain or .gz.
-Every estimator named is trained from the same seed; a row tells the error after an epoch.
+Every estimator named is trained from the same seed; a row tells the error after an epoch. A large
+canvas is mostly empty, so that few patches show a digit before attention has learned to find one:
+the smaller the canvas (--side, and --noise with it), the sooner it learns.
 """
 
 import argparse
 import csv
 import gzip
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from torch import nn
 
 from parfocal.features.pixels import SlidePixels
 from parfocal.models import AttentionSampling
 from parfocal.slide.slide import slide_from_array
 from parfocal.slide.tissue import find_tissue
 
-DIGITS, SAME, NOISE = 5, 3, 50  # on a canvas: digits, those of the label, and patterns of noise
-SIDE, PATCH, THUMBNAIL = 1500, 50, 180  # published
+DIGITS, SAME = 5, 3  # on a canvas, and those of the label
+SIDE, NOISE, PATCH, THUMBNAIL = 1500, 50, 50, 180  # published
+WIDTHS = (16, 32, 64, 64)  # of the patch network's convolutions
+KEPT_BYTES = 2**30  # of canvases; more are painted anew whenever asked for
 
 
 def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
@@ -48,18 +55,17 @@ def paint(
     digits: UInt8[np.ndarray, "n 28 28"],
     labels: UInt8[np.ndarray, " n"],
     side: int,
+    noise: int,
     rng: np.random.Generator,
-) -> tuple[UInt8[np.ndarray, "s s 3"], int]:
+) -> tuple[UInt8[np.ndarray, "s s"], int]:
     """Paint a canvas: three digits of one class, two of others, and strokes of noise."""
     canvas = np.zeros((side, side), dtype=np.uint8)
     label = int(rng.integers(10))
     alike, other = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
     chosen = [*rng.choice(alike, SAME), *rng.choice(other, DIGITS - SAME)]
-    for number in range(NOISE):
-        put(canvas, stroke(rng), rng)
-        if number % (NOISE // DIGITS) == 0:
-            put(canvas, digits[chosen[number // (NOISE // DIGITS)]], rng)
-    return np.repeat(canvas[..., None], 3, axis=2), label
+    for picture in [*digits[chosen], *(stroke(rng) for _ in range(noise))]:
+        put(canvas, picture, rng)
+    return canvas, label
 
 
 def put(
@@ -83,39 +89,56 @@ def stroke(rng: np.random.Generator) -> UInt8[np.ndarray, "28 28"]:
 
 @dataclass(frozen=True)
 class Canvases:
-    """Canvases painted anew whenever asked for, as all of them would not fit in memory."""
+    """Canvases, painted when first asked for, and kept where all fit in memory."""
 
     digits: UInt8[np.ndarray, "n 28 28"]
     labels: UInt8[np.ndarray, " n"]
     side: int
+    noise: int
     count: int
     seed: int
-
-    @classmethod
-    def of(cls, folder: Path, part: str, *, side: int, count: int, seed: int) -> "Canvases":
-        """Take the digits of a part, `train` or `t10k`."""
-        digits = read_idx(folder / f"{part}-images-idx3-ubyte")
-        return cls(digits, read_idx(folder / f"{part}-labels-idx1-ubyte"), side, count, seed)
+    pool: Executor
+    kept: dict[int, tuple[UInt8[np.ndarray, "s s"], int]] = field(default_factory=dict)
 
     def __getitem__(self, number: int) -> tuple[SlidePixels, int]:
+        """Give a canvas as a source of pixels; it has no magnification, so any will do."""
+        canvas, label = self.kept[number] if number in self.kept else self._painted(number)
+        slide = slide_from_array(np.repeat(canvas[..., None], 3, axis=2), mpp=1.0)
+        return SlidePixels(slide, find_tissue(slide, method="all"), pool=self.pool), label
+
+    def _painted(self, number: int) -> tuple[UInt8[np.ndarray, "s s"], int]:
         rng = np.random.default_rng((self.seed, number))
-        pixels, label = paint(self.digits, self.labels, self.side, rng)
-        return source_of(pixels), label
+        painted = paint(self.digits, self.labels, self.side, self.noise, rng)
+        if self.count * self.side**2 <= KEPT_BYTES:
+            self.kept[number] = painted
+        return painted
 
 
-def source_of(pixels: UInt8[np.ndarray, "s s 3"]) -> SlidePixels:
-    """Give a canvas as a source of pixels; it has no magnification, so any will do."""
-    slide = slide_from_array(pixels, mpp=1.0)
-    return SlidePixels(slide, find_tissue(slide, method="all"))
+def canvases(options: argparse.Namespace, pool: Executor) -> tuple[Canvases, Canvases]:
+    """Give canvases to train on and to test on, of other digits."""
+    parts = []
+    for part, count in (("train", options.train), ("t10k", options.test)):
+        digits = read_idx(options.digits / f"{part}-images-idx3-ubyte")
+        labels = read_idx(options.digits / f"{part}-labels-idx1-ubyte")
+        seed = 2 * options.seed + len(parts)
+        parts.append(Canvases(digits, labels, options.side, options.noise, count, seed, pool))
+    train, test = parts
+    return train, test
 
 
-def learn(
-    train: Canvases,
-    test: Canvases,
-    options: argparse.Namespace,
-    estimator: str,
-) -> Iterator[tuple[int, float, float]]:
-    """Train a model, and give the loss and the error on the test canvases after each epoch."""
+def patch_network() -> nn.Sequential:
+    """Make what encodes a patch, to begin with black as 0, so that strokes stand out."""
+    layers: list[nn.Module] = []
+    for in_dim, dim in pairwise((3, *WIDTHS)):
+        convolution = nn.Conv2d(in_dim, dim, 3, stride=2, padding=1)
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        nn.init.zeros_(convolution.bias)
+        layers += [convolution, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def model_of(options: argparse.Namespace, estimator: str) -> AttentionSampling:
+    """Build a model, the same for every estimator."""
     torch.manual_seed(options.seed)
     model = AttentionSampling(
         10,
@@ -125,7 +148,15 @@ def learn(
         estimator=estimator,
         generator=torch.Generator().manual_seed(options.seed),
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    model.read.encode = patch_network()
+    return model
+
+
+def learn(
+    model: AttentionSampling, train: Canvases, test: Canvases, options: argparse.Namespace
+) -> Iterator[tuple[int, float, float]]:
+    """Train a model, and give the loss and the error on the test canvases after each epoch."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
     for epoch in range(options.epochs):
         model.train()
         losses = []
@@ -135,7 +166,7 @@ def learn(
             loss = model.objective(prediction, torch.tensor([label for _, label in chosen]))
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.item())
         yield epoch + 1, float(np.mean(losses)), error_of(model.eval(), test)
@@ -156,25 +187,26 @@ def main() -> None:
     parser.add_argument("digits", type=Path, help="folder of the IDX files")
     parser.add_argument("--out", type=Path, required=True, help="CSV to write")
     parser.add_argument("--side", type=int, default=SIDE, help="of a canvas; published: 1500")
+    parser.add_argument("--noise", type=int, default=NOISE, help="strokes; published: 50")
     parser.add_argument("--train", type=int, default=5000, help="canvases; published: 5000")
     parser.add_argument("--test", type=int, default=1000, help="canvases; published: 1000")
     parser.add_argument("--epochs", type=int, default=500, help="published: 500")
     parser.add_argument("--batch", type=int, default=128, help="published: 128")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="published: 0.001")
     parser.add_argument("--k", type=int, default=10, help="patches drawn; published: 10")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--estimators", default="unbiased,published", help="see `aggregate`")
     options = parser.parse_args()
-    seed, side = options.seed, options.side
-    train = Canvases.of(options.digits, "train", side=side, count=options.train, seed=2 * seed)
-    test = Canvases.of(options.digits, "t10k", side=side, count=options.test, seed=2 * seed + 1)
-    with options.out.open("w", newline="") as opened:
+    with ThreadPoolExecutor() as pool, options.out.open("w", newline="") as opened:
+        train, test = canvases(options, pool)
         writer = csv.writer(opened)
         writer.writerow(["estimator", "epoch", "train_loss", "test_error"])
         for estimator in options.estimators.split(","):
-            for epoch, loss, error in learn(train, test, options, estimator):
+            model = model_of(options, estimator)
+            for epoch, loss, error in learn(model, train, test, options):
                 writer.writerow([estimator, epoch, f"{loss:.4f}", f"{error:.4f}"])
                 opened.flush()
-                print(f"{estimator} epoch {epoch}: loss {loss:.4f}, error {error:.1%}")
+                print(f"{estimator} epoch {epoch}: loss {loss:.4f}, error {error:.1%}", flush=True)
 
 
 if __name__ == "__main__":
