@@ -146,6 +146,7 @@ def model_of(options: argparse.Namespace, estimator: str) -> AttentionSampling:
         thumbnail_px=round(THUMBNAIL * options.side / SIDE),
         k=options.k,
         estimator=estimator,
+        alpha=options.alpha,
         generator=torch.Generator().manual_seed(options.seed),
     )
     model.read.encode = patch_network()
@@ -193,6 +194,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=500, help="published: 500")
     parser.add_argument("--batch", type=int, default=128, help="published: 128")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="published: 0.001")
+    parser.add_argument("--alpha", type=float, default=1e-4, help="of entropy; published: 0.0001")
     parser.add_argument("--k", type=int, default=10, help="patches drawn; published: 10")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--estimators", default="unbiased,published", help="see `aggregate`")
