@@ -1,12 +1,15 @@
 """MagNet on painted lesions, large and small, against the colour of the slide.
 
     python benchmarks/magnet_learning.py /tmp/learned
-    python benchmarks/magnet_learning.py /tmp/as-published --set model.hindsight=0
+    python benchmarks/magnet_learning.py /tmp/composed --tiles TILES --slides 80 --models magnet-4 \
+        --set "slide.magnifications=[5]"
 
-Paints slides of 512 µm, half of them with a lesion of 180 or of 70 µm that shows only when sharp,
-inside a region that catches the eye on every slide; trains each model on all of them; and prints
-the AUROC of each size against the slides without, and what a model is ahead of the others,
-with 95% intervals of a bootstrap in which all models are scored on the same slides.
+Paints slides of 512 µm, half of them with a lesion of 180 or of 60 µm that shows only when sharp,
+inside a region that catches the eye on every slide; trains the networks on those painted with the
+large lesions first (`until-large`), and goes on with all (`until-small`); and prints, of each, the
+AUROC of each size against all slides without, what it is ahead of the others, with 95% intervals
+of a bootstrap in which all are scored on the same slides, and what its leaves fall on. With
+`--tiles`, slides of 2.5 mm composed of these, with one lesion of 800 µm.
 
 The networks are light (`LIGHT`): pictures of 16 px, leaves of 64, the first five blocks of
 EfficientNet-Lite0. `--set` changes settings of the networks. What is done already is kept.
@@ -15,6 +18,7 @@ EfficientNet-Lite0. `--set` changes settings of the networks. What is done alrea
 import argparse
 import csv
 import json
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -28,35 +32,55 @@ from parfocal.slide.painting import Painting
 from parfocal.slide.synthetic import paint_cohort
 from parfocal.train import train
 
-LESIONS_UM = {"large": 180.0, "small": 70.0}
 MODELS = ("meanrgb", "magnet-3", "magnet-4")
 LIGHT = (
     *("model.side=16", "model.leaf_side=64", "model.hidden_dim=64"),
     *("model.backbone=efficientnet-lite0-stem", "model.auxiliary=null", "model.hindsight=0.35"),
-    *("train.epochs=9", "train.batch=4", "train.learning_rate=0.0015"),
+    *("train.epochs=7", "train.batch=4", "train.learning_rate=0.0015"),
 )
+BRIEF = ("train.epochs=20",)  # of mean RGB
+SPLITS = (0.46, 0.08, 0.46)
 RESAMPLES = 2000
 
 
-def paint(work: Path, slides: int) -> Path:
-    """Paint so many slides with each size of lesions, and put them into one table."""
-    table = work / "cohort.csv"
-    if table.exists():
-        return table
-    rows = []
-    for seed, (name, lesion_um) in enumerate(LESIONS_UM.items(), start=21):
+@dataclass(frozen=True)
+class Design:
+    """Sizes of lesions, the largest first, and the slides they are on."""
+
+    lesions_um: dict[str, float]
+    size: int
+    mpp: float
+
+
+PAINTED = Design({"large": 180.0, "small": 60.0}, size=512, mpp=1.0)
+COMPOSED = Design({"large": 800.0}, size=2048, mpp=1.2)
+
+
+def paint(work: Path, design: Design, *, slides: int, tiles: Path | None) -> list[Path]:
+    """Paint so many slides with each size of lesions; give a table of one size, of two, ..."""
+    tables, rows = [], []
+    for seed, (name, lesion_um) in enumerate(design.lesions_um.items(), start=21):
         painting = Painting(
-            regions=1,
-            lesions=1,
-            lesion_um=lesion_um,
-            tissue_share=0.5,
-            splits=(0.5, 0.06, 0.44),
+            regions=1, lesions=1, lesion_um=lesion_um, tissue_share=0.6, splits=SPLITS
         )
-        painted = paint_cohort(
-            work / name, slides=slides, seed=seed, size=512, mpp=1.0, painting=painting
-        )
+        painted = work / name / "cohort.csv"
+        if not painted.exists():
+            paint_cohort(
+                painted.parent,
+                slides=slides,
+                seed=seed,
+                size=design.size,
+                mpp=design.mpp,
+                tiles=tiles,
+                painting=painting,
+            )
         with painted.open(newline="") as file:
             rows += [_renamed(row, name) for row in csv.DictReader(file)]
+        tables.append(_write(work / f"until-{name}.csv", rows))
+    return tables
+
+
+def _write(table: Path, rows: list[dict[str, str]]) -> Path:
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -71,23 +95,32 @@ def _renamed(row: dict[str, str], folder: str) -> dict[str, str]:
     return {**row, **names, **files, "stratum": folder if row["label"] == "tumor" else "negative"}
 
 
-def learned(model: str, cohort: Path, arguments: argparse.Namespace) -> Path:
-    """Train and evaluate a model, unless that is done, and give the folder of its answers."""
-    run, found = arguments.work / model, arguments.work / f"{model}-evaluation"
-    if not (found / "predictions.csv").exists():
-        zooms = model.startswith("magnet")
-        overrides = [*LIGHT, *arguments.set] if zooms else []
-        train(
-            read_cohort(cohort),
-            load_settings(model, overrides=overrides),
-            run,
-            cache=None if zooms else arguments.work / "cache",  # of places looked at again
-            device=arguments.device,
-            resume=run.exists(),
-            progress=False,
-        )
-        evaluate(run, cohort, found, device=arguments.device)
-    return found
+def learned(model: str, tables: list[Path], arguments: argparse.Namespace) -> list[Path]:
+    """Train a model table by table, and evaluate it after each; what is done already is kept."""
+    networks = model.startswith("magnet")
+    overrides = [*LIGHT, *arguments.set] if networks else [*BRIEF]
+    runs = []
+    for table in tables if networks else tables[-1:]:
+        run = table.with_name(f"{model}-{table.stem}")
+        taught(model, table, run, overrides, arguments.device)
+        overrides = [*overrides, f"train.start={run}"]
+        if not (run / "evaluation" / "predictions.csv").exists():
+            evaluate(run, tables[-1], run / "evaluation", device=arguments.device)
+        runs.append(run)
+    return runs
+
+
+def taught(model: str, cohort: Path, out: Path, overrides: list[str], device: str) -> None:
+    """Train a model, or go on with it."""
+    train(
+        read_cohort(cohort),
+        load_settings(model, overrides=overrides),
+        out,
+        cache=None if model.startswith("magnet") else out.with_name("cache"),  # of the same places
+        device=device,
+        resume=out.exists(),
+        progress=False,
+    )
 
 
 def read_answers(found: Path) -> dict[str, float]:
@@ -129,21 +162,26 @@ def _told(value: float, drawn: np.ndarray) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--slides", type=int, default=130, help="Of each size of lesions.")
+    parser.add_argument("--tiles", type=Path, help="Compose slides of the tiles in this folder.")
+    parser.add_argument("--slides", type=int, default=300, help="Of each size of lesions.")
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    cohort = paint(arguments.work, arguments.slides)
-    folders = {model: learned(model, cohort, arguments) for model in arguments.models}
-    answers = {model: read_answers(found) for model, found in folders.items()}
-    strata = {slide.slide_id: str(slide.stratum) for slide in read_cohort(cohort).slides}
-    results: dict[str, object] = {each: compare(answers, strata, each) for each in LESIONS_UM}
-    for model, found in folders.items():
+    design = PAINTED if arguments.tiles is None else COMPOSED
+    tables = paint(arguments.work, design, slides=arguments.slides, tiles=arguments.tiles)
+    runs = [run for model in arguments.models for run in learned(model, tables, arguments)]
+    folders = {run.name: run / "evaluation" for run in runs}
+    answers = {name: read_answers(found) for name, found in folders.items()}
+    strata = {slide.slide_id: str(slide.stratum) for slide in read_cohort(tables[-1]).slides}
+    results: dict[str, object] = {
+        each: compare(answers, strata, each) for each in design.lesions_um
+    }
+    for name, found in folders.items():
         metrics = json.loads((found / "metrics.json").read_text())
         if metrics["localisation"]:
-            results[f"leaves of {model}"] = metrics["localisation"][-1]
+            results[f"leaves of {name}"] = metrics["localisation"][-1]
     text = json.dumps(results, indent=1)
     print(text)
     if arguments.json:
