@@ -91,6 +91,26 @@ def test_ctrl_c_claims_only_what_is_there(
     assert found == Outcome(130, "", f"parfocal: interrupted; {told.format(out)}\n")
 
 
+def test_ctrl_c_in_a_finaliser_is_heard(
+    parfocal: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+):
+    class Finalised:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    def interrupted(*_: object, **__: object) -> object:
+        Finalised()
+        time.sleep(20)
+        return None
+
+    monkeypatch.setattr("parfocal.slide.inspect.inspect", interrupted)
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # may have been ignored
+    try:
+        assert parfocal("inspect", "one.tif").code == 130
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 def test_a_command_that_writes_nothing_says_so_upon_ctrl_c(
     parfocal: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ):

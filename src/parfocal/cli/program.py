@@ -3,10 +3,14 @@
 Each imports what it calls inside itself, so that `predict` does not wait for what `train` loads.
 """
 
+import _thread
 import errno
 import logging
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated
 
@@ -39,7 +43,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     writing, started = Writing(), time.time()
     try:
-        app(arguments, prog_name="parfocal", obj=writing)
+        with _ctrl_c_heard():
+            app(arguments, prog_name="parfocal", obj=writing)
     except SystemExit as stop:
         if stop.code == 130:  # typer's, for Ctrl-C
             typer.echo(f"parfocal: interrupted; {_left_by(writing, started)}.", err=True)
@@ -49,6 +54,24 @@ def main() -> None:
             raise
         typer.echo(f"parfocal: {_one_line(error)}", err=True)
         sys.exit(1)
+
+
+@contextmanager
+def _ctrl_c_heard() -> Iterator[None]:
+    """Repeat a Ctrl-C that came while Python finalised an object, and was dropped there."""
+    usual = sys.unraisablehook
+
+    def hook(dropped: "sys.UnraisableHookArgs") -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            threading.Timer(CLOCK_S, _thread.interrupt_main).start()
+        else:
+            usual(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def _left_by(writing: Writing, started: float) -> str:
