@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
@@ -58,6 +59,9 @@ def validated(content: dict[str, Any], *, recipe: str) -> RunSettings:
     if content["model"].get("name") is None:
         raise SettingsError(f"{recipe}: no model.name; give one of {', '.join(MODELS)}.")
     for section, values in content.items():
+        for key, value in values.items():
+            if isinstance(value, int) and abs(value) >= 2**63:
+                raise SettingsError(f"{section}.{key}: {value} is refused; give less than 2**63.")
         if section != "model":
             _check_keys(
                 f"{section} setting", values, [member.name for member in fields(SECTIONS[section])]
@@ -153,11 +157,20 @@ def _check_train(settings: RunSettings) -> None:
 def _check_model(settings: RunSettings) -> None:
     """Build the model without weights, because it checks its own arguments."""
     arguments = settings.model_arguments(in_dim=1, num_classes=2, num_slides=1)
+    whole = {key: n for key, n in settings.model.arguments.items() if type(n) is int}
+    sizes = SettingsError(
+        f"model {settings.model.name}: with {', '.join(f'{key}={n}' for key, n in whole.items())} "
+        "it has a layer of no size, or of none that there is; correct them."
+    )
     try:
-        with torch.device("meta"):
-            MODELS[settings.model.name](**arguments)
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            model = MODELS[settings.model.name](**arguments)
     except ValueError as error:
         raise SettingsError(f"model {settings.model.name}: {error}") from None
+    except RuntimeError as error:  # torch's, of a size below 0 or of more than memory has addresses
+        raise sizes from error
+    if not all(weights.numel() for weights in model.parameters()):
+        raise sizes
 
 
 def _check_keys(what: str, found: Mapping[str, Any], known: Sequence[str]) -> None:
