@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_an_unknown_model_is_told_with_the_known_ones():
 def test_a_model_named_twice_is_refused():
     with pytest.raises(ComparisonError, match="mean is named twice; name a model once"):
         entrants_of(["mean", "max", "mean"])
+
+
+def test_a_setting_of_a_model_that_takes_no_part_is_refused():
+    said = "--set zoomil:model.k=2: no such model takes part; there are zoommil, mean."
+    with pytest.raises(ComparisonError, match=re.escape(said)):
+        entrants_of(["zoommil", "mean"], overrides=["zoomil:model.k=2"])
 
 
 @pytest.mark.parametrize("setting", ["slide.min_tissue=0.5", "train.val_fraction=0.5"])

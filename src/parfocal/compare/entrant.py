@@ -45,7 +45,8 @@ def entrants_of(
 
     Raises:
         SettingsError: a model, key or value is wrong.
-        ComparisonError: two have one name, or would not get the same slides and patches.
+        ComparisonError: two have one name, or would not get the same slides and patches; or an
+            override is for none of them.
     """
     entrants = [
         entrant_of(
@@ -59,6 +60,12 @@ def entrants_of(
         for model in models
     ]
     refuse_unequal(entrants)
+    names = [entrant.name for entrant in entrants]
+    for override in overrides:
+        if all(_addressed(override, name) is None for name in names):
+            raise ComparisonError(
+                f"--set {override}: no such model takes part; there are {', '.join(names)}."
+            )
     return entrants
 
 

@@ -173,7 +173,7 @@ def _cells(row: Row, metric: str) -> dict[str, object]:
 def to_markdown(rows: Sequence[Row], metric: str) -> str:
     """Give results.md: the table of the ZoomMIL paper, and what it does not say."""
     devices = sorted({device for row in rows for device in row.result.seconds})
-    header = ["model", "weighted F1", "accuracy", "AUROC", f"behind the best ({metric})"]
+    header = ["model", "weighted F1, %", "accuracy, %", "AUROC", f"behind the best ({metric})"]
     header += ["TMACs", "TFLOPs", "patches"]
     header += [f"s, {device}: total (read / encode / aggregate)" for device in devices]
     lines = [header, ["---"] * len(header)]
@@ -221,7 +221,8 @@ def notes_of(rows: Sequence[Row]) -> str:
     runs = max((len(row.result.runs) for row in rows), default=0)
     return (
         f"Means over the runs (seeds and folds, {runs} of a model) ± their standard deviation; in "
-        "brackets 95% intervals over patients, drawn alike for all models. MACs and patches are "
+        "brackets 95% intervals over patients, drawn alike for all models. Behind the best is the "
+        "best model's score less this one's. MACs and patches are "
         "means over the test slides, encoding included; 1 MAC = 2 FLOPs. Seconds are of a few test "
         "slides read from their files, as stored features cost nothing; reading overlaps encoding, "
         "so the parts may add up to more than the total."
