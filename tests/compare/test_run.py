@@ -94,6 +94,17 @@ def test_without_any_slide_there_is_nothing_to_compare(cohort: Path, tmp_path: P
         compare(cohort, entrants, tmp_path, device="cpu")
 
 
+def test_without_a_slide_to_test_on_nothing_is_trained(cohort: Path, tmp_path: Path):
+    entrants = entrants_of(["mean"], encoder="tiny")
+    table = tmp_path / "cohort.csv"
+    table.write_text(cohort.read_text().replace(",test", ",train"))
+    with pytest.raises(
+        ComparisonError, match=r"cohort\.csv: no slide to test on, and a comparison"
+    ):
+        compare(table, entrants, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_zooming_costs_less_than_looking_at_everything(compared: tuple[list[Row], Path]):
     zooming, everything, *_ = compared[0]
     assert zooming.result.patches < everything.result.patches

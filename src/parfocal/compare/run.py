@@ -31,7 +31,7 @@ from parfocal.metrics import Answers
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict import predict
 from parfocal.settings import EncoderSettings
-from parfocal.train import train
+from parfocal.train import splits_of, train
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +94,15 @@ def compare(
     Raises:
         CohortError: the cohort has an error.
         StoreError: features cannot be written, or do not fit.
-        ComparisonError: no slide has features.
+        ComparisonError: no slide has features, or none is left to test on.
     """
     cohort = read_cohort(cohort_csv, labels=entrants[0].settings.train.labels)
+    for entrant in entrants:
+        if not all(split.test for split in splits_of(cohort, entrant.settings.train)):
+            raise ComparisonError(
+                f"{cohort_csv.name}: no slide to test on, and a comparison is of tests; have some "
+                "in split test, or a train.test_fraction above 0."
+            )
     stores = _stores(cohort, entrants, out, features, device)
     for store in stores.values():
         there = tuple(s for s in cohort.slides if (store / f"{s.slide_id}.h5").exists())

@@ -4,6 +4,6 @@ Lightning is imported in `lesson.py` and `trainer.py` alone.
 """
 
 from parfocal.train.folder import Epoch, RunError, RunFolder, RunSummary
-from parfocal.train.run import train
+from parfocal.train.run import splits_of, train
 
-__all__ = ["Epoch", "RunError", "RunFolder", "RunSummary", "train"]
+__all__ = ["Epoch", "RunError", "RunFolder", "RunSummary", "splits_of", "train"]

@@ -76,7 +76,7 @@ def train(
     place = choose_device(device)
     settings = replace(settings, train=replace(settings.train, labels=cohort.labels))
     _check_strata(cohort, settings.train)
-    splits = _splits(cohort, settings.train)
+    splits = splits_of(cohort, settings.train)
     refuse_used(out, resume=resume)
     threads = workers or reading_threads()
     bags = _bags(settings, features, cache, place, threads)
@@ -261,7 +261,12 @@ def _check_strata(cohort: Cohort, settings: TrainSettings) -> None:
             )
 
 
-def _splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
+def splits_of(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
+    """Divide a cohort as a training does: once, or once for each fold.
+
+    Raises:
+        CohortError: it cannot be divided as asked.
+    """
     if settings.folds is None and all(slide.fold is None for slide in cohort.slides):
         return (
             split_cohort(
