@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 OVER_FROM = 1.0005  # a share that is written as more than 100.0%
 OVER = "; over 100%, as lower magnifications and the search for tissue count, too"
-MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6}
+MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6, "kMAC": 1e3, "MAC": 1}
 
 
 @dataclass(frozen=True)
@@ -271,10 +271,10 @@ def _percent(share: float | None) -> str:
 def _macs(ours: int, everything: int) -> str:
     """Give two counts in one unit, that of ours, with the digits that tell.
 
-    >>> _macs(1_234_000_000_000, 16_400_000_000_000), _macs(74_600_000, 2_500_400_000)
-    ('1.23 of 16.4 TMAC', '74.6 of 2,500 MMAC')
+    >>> _macs(1_234_000_000_000, 16_400_000_000_000), _macs(74_600_000, 2_500_400_000), _macs(6, 0)
+    ('1.23 of 16.4 TMAC', '74.6 of 2,500 MMAC', '6 of 0 MAC')
     """
-    unit = next((unit for unit, size in MAC_UNITS.items() if ours >= size), "MMAC")
+    unit = next((unit for unit, size in MAC_UNITS.items() if ours >= size), "MAC")
     counts = [macs / MAC_UNITS[unit] for macs in (ours, everything)]
     told = [f"{count:.3g}" if count < 999.5 else f"{count:,.0f}" for count in counts]
     return f"{' of '.join(told)} {unit}"
