@@ -180,7 +180,7 @@ def main() -> None:
     }
     for name, found in folders.items():
         metrics = json.loads((found / "metrics.json").read_text())
-        if metrics["localisation"]:
+        if name.startswith("magnet"):
             results[f"leaves of {name}"] = metrics["localisation"][-1]
     text = json.dumps(results, indent=1)
     print(text)
