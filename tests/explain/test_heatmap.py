@@ -140,6 +140,15 @@ def test_patches_that_count_nearly_alike_look_alike(tmp_path):
     assert drawn.at(1, 500, 500) == drawn.at(1, 1500, 1500) == colour_of(0.25)
 
 
+def test_probabilities_over_all_magnifications_share_one_scale(tmp_path):
+    given = record()
+    for patch, score in zip(given["regions"], [0.8, *[0.0] * 3, 0.2, *[0.0] * 3], strict=True):
+        patch |= {"score": score, "score_kind": "probability"}
+    drawn = Drawn(tmp_path / "map.png", given)
+    assert drawn.at(1, 500, 500) == colour_of(1)
+    assert drawn.at(2, 1250, 1250) == colour_of(0.25)
+
+
 def test_a_magnification_without_patches_is_drawn_empty(tmp_path):
     given = record()
     given["regions"] = given["regions"][:4]

@@ -2,7 +2,8 @@
 
 Drawn from a prediction's record and a thumbnail, so that a map can be drawn again from the
 saved JSON. Colours run from pale to dark evenly, so they read the same to the colour-blind and
-in grey; each panel has its own scale, in raw attention, said under it with the range met.
+in grey. The scale, in raw attention, is of what sums to 1: one magnification, or all of them for
+probabilities; it is said under each panel with the range met.
 """
 
 from collections.abc import Mapping, Sequence
@@ -181,7 +182,8 @@ def _attention_panel(record: Record, layout: Layout, slide: Image.Image, step: i
     """Draw the attention of one magnification over the slide in grey."""
     regions = _of_step(record, step)
     scores = np.array([region["score"] for region in regions], dtype=float)
-    low, high = _scale(scores)
+    together = _together(record, step)
+    low, high = _scale(together)
     grey = np.array(slide.convert("L"), dtype=float)[..., None] / 255
     pixels = np.repeat(255 * (0.55 + 0.45 * grey), 3, axis=2)
     # On white the colour is the scale's own; tissue shows through as a slight shade.
@@ -195,11 +197,21 @@ def _attention_panel(record: Record, layout: Layout, slide: Image.Image, step: i
     for region in chosen:
         _frame(painted, *_square(layout, region))
     panel, draw = sheet.cell(layout, painted, _step_title(record["steps"][step]))
-    beside = sheet.colour_bar(draw, layout, low, high, _range(scores))
+    beside = sheet.colour_bar(draw, layout, low, high, _range(scores, len(together)))
     if chosen:
         drawn = chosen[0].get("score_kind") == "probability"
         sheet.key(draw, beside, CHOSEN, "looked at" if drawn else "zoomed into")
     return panel
+
+
+def _together(record: Record, step: int) -> Float[np.ndarray, " n"]:
+    """Give the scores that sum to 1 with those of a step: of the step, or of all magnifications."""
+    alike = [
+        region["score"]
+        for region in record["regions"]
+        if region["step"] == step or region.get("score_kind") == "probability"
+    ]
+    return np.array(alike, dtype=float)
 
 
 def _scale(scores: Float[np.ndarray, " n"]) -> tuple[float, float]:
@@ -215,10 +227,10 @@ def _scale(scores: Float[np.ndarray, " n"]) -> tuple[float, float]:
     )
 
 
-def _range(scores: Float[np.ndarray, " n"]) -> str:
+def _range(scores: Float[np.ndarray, " n"], among: int) -> str:
     if not len(scores):
         return "nothing was looked at"
-    return f"{scores.min():.2g} to {scores.max():.2g}; evenly {1 / len(scores):.2g}"
+    return f"{scores.min():.2g} to {scores.max():.2g}; evenly {1 / among:.2g}"
 
 
 def _of_step(record: Record, step: int) -> list[Region]:
