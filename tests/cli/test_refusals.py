@@ -132,6 +132,14 @@ def test_features_of_another_encoder_are_refused(
     refused(found, "features", "resnet50-layer3", "tiny")
 
 
+def test_weights_that_predictions_will_need_are_asked_for_before_training_on_features(
+    parfocal: Callable[..., Outcome], cohort: Path, features: Path, tmp_path: Path
+):
+    command = ("train", cohort, "--out", tmp_path / "run", "--features", features, *TINY)
+    settings = ("--set", "slide.patch_size=64", "--set", "encoder.weights=none.pth")
+    refused(parfocal(*command, *settings), "none.pth: no such weights file")
+
+
 def test_features_of_a_newer_format_are_refused(
     parfocal: Callable[..., Outcome], run: Path, cohort: Path, features: Path, tmp_path: Path
 ):

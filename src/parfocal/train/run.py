@@ -22,6 +22,7 @@ from parfocal.features.encoder import choose_device, load_encoder
 from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.live import reading_threads
 from parfocal.features.pixel_cache import PixelCache
+from parfocal.features.weights import check_exists
 from parfocal.models.checkpoint import Checkpoint, Training, build_model
 from parfocal.settings import RunSettings, TrainSettings
 from parfocal.slide.errors import SlideError
@@ -298,6 +299,8 @@ def _bags(
                 f"{features}: the features were made by {stored.encoder.name}, and encoder "
                 f"{wanted.name} is asked for; ask for {stored.encoder.name}, or extract again."
             )
+        if wanted.weights is not None:
+            check_exists(wanted.weights)  # predictions will need it
         return stored
     encoder = load_encoder(
         wanted.name, device=str(device), weights=wanted.weights, runtime=wanted.runtime
