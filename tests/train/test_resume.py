@@ -15,6 +15,14 @@ from parfocal.settings import RunSettings
 from parfocal.train import RunError, RunSummary, train
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C is heard, also where the tests run in the background, which ignores it."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 @pytest.fixture
 def settings(settings: RunSettings) -> RunSettings:
     few = replace(settings.train, epochs=4, learning_rate=1e-3, lr_patience=0, patience=2)
