@@ -70,3 +70,9 @@ def test_patches_are_left_out_in_training_and_never_in_testing(rows):
 def test_the_only_patch_is_never_left_out(rows):
     model = DSMIL(5, 3, patch_dropout=0.99)
     assert model(StoredBag([rows[:1]])).attention[0] == 1
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_of_patches_left_out_is_less_than_all(share):
+    with pytest.raises(ValueError, match=f"patch_dropout={share}: give 0 or more"):
+        DSMIL(5, 3, patch_dropout=share)

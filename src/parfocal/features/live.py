@@ -5,7 +5,6 @@ other. An encoder's answer for a patch depends in its last bits on the patches t
 batch; rounded, two answers differ by at most one float16 step plus 1e-4 of the largest value.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from parfocal.features.cache import FeatureCache, SlideCache
 from parfocal.features.encoder import Encoder
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Slide
+from parfocal.slide.threads import threads
 
 BATCHES_AHEAD = 2  # read while one is encoded; what bounds the memory
 MOST_THREADS = 8
@@ -32,7 +32,7 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 
 def reading_threads() -> int:
     """Give how many threads read ahead: one for each core this process may use, up to 8."""
-    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    return threads(MOST_THREADS)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ class DSMIL(nn.Module):
         normalise: give the features of each patch, by themselves, mean 0 and variance 1.
         patch_dropout: share of patches left out of each training step, so that a slide cannot be
             told by one patch alone; never in testing.
+
+    Raises:
+        ValueError: `patch_dropout` is no share, or all.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class DSMIL(nn.Module):
         patch_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= patch_dropout < 1:
+            raise ValueError(f"patch_dropout={patch_dropout}: give 0 or more, and less than 1.")
         dim = in_dim * num_magnifications
         self.num_magnifications = num_magnifications
         self.normalise = normalise

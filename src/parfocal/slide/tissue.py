@@ -4,7 +4,6 @@ Glass is grey and stain is coloured, so the mask is Otsu's threshold on the satu
 Source of "grey": the grey filter of MagNet (Dimitriou & Arandjelović, arXiv 2112.06121).
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from PIL import Image, ImageFilter
 
 from parfocal.slide.errors import NoTissueError
 from parfocal.slide.slide import Box, Slide
+from parfocal.slide.threads import threads
 
 MASK_MPP = 16.0
 MASK_SIDE_PX = 512  # a small picture is masked finer, if the scan allows
@@ -243,8 +243,8 @@ def _filtered(
         kernel: of the filter.
         reach: rows above and below that a row depends on, so that strips fit together exactly.
     """
-    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
-    edges = np.linspace(0, len(picture), threads + 1).astype(int).tolist()
+    count = threads(MOST_THREADS)
+    edges = np.linspace(0, len(picture), count + 1).astype(int).tolist()
 
     def strip(first: int, last: int) -> UInt8[np.ndarray, "_ w"]:
         start = max(0, first - reach)
@@ -252,5 +252,5 @@ def _filtered(
         return np.asarray(filtered)[first - start :][: last - first]
 
     # Threads of its own, as those of a pool that is kept would be gone after a fork.
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(count) as pool:
         return np.concatenate(list(pool.map(strip, edges, edges[1:])))
