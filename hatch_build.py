@@ -1,6 +1,6 @@
 """Bring OpenSeadragon, the deep zoom of the viewer's page, into the package when it is built.
 
-Its package is fetched with npm, checked by hash, and of it the minified script and the licence are
+Its package is fetched with npm, checked by hash, and of it the minified script and the license are
 kept: in the source tree, so that an editable install and a source archive have them too. Where
 there is no npm, one from PyPI takes part in the build.
 """

@@ -2,7 +2,7 @@
 
 Slides are composed from a folder of tissue tiles, one sub-folder a class: of normal ones alone,
 or with at most 2% of the tissue from the lesion's tiles. Test slides are made of tiles that no
-training slide has, and colour is matched. Prints, for each seed of the training, test AUROC with
+training slide has, and color is matched. Prints, for each seed of the training, test AUROC with
 its interval for ZoomMIL and for mean pooling over all patches at 10x, and the share of the
 patches that each looked at. What is done already is not done again.
 
@@ -19,14 +19,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from parfocal.dataset import Cohort, read_cohort
-from parfocal.evaluate import evaluate
-from parfocal.features.encoder import load_encoder
+from parfocal.encoders.encoder import load_encoder
+from parfocal.evaluate.run import evaluate
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.settings import load_settings
 from parfocal.slide import Box, find_tissue, open_slide
-from parfocal.slide.painting import OF_TILES
-from parfocal.slide.synthetic import paint_cohort
+from parfocal.slide.synthetic.cohort import paint_cohort
+from parfocal.slide.synthetic.painting import OF_TILES
 from parfocal.train import train
 
 MAGNIFICATIONS = (2.5, 5.0, 10.0)
@@ -62,19 +62,19 @@ def painted(arguments: argparse.Namespace) -> Cohort:
     return replace(cohort, slides=tuple(kept))
 
 
-def colour_auroc(cohort: Cohort) -> float:
-    """How well a slide's mean colour over its tissue, learnt on train, tells the class on test."""
-    colours = []
+def color_auroc(cohort: Cohort) -> float:
+    """How well a slide's mean color over its tissue, learned on train, tells the class on test."""
+    colors = []
     for slide in cohort.slides:
         with open_slide(slide.path, mpp=slide.mpp) as opened:
             tissue = find_tissue(opened)
             whole = opened.read(Box(0, 0, *opened.size), tissue.mask_mpp)
         rows, columns = (min(a, b) for a, b in zip(whole.shape, tissue.mask.shape, strict=False))
-        colours.append(whole[:rows, :columns][tissue.mask[:rows, :columns]].mean(axis=0) / 255)
+        colors.append(whole[:rows, :columns][tissue.mask[:rows, :columns]].mean(axis=0) / 255)
     truth = np.array([slide.label == "tumor" for slide in cohort.slides])
     test = np.array([slide.split == "test" for slide in cohort.slides])
-    model = LogisticRegression(C=10.0).fit(np.array(colours)[~test], truth[~test])
-    return float(roc_auc_score(truth[test], model.predict_proba(np.array(colours)[test])[:, 1]))
+    model = LogisticRegression(C=10.0).fit(np.array(colors)[~test], truth[~test])
+    return float(roc_auc_score(truth[test], model.predict_proba(np.array(colors)[test])[:, 1]))
 
 
 def trained(cohort: Cohort, name: str, seed: int, arguments: argparse.Namespace) -> dict:
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--tag", default="", help="keeps runs of other settings apart")
     arguments = parser.parse_args()
     cohort = painted(arguments)
-    print(f"\nmean colour alone: AUROC {colour_auroc(cohort):.2f}")
+    print(f"\nmean color alone: AUROC {color_auroc(cohort):.2f}")
     extract_cohort(
         [(slide.slide_id, slide.path, slide.mpp) for slide in cohort.slides],
         arguments.work / "features",

@@ -26,9 +26,9 @@ from PIL import Image
 
 from parfocal.cells import lay_cells
 from parfocal.dataset import Cohort, read_cohort
-from parfocal.evaluate import evaluate
+from parfocal.evaluate.run import evaluate
 from parfocal.settings import load_settings
-from parfocal.slide.tiles import TileFiles, find_tiles
+from parfocal.slide.synthetic.tissue_tiles import TileFiles, find_tiles
 from parfocal.slide.write import write_pyramid
 from parfocal.train import train
 
@@ -44,7 +44,7 @@ Picture = UInt8[np.ndarray, "h w 3"]
 
 
 def averaged(picture: Picture, side: int) -> Float32[np.ndarray, "h w 3"]:
-    """Give each square of `side` pixels its mean colour."""
+    """Give each square of `side` pixels its mean color."""
     small = Image.fromarray(picture).reduce(side)
     return np.asarray(small.resize(picture.shape[1::-1], Image.Resampling.NEAREST), np.float32)
 
@@ -118,7 +118,7 @@ def trained(cohort: Cohort, magnifications: tuple[float, ...], options: argparse
         "model.frozen": True,
         "model.dropout": 0.2,
         "train.augment": False,
-        "train.batch": 8,
+        "train.batch_size": 8,
         "train.epochs": 40,
         "train.learning_rate": 3e-4,
     } | dict(item.split("=", 1) for item in options.set)
@@ -166,10 +166,10 @@ def main() -> None:
     print(told(joint.name, tested(cohort, joint, "evaluation")), flush=True)
     for k in (2, 3, 10):
         print(told(f"{joint.name}, k={k}", tested(cohort, joint, f"k-{k}", k=k)), flush=True)
-    for settle in SETTLED:
-        drawn_on = {"k": 2, "settle": settle, "max_patches": MOST_PATCHES}
-        metrics = tested(cohort, joint, f"settle-{settle}", **drawn_on)
-        print(told(f"{joint.name}, settle={settle}", metrics), flush=True)
+    for ci_half_width in SETTLED:
+        drawn_on = {"k": 2, "ci_half_width": ci_half_width, "max_patches": MOST_PATCHES}
+        metrics = tested(cohort, joint, f"ci_half_width-{ci_half_width}", **drawn_on)
+        print(told(f"{joint.name}, ci_half_width={ci_half_width}", metrics), flush=True)
     for magnification in MAGNIFICATIONS:
         run = trained(cohort, (magnification,), options)
         print(told(run.name, tested(cohort, run, "evaluation")), flush=True)

@@ -26,16 +26,19 @@ import torch
 from parfocal.bag import Prediction
 from parfocal.cells import lay_cells
 from parfocal.cost import Cost
-from parfocal.features.allocator import keep_freed_memory
+from parfocal.encoders.allocator import keep_freed_memory
 from parfocal.features.pixels import SlidePixels
 from parfocal.models import JointAttention
 from parfocal.models.layers.backbone import Backbone
-from parfocal.models.layers.drawing import Drawing
-from parfocal.slide.painting import Painting, SlidePlan, paint_slide
+from parfocal.models.layers.patch_sampling import SamplingConfig
 from parfocal.slide.slide import Slide, open_slide, slide_from_array
+from parfocal.slide.synthetic.painting import Painting, SlidePlan, paint_slide
 from parfocal.slide.tissue import find_tissue
 
-FEW, EVERY = Drawing(5), Drawing(10**6, inference="all")  # more than there are: all are drawn
+FEW, EVERY = (
+    SamplingConfig(5),
+    SamplingConfig(10**6, inference="all"),
+)  # more than there are: all are drawn
 SPARSE = Painting(tissue_share=0.12, lesion_um=400.0)
 BATCH = 4
 TIMES = ("train_few", "train_all", "infer_few", "infer_all")
@@ -116,7 +119,7 @@ def model_of(magnifications: tuple[float, ...], backbone: str, patch_size: int) 
     return model
 
 
-def taught(model: JointAttention, drawing: Drawing, slides: Sequence[Slide]) -> float:
+def taught(model: JointAttention, drawing: SamplingConfig, slides: Sequence[Slide]) -> float:
     """Take one training step, and give the seconds of an image."""
     model.train().read.drawing = drawing
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
@@ -127,7 +130,7 @@ def taught(model: JointAttention, drawing: Drawing, slides: Sequence[Slide]) -> 
     return (time.perf_counter() - start) / len(slides)
 
 
-def asked(model: JointAttention, drawing: Drawing, slide: Slide) -> float:
+def asked(model: JointAttention, drawing: SamplingConfig, slide: Slide) -> float:
     """Ask about an image, and give the seconds."""
     model.eval().read.drawing = drawing
     return answered(lambda source: model([source]), slide)
@@ -138,7 +141,7 @@ def answered(ask: Callable[[SlidePixels], object], slide: Slide) -> float:
     (source,) = sources([slide])
     start = time.perf_counter()
     with torch.inference_mode():
-        ask(source)
+        run_model(source)
     return time.perf_counter() - start
 
 
@@ -146,7 +149,7 @@ def exhaustive(network: Backbone, slide: Slide) -> float:
     """Time the encoding of 12 patches of 512 x 512 at the scan's own magnification."""
     boxes = torch.tensor([[512.0 * x, 512.0 * y, 512, 512] for y in range(3) for x in range(4)])
     return answered(
-        lambda source: network(source.ask(boxes, (512, 512)).result().float() / 255), slide
+        lambda source: network(source.request(boxes, (512, 512)).result().float() / 255), slide
     )
 
 

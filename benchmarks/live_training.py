@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from parfocal.dataset import read_cohort
-from parfocal.dataset.bags import LiveBags
-from parfocal.features.encoder import load_encoder
+from parfocal.dataset.inputs import LiveBags
+from parfocal.encoders.encoder import load_encoder
 from parfocal.settings import load_settings
 from parfocal.train import train
 

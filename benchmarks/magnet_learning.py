@@ -1,4 +1,4 @@
-"""MagNet on painted lesions, large and small, against the colour of the slide.
+"""MagNet on painted lesions, large and small, against the color of the slide.
 
     python benchmarks/magnet_learning.py /tmp/learned
     python benchmarks/magnet_learning.py /tmp/composed --tiles TILES --slides 80 --models magnet-4 \
@@ -26,17 +26,17 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from parfocal.dataset import read_cohort
-from parfocal.evaluate import evaluate
+from parfocal.evaluate.run import evaluate
 from parfocal.settings import load_settings
-from parfocal.slide.painting import Painting
-from parfocal.slide.synthetic import paint_cohort
+from parfocal.slide.synthetic.cohort import paint_cohort
+from parfocal.slide.synthetic.painting import Painting
 from parfocal.train import train
 
 MODELS = ("meanrgb", "magnet-3", "magnet-4")
 LIGHT = (
     *("model.side=16", "model.leaf_side=64", "model.hidden_dim=64"),
     *("model.backbone=efficientnet-lite0-stem", "model.auxiliary=null", "model.hindsight=0.35"),
-    *("train.epochs=7", "train.batch=4", "train.learning_rate=0.0015"),
+    *("train.epochs=7", "train.batch_size=4", "train.learning_rate=0.0015"),
 )
 BRIEF = ("train.epochs=20",)  # of mean RGB
 SPLITS = (0.46, 0.08, 0.46)
@@ -103,7 +103,7 @@ def learned(model: str, tables: list[Path], arguments: argparse.Namespace) -> li
     for table in tables if networks else tables[-1:]:
         run = table.with_name(f"{model}-{table.stem}")
         taught(model, table, run, overrides, arguments.device)
-        overrides = [*overrides, f"train.start={run}"]
+        overrides = [*overrides, f"train.init_from={run}"]
         if not (run / "evaluation" / "predictions.csv").exists():
             evaluate(run, tables[-1], run / "evaluation", device=arguments.device)
         runs.append(run)
@@ -181,7 +181,7 @@ def main() -> None:
     for name, found in folders.items():
         metrics = json.loads((found / "metrics.json").read_text())
         if name.startswith("magnet"):
-            results[f"leaves of {name}"] = metrics["localisation"][-1]
+            results[f"leaves of {name}"] = metrics["localization"][-1]
     text = json.dumps(results, indent=1)
     print(text)
     if arguments.json:

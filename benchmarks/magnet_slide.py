@@ -20,21 +20,21 @@ from pathlib import Path
 
 import torch
 
-from parfocal.cost import Bill
+from parfocal.cost import CostMeter
 from parfocal.features.pixels import SlidePixels
 from parfocal.grid import PatchGrid
 from parfocal.models.magnet import MagNet
-from parfocal.slide.painting import Painting, SlidePlan, paint_slide
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import open_slide
+from parfocal.slide.synthetic.painting import Painting, SlidePlan, paint_slide
 from parfocal.slide.tissue import find_tissue
 
 TILED = (10.0, 20.0)
 
 
-def answer(path: Path, model: MagNet) -> tuple[float, Bill]:
+def answer(path: Path, model: MagNet) -> tuple[float, CostMeter]:
     """Answer for one slide file, and tell the seconds."""
-    start, bill = time.perf_counter(), Bill()
+    start, bill = time.perf_counter(), CostMeter()
     with open_slide(path, bill=bill) as slide:
         with closing(SlidePixels(slide, find_tissue(slide))) as pixels, torch.no_grad():
             model([pixels])

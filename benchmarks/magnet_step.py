@@ -26,8 +26,8 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 
 from parfocal.features.live import reading_threads
 from parfocal.features.pixels import SlidePixels
-from parfocal.models.layers.multisampling import LinearizedSampler
 from parfocal.models.magnet import MagNet
+from parfocal.models.magnet.multisampling import LinearizedSampler
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.tissue import find_tissue
 
@@ -57,7 +57,7 @@ def build(arguments: argparse.Namespace) -> MagNet:
         patches=[int(count) for count in arguments.patches.split(",")],
         backbone=arguments.backbone,
         auxiliary=arguments.backbone,
-        checkpointing=arguments.checkpointing,
+        gradient_checkpointing=arguments.gradient_checkpointing,
     ).to(arguments.device)
 
 

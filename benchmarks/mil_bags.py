@@ -4,9 +4,9 @@
 
 BAGS holds musk1.csv and elephant.csv without headers: label of the bag, its id, features. As Ilse
 et al., ICML 2018, whose layers are those of MI-Net (Wang et al., Pattern Recognition 2018): 256,
-128 and 64 wide, in front of an attention 64 wide; one bag a step, for 100 epochs. Optimiser and
+128 and 64 wide, in front of an attention 64 wide; one bag a step, for 100 epochs. Optimizer and
 rates, which we could not see in the paper, are those of MI-Net's code (yanyongluan/MINNs; that of
-elephant is our recollection of its table). Features are standardised on the training bags, and
+elephant is our recollection of its table). Features are standardized on the training bags, and
 the last epoch counts. Accuracy is the mean over folds, ± the standard deviation of that mean over
 seeds; published is theirs, ± its standard error.
 """

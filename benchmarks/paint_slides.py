@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from parfocal.slide.painting import Painting, SlidePlan, paint_slide
+from parfocal.slide.synthetic.painting import Painting, SlidePlan, paint_slide
 
 SIDES = {"small": 11_776, "middle": 23_552, "large": 47_104, "sparse": 47_104}
 

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 
 from parfocal.bag import Bag, Prediction
-from parfocal.cost import Bill, Cost
-from parfocal.features.encoder import Encoder, load_encoder
+from parfocal.cost import Cost, CostMeter
+from parfocal.encoders.encoder import Encoder, load_encoder
 from parfocal.features.header import SlideSettings
-from parfocal.features.live import LiveBag
+from parfocal.features.live import live_bag
 from parfocal.grid import PatchGrid
 from parfocal.models import MODELS
 from parfocal.slide import open_slide
@@ -79,11 +79,11 @@ class Answer:
 
 
 def answer(path: Path, magnifications: tuple[float, ...], model, encoder: Encoder) -> Answer:
-    bill = Bill()
+    bill = CostMeter()
     with open_slide(path, bill=bill) as slide:
         grid = SlideSettings(magnifications).grid(slide)
         looks: list[float] = []
-        bag = TimedBag(LiveBag(slide, grid, encoder), looks)
+        bag = TimedBag(live_bag(slide, grid, encoder), looks)
         with torch.inference_mode(), bill.counted(), bill.timed("model"):
             prediction = model(bag)
     return Answer(prediction, grid, bill.close(), looks)
@@ -183,8 +183,8 @@ def start_up(encoder: str, weights: Path | None) -> dict[str, float]:
     """Time a fresh process that imports what `predict` needs, then loads the encoder."""
     code = (
         "import time; t = time.perf_counter();"
-        "import parfocal.predict; a = time.perf_counter();"
-        "from pathlib import Path; from parfocal.features.encoder import load_encoder;"
+        "import parfocal.predict.slide; a = time.perf_counter();"
+        "from pathlib import Path; from parfocal.encoders.encoder import load_encoder;"
         f"load_encoder({encoder!r}, weights={f'Path({str(weights)!r})' if weights else None});"
         "b = time.perf_counter(); print(a - t, b - a)"
     )

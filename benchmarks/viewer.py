@@ -27,8 +27,8 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 from parfocal.explain.report import write_report
-from parfocal.slide.painting import Painting, SlidePlan, paint_slide
 from parfocal.slide.slide import Slide, open_slide
+from parfocal.slide.synthetic.painting import Painting, SlidePlan, paint_slide
 from parfocal.slide.tissue import find_tissue
 
 PAINTING = Painting(tissue_share=0.12, lesion_um=400.0)

@@ -67,7 +67,7 @@ def dense_logits(model: ZoomMIL, levels: list[Tensor], k: int) -> Tensor:
         h = model.embeds[step](levels[step])
         slide = slide + model.attends[step](h).softmax(dim=0) @ h
         if step + 1 < len(levels):
-            scores = model.aims[step](h).softmax(dim=0)
+            scores = model.zoom_attention[step](h).softmax(dim=0)
             select = dense_select(scores, min(k, len(scores)), training=model.training)
             rows = len(levels[step])
             for below in range(step + 1, len(levels)):

@@ -10,7 +10,7 @@ import torch
 
 from outcome import Outcome
 from parfocal.cli import main
-from parfocal.features.encoder import load_encoder
+from parfocal.encoders.encoder import load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint, Training, build_model
 from parfocal.slide.write import write_pyramid
@@ -19,7 +19,7 @@ GLASS, PALE, DARK = (245, 245, 245), (220, 150, 190), (130, 60, 150)
 
 
 def stained(side: int, *, dark: bool, seed: int = 0) -> np.ndarray:
-    """Paint glass whose left half is tissue, with spots of one of two colours."""
+    """Paint glass whose left half is tissue, with spots of one of two colors."""
     spots = np.random.default_rng(seed).random((side // 8, side // 8)) < 0.3
     tissue = np.where(spots[..., None], DARK if dark else PALE, (200, 110, 170))
     pixels = tissue.astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)

@@ -8,7 +8,7 @@ from parfocal.slide.tissue import Tissue
 
 
 def picture(width: int = 96, height: int = 64, *, seed: int = 0) -> Slide:
-    """A slide at 10x, coloured in blocks of 8 pixels."""
+    """A slide at 10x, colored in blocks of 8 pixels."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return slide_from_array(blocks.repeat(8, axis=0).repeat(8, axis=1), mpp=1.0)

@@ -54,7 +54,7 @@ def test_predicting_a_slide_loads_nothing_it_does_not_need(
         f" '--out', {str(tmp_path / 'out')!r}]\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code"
     )
-    assert "parfocal.predict" in loaded
+    assert "parfocal.predict.slide" in loaded
     assert not HEAVY & loaded
 
 

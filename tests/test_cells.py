@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from parfocal.cells import centre_cells, lay_cells, octaves
+from parfocal.cells import center_cells, lay_cells, octaves
 from parfocal.grid import GridError
 
 
@@ -56,26 +56,36 @@ def test_an_image_smaller_than_a_patch_is_refused():
         lay_cells((800, 300), 1.0, magnifications=(2.5, 10), patch_size=100)
 
 
-def test_cells_of_a_given_map_are_centred_on_it_and_stay_inside():
-    cells = centre_cells((400, 200), 1.0, magnification=10, patch_size=60, shape=(2, 4))
+def test_cells_of_a_given_map_are_centerd_on_it_and_stay_inside():
+    cells = center_cells((400, 200), 1.0, magnification=10, patch_size=60, shape=(2, 4))
     assert cells.shape == (2, 4)
     assert cells.boxes[:4, 0].tolist() == [20, 120, 220, 320]
     assert cells.boxes[::4, 1].tolist() == [20, 120]
-    dense = centre_cells((400, 200), 1.0, magnification=10, patch_size=60, shape=(20, 40)).boxes
+    dense = center_cells((400, 200), 1.0, magnification=10, patch_size=60, shape=(20, 40)).boxes
     assert dense[:, :2].min() == 0
     assert (dense[:, :2] + 60).amax(dim=0).tolist() == [400, 200]
 
 
 def test_a_ladder_that_fits_leaves_out_what_does_not():
     cells = lay_cells(
-        (800, 300), 1.0, magnifications=(2.5, 5, 10, 20), patch_size=100, fitting=True
+        (800, 300),
+        1.0,
+        magnifications=(2.5, 5, 10, 20),
+        patch_size=100,
+        skip_unavailable_magnifications=True,
     )
     assert [(each.step, each.mpp) for each in cells.maps] == [(1, 2.0), (2, 1.0)]
 
 
 def test_a_ladder_of_which_nothing_fits_is_refused():
     with pytest.raises(GridError, match="smaller than one patch of 500 px"):
-        lay_cells((300, 300), 1.0, magnifications=(5, 10), patch_size=500, fitting=True)
+        lay_cells(
+            (300, 300),
+            1.0,
+            magnifications=(5, 10),
+            patch_size=500,
+            skip_unavailable_magnifications=True,
+        )
 
 
 def test_a_range_has_the_magnifications_from_its_highest_down():

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from parfocal.cost import Bill, Cost, Exhaustive, count_macs, uncounted
+from parfocal.cost import Cost, CostMeter, ExhaustiveCost, count_macs, uncounted
 
 
 def test_patches_are_billed_by_step():
-    bill = Bill()
+    bill = CostMeter()
     bill.add_patches(1, 8)
     bill.add_patches(0, 5)
     bill.add_patches(1, 8)
@@ -19,7 +19,7 @@ def test_patches_are_billed_by_step():
 
 
 def test_threads_lose_no_pixel():
-    bill = Bill()
+    bill = CostMeter()
     with ThreadPoolExecutor(8) as pool:
         for _ in range(2000):
             pool.submit(bill.add_pixels, 3)
@@ -27,7 +27,7 @@ def test_threads_lose_no_pixel():
 
 
 def test_bytes_are_unknown_until_a_reader_tells():
-    bill = Bill()
+    bill = CostMeter()
     bill.add_pixels(10)
     assert bill.close().bytes_read is None
     bill.add_bytes(7)
@@ -35,7 +35,7 @@ def test_bytes_are_unknown_until_a_reader_tells():
 
 
 def test_seconds_add_up_by_stage():
-    bill = Bill()
+    bill = CostMeter()
     for _ in range(2):
         with bill.timed("read"):
             torch.ones(10).sum()
@@ -46,28 +46,28 @@ def test_seconds_add_up_by_stage():
 
 
 def test_seconds_count_when_the_block_fails():
-    bill = Bill()
+    bill = CostMeter()
     with pytest.raises(OSError, match="lost"), bill.timed("read"):
         raise OSError("lost")
     assert bill.close().seconds["read"] > 0
 
 
 def test_fused_attention_is_counted_as_its_two_products():
-    bill, q, k = Bill(), torch.ones(1, 2, 3, 8), torch.ones(1, 2, 5, 8)
+    bill, q, k = CostMeter(), torch.ones(1, 2, 3, 8), torch.ones(1, 2, 5, 8)
     with torch.no_grad(), bill.counted():
         nn.functional.scaled_dot_product_attention(q, k, k)
     assert bill.close().macs == 2 * (2 * 3 * 5 * 8)
 
 
 def test_a_matrix_product_is_counted_as_multiply_accumulates():
-    bill = Bill()
+    bill = CostMeter()
     with bill.counted():
         torch.ones(3, 5) @ torch.ones(5, 7)
     assert bill.close().macs == 3 * 5 * 7
 
 
 def test_what_bills_itself_is_not_counted_twice():
-    bill = Bill()
+    bill = CostMeter()
     with bill.counted():
         torch.ones(3, 5) @ torch.ones(5, 7)
         with uncounted():
@@ -92,14 +92,14 @@ def test_macs_are_those_of_torchs_own_counter():
 
 
 def test_counting_does_not_load_torchs_compiler():
-    count = "import sys, torch; from parfocal.cost import Bill, count_macs\n"
-    count += "with Bill().counted(): count_macs(torch.nn.Conv2d(1, 1, 1), (1, 1, 2, 2))\n"
+    count = "import sys, torch; from parfocal.cost import CostMeter, count_macs\n"
+    count += "with CostMeter().counted(): count_macs(torch.nn.Conv2d(1, 1, 1), (1, 1, 2, 2))\n"
     count += "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", count], check=True)
 
 
 def test_shares_compare_with_looking_at_everything():
-    everything = Exhaustive(10, patches=3680, descendants=3840, macs=200, pixels=1000)
+    everything = ExhaustiveCost(10, patches=3680, descendants=3840, macs=200, pixels=1000)
     cost = Cost((60, 32), 30, None, 50, {}, everything)
     assert cost.share_patches == pytest.approx(0.025)
     assert cost.share_pixels == 0.03
@@ -108,5 +108,5 @@ def test_shares_compare_with_looking_at_everything():
 
 def test_there_is_no_share_of_nothing():
     assert Cost((1,), 0, None, 1, {}).share_patches is None
-    nothing = Cost((1,), 0, None, 1, {}, Exhaustive(10, 0, 4, 0, 0))
+    nothing = Cost((1,), 0, None, 1, {}, ExhaustiveCost(10, 0, 4, 0, 0))
     assert nothing.share_macs is nothing.share_pixels is None

@@ -10,7 +10,7 @@ import typer
 
 from parfocal.cli.program import app
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict import predict
+from parfocal.predict.slide import predict
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -252,7 +252,7 @@ def test_a_slide_marked_negative_or_none_is_one():
     assert strata_scores(answers, named) == strata_scores(answers, strata)
 
 
-@pytest.mark.parametrize("strata", ["centre", None])
+@pytest.mark.parametrize("strata", ["center", None])
 def test_without_negatives_of_a_label_of_their_own_there_are_no_strata(strata):
     answers = random_answers(2, 20)
     assert strata_scores(answers, (strata,) * 20) == {}

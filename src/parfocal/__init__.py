@@ -1,8 +1,8 @@
 """Classify gigapixel whole-slide images by learning where to zoom.
 
 The names below are loaded when first used, so that `parfocal --help` does not wait for torch.
-What a stage does as a whole stands in its own module: `parfocal.predict.predict`,
-`parfocal.train.train`, `parfocal.evaluate.evaluate`.
+What a stage does as a whole stands in its own module: `parfocal.predict.slide.predict`,
+`parfocal.train.train`, `parfocal.evaluate.run.evaluate`.
 """
 
 from importlib import import_module
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from parfocal.bag import Bag, Look, PixelSource, Prediction, StoredBag
-    from parfocal.cost import Bill, Cost
-    from parfocal.features.encoder import Encoder, load_encoder
-    from parfocal.features.live import LiveBag
+    from parfocal.cost import Cost, CostMeter
+    from parfocal.encoders.encoder import Encoder, load_encoder
+    from parfocal.features.live import live_bag
     from parfocal.features.pixels import SlidePixels
     from parfocal.features.store import FeatureFile
     from parfocal.grid import PatchGrid
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 __all__ = [
     "MODELS",
     "Bag",
-    "Bill",
     "Box",
     "Checkpoint",
     "Cost",
+    "CostMeter",
     "Encoder",
     "FeatureFile",
-    "LiveBag",
     "Look",
     "PatchGrid",
     "PixelSource",
@@ -44,6 +43,7 @@ __all__ = [
     "Tissue",
     "ZoomMIL",
     "find_tissue",
+    "live_bag",
     "load_encoder",
     "open_slide",
     "slide_from_array",
@@ -51,9 +51,9 @@ __all__ = [
 
 _HOMES = {
     "bag": ("Bag", "Look", "PixelSource", "Prediction", "StoredBag"),
-    "cost": ("Bill", "Cost"),
-    "features.encoder": ("Encoder", "load_encoder"),
-    "features.live": ("LiveBag",),
+    "cost": ("CostMeter", "Cost"),
+    "encoders.encoder": ("Encoder", "load_encoder"),
+    "features.live": ("live_bag",),
     "features.pixels": ("SlidePixels",),
     "features.store": ("FeatureFile",),
     "grid": ("PatchGrid",),

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from parfocal.bag import Bag, Look, Prediction
 from parfocal.dataset.cohort import CohortSlide, read_cohort
-from parfocal.evaluate import chosen_slides, inputs_of, parts_of
-from parfocal.evaluation import Failure
+from parfocal.evaluate.result import Failure
+from parfocal.evaluate.run import chosen_slides, inputs_of, parts_of
 from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.files import write_together
 from parfocal.metrics import Score, mean_score

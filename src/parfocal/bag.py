@@ -108,7 +108,7 @@ class Prediction:
         return tuple(look.attention for look in self.looks)
 
 
-def ask(model: Callable[..., Prediction], given: Sequence["Bag | PixelSource"]) -> Prediction:
+def run_model(model: Callable[..., Prediction], given: Sequence["Bag | PixelSource"]) -> Prediction:
     """Ask a model about slides: sources of pixels all together, a bag by itself."""
     if all(isinstance(each, PixelSource) for each in given):
         return model(given)
@@ -162,7 +162,7 @@ class PixelSource(Protocol):
     def mpp(self) -> float:
         """Microns per level-0 pixel."""
 
-    def ask(
+    def request(
         self, boxes: Float[Tensor, "n 4"], size: tuple[int, int], *, step: int | None = None
     ) -> Future[UInt8[Tensor, "n 3 h w"]]:
         """Begin to read regions, and return at once; `.result()` waits for the pixels.

@@ -62,7 +62,7 @@ def lay_cells(
     *,
     magnifications: Sequence[float],
     patch_size: int,
-    fitting: bool = False,
+    skip_unavailable_magnifications: bool = False,
 ) -> Cells:
     """Lay the cells of several magnifications over an image.
 
@@ -71,11 +71,11 @@ def lay_cells(
         mpp: microns per level-0 pixel.
         magnifications: lowest first; one within 5% of the scan's own is read at the scan's.
         patch_size: side of a patch in pixels, the same at every magnification.
-        fitting: leave out the magnifications that do not fit the image.
+        skip_unavailable_magnifications: leave out the magnifications that do not fit the image.
 
     Raises:
         UnfitError: a magnification is sharper than the scan, or the image smaller than a patch
-            there; with `fitting`, all are.
+            there; with `skip_unavailable_magnifications`, all are.
     """
     maps, refusals = [], []
     for step, magnification in enumerate(magnifications):
@@ -85,12 +85,12 @@ def lay_cells(
             refusals.append(refusal)
         else:
             maps.append(_cover(step, size, mpp, achieved, patch_size))
-    if refusals and not (fitting and maps):
+    if refusals and not (skip_unavailable_magnifications and maps):
         raise refusals[0]
     return Cells(tuple(maps))
 
 
-def centre_cells(
+def center_cells(
     size: tuple[int, int],
     mpp: float,
     *,
@@ -98,7 +98,7 @@ def centre_cells(
     patch_size: int,
     shape: tuple[int, int],
 ) -> CellMap:
-    """Lay patches on the centres of a map's cells, those at its edges moved inside the image.
+    """Lay patches on the centers of a map's cells, those at its edges moved inside the image.
 
     Args:
         size: width and height of the image, in level-0 pixels.

@@ -1,6 +1,6 @@
 """The bill: what looking at a slide has cost, counted where it happens.
 
-A `Bill` travels with a slide. Whoever decodes pixels, encodes a patch or runs a model writes
+A `CostMeter` travels with a slide. Whoever decodes pixels, encodes a patch or runs a model writes
 on it; nothing on it is computed from a formula.
 """
 
@@ -29,7 +29,7 @@ STAGES: tuple[Stage, ...] = ("open", "tissue", "read", "encode", "model")
 
 
 @dataclass(frozen=True)
-class Exhaustive:
+class ExhaustiveCost:
     """What looking at everything at one magnification would have cost on the same slide.
 
     Args:
@@ -66,7 +66,7 @@ class Cost:
     bytes_read: int | None
     macs: int
     seconds: dict[str, float]
-    exhaustive: Exhaustive | None = None
+    exhaustive: ExhaustiveCost | None = None
 
     @property
     def share_patches(self) -> float | None:
@@ -124,7 +124,7 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-class Bill:
+class CostMeter:
     """A ledger that any thread may write on."""
 
     def __init__(self) -> None:
@@ -177,7 +177,7 @@ class Bill:
             yield
         self.add_macs(counter.flops // 2)
 
-    def close(self, exhaustive: Exhaustive | None = None) -> Cost:
+    def close(self, exhaustive: ExhaustiveCost | None = None) -> Cost:
         """Add up what has been written so far."""
         with self._lock:
             steps = max(self._patches, default=-1) + 1
@@ -194,7 +194,7 @@ class Bill:
 
 @contextmanager
 def uncounted() -> Iterator[None]:
-    """Hide a block from an enclosing `Bill.counted`, because it bills itself."""
+    """Hide a block from an enclosing `CostMeter.counted`, because it bills itself."""
     with _disable_current_modes():
         yield
 

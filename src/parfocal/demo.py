@@ -12,21 +12,21 @@ from shutil import which
 from statistics import median
 
 from parfocal.dataset.cohort import Cohort, read_cohort
-from parfocal.evaluate import evaluate
+from parfocal.encoders.encoder import load_encoder
+from parfocal.evaluate.run import evaluate
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.report import write_report
-from parfocal.features.encoder import load_encoder
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict import FailedSlide, predict_slides
+from parfocal.predict.slide import FailedSlide, predict_slides
 from parfocal.settings import load_settings
-from parfocal.slide.painting import Painting
-from parfocal.slide.synthetic import paint_cohort
+from parfocal.slide.synthetic.cohort import paint_cohort
+from parfocal.slide.synthetic.painting import Painting
 from parfocal.train import train
 
 SLIDES = 64  # of which 22 are for testing, painted from seeds of their own
-SIDE = 5632  # pixels, at 1 um per pixel: more than five millimetres
+SIDE = 5632  # pixels, at 1 um per pixel: more than five millimeters
 ENCODER = "efficientnet-lite0"
 # On a tumor slide every region that catches the eye has a lesion inside, so that 32 slides are
 # enough to learn from.

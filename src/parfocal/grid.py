@@ -5,7 +5,7 @@ tissue are kept. Every patch is cut into whole children, and so on down to the s
 with too little tissue may be left out.
 
 Source: the preprocessing of ZoomMIL (Thandiackal, Chen et al., ECCV 2022).
-Departs: the grid starts at the scan's corner, not at a centred white margin, so that patches
+Departs: the grid starts at the scan's corner, not at a centerd white margin, so that patches
     meet the file's own tiles; any whole ratio between magnifications. `children="tissue"`: the
     authors keep every descendant.
 """
@@ -116,7 +116,7 @@ class PatchGrid:
                 scan. "all" keeps them, as published.
 
         Raises:
-            ValueError: two neighbours are not a whole multiple of each other.
+            ValueError: two neighbors are not a whole multiple of each other.
             UnfitError: sharper than the scan, or a slide smaller than one patch.
         """
         wanted = _ladder(mpps)

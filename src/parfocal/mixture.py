@@ -30,7 +30,7 @@ class Mixture:
     def apply(self, rows: Float[Tensor, "r d"], at: Int64[Tensor, "c b"]) -> Float[Tensor, "c s d"]:
         """Mix blocks into slots, each child by itself.
 
-        Rows are read where they lie, and only those of blocks with an entry. Neighbouring slots
+        Rows are read where they lie, and only those of blocks with an entry. Neighboring slots
         share blocks, so all slots' first children come first, then the second: a row is then
         still in the cache when the next slot needs it.
 

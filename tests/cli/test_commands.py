@@ -13,7 +13,7 @@ from parfocal import train as training
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.settings import recipe_names
 from parfocal.slide import synthetic
-from parfocal.slide.painting import OF_TILES, Painting
+from parfocal.slide.synthetic.painting import OF_TILES, Painting
 from parfocal.train.folder import RunSummary
 from small import SLIDES, TINY, write_table
 
@@ -113,10 +113,10 @@ def test_extract_needs_no_labels(parfocal: Callable[..., Outcome], cohort: Path,
 def test_features_of_other_tissue_settings_can_be_made_and_learned_from(
     parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
 ):
-    out, told = tmp_path / "features", ("--patch-size", 64, "--tissue", "grey", "--min-tissue", 0.5)
+    out, told = tmp_path / "features", ("--patch-size", 64, "--tissue", "gray", "--min-tissue", 0.5)
     assert parfocal("extract", cohort, "--out", out, *TINY, *told).code == 0
     command = ("train", cohort, "--out", tmp_path / "run", "--features", out, *TINY, "--epochs", 1)
-    command += ("--set", "slide.patch_size=64", "--set", "model.k=2", "--set", "slide.tissue=grey")
+    command += ("--set", "slide.patch_size=64", "--set", "model.k=2", "--set", "slide.tissue=gray")
     refused(parfocal(*command), "min_tissue 0.5, and now it is 0.1")
     assert parfocal(*command, "--set", "slide.min_tissue=0.5").code == 0
 

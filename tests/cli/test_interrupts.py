@@ -91,15 +91,15 @@ def test_ctrl_c_claims_only_what_is_there(
     assert found == Outcome(130, "", f"parfocal: interrupted; {told.format(out)}\n")
 
 
-def test_ctrl_c_in_a_finaliser_is_heard(
+def test_ctrl_c_in_a_finalizer_is_heard(
     parfocal: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ):
-    class Finalised:
+    class Finalized:
         def __del__(self) -> None:
             raise KeyboardInterrupt
 
     def interrupted(*_: object, **__: object) -> object:
-        Finalised()
+        Finalized()
         time.sleep(20)
         return None
 

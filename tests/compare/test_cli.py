@@ -14,8 +14,10 @@ def test_help_shows_an_example(parfocal, command):
 def test_the_table_is_printed_and_failed_models_are_listed(parfocal, monkeypatch, tmp_path):
     asked = []
 
-    def compare(cohort, entrants, out, **options):
-        asked.append(([entrant.name for entrant in entrants], options["seeds"], options["metric"]))
+    def compare(cohort, candidates, out, **options):
+        asked.append(
+            ([candidate.name for candidate in candidates], options["seeds"], options["metric"])
+        )
         (out / "results.md").write_text("the table\n")
         (out / "report.html").write_text("the page")
         return [Row(Result("mean")), Row(Result("max", reason="it broke"))]

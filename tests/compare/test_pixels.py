@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parfocal.audit import AuditError, audit
-from parfocal.compare import Row, compare, entrants_of
+from parfocal.compare import Row, compare, load_candidates
 
 MODELS = ("zoommil", "jsma", "meanrgb")
 OVERRIDES = (
@@ -36,9 +36,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., 
 @pytest.fixture(scope="module")
 def compared(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], Path]:
     out = tmp_path_factory.mktemp("compared")
-    entrants = entrants_of(MODELS, overrides=OVERRIDES, epochs=1, encoder="tiny")
+    candidates = load_candidates(MODELS, overrides=OVERRIDES, epochs=1, encoder="tiny")
     return compare(
-        cohort, entrants, out, cache=out / "cache", device="cpu", timed=1, resamples=20
+        cohort, candidates, out, cache=out / "cache", device="cpu", timed=1, resamples=20
     ), out
 
 
@@ -52,10 +52,10 @@ def test_each_has_scores_costs_and_seconds(compared):
 
 
 def test_the_patches_are_those_that_each_asked_for(compared):
-    zooming, joint, colours = (row.result for row in compared[0])
+    zooming, joint, colors = (row.result for row in compared[0])
     assert joint.patches == 2
     assert zooming.patches > joint.patches
-    assert colours.patches == 1
+    assert colors.patches == 1
 
 
 def test_features_are_extracted_for_the_one_that_is_given_them(compared):

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from parfocal.bag import StoredBag
-from parfocal.compare import ComparisonError, Row, compare, entrants_of
-from parfocal.cost import Bill
-from parfocal.features.encoder import load_encoder
+from parfocal.compare import ComparisonError, Row, compare, load_candidates
+from parfocal.cost import CostMeter
+from parfocal.encoders.encoder import load_encoder
 from parfocal.features.store import FeatureFile
 from parfocal.models import ABMIL, CLAM, ZoomMIL
 
@@ -21,9 +21,9 @@ SLIDES = 12
 
 def run(cohort: Path, out: Path, **options: object) -> list[Row]:
     overrides = ["slide.patch_size=64", "zoommil:model.k=2", "zoommil:slide.magnifications=2.5,10"]
-    entrants = entrants_of(MODELS, overrides=overrides, epochs=1, encoder="tiny")
+    candidates = load_candidates(MODELS, overrides=overrides, epochs=1, encoder="tiny")
     settings = {"device": "cpu", "timed": 1, "resamples": 50, **options}
-    return compare(cohort, entrants, out, **settings)
+    return compare(cohort, candidates, out, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +89,19 @@ def test_features_are_extracted_once_for_all_models(compared: tuple[list[Row], P
 
 
 def test_without_any_slide_there_is_nothing_to_compare(cohort: Path, tmp_path: Path):
-    entrants = entrants_of(["mean"], overrides=["slide.magnifications=[40]"], encoder="tiny")
+    candidates = load_candidates(["mean"], overrides=["slide.magnifications=[40]"], encoder="tiny")
     with pytest.raises(ComparisonError, match=r"cohort\.csv: no slide could be used, so there is"):
-        compare(cohort, entrants, tmp_path, device="cpu")
+        compare(cohort, candidates, tmp_path, device="cpu")
 
 
 def test_without_a_slide_to_test_on_nothing_is_trained(cohort: Path, tmp_path: Path):
-    entrants = entrants_of(["mean"], encoder="tiny")
+    candidates = load_candidates(["mean"], encoder="tiny")
     table = tmp_path / "cohort.csv"
     table.write_text(cohort.read_text().replace(",test", ",train"))
     with pytest.raises(
         ComparisonError, match=r"cohort\.csv: no slide to test on, and a comparison"
     ):
-        compare(table, entrants, tmp_path / "out", device="cpu")
+        compare(table, candidates, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
 
 
@@ -147,10 +147,12 @@ def test_folds_and_seeds_are_runs_of_a_model(cohort: Path, tmp_path: Path):
     table = tmp_path / "cohort.csv"
     rows = [line.rpartition(",")[0].replace(",", f",{cohort.parent}/", 1) for line in lines[1:]]
     table.write_text("\n".join(["slide_id,path,label", *rows]))
-    entrants = entrants_of(
+    candidates = load_candidates(
         ["mean"], overrides=["slide.patch_size=64"], epochs=1, encoder="tiny", folds=2
     )
-    (row,) = compare(table, entrants, tmp_path / "out", seeds=2, device="cpu", timed=0, resamples=9)
+    (row,) = compare(
+        table, candidates, tmp_path / "out", seeds=2, device="cpu", timed=0, resamples=9
+    )
     assert len(row.result.runs) == 4
     assert row.result.seconds == {}
     for seed in (0, 2):
@@ -163,7 +165,7 @@ def tmacs(model: torch.nn.Module, *counts: int) -> float:
     """MACs of a model, its features encoded by ResNet-50 to layer 3, over 10^12."""
     a_patch = load_encoder("resnet50-layer3-random", runtime="torch").macs_per_patch(256)
     assert round(a_patch / 1e9, 3) == 4.281
-    bill = Bill()
+    bill = CostMeter()
     with torch.no_grad(), bill.counted():
         prediction = model.eval()(StoredBag([torch.zeros(count, 1024) for count in counts]))
     patches = sum(len(look.rows) for look in prediction.looks)

@@ -44,8 +44,8 @@ def test_optional_columns_are_read(tmp_path):
 
 
 def test_the_class_order_can_be_given(tmp_path):
-    path = written(tmp_path, "slide_id,path,label\n1,a.svs,tumour\n")
-    assert read_cohort(path, labels=("tumour", "benign")).labels == ("tumour", "benign")
+    path = written(tmp_path, "slide_id,path,label\n1,a.svs,tumor\n")
+    assert read_cohort(path, labels=("tumor", "benign")).labels == ("tumor", "benign")
 
 
 def test_files_are_read_without_labels(tmp_path):
@@ -78,7 +78,7 @@ def test_files_are_read_without_labels(tmp_path):
         ("slide_id,path,label,label\n1,a,b,c\n", "column 'label' is there twice"),
         ("slide_id,path,label,split,fold\n1,a,b,c,0\n", "both split and fold"),
         ("slide_id,path,label\n1,a,b\n1,c,d\n", "row 3: slide_id '1' is also in row 2"),
-        ("slide_id,path,label\n1,a,b\n2,c,b\n", "every slide is labelled 'b'"),
+        ("slide_id,path,label\n1,a,b\n2,c,b\n", "every slide is labeled 'b'"),
         ("slide_id,path,label\n1,a,b\n2,c,\n", "row 3: label is empty"),
         ("slide_id,path,label\n1,,b\n2,c,d\n", "row 2: path is empty"),
         ("slide_id,path,label\n1,a,b,c\n", "row 2: 4 cells under 3 columns"),
@@ -105,7 +105,7 @@ def test_a_label_outside_the_given_classes_is_refused(tmp_path):
     with pytest.raises(
         CohortError, match="row 3: unknown label 'cancer'; the classes are benign, t"
     ):
-        read_cohort(path, labels=("benign", "tumour"))
+        read_cohort(path, labels=("benign", "tumor"))
 
 
 def test_a_file_that_is_no_csv_is_refused(tmp_path):

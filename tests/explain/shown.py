@@ -89,7 +89,7 @@ class Server:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def ask(
+    def request(
         self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None
     ) -> tuple[HTTPResponse, bytes]:
         """Send a request as it is written: no client tidies up the path."""
@@ -102,7 +102,7 @@ class Server:
             connection.close()
 
     def json(self, path: str) -> dict:
-        return json.loads(self.ask(path)[1])
+        return json.loads(self.request(path)[1])
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from explain.shown import DARK, LESION, PINK, painted, prediction, write_json
 from parfocal.dataset.outlines import read_outlines
 from parfocal.explain.export import export
 from parfocal.explain.geojson import to_geojson, write_geojson
-from parfocal.explain.saved import read_prediction
+from parfocal.explain.read_record import read_prediction
 
 OBJECT_TYPES = {"annotation", "detection", "tile", "cell"}
 

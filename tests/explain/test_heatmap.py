@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parfocal.explain.heatmap import CHOSEN, STEP_COLOURS, draw_map, most_attended, part_shown
-from parfocal.explain.sheet import HEADER, MARGIN, Layout, colours, fit
+from parfocal.explain.heatmap import CHOSEN, STEP_COLORS, draw_map, most_attended, part_shown
+from parfocal.explain.map_layout import HEADER, MARGIN, Layout, colors, fit
 from parfocal.slide.slide import Box
 
 
@@ -58,7 +58,7 @@ class Drawn:
         self.layout = Layout.of(part_shown(given), len(given["steps"]) + 1)
 
     def at(self, panel, x, y):
-        """Give the colour of a panel at a level-0 place."""
+        """Give the color of a panel at a level-0 place."""
         row, column = divmod(panel, self.layout.columns)
         width, height = self.layout.cell
         x, y = x - self.layout.corner[0], y - self.layout.corner[1]
@@ -67,8 +67,8 @@ class Drawn:
         return tuple(self.pixels[round(top), round(left)].tolist())
 
 
-def colour_of(share):
-    return tuple(colours(np.array([float(share)]))[0].tolist())
+def color_of(share):
+    return tuple(colors(np.array([float(share)]))[0].tolist())
 
 
 def test_the_part_with_patches_is_shown_with_a_margin_but_no_more_than_the_slide():
@@ -77,12 +77,12 @@ def test_the_part_with_patches_is_shown_with_a_margin_but_no_more_than_the_slide
     assert part_shown(record(regions=moved)) == Box(1400, 1400, 2200, 2200)
 
 
-def test_each_patch_carries_the_colour_of_its_attention(tmp_path):
+def test_each_patch_carries_the_color_of_its_attention(tmp_path):
     drawn = Drawn(tmp_path / "map.png", record())
     for x, y, score in [(500, 500, 0.1), (1500, 500, 0.2), (500, 1500, 0.3), (1500, 1500, 0.4)]:
-        assert drawn.at(1, x, y) == colour_of(score)
+        assert drawn.at(1, x, y) == color_of(score)
     for x, y, score in [(1250, 1250, 0.7), (1750, 1250, 0.2), (1750, 1750, 0.0)]:
-        assert drawn.at(2, x, y) == colour_of(score)
+        assert drawn.at(2, x, y) == color_of(score)
 
 
 def test_the_highest_attention_is_darkest_where_it_stands_out(tmp_path):
@@ -90,7 +90,7 @@ def test_the_highest_attention_is_darkest_where_it_stands_out(tmp_path):
     for column in range(96):
         given["regions"].append(region(0, column % 8, column // 8, 500.0, 0.0))
     # 0.4 is more than four times an even share of 100 patches.
-    assert Drawn(tmp_path / "map.png", given).at(1, 1900, 1900) == colour_of(1)
+    assert Drawn(tmp_path / "map.png", given).at(1, 1900, 1900) == color_of(1)
 
 
 def test_a_magnification_shows_only_its_own_patches(tmp_path):
@@ -104,7 +104,7 @@ def test_only_patches_zoomed_into_are_outlined(tmp_path):
     pixel = 1 / drawn.layout.scale[0]
     assert drawn.at(1, 1000 + pixel, 1500) == CHOSEN
     assert drawn.at(1, 2000 - pixel, 1500) == CHOSEN
-    assert drawn.at(1, 500, 1000 + pixel) == colour_of(0.3)
+    assert drawn.at(1, 500, 1000 + pixel) == color_of(0.3)
 
 
 def test_the_slide_is_shown_plain_but_for_the_rim_of_what_was_visited(tmp_path):
@@ -112,24 +112,24 @@ def test_the_slide_is_shown_plain_but_for_the_rim_of_what_was_visited(tmp_path):
     drawn = Drawn(tmp_path / "map.png", record(), pink)
     pixel = 1 / drawn.layout.scale[0]
     assert drawn.at(0, 500, 500) == drawn.at(0, 2050, 2050) == (230, 150, 190)
-    assert drawn.at(0, 500, 2000 - pixel) == STEP_COLOURS[0]
-    assert drawn.at(0, 1500, 2000 - pixel) == STEP_COLOURS[1]
+    assert drawn.at(0, 500, 2000 - pixel) == STEP_COLORS[0]
+    assert drawn.at(0, 1500, 2000 - pixel) == STEP_COLORS[1]
 
 
-def test_tissue_shades_a_colour_and_does_not_change_it(tmp_path):
-    grey = np.full((100, 100, 3), 100, dtype=np.uint8)
-    drawn = Drawn(tmp_path / "map.png", record(), grey)
+def test_tissue_shades_a_color_and_does_not_change_it(tmp_path):
+    gray = np.full((100, 100, 3), 100, dtype=np.uint8)
+    drawn = Drawn(tmp_path / "map.png", record(), gray)
     shade = 0.75 + 0.25 * 100 / 255
-    expected = np.array(colour_of(0.2)) * shade
+    expected = np.array(color_of(0.2)) * shade
     assert drawn.at(1, 1500, 500) == pytest.approx(expected, abs=0.5)
 
 
-def test_a_sharp_patch_keeps_its_place_and_colour_on_a_huge_slide(tmp_path):
+def test_a_sharp_patch_keeps_its_place_and_color_on_a_huge_slide(tmp_path):
     tiny = region(1, 250, 250, 256.0, 0.9)
     given = record(size=(100_000, 100_000))
     given["regions"] += [tiny]
     drawn = Drawn(tmp_path / "map.png", given)
-    assert drawn.at(2, 250.5 * 256, 250.5 * 256) == colour_of(1)
+    assert drawn.at(2, 250.5 * 256, 250.5 * 256) == color_of(1)
 
 
 def test_patches_that_count_nearly_alike_look_alike(tmp_path):
@@ -137,7 +137,7 @@ def test_patches_that_count_nearly_alike_look_alike(tmp_path):
     for number, patch in enumerate(given["regions"]):
         patch["score"] = 0.25 + number * 1e-6
     drawn = Drawn(tmp_path / "map.png", given)
-    assert drawn.at(1, 500, 500) == drawn.at(1, 1500, 1500) == colour_of(0.25)
+    assert drawn.at(1, 500, 500) == drawn.at(1, 1500, 1500) == color_of(0.25)
 
 
 def test_probabilities_over_all_magnifications_share_one_scale(tmp_path):
@@ -145,8 +145,8 @@ def test_probabilities_over_all_magnifications_share_one_scale(tmp_path):
     for patch, score in zip(given["regions"], [0.8, *[0.0] * 3, 0.2, *[0.0] * 3], strict=True):
         patch |= {"score": score, "score_kind": "probability"}
     drawn = Drawn(tmp_path / "map.png", given)
-    assert drawn.at(1, 500, 500) == colour_of(1)
-    assert drawn.at(2, 1250, 1250) == colour_of(0.25)
+    assert drawn.at(1, 500, 500) == color_of(1)
+    assert drawn.at(2, 1250, 1250) == color_of(0.25)
 
 
 def test_a_magnification_without_patches_is_drawn_empty(tmp_path):
@@ -156,7 +156,7 @@ def test_a_magnification_without_patches_is_drawn_empty(tmp_path):
 
 
 def test_the_scale_darkens_evenly():
-    red, green, blue = colours(np.linspace(0, 1, 50)).astype(float).T
+    red, green, blue = colors(np.linspace(0, 1, 50)).astype(float).T
     lightness = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     steps = np.diff(lightness)
     assert (steps < 0).all()
@@ -175,7 +175,7 @@ def test_what_reaches_beyond_the_slide_is_cut(tmp_path):
     given = record(size=(1500, 1500))
     given["regions"].append(region(1, 9, 9, 500.0, 0.1))
     drawn = Drawn(tmp_path / "map.png", given)
-    assert drawn.at(1, 1400, 500) == colour_of(0.2)
+    assert drawn.at(1, 1400, 500) == color_of(0.2)
 
 
 def test_the_most_attended_patches_are_shown_in_their_order(tmp_path):

@@ -36,7 +36,7 @@ def test_the_split_of_a_run_tells_labels(folder, tmp_path):
 def test_tables_that_disagree_are_told(folder, tmp_path):
     (tmp_path / "split.csv").write_text("slide_id,patient_id,label,split\na,a,normal,test\n")
     with pytest.raises(
-        LibraryError, match=r"a: labelled 'tumor' in .*cohort.csv and 'normal' in .*sp"
+        LibraryError, match=r"a: labeled 'tumor' in .*cohort.csv and 'normal' in .*sp"
     ):
         gather([folder, tmp_path])
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from explain.shown import DARK, LESION, SIDE, write_json
 from parfocal.explain.notebook import frame_of, html_of
-from parfocal.explain.saved import read_prediction
+from parfocal.explain.read_record import read_prediction
 from parfocal.slide.slide import open_slide
 
 

@@ -7,7 +7,7 @@ import tifffile
 
 from explain.shown import LESION, SIDE, prediction, write_json
 from parfocal.explain.overlay import draw_overlay, write_overlay
-from parfocal.explain.saved import read_prediction
+from parfocal.explain.read_record import read_prediction
 
 
 @pytest.fixture

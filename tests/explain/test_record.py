@@ -2,8 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from parfocal.cost import Bill
-from parfocal.explain.record import ModelFacts, PredictionRecord, Region, SlideFacts, told_between
+from parfocal.cost import CostMeter
+from parfocal.explain.record import (
+    ModelFacts,
+    PredictionRecord,
+    Region,
+    SlideFacts,
+    with_running_probabilities,
+)
 
 PLACE = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0, "mpp": 1.0, "score": 1.0}
 
@@ -15,14 +21,14 @@ def region(name: str, order: int | None) -> Region:
 
 def test_running_answers_are_those_of_the_last_places_looked_at():
     regions = [region("a", 0), region("b", 2), region("c", None), region("d", 1)]
-    told = list(told_between(regions, [{"tumor": 0.4}, {"tumor": 0.7}]))
+    told = list(with_running_probabilities(regions, [{"tumor": 0.4}, {"tumor": 0.7}]))
     assert [each.id for each in told] == ["a", "b", "c", "d"]
     assert [each.probabilities for each in told] == [None, {"tumor": 0.7}, None, {"tumor": 0.4}]
 
 
 @pytest.mark.parametrize("order", [0, None])
 def test_regions_of_a_model_that_answers_once_stay_as_they_are(order):
-    assert list(told_between([region("a", order)], [])) == [region("a", order)]
+    assert list(with_running_probabilities([region("a", order)], [])) == [region("a", order)]
 
 
 def record_of(*regions: Region) -> PredictionRecord:
@@ -33,7 +39,7 @@ def record_of(*regions: Region) -> PredictionRecord:
         stop_reason="done",
         mpps=(4.0, 1.0),
         regions=regions,
-        cost=Bill().close(),
+        cost=CostMeter().close(),
     )
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from parfocal.features.encoder import Encoder, load_encoder
+from parfocal.encoders.encoder import Encoder, load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Slide, slide_from_array

@@ -11,7 +11,7 @@ import torch
 
 from parfocal.features.cache import FeatureCache
 from parfocal.features.errors import StoreError, UnwritableError
-from parfocal.features.live import LiveBag
+from parfocal.features.live import live_bag
 
 COORDS = np.array([[0, 0], [16, 0], [0, 16]])
 
@@ -20,7 +20,7 @@ VISIT = """
 import os, signal, sys
 import numpy as np
 import torch
-from parfocal.features import FeatureCache, LiveBag, load_encoder
+from parfocal.features import FeatureCache, live_bag, load_encoder
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import slide_from_array
 from pathlib import Path
@@ -37,7 +37,7 @@ def count(*_):
 
 encoder.macs_per_patch(16)  # counted once, on a copy that would keep the hook
 encoder.network.register_forward_hook(count)
-bag = LiveBag(slide_from_array(pixels, mpp=0.5), grid, encoder, cache=FeatureCache(folder))
+bag = live_bag(slide_from_array(pixels, mpp=0.5), grid, encoder, cache=FeatureCache(folder))
 bag.zoom(torch.eye(6)).zoom(torch.eye(24)).features()
 """
 
@@ -100,17 +100,17 @@ def test_slides_encoders_and_patch_sizes_do_not_share_a_file(tmp_path, encoder):
         cache.of("ab" * 16, replace(spec, input_size=32), patch_size=16).path,
     ]
     assert len(set(paths)) == 5
-    assert cache.of("ab" * 16, replace(spec, licence="other"), patch_size=16).path == paths[0]
+    assert cache.of("ab" * 16, replace(spec, license="other"), patch_size=16).path == paths[0]
 
 
 def test_a_second_bag_reads_and_encodes_nothing(tmp_path, slide, grid, encoder):
     cache = FeatureCache(tmp_path)
-    first = everything(LiveBag(slide, grid, encoder, cache=cache))
+    first = everything(live_bag(slide, grid, encoder, cache=cache))
     before = slide.bill.close()
-    second = everything(LiveBag(slide, grid, encoder, cache=cache))
+    second = everything(live_bag(slide, grid, encoder, cache=cache))
     after = slide.bill.close()
     assert torch.equal(first, second)
-    assert torch.equal(first, everything(LiveBag(slide, grid, encoder)))
+    assert torch.equal(first, everything(live_bag(slide, grid, encoder)))
     assert (after.patches, after.pixels_decoded, after.macs) == (
         before.patches,
         before.pixels_decoded,
@@ -120,17 +120,17 @@ def test_a_second_bag_reads_and_encodes_nothing(tmp_path, slide, grid, encoder):
 
 def test_what_was_visited_survives_a_kill(tmp_path, slide, grid, encoder):
     assert visit(tmp_path, most_batches=5).wait() == -9
-    features = everything(LiveBag(slide, grid, encoder, cache=FeatureCache(tmp_path)))
+    features = everything(live_bag(slide, grid, encoder, cache=FeatureCache(tmp_path)))
     whole = int(grid.valid(2).sum())
     assert slide.bill.close().patches[2] == whole - 5 * encoder.batch
-    assert torch.equal(features, everything(LiveBag(slide, grid, encoder)))
+    assert torch.equal(features, everything(live_bag(slide, grid, encoder)))
 
 
 def test_two_processes_fill_one_cache(tmp_path, slide, grid, encoder):
     assert [run.wait() for run in [visit(tmp_path, -1), visit(tmp_path, -1)]] == [0, 0]
-    features = everything(LiveBag(slide, grid, encoder, cache=FeatureCache(tmp_path)))
+    features = everything(live_bag(slide, grid, encoder, cache=FeatureCache(tmp_path)))
     assert slide.bill.close().patches == ()
-    assert torch.equal(features, everything(LiveBag(slide, grid, encoder)))
+    assert torch.equal(features, everything(live_bag(slide, grid, encoder)))
 
 
 def test_who_opens_a_cache_while_another_makes_it_waits(cached, features):

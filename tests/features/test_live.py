@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from parfocal.bag import Bag
-from parfocal.features.encoder import load_encoder
+from parfocal.encoders.encoder import load_encoder
 from parfocal.features.extract import extract_slide
 from parfocal.features.header import SlideSettings
-from parfocal.features.live import LiveBag
+from parfocal.features.live import live_bag
 from parfocal.features.store import FeatureFile
 from parfocal.grid import PatchGrid
 from parfocal.models.zoommil import ZoomMIL
@@ -20,7 +20,7 @@ from parfocal.slide.tissue import find_tissue
 
 @pytest.fixture
 def bag(slide, grid, encoder):
-    return LiveBag(slide, grid, encoder)
+    return live_bag(slide, grid, encoder)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_a_child_that_is_only_glass_is_zero_and_neither_read_nor_on_the_bill(
     thin, on_tissue, encoder
 ):
     before = thin.bill.close().pixels_decoded
-    middle = LiveBag(thin, on_tissue, encoder).zoom(one_hot(0, of=4))
+    middle = live_bag(thin, on_tissue, encoder).zoom(one_hot(0, of=4))
     assert middle.valid.tolist() == [False, False, True, True]
     assert middle.features().any(dim=1).tolist() == [False, False, True, True]
     cost = thin.bill.close()
@@ -155,7 +155,7 @@ def test_with_glass_left_out_live_and_stored_agree_bit_for_bit(
     torch.manual_seed(0)
     model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=k).eval()
     stored = model(FeatureFile(tmp_path / "a.h5").bag())
-    live = model(LiveBag(thin, on_tissue, encoder))
+    live = model(live_bag(thin, on_tissue, encoder))
     assert torch.equal(live.logits, stored.logits)
     for step, look in enumerate(live.looks):
         exists = torch.from_numpy(on_tissue.valid(step, look.rows.numpy()))
@@ -165,7 +165,7 @@ def test_with_glass_left_out_live_and_stored_agree_bit_for_bit(
 
 def test_training_reads_no_glass_either(thin, on_tissue, encoder):
     model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=2).train()
-    model(LiveBag(thin, on_tissue, encoder)).logits.sum().backward()
+    model(live_bag(thin, on_tissue, encoder)).logits.sum().backward()
     coarse, middle, sharp = thin.bill.close().patches
     assert (coarse, middle <= 8, sharp <= 64) == (4, True, True)
 
@@ -177,7 +177,7 @@ def test_features_are_rounded_to_float16(bag):
 
 
 def test_any_number_of_threads_gives_the_same(slide, grid, encoder):
-    one, eight = (LiveBag(slide, grid, encoder, threads=threads) for threads in (1, 8))
+    one, eight = (live_bag(slide, grid, encoder, threads=threads) for threads in (1, 8))
     for a, b in zip(path_down(one), path_down(eight), strict=True):
         assert torch.equal(a, b)
 
@@ -187,7 +187,7 @@ def test_later_patches_are_read_while_earlier_ones_are_encoded(slide, grid, enco
     readers: list[int] = []
     encoder.network.register_forward_hook(lambda *_: readers.append(threading.active_count()))
     before = threading.active_count()
-    LiveBag(slide, grid, encoder, threads=2).features()
+    live_bag(slide, grid, encoder, threads=2).features()
     assert max(readers) > before
     assert threading.active_count() == before
 

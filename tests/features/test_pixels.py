@@ -12,7 +12,7 @@ from torch import Tensor
 from parfocal.bag import PixelSource
 from parfocal.features.errors import UnwritableError
 from parfocal.features.pixel_cache import PixelCache
-from parfocal.features.pixels import REMEMBERED, SlidePixels, Turned
+from parfocal.features.pixels import REMEMBERED, AugmentedSource, SlidePixels
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Slide, slide_from_array
 from parfocal.slide.tissue import find_tissue
@@ -38,38 +38,38 @@ def source(picture) -> SlidePixels:
 
 def test_slides_and_turned_slides_are_pixel_sources(source):
     assert isinstance(source, PixelSource)
-    assert isinstance(Turned(source, mirror=True, turns=1), PixelSource)
+    assert isinstance(AugmentedSource(source, mirror=True, turns=1), PixelSource)
     assert (source.size, source.mpp) == ((160, 120), 0.5)
 
 
 def test_a_region_of_as_many_pixels_is_given_as_it_is(source, picture):
-    pixels = source.ask(boxes((10, 20, 30, 40)), (40, 30)).result()
+    pixels = source.request(boxes((10, 20, 30, 40)), (40, 30)).result()
     assert pixels.shape == (1, 3, 40, 30)
     assert (pixels[0].permute(1, 2, 0).numpy() == picture[20:60, 10:40]).all()
 
 
 def test_a_region_of_more_pixels_is_averaged_over_areas(source, picture):
-    pixels = source.ask(boxes((0, 0, 160, 120)), (30, 80)).result()
+    pixels = source.request(boxes((0, 0, 160, 120)), (30, 80)).result()
     means = picture.reshape(30, 4, 80, 2, 3).mean(axis=(1, 3))
     assert np.abs(pixels[0].permute(1, 2, 0).numpy() - means).max() <= 0.5
 
 
 def test_a_region_of_fewer_pixels_is_enlarged_bilinearly(source, picture):
-    pixels = source.ask(boxes((10, 20, 8, 6)), (24, 32)).result()
+    pixels = source.request(boxes((10, 20, 8, 6)), (24, 32)).result()
     small = torch.from_numpy(picture[20:26, 10:18]).permute(2, 0, 1)[None].float()
     wanted = F.interpolate(small, (24, 32), mode="bilinear", align_corners=False)
     assert (pixels.float() - wanted).abs().max() <= 1
 
 
 def test_outside_the_scan_all_is_white(source, picture):
-    pixels = source.ask(boxes((-10, -10, 20, 20), (500, 500, 20, 20)), (20, 20)).result()
+    pixels = source.request(boxes((-10, -10, 20, 20), (500, 500, 20, 20)), (20, 20)).result()
     assert (pixels[1] == 255).all()
     assert (pixels[0, :, :10] == 255).all()
     assert (pixels[0, :, 10:, 10:].permute(1, 2, 0).numpy() == picture[:10, :10]).all()
 
 
 def test_no_boxes_give_no_pixels(source):
-    assert source.ask(torch.zeros(0, 4), (8, 9)).result().shape == (0, 3, 8, 9)
+    assert source.request(torch.zeros(0, 4), (8, 9)).result().shape == (0, 3, 8, 9)
 
 
 def test_asking_returns_before_anything_is_read(source, picture, monkeypatch):
@@ -78,7 +78,7 @@ def test_asking_returns_before_anything_is_read(source, picture, monkeypatch):
     monkeypatch.setattr(
         Slide, "resample", lambda *given, **named: may_read.wait() and resample(*given, **named)
     )
-    waiting = source.ask(boxes((0, 0, 8, 8)), (8, 8))
+    waiting = source.request(boxes((0, 0, 8, 8)), (8, 8))
     assert not waiting.done()
     may_read.set()
     assert (waiting.result()[0, 0].numpy() == picture[:8, :8, 0]).all()
@@ -87,7 +87,7 @@ def test_asking_returns_before_anything_is_read(source, picture, monkeypatch):
 def test_one_thread_is_enough(picture):
     with ThreadPoolExecutor(1) as pool:
         source = source_of(slide_from_array(picture, mpp=0.5), pool=pool)
-        asked = [source.ask(boxes((x, 0, 8, 8)), (8, 8)) for x in range(20)]
+        asked = [source.request(boxes((x, 0, 8, 8)), (8, 8)) for x in range(20)]
         assert [each.result().shape[0] for each in asked] == [1] * 20
 
 
@@ -95,8 +95,8 @@ def test_a_region_asked_for_again_is_read_and_billed_once(picture):
     slide = slide_from_array(picture, mpp=0.5)
     source = source_of(slide)
     twice = boxes((0, 0, 8, 8), (8, 0, 8, 8), (0, 0, 8, 8))
-    first = source.ask(twice, (8, 8), step=1).result()
-    again = source.ask(twice[:1], (8, 8), step=1).result()
+    first = source.request(twice, (8, 8), step=1).result()
+    again = source.request(twice[:1], (8, 8), step=1).result()
     assert torch.equal(first[2], again[0])
     cost = slide.bill.close()
     assert cost.patches == (0, 2)
@@ -106,7 +106,7 @@ def test_a_region_asked_for_again_is_read_and_billed_once(picture):
 
 def test_an_overview_is_no_patch(picture):
     slide = slide_from_array(picture, mpp=0.5)
-    source_of(slide).ask(boxes((0, 0, 160, 120)), (12, 16)).result()
+    source_of(slide).request(boxes((0, 0, 160, 120)), (12, 16)).result()
     cost = slide.bill.close()
     assert (cost.patches, cost.pixels_decoded) == ((), 160 * 120)
 
@@ -115,11 +115,11 @@ def test_regions_asked_for_long_ago_are_let_go_of(picture):
     slide = slide_from_array(picture, mpp=0.5)
     source = source_of(slide)
     first = boxes((0, 0, 1, 1))
-    source.ask(first, (1, 1), step=0).result()
+    source.request(first, (1, 1), step=0).result()
     places = torch.arange(REMEMBERED)
     more = torch.stack([places % 160, 1 + places // 160, *torch.ones(2, REMEMBERED)], dim=1)
-    source.ask(more, (1, 1), step=0).result()
-    source.ask(first, (1, 1), step=0).result()
+    source.request(more, (1, 1), step=0).result()
+    source.request(first, (1, 1), step=0).result()
     assert slide.bill.close().patches == (REMEMBERED + 2,)
 
 
@@ -128,8 +128,8 @@ def test_a_region_that_cannot_be_read_is_told_when_waited_for(source, monkeypatc
         raise SlideError("array: damaged at x=0, y=0")
 
     monkeypatch.setattr(Slide, "resample", damaged)
-    waiting = source.ask(boxes((0, 0, 8, 8)), (8, 8))
-    turned = Turned(source, mirror=False, turns=1).ask(boxes((0, 0, 8, 8)), (8, 8))
+    waiting = source.request(boxes((0, 0, 8, 8)), (8, 8))
+    turned = AugmentedSource(source, mirror=False, turns=1).request(boxes((0, 0, 8, 8)), (8, 8))
     for asked in (waiting, turned):
         with pytest.raises(SlideError, match="damaged at x=0"):
             asked.result()
@@ -146,7 +146,7 @@ def test_closing_waits_for_what_is_being_read_and_cancels_the_rest(picture, monk
     monkeypatch.setattr(Slide, "resample", slow)
     with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as other:
         source = source_of(slide_from_array(picture, mpp=0.5), pool=pool)
-        asked = source.ask(boxes((0, 0, 8, 8), (8, 0, 8, 8)), (8, 8))
+        asked = source.request(boxes((0, 0, 8, 8), (8, 0, 8, 8)), (8, 8))
         assert begun.wait(10)
         closing = other.submit(source.close)
         assert not closing.done()
@@ -168,10 +168,10 @@ def test_the_share_of_tissue_is_that_of_the_mask():
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_turned_source_gives_the_turned_picture(source, picture, mirror, turns):
-    turned = Turned(source, mirror=mirror, turns=turns)
+    turned = AugmentedSource(source, mirror=mirror, turns=turns)
     whole = np.rot90(picture[:, ::-1] if mirror else picture, turns)
     assert turned.size == whole.shape[1::-1]
-    pixels = turned.ask(boxes((5, 7, 30, 20)), (20, 30), step=0).result()
+    pixels = turned.request(boxes((5, 7, 30, 20)), (20, 30), step=0).result()
     assert (pixels[0].permute(1, 2, 0).numpy() == whole[7:27, 5:35]).all()
 
 
@@ -179,7 +179,7 @@ def test_a_turned_source_has_its_tissue_turned():
     pixels = np.full((512, 512, 3), 245, dtype=np.uint8)
     pixels[:, :256] = (200, 90, 150)
     slide = slide_from_array(pixels, mpp=16.0)
-    turned = Turned(SlidePixels(slide, find_tissue(slide)), mirror=False, turns=1)
+    turned = AugmentedSource(SlidePixels(slide, find_tissue(slide)), mirror=False, turns=1)
     assert turned.tissue(boxes((0, 300, 512, 200), (0, 0, 512, 200))).tolist() == [1, 0]
 
 
@@ -188,7 +188,7 @@ def test_a_cached_region_is_not_read_again(picture, tmp_path):
     for _ in range(2):
         slide = slide_from_array(picture, mpp=0.5)
         source = source_of(slide, cache=PixelCache(tmp_path / "cache"))
-        pixels = source.ask(boxes((3, 4, 16, 16)), (8, 8), step=0).result()
+        pixels = source.request(boxes((3, 4, 16, 16)), (8, 8), step=0).result()
         found.append((pixels, slide.bill.close()))
     (first, paid), (again, free) = found
     assert torch.equal(first, again)

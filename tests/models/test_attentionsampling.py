@@ -33,7 +33,7 @@ def test_looking_at_everything_is_the_attention_weighted_mean_of_unit_features()
     model, pixels = model_of(inference="all"), source(picture())
     (prediction,) = asked(model, pixels)
     (look,) = prediction.looks
-    patches = pixels.ask(look.places.boxes, (16, 16)).result().float() / 255
+    patches = pixels.request(look.places.boxes, (16, 16)).result().float() / 255
     with torch.no_grad():
         wanted = model.read.classify(look.attention @ F.normalize(model.encode(patches)))
     torch.testing.assert_close(prediction.logits, wanted)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from parfocal.bag import StoredBag
-from parfocal.features.encoder import load_encoder
+from parfocal.encoders.encoder import load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint, CheckpointError, Training, build_model
 
@@ -22,7 +22,7 @@ def trained() -> Checkpoint:
         model=build_model("zoommil", SETTINGS).eval(),
         model_name="zoommil",
         model_settings=SETTINGS,
-        labels=("benign", "tumour"),
+        labels=("benign", "tumor"),
         encoder=load_encoder("tiny").spec,
         slide=SlideSettings((1.25, 2.5), patch_size=64, children="all"),
         training=Training(seed=3, epoch=7, slides={"train": ["007"], "val": ["8"]}),

@@ -50,8 +50,8 @@ def test_a_patch_is_joined_with_those_it_lies_in(rows):
     torch.testing.assert_close(several.attention[0], one.attention[0].view(9, 8).sum(dim=1))
 
 
-def test_normalised_features_do_not_ask_for_scale_or_brightness(rows):
-    model = DSMIL(5, 3, normalise=True).eval()
+def test_normalized_features_do_not_ask_for_scale_or_brightness(rows):
+    model = DSMIL(5, 3, normalize=True).eval()
     changed = model(StoredBag([7 * rows + 3])).logits
     torch.testing.assert_close(changed, model(StoredBag([rows])).logits, rtol=1e-3, atol=1e-4)
 

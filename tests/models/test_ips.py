@@ -21,7 +21,7 @@ ALL = torch.ones(50, dtype=torch.bool)
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_the_selected_are_the_best_of_all_by_their_mean_attention(rows, heads):
     model = make(heads=heads)
-    asked, keys = model.ask(model.query), model.key(model.embed(rows))
+    asked, keys = model.request(model.query), model.key(model.embed(rows))
     attention = torch.stack(
         [
             (k @ q / len(q) ** 0.5).softmax(dim=0)
@@ -42,7 +42,7 @@ def test_the_selection_depends_neither_on_chunks_nor_on_order(rows, chunk):
 
 def test_a_single_head_selects_the_highest_scores(rows):
     model = make(heads=1, chunk=3)
-    scores = model.key(model.embed(rows)) @ model.ask(model.query)
+    scores = model.key(model.embed(rows)) @ model.request(model.query)
     assert set(model.select(rows, ALL).tolist()) == set(scores.topk(7).indices.tolist())
 
 

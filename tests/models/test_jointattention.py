@@ -32,9 +32,9 @@ def probabilities(prediction: Prediction) -> Tensor:
     return torch.cat([look.attention for look in prediction.looks])
 
 
-@pytest.mark.parametrize("normalise", ["sigmoid", "softmax"])
-def test_attention_is_one_distribution_over_all_magnifications(normalise):
-    (prediction,) = asked(model_of(normalise=normalise), source(picture()))
+@pytest.mark.parametrize("normalize", ["sigmoid", "softmax"])
+def test_attention_is_one_distribution_over_all_magnifications(normalize):
+    (prediction,) = asked(model_of(normalize=normalize), source(picture()))
     assert [len(look.attention) for look in prediction.looks] == [6, 24]
     assert probabilities(prediction).sum().item() == pytest.approx(1)
     assert {look.score_kind for look in prediction.looks} == {"probability"}
@@ -42,7 +42,7 @@ def test_attention_is_one_distribution_over_all_magnifications(normalise):
 
 def test_sigmoid_attention_is_each_sigmoid_over_the_sum_of_all():
     model, pixels = model_of(), source(picture())
-    thumbnail = pixels.ask(torch.tensor([[0.0, 0, 96, 64]]), (32, 48)).result().float() / 255
+    thumbnail = pixels.request(torch.tensor([[0.0, 0, 96, 64]]), (32, 48)).result().float() / 255
     with torch.no_grad():
         h = model.overview.maps(thumbnail)
         scores = [
@@ -57,7 +57,7 @@ def test_looking_at_everything_is_the_attention_weighted_mean():
     model, pixels = model_of(inference="all"), source(picture())
     (prediction,) = asked(model, pixels)
     boxes = torch.cat([look.places.boxes for look in prediction.looks])
-    patches = pixels.ask(boxes, (16, 16)).result().float() / 255
+    patches = pixels.request(boxes, (16, 16)).result().float() / 255
     with torch.no_grad():
         wanted = model.read.classify(probabilities(prediction) @ model.encode(patches))
     torch.testing.assert_close(prediction.logits, wanted)
@@ -163,7 +163,7 @@ def test_attention_dropout_never_leaves_fewer_than_k_cells():
     left = []
     for seed in range(50):
         torch.manual_seed(seed)
-        left.append(int(model.train()._thinned(even / even.sum()).count_nonzero()))
+        left.append(int(model.train()._drop_cells(even / even.sum()).count_nonzero()))
     assert min(left) == 7
     assert max(left) > 7
 
@@ -172,11 +172,11 @@ def test_attention_dropout_takes_its_share_and_what_is_left_sums_to_1():
     model = model_of(attention_dropout=0.2).train()
     even = torch.full((1000,), 1 / 1000)
     torch.manual_seed(0)
-    thinned = model._thinned(even)
+    thinned = model._drop_cells(even)
     error = (0.2 * 0.8 / 1000) ** 0.5
     assert abs((thinned == 0).float().mean().item() - 0.2) < 4 * error
     assert thinned.sum().item() == pytest.approx(1)
-    assert model.eval()._thinned(even) is even
+    assert model.eval()._drop_cells(even) is even
 
 
 def test_the_objective_is_cross_entropy_less_alpha_times_entropy():
@@ -214,8 +214,8 @@ def test_frozen_backbones_do_not_learn():
 
 def test_checkpointing_changes_no_gradient():
     gradients = []
-    for checkpointing in (False, True):
-        model = model_of(checkpointing=checkpointing).train()
+    for gradient_checkpointing in (False, True):
+        model = model_of(gradient_checkpointing=gradient_checkpointing).train()
         torch.manual_seed(1)
         prediction = model([source(picture())])
         prediction.logits.sum().backward()
@@ -225,9 +225,9 @@ def test_checkpointing_changes_no_gradient():
 
 
 def test_drawing_on_stops_once_the_answer_is_settled():
-    (loose,) = asked(model_of(settle=0.5), source(picture()))
+    (loose,) = asked(model_of(ci_half_width=0.5), source(picture()))
     assert loose.stop_reason.startswith("settled: the winner's probability is known to ±")
-    (strict,) = asked(model_of(settle=1e-9), source(picture()))
+    (strict,) = asked(model_of(ci_half_width=1e-9), source(picture()))
     assert strict.stop_reason == f"all {CELLS} cells with attention looked at"
     torch.testing.assert_close(
         strict.logits, asked(model_of(inference="all"), source(picture()))[0].logits
@@ -236,19 +236,19 @@ def test_drawing_on_stops_once_the_answer_is_settled():
 
 def test_drawing_on_stops_when_its_patches_are_spent():
     slide = picture()
-    (prediction,) = asked(model_of(settle=1e-9, max_patches=8), source(slide))
+    (prediction,) = asked(model_of(ci_half_width=1e-9, max_patches=8), source(slide))
     assert prediction.stop_reason == "the 8 patches allowed are drawn"
     assert sum(slide.bill.close().patches) == 8
 
 
 def test_drawing_on_stops_when_its_seconds_are_spent():
-    (prediction,) = asked(model_of(settle=1e-9, max_seconds=1e-9), source(picture()))
+    (prediction,) = asked(model_of(ci_half_width=1e-9, max_seconds=1e-9), source(picture()))
     assert prediction.stop_reason == "the 1e-09 seconds allowed are spent"
 
 
 def test_the_first_patches_drawn_are_those_of_a_fixed_k():
     drawn = []
-    for options in ({"k": 4}, {"k": 2, "settle": 1e-9, "max_patches": 4}):
+    for options in ({"k": 4}, {"k": 2, "ci_half_width": 1e-9, "max_patches": 4}):
         (prediction,) = asked(model_of(**options), source(picture()))
         drawn.append(torch.cat([look.places.order for look in prediction.looks]).tolist())
     assert drawn[0] == drawn[1]
@@ -257,21 +257,21 @@ def test_the_first_patches_drawn_are_those_of_a_fixed_k():
 def test_magnifications_that_do_not_fit_a_slide_are_refused_or_left_out():
     with pytest.raises(GridError, match=r"20x .* is sharper than the scan, which is 10x"):
         asked(model_of(magnifications=(5, 10, 20)), source(picture()))
-    fitting = model_of(magnifications=(1.25, 5, 10, 20), fitting=True)
-    (prediction,) = asked(fitting, source(picture()))
+    skipping = model_of(magnifications=(1.25, 5, 10, 20), skip_unavailable_magnifications=True)
+    (prediction,) = asked(skipping, source(picture()))
     assert [len(look.rows) for look in prediction.looks] == [6, 24]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"normalise": "max"}, r"normalise='max' is unknown; it is one of \('sigmoid', 'softmax'"),
+        ({"normalize": "max"}, r"normalize='max' is unknown; it is one of \('sigmoid', 'softmax'"),
         ({"estimator": "mean"}, "estimator='mean' is unknown; it is one of"),
         ({"inference": "most"}, "inference='most' is unknown; it is one of"),
         ({"k": 0}, "k=0: at least 1 patch is looked at"),
-        ({"settle": 0.0}, r"settle=0\.0, .* give numbers above 0, or leave them out"),
+        ({"ci_half_width": 0.0}, r"ci_half_width=0\.0, .* give numbers above 0, or leave them out"),
         (
-            {"settle": 0.1, "estimator": "literal"},
+            {"ci_half_width": 0.1, "estimator": "literal"},
             "go with estimator unbiased and inference sample, not literal and sample",
         ),
     ],

@@ -8,13 +8,13 @@ from sources import source
 
 
 def halves(left: tuple[int, int, int], right: tuple[int, int, int]):
-    """A slide of two colours."""
+    """A slide of two colors."""
     pixels = np.empty((128, 128, 3), dtype=np.uint8)
     pixels[:, :64], pixels[:, 64:] = left, right
     return source(slide_from_array(pixels, mpp=1.0))
 
 
-def colours(model: MeanRGB, slide) -> torch.Tensor:
+def colors(model: MeanRGB, slide) -> torch.Tensor:
     """What the classifier is given of a slide."""
     given = []
     model.classify.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
@@ -22,23 +22,23 @@ def colours(model: MeanRGB, slide) -> torch.Tensor:
     return given[0][0]
 
 
-def test_a_slide_is_the_mean_of_its_colours():
-    mean = colours(MeanRGB(2, side=32, grey_spread=0), halves((200, 100, 50), (100, 0, 150)))
+def test_a_slide_is_the_mean_of_its_colors():
+    mean = colors(MeanRGB(2, side=32, gray_spread=0), halves((200, 100, 50), (100, 0, 150)))
     assert ((mean + 1) / 2 * 255).tolist() == pytest.approx([150, 50, 100], abs=1)
 
 
-def test_grey_does_not_count():
-    mean = colours(MeanRGB(2, side=32), halves((200, 100, 50), (240, 240, 240)))
+def test_gray_does_not_count():
+    mean = colors(MeanRGB(2, side=32), halves((200, 100, 50), (240, 240, 240)))
     assert ((mean + 1) / 2 * 255).tolist() == pytest.approx([200, 100, 50], abs=1)
 
 
 def test_a_histogram_gives_the_shares_of_pixels():
-    given = colours(MeanRGB(2, side=32, bins=2), halves((200, 100, 50), (100, 10, 150)))
+    given = colors(MeanRGB(2, side=32, bins=2), halves((200, 100, 50), (100, 10, 150)))
     assert given[3:].tolist() == pytest.approx([0.5, 0.5, 1, 0, 0.5, 0.5])
 
 
-def test_a_slide_without_colour_has_none():
-    assert colours(MeanRGB(2, side=32, bins=2), halves((200,) * 3, (9,) * 3)).tolist() == [0] * 9
+def test_a_slide_without_color_has_none():
+    assert colors(MeanRGB(2, side=32, bins=2), halves((200,) * 3, (9,) * 3)).tolist() == [0] * 9
 
 
 def test_one_overview_is_looked_at():
@@ -49,7 +49,7 @@ def test_one_overview_is_looked_at():
     assert look.places.mpps.tolist() == [4]
 
 
-def test_it_learns_what_colour_alone_tells():
+def test_it_learns_what_color_alone_tells():
     draw = np.random.default_rng(0)
     tints = [(180 + 40 * (n % 2), *draw.integers(90, 140, 2)) for n in range(8)]
     slides = [halves(tint, (245, 245, 245)) for tint in tints]

@@ -30,7 +30,7 @@ SMALL: dict[str, tuple[str, ...]] = {
             for name in ("magnet-3", "magnet-4")
             for setting in (
                 *("model.backbone=small", "model.auxiliary=small", "model.hidden_dim=8"),
-                *("model.side=14", "model.leaf_side=32", "train.batch=4"),
+                *("model.side=14", "model.leaf_side=32", "train.batch_size=4"),
             )
         ),
     ),

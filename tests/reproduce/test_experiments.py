@@ -1,6 +1,6 @@
 import pytest
 
-from parfocal.features.weights import EncoderError
+from parfocal.encoders.weights import EncoderError
 from parfocal.reproduce import TABLES, read_table
 from parfocal.settings import SettingsError
 
@@ -8,7 +8,7 @@ from .conftest import small
 
 
 def settings_of(name: str, experiment: str, *more: str):
-    by_kind = small(name, *more).entrants().values()
+    by_kind = small(name, *more).candidates().values()
     return next(e.settings for members in by_kind for e in members if e.name == experiment)
 
 
@@ -52,7 +52,7 @@ def test_what_is_set_for_one_experiment_is_set_for_it_alone():
 
 def test_a_setting_of_an_experiment_that_is_not_there_is_refused():
     with pytest.raises(SettingsError, match=r"zoomil:model.k=3: zoommil-bright has no experiment "):
-        small("zoommil-bright", "zoomil:model.k=3").entrants()
+        small("zoommil-bright", "zoomil:model.k=3").candidates()
 
 
 def test_an_unknown_table_is_told_with_the_known_ones():
@@ -63,4 +63,4 @@ def test_an_unknown_table_is_told_with_the_known_ones():
 def test_a_network_that_cannot_be_had_is_told_before_anything_is_run(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(EncoderError, match=r"timm:inception_v3: timm cannot be imported"):
-        read_table("jsma-bach").entrants()
+        read_table("jsma-bach").candidates()

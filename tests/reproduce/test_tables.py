@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parfocal.explain.squares import LESION
+from parfocal.explain.descent import LESION
 from parfocal.reproduce import TABLES
 
 # A row of each paper, its label and numbers as printed there.
@@ -114,7 +114,7 @@ def test_curves_of_the_four_models_are_drawn(made):
 def test_the_way_down_of_magnet_is_shown(made):
     names = {path.name for path in (made("magnet-camelyon") / "figures/magnet-4").glob("*.png")}
     assert any(name.endswith("-leaves.png") for name in names)
-    assert (made("magnet-camelyon") / "figures/without-grey.png").exists()
+    assert (made("magnet-camelyon") / "figures/without-gray.png").exists()
 
 
 def test_known_lesions_are_drawn_on_the_leaves(made):

@@ -48,7 +48,7 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
         ),
         ("model.dim=-3", "model zoommil: with dim=-3, k=12, num_samples=100 it has a layer of no"),
         ("model.dim=9000000000000000000", "it has a layer of no size, or of none that there is"),
-        ("slide.tissue=blue", "slide.tissue: 'blue' is refused; give 'otsu', 'grey' or 'all'."),
+        ("slide.tissue=blue", "slide.tissue: 'blue' is refused; give 'otsu', 'gray' or 'all'."),
         ("slide.children=some", "slide.children: 'some' is refused"),
         ("encoder.runtime=gpu", "encoder.runtime: 'gpu' is refused"),
         ("slide.magnifications=10,2.5", "slide.magnifications: [10, 2.5] do not ascend"),

@@ -96,7 +96,7 @@ def area_resize() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def picture() -> np.ndarray:
-    """Blocks of 8 px in chance colours, 440 x 304: JPEG keeps them, and no two tiles are alike."""
+    """Blocks of 8 px in chance colors, 440 x 304: JPEG keeps them, and no two tiles are alike."""
     blocks = np.random.default_rng(0).integers(0, 256, (38, 55, 3), dtype=np.uint8)
     return blocks.repeat(8, axis=0).repeat(8, axis=1)
 

@@ -32,7 +32,7 @@ def test_dots_per_inch_are_no_pixel_size(tmp_path, noise):
         open_slide(tmp_path / "a.png")
 
 
-def test_grey_becomes_rgb(tmp_path, noise):
+def test_gray_becomes_rgb(tmp_path, noise):
     Image.fromarray(noise[..., 0]).save(tmp_path / "a.png")
     assert (read(tmp_path / "a.png") == noise[..., :1]).all()
 
@@ -56,7 +56,7 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert read(tmp_path / "a.png")[0].tolist() == [[255] * 3, [200, 0, 0], [204] * 3]
 
 
-def test_a_palette_with_a_transparent_colour_is_laid_on_white(tmp_path):
+def test_a_palette_with_a_transparent_color_is_laid_on_white(tmp_path):
     image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).convert("P")
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.save(tmp_path / "a.png", transparency=0)

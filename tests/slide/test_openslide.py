@@ -70,7 +70,7 @@ def test_transparent_pixels_are_white_not_black(pyramid, noise, monkeypatch):
     assert (pixels[32:] == noise[32:64, :64]).all()
 
 
-def test_transparent_pixels_take_the_files_background_colour(pyramid, noise, monkeypatch):
+def test_transparent_pixels_take_the_files_background_color(pyramid, noise, monkeypatch):
     see_through(monkeypatch)
     properties = {
         openslide.PROPERTY_NAME_VENDOR: "mirax",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from parfocal.cost import Bill
+from parfocal.cost import CostMeter
 from parfocal.slide.array import ArrayScan
 from parfocal.slide.errors import MissingMppError
 from parfocal.slide.openslide import OpenSlideScan
@@ -11,7 +11,7 @@ from parfocal.slide.tiled import open_tiled
 
 
 def is_left(path):
-    return open_tiled(path, OpenSlideScan(path), Bill()) is None
+    return open_tiled(path, OpenSlideScan(path), CostMeter()) is None
 
 
 def change(path, tag, value):
@@ -40,7 +40,7 @@ def ome(tmp_path, picture):
 
 
 def test_another_vendors_tiles_are_left_to_openslide(plain, picture):
-    assert open_tiled(plain(), ArrayScan(picture, vendor="ventana"), Bill()) is None
+    assert open_tiled(plain(), ArrayScan(picture, vendor="ventana"), CostMeter()) is None
 
 
 def test_other_pixels_than_8_bit_rgb_are_left_to_openslide(plain, picture):
@@ -49,7 +49,7 @@ def test_other_pixels_than_8_bit_rgb_are_left_to_openslide(plain, picture):
     assert is_left(plain(picture.astype(np.uint16) * 257))
 
 
-def test_planes_of_one_colour_each_are_left_to_openslide(tmp_path, picture):
+def test_planes_of_one_color_each_are_left_to_openslide(tmp_path, picture):
     path, planes = tmp_path / "a.tif", np.moveaxis(picture, 2, 0).copy()
     tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", tile=(64, 64))
     assert is_left(path)
@@ -63,7 +63,7 @@ def test_a_turned_picture_is_left_to_openslide(plain):
     assert is_left(plain(extratags=[(274, 3, 1, 3, True)]))
 
 
-def test_tiles_that_say_other_colours_than_their_tag_are_left_to_openslide(plain):
+def test_tiles_that_say_other_colors_than_their_tag_are_left_to_openslide(plain):
     rgb = 2
     assert is_left(change(plain(compression="jpeg"), "PhotometricInterpretation", rgb))
 

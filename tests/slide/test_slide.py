@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parfocal.cost import Bill
+from parfocal.cost import CostMeter
 from parfocal.slide import shrink
 from parfocal.slide.errors import ImplausibleMppError, MissingMppError
 from parfocal.slide.slide import Box, Slide, open_slide, slide_from_array, slide_id
 
 WHITE = 255
-ROUNDING = 0.56  # half a grey value, and one of the nine parts of a 3 x 3 block
+ROUNDING = 0.56  # half a gray value, and one of the nine parts of a 3 x 3 block
 
 
 def whole(slide):
@@ -130,7 +130,7 @@ def test_the_size_is_the_boxs_rounded_and_at_least_one_pixel(noise):
     assert slide.read(Box(5, 5, 0.2, 3), 8.0).shape == (1, 1, 3)
 
 
-def test_neighbouring_patches_join_without_a_seam(noise):
+def test_neighboring_patches_join_without_a_seam(noise):
     slide = slide_from_array(noise, mpp=0.5)
     left, right = (slide.read(Box(x, 0, 120, 60), 1.5) for x in (0, 120))
     assert (np.hstack([left, right]) == slide.read(Box(0, 0, 240, 60), 1.5)).all()
@@ -189,7 +189,7 @@ def test_at_the_edge_of_a_file_is_white_not_black(pyramid, noise):
 
 
 def test_pixels_and_seconds_are_billed_to_the_stage(noise):
-    bill = Bill()
+    bill = CostMeter()
     slide = slide_from_array(noise, mpp=0.5, bill=bill)
     slide.read(Box(0, 0, 100, 50), 1.0)
     slide.read(Box(350, 0, 100, 50), 1.0, stage="tissue")  # 53 columns are inside
@@ -200,7 +200,7 @@ def test_pixels_and_seconds_are_billed_to_the_stage(noise):
 
 
 def test_opening_is_billed(pyramid, noise):
-    bill = Bill()
+    bill = CostMeter()
     with open_slide(pyramid([noise]), bill=bill) as slide:
         assert slide.bill is bill
     assert bill.close().seconds["open"] > 0

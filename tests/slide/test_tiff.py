@@ -22,8 +22,8 @@ def test_the_size_and_the_last_byte_of_a_picture_are_read(tmp_path, noise, optio
 
 def test_every_level_of_a_pyramid_counts(tmp_path):
     path = tmp_path / "a.tif"
-    grey = np.full((256, 256, 3), 128, np.uint8)
-    write_pyramid(path, lambda column, row: grey, (1024, 512), mpp=1, downsamples=(1, 4))
+    gray = np.full((256, 256, 3), 128, np.uint8)
+    write_pyramid(path, lambda column, row: gray, (1024, 512), mpp=1, downsamples=(1, 4))
     found = read_extent(path)
     with tifffile.TiffFile(path) as file:
         ends = [

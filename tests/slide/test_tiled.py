@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from parfocal.cost import Bill
+from parfocal.cost import CostMeter
 from parfocal.slide import tiled
 from parfocal.slide.errors import SlideError
 from parfocal.slide.openslide import OpenSlideScan
@@ -47,7 +47,7 @@ def kind(request):
 
 
 def direct(path, bill=None):
-    scan = open_tiled(path, OpenSlideScan(path), bill or Bill())
+    scan = open_tiled(path, OpenSlideScan(path), bill or CostMeter())
     assert scan is not None
     return scan
 
@@ -202,7 +202,7 @@ def test_the_bytes_of_tiles_are_on_the_bill(painted):
         assert slide.bill.close().bytes_read == stored(painted, 0)[1] + stored(painted, 1)[1]
 
 
-def test_a_tile_read_in_part_is_kept_for_its_neighbours(painted):
+def test_a_tile_read_in_part_is_kept_for_its_neighbors(painted):
     with open_slide(painted) as slide:
         slide.read(MIDDLE, 0.5)
         before = slide.bill.close().bytes_read

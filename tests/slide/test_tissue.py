@@ -13,15 +13,15 @@ STAIN = (190, 90, 160)
 
 def glass(height=400, width=600):
     """Slightly yellow glass with the noise of a camera."""
-    colour = np.random.default_rng(0).normal((242, 241, 237), 2, (height, width, 3))
-    return np.clip(colour, 0, 255).round().astype(np.uint8)
+    color = np.random.default_rng(0).normal((242, 241, 237), 2, (height, width, 3))
+    return np.clip(color, 0, 255).round().astype(np.uint8)
 
 
 def slide_of(pixels):
     return slide_from_array(pixels, mpp=16.0, name="S-1")
 
 
-@pytest.mark.parametrize("method", ["otsu", "grey"])
+@pytest.mark.parametrize("method", ["otsu", "gray"])
 def test_the_mask_is_the_stained_part(method):
     pixels = glass()
     pixels[100:300, 150:450] = STAIN
@@ -47,7 +47,7 @@ def test_a_uniform_slide_has_no_tissue(level):
         find_tissue(slide_of(np.full((300, 300, 3), level, dtype=np.uint8)))
 
 
-@pytest.mark.parametrize("method", ["otsu", "grey"])
+@pytest.mark.parametrize("method", ["otsu", "gray"])
 def test_empty_glass_has_no_tissue(method):
     with pytest.raises(
         NoTissueError, match=r"S-1: no tissue found: .* leave it out if it is empty"
@@ -106,11 +106,11 @@ def test_specks_and_pinholes_are_cleaned_away():
 
 
 @pytest.mark.parametrize(("spread", "tissue"), [(14, 0), (15, 1), (16, 1)])
-def test_the_grey_filter_keeps_a_spread_of_15(spread, tissue):
+def test_the_gray_filter_keeps_a_spread_of_15(spread, tissue):
     pixels = np.full((300, 300, 3), 200, dtype=np.uint8)
     pixels[:150, :, 1] -= 40
     pixels[150:, :, 1] -= spread
-    mask = find_tissue(slide_of(pixels), method="grey").mask
+    mask = find_tissue(slide_of(pixels), method="gray").mask
     assert (mask[155:] == bool(tissue)).all()
 
 
@@ -202,12 +202,12 @@ def test_the_tissue_of_a_real_slide_is_what_the_eye_sees(real, name, low, high):
         assert low < find_tissue(slide).share < high
 
 
-def test_the_tumour_patches_of_a_real_slide_are_tissue(real):
+def test_the_tumor_patches_of_a_real_slide_are_tissue(real):
     table = np.loadtxt(real("slides/idc-14306.patches.csv"), delimiter=",", skiprows=1)
-    tumour = table[table[:, 4] == 1]
+    tumor = table[table[:, 4] == 1]
     with open_slide(real("slides/idc-14306.tif")) as slide:
         tissue = find_tissue(slide)
-    assert (tissue.fraction(tumour[:, 0], tumour[:, 1], 50.0) > 0.1).mean() > 0.97
+    assert (tissue.fraction(tumor[:, 0], tumor[:, 1], 50.0) > 0.1).mean() > 0.97
 
 
 def test_a_real_fluorescence_scan_is_refused(real):

@@ -11,7 +11,7 @@ from parfocal.slide.write import default_downsamples, write_pyramid
 
 
 def smooth(width, height, seed=0):
-    """A picture that JPEG keeps well: a few large blots of colour."""
+    """A picture that JPEG keeps well: a few large blots of color."""
     blots = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(blots).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -53,15 +53,15 @@ def test_every_level_is_the_area_average_of_the_first(tmp_path, size, downsample
         assert np.abs(difference).max() < 24
 
 
-def test_colours_are_right_and_not_swapped(tmp_path):
-    colour = np.array([200, 30, 90], dtype=np.uint8)
+def test_colors_are_right_and_not_swapped(tmp_path):
+    color = np.array([200, 30, 90], dtype=np.uint8)
     path = tmp_path / "slide.tif"
-    write_pyramid(path, lambda *_: np.tile(colour, (256, 256, 1)), (300, 300), mpp=1)
-    assert np.abs(level_of(path, 0) - colour.astype(float)).max() <= 2
-    assert np.abs(tifffile.imread(path) - colour.astype(float)).max() <= 2
+    write_pyramid(path, lambda *_: np.tile(color, (256, 256, 1)), (300, 300), mpp=1)
+    assert np.abs(level_of(path, 0) - color.astype(float)).max() <= 2
+    assert np.abs(tifffile.imread(path) - color.astype(float)).max() <= 2
 
 
-def test_full_colour_is_kept_where_asked(tmp_path):
+def test_full_color_is_kept_where_asked(tmp_path):
     checks = np.zeros((256, 256, 3), dtype=np.uint8)
     checks[:, ::2, 0] = checks[:, 1::2, 2] = 255
     error = {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parfocal.dataset import Cohort, read_cohort
-from parfocal.features.encoder import load_encoder
+from parfocal.encoders.encoder import load_encoder
 from parfocal.features.header import Header, SlideSettings
 from parfocal.features.store import create, feature_path
 from parfocal.grid import PatchGrid

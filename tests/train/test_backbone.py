@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 from parfocal.dataset import Cohort, read_cohort
-from parfocal.features.weights import EncoderError
+from parfocal.encoders.weights import EncoderError
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict import predict
+from parfocal.predict.slide import predict
 from parfocal.settings import load_settings
 from parfocal.train import train
 
@@ -33,7 +33,7 @@ def cohort(tmp_path: Path) -> Cohort:
 def predicted(cohort: Cohort, recipe: str, *changes: str) -> float:
     """Train for an epoch; from the run folder alone, give the chance that a slide is ill."""
     folder = cohort.source.parent
-    changes = ("slide.tissue=all", "train.epochs=1", "train.batch=2", *changes)
+    changes = ("slide.tissue=all", "train.epochs=1", "train.batch_size=2", *changes)
     train(cohort, load_settings(recipe, overrides=changes), folder / "run", device="cpu")
     for file in folder.glob("*.pth"):
         file.unlink()

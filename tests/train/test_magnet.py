@@ -11,15 +11,15 @@ from PIL import Image
 
 from parfocal.cli import main
 from parfocal.dataset import Cohort, read_cohort
-from parfocal.evaluate import evaluate
-from parfocal.explain import squares
+from parfocal.evaluate.run import evaluate
+from parfocal.explain import descent
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict import FailedSlide, predict, predict_slides
+from parfocal.predict.slide import FailedSlide, predict, predict_slides
 from parfocal.settings import RunSettings, load_settings
 from parfocal.train import RunError, train
 
 SIDE, LESION = 256, 96
-PINK, GREY = (220, 120, 180), (200, 200, 200)
+PINK, GRAY = (220, 120, 180), (200, 200, 200)
 STAGES = ("macro", "micro", "itc")
 
 
@@ -51,9 +51,9 @@ def settings_of(recipe: str, **flags) -> RunSettings:
     if recipe == "magnet-3":
         own |= {"model.patches": [2, 2], "model.side": 28, "model.leaf_side": 32}
         own |= {"model.backbone": "small", "model.auxiliary": "small", "model.hidden_dim": 16}
-        own |= {"train.batch": 4, "train.epochs": 3, "train.learning_rate": 1e-3}
+        own |= {"train.batch_size": 4, "train.epochs": 3, "train.learning_rate": 1e-3}
     if recipe == "meanrgb":
-        own |= {"model.side": 32, "train.batch": 4, "train.epochs": 5}
+        own |= {"model.side": 32, "train.batch_size": 4, "train.epochs": 5}
     if recipe == "patchsupervised":
         own |= {"slide.patch_size": 64, "encoder.name": "tiny", "train.epochs": 4}
         own |= {"train.learning_rate": 1e-2, "model.dim": 16}
@@ -83,7 +83,7 @@ def test_its_table_tells_each_stratum_from_the_negatives(painted, run, tmp_path)
 
 def test_its_squares_are_held_against_squares_laid_blindly(painted, run, tmp_path):
     evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
-    whole, *_, leaves = json.loads((tmp_path / "metrics.json").read_text())["localisation"]
+    whole, *_, leaves = json.loads((tmp_path / "metrics.json").read_text())["localization"]
     assert whole["attention"]["value"] == 1
     assert LESION**2 / SIDE**2 < leaves["attention_by_chance"] < 1
 
@@ -108,8 +108,8 @@ def test_a_prediction_tells_each_square_with_its_parent_and_draws_the_way_down(
 
 
 def green(picture: Path) -> bool:
-    """Whether anything is drawn in the colour of lesions."""
-    return bool((np.asarray(Image.open(picture)) == squares.LESION).all(axis=2).any())
+    """Whether anything is drawn in the color of lesions."""
+    return bool((np.asarray(Image.open(picture)) == descent.LESION).all(axis=2).any())
 
 
 def test_known_lesions_are_drawn_on_the_leaves(painted, run, tmp_path):
@@ -146,7 +146,7 @@ def test_a_prediction_tells_the_answer_after_each_leaf(painted, run):
 
 
 @pytest.mark.parametrize(
-    ("size", "colour", "outcome"),
+    ("size", "color", "outcome"),
     [
         ((600, 600), PINK, ["well", "ill"]),
         ((3000, 300), PINK, ["well", "ill"]),
@@ -156,12 +156,12 @@ def test_a_prediction_tells_the_answer_after_each_leaf(painted, run):
             PINK,
             "odd.png: the image is 40 x 40 px at 10x, smaller than one patch of 224 px",
         ),
-        ((600, 600), GREY, "nothing of the slide of 600 x 600 px is coloured at the 28 px"),
+        ((600, 600), GRAY, "nothing of the slide of 600 x 600 px is colored at the 28 px"),
     ],
-    ids=["one level", "long and thin", "under 448 px", "tiny", "grey"],
+    ids=["one level", "long and thin", "under 448 px", "tiny", "gray"],
 )
-def test_odd_slides_are_answered_or_refused_in_a_line(run, tmp_path, size, colour, outcome):
-    Image.new("RGB", size, colour).save(tmp_path / "odd.png")  # an image is one stored level
+def test_odd_slides_are_answered_or_refused_in_a_line(run, tmp_path, size, color, outcome):
+    Image.new("RGB", size, color).save(tmp_path / "odd.png")  # an image is one stored level
     trained = Checkpoint.load(run)
     (found,) = predict_slides([tmp_path / "odd.png"], trained, tmp_path, mpp=1, device="cpu")
     if isinstance(found, FailedSlide):
@@ -173,14 +173,14 @@ def test_odd_slides_are_answered_or_refused_in_a_line(run, tmp_path, size, colou
 
 
 def test_leaves_are_left_out_at_prediction_once_the_answer_rests(painted, run):
-    trained = Checkpoint.load(run, changed={"settle": 1})
+    trained = Checkpoint.load(run, changed={"early_exit_patience": 1})
     trained.model.read.classify[-1].weight.data.zero_()  # settled from the first
     record = predict(painted.slides[0].path, trained, mpp=1)
     assert record.stop_reason == "settled after 2 of 4 leaves"
     assert record.cost.patches == (1, 2, 2)  # the next square is read ahead
 
 
-def test_mean_rgb_learns_what_the_colour_tells(painted, tmp_path):
+def test_mean_rgb_learns_what_the_color_tells(painted, tmp_path):
     train(painted, settings_of("meanrgb"), tmp_path / "run", device="cpu", progress=False)
     found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
     assert found.scores["auroc_macro"].value >= 0.9
@@ -192,7 +192,7 @@ def test_the_patch_supervised_model_finds_patches_of_outlined_lesions(painted, t
     train(painted, settings, tmp_path / "run", cache=kept, device="cpu", progress=False)
     found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
     assert found.scores["auroc_macro"].value >= 0.9
-    (met,) = found.to_dict()["localisation"]
+    (met,) = found.to_dict()["localization"]
     assert met["attention"]["value"] > 2 * met["attention_by_chance"]
 
 
@@ -203,7 +203,7 @@ def test_lesions_without_outlines_cannot_teach_patches(painted, tmp_path):
 
 
 def test_a_stratum_can_be_left_out_of_training_but_not_moved_to_the_test(painted, tmp_path):
-    settings = settings_of("meanrgb", **{"train.left_out_strata": ["itc"], "train.epochs": 1})
+    settings = settings_of("meanrgb", **{"train.exclude_strata": ["itc"], "train.epochs": 1})
     train(painted, settings, tmp_path / "run", device="cpu", progress=False)
     learned = Checkpoint.load(tmp_path / "run").training.slides
     itc = {slide.slide_id for slide in painted.slides if slide.stratum == "itc"}
@@ -214,6 +214,6 @@ def test_a_stratum_can_be_left_out_of_training_but_not_moved_to_the_test(painted
 
 
 def test_a_stratum_that_is_not_there_cannot_be_left_out(painted, tmp_path):
-    settings = settings_of("meanrgb", **{"train.left_out_strata": ["itcs"]})
+    settings = settings_of("meanrgb", **{"train.exclude_strata": ["itcs"]})
     with pytest.raises(RunError, match=r"no slide is of stratum 'itcs' \(there are: itc, macro,"):
         train(painted, settings, tmp_path / "run", device="cpu", progress=False)

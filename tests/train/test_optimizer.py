@@ -29,9 +29,9 @@ def epoch_of(value: float | None) -> Epoch:
     return Epoch(1, 1.0, value, value, value, None, 1.0, 0, 0.0)
 
 
-@pytest.mark.parametrize("watch", ["loss", "accuracy", "weighted_f1"])
-def test_a_rate_falls_once_what_is_watched_has_rested_for_longer_than_its_epochs(watch):
-    settings = TrainSettings(watch=watch, lr_factor=0.1, lr_patience=2, learning_rate=1.0)
+@pytest.mark.parametrize("monitor", ["loss", "accuracy", "weighted_f1"])
+def test_a_rate_falls_once_what_is_monitored_has_rested_for_longer_than_its_epochs(monitor):
+    settings = TrainSettings(monitor=monitor, lr_factor=0.1, lr_patience=2, learning_rate=1.0)
     optimizer = optimizer_of([nn.Parameter(torch.ones(1))], settings)
     plateau, rates = Plateau(optimizer, settings), []
     for _ in range(5):
@@ -41,10 +41,10 @@ def test_a_rate_falls_once_what_is_watched_has_rested_for_longer_than_its_epochs
 
 
 @pytest.mark.parametrize(
-    ("watch", "step"), [("loss", -0.1), ("accuracy", 0.1), ("weighted_f1", 0.1)]
+    ("monitor", "step"), [("loss", -0.1), ("accuracy", 0.1), ("weighted_f1", 0.1)]
 )
-def test_a_rate_stays_while_what_is_watched_gets_better(watch, step):
-    settings = TrainSettings(watch=watch, lr_factor=0.1, lr_patience=0, learning_rate=1.0)
+def test_a_rate_stays_while_what_is_monitored_gets_better(monitor, step):
+    settings = TrainSettings(monitor=monitor, lr_factor=0.1, lr_patience=0, learning_rate=1.0)
     optimizer = optimizer_of([nn.Parameter(torch.ones(1))], settings)
     plateau = Plateau(optimizer, settings)
     for number in range(4):
@@ -64,7 +64,7 @@ def test_a_rate_stays_where_there_are_no_validation_slides():
     ("name", "kind"),
     [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("radam", torch.optim.RAdam)],
 )
-def test_the_optimiser_is_the_one_asked_for(name, kind):
+def test_the_optimizer_is_the_one_asked_for(name, kind):
     settings = TrainSettings(optimizer=name, betas=(0.5, 0.9), weight_decay=0.1)
     optimizer = optimizer_of([nn.Parameter(torch.ones(1))], settings)
     assert type(optimizer) is kind

@@ -12,10 +12,10 @@ from typer import BadParameter
 
 from parfocal.cli.program import app
 from parfocal.dataset import Cohort, read_cohort
-from parfocal.evaluate import EvaluationError, evaluate
-from parfocal.features.pixels import SlidePixels, Turned
+from parfocal.evaluate.run import EvaluationError, evaluate
+from parfocal.features.pixels import AugmentedSource, SlidePixels
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
-from parfocal.predict import predict_slides
+from parfocal.predict.slide import predict_slides
 from parfocal.settings import RunSettings, SettingsError, load_settings
 from parfocal.slide.errors import SlideError
 from parfocal.train import RunError, train
@@ -61,7 +61,7 @@ def settings_of(recipe: str, **flags) -> RunSettings:
         "model.thumbnail_px": 64,
         "model.k": 5,
         "model.dropout": 0.0,
-        "train.batch": 8,
+        "train.batch_size": 8,
         "train.augment": False,
         "train.epochs": 14,
         "train.learning_rate": 2e-3,
@@ -85,7 +85,7 @@ def test_joint_attention_learns_a_planted_lesion_and_looks_at_it(painted, run, t
     found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     assert found.scores["accuracy"].value == 1
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    together = metrics["localisation_together"]
+    together = metrics["localization_together"]
     assert together["attention"]["value"] > 0.7
     assert together["attention_by_chance"] < 0.5
     assert [row["mean"] for row in metrics["cost"]["patches"]] == pytest.approx(
@@ -140,13 +140,13 @@ def test_the_same_seed_trains_the_same_model(painted, tmp_path):
 
 
 def test_slides_learned_from_are_mirrored_and_turned(painted, tmp_path, monkeypatch):
-    ways, ask = set(), Turned.ask
+    ways, ask = set(), AugmentedSource.request
 
     def noted(self, *given, **named):
         ways.add((self.mirror, self.turns))
-        return ask(self, *given, **named)
+        return run_model(self, *given, **named)
 
-    monkeypatch.setattr(Turned, "ask", noted)
+    monkeypatch.setattr(AugmentedSource, "request", noted)
     settings = settings_of("jsma", **{"train.epochs": 2, "train.augment": True})
     train(painted, settings, tmp_path / "run", device="cpu", progress=False)
     assert len(ways) == 8
@@ -182,14 +182,14 @@ def test_a_corrupt_image_is_left_out_and_listed(painted, tmp_path):
 def test_an_image_that_goes_bad_in_the_middle_of_a_batch_leaves_alone(
     painted, tmp_path, monkeypatch
 ):
-    read, poisoned = SlidePixels.ask, painted.slides[2].path.stem
+    read, poisoned = SlidePixels.request, painted.slides[2].path.stem
 
-    def ask(self, boxes, size, *, step=None):
+    def request(self, boxes, size, *, step=None):
         if self._slide.id == poisoned:
             raise SlideError(f"{poisoned}.png: damaged")
         return read(self, boxes, size, step=step)
 
-    monkeypatch.setattr(SlidePixels, "ask", ask)
+    monkeypatch.setattr(SlidePixels, "request", ask)
     settings = settings_of("jsma", **{"train.epochs": 2})
     summary = train(painted, settings, tmp_path / "run", device="cpu", progress=False)
     assert summary.failed == {"2": "2.png: damaged"}
@@ -215,21 +215,21 @@ def test_images_that_do_not_fit_the_magnifications_are_left_out_and_listed(
     assert reason in summary.failed["0"]
 
 
-def test_grey_deep_and_transparent_images_answer_as_their_colours_do(painted, run, tmp_path):
+def test_gray_deep_and_transparent_images_answer_as_their_colors_do(painted, run, tmp_path):
     rng = np.random.default_rng(0)
-    grey = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+    gray = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
     kinds = {
-        "colour": np.repeat(grey[..., None], 3, axis=2),
-        "grey": grey,
-        "deep": grey.astype(np.uint16) * 257,
-        "transparent": np.dstack([grey, grey, grey, np.full_like(grey, 255)]),
+        "color": np.repeat(gray[..., None], 3, axis=2),
+        "gray": gray,
+        "deep": gray.astype(np.uint16) * 257,
+        "transparent": np.dstack([gray, gray, gray, np.full_like(gray, 255)]),
     }
     for name, pixels in kinds.items():
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     paths = [tmp_path / f"{name}.png" for name in kinds]
     records = predict_slides(paths, Checkpoint.load(run), tmp_path / "p", mpp=1.0, device="cpu")
-    colour, *others = [record.probabilities for record in records]
-    assert all(other == colour for other in others)
+    color, *others = [record.probabilities for record in records]
+    assert all(other == color for other in others)
 
 
 def test_a_range_of_magnifications_has_those_that_fit_each_slide(painted, tmp_path):
@@ -276,7 +276,7 @@ def test_settings_that_do_not_go_together_are_refused(recipe, flags, message):
         load_settings(recipe, flags=flags)
 
 
-@pytest.mark.parametrize(("key", "value"), [("batch", 2), ("augment", True)])
+@pytest.mark.parametrize(("key", "value"), [("batch_size", 2), ("augment", True)])
 def test_what_is_of_pixels_alone_is_refused_for_models_of_features(key, value):
     with pytest.raises(SettingsError, match=f"train.{key}: model zoommil is given features"):
         load_settings("zoommil", flags={f"train.{key}": value})

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from parfocal.dataset.bags import StoredBags
+from parfocal.dataset.inputs import StoredBags
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.settings import load_settings
 from parfocal.train import train
@@ -55,7 +55,7 @@ def test_an_adversary_is_as_wide_as_there_are_slides_and_is_told_which(
 
 
 def test_looking_ahead_survives_a_stop(cohort, tmp_path, monkeypatch):
-    overrides = ("train.epochs=2", "train.accumulate=1")
+    overrides = ("train.epochs=2", "train.accumulate_grad_batches=1")
     whole = taught(cohort, tmp_path / "whole", "transmil", *overrides)
     with monkeypatch.context() as patch:
         patch.setattr("parfocal.train.folder.RunFolder.write_epochs", _cut_after(1))

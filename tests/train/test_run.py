@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parfocal.bag import Prediction
 from parfocal.dataset import read_split
-from parfocal.dataset.bags import StoredBags
+from parfocal.dataset.inputs import StoredBags
 from parfocal.features.store import FeatureFile, feature_path
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.zoommil import ZoomMIL
@@ -177,7 +177,7 @@ def test_folds_are_runs_of_their_own(cohort, settings, tmp_path):
 
 
 def test_gradients_are_added_up_over_slides(cohort, settings, tmp_path):
-    taught(cohort, changed(settings, epochs=1, accumulate=4), tmp_path / "four")
+    taught(cohort, changed(settings, epochs=1, accumulate_grad_batches=4), tmp_path / "four")
     taught(cohort, changed(settings, epochs=1), tmp_path / "one")
     hashes = [Checkpoint.load(tmp_path / name).weights_hash for name in ("four", "one")]
     assert hashes[0] != hashes[1]

@@ -64,7 +64,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.patience=5."),
     ] = None,
 ) -> None:
-    """Train a model on labelled slides; the run folder is all that prediction needs.
+    """Train a model on labeled slides; the run folder is all that prediction needs.
 
     Slides are read as the model zooms, or `--features` are used. The settings come from the
     recipe, then `--config`, then `--set`, then the other options. Each of several folds is a run of
@@ -132,7 +132,7 @@ def evaluate(
 
     Example: `parfocal evaluate run cohort.csv --out evaluation`
     """
-    from parfocal.evaluate import evaluate as evaluate_model
+    from parfocal.evaluate.run import evaluate as evaluate_model
 
     result = evaluate_model(
         run,
@@ -187,14 +187,14 @@ def compare(
     Example: `parfocal compare cohort.csv --models zoommil,abmil,clam-sb --out comparison`
     """
     from parfocal.compare import compare as compare_models
-    from parfocal.compare import entrants_of
+    from parfocal.compare import load_candidates
 
-    entrants = entrants_of(
+    candidates = load_candidates(
         models.split(","), overrides=overrides or (), epochs=epochs, folds=folds, encoder=encoder
     )
     rows = compare_models(
         cohort,
-        entrants,
+        candidates,
         out,
         seeds=seeds,
         features=features,

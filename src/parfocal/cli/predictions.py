@@ -66,7 +66,7 @@ def predict(
     from parfocal.dataset.cohort import read_cohort
     from parfocal.explain.export import export
     from parfocal.models.checkpoint import Checkpoint
-    from parfocal.predict import FailedSlide, predict_slides
+    from parfocal.predict.slide import FailedSlide, predict_slides
 
     failed: dict[str, str] = {}
     trained = Checkpoint.load(run, changed=parse_changes(changes))

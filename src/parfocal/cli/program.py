@@ -18,10 +18,10 @@ import typer
 
 from parfocal.cli.arguments import Writing
 from parfocal.cli.datasets import cohort, reproduce
-from parfocal.cli.look import report, view
 from parfocal.cli.models import audit, compare, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.slides import extract, inspect, synth
+from parfocal.cli.view import report, view
 
 GOES_ON = {
     "train": "the same command with --resume",
@@ -58,7 +58,7 @@ def main() -> None:
 
 @contextmanager
 def _ctrl_c_heard() -> Iterator[None]:
-    """Repeat a Ctrl-C that came while Python finalised an object, and was dropped there."""
+    """Repeat a Ctrl-C that came while Python finalized an object, and was dropped there."""
     usual = sys.unraisablehook
 
     def hook(dropped: "sys.UnraisableHookArgs") -> None:

@@ -79,12 +79,12 @@ def synth(
         typer.Option(metavar="NAME", help="Folder of lesions; else the one whose name says."),
     ] = None,
 ) -> None:
-    """Paint slides to practise on, with lesions that show only when sharp.
+    """Paint slides to practice on, with lesions that show only when sharp.
 
     Example: `parfocal synth painted --slides 40 --seed 0`
     """
-    from parfocal.slide.painting import default_painting
-    from parfocal.slide.synthetic import paint_cohort
+    from parfocal.slide.synthetic.cohort import paint_cohort
+    from parfocal.slide.synthetic.painting import default_painting
 
     painting = default_painting(
         tiles,
@@ -119,7 +119,7 @@ def extract(
         Literal["tissue", "all"], typer.Option(help="Sharper patches: with any tissue, or all.")
     ] = "tissue",
     tissue: Annotated[
-        Literal["otsu", "grey", "all"], typer.Option(help="How tissue is told from glass.")
+        Literal["otsu", "gray", "all"], typer.Option(help="How tissue is told from glass.")
     ] = "otsu",
     min_tissue: Annotated[
         float, typer.Option(min=0, max=1, help="Least share of it in a patch, lowest first.")
@@ -133,7 +133,7 @@ def extract(
     Example: `parfocal extract cohort.csv --out features --magnifications 1.25,2.5,10`
     """
     from parfocal.dataset import read_slides
-    from parfocal.features.encoder import load_encoder
+    from parfocal.encoders.encoder import load_encoder
     from parfocal.features.extract import extract_cohort
     from parfocal.features.header import SlideSettings
 

@@ -1,10 +1,10 @@
 """Several models over the same splits: accuracy against cost."""
 
-from parfocal.compare.entrant import (
+from parfocal.compare.candidate import (
+    Candidate,
     ComparisonError,
-    Entrant,
-    entrant_of,
-    entrants_of,
+    load_candidate,
+    load_candidates,
     refuse_unequal,
     shared_slide_settings,
 )
@@ -12,13 +12,13 @@ from parfocal.compare.run import compare
 from parfocal.compare.table import Row, Timing
 
 __all__ = [
+    "Candidate",
     "ComparisonError",
-    "Entrant",
     "Row",
     "Timing",
     "compare",
-    "entrant_of",
-    "entrants_of",
+    "load_candidate",
+    "load_candidates",
     "refuse_unequal",
     "shared_slide_settings",
 ]

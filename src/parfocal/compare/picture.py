@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from parfocal.compare.table import Row
 
-# Told apart also by those who do not see all colours, and by their marker in print.
+# Told apart also by those who do not see all colors, and by their marker in print.
 COLORS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#332288", "#882255"),
     *("#999933", "#555555", "#117733", "#aa4499", "#88ccee", "#bb9900"),

@@ -18,18 +18,18 @@ from statistics import fmean
 import numpy as np
 import torch
 
-from parfocal.compare.entrant import ComparisonError, Entrant, shared_slide_settings
+from parfocal.compare.candidate import Candidate, ComparisonError, shared_slide_settings
 from parfocal.compare.table import STAGES, Result, Row, Timing, rows_of, to_csv, to_markdown
 from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
 from parfocal.dataset.split import read_split
-from parfocal.evaluate import evaluate
+from parfocal.encoders.encoder import Encoder, load_encoder
+from parfocal.evaluate.run import evaluate
 from parfocal.explain.report import beside_results
-from parfocal.features.encoder import Encoder, load_encoder
 from parfocal.features.extract import extract_cohort
 from parfocal.files import write_whole
 from parfocal.metrics import Answers
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict import predict
+from parfocal.predict.slide import predict
 from parfocal.settings import EncoderSettings
 from parfocal.train import splits_of, train
 
@@ -63,7 +63,7 @@ class Comparison:
 
 def compare(
     cohort_csv: Path,
-    entrants: Sequence[Entrant],
+    candidates: Sequence[Candidate],
     out: Path,
     *,
     seeds: int = 1,
@@ -81,7 +81,7 @@ def compare(
 
     Args:
         cohort_csv: the slides.
-        entrants: see `entrants_of`.
+        candidates: see `load_candidates`.
         out: folder to write to.
         seeds: trainings of each model, or of each fold, from seed 0 on.
         features: folder of stored features, for all models; None to extract them into `out`.
@@ -96,14 +96,14 @@ def compare(
         StoreError: features cannot be written, or do not fit.
         ComparisonError: no slide has features, or none is left to test on.
     """
-    cohort = read_cohort(cohort_csv, labels=entrants[0].settings.train.labels)
-    for entrant in entrants:
-        if not all(split.test for split in splits_of(cohort, entrant.settings.train)):
+    cohort = read_cohort(cohort_csv, labels=candidates[0].settings.train.labels)
+    for candidate in candidates:
+        if not all(split.test for split in splits_of(cohort, candidate.settings.train)):
             raise ComparisonError(
                 f"{cohort_csv.name}: no slide to test on, and a comparison is of tests; have some "
                 "in split test, or a train.test_fraction above 0."
             )
-    stores = _stores(cohort, entrants, out, features, device)
+    stores = _stores(cohort, candidates, out, features, device)
     for store in stores.values():
         there = tuple(s for s in cohort.slides if (store / f"{s.slide_id}.h5").exists())
         cohort = replace(cohort, slides=there)
@@ -116,8 +116,8 @@ def compare(
     results: list[Result] = []
     rows: list[Row] = []
     try:
-        for entrant in entrants:
-            results.append(_result(fair, entrant))
+        for candidate in candidates:
+            results.append(_result(fair, candidate))
             rows = rows_of(results, metric, resamples=resamples)
             _tell(out, rows, metric)
     finally:  # a comparison that is stopped shows what it has
@@ -144,18 +144,18 @@ def _show(out: Path, rows: Sequence[Row], metric: str) -> None:
 
 
 def _stores(
-    cohort: Cohort, entrants: Sequence[Entrant], out: Path, features: Path | None, device: str
+    cohort: Cohort, candidates: Sequence[Candidate], out: Path, features: Path | None, device: str
 ) -> dict[str, Path]:
     """Extract features once an encoder, at the magnifications of all its models."""
     stores: dict[str, Path] = {}
-    wanted = [e.settings.encoder for e in entrants if e.settings.encoder is not None]
+    wanted = [e.settings.encoder for e in candidates if e.settings.encoder is not None]
     for encoder in wanted:
         if features is not None:
             stores[encoder.name] = features
         elif encoder.name not in stores:
             sharing = [
                 e
-                for e in entrants
+                for e in candidates
                 if e.settings.encoder and e.settings.encoder.name == encoder.name
             ]
             store = out / "features" / encoder.name.replace(":", "-").replace("/", "-")
@@ -177,28 +177,28 @@ def _load(settings: EncoderSettings, device: str) -> Encoder:
     )
 
 
-def _result(fair: Comparison, entrant: Entrant) -> Result:
+def _result(fair: Comparison, candidate: Candidate) -> Result:
     """Train, test and time one model; whatever goes wrong is its result, and the next follows."""
-    logger.info("%s: training and testing", entrant.name)
+    logger.info("%s: training and testing", candidate.name)
     try:
-        folders = _train(fair, entrant)
-        return _tested(fair, entrant, folders)
+        folders = _train(fair, candidate)
+        return _tested(fair, candidate, folders)
     except Exception as error:  # any at all: a fault of one method must not cost the others
-        logger.warning("%s failed: %s", entrant.name, error)
+        logger.warning("%s failed: %s", candidate.name, error)
         kind = "" if type(error).__module__.startswith("parfocal") else f"{type(error).__name__}: "
-        return Result(entrant.name, reason=kind + " ".join(str(error).split()))
+        return Result(candidate.name, reason=kind + " ".join(str(error).split()))
 
 
-def _train(fair: Comparison, entrant: Entrant) -> list[Path]:
+def _train(fair: Comparison, candidate: Candidate) -> list[Path]:
     """Give the run folders of a model, each trained and tested."""
-    store = _store(fair, entrant)
+    store = _store(fair, candidate)
     runs = []
     for seed in range(fair.seeds):
-        settings = entrant.settings
+        settings = candidate.settings
         summary = train(
             fair.cohort,
             replace(settings, train=replace(settings.train, seed=seed)),
-            fair.out / entrant.name / f"seed-{seed}",
+            fair.out / candidate.name / f"seed-{seed}",
             features=store,
             cache=fair.cache,
             device=fair.device,
@@ -219,31 +219,31 @@ def _train(fair: Comparison, entrant: Entrant) -> list[Path]:
     return runs
 
 
-def _store(fair: Comparison, entrant: Entrant) -> Path | None:
-    encoder = entrant.settings.encoder
+def _store(fair: Comparison, candidate: Candidate) -> Path | None:
+    encoder = candidate.settings.encoder
     return None if encoder is None else fair.stores[encoder.name]
 
 
-def _tested(fair: Comparison, entrant: Entrant, runs: Sequence[Path]) -> Result:
+def _tested(fair: Comparison, candidate: Candidate, runs: Sequence[Path]) -> Result:
     """Sum up the evaluations of a model."""
     found = [json.loads((run / "evaluation" / "metrics.json").read_text("utf-8")) for run in runs]
     costs = [each["cost"] for each in found]
     patches = fmean(sum(step["mean"] for step in cost["patches"]) for cost in costs)
     macs = fmean(cost["macs"]["mean"] for cost in costs)
-    encoder = entrant.settings.encoder
+    encoder = candidate.settings.encoder
     if encoder is not None:
         # Of stored features the evaluation's bill is the model's alone.
-        a_patch = _load(encoder, "cpu").macs_per_patch(entrant.settings.slide.patch_size)
+        a_patch = _load(encoder, "cpu").macs_per_patch(candidate.settings.slide.patch_size)
         macs += patches * a_patch
     return Result(
-        entrant.name,
+        candidate.name,
         runs=tuple(
             _answers(run / "evaluation" / "predictions.csv", tuple(each["labels"]))
             for run, each in zip(runs, found, strict=True)
         ),
         macs=macs,
         patches=patches,
-        seconds=_seconds(fair, entrant, runs[0]),
+        seconds=_seconds(fair, candidate, runs[0]),
         failed=sum(len(each["failed"]) for each in found),
     )
 
@@ -259,9 +259,9 @@ def _answers(path: Path, labels: tuple[str, ...]) -> Answers:
     )
 
 
-def _seconds(fair: Comparison, entrant: Entrant, run: Path) -> Timing:
+def _seconds(fair: Comparison, candidate: Candidate, run: Path) -> Timing:
     """Time a few test slides from file to answer, on the CPU, and on the GPU where there is one."""
-    kept = fair.out / entrant.name / "seconds.json"
+    kept = fair.out / candidate.name / "seconds.json"
     if not kept.exists():
         tested = {row.slide_id for row in read_split(run / "split.csv") if row.split == "test"}
         slides = [s for s in fair.cohort.slides if s.slide_id in tested and s.path.exists()]

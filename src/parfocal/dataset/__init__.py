@@ -1,4 +1,4 @@
-"""Labelled slides: the cohort, its parts by patient, its lesions, and a bag for each slide."""
+"""Labeled slides: the cohort, its parts by patient, its lesions, and a bag for each slide."""
 
 from parfocal.dataset.cohort import (
     Cohort,

@@ -40,7 +40,7 @@ class CohortSlide:
         mpp: microns per pixel at level 0, for a file that does not say; None to read it there.
         split: the part the CSV puts it in.
         fold: the fold in which it is a test slide.
-        stratum: a group to balance over the parts and to report apart, as a centre.
+        stratum: a group to balance over the parts and to report apart, as a center.
         outlines: GeoJSON of the lesions.
     """
 
@@ -58,7 +58,7 @@ class CohortSlide:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Labelled slides, and the order of their classes."""
+    """Labeled slides, and the order of their classes."""
 
     source: Path
     slides: tuple[CohortSlide, ...]
@@ -82,7 +82,7 @@ def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
     found = tuple(sorted({slide.label for slide in slides}))
     if labels is None and len(found) == 1:
         raise CohortError(
-            f"{path.name}: every slide is labelled {found[0]!r}, and a model learns to tell "
+            f"{path.name}: every slide is labeled {found[0]!r}, and a model learns to tell "
             "classes apart; add slides of another class."
         )
     for slide in slides:

@@ -6,13 +6,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from parfocal.dataset.cohort import CohortSlide
-from parfocal.features.allocator import keep_freed_memory
-from parfocal.features.encoder import EncoderSpec
+from parfocal.encoders.allocator import keep_freed_memory
+from parfocal.encoders.encoder import EncoderSpec
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import reading_threads
-from parfocal.features.opened import OpenPixels, cells_of
 from parfocal.features.pixel_cache import PixelCache
 from parfocal.features.pixels import SlidePixels
+from parfocal.features.slide_input import PixelInput, cells_of
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.tissue import Tissue, find_tissue
 
@@ -22,7 +22,7 @@ class LivePixels:
 
     Args:
         settings: which patches.
-        fitting: whether magnifications that do not fit a slide are left out, or an error.
+        skip_unavailable_magnifications: whether magnifications that do not fit a slide are left out, or an error.
         cache: of regions, kept on disk between visits; None for none.
         threads: that read; None for one for each core, up to 8.
     """
@@ -33,12 +33,16 @@ class LivePixels:
         self,
         settings: SlideSettings,
         *,
-        fitting: bool = False,
+        skip_unavailable_magnifications: bool = False,
         cache: PixelCache | None = None,
         threads: int | None = None,
     ) -> None:
         keep_freed_memory()  # for the activations of the model that is given these
-        self._settings, self._fitting, self._cache = settings, fitting, cache
+        self._settings, self._fitting, self._cache = (
+            settings,
+            skip_unavailable_magnifications,
+            cache,
+        )
         self._pool = ThreadPoolExecutor(threads or reading_threads())
         self._tissues: dict[str, Tissue] = {}
 
@@ -54,10 +58,10 @@ class LivePixels:
         """
         with open_slide(slide.path, mpp=slide.mpp, listed=True) as opened:
             pixels = SlidePixels(opened, self._tissue(slide, opened), pool=self._pool)
-            cells_of(pixels, self._settings, fitting=self._fitting)
+            cells_of(pixels, self._settings, skip_unavailable_magnifications=self._fitting)
 
     @contextmanager
-    def open(self, slide: CohortSlide) -> Iterator[OpenPixels]:
+    def open(self, slide: CohortSlide) -> Iterator[PixelInput]:
         """Open a slide's pixels.
 
         Raises:
@@ -67,7 +71,7 @@ class LivePixels:
             tissue = self._tissue(slide, opened)
             pixels = SlidePixels(opened, tissue, pool=self._pool, cache=self._cache)
             with closing(pixels):
-                yield OpenPixels(pixels, self._settings, self._fitting, opened.bill)
+                yield PixelInput(pixels, self._settings, self._fitting, opened.bill)
 
     def _tissue(self, slide: CohortSlide, opened: Slide) -> Tissue:
         if slide.slide_id not in self._tissues:

@@ -51,5 +51,5 @@ class BalancedSampler:
 
 
 def mixed_seed(seed: int, epoch: int) -> int:
-    """Give a seed for an epoch that has nothing in common with those of its neighbours."""
+    """Give a seed for an epoch that has nothing in common with those of its neighbors."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

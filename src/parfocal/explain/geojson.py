@@ -1,6 +1,6 @@
 """A prediction -> objects for QuPath, as GeoJSON.
 
-Every patch looked at is a tile with measurements, by which QuPath colours a map; what was found by
+Every patch looked at is a tile with measurements, by which QuPath colors a map; what was found by
 zooming into a patch stands inside it. The sharp patches that counted most are annotations.
 """
 
@@ -11,12 +11,12 @@ from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 
+from parfocal.explain.map_layout import colors
 from parfocal.explain.record import PredictionRecord, Region
-from parfocal.explain.sheet import colours
 from parfocal.files import write_whole
 
 ANNOTATED = 5
-ANNOTATION_COLOUR = [213, 94, 0]
+ANNOTATION_COLOR = [213, 94, 0]
 
 Feature = dict[str, object]
 
@@ -43,7 +43,7 @@ def to_geojson(
     children: dict[str | None, list[Region]] = {}
     for region in looked:
         children.setdefault(region.parent, []).append(region)
-    paint = _colours(looked)
+    paint = _colors(looked)
 
     def tile(region: Region) -> Feature:
         within = [tile(child) for child in children.get(region.id, ())]
@@ -72,7 +72,7 @@ def _annotation(record: PredictionRecord, region: Region, rank: int) -> dict[str
     return {
         "objectType": "annotation",
         "name": f"#{rank}, {magnification:g}x, {region.score_kind} {region.score:.2g}",
-        "classification": {"name": record.label, "color": ANNOTATION_COLOUR},
+        "classification": {"name": record.label, "color": ANNOTATION_COLOR},
         "isLocked": True,
         "measurements": _measurements(record, region),
     }
@@ -112,11 +112,11 @@ def _feature(
     }
 
 
-def _colours(regions: Sequence[Region]) -> dict[str, list[int]]:
-    """Give each region the colour of its score, each magnification on a scale of its own."""
+def _colors(regions: Sequence[Region]) -> dict[str, list[int]]:
+    """Give each region the color of its score, each magnification on a scale of its own."""
     highest: dict[int, float] = {}
     for region in regions:
         highest[region.step] = max(highest.get(region.step, 0.0), region.score)
     shares = np.array([region.score / (highest[region.step] or 1.0) for region in regions])
-    shown = colours(shares.clip(0, 1)).tolist()
-    return {region.id: colour for region, colour in zip(regions, shown, strict=True)}
+    shown = colors(shares.clip(0, 1)).tolist()
+    return {region.id: color for region, color in zip(regions, shown, strict=True)}

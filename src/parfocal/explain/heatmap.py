@@ -1,8 +1,8 @@
 """Attention -> a map over the slide: one PNG, each magnification by itself.
 
 Drawn from a prediction's record and a thumbnail, so that a map can be drawn again from the
-saved JSON. Colours run from pale to dark evenly, so they read the same to the colour-blind and
-in grey. The scale, in raw attention, is of what sums to 1: one magnification, or all of them for
+saved JSON. Colors run from pale to dark evenly, so they read the same to the color-blind and
+in gray. The scale, in raw attention, is of what sums to 1: one magnification, or all of them for
 probabilities; it is said under each panel with the range met.
 """
 
@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from parfocal.explain import sheet
-from parfocal.explain.sheet import GAP, HEADER, INK, Colour, Layout
+from parfocal.explain import map_layout
+from parfocal.explain.map_layout import GAP, HEADER, INK, Color, Layout
 from parfocal.files import whole_file
 from parfocal.slide.slide import Box
 
-CHOSEN: Colour = (213, 94, 0)  # vermilion: apart from every colour of the scale and of H&E
-STEP_COLOURS: tuple[Colour, ...] = ((110, 110, 110), (0, 114, 178), (213, 94, 0), (0, 0, 0))
+CHOSEN: Color = (213, 94, 0)  # vermilion: apart from every color of the scale and of H&E
+STEP_COLORS: tuple[Color, ...] = ((110, 110, 110), (0, 114, 178), (213, 94, 0), (0, 0, 0))
 STANDS_OUT = 4
 DETAIL_PX = 200
 RANK, ROOMY = 16, 18  # size of type, and of a patch that holds it
@@ -113,7 +113,7 @@ def draw_map(
         _detail(rank, region["score"], shown[region["id"]])
         for rank, region in enumerate(ranked, start=1)
     ]
-    picture = sheet.compose(layout, _title(record, layout), caption, panels, strip)
+    picture = map_layout.compose(layout, _title(record, layout), caption, panels, strip)
     with whole_file(path) as part:
         picture.save(part, format="PNG", compress_level=6)
 
@@ -154,8 +154,8 @@ def _title(record: Record, layout: Layout) -> str:
     """Say slide and answer in a line; a long name is shortened, the answer never."""
     answer = record["prediction"]
     said = f":  {answer['label']}, probability {answer['probabilities'][answer['label']]:.3g}"
-    room = layout.width - ImageFont.load_default(sheet.TITLE).getlength(said)
-    return sheet.fit(record["slide"]["id"], sheet.TITLE, room) + said
+    room = layout.width - ImageFont.load_default(map_layout.TITLE).getlength(said)
+    return map_layout.fit(record["slide"]["id"], map_layout.TITLE, room) + said
 
 
 def _square(layout: Layout, region: Region) -> tuple[slice, slice]:
@@ -169,26 +169,26 @@ def _overview(record: Record, layout: Layout, slide: Image.Image) -> Image.Image
         visited = np.zeros(pixels.shape[:2], dtype=bool)
         for region in filter(_looked_at, _of_step(record, step)):
             visited[_square(layout, region)] = True
-        pixels[_rim(visited)] = STEP_COLOURS[step % len(STEP_COLOURS)]
-    panel, draw = sheet.cell(layout, pixels, "slide, and what was looked at")
-    place = sheet.scale_bar(draw, layout, record["slide"]["mpp"])
+        pixels[_rim(visited)] = STEP_COLORS[step % len(STEP_COLORS)]
+    panel, draw = map_layout.cell(layout, pixels, "slide, and what was looked at")
+    place = map_layout.scale_bar(draw, layout, record["slide"]["mpp"])
     for index, looked in enumerate(record["steps"]):
-        colour = STEP_COLOURS[index % len(STEP_COLOURS)]
-        place = sheet.key(draw, place, colour, f"{looked['magnification']:g}x")
+        color = STEP_COLORS[index % len(STEP_COLORS)]
+        place = map_layout.key(draw, place, color, f"{looked['magnification']:g}x")
     return panel
 
 
 def _attention_panel(record: Record, layout: Layout, slide: Image.Image, step: int) -> Image.Image:
-    """Draw the attention of one magnification over the slide in grey."""
+    """Draw the attention of one magnification over the slide in gray."""
     regions = _of_step(record, step)
     scores = np.array([region["score"] for region in regions], dtype=float)
     together = _together(record, step)
     low, high = _scale(together)
-    grey = np.array(slide.convert("L"), dtype=float)[..., None] / 255
-    pixels = np.repeat(255 * (0.55 + 0.45 * grey), 3, axis=2)
-    # On white the colour is the scale's own; tissue shows through as a slight shade.
-    shade = 0.75 + 0.25 * grey
-    shown = sheet.colours((scores - low) / (high - low))
+    gray = np.array(slide.convert("L"), dtype=float)[..., None] / 255
+    pixels = np.repeat(255 * (0.55 + 0.45 * gray), 3, axis=2)
+    # On white the color is the scale's own; tissue shows through as a slight shade.
+    shade = 0.75 + 0.25 * gray
+    shown = map_layout.colors((scores - low) / (high - low))
     for place in np.argsort(scores, kind="stable"):  # the highest on top
         square = _square(layout, regions[place])
         pixels[square] = shown[place] * shade[square]
@@ -196,11 +196,11 @@ def _attention_panel(record: Record, layout: Layout, slide: Image.Image, step: i
     chosen = [region for region in regions if region["selected"]]
     for region in chosen:
         _frame(painted, *_square(layout, region))
-    panel, draw = sheet.cell(layout, painted, _step_title(record["steps"][step]))
-    beside = sheet.colour_bar(draw, layout, low, high, _range(scores, len(together)))
+    panel, draw = map_layout.cell(layout, painted, _step_title(record["steps"][step]))
+    beside = map_layout.color_bar(draw, layout, low, high, _range(scores, len(together)))
     if chosen:
         drawn = chosen[0].get("score_kind") == "probability"
-        sheet.key(draw, beside, CHOSEN, "looked at" if drawn else "zoomed into")
+        map_layout.key(draw, beside, CHOSEN, "looked at" if drawn else "zoomed into")
     return panel
 
 
@@ -215,7 +215,7 @@ def _together(record: Record, step: int) -> Float[np.ndarray, " n"]:
 
 
 def _scale(scores: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """Give the scores of the palest and the darkest colour.
+    """Give the scores of the palest and the darkest color.
 
     Pale is 0. Dark is the highest, but no less than STANDS_OUT times even attention, so that
     patches that count nearly alike look alike.
@@ -248,7 +248,7 @@ def _step_title(step: Step) -> str:
 
 
 def _frame(pixels: Pixels, rows: slice, columns: slice) -> None:
-    """Outline a square on its inside; a tiny one on its outside, so that its colour stays."""
+    """Outline a square on its inside; a tiny one on its outside, so that its color stays."""
     width = 1 if rows.stop - rows.start < 14 else 2
     grow = width if rows.stop - rows.start < 8 else 0
     top, bottom = max(0, rows.start - grow), rows.stop + grow
@@ -276,7 +276,7 @@ def _detail(rank: int, score: float, pixels: Pixels) -> Image.Image:
     draw.text((0, 8), f"#{rank}   attention {score:.2g}", INK, ImageFont.load_default(RANK))
     shown = Image.fromarray(pixels).resize((DETAIL_PX, DETAIL_PX), Image.Resampling.LANCZOS)
     tile.paste(shown, (0, HEADER))
-    draw.rectangle((0, HEADER, DETAIL_PX - 1, HEADER + DETAIL_PX - 1), outline=sheet.FAINT)
+    draw.rectangle((0, HEADER, DETAIL_PX - 1, HEADER + DETAIL_PX - 1), outline=map_layout.FAINT)
     return tile
 
 
@@ -286,15 +286,15 @@ def _number(panel: Image.Image, layout: Layout, ranked: Sequence[Region]) -> Non
     taken: list[tuple[float, float, float, float]] = []
     for rank, region in enumerate(ranked, start=1):
         rows, columns = _square(layout, region)
-        centre = (columns.start + columns.stop) / 2, HEADER + (rows.start + rows.stop) / 2
+        center = (columns.start + columns.stop) / 2, HEADER + (rows.start + rows.stop) / 2
         small = columns.stop - columns.start < ROOMY
-        at = (columns.stop + 2 * RANK, centre[1] - RANK) if small else centre
+        at = (columns.stop + 2 * RANK, center[1] - RANK) if small else center
         box = draw.textbbox(at, str(rank), font, anchor="mm", stroke_width=2)
         if any(_overlap(box, other) for other in taken):
             continue
         taken.append(box)
         if small:
-            draw.line((centre, at), INK)
+            draw.line((center, at), INK)
         draw.text(at, str(rank), INK, font, anchor="mm", stroke_width=2, stroke_fill="white")
 
 

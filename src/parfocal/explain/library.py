@@ -12,8 +12,13 @@ from pathlib import Path
 
 from parfocal.dataset.cohort import read_cohort
 from parfocal.dataset.split import read_split
+from parfocal.explain.read_record import (
+    RecordError,
+    looks_like_prediction,
+    read_json,
+    read_prediction,
+)
 from parfocal.explain.record import PredictionRecord
-from parfocal.explain.saved import SavedError, looks_like_prediction, read_json, read_prediction
 from parfocal.slide.slide import open_slide
 
 KEY_DIGITS = 12
@@ -24,7 +29,7 @@ class LibraryError(Exception):
 
 
 @dataclass(frozen=True)
-class Listed:
+class PredictionSummary:
     """A prediction as the list shows it; its regions are read again when it is opened."""
 
     key: str
@@ -73,7 +78,7 @@ class ListedSlide:
     path: Path | None
     problem: str | None = None
     truth: Truth = Truth()
-    predictions: tuple[Listed, ...] = ()
+    predictions: tuple[PredictionSummary, ...] = ()
 
 
 @dataclass
@@ -142,7 +147,7 @@ def search(
         for file in _predictions(path, library.problems):
             try:
                 record = read_prediction(file)
-            except SavedError as error:
+            except RecordError as error:
                 library.problems.append(str(error))
             else:
                 library.add(_shown(file, record, known, names))
@@ -172,7 +177,7 @@ def _predictions(path: Path, problems: list[str]) -> Iterator[Path]:
         try:
             if path.is_file() or looks_like_prediction(read_json(file)):
                 yield file
-        except SavedError as error:
+        except RecordError as error:
             problems.append(str(error))
 
 
@@ -188,7 +193,7 @@ def _shown(
             f"{slide.id}: the slide is no longer at {slide.path}; say where it is with --slides "
             "FOLDER."
         )
-    listed = Listed(
+    listed = PredictionSummary(
         key=key_of(str(file.resolve())),
         path=file,
         model=f"{record.model.name}, {file.parent.name or file.parent.resolve().name}",
@@ -279,7 +284,7 @@ def _agree(known: dict[str, tuple[Truth, Path]], slide_id: str, truth: Truth, ta
     first, where = known.setdefault(slide_id, (truth, table))
     if first.label != truth.label:
         raise LibraryError(
-            f"{slide_id}: labelled {first.label!r} in {where} and {truth.label!r} in {table}; "
+            f"{slide_id}: labeled {first.label!r} in {where} and {truth.label!r} in {table}; "
             "correct one, or view their predictions apart."
         )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from parfocal.explain.inline import jpeg_url, squares_of
+from parfocal.explain.inline_images import jpeg_url, squares_of
 from parfocal.explain.record import PredictionRecord
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Box, open_slide

@@ -213,7 +213,7 @@ def regions_of(looks: Sequence[Look]) -> Iterator[Region]:
             none if places.parents is None or above is None else above[places.parents].tolist()
         )
         orders = [next(turn) for _ in none] if places.order is None else places.order.tolist()
-        aims = none if look.zoom_attention is None else look.zoom_attention.tolist()
+        zoom_attention = none if look.zoom_attention is None else look.zoom_attention.tolist()
         selected = set() if look.selected is None else set(look.selected.tolist())
         scores, boxes = look.attention.tolist(), places.boxes.tolist()
         for place, (row, mpp) in enumerate(
@@ -233,11 +233,11 @@ def regions_of(looks: Sequence[Look]) -> Iterator[Region]:
                 parent=None if parents[place] is None else f"{step - 1}-{parents[place]}",
                 selected=place in selected,
                 order=None if orders[place] < 0 else orders[place],
-                zoom_score=aims[place],
+                zoom_score=zoom_attention[place],
             )
 
 
-def told_between(
+def with_running_probabilities(
     regions: Sequence[Region], running: Sequence[Mapping[str, float]]
 ) -> Iterator[Region]:
     """Put down what a model answered after each of the last regions that it looked at.

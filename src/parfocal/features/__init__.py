@@ -4,9 +4,9 @@
 h5py, which a process that predicts one slide live should not have to load.
 """
 
+from parfocal.encoders.encoder import Encoder, EncoderSpec, load_encoder
 from parfocal.features.cache import FeatureCache
-from parfocal.features.encoder import Encoder, EncoderSpec, load_encoder
 from parfocal.features.errors import StoreError
-from parfocal.features.live import LiveBag
+from parfocal.features.live import live_bag
 
-__all__ = ["Encoder", "EncoderSpec", "FeatureCache", "LiveBag", "StoreError", "load_encoder"]
+__all__ = ["Encoder", "EncoderSpec", "FeatureCache", "StoreError", "live_bag", "load_encoder"]

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float16, Int64
 
-from parfocal.features.encoder import EncoderSpec
+from parfocal.encoders.encoder import EncoderSpec
 from parfocal.features.errors import StoreError, UnwritableError
 
-PATIENCE_S = 60  # how long to wait while another process writes
+LOCK_TIMEOUT_S = 60  # how long to wait while another process writes
 
 # The side is the patch's in level-0 pixels: unlike its mpp, it stays true when the slide is given
 # another mpp. Version 1 of the table; a change of it takes another name.
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS features_1 (
 """
 
 
-class Shelf:
+class CacheConnection:
     """An open cache of one slide's features by one encoder.
 
     Args:
@@ -84,7 +84,7 @@ class SlideCache:
     dim: int
 
     @contextmanager
-    def opened(self) -> Iterator[Shelf]:
+    def opened(self) -> Iterator[CacheConnection]:
         """Open the cache for one look at a slide, in one process and thread.
 
         Raises:
@@ -92,10 +92,10 @@ class SlideCache:
             StoreError: it is damaged.
         """
         try:
-            with closing(sqlite3.connect(self.path, timeout=PATIENCE_S)) as database:
+            with closing(sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S)) as database:
                 _write_ahead(database)
                 database.execute(TABLE)
-                yield Shelf(database, self.dim)
+                yield CacheConnection(database, self.dim)
         except sqlite3.OperationalError as error:
             raise UnwritableError(
                 f"{self.path}: the feature cache cannot be used ({error}). Free space, or choose "
@@ -136,15 +136,15 @@ class FeatureCache:
                 f"{self.folder}: the folder for the feature cache cannot be made "
                 f"({error.strerror}). Choose another with --cache."
             ) from error
-        # What the licence or the range says does not change a feature.
-        made_by = replace(encoder, licence="", mpp_range=(0.0, 0.0))
+        # What the license or the range says does not change a feature.
+        made_by = replace(encoder, license="", mpp_range=(0.0, 0.0))
         key = sha256(f"{made_by}, {patch_size}".encode()).hexdigest()[:16]
         return SlideCache(self.folder / f"{fingerprint[:32]}-{key}.sqlite", encoder.dim)
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:
     """Let readers not wait for a writer, and no batch for the disk."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
             database.execute("PRAGMA journal_mode = WAL")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from parfocal.features.encoder import Encoder
+from parfocal.encoders.encoder import Encoder
 from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.header import Header, SlideSettings
 from parfocal.features.live import PatchEncoder, reading_threads

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from parfocal.features.encoder import EncoderSpec
+from parfocal.encoders.encoder import EncoderSpec
 from parfocal.features.errors import StoreError
 from parfocal.grid import PatchGrid
 from parfocal.slide.resolution import mpp_of
@@ -40,7 +40,7 @@ class SlideSettings:
 
     magnifications: tuple[float, ...]
     patch_size: int = 256
-    tissue: Literal["otsu", "grey", "all"] = "otsu"
+    tissue: Literal["otsu", "gray", "all"] = "otsu"
     min_tissue: float = 0.1
     children: Literal["all", "tissue"] = "tissue"
 

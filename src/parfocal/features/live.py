@@ -18,8 +18,8 @@ from torch import Tensor
 
 from parfocal.bag import Bag, StoredBag
 from parfocal.cost import uncounted
+from parfocal.encoders.encoder import Encoder
 from parfocal.features.cache import FeatureCache, SlideCache
-from parfocal.features.encoder import Encoder
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Slide
 from parfocal.slide.threads import threads
@@ -148,7 +148,7 @@ class LiveRows:
             yield batch, features.to(torch.float16)
 
 
-class LiveBag:
+class live_bag:
     """A slide's patches, read and encoded as a model zooms; lowest magnification first.
 
     Each patch is read and encoded once in the life of the bag, and written on `slide.bill`;

@@ -1,7 +1,7 @@
 """A pixel source over a slide: regions read in threads while the model computes.
 
 source = SlidePixels(slide, find_tissue(slide))
-waiting = source.ask(boxes, (299, 299), step=0)  # returns at once
+waiting = source.request(boxes, (299, 299), step=0)  # returns at once
 pixels = waiting.result()
 """
 
@@ -59,7 +59,7 @@ class SlidePixels:
         """Microns per level-0 pixel."""
         return self._slide.mpp
 
-    def ask(
+    def request(
         self, boxes: Float[Tensor, "n 4"], size: tuple[int, int], *, step: int | None = None
     ) -> Future[UInt8[Tensor, "n 3 h w"]]:
         """Begin to read regions, and return at once; see `PixelSource`.
@@ -106,7 +106,7 @@ class SlidePixels:
 
 
 @dataclass(frozen=True)
-class Turned:
+class AugmentedSource:
     """A source mirrored and turned, with all that is asked of it: for training.
 
     Args:
@@ -130,12 +130,12 @@ class Turned:
         """Microns per level-0 pixel."""
         return self.source.mpp
 
-    def ask(
+    def request(
         self, boxes: Float[Tensor, "n 4"], size: tuple[int, int], *, step: int | None = None
     ) -> Future[UInt8[Tensor, "n 3 h w"]]:
         """Ask for the same places, and turn the pixels; see `PixelSource`."""
         turned: Future[UInt8[Tensor, "n 3 h w"]] = Future()
-        inner = self.source.ask(
+        inner = self.source.request(
             self._back(boxes), size[::-1] if self.turns % 2 else size, step=step
         )
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from parfocal.bag import StoredBag
-from parfocal.features.encoder import EncoderSpec
+from parfocal.encoders.encoder import EncoderSpec
 from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
 from parfocal.features.header import (
     Header,
@@ -163,7 +163,7 @@ class FeatureFile:
         """Refuse features that were not made as asked.
 
         Args:
-            encoder: its name, weights, input size and normalisation count.
+            encoder: its name, weights, input size and normalization count.
             settings: all count, but more magnifications may be stored than are asked for.
             slide: the file they should be of, at the mpp it has now; None where it is not at hand.
 
@@ -287,15 +287,15 @@ def feature_path(folder: Path, slide_id: str) -> Path:
     return folder / f"{slide_id}.h5"
 
 
-def runs(rows: Int64[np.ndarray, " n"], most_apart: int) -> list[Int64[np.ndarray, " _"]]:
-    """Cut ascending rows where two neighbours lie further apart than that.
+def runs(rows: Int64[np.ndarray, " n"], max_gap: int) -> list[Int64[np.ndarray, " _"]]:
+    """Cut ascending rows where two neighbors lie further apart than that.
 
     >>> [run.tolist() for run in runs(np.array([1, 2, 5, 6]), 1)]
     [[1, 2], [5, 6]]
     """
     if len(rows) == 0:
         return []
-    return np.split(rows, np.flatnonzero(np.diff(rows) > most_apart) + 1)
+    return np.split(rows, np.flatnonzero(np.diff(rows) > max_gap) + 1)
 
 
 def _named(encoder: EncoderSpec) -> str:

@@ -16,10 +16,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from parfocal.bag import PixelSource, Prediction
-from parfocal.cells import Cells, centre_cells
+from parfocal.cells import Cells, center_cells
 from parfocal.models.layers.backbone import Backbone
-from parfocal.models.layers.drawing import Drawing, PatchReader, Scene, tissue_of
 from parfocal.models.layers.overview import ask_overview, encode_overviews
+from parfocal.models.layers.patch_sampling import (
+    AttendedSlide,
+    SampledPatchClassifier,
+    SamplingConfig,
+    tissue_of,
+)
 from parfocal.models.layers.sampling import entropy
 
 
@@ -36,15 +41,15 @@ class AttentionSampling(nn.Module):
         smoothing: share of the attention that is even over all cells.
         k: patches drawn.
         estimator: of the aggregated features; see `aggregate`.
-        inference: what is looked at after training, "sample", "topk" or "all"; see `Drawing`.
-        settle: see `Drawing`, as the next three.
+        inference: what is looked at after training, "sample", "topk" or "all"; see `SamplingConfig`.
+        ci_half_width: see `SamplingConfig`, as the next three.
         max_patches: likewise.
         max_seconds: likewise.
         seed: likewise.
         unit_length: scale the features of each patch to length 1.
         alpha: how much entropy of the attention is worth in the objective.
         dropout: before the classifier, in training.
-        checkpointing: compute activations of patches again going back, to save memory.
+        gradient_checkpointing: compute activations of patches again going back, to save memory.
         generator: of the draws in training; None for torch's own.
 
     Raises:
@@ -64,14 +69,14 @@ class AttentionSampling(nn.Module):
         k: int = 10,
         estimator: str = "unbiased",
         inference: str = "sample",
-        settle: float | None = None,
+        ci_half_width: float | None = None,
         max_patches: int | None = None,
         max_seconds: float | None = None,
         seed: int = 0,
         unit_length: bool = True,
         alpha: float = 1e-4,
         dropout: float = 0.0,
-        checkpointing: bool = False,
+        gradient_checkpointing: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -81,15 +86,17 @@ class AttentionSampling(nn.Module):
         self.thumbnail_px, self.smoothing, self.alpha = thumbnail_px, smoothing, alpha
         self.attend = _attention_network(widths)
         patches = Backbone(backbone)
-        self.read = PatchReader(
+        self.read = SampledPatchClassifier(
             patches,
             patches.dim,
             num_classes,
             patch_size=patch_size,
-            drawing=Drawing(k, estimator, inference, settle, max_patches, max_seconds, seed),
+            drawing=SamplingConfig(
+                k, estimator, inference, ci_half_width, max_patches, max_seconds, seed
+            ),
             dropout=dropout,
             unit_length=unit_length,
-            checkpointing=checkpointing,
+            gradient_checkpointing=gradient_checkpointing,
             generator=generator,
         )
 
@@ -114,7 +121,7 @@ class AttentionSampling(nn.Module):
             GridError: the magnification does not fit a slide, or no cell of it has tissue.
         """
         asked = [ask_overview(source, self.thumbnail_px) for source in sources]
-        maps = encode_overviews(self.attend, asked, self.read.centre.device)
+        maps = encode_overviews(self.attend, asked, self.read.center.device)
         scenes = [self._scene(*each) for each in zip(sources, maps, strict=True)]
         entropies = torch.stack([entropy(scene.attention) for scene in scenes])
         return Prediction.together(self.read(scenes), {"entropy": entropies})
@@ -124,11 +131,11 @@ class AttentionSampling(nn.Module):
         loss = F.cross_entropy(prediction.logits, label)
         return loss - self.alpha * prediction.terms["entropy"].mean()
 
-    def _scene(self, source: PixelSource, scores: Float[Tensor, "1 h w"]) -> Scene:
-        """Lay a cell on every pixel of a thumbnail, and normalise its scores."""
+    def _scene(self, source: PixelSource, scores: Float[Tensor, "1 h w"]) -> AttendedSlide:
+        """Lay a cell on every pixel of a thumbnail, and normalize its scores."""
         cells = Cells(
             (
-                centre_cells(
+                center_cells(
                     source.size,
                     source.mpp,
                     magnification=self.magnification,
@@ -140,7 +147,7 @@ class AttentionSampling(nn.Module):
         tissue = tissue_of(source, cells).to(scores.device)
         attention = scores.flatten().masked_fill(~tissue, float("-inf")).softmax(dim=0)
         smooth = attention.lerp(tissue / tissue.sum(), self.smoothing)
-        return Scene(source, cells, tissue, smooth)
+        return AttendedSlide(source, cells, tissue, smooth)
 
 
 def _attention_network(widths: Sequence[int]) -> nn.Sequential:

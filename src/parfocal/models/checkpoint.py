@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from parfocal.features.encoder import Encoder, EncoderSpec, load_encoder
+from parfocal.encoders.encoder import Encoder, EncoderSpec, load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.files import write_whole
 from parfocal.models import MODELS
@@ -112,9 +112,9 @@ class Checkpoint:
         return "in_dim" in self.model_settings or "magnifications" in self.model_settings
 
     @property
-    def fitting(self) -> bool:
+    def skip_unavailable_magnifications(self) -> bool:
         """Whether magnifications that do not fit a slide are left out."""
-        return bool(self.model_settings.get("fitting", False))
+        return bool(self.model_settings.get("skip_unavailable_magnifications", False))
 
     @property
     def weights_hash(self) -> str:

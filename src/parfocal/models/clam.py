@@ -1,4 +1,4 @@
-"""CLAM: attention that is also taught by the patches it favours and those it does not.
+"""CLAM: attention that is also taught by the patches it favors and those it does not.
 
 Source: Lu et al., "Data-efficient and weakly supervised computational pathology on whole-slide
     images", Nature Biomedical Engineering 2021. Code: mahmoodlab/CLAM, read and not used.
@@ -21,7 +21,7 @@ INSTANCE_LOSSES = ("svm", "cross_entropy")
 
 
 class CLAM(nn.Module):
-    """Classify a slide by attention, taught to part the patches it favours from the others.
+    """Classify a slide by attention, taught to part the patches it favors from the others.
 
     Args:
         in_dim: features per patch.
@@ -34,7 +34,7 @@ class CLAM(nn.Module):
         num_instances: B, of the most and of the least attended patches that are taught.
         instance_loss: "svm", smooth over the best wrong answer, or "cross_entropy".
         bag_weight: of the slide's loss; the rest is that of the patches.
-        subtyping: classes exclude each other, so what is favoured for another class is wrong.
+        subtyping: classes exclude each other, so what is favored for another class is wrong.
 
     Raises:
         ValueError: an argument is none of those allowed.
@@ -100,7 +100,7 @@ class CLAM(nn.Module):
         attention: Float[Tensor, "n heads"],
         valid: Bool[Tensor, " n"],
     ) -> Float[Tensor, "classes b2 2"]:
-        """Let each class judge the patches its branch favours, then those it favours least."""
+        """Let each class judge the patches its branch favors, then those it favors least."""
         b = min(self.num_instances, int(valid.sum()) // 2)
         extremes = [_rows(parts, _extremes(each, valid, b)) for each in attention.detach().T]
         judged = [judge(extremes[0 if self.single else c]) for c, judge in enumerate(self.judge)]
@@ -117,15 +117,15 @@ class CLAM(nn.Module):
     def _patches(
         self, judged: Float[Tensor, "classes b2 2"], label: Int64[Tensor, ""]
     ) -> Float[Tensor, ""]:
-        """Of the slide's class the favoured are right and the others wrong; see `subtyping`."""
+        """Of the slide's class the favored are right and the others wrong; see `subtyping`."""
         b = judged.shape[1] // 2
         right = torch.arange(2 * b, device=judged.device).lt(b).long()
         own = self._loss(judged[label], right)
         if not self.subtyping:
             return own
         others = [
-            self._loss(favoured[:b], torch.zeros_like(right[:b]))
-            for c, favoured in enumerate(judged)
+            self._loss(favored[:b], torch.zeros_like(right[:b]))
+            for c, favored in enumerate(judged)
             if c != label
         ]
         return torch.stack([own, *others]).mean()

@@ -2,8 +2,8 @@
 
 Source: Li, Li, Eliceiri, "Dual-stream Multiple Instance Learning Network for Whole Slide Image
     Classification with Self-supervised Contrastive Learning", CVPR 2021. Code: binli123/dsmil-wsi.
-Departs: the encoder is not trained on the slides beforehand. Theirs normalises each picture by
-    itself; for one that does not, `normalise` does it to each patch's features. Features of several
+Departs: the encoder is not trained on the slides beforehand. Theirs normalizes each picture by
+    itself; for one that does not, `normalize` does it to each patch's features. Features of several
     magnifications are concatenated, as in the paper.
 """
 
@@ -24,7 +24,7 @@ class DSMIL(nn.Module):
         num_classes: slide labels.
         num_magnifications: each patch of the highest is joined with all it lies in.
         query_dim: width in which patches are compared.
-        normalise: give the features of each patch, by themselves, mean 0 and variance 1.
+        normalize: give the features of each patch, by themselves, mean 0 and variance 1.
         patch_dropout: share of patches left out of each training step, so that a slide cannot be
             told by one patch alone; never in testing.
 
@@ -39,7 +39,7 @@ class DSMIL(nn.Module):
         *,
         num_magnifications: int = 1,
         query_dim: int = 128,
-        normalise: bool = False,
+        normalize: bool = False,
         patch_dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class DSMIL(nn.Module):
             raise ValueError(f"patch_dropout={patch_dropout}: give 0 or more, and less than 1.")
         dim = in_dim * num_magnifications
         self.num_magnifications = num_magnifications
-        self.normalise = normalise
+        self.normalize = normalize
         self.patch_dropout = patch_dropout
         self.score = nn.Linear(dim, num_classes)
         self.query = nn.Sequential(
@@ -93,7 +93,7 @@ class DSMIL(nn.Module):
         """Join the features of each patch of the last bag with those of all it lies in."""
         rows = len(bags[-1].rows)
         features = [bag.features() for bag in bags]
-        if self.normalise:
+        if self.normalize:
             features = [F.layer_norm(each, each.shape[1:]) for each in features]
         if len(features) == 1:
             return features[0]

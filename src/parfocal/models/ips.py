@@ -2,8 +2,8 @@
 
 Source: Bergner, Lippert, Mahendran, "Iterative Patch Selection for High-Resolution Image
     Recognition", ICLR 2023. Code: benbergner/ips.
-Departs: patches are scored in chunks and the M best chosen once, from scores normalised over all;
-    the code keeps a buffer of M and normalises in it, so with several heads its choice depends on
+Departs: patches are scored in chunks and the M best chosen once, from scores normalized over all;
+    the code keeps a buffer of M and normalizes in it, so with several heads its choice depends on
     the order. The embedding has layer norm in place of batch norm, as a batch is one slide.
 """
 
@@ -55,7 +55,7 @@ class IPS(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.query = nn.Parameter(torch.randn(dim) / dim**0.5)
-        self.ask, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.query_projection, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
         self.join = nn.Sequential(nn.Linear(dim, dim, bias=False), Dropout(dropout))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
         self.think = nn.Sequential(
@@ -96,7 +96,7 @@ class IPS(nn.Module):
 
     def _scores(self, h: Float[Tensor, "n c"]) -> Float[Tensor, "n heads"]:
         """Compare each patch with the query, head by head."""
-        asked = self.ask(self.query).view(self.heads, 1, -1)
+        asked = self.query_projection(self.query).view(self.heads, 1, -1)
         # q · (K h) = (q K) · h, and there is one query for many patches.
         folded = (asked @ self.key.weight.view(self.heads, -1, h.shape[1])).squeeze(1)  # heads c
         scores: Tensor = h @ folded.T / asked.shape[2] ** 0.5

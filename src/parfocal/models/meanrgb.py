@@ -1,4 +1,4 @@
-"""Mean RGB: a slide by its colours alone, which any model has to beat.
+"""Mean RGB: a slide by its colors alone, which any model has to beat.
 
 Source: the first baseline of Dimitriou & Arandjelović, "Magnifying Networks for Images with
     Billions of Pixels", arXiv 2112.06121, table 1, which says no more of it than its name.
@@ -17,34 +17,34 @@ from parfocal.models.layers.magnify import WHOLE
 
 
 class MeanRGB(nn.Module):
-    """Logistic regression on the colours of a slide's overview, grey left out.
+    """Logistic regression on the colors of a slide's overview, gray left out.
 
     Args:
         num_classes: slide labels.
         side: of the overview in pixels, the slide padded to a square.
         bins: of a histogram of each channel, whose shares are added to the means; 0 for none.
-        grey_spread: pixels whose colours lie closer together do not count; 0 counts all.
+        gray_spread: pixels whose colors lie closer together do not count; 0 counts all.
 
     Raises:
         ValueError: `bins` is negative.
     """
 
     def __init__(
-        self, num_classes: int, *, side: int = 448, bins: int = 0, grey_spread: int = 15
+        self, num_classes: int, *, side: int = 448, bins: int = 0, gray_spread: int = 15
     ) -> None:
         super().__init__()
         if bins < 0:
             raise ValueError(f"bins={bins}: a histogram has 1 bin or more; 0 is none.")
-        self.side, self.bins, self.grey_spread = side, bins, grey_spread
-        self.encode = nn.Identity()  # colours are counted as they are
+        self.side, self.bins, self.gray_spread = side, bins, gray_spread
+        self.encode = nn.Identity()  # colors are counted as they are
         self.classify = nn.Linear(3 * (1 + bins), num_classes)
 
     def forward(self, sources: Sequence[PixelSource]) -> Prediction:
-        """Classify slides by their colours."""
+        """Classify slides by their colors."""
         whole = self.classify.weight.new_tensor(WHOLE).repeat(len(sources), 1, 1)
-        crops = Crops.ask(sources, whole, side=self.side, step=0)
-        images = crops.images(self.grey_spread)[:, 0]  # b 3 h h, black where nothing counts
-        logits = self.classify(torch.stack([self.colours(image) for image in images]))
+        crops = Crops.request(sources, whole, side=self.side, step=0)
+        images = crops.images(self.gray_spread)[:, 0]  # b 3 h h, black where nothing counts
+        logits = self.classify(torch.stack([self.colors(image) for image in images]))
         members = []
         for row, source, square in zip(logits, sources, whole, strict=True):
             places = places_of(source, square, side=self.side)
@@ -52,7 +52,7 @@ class MeanRGB(nn.Module):
             members.append(Prediction(row, (look,), stop_reason="the overview was looked at"))
         return Prediction(logits, members=tuple(members))
 
-    def colours(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, " f"]:
+    def colors(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, " f"]:
         """Give the mean of each channel in -1..1 and its histogram, over what is not black."""
         counted = image[:, image.amax(dim=0) > 0]  # 3 n
         if counted.shape[1] == 0:

@@ -18,8 +18,8 @@ from parfocal.models.layers.dropout import Dropout
 class PatchSupervised(nn.Module):
     """Classify each patch, and a slide by those that show most of a lesion.
 
-    A patch that touches a lesion has the label of its slide, any other the label `clear`. The
-    evidence of a patch is log p(any other label) - log p(clear); the logits of a slide are the mean
+    A patch that touches a lesion has the label of its slide, any other the label `negative_class`. The
+    evidence of a patch is log p(any other label) - log p(negative_class); the logits of a slide are the mean
     of those of its `top` patches of most evidence.
 
     Args:
@@ -28,7 +28,7 @@ class PatchSupervised(nn.Module):
         dim: width of the embedding.
         dropout: of the embedding, in training.
         top: patches a slide's label comes from.
-        clear: position of the label of slides without a lesion.
+        negative_class: position of the label of slides without a lesion.
 
     Raises:
         ValueError: there is no such label, or no patch to judge by.
@@ -42,17 +42,17 @@ class PatchSupervised(nn.Module):
         dim: int = 512,
         dropout: float = 0.25,
         top: int = 5,
-        clear: int = 0,
+        negative_class: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= clear < num_classes:
+        if not 0 <= negative_class < num_classes:
             raise ValueError(
-                f"clear={clear}: the labels are numbered 0 to {num_classes - 1}; give the one of "
+                f"negative_class={negative_class}: the labels are numbered 0 to {num_classes - 1}; give the one of "
                 "slides without a lesion."
             )
         if top < 1:
             raise ValueError(f"top={top}: a slide is judged by 1 patch or more.")
-        self.top, self.clear = top, clear
+        self.top, self.negative_class = top, negative_class
         self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
         self.classify = nn.Linear(dim, num_classes)
 
@@ -60,8 +60,8 @@ class PatchSupervised(nn.Module):
         """Classify one slide, given its bag; every patch is judged."""
         exists = bag.valid.to(self.classify.weight.device)
         logits = self.classify(self.embed(bag.features()))  # n c
-        others = torch.arange(logits.shape[1], device=logits.device) != self.clear
-        evidence = logits[:, others].logsumexp(dim=1) - logits[:, self.clear]  # n
+        others = torch.arange(logits.shape[1], device=logits.device) != self.negative_class
+        evidence = logits[:, others].logsumexp(dim=1) - logits[:, self.negative_class]  # n
         judged = evidence.detach().masked_fill(~exists, float("-inf"))
         best = judged.topk(min(self.top, int(exists.sum()))).indices
         look = Look(bag.rows, judged.softmax(dim=0).cpu())
@@ -76,7 +76,7 @@ class PatchSupervised(nn.Module):
             label: of the slide.
         """
         logits, touching = prediction.terms["patches"], prediction.terms["touching"]
-        target = torch.where(touching, label, self.clear)
+        target = torch.where(touching, label, self.negative_class)
         loss = F.cross_entropy(logits, target, reduction="none")
         groups = [loss[group] for group in (touching, ~touching)]
         return torch.stack([group.mean() for group in groups if len(group)]).mean()

@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from parfocal.compare import Entrant, entrant_of, refuse_unequal
+from parfocal.compare import Candidate, load_candidate, refuse_unequal
 from parfocal.settings import STRICT, SettingsError
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parent / "tables").glob("*.yaml"))}
@@ -91,7 +91,7 @@ class Figures:
     Args:
         curves: runs whose ROC and precision-recall curves stand in one figure.
         maps: runs whose attention, or way down, is shown on a few test slides.
-        filtered: show what the grey filter leaves of them.
+        filtered: show what the gray filter leaves of them.
         cost: show score against cost.
     """
 
@@ -154,7 +154,7 @@ class Reproduction:
     epochs: int | None = None
     by_hand: tuple[str, ...] = ()
 
-    def entrants(self) -> dict[Kind, list[Entrant]]:
+    def candidates(self) -> dict[Kind, list[Candidate]]:
         """Load the settings of all experiments, before any is run.
 
         Raises:
@@ -164,18 +164,18 @@ class Reproduction:
         """
         for override in self.overrides:
             self._refuse_stranger(override)
-        by_kind: dict[Kind, list[Entrant]] = {}
+        by_kind: dict[Kind, list[Candidate]] = {}
         for name, experiment in self.experiments.items():
-            entrant = entrant_of(
+            candidate = load_candidate(
                 name,
                 experiment.recipe,
                 overrides=[*self.settings, *experiment.settings, *self.overrides],
                 epochs=None if experiment.kind == "timing" else self.epochs,
                 encoder=self.encoder,
             )
-            by_kind.setdefault(experiment.kind, []).append(entrant)
-        for entrants in by_kind.values():
-            refuse_unequal(entrants)
+            by_kind.setdefault(experiment.kind, []).append(candidate)
+        for candidates in by_kind.values():
+            refuse_unequal(candidates)
         return by_kind
 
     def label_of(self, run: str) -> str:

@@ -9,12 +9,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from parfocal.dataset import Cohort, CohortSlide, read_split
+from parfocal.explain.descent import draw_filtered
 from parfocal.explain.report.charts import Axis, line_chart
 from parfocal.explain.report.curves import micro, precision_recall, roc
-from parfocal.explain.squares import draw_filtered
 from parfocal.models import MagNet
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict import FailedSlide, predict_slides
+from parfocal.predict.slide import FailedSlide, predict_slides
 from parfocal.reproduce.experiments import Reproduction
 from parfocal.reproduce.values import Outcome
 from parfocal.slide.errors import SlideError
@@ -109,7 +109,7 @@ def _maps(run: Path, cohort: Cohort, folder: Path, device: str) -> list[Path]:
 
 
 def _filtered(slides: Sequence[CohortSlide], out: Path) -> Figure:
-    path = out / "figures" / "without-grey.png"
+    path = out / "figures" / "without-gray.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         opened = []
@@ -119,7 +119,7 @@ def _filtered(slides: Sequence[CohortSlide], out: Path) -> Figure:
             except SlideError as error:
                 logger.warning("%s No picture of it.", error)
         draw_filtered(opened, path)
-    return Figure("Slides without what is grey", pictures=(str(path.relative_to(out)),))
+    return Figure("Slides without what is gray", pictures=(str(path.relative_to(out)),))
 
 
 def _shown(cohort: Cohort, run: Path) -> list[CohortSlide]:

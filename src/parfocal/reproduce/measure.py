@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, Look, PixelSource, StoredBag, ask
-from parfocal.compare import Entrant
-from parfocal.features.encoder import Encoder, load_encoder
+from parfocal.bag import Bag, Look, PixelSource, StoredBag, run_model
+from parfocal.compare import Candidate
+from parfocal.encoders.encoder import Encoder, load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import PatchEncoder, reading_threads
-from parfocal.features.opened import opened
+from parfocal.features.slide_input import opened
 from parfocal.models.checkpoint import build_model
 from parfocal.reproduce.experiments import Picture
 from parfocal.settings import EncoderSettings, RunSettings
@@ -60,7 +60,7 @@ class Learning:
 
 @contextmanager
 def painted_slide(image: Picture | None) -> Iterator[Path]:
-    """Give a slide of coloured noise, all of it tissue, for as long as the block.
+    """Give a slide of colored noise, all of it tissue, for as long as the block.
 
     Args:
         image: whose size it has; None for a slide of 1 mm at 40x.
@@ -113,7 +113,7 @@ def _each(patches: PatchEncoder, encoder: Encoder) -> float:
 
 
 def time_learning(
-    entrant: Entrant,
+    candidate: Candidate,
     *,
     in_dim: int,
     num_classes: int,
@@ -124,20 +124,20 @@ def time_learning(
     """Take a step of training on one slide: the answer and its gradient, twice on a GPU.
 
     Args:
-        entrant: the model.
+        candidate: the model.
         in_dim: features of a patch.
         num_classes: of the set.
         sharpest: patches of a slide at the highest magnification; None for a model of pixels.
         painted: a slide for one of these.
         device: where it is done.
     """
-    arguments = entrant.settings.model_arguments(
+    arguments = candidate.settings.model_arguments(
         in_dim=in_dim, num_classes=num_classes, num_slides=1
     )
-    model = build_model(entrant.settings.model.name, arguments).to(device).train()
+    model = build_model(candidate.settings.model.name, arguments).to(device).train()
     for _ in range(2 if device.startswith("cuda") else 1):
         start = time.perf_counter()
-        with _given(entrant.settings, in_dim, sharpest, painted, device) as given:
+        with _given(candidate.settings, in_dim, sharpest, painted, device) as given:
             patches = _learn(model, given)
         seconds = time.perf_counter() - start
     weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
@@ -154,14 +154,19 @@ def _given(
         return
     with (
         open_slide(painted) as slide,
-        opened(slide, settings.slide, None, fitting=settings.model.fitting) as opened_slide,
+        opened(
+            slide,
+            settings.slide,
+            None,
+            skip_unavailable_magnifications=settings.model.skip_unavailable_magnifications,
+        ) as opened_slide,
     ):
         yield opened_slide.given
 
 
 def _learn(model: nn.Module, given: Bag | PixelSource) -> int:
     """Take a step on one slide, of whatever class; give how many patches were looked at."""
-    prediction = ask(model, [given])
+    prediction = run_model(model, [given])
     logits = prediction.logits.view(1, -1)
     loss: Tensor = F.cross_entropy(logits, torch.zeros(1, dtype=torch.int64, device=logits.device))
     loss.backward()  # type: ignore[no-untyped-call]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from parfocal.compare import Entrant, shared_slide_settings
+from parfocal.compare import Candidate, shared_slide_settings
 from parfocal.dataset.readers import look_through
 from parfocal.dataset.readers.listing import Row
 from parfocal.dataset.readers.tcga_prad import REGION_PX
-from parfocal.features.encoder import choose_device
+from parfocal.encoders.encoder import choose_device
 from parfocal.reproduce.count import Counted, count_patches
 from parfocal.reproduce.experiments import Experiment, Reproduction
 from parfocal.reproduce.measure import Encoding, painted_slide, time_encoding, time_learning
@@ -121,12 +121,12 @@ class Basis:
         if cut:
             yield Step("regions", "once", 0, 0, cut * REGION_PX**2 * RGB / GB)
 
-    def training(self, entrant: Entrant, *, label: str, seeds: int) -> Step:
+    def training(self, candidate: Candidate, *, label: str, seeds: int) -> Step:
         """Training a model and testing it, every epoch and seed."""
-        settings = entrant.settings
+        settings = candidate.settings
         stored = self.counted if settings.encoder is not None else None
         step = time_learning(
-            entrant,
+            candidate,
             in_dim=self.encoding.features if self.encoding is not None else 0,
             num_classes=len({row.label for row in self.rows}),
             sharpest=stored.by_magnification[settings.slide.magnifications[-1]] if stored else None,
@@ -164,15 +164,17 @@ def plan(
         EncoderError: a network cannot be had.
     """
     listing, checked = look_through(reproduction.data, data, partial=True)
-    entrants = [entrant for members in reproduction.entrants().values() for entrant in members]
+    candidates = [
+        candidate for members in reproduction.candidates().values() for candidate in members
+    ]
     gone = len(checked.missing) + len(checked.damaged) + listing.absent
-    with _measured(reproduction, entrants, checked.whole, str(choose_device(device))) as basis:
+    with _measured(reproduction, candidates, checked.whole, str(choose_device(device))) as basis:
         steps = [*basis.regions, *basis.extraction]
-        for entrant in entrants:
-            experiment = reproduction.experiments[entrant.name]
-            label = _labelled(reproduction, entrant.name, experiment)
+        for candidate in candidates:
+            experiment = reproduction.experiments[candidate.name]
+            label = _labeled(reproduction, candidate.name, experiment)
             runs = 1 if experiment.kind == "timing" else seeds
-            steps.append(basis.training(entrant, label=label, seeds=runs))
+            steps.append(basis.training(candidate, label=label, seeds=runs))
     facts = (_slides(basis, gone), *([basis.counted.told] if basis.counted else []))
     free = shutil.disk_usage(next(path for path in (out, *out.absolute().parents) if path.exists()))
     return Plan(reproduction.name, (*facts, _how(basis)), tuple(steps), free.free)
@@ -180,11 +182,11 @@ def plan(
 
 @contextmanager
 def _measured(
-    reproduction: Reproduction, entrants: list[Entrant], rows: tuple[Row, ...], device: str
+    reproduction: Reproduction, candidates: list[Candidate], rows: tuple[Row, ...], device: str
 ) -> Iterator[Basis]:
     """Paint a slide, count patches and time the encoder, where there is one."""
     encoding = counted = None
-    featured = [entrant for entrant in entrants if entrant.settings.encoder is not None]
+    featured = [candidate for candidate in candidates if candidate.settings.encoder is not None]
     with painted_slide(reproduction.image) as painted:
         if featured:
             encoder, settings = featured[0].settings.encoder, shared_slide_settings(featured)
@@ -195,7 +197,7 @@ def _measured(
         yield Basis(rows, encoding, counted, painted, device)
 
 
-def _labelled(reproduction: Reproduction, name: str, experiment: Experiment) -> str:
+def _labeled(reproduction: Reproduction, name: str, experiment: Experiment) -> str:
     if experiment.kind == "timing":
         return f"{reproduction.label_of(name.removesuffix('-all'))}, all patches, for the time"
     return reproduction.label_of(name)

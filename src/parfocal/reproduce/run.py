@@ -2,7 +2,7 @@
 
 OUT/cohort.csv         the slides, as `parfocal cohort` writes it
 OUT/runs, ...          comparisons (see `parfocal.compare.run`), one for each kind of experiment
-OUT/figures            attention maps, MagNet's way down, its grey filter
+OUT/figures            attention maps, MagNet's way down, its gray filter
 OUT/table.md, .csv     the tables, written anew after each comparison
 OUT/page.html          the tables with the figures
 """
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from parfocal.compare import Entrant, compare
+from parfocal.compare import Candidate, compare
 from parfocal.dataset import CohortSlide, read_cohort
 from parfocal.dataset.readers import Made, make_cohort
-from parfocal.features.encoder import load_encoder
+from parfocal.encoders.encoder import load_encoder
 from parfocal.files import whole_file, write_whole
 from parfocal.reproduce.experiments import Kind, Reproduction
 from parfocal.reproduce.figures import draw_figures
@@ -86,14 +86,14 @@ def reproduce(
         EncoderError: a network cannot be had.
         StoreError: features cannot be written, or do not fit.
     """
-    entrants = reproduction.entrants()
-    _load_encoders([entrant for members in entrants.values() for entrant in members])
+    candidates = reproduction.candidates()
+    _load_encoders([candidate for members in candidates.values() for candidate in members])
     cohort = out / "cohort.csv"
     made = make_cohort(reproduction.data, data, cohort, partial=partial)
     place = Place(out, seeds, cache, device, timed)
     tested: dict[str, Outcome] = {}
     told = _told_of(made)
-    for kind, members in entrants.items():
+    for kind, members in candidates.items():
         tested |= _run(place, kind, members, cohort)
         told += _unread(out / kind, cohort)
         printed = print_tables(reproduction, tested, told)
@@ -105,22 +105,24 @@ def reproduce(
     return Reproduced(made, len(tested), failed)
 
 
-def _load_encoders(entrants: Sequence[Entrant]) -> None:
+def _load_encoders(candidates: Sequence[Candidate]) -> None:
     """Find out that an encoder cannot be had before days of training, not after."""
-    for settings in {e.settings.encoder for e in entrants if e.settings.encoder is not None}:
+    for settings in {e.settings.encoder for e in candidates if e.settings.encoder is not None}:
         load_encoder(
             settings.name, device="cpu", weights=settings.weights, runtime=settings.runtime
         )
 
 
-def _run(place: Place, kind: Kind, entrants: Sequence[Entrant], cohort: Path) -> dict[str, Outcome]:
+def _run(
+    place: Place, kind: Kind, candidates: Sequence[Candidate], cohort: Path
+) -> dict[str, Outcome]:
     """Run the experiments of a kind on the same slides."""
     if kind == "outlined":
         cohort = write_outlined(cohort, cohort.with_name("cohort-outlined.csv"))
     seeds = 1 if kind == "timing" else place.seeds
     rows = compare(
         cohort,
-        entrants,
+        candidates,
         place.out / kind,
         seeds=seeds,
         cache=place.cache,

@@ -103,7 +103,11 @@ def _with_magnifications(content: dict[str, Any], text: str) -> dict[str, Any]:
     except ValueError as error:
         raise SettingsError(f"slide.magnifications: {text!r} is refused: {error}.") from None
     slide = {**content["slide"], "magnifications": ladder}
-    return {**content, "slide": slide, "model": {**content["model"], "fitting": True}}
+    return {
+        **content,
+        "slide": slide,
+        "model": {**content["model"], "skip_unavailable_magnifications": True},
+    }
 
 
 def _model(values: dict[str, Any]) -> ModelSettings:
@@ -146,11 +150,11 @@ def _check_slide(settings: RunSettings) -> None:
 
 def _check_train(settings: RunSettings) -> None:
     train, model = settings.train, settings.model
-    for name, asked in (("batch", train.batch > 1), ("augment", train.augment)):
+    for name, asked in (("batch_size", train.batch_size > 1), ("augment", train.augment)):
         if asked and not model.takes_pixels:
             raise SettingsError(
                 f"train.{name}: model {model.name} is given features of one slide at a time; leave "
-                "it out (train.accumulate adds up several slides)."
+                "it out (train.accumulate_grad_batches adds up several slides)."
             )
 
 

@@ -53,9 +53,9 @@ class ModelSettings:
         return not self.takes("in_dim")
 
     @property
-    def fitting(self) -> bool:
+    def skip_unavailable_magnifications(self) -> bool:
         """Whether magnifications that do not fit a slide are left out."""
-        return bool(self.arguments.get("fitting", False))
+        return bool(self.arguments.get("skip_unavailable_magnifications", False))
 
     def takes(self, argument: str) -> bool:
         """Tell whether the model has such an argument."""
@@ -70,27 +70,27 @@ class TrainSettings:
         epochs: at most; each draws as many slides as there are to learn from.
         patience: stop after so many epochs without a better one.
         learning_rate: at its highest.
-        weight_decay: of the optimiser.
+        weight_decay: of the optimizer.
         optimizer: of the weights.
-        betas: of the optimiser.
-        lookahead: slow weights follow the optimiser's.
-        schedule: of the rate: "plateau" lowers it when `watch` rests, "cosine" to `lr_floor` over
+        betas: of the optimizer.
+        lookahead: slow weights follow the optimizer's.
+        schedule: of the rate: "plateau" lowers it when `monitor` stops improving, "cosine" to `lr_floor` over
             all epochs, "constant" not at all.
-        watch: the validation loss, or the accuracy or weighted F1 there.
+        monitor: the validation loss, or the accuracy or weighted F1 there.
         lr_factor: what a plateau multiplies the rate by.
         lr_patience: epochs that make a plateau.
         lr_floor: the share of the rate at which the cosine ends.
         warmup: share of the epochs in which the rate rises, before the cosine.
-        batch: slides asked together, by a model of pixels.
-        accumulate: batches whose gradients are added up before a step.
-        clip_norm: length to which longer gradients are shortened; None for none.
+        batch_size: slides asked together, by a model of pixels.
+        accumulate_grad_batches: batches whose gradients are added up before a step.
+        gradient_clip_norm: length to which longer gradients are shortened; None for none.
         augment: mirror and turn the slides a model of pixels learns from.
-        half: compute in bfloat16 on a device that has it.
+        bf16: compute in bfloat16 on a device that has it.
         refit: train again, on train and validation slides, for as many epochs as were best.
         seed: of the split, the weights and every draw.
-        start: folder of a run of the same model whose weights this one starts from; None for new
+        init_from: folder of a run of the same model whose weights this one starts from; None for new
             ones.
-        left_out_strata: whose slides are neither learned from nor chosen by, nor tested on where
+        exclude_strata: whose slides are neither learned from nor chosen by, nor tested on where
             their patient is not; a test has those of its own.
         val_fraction: share of each class's patients to choose the epoch by.
         test_fraction: share to test on; 0 for none.
@@ -109,20 +109,20 @@ class TrainSettings:
     )
     lookahead: bool = False
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
-    watch: Literal["loss", "accuracy", "weighted_f1"] = "loss"
+    monitor: Literal["loss", "accuracy", "weighted_f1"] = "loss"
     lr_factor: Annotated[float, Field(gt=0, lt=1)] = 0.8
     lr_patience: Annotated[int, Field(ge=0)] = 5
     lr_floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    batch: Annotated[int, Field(ge=1)] = 1
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    accumulate_grad_batches: Annotated[int, Field(ge=1)] = 1
+    gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None
     augment: bool = False
-    half: bool = False
+    bf16: bool = False
     refit: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
-    start: Path | None = None
-    left_out_strata: tuple[str, ...] = ()
+    init_from: Path | None = None
+    exclude_strata: tuple[str, ...] = ()
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
     folds: Annotated[int, Field(ge=2)] | None = None

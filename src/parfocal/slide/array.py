@@ -96,15 +96,15 @@ def _rgb(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _from_deep(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Scale 16-bit grey to 8 bits over its full range."""
+    """Scale 16-bit gray to 8 bits over its full range."""
     deep = np.asarray(image)
     if image.mode == "F" or deep.min() < 0 or deep.max() > 65535:
         raise SlideError(
             f"{path.name}: its pixels are 32-bit numbers, not a picture; save it with 8 bits a "
             "channel."
         )
-    grey = np.rint(deep / 257).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+    gray = np.rint(deep / 257).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2)
 
 
 def _check_size(path: Path, image: Image.Image) -> None:

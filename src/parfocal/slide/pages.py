@@ -3,7 +3,7 @@
 What a plain or Aperio file is and says is OpenSlide's word. Of an OME-TIFF OpenSlide sees one level
 at most, so there the file's own metadata is asked. To OpenSlide are left every other vendor, whose
 tiles may overlap or leave gaps, and any file with a level that is not 8-bit RGB in tiles that are
-all stored, in a coding of `CODINGS` and of the colours that its tag says.
+all stored, in a coding of `CODINGS` and of the colors that its tag says.
 """
 
 import logging
@@ -58,11 +58,13 @@ def _known_pyramid(tiff: TiffFile, known: Scan | None) -> Pyramid | None:
     pages, levels = [page.aspage() for page in tiff.pages], []
     for level in known.levels:
         size = level.width, level.height
-        fitting = [page for page in pages if (page.imagewidth, page.imagelength) == size]
+        same_size_pages = [page for page in pages if (page.imagewidth, page.imagelength) == size]
         # Where a tile's own header says YCbCr and the tag RGB, OpenSlide believes the tag.
-        if len(fitting) != 1 or (fitting[0].is_jfif and fitting[0].photometric == PHOTOMETRIC.RGB):
+        if len(same_size_pages) != 1 or (
+            same_size_pages[0].is_jfif and same_size_pages[0].photometric == PHOTOMETRIC.RGB
+        ):
             return None
-        levels += fitting
+        levels += same_size_pages
     return Pyramid(known.record, levels)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from parfocal.cost import Bill, Stage
+from parfocal.cost import CostMeter, Stage
 from parfocal.slide.array import ArrayScan, open_image
 from parfocal.slide.errors import ImplausibleMppError, MissingMppError, SlideError
 from parfocal.slide.openslide import OpenSlideScan, dicom_instance
@@ -63,7 +63,7 @@ class Slide:
         mpp: float,
         mpp_source: str,
         path: Path | None,
-        bill: Bill,
+        bill: CostMeter,
         reopen: "Callable[[], Slide]",
     ) -> None:
         self.id = name
@@ -257,7 +257,7 @@ def open_slide(
     path: Path | str,
     *,
     mpp: float | None = None,
-    bill: Bill | None = None,
+    bill: CostMeter | None = None,
     listed: bool = False,
 ) -> Slide:
     """Open a slide file: tiled TIFF directly, other formats through OpenSlide, or a picture.
@@ -274,7 +274,7 @@ def open_slide(
         ImplausibleMppError: it says one that no microscope has, and none is given.
         SlideError: there is no such file, it is no slide, or it is damaged.
     """
-    path, bill = Path(path), Bill() if bill is None else bill
+    path, bill = Path(path), CostMeter() if bill is None else bill
     _check_given(mpp)
     with bill.timed("open"):
         scan = _open_scan(path, bill)
@@ -303,7 +303,11 @@ def open_slide(
 
 
 def slide_from_array(
-    pixels: UInt8[np.ndarray, "h w 3"], *, mpp: float, name: str = "array", bill: Bill | None = None
+    pixels: UInt8[np.ndarray, "h w 3"],
+    *,
+    mpp: float,
+    name: str = "array",
+    bill: CostMeter | None = None,
 ) -> Slide:
     """Treat an array of RGB pixels as a slide.
 
@@ -317,7 +321,7 @@ def slide_from_array(
         mpp=mpp,
         mpp_source="given",
         path=None,
-        bill=Bill() if bill is None else bill,
+        bill=CostMeter() if bill is None else bill,
         reopen=partial(slide_from_array, pixels, mpp=mpp, name=name),
     )
 
@@ -342,7 +346,7 @@ def _check_given(mpp: float | None) -> None:
         )
 
 
-def _open_scan(path: Path, bill: Bill) -> Scan:
+def _open_scan(path: Path, bill: CostMeter) -> Scan:
     if not path.exists():
         raise SlideError(
             f"{path}: there is no such file; check the path (in a cohort's CSV it is relative to "

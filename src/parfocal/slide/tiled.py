@@ -21,7 +21,7 @@ import simplejpeg
 from jaxtyping import Int64, UInt8
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
-from parfocal.cost import Bill
+from parfocal.cost import CostMeter
 from parfocal.slide.array import directories_end
 from parfocal.slide.errors import DamagedRegionError, SlideError
 from parfocal.slide.openslide import CACHE_BYTES, one_line
@@ -78,7 +78,7 @@ class StoredTiles:
 class TiledScan:
     """A tiled TIFF; see `open_tiled`.
 
-    A tile of which a part is asked for is kept for a while, as its neighbours will ask for the
+    A tile of which a part is asked for is kept for a while, as its neighbors will ask for the
     rest; one that is asked for whole is not.
 
     Args:
@@ -89,7 +89,7 @@ class TiledScan:
     """
 
     def __init__(
-        self, path: Path, tiles: Sequence[StoredTiles], record: Record, bill: Bill
+        self, path: Path, tiles: Sequence[StoredTiles], record: Record, bill: CostMeter
     ) -> None:
         self.levels: tuple[Level, ...] = levels_of([level.size for level in tiles])
         self.record = record
@@ -145,7 +145,7 @@ class TiledScan:
         return pixels
 
 
-def open_tiled(path: Path, known: Scan | None, bill: Bill) -> TiledScan | None:
+def open_tiled(path: Path, known: Scan | None, bill: CostMeter) -> TiledScan | None:
     """Open a tiled TIFF that can be read directly; None for any other file.
 
     Args:
@@ -187,10 +187,10 @@ def _check_length(path: Path, tiles: Sequence[StoredTiles]) -> None:
 
 
 def _jpeg_decoder(page: TiffPage) -> Decode:
-    """Decode strictly, by the page's tables, into RGB from the colours that its tag says."""
+    """Decode strictly, by the page's tables, into RGB from the colors that its tag says."""
     tables = page.jpegtables[2:-2] if page.jpegtables else b""  # less the marks of start and end
-    colours = bytes([page.photometric == PHOTOMETRIC.YCBCR])
-    start = b"\xff\xd8" + ADOBE + colours + tables
+    colors = bytes([page.photometric == PHOTOMETRIC.YCBCR])
+    start = b"\xff\xd8" + ADOBE + colors + tables
     shape = page.tilelength, page.tilewidth, 3
 
     def decode(encoded: bytes, index: int) -> Pixels:

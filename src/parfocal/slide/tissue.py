@@ -1,7 +1,7 @@
 """Where the tissue is: a mask from one low-resolution read.
 
-Glass is grey and stain is coloured, so the mask is Otsu's threshold on the saturation.
-Source of "grey": the grey filter of MagNet (Dimitriou & Arandjelović, arXiv 2112.06121).
+Glass is gray and stain is colored, so the mask is Otsu's threshold on the saturation.
+Source of "gray": the gray filter of MagNet (Dimitriou & Arandjelović, arXiv 2112.06121).
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +22,11 @@ from parfocal.slide.threads import threads
 MASK_MPP = 16.0
 MASK_SIDE_PX = 512  # a small picture is masked finer, if the scan allows
 SMOOTH_UM, CLEAN_UM = 16.0, 64.0
-# Of 255. Compression alone colours glass by up to 10; what is above 35 is stain on any slide,
+# Of 255. Compression alone colors glass by up to 10; what is above 35 is stain on any slide,
 # even where ink, blood or a dark half of the tissue pull Otsu's threshold higher.
 MIN_SATURATION, MAX_SATURATION = 15, 35
-DARK = 50  # of 255: ink, folds in the dark, and the black outside a scan have no colour to judge
-GREY_SPREAD = 15  # MagNet's
+DARK = 50  # of 255: ink, folds in the dark, and the black outside a scan have no color to judge
+GRAY_SPREAD = 15  # MagNet's
 MOST_THREADS = 4
 
 
@@ -112,7 +112,7 @@ class Tissue:
         return counted
 
 
-Method = Literal["otsu", "grey", "all"]
+Method = Literal["otsu", "gray", "all"]
 
 
 def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
@@ -122,7 +122,7 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
 
     Args:
         slide: is read once, at about 16 µm per pixel.
-        method: "otsu" splits the smoothed saturation in two; "grey" takes for glass each pixel
+        method: "otsu" splits the smoothed saturation in two; "gray" takes for glass each pixel
             whose red, green and blue lie within 15 of each other, as MagNet does; "all" reads
             nothing and takes everything, for pictures that are no slides.
 
@@ -136,13 +136,13 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
     pixels = slide.read(Box(0, 0, width, height), mpp, stage="tissue")
     with slide.bill.timed("tissue"):
         planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # each is quicker to go through
-        brightness, spread = _colour(planes)
+        brightness, spread = _color(planes)
         _check_bright(slide, brightness)
-        stained = _saturated(brightness, spread, mpp) if method == "otsu" else spread >= GREY_SPREAD
+        stained = _saturated(brightness, spread, mpp) if method == "otsu" else spread >= GRAY_SPREAD
         mask = _cleaned(stained & (brightness >= DARK) & ~_green_ink(planes), mpp)
     if not mask.any():
         raise NoTissueError(
-            f"{slide.name}: no tissue found: nothing is coloured enough to be stained; look at the "
+            f"{slide.name}: no tissue found: nothing is colored enough to be stained; look at the "
             "slide, and leave it out if it is empty."
         )
     return _tissue(slide, mask, slide.achieved_mpp(mpp))
@@ -167,7 +167,7 @@ def _mask_mpp(slide: Slide) -> float:
     return nearest * round(target / nearest)
 
 
-def _colour(
+def _color(
     planes: UInt8[np.ndarray, "3 h w"],
 ) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
     """Give the brightest channel, and how far it is from the darkest."""
@@ -222,7 +222,7 @@ def _green_ink(planes: UInt8[np.ndarray, "3 h w"]) -> Bool[np.ndarray, "h w"]:
     """Find marker ink: no usual stain leaves green by far the strongest channel."""
     red, green, blue = planes
     other = np.maximum(red, blue)
-    ink: Bool[np.ndarray, "h w"] = (green > other) & (green - other > GREY_SPREAD)
+    ink: Bool[np.ndarray, "h w"] = (green > other) & (green - other > GRAY_SPREAD)
     return ink
 
 

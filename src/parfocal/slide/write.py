@@ -59,7 +59,7 @@ def write_pyramid(
             None for powers of two until the shorter side is less than 512.
         tile_size: side of a stored tile, a multiple of 16.
         quality: of the JPEG, 1 to 100.
-        subsampling: of its colours; "4:4:4" where a tiny coloured target must survive.
+        subsampling: of its colors; "4:4:4" where a tiny colored target must survive.
         threads: how many call `tile` and encode at once.
 
     Raises:
@@ -71,12 +71,12 @@ def write_pyramid(
     blank: dict[bytes, bytes] = {}  # glass is most of a slide, so it is encoded once
 
     def encode(pixels: Pixels) -> bytes:
-        colour = pixels[0, 0].tobytes()
-        if pixels[-1, -1].tobytes() != colour or (pixels != pixels[0, 0]).any():
+        color = pixels[0, 0].tobytes()
+        if pixels[-1, -1].tobytes() != color or (pixels != pixels[0, 0]).any():
             return _encode(pixels, quality, subsampling)
-        if colour not in blank:
-            blank[colour] = _encode(pixels, quality, subsampling)
-        return blank[colour]
+        if color not in blank:
+            blank[color] = _encode(pixels, quality, subsampling)
+        return blank[color]
 
     with whole_file(path) as part, ThreadPoolExecutor(threads) as pool:
         cascade = _Cascade(size, steps, tile_size, encode, pool)

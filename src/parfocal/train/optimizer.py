@@ -1,4 +1,4 @@
-"""Optimisers and rates as the authors of the methods set them, from the settings of a run."""
+"""Optimizers and rates as the authors of the methods set them, from the settings of a run."""
 
 import math
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ FOLLOWED, SHARE = 6, 0.5  # of look-ahead: after so many steps, so much of the w
 def optimizer_of(
     parameters: Iterable[nn.Parameter], settings: TrainSettings
 ) -> torch.optim.Optimizer:
-    """Give the optimiser that is asked for."""
+    """Give the optimizer that is asked for."""
     kinds: dict[str, Any] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
@@ -38,7 +38,7 @@ def look_ahead(optimizer: torch.optim.Optimizer) -> None:
     """Let slow weights go half the way to the fast ones every 6 steps, and these start from there.
 
     Source: Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", NeurIPS 2019. The
-    slow weights are part of the optimiser's state, so they are saved and loaded with it.
+    slow weights are part of the optimizer's state, so they are saved and loaded with it.
     """
     starts: dict[Tensor, Tensor] = {}
 
@@ -69,7 +69,7 @@ class Plateau:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: TrainSettings) -> None:
-        self._watch = settings.watch
+        self._watch = settings.monitor
         self._plateau = ReduceLROnPlateau(
             optimizer, factor=settings.lr_factor, patience=settings.lr_patience
         )

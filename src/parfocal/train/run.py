@@ -11,18 +11,18 @@ from typing import Any, Protocol, runtime_checkable
 import safetensors.torch
 import torch
 
-from parfocal.dataset.bags import Inputs, LiveBags, StoredBags
 from parfocal.dataset.cohort import Cohort, CohortSlide, require_files
-from parfocal.dataset.known import fingerprint
+from parfocal.dataset.inputs import Inputs, LiveBags, StoredBags
+from parfocal.dataset.leakage import fingerprint
 from parfocal.dataset.pixels import LivePixels
 from parfocal.dataset.split import Split, fold_cohort, split_cohort, split_table
+from parfocal.encoders.encoder import choose_device, load_encoder
+from parfocal.encoders.weights import check_exists
 from parfocal.explain.report import beside_results, write_report
 from parfocal.features.cache import FeatureCache
-from parfocal.features.encoder import choose_device, load_encoder
 from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.live import reading_threads
 from parfocal.features.pixel_cache import PixelCache
-from parfocal.features.weights import check_exists
 from parfocal.models.checkpoint import Checkpoint, Training, build_model
 from parfocal.settings import RunSettings, TrainSettings
 from parfocal.slide.errors import SlideError
@@ -34,9 +34,9 @@ from parfocal.train.folder import (
     refuse_used,
     several,
 )
-from parfocal.train.lesson import Lesson
-from parfocal.train.start import continued, load_start, take_weights
 from parfocal.train.trainer import fit
+from parfocal.train.training_module import TrainingModule
+from parfocal.train.warm_start import continued, load_start, take_weights
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class Run:
     @property
     def used(self) -> Split:
         """The slides, without those of strata that are left out of training."""
-        left_out = self.settings.train.left_out_strata
+        left_out = self.settings.train.exclude_strata
         train, val = (
             tuple(slide for slide in part if slide.stratum not in left_out)
             for part in (self.split.train, self.split.val)
@@ -173,7 +173,9 @@ class Run:
         """The trained model that this one starts from, if any."""
         return load_start(self.settings, self.labels, self.bags.encoder)
 
-    def _lesson(self, name: str, failed: dict[str, str], *, after: Lesson | None = None) -> Lesson:
+    def _lesson(
+        self, name: str, failed: dict[str, str], *, after: TrainingModule | None = None
+    ) -> TrainingModule:
         """Make an untrained model and its slides; after another, it learns from all of them."""
         train, val = self.used.train, self.used.val
         if after is not None:
@@ -188,7 +190,7 @@ class Run:
                 model.load_pretrained()
             if self.start is not None:
                 take_weights(model, self.start)
-        return Lesson(
+        return TrainingModule(
             model,
             self.bags,
             self.folder,
@@ -200,7 +202,7 @@ class Run:
             rates=None if after is None else [epoch.learning_rate for epoch in after.history],
         )
 
-    def _checkpoint(self, lessons: list[Lesson], unread: dict[str, str]) -> Checkpoint:
+    def _checkpoint(self, lessons: list[TrainingModule], unread: dict[str, str]) -> Checkpoint:
         """Put the best weights, or those of the refit, together with all that explains them."""
         model = lessons[-1].model.cpu()
         if len(lessons) == 1:
@@ -254,10 +256,10 @@ class Run:
 def _check_strata(cohort: Cohort, settings: TrainSettings) -> None:
     """Refuse to leave out what is not there."""
     known = sorted({slide.stratum for slide in cohort.slides if slide.stratum})
-    for stratum in settings.left_out_strata:
+    for stratum in settings.exclude_strata:
         if stratum not in known:
             raise RunError(
-                f"{cohort.source.name}: train.left_out_strata: no slide is of stratum {stratum!r} "
+                f"{cohort.source.name}: train.exclude_strata: no slide is of stratum {stratum!r} "
                 f"(there are: {', '.join(known) or 'none'}); correct it or leave it out."
             )
 
@@ -320,10 +322,15 @@ def _pixels(
             "stored features; leave --features out."
         )
     shelf = None if cache is None else PixelCache(cache)
-    return LivePixels(settings.slide, fitting=settings.model.fitting, cache=shelf, threads=threads)
+    return LivePixels(
+        settings.slide,
+        skip_unavailable_magnifications=settings.model.skip_unavailable_magnifications,
+        cache=shelf,
+        threads=threads,
+    )
 
 
-def _summary(out: Path, lessons: list[Lesson], unread: dict[str, str]) -> RunSummary:
+def _summary(out: Path, lessons: list[TrainingModule], unread: dict[str, str]) -> RunSummary:
     best, epochs = lessons[0].best, [epoch for lesson in lessons for epoch in lesson.history]
     failed = dict(unread)
     for lesson in lessons:

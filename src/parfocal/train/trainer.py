@@ -15,10 +15,10 @@ import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from parfocal.train.lesson import SHOWN, Lesson
+from parfocal.train.training_module import SHOWN, TrainingModule
 
 # Lightning's warnings about what is meant here: one slide is a batch, and a failed one no loss.
-MEANT = (
+EXPECTED_WARNINGS = (
     r".*does not have many workers.*",
     r".*`training_step` returned `None`.*",
     r".*GPU available but not used.*",
@@ -27,7 +27,7 @@ MEANT = (
 )
 
 
-def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) -> None:
+def fit(lesson: TrainingModule, epochs: int, device: torch.device, *, progress: bool) -> None:
     """Teach a lesson to its end, from where its state file says it was.
 
     Args:
@@ -40,14 +40,14 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     progress = progress and sys.stdout.isatty()
-    heard = Heard()
+    heard = InterruptHandler()
     trainer_settings: dict[str, Any] = {
         "accelerator": device.type,
         "devices": 1 if device.index is None else [device.index],
         "max_epochs": epochs,
-        "accumulate_grad_batches": lesson.settings.accumulate,
-        "gradient_clip_val": lesson.settings.clip_norm,
-        "precision": "bf16-mixed" if lesson.settings.half and _has_half(device) else "32-true",
+        "accumulate_grad_batches": lesson.settings.accumulate_grad_batches,
+        "gradient_clip_val": lesson.settings.gradient_clip_norm,
+        "precision": "bf16-mixed" if lesson.settings.bf16 and _has_half(device) else "32-true",
         "callbacks": [heard, Bar()] if progress else [heard],
         "enable_progress_bar": progress,
         "enable_checkpointing": False,
@@ -69,7 +69,7 @@ def fit(lesson: Lesson, epochs: int, device: torch.device, *, progress: bool) ->
         ) from None
 
 
-class Heard(pl.Callback):
+class InterruptHandler(pl.Callback):
     """Ctrl-C is heard at the next batch, where some library let its exception get lost."""
 
     def __enter__(self) -> None:
@@ -128,7 +128,7 @@ def _quiet_lightning() -> Iterator[None]:
     talkers = [logging.getLogger("pytorch_lightning"), logging.getLogger("lightning_fabric")]
     levels = [talker.level for talker in talkers]
     with warnings.catch_warnings():
-        for message in MEANT:
+        for message in EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         for talker in talkers:
             talker.setLevel(logging.WARNING)

@@ -22,7 +22,7 @@ HEADER = "image_name,Task1-target,Task2-target\n"
 
 @pytest.fixture
 def bright(tmp_path, put, monkeypatch):
-    """Nine labelled slides and two to test, whose labels are hidden; the whole set has 703."""
+    """Nine labeled slides and two to test, whose labels are hidden; the whole set has 703."""
     monkeypatch.setattr(module, "PUBLISHED", 11)
     for home in (*HOMES, "Test/WSIs/BRACS_10", "Test/WSIs/BRACS_11"):
         put(tmp_path / f"{home}.svs")
@@ -49,7 +49,7 @@ def test_without_labels_to_test_on_the_validation_slides_are_tested(bright, tabl
     assert len(split_cohort(read_cohort(bright / "c.csv")).val) == 3
 
 
-def test_with_the_organisers_targets_the_parts_are_theirs(bright, put, table):
+def test_with_the_organizers_targets_the_parts_are_theirs(bright, put, table):
     put(bright / "test_targets.csv", HEADER + "BRACS_10,2,5\nBRACS_11,0,1\n")
     made = make_cohort("bright", bright, bright / "c.csv")
     rows = {row["slide_id"]: row for row in table(bright / "c.csv")}

@@ -144,7 +144,7 @@ def test_annotations_of_unknown_slides_are_refused(tmp_path, camelyon16, put):
 def test_lesions_on_a_normal_slide_are_refused(tmp_path, camelyon16, put):
     folder = camelyon16(tmp_path / "set")
     put(folder / "annotations" / "test_001.xml", asap(("_0", square(1, 1, 5))))
-    with pytest.raises(CohortError, match="lesions are drawn on it, and it is labelled normal"):
+    with pytest.raises(CohortError, match="lesions are drawn on it, and it is labeled normal"):
         make_cohort("camelyon16", folder, tmp_path / "c.csv")
 
 

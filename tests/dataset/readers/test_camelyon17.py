@@ -73,7 +73,7 @@ def test_a_missing_slide_moves_no_other_to_another_part(tmp_path, camelyon17, ta
     assert after == before
 
 
-def test_the_first_publication_is_read_from_its_centres(tmp_path, camelyon17, table):
+def test_the_first_publication_is_read_from_its_centers(tmp_path, camelyon17, table):
     bucket, folder = camelyon17(tmp_path / "bucket"), tmp_path / "first"
     for slide in sorted((bucket / "images").glob("patient_00*.tif")):
         home = folder / "training" / f"center_{int(slide.name[10]) % 5}" / slide.name[:11]

@@ -22,7 +22,7 @@ def biopsies(tmp_path, put, monkeypatch):
     return tmp_path
 
 
-def test_grades_are_labels_and_centres_strata(biopsies, table):
+def test_grades_are_labels_and_centers_strata(biopsies, table):
     made = make_cohort("panda", biopsies, biopsies / "c.csv")
     assert table(biopsies / "c.csv") == [
         {

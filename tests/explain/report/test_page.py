@@ -41,7 +41,7 @@ def metrics(**changes: object) -> dict:
         "interval": "95% percentile bootstrap over patients",
         "slides": slides,
         "patients": {"scores": None, "reason": "labels differ"},
-        "localisation": None,
+        "localization": None,
         "cost": {
             "patches": [{"magnification": 2.5, "mean": 20.0, "median": 20.0}],
             "share_patches": spread,
@@ -128,7 +128,7 @@ def test_scores_come_with_intervals_and_cost(work):
 @pytest.mark.parametrize(("at", "told"), [("look", "look 1"), ("magnification", "1x")])
 def test_looks_of_any_size_are_named_by_their_number(work, at, told):
     met = {"attention": score(0.5), "attention_by_chance": 0.25}
-    content = metrics(localisation=[{at: 1.0, **met}, {at: "all", **met}])
+    content = metrics(localization=[{at: 1.0, **met}, {at: "all", **met}])
     content["cost"]["patches"] = [{at: 1.0, "mean": 7.0, "median": 7.0}]
     write_json(work / "evaluation" / "metrics.json", content)
     text = text_of(report(work, work / "evaluation"))

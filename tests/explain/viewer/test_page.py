@@ -80,9 +80,9 @@ def pixels(page) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(seen[-1])).convert("RGB")).astype(int)
 
 
-def where(image: np.ndarray, colour: tuple[int, int, int], tolerance: int) -> list[int]:
-    """Give left, top, right and bottom of what has a colour."""
-    rows, columns = np.nonzero(np.abs(image - colour).max(axis=2) <= tolerance)
+def where(image: np.ndarray, color: tuple[int, int, int], tolerance: int) -> list[int]:
+    """Give left, top, right and bottom of what has a color."""
+    rows, columns = np.nonzero(np.abs(image - color).max(axis=2) <= tolerance)
     return [columns.min(), rows.min(), columns.max(), rows.max()]
 
 

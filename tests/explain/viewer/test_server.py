@@ -59,7 +59,7 @@ def key(server):
 
 
 def tile(server, key, level, column, row):
-    answer, content = server.ask(f"/tiles/{key}/{level}/{column}/{row}")
+    answer, content = server.request(f"/tiles/{key}/{level}/{column}/{row}")
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "image/jpeg"
     return np.array(Image.open(io.BytesIO(content))).astype(int)
@@ -88,7 +88,7 @@ def test_a_prediction_comes_as_it_was_saved(server, folder, key):
     for listed, place in zip(
         server.json(f"/api/slides/{key}")["predictions"], ("mean", "predictions"), strict=True
     ):
-        content = server.ask(f"/api/slides/{key}/predictions/{listed['key']}")[1]
+        content = server.request(f"/api/slides/{key}/predictions/{listed['key']}")[1]
         assert content == (folder / place / "a.json").read_bytes()
 
 
@@ -120,8 +120,8 @@ def test_every_level_is_the_same_slide(server, key):
 
 def test_edge_tiles_end_with_the_slide(server, key):
     assert tile(server, key, SHARPEST, 5, 5).shape == (1500 - 5 * TILE_PX, 1500 - 5 * TILE_PX, 3)
-    assert server.ask(f"/tiles/{key}/{SHARPEST}/6/0")[0].status == 404
-    assert server.ask(f"/tiles/{key}/{SHARPEST + 1}/0/0")[0].status == 404
+    assert server.request(f"/tiles/{key}/{SHARPEST}/6/0")[0].status == 404
+    assert server.request(f"/tiles/{key}/{SHARPEST + 1}/0/0")[0].status == 404
     assert tile(server, key, 0, 0, 0).shape == (1, 1, 3)
 
 
@@ -159,21 +159,21 @@ def test_there_is_no_verb_that_writes(server, key, method):
         f"/tiles/{key}/0/0/0",
         "/static/list.js",
     ):
-        assert server.ask(path, method=method)[0].status == 405
+        assert server.request(path, method=method)[0].status == 405
 
 
 def test_head_answers_without_content(server):
-    answer, content = server.ask("/api/slides", method="HEAD")
+    answer, content = server.request("/api/slides", method="HEAD")
     assert (answer.status, content) == (200, b"")
 
 
 def test_every_answer_forbids_framing_and_guessing_of_types(server, key):
     asked = [
-        server.ask("/"),
-        server.ask(f"/tiles/{key}/0/0/0"),
-        server.ask("/nowhere"),
-        server.ask("/", method="POST"),
-        server.ask("/", headers={"Host": "elsewhere.example"}),
+        server.request("/"),
+        server.request(f"/tiles/{key}/0/0/0"),
+        server.request("/nowhere"),
+        server.request("/", method="POST"),
+        server.request("/", headers={"Host": "elsewhere.example"}),
     ]
     assert [answer.status for answer, _ in asked] == [200, 200, 404, 405, 400]
     for answer, _ in asked:
@@ -189,7 +189,7 @@ def test_every_answer_forbids_framing_and_guessing_of_types(server, key):
     [("127.0.0.1:9", 200), ("localhost", 200), ("slides.example", 400), ("127.0.0.1.example", 400)],
 )
 def test_a_page_from_elsewhere_cannot_point_its_name_here(server, host, status):
-    assert server.ask("/api/slides", headers={"Host": host})[0].status == status
+    assert server.request("/api/slides", headers={"Host": host})[0].status == status
 
 
 def test_random_requests_get_the_right_codes(server, key):
@@ -208,20 +208,20 @@ def test_random_requests_get_the_right_codes(server, key):
 
     asked = [path() for _ in range(2000)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda each: server.ask(each)[0].status, asked))
+        found = list(pool.map(lambda each: server.request(each)[0].status, asked))
     assert set(found) <= {200, 400, 404}
     assert found.count(200) > 20
-    assert server.ask("/api/slides")[0].status == 200
+    assert server.request("/api/slides")[0].status == 200
 
 
 def test_twenty_clients_at_once_get_the_tiles_one_gets(server, key):
     places = [(SHARPEST - 1, column, row) for column in range(3) for row in range(3)]
-    alone = {place: server.ask("/tiles/{}/{}/{}/{}".format(key, *place))[1] for place in places}
+    alone = {place: server.request("/tiles/{}/{}/{}/{}".format(key, *place))[1] for place in places}
 
     def client(seed):
         mine = random.Random(seed).sample(places, len(places))
         return all(
-            server.ask("/tiles/{}/{}/{}/{}".format(key, *place))[1] == alone[place]
+            server.request("/tiles/{}/{}/{}/{}".format(key, *place))[1] == alone[place]
             for place in mine
         )
 

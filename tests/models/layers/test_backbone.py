@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from parfocal.features.encoder import load_encoder
-from parfocal.features.weights import EncoderError
+from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.weights import EncoderError
 from parfocal.models.layers.backbone import Backbone
 
 

@@ -21,7 +21,7 @@ def test_what_is_kept_is_scaled_so_that_the_mean_stays():
     assert Dropout(0.2)(ONES).unique().tolist() == [0, 1.25]
 
 
-def test_elements_are_zeroed_independently_of_their_neighbours():
+def test_elements_are_zeroed_independently_of_their_neighbors():
     torch.manual_seed(0)
     kept = (Dropout(0.5)(ONES).flatten() > 0).double() - 0.5
     for apart in (1, 2, 3, 4):

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from parfocal.models.layers.magnify import (
     MagnifyingLayer,
-    cell_centres,
+    cell_centers,
     points_of,
     squares_of,
     within,
-    without_grey,
+    without_gray,
 )
-from parfocal.models.layers.multisampling import LinearizedSampler, bilinear
+from parfocal.models.magnet.multisampling import LinearizedSampler, bilinear
 
 SIDE = 56
 
@@ -41,8 +41,8 @@ def test_an_even_map_gives_the_whole_picture():
 
 def test_a_map_of_one_cell_gives_the_smallest_square_around_it():
     s, x, y = squares_of(blob(10, 40)).tolist()
-    centre = cell_centres(SIDE, torch.zeros(1, dtype=torch.float64))
-    assert (s, x, y) == pytest.approx((0.05, math.tanh(centre[10]), math.tanh(centre[40])))
+    center = cell_centers(SIDE, torch.zeros(1, dtype=torch.float64))
+    assert (s, x, y) == pytest.approx((0.05, math.tanh(center[10]), math.tanh(center[40])))
 
 
 def test_an_even_square_gives_a_square_of_its_size():
@@ -55,7 +55,7 @@ def test_a_square_is_never_larger_than_the_picture():
     assert squares_of(corners).tolist() == pytest.approx([1, 0, 0], abs=1e-9)
 
 
-def test_the_centre_follows_a_blob():
+def test_the_center_follows_a_blob():
     places = [squares_of(blob(x, 30, width=5))[1].item() for x in range(0, 50, 10)]
     assert places == sorted(places)
     assert len(set(places)) == len(places)
@@ -81,9 +81,9 @@ def test_the_whole_square_samples_the_resized_picture():
 
 
 @pytest.mark.parametrize(("spread", "left"), [(14, 0.0), (15, 115 / 255), (16, 116 / 255)])
-def test_pixels_whose_colours_lie_within_less_than_15_of_each_other_become_black(spread, left):
+def test_pixels_whose_colors_lie_within_less_than_15_of_each_other_become_black(spread, left):
     pixel = torch.tensor([100 + spread, 100, 105], dtype=torch.uint8).view(1, 3, 1, 1)
-    assert without_grey(pixel, 15)[0, 0].item() == pytest.approx(left)
+    assert without_gray(pixel, 15)[0, 0].item() == pytest.approx(left)
 
 
 def test_a_new_layer_looks_at_nearly_everything_with_hundreds_of_cells_alive():

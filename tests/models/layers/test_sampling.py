@@ -58,17 +58,17 @@ def expected(
     return value, of_attention, of_features
 
 
-def centred(gradient: Tensor) -> Tensor:
-    """What softmax, or any other normalisation, leaves of a gradient."""
+def centerd(gradient: Tensor) -> Tensor:
+    """What softmax, or any other normalization, leaves of a gradient."""
     return gradient - gradient.mean(dim=0)
 
 
-@pytest.mark.parametrize("centred_on", [None, 0.7])
-def test_without_replacement_value_and_gradients_are_exact(attention, features, centred_on):
-    centre = None if centred_on is None else torch.full((DIM,), centred_on, dtype=torch.float64)
-    value, of_attention, of_features = expected(ordered, attention, features, centre=centre)
+@pytest.mark.parametrize("centerd_on", [None, 0.7])
+def test_without_replacement_value_and_gradients_are_exact(attention, features, centerd_on):
+    center = None if centerd_on is None else torch.full((DIM,), centerd_on, dtype=torch.float64)
+    value, of_attention, of_features = expected(ordered, attention, features, center=center)
     assert (value - attention @ features).abs().max() < 1e-12
-    assert (centred(of_attention) - centred(features)).abs().max() < 1e-12
+    assert (centerd(of_attention) - centerd(features)).abs().max() < 1e-12
     assert (of_features - attention).abs().max() < 1e-12
 
 
@@ -77,7 +77,7 @@ def test_with_replacement_value_and_gradients_are_exact(attention, features):
         repeated, attention, features, estimator="replacement"
     )
     assert (value - attention @ features).abs().max() < 1e-12
-    assert (centred(of_attention) - centred(features)).abs().max() < 1e-12
+    assert (centerd(of_attention) - centerd(features)).abs().max() < 1e-12
     assert (of_features - attention).abs().max() < 1e-12
 
 
@@ -102,19 +102,19 @@ def test_the_published_gradient_is_biased_and_its_value_is_not(attention, featur
     assert (logits - truth).norm() > 0.5 * truth.norm()
 
 
-def test_the_literal_estimate_shrinks_and_the_renormalised_one_is_off_less(attention):
+def test_the_literal_estimate_shrinks_and_the_renormalized_one_is_off_less(attention):
     """Of a feature that is 1 everywhere the mean is 1, and E[literal] the expected mass drawn."""
     ones = torch.ones(CELLS, DIM, dtype=torch.float64)
     literal, _, _ = expected(ordered, attention, ones, estimator="literal")
     mass = sum(chance * attention[cells].sum() for cells, chance in ordered(attention, DRAWS))
     assert literal[0] == pytest.approx(mass.item(), abs=1e-12)
     assert literal[0] < 0.9
-    renormalised, _, _ = expected(ordered, attention, ones, estimator="renormalised")
-    assert renormalised[0] == pytest.approx(1, abs=1e-12)
+    renormalized, _, _ = expected(ordered, attention, ones, estimator="renormalized")
+    assert renormalized[0] == pytest.approx(1, abs=1e-12)
 
 
-def test_the_renormalised_estimate_is_biased_too(attention, features):
-    value, _, _ = expected(ordered, attention, features, estimator="renormalised")
+def test_the_renormalized_estimate_is_biased_too(attention, features):
+    value, _, _ = expected(ordered, attention, features, estimator="renormalized")
     assert (value - attention @ features).abs().max() > 1e-3
 
 
@@ -176,13 +176,13 @@ def test_baselines_lower_the_variance_of_the_gradient():
     common = torch.ones(16)
     features = common + 0.3 * torch.randn(40, 16, generator=generator)
 
-    def variance(centre: Tensor | None) -> float:
+    def variance(center: Tensor | None) -> float:
         gradients = []
         for _ in range(400):
             live = scores.clone().requires_grad_()
             attention = live.softmax(dim=0)
             cells = draw(attention, 5, generator=generator)
-            estimate = aggregate(attention, cells, features[cells], centre=centre)
+            estimate = aggregate(attention, cells, features[cells], center=center)
             gradients.append(torch.autograd.grad(estimate.sum(), live)[0])
         return torch.stack(gradients).var(dim=0).sum().item()
 

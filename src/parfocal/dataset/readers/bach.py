@@ -20,7 +20,7 @@ from parfocal.dataset.readers.listing import (
 SOURCE = Source(
     name="BACH",
     address="https://zenodo.org/records/3632035 (ICIAR2018_BACH_Challenge.zip)",
-    licence="CC BY-NC-ND 4.0",
+    license="CC BY-NC-ND 4.0",
     size="about 10 GB",
 )
 PUBLISHED = 400

@@ -13,7 +13,7 @@ from parfocal.dataset.readers.workbook import read_sheet
 SOURCE = Source(
     name="BRACS",
     address="https://www.bracs.icar.cnr.it/ (register there; the files are on its FTP server)",
-    licence="CC BY-NC 4.0 (to be checked there)",
+    license="CC BY-NC 4.0 (to be checked there)",
     size="slides about 1 TB",
 )
 PUBLISHED = 547

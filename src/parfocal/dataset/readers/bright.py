@@ -1,7 +1,7 @@
 """BRIGHT: 703 breast slides in three classes of risk, the challenge's arrangement of BRACS.
 
 `{Train,Validation,Test}/WSIs/`, a slide's class being a folder between that and its file, or a
-row of a `*targets*.csv` in the organisers' form: `image_name,Task1-target[,Task2-target]`. Labels
+row of a `*targets*.csv` in the organizers' form: `image_name,Task1-target[,Task2-target]`. Labels
 of the test slides are not public.
 """
 
@@ -14,7 +14,7 @@ from parfocal.dataset.readers.listing import Listing, Row, Source, read_table
 SOURCE = Source(
     name="BRIGHT",
     address="https://research.ibm.com/haifa/Workshops/BRIGHT/challenge.html (register there)",
-    licence="the challenge's terms",
+    license="the challenge's terms",
     size="size not published",
 )
 PUBLISHED = 703
@@ -47,7 +47,7 @@ def read(folder: Path, seed: int) -> Listing:
     tested = found.get("test", [])
     scored = any(kinds[path] is not None for path in tested)
     hidden = () if scored else tuple(tested)
-    _refuse_unlabelled(folder, [path for path in kinds.keys() - hidden if kinds[path] is None])
+    _refuse_unlabeled(folder, [path for path in kinds.keys() - hidden if kinds[path] is None])
     rows = tuple(
         Row(path.stem, path, kind[0], split=_part(part, scored), stratum=kind[1])
         for part, paths in found.items()
@@ -58,7 +58,7 @@ def read(folder: Path, seed: int) -> Listing:
 
 
 def _read_targets(folder: Path) -> dict[str, Kind]:
-    """Read classes from the organisers' tables of targets, if there are any."""
+    """Read classes from the organizers' tables of targets, if there are any."""
     targets: dict[str, Kind] = {}
     for path in sorted(folder.glob("*targets*.csv")):
         for cells in read_table(SOURCE, path, ("image_name", TARGET)):
@@ -96,12 +96,12 @@ def _kind_of_folder(name: str) -> Kind | None:
     return (plain, "") if plain in CLASSES else None
 
 
-def _refuse_unlabelled(folder: Path, unlabelled: list[Path]) -> None:
-    if unlabelled:
+def _refuse_unlabeled(folder: Path, unlabeled: list[Path]) -> None:
+    if unlabeled:
         raise SOURCE.refuse(
             folder,
-            f"{len(unlabelled)} of the slides have no class, neither by a folder below WSIs nor in "
-            f"a *targets*.csv: {', '.join(sorted(path.name for path in unlabelled))}",
+            f"{len(unlabeled)} of the slides have no class, neither by a folder below WSIs nor in "
+            f"a *targets*.csv: {', '.join(sorted(path.name for path in unlabeled))}",
         )
 
 

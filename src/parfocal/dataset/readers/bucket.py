@@ -7,7 +7,7 @@ from parfocal.dataset.readers.asap import find_drawings
 from parfocal.dataset.readers.listing import Row, Source
 
 ADDRESS = "https://registry.opendata.aws/camelyon/ (no account needed; `--download` fetches slides)"
-LICENCE = "CC0"
+LICENSE = "CC0"
 SUMS = "checksums.md5"
 
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from parfocal.dataset.readers import camelyon16, camelyon17
-from parfocal.dataset.readers.bucket import ADDRESS, LICENCE, sums_by_path
+from parfocal.dataset.readers.bucket import ADDRESS, LICENSE, sums_by_path
 from parfocal.dataset.readers.listing import Listing, Source, hold_out
 
 SOURCE = Source(
     name="CAMELYON",
     address=ADDRESS,
-    licence=LICENCE,
+    license=LICENSE,
     size=camelyon17.SOURCE.size,
 )
 
@@ -30,7 +30,7 @@ def read(folder: Path, seed: int) -> Listing:
         if name not in parts:
             raise SOURCE.refuse(folder, f"no folder {name} here")
     first = camelyon16.read(parts["CAMELYON16"], seed)
-    rows, unlabelled = camelyon17.list_stages(parts["CAMELYON17"])
+    rows, unlabeled = camelyon17.list_stages(parts["CAMELYON17"])
     tested = camelyon17.held_out(rows, seed)
     pool = camelyon17.learnable(rows, tested) + first.rows
     chosen = hold_out(SOURCE, pool, camelyon17.VAL_SHARE, seed)
@@ -41,6 +41,6 @@ def read(folder: Path, seed: int) -> Listing:
     return Listing(
         tested + learned,
         absent=first.absent + max(0, camelyon17.PUBLISHED - len(rows)),
-        notes=camelyon17.notes_of(rows, tested, unlabelled),
+        notes=camelyon17.notes_of(rows, tested, unlabeled),
         sums={**first.sums, **sums},
     )

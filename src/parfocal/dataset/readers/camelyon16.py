@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from parfocal.dataset.cohort import Part
-from parfocal.dataset.readers.bucket import ADDRESS, LICENCE, sums_by_path, with_drawings
+from parfocal.dataset.readers.bucket import ADDRESS, LICENSE, sums_by_path, with_drawings
 from parfocal.dataset.readers.listing import (
     Listing,
     Row,
@@ -23,12 +23,12 @@ from parfocal.dataset.readers.listing import (
 SOURCE = Source(
     name="CAMELYON16",
     address=ADDRESS,
-    licence=LICENCE,
+    license=LICENSE,
     size="about 700 GB",
 )
 PUBLISHED = 399
 NORMAL, TUMOR = 160, 111  # training slides, as numbered
-WITHDRAWN = {"normal_086", "test_049"}  # after the first release: mislabelled, and a duplicate
+WITHDRAWN = {"normal_086", "test_049"}  # after the first release: mislabeled, and a duplicate
 SIZES = ("macro", "micro", "itc")
 REFERENCE = "evaluation/reference.csv"
 

@@ -1,4 +1,4 @@
-"""CAMELYON17: 500 labelled slides of lymph nodes, five of each of 100 patients, of five centres.
+"""CAMELYON17: 500 labeled slides of lymph nodes, five of each of 100 patients, of five centers.
 
 As in the owners' bucket: `images/`, `annotations/`, `stages.csv`, `checksums.md5`. As first
 published: `training/center_C/patient_NNN.zip`, to be unpacked, and `training/stage_labels.csv`.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from parfocal.dataset.readers.bucket import ADDRESS, LICENCE, sums_by_path, with_drawings
+from parfocal.dataset.readers.bucket import ADDRESS, LICENSE, sums_by_path, with_drawings
 from parfocal.dataset.readers.listing import (
     Listing,
     Row,
@@ -24,7 +24,7 @@ from parfocal.dataset.readers.listing import (
 SOURCE = Source(
     name="CAMELYON17",
     address=ADDRESS,
-    licence=LICENCE,
+    license=LICENSE,
     size="the 1,399 slides of CAMELYON16 and 17 are about 3 TB",
 )
 PUBLISHED = 500  # with labels
@@ -43,7 +43,7 @@ def read(folder: Path, seed: int) -> Listing:
     Raises:
         CohortError: it is not this set, or its label file or annotations are another's.
     """
-    rows, unlabelled = list_stages(folder)
+    rows, unlabeled = list_stages(folder)
     tested = held_out(rows, seed)
     pool = learnable(rows, tested)
     chosen = hold_out(SOURCE, pool, VAL_SHARE, seed)
@@ -53,13 +53,13 @@ def read(folder: Path, seed: int) -> Listing:
     return Listing(
         tested + learned,
         absent=max(0, PUBLISHED - len(rows)),
-        notes=notes_of(rows, tested, unlabelled),
+        notes=notes_of(rows, tested, unlabeled),
         sums=sums_by_path(SOURCE, folder),
     )
 
 
 def list_stages(folder: Path) -> tuple[tuple[Row, ...], int]:
-    """List the labelled slides, not yet split, and count the others.
+    """List the labeled slides, not yet split, and count the others.
 
     Raises:
         CohortError: as `read`.
@@ -81,9 +81,9 @@ def list_stages(folder: Path) -> tuple[tuple[Row, ...], int]:
         if not cells["patient"].endswith(".zip")  # a patient's own stage
     ]
     others = set(here) - masks - {row.slide_id for row in rows}
-    unlabelled = {name for name in others if _number(name) >= UNLABELLED}
-    refuse_strangers(SOURCE, labels, others - unlabelled)
-    return with_drawings(SOURCE, folder, rows), len(unlabelled)
+    unlabeled = {name for name in others if _number(name) >= UNLABELLED}
+    refuse_strangers(SOURCE, labels, others - unlabeled)
+    return with_drawings(SOURCE, folder, rows), len(unlabeled)
 
 
 def held_out(rows: Sequence[Row], seed: int) -> tuple[Row, ...]:
@@ -98,12 +98,12 @@ def learnable(rows: Sequence[Row], tested: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(row for row in rows if row.slide_id not in taken and row.stratum != "itc")
 
 
-def notes_of(rows: Sequence[Row], tested: Sequence[Row], unlabelled: int) -> tuple[str, ...]:
+def notes_of(rows: Sequence[Row], tested: Sequence[Row], unlabeled: int) -> tuple[str, ...]:
     """Tell what was left out."""
     left = len(rows) - len(tested) - len(learnable(rows, tested))
     notes = [f"{left} left out: isolated tumor cells (ITC) alone are tested on, not learned from"]
-    if unlabelled:
-        notes.append(f"{unlabelled} left out: patients 100 to 199 have no published labels")
+    if unlabeled:
+        notes.append(f"{unlabeled} left out: patients 100 to 199 have no published labels")
     return tuple(notes)
 
 

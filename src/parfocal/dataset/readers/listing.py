@@ -21,19 +21,19 @@ class Source:
     Args:
         name: as its owners call it.
         address: of the page or store it comes from.
-        licence: its terms in a few words.
+        license: its terms in a few words.
         size: of a whole download, in words, for who knows how exact it is.
     """
 
     name: str
     address: str
-    licence: str
+    license: str
     size: str
 
     @property
     def offer(self) -> str:
         """Say where it is to be had."""
-        return f"{self.name} is at {self.address}; {self.licence}; {self.size}"
+        return f"{self.name} is at {self.address}; {self.license}; {self.size}"
 
     def refuse(self, where: Path | str, found: str) -> CohortError:
         """Make the error that says what is wrong and where the set is to be had."""

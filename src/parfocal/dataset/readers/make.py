@@ -171,7 +171,7 @@ def _outline(source: Source, row: Row, drawing: bytes, folder: Path) -> Path:
     outlines = read_drawing(row.slide_id, drawing, (extent.width, extent.height))
     if outlines.polygons and row.label == "normal":
         raise source.refuse(
-            row.path, "lesions are drawn on it, and it is labelled normal: of different releases"
+            row.path, "lesions are drawn on it, and it is labeled normal: of different releases"
         )
     folder.mkdir(exist_ok=True)
     path = folder / f"{row.slide_id}.geojson"

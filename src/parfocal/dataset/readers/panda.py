@@ -1,4 +1,4 @@
-"""PANDA: 10,616 prostate biopsies of two centres with their ISUP grade, 0 to 5.
+"""PANDA: 10,616 prostate biopsies of two centers with their ISUP grade, 0 to 5.
 
 `train.csv` (image_id, data_provider, isup_grade, gleason_score) and `train_images/ID.tiff`.
 """
@@ -17,7 +17,7 @@ from parfocal.dataset.readers.listing import (
 SOURCE = Source(
     name="PANDA",
     address="https://www.kaggle.com/c/prostate-cancer-grade-assessment (register there)",
-    licence="CC BY-NC-SA 4.0 (to be checked there)",
+    license="CC BY-NC-SA 4.0 (to be checked there)",
     size="about 412 GB",
 )
 PUBLISHED = 10_616
@@ -31,7 +31,7 @@ GRADES = {
 
 
 def read(folder: Path, seed: int) -> Listing:
-    """List PANDA; the label is the ISUP grade, the stratum the centre; it has no split.
+    """List PANDA; the label is the ISUP grade, the stratum the center; it has no split.
 
     A biopsy whose two grades contradict each other is left out, and named.
 

@@ -19,7 +19,7 @@ from parfocal.slide.slide import Box, open_slide
 SOURCE = Source(
     name="TCGA-PRAD",
     address="https://portal.gdc.cancer.gov/projects/TCGA-PRAD (open access)",
-    licence="the GDC's terms, open access",
+    license="the GDC's terms, open access",
     size="see the size column of your manifest",
 )
 LABELS = ("benign", "gleason3", "gleason45")

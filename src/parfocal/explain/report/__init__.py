@@ -1,6 +1,6 @@
 """Results as one page that stands alone: a run, its evaluation and its predictions."""
 
-from parfocal.explain.report.beside import beside_results
+from parfocal.explain.report.optional import beside_results
 from parfocal.explain.report.page import write_report
 from parfocal.explain.report.sources import ReportError
 

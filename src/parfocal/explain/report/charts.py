@@ -1,4 +1,4 @@
-"""Charts as inline SVG: small, printable, and told apart without colour."""
+"""Charts as inline SVG: small, printable, and told apart without color."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 320, 240
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 8, 40
-# Told apart by the colour-blind, and by dashes in grey.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#7b4fa3", "#b8860b", "#555555")
+# Told apart by the color-blind, and by dashes in gray.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#7b4fa3", "#b8860b", "#555555")
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
 STEPS = 6  # between ticks, at most
 
@@ -65,12 +65,12 @@ def line_chart(
     if diagonal:
         parts.append(plot.curve(((x.low, y.low), (x.high, y.high)), "#aaaaaa", "2 2"))
     for place, line in enumerate(lines):
-        colour, dash = _pen(place)
+        color, dash = _pen(place)
         points = tuple(zip(line.x, line.y, strict=True))
         if joined:
-            parts.append(plot.curve(points, colour, dash))
+            parts.append(plot.curve(points, color, dash))
         if not (joined and _is_curve(line)):
-            parts += [plot.dot(point, colour, line.name) for point in points]
+            parts += [plot.dot(point, color, line.name) for point in points]
     told = f"{y.name} against {x.name}: {', '.join(line.name for line in lines)}"
     svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, told, Markup().join(parts)
@@ -106,16 +106,16 @@ class _Plot:
         parts.append(turned.format((HEIGHT - BOTTOM) / 2, _ANCHORED["middle"], self.y.name))
         return parts
 
-    def curve(self, points: Sequence[tuple[float, float]], colour: str, dash: str) -> Markup:
+    def curve(self, points: Sequence[tuple[float, float]], color: str, dash: str) -> Markup:
         told = " ".join(f"{x:g},{y:g}" for x, y in map(self.at, points))
         return Markup(
             '<polyline class="curve" points="{}" stroke="{}" stroke-dasharray="{}"/>'
-        ).format(told, colour, dash)
+        ).format(told, color, dash)
 
-    def dot(self, point: tuple[float, float], colour: str, name: str) -> Markup:
+    def dot(self, point: tuple[float, float], color: str, name: str) -> Markup:
         x, y = self.at(point)
         return Markup('<circle cx="{}" cy="{}" r="4" fill="{}"><title>{}</title></circle>').format(
-            x, y, colour, name
+            x, y, color, name
         )
 
 
@@ -133,9 +133,9 @@ def _rule(x1: float, y1: float, x2: float, y2: float) -> Markup:
 
 
 def _pen(place: int) -> tuple[str, str]:
-    """Give a colour and dashes, of which no two lines have both the same."""
-    turns, colour = divmod(place, len(COLOURS))
-    return COLOURS[colour], DASHES[(colour + turns) % len(DASHES)]
+    """Give a color and dashes, of which no two lines have both the same."""
+    turns, color = divmod(place, len(COLORS))
+    return COLORS[color], DASHES[(color + turns) % len(DASHES)]
 
 
 def _is_curve(line: Line) -> bool:
@@ -151,8 +151,8 @@ def _key(lines: Sequence[Line], *, joined: bool) -> Markup:
     )
     shown = []
     for place, line in enumerate(lines):
-        colour, dash = _pen(place)
+        color, dash = _pen(place)
         curve = joined and _is_curve(line)
-        drawn = stroke.format(colour, dash) if curve else dot.format(colour)
+        drawn = stroke.format(color, dash) if curve else dot.format(color)
         shown.append(sample.format(drawn, escape(line.name)))
     return Markup("<figcaption>{}</figcaption>").format(Markup(" ").join(shown))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from parfocal.explain.inline import jpeg_url, squares_of
-from parfocal.explain.library import Library, Listed, ListedSlide
-from parfocal.explain.saved import read_prediction
+from parfocal.explain.inline_images import jpeg_url, squares_of
+from parfocal.explain.library import Library, ListedSlide, PredictionSummary
+from parfocal.explain.read_record import read_prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Box, Slide, open_slide
 
@@ -35,7 +35,7 @@ class Row:
     """A slide with one prediction of it."""
 
     slide: ListedSlide
-    said: Listed
+    said: PredictionSummary
 
     @property
     def sure(self) -> float:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from parfocal.explain.read_record import read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.report.charts import Axis, Line, line_chart
 from parfocal.explain.report.curves import calibration, micro, precision_recall, roc
 from parfocal.explain.report.gallery import Row, most_attended_patches, rows_of, worst_mistakes
 from parfocal.explain.report.sources import Evaluated, Run, Sources, find_sources
 from parfocal.explain.report.template import render
-from parfocal.explain.saved import read_prediction
 from parfocal.files import write_whole
 
 MEASURES = {

@@ -22,7 +22,12 @@ def _pages() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"score": _score, "percent": _percent, "number": _number, "looked": _looked}
+    pages.filters |= {
+        "score": _score,
+        "percent": _percent,
+        "number": _number,
+        "looked": _observation_name,
+    }
     return pages
 
 
@@ -36,7 +41,7 @@ def _score(score: Mapping[str, Any] | None) -> str:
     return f"{score['value']:.3f}{between}"
 
 
-def _looked(step: Mapping[str, Any]) -> str:
+def _observation_name(step: Mapping[str, Any]) -> str:
     """Name a magnification, the look of a model that zooms freely, or all of them together."""
     at = step.get("magnification", step.get("look"))
     if isinstance(at, str):

@@ -1,6 +1,6 @@
 // What is drawn over a slide: the attention of one magnification, the zoom path, lesions.
 
-import { scaleOf } from "./colours.js";
+import { scaleOf } from "./colors.js";
 
 const CHOSEN = "#d55e00";
 const MARKED = "#0072b2";
@@ -64,29 +64,29 @@ export class Overlay {
 
   /** Fill the squares of one magnification, the highest score on top. */
   #attention(regions, shown, seen) {
-    const { colourOf } = scaleOf(regions, shown.scale);
+    const { colorOf } = scaleOf(regions, shown.scale);
     this.brush.globalAlpha = shown.opacity;
     for (const region of regions.filter(seen).sort((a, b) => a.score - b.score)) {
-      this.brush.fillStyle = colourOf(region);
+      this.brush.fillStyle = colorOf(region);
       this.brush.fillRect(...this.#box(region));
     }
   }
 
-  #frame(region, colour, width, halo) {
+  #frame(region, color, width, halo) {
     const box = this.#box(region);
     if (halo) {
       this.pen.strokeStyle = HALO;
       this.pen.lineWidth = width + 2;
       this.pen.strokeRect(...box);
     }
-    this.pen.strokeStyle = colour;
+    this.pen.strokeStyle = color;
     this.pen.lineWidth = width;
     this.pen.strokeRect(...box);
   }
 
   #outlines() {
-    for (const [colour, width] of [[HALO, 4], ["#111", 2]]) {
-      this.pen.strokeStyle = colour;
+    for (const [color, width] of [[HALO, 4], ["#111", 2]]) {
+      this.pen.strokeStyle = color;
       this.pen.lineWidth = width;
       this.pen.setLineDash(width === 2 ? [6, 4] : []);
       for (const ring of this.outlines.flat()) {

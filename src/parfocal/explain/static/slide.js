@@ -1,7 +1,7 @@
 // The page of one slide: panes with the slide, and the panel beside them.
 
 import { charts, markInCharts } from "./charts.js";
-import { scaleOf } from "./colours.js";
+import { scaleOf } from "./colors.js";
 import { ask, byId, element } from "./dom.js";
 import { listenToKeys } from "./keys.js";
 import { readLink, writeLink } from "./link.js";
@@ -88,7 +88,7 @@ class Page {
     const { slide } = this;
     document.title = `${slide.id} · parfocal`;
     byId("name").textContent = slide.id;
-    byId("truth").textContent = slide.label === null ? "" : `labelled ${slide.label}`;
+    byId("truth").textContent = slide.label === null ? "" : `labeled ${slide.label}`;
     const problem = slide.problem ?? slide.outlines_problem;
     byId("message").hidden = !problem;
     byId("message").textContent = problem ?? "";

@@ -54,7 +54,7 @@ class DeepZoom {
     return { left: corner.x, top: corner.y, scale: (other.x - corner.x) / this.slide.size[0] };
   }
 
-  /** The view: its centre and width, in level-0 pixels. */
+  /** The view: its center and width, in level-0 pixels. */
   view() {
     const bounds = this.osd.viewport.viewportToImageRectangle(this.osd.viewport.getBounds());
     return { x: bounds.x + bounds.width / 2, y: bounds.y + bounds.height / 2, width: bounds.width };

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parfocal.dataset.cohort import CohortError
 from parfocal.dataset.outlines import read_outlines
-from parfocal.explain.library import Library, Listed, ListedSlide
-from parfocal.explain.saved import SavedError, read_prediction
+from parfocal.explain.library import Library, ListedSlide, PredictionSummary
+from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.viewer.pyramid import TILE_PX, Pyramids, levels
 from parfocal.slide.errors import SlideError
 
@@ -191,7 +191,7 @@ class _Views:
         try:
             read_prediction(listed[0].path)
             content = listed[0].path.read_bytes()
-        except (SavedError, OSError) as error:
+        except (RecordError, OSError) as error:
             return _missing(str(error))
         return Response(content, media_type="application/json", headers=PLAIN)
 
@@ -246,7 +246,7 @@ def _facts(slide: ListedSlide) -> dict[str, object]:
     }
 
 
-def _told(listed: Listed) -> dict[str, object]:
+def _told(listed: PredictionSummary) -> dict[str, object]:
     return {
         "key": listed.key,
         "model": listed.model,

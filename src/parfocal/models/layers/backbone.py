@@ -9,9 +9,9 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parfocal.features.hub import load_timm
-from parfocal.features.networks import EfficientNetLite0
-from parfocal.features.weights import fill, read_lite0
+from parfocal.encoders.hub import load_timm
+from parfocal.encoders.networks import EfficientNetLite0
+from parfocal.encoders.weights import fill, read_lite0
 
 LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255
 SMALL_WIDTHS = (16, 32, 64, 64)

@@ -1,6 +1,6 @@
 """Squares of slides, told as a fraction of the slide, and read with a margin around them.
 
-A square is (s, x, y), half its side and its centre, where the slide, padded to a square around
+A square is (s, x, y), half its side and its center, where the slide, padded to a square around
 its middle, reaches from -1 to 1.
 """
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from parfocal.bag import PixelSource, Places
-from parfocal.models.layers.magnify import points_of, without_grey
+from parfocal.models.layers.magnify import points_of, without_gray
 
 MARGIN = 1 / 16  # of a square's side, on each side of it: for what reaches a little over its edge
 
@@ -56,7 +56,7 @@ class Crops:
     asked: Sequence[Future[UInt8[Tensor, "n 3 h h"]]]
 
     @classmethod
-    def ask(
+    def request(
         cls,
         sources: Sequence[PixelSource],
         squares: Float[Tensor, "b n 3"],
@@ -68,16 +68,16 @@ class Crops:
         squares = squares.detach()
         read = (side + 2 * _margin_px(side),) * 2
         asked = [
-            source.ask(boxes_of(source.size, each).float(), read, step=step)
+            source.request(boxes_of(source.size, each).float(), read, step=step)
             for source, each in zip(sources, _widened(squares, side), strict=True)
         ]
         return cls(sources, squares, side, asked)
 
-    def images(self, grey_spread: int) -> Float[Tensor, "b n 3 h h"]:
-        """Wait for the pixels, and give them in 0 to 1, black where grey or beyond the scan."""
+    def images(self, gray_spread: int) -> Float[Tensor, "b n 3 h h"]:
+        """Wait for the pixels, and give them in 0 to 1, black where gray or beyond the scan."""
         pixels = torch.stack([asked.result() for asked in self.asked]).to(self.squares.device)
-        coloured = without_grey(pixels.flatten(0, 1), grey_spread).view(pixels.shape)
-        return coloured * self._on_scan()[:, :, None]
+        colored = without_gray(pixels.flatten(0, 1), gray_spread).view(pixels.shape)
+        return colored * self._on_scan()[:, :, None]
 
     def pictures(self, images: Float[Tensor, "b n 3 h h"], side: int) -> Float[Tensor, "b n 3 s s"]:
         """Shrink images to pictures of the squares without their margins."""

@@ -16,14 +16,14 @@ KERNELS, WIDTH = (1, 3, 5, 7), 8  # as in an Inception block, side by side
 MIN_SCALE, MAX_SCALE = 0.05, 1.0
 SCALINGS = ("moments", "score")
 
-# A square: its half-side and its centre (x, y), in the coordinates of the one around it.
+# A square: its half-side and its center (x, y), in the coordinates of the one around it.
 WHOLE = (1.0, 0.0, 0.0)
 
 
-def without_grey(images: UInt8[Tensor, "n 3 h w"], spread: int) -> Float[Tensor, "n 3 h w"]:
+def without_gray(images: UInt8[Tensor, "n 3 h w"], spread: int) -> Float[Tensor, "n 3 h w"]:
     """Give images in 0 to 1, black where red, green and blue lie within less than `spread`."""
-    coloured = images.amax(dim=1, keepdim=True) - images.amin(dim=1, keepdim=True) >= spread
-    return images * coloured / 255
+    colored = images.amax(dim=1, keepdim=True) - images.amin(dim=1, keepdim=True) >= spread
+    return images * colored / 255
 
 
 def within(
@@ -36,13 +36,13 @@ def within(
 
 
 def points_of(squares: Float[Tensor, "*n 3"], side: int) -> Float[Tensor, "*n i j 2"]:
-    """Give the centres (x, y) of the cells of squares cut into `side` rows and columns."""
-    y, x = torch.meshgrid(*[cell_centres(side, squares)] * 2, indexing="ij")
+    """Give the centers (x, y) of the cells of squares cut into `side` rows and columns."""
+    y, x = torch.meshgrid(*[cell_centers(side, squares)] * 2, indexing="ij")
     return squares[..., None, None, 1:] + squares[..., None, None, :1] * torch.stack([x, y], dim=-1)
 
 
-def cell_centres(side: int, like: Tensor) -> Float[Tensor, " n"]:
-    """Give the centres of `side` cells between -1 and 1."""
+def cell_centers(side: int, like: Tensor) -> Float[Tensor, " n"]:
+    """Give the centers of `side` cells between -1 and 1."""
     return (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) * (2 / side) - 1
 
 
@@ -77,7 +77,7 @@ class MagnifyingLayer(nn.Module):
 
     Each picture has `slots` squares, and each of these a stack of convolutions of its own, which
     gives a map z of logits; p = sparsemax(temperature / cells z) over its cells. With c the cells'
-    centres in -1..1, m their mean under p and v their variance along each axis, the square's centre
+    centers in -1..1, m their mean under p and v their variance along each axis, the square's center
     is t = tanh(m), and its half-side
 
         moments   s = sqrt(3/2 (v_x + v_y))     1 where p is even, as then v = 1/3; 0 at one cell
@@ -162,7 +162,7 @@ def squares_of(
         p: the maps.
         z: their scores, for s = sum of p z; None for s from the moments of p.
     """
-    x, y = cell_centres(p.shape[-1], p), cell_centres(p.shape[-2], p)
+    x, y = cell_centers(p.shape[-1], p), cell_centers(p.shape[-2], p)
     across, down = p.sum(dim=-2), p.sum(dim=-1)
     mean = torch.stack([across @ x, down @ y], dim=-1)
     if z is None:

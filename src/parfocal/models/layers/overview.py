@@ -18,7 +18,7 @@ def ask_overview(source: PixelSource, longest_px: int) -> Asked:
     shrunk = longest_px / max(width, height)
     size = max(1, round(height * shrunk)), max(1, round(width * shrunk))
     whole = torch.tensor([[0.0, 0.0, width, height]])
-    return size, source.ask(whole, size)
+    return size, source.request(whole, size)
 
 
 def encode_overviews(

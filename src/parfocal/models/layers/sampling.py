@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-ESTIMATORS = ("unbiased", "replacement", "literal", "renormalised", "published")
+ESTIMATORS = ("unbiased", "replacement", "literal", "renormalized", "published")
 
 
 def draw(
@@ -54,7 +54,7 @@ def aggregate(
     features: Float[Tensor, "k d"],
     *,
     estimator: str = "unbiased",
-    centre: Float[Tensor, " d"] | None = None,
+    center: Float[Tensor, " d"] | None = None,
 ) -> Float[Tensor, " d"]:
     """Estimate sum_i a_i f_i from some f_i.
 
@@ -63,18 +63,18 @@ def aggregate(
         drawn: the cells, in the order `draw` gives.
         features: of these.
         estimator: "unbiased" for draws without replacement, "replacement" for draws with it;
-            "literal" is sum_q a_q f_q, "renormalised" that over sum_q a_q, both biased;
+            "literal" is sum_q a_q f_q, "renormalized" that over sum_q a_q, both biased;
             "published" has the value of "unbiased", and the authors' gradient of attention.
-        centre: about where features lie, from other slides; lowers the gradient's variance.
+        center: about where features lie, from other slides; lowers the gradient's variance.
 
     Returns:
         The estimate. The expected gradient of a_i is f_i but for a constant that is the same for
-        all i, which does not matter to what normalised the attention.
+        all i, which does not matter to what normalized the attention.
     """
     a = attention[drawn]  # k
     if estimator == "literal":
         return a @ features
-    if estimator == "renormalised":
+    if estimator == "renormalized":
         return a @ features / a.sum()
     fixed, f = a.detach(), features.detach()
     if estimator == "replacement":
@@ -83,7 +83,7 @@ def aggregate(
     if estimator == "published":
         gradient = _published_gradient(fixed, f, estimates.detach())
     else:
-        start = torch.zeros_like(f[0]) if centre is None else centre
+        start = torch.zeros_like(f[0]) if center is None else center
         gradient = _gradient(fixed, f, _baselines(f, start))
     # The value, which gives the right gradient of f; and, worth nothing, the gradient of a.
     return estimates.mean(dim=0) + (a - fixed) @ gradient

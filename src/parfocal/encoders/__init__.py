@@ -1,0 +1,1 @@
+"""Patches of pixels -> feature vectors: the encoders, and how they are loaded."""

@@ -1,0 +1,1 @@
+"""A trained model over a cohort -> metrics with intervals."""

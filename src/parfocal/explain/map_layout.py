@@ -1,0 +1,174 @@
+"""The sheet a map is drawn on: where panels go, titles, scales, keys."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from parfocal.slide.slide import Box
+
+Color = tuple[int, int, int]
+
+INK: Color = (38, 38, 38)
+QUIET: Color = (110, 110, 110)
+FAINT: Color = (215, 215, 215)
+# Lightness falls evenly, so that the scale reads the same to the color-blind and in gray.
+SCALE = np.array([(255, 247, 188), (161, 214, 171), (44, 150, 170), (38, 82, 150), (44, 32, 104)])
+
+PANELS_PX = (2000, 1000)  # room for all panels together
+MARGIN, GAP, HEADER, FOOTER = 32, 28, 34, 70
+NARROWEST = 320  # a panel's column, so that its title fits
+LEAST_WIDTH = 900  # of the sheet, so that the lines above fit
+SMALLEST_PX = 3  # a sharp patch on a small panel is still seen
+TITLE, TEXT, SMALL = 28, 18, 15  # sizes of type
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things go on the sheet, in its pixels.
+
+    Args:
+        panel: width and height of what a panel shows.
+        corner: (x, y) of its top-left corner, in level-0 pixels.
+        scale: sheet pixels per level-0 pixel, across and down.
+        columns: panels beside each other.
+    """
+
+    panel: tuple[int, int]
+    corner: tuple[float, float]
+    scale: tuple[float, float]
+    columns: int
+
+    @classmethod
+    def of(cls, part: Box, panels: int) -> "Layout":
+        """Find the arrangement of panels in which that part of the slide is largest."""
+        width, height = part.width, part.height
+        best, columns = 0.0, 1
+        for across in range(1, panels + 1):
+            down = -(-panels // across)
+            scale = min(PANELS_PX[0] / across / width, PANELS_PX[1] / down / height)
+            if scale > best:
+                best, columns = scale, across
+        panel = max(1, round(width * best)), max(1, round(height * best))
+        return cls(panel, (part.x, part.y), (panel[0] / width, panel[1] / height), columns)
+
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Width and height of a panel with its title and scale."""
+        return max(self.panel[0], NARROWEST), self.panel[1] + HEADER + FOOTER
+
+    @property
+    def width(self) -> int:
+        """Width of the sheet within its margins."""
+        return max(self.columns * (self.cell[0] + GAP) - GAP, LEAST_WIDTH)
+
+    def square(self, x: float, y: float, width: float, height: float) -> tuple[slice, slice]:
+        """Give the rows and columns of a panel that a box covers, at least SMALLEST_PX of each."""
+        (left, top), (across, down) = self.corner, self.scale
+        return (
+            _span((y - top) * down, height * down, self.panel[1]),
+            _span((x - left) * across, width * across, self.panel[0]),
+        )
+
+
+def _span(start: float, length: float, end: int) -> slice:
+    """Round to whole pixels within 0..end."""
+    grow = max(0.0, SMALLEST_PX - length) / 2
+    low, high = round(start - grow), round(start + length + grow)
+    return slice(min(max(0, low), end - 1), min(max(1, high), end))
+
+
+def colors(values: Float[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
+    """Give the color of attention that runs from 0, pale, to 1, dark."""
+    places = np.linspace(0, 1, len(SCALE))
+    channels = [np.interp(values, places, SCALE[:, channel]) for channel in range(3)]
+    shown: UInt8[np.ndarray, "n 3"] = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return shown
+
+
+def cell(
+    layout: Layout, pixels: UInt8[np.ndarray, "h w 3"], title: str
+) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """Put a panel under its title, with room below."""
+    cell = Image.new("RGB", layout.cell, "white")
+    draw = ImageDraw.Draw(cell)
+    draw.text((0, 4), fit(title, TEXT, layout.cell[0]), INK, ImageFont.load_default(TEXT))
+    cell.paste(Image.fromarray(pixels), (0, HEADER))
+    height, width = pixels.shape[:2]
+    draw.rectangle((0, HEADER, width - 1, HEADER + height - 1), outline=FAINT)
+    return cell, draw
+
+
+def color_bar(
+    draw: ImageDraw.ImageDraw, layout: Layout, low: float, high: float, note: str
+) -> tuple[float, float]:
+    """Draw the scale below a panel with a note under it; give where a key may follow."""
+    font, top, width = ImageFont.load_default(SMALL), layout.cell[1] - FOOTER + 10, 200
+    for x, color in enumerate(colors(np.linspace(0, 1, width))):
+        draw.line((x, top, x, top + 11), tuple(color.tolist()))
+    draw.text((0, top + 15), f"{low:.2g}", QUIET, font)
+    draw.text((width / 2, top + 15), "attention", QUIET, font, anchor="ma")
+    draw.text((width, top + 15), f"{high:.2g}", QUIET, font, anchor="ra")
+    draw.text((0, top + 36), note, QUIET, font)
+    return width + 20, top
+
+
+def scale_bar(draw: ImageDraw.ImageDraw, layout: Layout, mpp: float) -> tuple[float, float]:
+    """Draw a round length below a panel; give where a key may follow."""
+    um_per_px = mpp / layout.scale[0]
+    longest, top = um_per_px * layout.cell[0] / 3, layout.cell[1] - FOOTER + 10
+    power = 10 ** np.floor(np.log10(longest))
+    length = power * max(factor for factor in (1, 2, 5) if factor * power <= longest)
+    draw.rectangle((0, top + 4, length / um_per_px, top + 6), INK)
+    label = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
+    draw.text((0, top + 15), label, QUIET, ImageFont.load_default(SMALL))
+    return layout.cell[0] / 3 + 20, top
+
+
+def key(
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], color: Color, meaning: str
+) -> tuple[float, float]:
+    """Say what a color of outline means; give where the next may follow."""
+    left, top = place
+    font = ImageFont.load_default(SMALL)
+    draw.rectangle((left, top, left + 11, top + 11), outline=color, width=2)
+    draw.text((left + 17, top - 3), meaning, QUIET, font)
+    return left + 31 + font.getlength(meaning), top
+
+
+def fit(text: str, size: int, width: float) -> str:
+    """Shorten a text in its middle until it is no wider."""
+    font, kept = ImageFont.load_default(size), len(text)
+    short = text
+    while kept > 2 and font.getlength(short) > width:
+        kept -= 1
+        short = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    return short
+
+
+def compose(
+    layout: Layout,
+    title: str,
+    caption: str,
+    panels: Sequence[Image.Image],
+    strip: Sequence[Image.Image],
+) -> Image.Image:
+    """Put a title, a line below it, panels in a grid and a strip of tiles on one sheet."""
+    down = -(-len(panels) // layout.columns)
+    top = MARGIN + 84 if caption else MARGIN + 54
+    below = top + down * (layout.cell[1] + GAP) - GAP
+    height = below + (GAP + strip[0].height if strip else 0) + MARGIN
+    sheet = Image.new("RGB", (layout.width + 2 * MARGIN, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN - 6), title, INK, ImageFont.load_default(TITLE))
+    line = fit(caption, TEXT, layout.width)
+    draw.text((MARGIN, MARGIN + 36), line, QUIET, ImageFont.load_default(TEXT))
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, layout.columns)
+        place = MARGIN + column * (layout.cell[0] + GAP), top + row * (layout.cell[1] + GAP)
+        sheet.paste(panel, place)
+    for index, tile in enumerate(strip):
+        sheet.paste(tile, (MARGIN + index * (tile.width + GAP), below + GAP))
+    return sheet

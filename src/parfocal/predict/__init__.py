@@ -1,0 +1,1 @@
+"""A slide file -> a prediction."""

@@ -1,0 +1,1 @@
+"""Painted slides and cohorts, with lesions that show only at high magnification."""

@@ -1,0 +1,227 @@
+"""Where things lie on a painted slide: tissue, regions that catch the eye, lesions.
+
+Everything is drawn in microns, so a slide painted with smaller pixels shows the same things
+larger. A layout holds a lattice and a few curves, never pixels, whatever the slide's size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32
+from scipy import ndimage
+
+LATTICE_UM = 50.0  # between the points that hold the tissue's outline
+LATTICE_SIDES = (32, 1024)  # fewest and most points a side
+EDGE_UM = 12.0  # over which tissue thins out into glass, and a lesion into what surrounds it
+STRIDE = 8  # pixels between the points at which masks are worked out exactly
+REGION = 1.4  # diameter of a region, over that of the lesion inside it
+CORNERS = 128  # of a lesion's outline
+DRAWS = 20  # tissues drawn before a slide is said to have no room
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A round-ish region: its radius is a smooth function of the angle.
+
+    Args:
+        x: of its center, in microns.
+        y: of its center, in microns.
+        radii: in microns, at evenly spaced angles; the first again at the end.
+    """
+
+    x: float
+    y: float
+    radii: Float[np.ndarray, " a"]
+
+    def scaled(self, factor: float) -> "Blob":
+        """Give the same shape about the same center, smaller or larger."""
+        return Blob(self.x, self.y, self.radii * factor)
+
+    def depth(
+        self, x: Float[np.ndarray, " w"], y: Float[np.ndarray, " h"]
+    ) -> Float[np.ndarray, "h w"]:
+        """Tell how far inside the outline points are, in microns along the radius."""
+        across, down = x[None, :] - self.x, y[:, None] - self.y
+        turn = np.arctan2(down, across) % (2 * np.pi) / (2 * np.pi) * (len(self.radii) - 1)
+        outline = np.interp(turn, np.arange(len(self.radii)), self.radii)
+        depth: Float[np.ndarray, "h w"] = outline - np.hypot(across, down)
+        return depth
+
+    def polygon(self) -> Float[np.ndarray, "a 2"]:
+        """Give the outline as a closed ring of (x, y), in microns."""
+        angles = np.linspace(0, 2 * np.pi, len(self.radii))
+        ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * self.radii[:, None]
+        ring[-1] = ring[0]
+        moved: Float[np.ndarray, "a 2"] = ring + np.array([self.x, self.y])
+        return moved
+
+
+def draw_blob(rng: np.random.Generator, x: float, y: float, diameter_um: float) -> Blob:
+    """Draw a region whose area is that of a disc of this diameter."""
+    angles = np.linspace(0, 2 * np.pi, CORNERS + 1)
+    waves = np.arange(2, 7)
+    sizes = rng.normal(0, 0.16, len(waves)) / (waves - 1)
+    phases = rng.uniform(0, 2 * np.pi, len(waves))
+    radii = 1 + (sizes[:, None] * np.cos(waves[:, None] * angles + phases[:, None])).sum(axis=0)
+    radii = np.clip(radii, 0.6, 1.4)
+    radii[-1] = radii[0]
+    return Blob(x, y, radii * diameter_um / 2 / np.sqrt(np.mean(radii[:-1] ** 2)))
+
+
+@dataclass(frozen=True)
+class Masks:
+    """How much of each thing there is at the pixels of one tile, 0..1; None for nowhere."""
+
+    tissue: Float32[np.ndarray, "h w"] | None
+    regions: Float32[np.ndarray, "h w"] | None
+    lesions: Float32[np.ndarray, "h w"] | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie on one slide.
+
+    Args:
+        field: on a lattice over the slide; tissue is where it is above 0, and it rises by
+            about 1 in `EDGE_UM` at the outline.
+        spacing_um: of the lattice.
+        mpp: microns per pixel.
+        regions: that catch the eye at low magnification.
+        lesions: inside some of the regions.
+    """
+
+    field: Float32[np.ndarray, "n n"]
+    spacing_um: float
+    mpp: float
+    regions: tuple[Blob, ...]
+    lesions: tuple[Blob, ...]
+
+    def masks(self, x: int, y: int, side: int) -> Masks:
+        """Give the masks of a square tile whose top-left pixel is (x, y)."""
+        points = np.arange(0, side + STRIDE, STRIDE)
+        across, down = (x + points) * self.mpp, (y + points) * self.mpp
+        tissue = self._tissue(across, down)
+        if tissue is None:
+            return Masks(None, None, None)
+        return Masks(
+            _enlarge(tissue, side),
+            _cover(self.regions, across, down, side),
+            _cover(self.lesions, across, down, side),
+        )
+
+    def _tissue(
+        self, across: Float[np.ndarray, " n"], down: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "n n"] | None:
+        """Sample the lattice by a cubic spline, or say at once that there is none near."""
+        columns, rows = across / self.spacing_um, down / self.spacing_um
+        left, right = max(0, int(columns[0]) - 1), int(columns[-1]) + 3
+        top, bottom = max(0, int(rows[0]) - 1), int(rows[-1]) + 3
+        # A spline stays within the range of its control points.
+        if (self.field[top:bottom, left:right] <= 0).all():
+            return None
+        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"))
+        sampled: Float[np.ndarray, "n n"] = ndimage.map_coordinates(
+            self.field, grid, order=3, prefilter=False, mode="nearest", output=np.float64
+        )
+        return sampled
+
+
+def _cover(
+    blobs: tuple[Blob, ...],
+    across: Float[np.ndarray, " n"],
+    down: Float[np.ndarray, " n"],
+    side: int,
+) -> Float32[np.ndarray, "h w"] | None:
+    """Give how much of each pixel the blobs cover."""
+    depth = np.full((len(down), len(across)), -np.inf)
+    for blob in blobs:
+        near_x, near_y = np.clip(blob.x, *across[[0, -1]]), np.clip(blob.y, *down[[0, -1]])
+        if np.hypot(near_x - blob.x, near_y - blob.y) < blob.radii.max():
+            depth = np.maximum(depth, blob.depth(across, down) / EDGE_UM)
+    return _enlarge(depth, side) if (depth > 0).any() else None
+
+
+def _enlarge(points: Float[np.ndarray, "n n"], side: int) -> Float32[np.ndarray, "h w"]:
+    """Fill in the pixels between points `STRIDE` apart, and only then cut off at 0 and 1.
+
+    Without a matrix product: a BLAS that waits for a busy core takes a hundred times as long.
+    """
+    share = (np.arange(STRIDE, dtype=np.float32) + 0.5) / STRIDE
+    pixels: Float32[np.ndarray, "h w"] = points.astype(np.float32)
+    for _ in range(2):
+        near, far = pixels[:-1, None], pixels[1:, None]
+        pixels = (near + (far - near) * share[:, None]).reshape(-1, pixels.shape[1])[:side].T
+    return pixels.clip(0, 1)
+
+
+def lay_out(
+    rng: np.random.Generator,
+    *,
+    extent_um: float,
+    mpp: float,
+    tissue_share: float,
+    regions: int,
+    lesions: int,
+    lesion_um: float,
+) -> Layout | None:
+    """Draw tissue that covers a share of a square slide, and place regions well inside it.
+
+    Args:
+        rng: draws the same regions however many of them are lesions.
+        extent_um: side of the slide.
+        mpp: microns per pixel.
+        tissue_share: of the slide.
+        regions: how many, `lesions` of them with a lesion inside.
+        lesions: how many.
+        lesion_um: diameter of a disc of a lesion's area.
+
+    Returns:
+        Where things lie; None where the tissue has no room for the regions.
+    """
+    diameter = lesion_um * REGION
+    for _ in range(DRAWS):
+        field, spacing = _draw_field(rng, extent_um, tissue_share)
+        centers = _place(rng, field, spacing, regions, diameter)
+        if len(centers) == regions:
+            blobs = tuple(draw_blob(rng, x, y, diameter) for x, y in centers)
+            inside = tuple(blob.scaled(1 / REGION) for blob in blobs[:lesions])
+            return Layout(field, spacing, mpp, blobs, inside)
+    return None
+
+
+def _draw_field(
+    rng: np.random.Generator, extent_um: float, tissue_share: float
+) -> tuple[Float32[np.ndarray, "n n"], float]:
+    """Draw a rough landscape, flooded until only a share of it stands out."""
+    side = int(np.clip(extent_um / LATTICE_UM, *LATTICE_SIDES))
+    spacing = extent_um / (side - 1)
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
+    # White noise divided by f^1.8: pieces as large as the slide, with an organic coast.
+    spectrum = np.fft.rfft2(rng.normal(size=(side, side))) / np.maximum(frequency, 1 / side) ** 1.8
+    noise = np.fft.irfft2(spectrum, s=(side, side))
+    noise /= noise.std()
+    from_edge = np.minimum(np.arange(side), np.arange(side)[::-1]) / side
+    border = np.clip(1 - np.minimum(from_edge[:, None], from_edge[None, :]) / 0.2, 0, 1)
+    land = noise - 4 * border**2
+    land -= np.quantile(land, 1 - tissue_share)
+    slope = np.hypot(*np.gradient(land, spacing))[np.abs(land) < 0.2].mean()
+    return (land / (slope * EDGE_UM)).astype(np.float32), spacing
+
+
+def _place(
+    rng: np.random.Generator,
+    field: Float32[np.ndarray, "n n"],
+    spacing: float,
+    regions: int,
+    diameter: float,
+) -> list[tuple[float, float]]:
+    """Choose centers well inside the tissue and apart from each other, as many as fit."""
+    room = ndimage.distance_transform_edt(field > 0) * spacing > 0.6 * diameter
+    y, x = np.nonzero(room)
+    centers: list[tuple[float, float]] = []
+    while len(centers) < regions and len(x):
+        chosen = rng.integers(len(x))
+        centers.append((float(x[chosen] * spacing), float(y[chosen] * spacing)))
+        apart = np.hypot(x - x[chosen], y - y[chosen]) * spacing > 1.4 * diameter
+        x, y = x[apart], y[apart]
+    return centers

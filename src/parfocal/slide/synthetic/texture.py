@@ -1,0 +1,224 @@
+"""Painted tissue: fibers, glands and nuclei in two dyes, and a lesion that only sharpness shows.
+
+A region that catches the eye is crowded with dark nuclei. In a lesion the same nuclei, at the same
+places, are hollow with a dark spot, and what of that is coarser than `HIDDEN_UM` is taken out
+again: shrunk to a low magnification the two are the same picture, and so is their mean color.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from scipy import fft, ndimage
+
+from parfocal.slide.synthetic.mosaic import Squares, Textures
+
+SIDES_PX = (448, 1024)  # of a texture
+SIDE_UM = 448.0
+SQUARES = 4  # of each kind, each laid in eight ways
+HIDDEN_UM = 1.2  # a lesion's coarser traits are taken out
+
+Canvas = Float32[np.ndarray, "n s s"]
+Stamps = Float32[np.ndarray, "e r r"]
+Profile = Callable[[Stamps], Stamps]
+
+
+@dataclass(frozen=True)
+class Stain:
+    """What a laboratory's dyes and lamp make of a slide.
+
+    Args:
+        dyes: optical density of hematoxylin and of eosin, for red, green and blue.
+        glass: color where there is no tissue.
+    """
+
+    dyes: Float[np.ndarray, "2 3"]
+    glass: UInt8[np.ndarray, " 3"]
+
+    def color(self, hematoxylin: Canvas, eosin: Canvas) -> Squares:
+        """Turn amounts of dye into colors, by Beer and Lambert's law."""
+        dyes = self.dyes.astype(np.float32)
+        density = hematoxylin[..., None] * dyes[0] + eosin[..., None] * dyes[1]
+        colors: Squares = np.rint(self.glass * np.exp(-density)).astype(np.uint8)
+        return colors
+
+
+def draw_stain(rng: np.random.Generator) -> Stain:
+    """Draw a stain; slides differ in it more than tissues do."""
+    dyes = np.array([[0.65, 0.70, 0.29], [0.10, 0.75, 0.22]])
+    dyes *= rng.uniform(0.8, 1.2, size=(2, 1)) * rng.uniform(0.9, 1.1, size=(2, 3))
+    glass = rng.uniform(236, 246) + rng.uniform(-2, 2, size=3)
+    return Stain(dyes, np.rint(glass).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Ellipses:
+    """Ellipses on squares of texture, in pixels and radians; `dye` is how dark each is."""
+
+    square: Int64[np.ndarray, " n"]
+    x: Float[np.ndarray, " n"]
+    y: Float[np.ndarray, " n"]
+    long: Float[np.ndarray, " n"]
+    short: Float[np.ndarray, " n"]
+    angle: Float[np.ndarray, " n"]
+    dye: Float[np.ndarray, " n"]
+
+    def kept(self, keep: Bool[np.ndarray, " n"]) -> "Ellipses":
+        """Give some of them."""
+        return Ellipses(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+
+class Painter:
+    """Paints squares of tissue for one slide.
+
+    Args:
+        rng: draws everything.
+        mpp: microns per pixel.
+    """
+
+    def __init__(self, rng: np.random.Generator, mpp: float) -> None:
+        self._rng, self._mpp = rng, mpp
+        self._side = int(np.clip(SIDE_UM / mpp, *SIDES_PX))
+
+    def textures(self, stain: Stain) -> Textures:
+        """Paint all kinds."""
+        region, lesion = self._region(stain)
+        return Textures(self._plain(stain), region, lesion, stain.glass)
+
+    def _plain(self, stain: Stain) -> Squares:
+        """Paint fibers with sparse nuclei, and glands with a wall of them."""
+        eosin = 0.55 + 0.10 * self._noise(16, 5) + 0.08 * self._noise(60, 60)
+        hematoxylin = 0.08 + 0.02 * self._noise(20, 20)
+        glands = self._scatter(
+            150, long_um=(34, 52), short_um=(26, 40), loose=0.13
+        )  # clear of seams
+        glands = glands.kept(self._rng.uniform(size=len(glands.x)) < 0.7)
+        inside = self._stamp(glands, _cone)
+        wall, middle = (inside * 20).clip(0, 1), (inside * 12 - 6).clip(0, 1)
+        eosin += wall * (0.45 - eosin) - 0.4 * middle
+        hematoxylin += 0.12 * wall - 0.2 * middle
+        stroma = self._scatter(24, long_um=(4, 7), short_um=(1.8, 2.6))
+        stroma = stroma.kept(inside[_at(stroma)] == 0)
+        for nuclei in (stroma, self._walls(glands)):
+            hematoxylin = np.maximum(hematoxylin, self._stamp(nuclei, _filled))
+        return stain.color(hematoxylin.clip(0), eosin.clip(0.02))
+
+    def _region(self, stain: Stain) -> tuple[Squares, Squares]:
+        """Paint crowded nuclei, harmless; and the same as a lesion."""
+        eosin = (0.42 + 0.08 * self._noise(12, 6) + 0.08 * self._noise(60, 60)).clip(0.02)
+        ground = (0.14 + 0.03 * self._noise(20, 20)).clip(0)
+        nuclei = self._scatter(13, long_um=(4.6, 5.6), short_um=(4.0, 5.0))
+        harmless, lesion = (
+            stain.color(np.maximum(ground, self._stamp(nuclei, profile)), eosin)
+            for profile in (_filled, _hollow)
+        )
+        return harmless, _only_fine(harmless, lesion, HIDDEN_UM / self._mpp)
+
+    def _noise(self, along_um: float, across_um: float) -> Canvas:
+        """Draw noise of unit variance, smeared in a direction of each square's own."""
+        angle = self._rng.uniform(0, np.pi, size=(SQUARES, 1, 1)).astype(np.float32)
+        down = fft.fftfreq(self._side).astype(np.float32)[:, None] / self._mpp
+        over = fft.rfftfreq(self._side).astype(np.float32)[None, :] / self._mpp
+        along = (over * np.cos(angle) + down * np.sin(angle)) * along_um
+        across = (down * np.cos(angle) - over * np.sin(angle)) * across_um
+        shape = (SQUARES, self._side, self._side)
+        spectrum = fft.rfft2(self._rng.standard_normal(shape, dtype=np.float32))
+        noise: Canvas = fft.irfft2(spectrum * np.exp(-6 * (along**2 + across**2)), s=shape[1:])
+        noise /= noise.std()
+        return noise
+
+    def _scatter(
+        self,
+        spacing_um: float,
+        *,
+        long_um: tuple[float, float],
+        short_um: tuple[float, float],
+        loose: float = 0.4,
+    ) -> Ellipses:
+        """Scatter ellipses about the points of a square lattice, some loosely."""
+        columns = max(1, round(self._side * self._mpp / spacing_um))
+        cells = np.arange(SQUARES * columns**2)
+        square, cell = np.divmod(cells, columns**2)
+        row, column = np.divmod(cell, columns)
+        shift = 0.5 + self._rng.uniform(-loose, loose, size=(2, len(cells)))
+        return Ellipses(
+            square,
+            (column + shift[0]) * self._side / columns,
+            (row + shift[1]) * self._side / columns,
+            self._rng.uniform(*long_um, len(cells)) / self._mpp,
+            self._rng.uniform(*short_um, len(cells)) / self._mpp,
+            self._rng.uniform(0, np.pi, len(cells)),
+            self._rng.uniform(0.6, 1.1, len(cells)),
+        )
+
+    def _walls(self, glands: Ellipses) -> Ellipses:
+        """Set nuclei side by side into the walls of glands, pointing inwards."""
+        turns = np.arange(0, 2 * np.pi, 2 * np.pi / 28)
+        turn = np.tile(turns, len(glands.x)) + self._rng.normal(0, 0.04, len(glands.x) * 28)
+        gland = np.repeat(np.arange(len(glands.x)), 28)
+        angle = glands.angle[gland]
+        along = 0.8 * glands.long[gland] * np.cos(turn)
+        across = 0.8 * glands.short[gland] * np.sin(turn)
+        size = self._rng.uniform(0.85, 1.15, len(gland)) / self._mpp
+        return Ellipses(
+            glands.square[gland],
+            glands.x[gland] + along * np.cos(angle) - across * np.sin(angle),
+            glands.y[gland] + along * np.sin(angle) + across * np.cos(angle),
+            4.6 * size,
+            2.4 * size,
+            angle + turn,
+            self._rng.uniform(0.6, 1.1, len(gland)),
+        )
+
+    def _stamp(self, ellipses: Ellipses, profile: Profile) -> Canvas:
+        """Draw ellipses on empty squares; where they overlap, the darker counts."""
+        canvas = np.zeros((SQUARES, self._side, self._side), dtype=np.float32)
+        reach = int(np.ceil(ellipses.long.max())) + 1
+        offsets = np.arange(-reach, reach + 1)
+        x = np.floor(ellipses.x).astype(np.int64)[:, None, None] + offsets[None, None, :]
+        y = np.floor(ellipses.y).astype(np.int64)[:, None, None] + offsets[None, :, None]
+        across = (x + 0.5 - ellipses.x[:, None, None]).astype(np.float32)
+        down = (y + 0.5 - ellipses.y[:, None, None]).astype(np.float32)
+        cosine, sine = (
+            turn(ellipses.angle).astype(np.float32)[:, None, None] for turn in (np.cos, np.sin)
+        )
+        along = (across * cosine + down * sine) / ellipses.long[:, None, None].astype(np.float32)
+        aside = (down * cosine - across * sine) / ellipses.short[:, None, None].astype(np.float32)
+        dye = profile(np.hypot(along, aside)) * ellipses.dye[:, None, None].astype(np.float32)
+        place = (ellipses.square[:, None, None] * self._side + y) * self._side + x
+        drawn = (dye > 0) & (x >= 0) & (x < self._side) & (y >= 0) & (y < self._side)
+        np.maximum.at(canvas.reshape(-1), place[drawn], dye[drawn])
+        return canvas
+
+
+def _at(ellipses: Ellipses) -> tuple[Int64[np.ndarray, " n"], ...]:
+    """Give the pixels at the centers of ellipses, as an index."""
+    return ellipses.square, ellipses.y.astype(np.int64), ellipses.x.astype(np.int64)
+
+
+def _cone(radius: Stamps) -> Stamps:
+    """How far inside, 0 at the rim and about 1 in the middle."""
+    return (1 - radius).clip(0)
+
+
+def _filled(radius: Stamps) -> Stamps:
+    """A nucleus evenly dark."""
+    return (4 - 4 * radius).clip(0, 1)
+
+
+def _hollow(radius: Stamps) -> Stamps:
+    """A nucleus with a dark rim, a pale inside and a dark spot."""
+    rim = (1 - 5 * np.abs(radius - 0.85)).clip(0)
+    spot = (3 - 7 * radius).clip(0, 1.2)
+    hollow: Stamps = np.maximum(1.2 * rim, spot)
+    return hollow
+
+
+def _only_fine(harmless: Squares, lesion: Squares, sigma: float) -> Squares:
+    """Give the harmless squares with only the finest of the lesion's traits."""
+    change = lesion.astype(np.float32) - harmless
+    for _ in range(2):  # once leaves enough for a network to find at 4 um a pixel
+        change -= ndimage.gaussian_filter(change, (0, sigma, sigma, 0), mode="wrap", truncate=3)
+    fine: Squares = np.rint(harmless + change).clip(0, 255).astype(np.uint8)
+    return fine

@@ -1,0 +1,142 @@
+import subprocess
+import sys
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.weights import EncoderError
+
+MISSING_OPERATOR = "operator torchvision::nms does not exist"
+
+
+class Averages(nn.Module):
+    """A network as timm makes them."""
+
+    def __init__(self):
+        super().__init__()
+        self.pretrained_cfg = {"license": "mit"}
+        self.layer = nn.Linear(3, 5)
+
+    def forward(self, x):
+        return self.layer(x.mean((2, 3)))
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    """Stands for timm, which few machines can import; keeps what it was asked."""
+    config = {
+        "input_size": (3, 48, 48),
+        "interpolation": "bicubic",
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.3, 0.4),
+    }
+    module = ModuleType("timm")
+    module.asked = []
+
+    def create_model(name, **settings):
+        module.asked.append((name, settings))
+        return Averages()
+
+    module.create_model = create_model
+    module.data = SimpleNamespace(resolve_model_data_config=lambda _: config)
+    monkeypatch.setitem(sys.modules, "timm", module)
+    return module
+
+
+def test_a_network_is_fed_as_timm_says(timm):
+    encoder = load_encoder("timm:small_vit")
+    spec = encoder.spec
+    assert (spec.name, spec.dim, spec.input_size) == ("timm:small_vit", 5, 48)
+    assert (spec.mean, spec.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    assert (spec.interpolation, spec.license) == ("bicubic", "mit")
+    assert len(spec.weights_hash) == 16
+    gray = encoder(np.full((1, 48, 48, 3), 255, dtype=np.uint8))
+    wanted = encoder.network.layer(torch.tensor([[0.5 / 0.2, 0.6 / 0.3, 0.7 / 0.4]]))
+    assert torch.allclose(gray, wanted, atol=1e-5)
+
+
+def test_a_network_comes_without_its_classifier(timm):
+    load_encoder("timm:hf-hub:owner/name")
+    name, settings = timm.asked[0]
+    assert name == "hf-hub:owner/name"
+    assert settings["pretrained"]
+    assert settings["num_classes"] == 0
+
+
+def test_weights_may_come_from_a_file(timm, tmp_path):
+    (tmp_path / "w.safetensors").touch()
+    load_encoder("timm:small_vit", weights=tmp_path / "w.safetensors")
+    assert timm.asked[0][1]["pretrained_cfg_overlay"] == {"file": str(tmp_path / "w.safetensors")}
+
+
+def test_a_missing_weights_file_is_named_before_timm_is_asked(timm, tmp_path):
+    with pytest.raises(EncoderError, match=r"w\.pth: no such weights file"):
+        load_encoder("timm:small_vit", weights=tmp_path / "w.pth")
+    assert not timm.asked
+
+
+def test_what_timm_cannot_get_is_told(timm):
+    def create_model(name, **settings):
+        raise OSError("no connection\nand much more")
+
+    timm.create_model = create_model
+    with pytest.raises(EncoderError, match=r"timm:resnet18: .*\(OSError: no connection\)\. Check"):
+        load_encoder("timm:resnet18")
+
+
+@pytest.fixture
+def broken_timm(monkeypatch, tmp_path):
+    """A timm beside a torchvision that does not match torch."""
+    (tmp_path / "timm.py").write_text(f"raise RuntimeError({MISSING_OPERATOR!r})")
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_timm_that_cannot_be_imported_is_explained(broken_timm):
+    told = rf"timm:resnet18: timm cannot be imported \(RuntimeError: {MISSING_OPERATOR}\).*pip"
+    with pytest.raises(EncoderError, match=told):
+        load_encoder("timm:resnet18")
+
+
+def test_without_timm_resnet50_asks_for_a_file(broken_timm):
+    with pytest.raises(EncoderError, match=r"resnet50-layer3: timm cannot .*encoder.weights=FILE"):
+        load_encoder("resnet50-layer3")
+
+
+TRUE_TIMM = """
+import os, sys, types
+os.environ["HF_HUB_OFFLINE"] = "1"
+# torch without CUDA beside torchvision with: these two register what only CUDA has.
+for name in ("torchvision._meta_registrations", "torchvision._autograd_registrations"):
+    sys.modules[name] = types.ModuleType(name)
+import numpy as np, timm
+from pathlib import Path
+from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.weights import EncoderError
+from safetensors.torch import save_file
+folder = Path(sys.argv[1])
+network = timm.create_model("resnet50", pretrained=False).eval()
+save_file(network.state_dict(), folder / "resnet50.safetensors")
+for name, dim in (("timm:resnet50", 2048), ("resnet50-layer3", 1024)):
+    encoder = load_encoder(name, weights=folder / "resnet50.safetensors", runtime="torch")
+    assert encoder.spec.dim == dim, encoder.spec
+    assert encoder(np.zeros((2, 64, 64, 3), dtype=np.uint8)).shape == (2, dim)
+for name in ("timm:no_such_network", "timm:resnet18", "resnet50-layer3", "timm:hf-hub:no/such"):
+    try:
+        load_encoder(name)
+    except EncoderError as error:
+        assert "timm could not" in str(error), error
+    else:
+        raise AssertionError(f"{name} was loaded")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("timm") is None, reason="needs parfocal[timm]")
+def test_the_true_timm_is_used_so(tmp_path):
+    subprocess.run([sys.executable, "-c", TRUE_TIMM, str(tmp_path)], check=True)

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from parfocal.encoders.networks import EfficientNetLite0, ResNet50Layer3, fill_randomly
+
+onnx = pytest.importorskip("onnx", reason="needs parfocal[onnx]")
+pytest.importorskip("onnxruntime", reason="needs parfocal[onnx]")
+from parfocal.encoders.onnx_graph import OnnxGraph, OnnxNetwork  # noqa: E402 (after the skip)
+
+
+@pytest.fixture(params=[EfficientNetLite0, ResNet50Layer3])
+def network(request):
+    network = request.param()
+    fill_randomly(network, seed=0)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [64, 75])
+def test_onnxruntime_answers_as_torch(network, size):
+    x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    wanted = network(x)
+    features = OnnxNetwork(network, size)(x.to(memory_format=torch.channels_last))
+    assert (features - wanted).abs().max() < 1e-4 * wanted.abs().max()
+
+
+def test_the_graph_is_valid_onnx(network):
+    onnx.checker.check_model(OnnxGraph(network, 64).model, full_check=True)
+
+
+def test_an_operation_without_counterpart_is_known_at_once():
+    network = EfficientNetLite0()
+    network.blocks.append(torch.nn.Sigmoid())
+    with pytest.raises(AssertionError, match="no ONNX operation is known for Sigmoid"):
+        OnnxGraph(network.requires_grad_(False), 64)

@@ -1,0 +1,89 @@
+"""What a model saw is told alike, whether it was given a bag or pixels."""
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.bag import Bag, Look, PixelSource, StoredBag
+from parfocal.cost import CostMeter
+from parfocal.encoders.encoder import Encoder
+from parfocal.features.header import SlideSettings
+from parfocal.features.slide_input import BagInput, SlideInput, opened
+from parfocal.grid import GridError, PatchGrid
+from parfocal.slide.slide import slide_from_array
+
+
+class NoBag(StoredBag):
+    """Stands where a bag would, and is not asked."""
+
+    def __init__(self) -> None:
+        super().__init__([torch.zeros(1, 1)])
+
+
+@pytest.fixture
+def nested() -> PatchGrid:
+    """Two patches, of which the second child of the first and all of the second's do not exist."""
+    return PatchGrid(
+        mpps=(2.0, 1.0),
+        patch_size=16,
+        slide_size=(64, 32),
+        slide_mpp=1.0,
+        roots=np.array([[0, 0], [1, 0]]),
+        sharpest_patches=3,
+        exists=(np.array([True, True]), np.array([True, False, True, True] + [False] * 4)),
+    )
+
+
+def test_looks_at_a_bag_are_given_their_places(nested):
+    low = Look(torch.arange(2), torch.tensor([0.9, 0.1]), selected=torch.tensor([0]))
+    high = Look(torch.arange(4), torch.tensor([0.5, 0.0, 0.3, 0.2]))
+    first, second = BagInput(NoBag(), nested, (0, 1), CostMeter()).locate([low, high])
+    assert first.places.boxes.tolist() == [[0, 0, 32, 32], [32, 0, 32, 32]]
+    assert first.places.mpps.tolist() == [2, 2]
+    assert first.places.parents is None
+    assert second.rows.tolist() == [0, 2, 3]
+    assert second.attention.tolist() == pytest.approx([0.5, 0.3, 0.2])
+    assert second.places.boxes[:, :2].tolist() == [[0, 0], [16, 0], [16, 16]]
+    assert second.places.parents.tolist() == [0, 0, 0]
+
+
+def test_what_was_selected_is_found_again_among_what_exists(nested):
+    look = Look(torch.arange(4), torch.full((4,), 0.25), torch.tensor([1, 3]))
+    (found,) = BagInput(NoBag(), nested, (1,), CostMeter()).locate([look])
+    assert found.rows[found.selected].tolist() == [3]
+
+
+def test_how_much_there_is_to_see_is_unknown_where_the_grid_is_sharper(nested):
+    assert BagInput(NoBag(), nested, (0, 1), CostMeter()).sharpest.patches == 3
+    assert BagInput(NoBag(), nested, (0,), CostMeter()).sharpest is None
+
+
+def picture(tissue: int = 240) -> np.ndarray:
+    pixels = np.full((256, 512, 3), 245, dtype=np.uint8)
+    pixels[:, :tissue] = (200, 90, 150)
+    return pixels
+
+
+def test_an_encoder_makes_a_bag_and_none_pixels(encoder: Encoder):
+    slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5), 64)
+    with opened(slide, settings, encoder) as bag, opened(slide, settings, None) as pixels:
+        assert isinstance(bag.given, Bag)
+        assert isinstance(pixels.given, PixelSource)
+        assert isinstance(bag, SlideInput)
+        assert isinstance(pixels, SlideInput)
+
+
+def test_bags_and_pixels_agree_on_how_much_there_is_to_see(encoder: Encoder):
+    slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5), 64)
+    with opened(slide, settings, encoder) as bag, opened(slide, settings, None) as pixels:
+        assert bag.sharpest.patches == pixels.sharpest.patches == 16
+        assert bag.sharpest.mpp == pixels.sharpest.mpp == 4.0
+
+
+def test_of_a_ladder_that_fits_the_sharpest_step_there_is_counts():
+    slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5, 5.0), 64)
+    with opened(slide, settings, None, skip_unavailable_magnifications=True) as pixels:
+        assert pixels.sharpest.mpp == 4.0
+    refused = pytest.raises(GridError, match=r"5x .* is sharper than the scan")
+    with refused, opened(slide, settings, None):
+        pass
