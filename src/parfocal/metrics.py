@@ -10,6 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
+# The one list of metrics: the name in files and in code -> the label in reports and logs.
+METRICS = {
+    "auroc_macro": "macro AUROC",
+    "auroc_micro": "micro AUROC",
+    "average_precision_macro": "macro average precision",
+    "average_precision_micro": "micro average precision",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "weighted_f1": "weighted F1",
+    "quadratic_kappa": "quadratic kappa",
+}
 # Without a second class to tell apart from, these have no meaning.
 CONTRASTED = ("quadratic_kappa", "auroc_micro", "average_precision_micro")
 NEGATIVES = ("negative", "none")  # strata of slides without what the others have

@@ -100,7 +100,7 @@ def test_the_csv_holds_all_numbers():
 def test_the_table_is_that_of_the_paper():
     text = to_markdown(rows_of([GOOD, POOR], "accuracy", resamples=10), "accuracy")
     header, _, good, poor, *_ = text.splitlines()
-    assert header.startswith("| model | weighted F1, % | accuracy, % | AUROC | behind the best")
+    assert header.startswith("| model | weighted F1, % | accuracy, % | macro AUROC | behind the best")
     assert good.startswith("| good | 100.0 | 100.0 | 1.000 (")
     assert good.endswith("| best | 2 | 4 | 500 | 2.00 (0.50 / 1.50 / 0.25) |")
     assert poor.endswith("| 1 | 2 | 50 |  |")

@@ -14,7 +14,7 @@ from parfocal.evaluate.run import EvaluationError, evaluate
 from parfocal.features.errors import UnwritableError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
-from parfocal.models.checkpoint import Checkpoint, Training, build_model
+from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.slide.slide import fingerprint_of
 
 SETTINGS = SlideSettings(magnifications=(2.5, 10.0), patch_size=16)
@@ -78,7 +78,7 @@ def save_run(run, *, train, val, fingerprints=None):
         labels=("benign", "cancer"),
         encoder=encoder,
         slide=SETTINGS,
-        training=Training(
+        training=TrainingProvenance(
             seed=0,
             epoch=0,
             slides={"train": train, "val": val},
@@ -221,7 +221,7 @@ def test_same_seed_same_metrics(made, evaluated, tmp_path):
 
 def test_the_summary_says_the_first_things(evaluated):
     evaluation, *_ = evaluated
-    assert evaluation.summary.startswith("6 slides of 5 patients: AUROC ")
+    assert evaluation.summary.startswith("6 slides of 5 patients: macro AUROC ")
 
 
 def test_slides_the_model_has_seen_are_refused(made, tmp_path):

@@ -93,7 +93,7 @@ def test_the_checkpoint_predicts_with_nothing_else(cohort, settings, tmp_path):
     assert {parts[slide_id] for slide_id in trained.training.slides["train"]} == {"train"}
     bags = StoredBags(tmp_path / "features", trained.slide, encoder=trained.encoder)
     with bags.open(cohort.slides[0]) as opened, torch.no_grad():
-        prediction = trained.model(opened.given)
+        prediction = trained.model(opened.model_input)
         assert prediction.logits.shape == (2,)
         look = opened.locate(prediction.looks)[1]
         assert look.places.boxes[0, 2:].tolist() == [64, 64]
@@ -110,7 +110,7 @@ def test_what_is_told_only_when_zooming_is_learned(cohort, settings, tmp_path, s
     for slide in cohort.slides:
         if slide.slide_id in test:
             with bags.open(slide) as opened, torch.no_grad():
-                answer = trained.model(opened.given).logits.argmax()
+                answer = trained.model(opened.model_input).logits.argmax()
             assert trained.labels[answer] == slide.label
 
 
@@ -188,7 +188,7 @@ def test_an_epoch_is_a_line_in_the_log(cohort, settings, tmp_path, caplog):
     taught(cohort, changed(settings, epochs=1), tmp_path / "run")
     (line,) = re.findall(r"epoch 1 of 1: .*", caplog.text)
     number = r"[01]\.\d{3}"
-    scores = f"loss {number}, validation loss {number}, F1 {number}, AUROC {number}"
+    scores = f"loss {number}, validation loss {number}, weighted F1 {number}, macro AUROC {number}"
     assert re.fullmatch(rf"epoch 1 of 1: {scores}, \d+\.\d s", line)  # nothing was encoded
     assert not [record for record in caplog.records if "lightning" in record.name]
 

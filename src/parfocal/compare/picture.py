@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from parfocal.compare.table import Row
+from parfocal.metrics import METRICS
 
 # Told apart also by those who do not see all colors, and by their marker in print.
 COLORS = (
@@ -20,7 +21,6 @@ COLORS = (
 )
 MARKERS = "osD^vP*X<>p"
 INK, PALE = "#333333", "#dddddd"
-METRICS = {"weighted_f1": "weighted F1", "accuracy": "accuracy", "auroc_macro": "AUROC"}
 LEAST = 1e-3  # of the dearest: what costs less is drawn there, so that the others stay apart
 MARKER_WIDTH = 0.02  # of a panel: costs that are nearer would be drawn over each other
 NOTE = "Models of nearly the same cost are drawn side by side."

@@ -9,12 +9,11 @@ from jaxtyping import Float, Int
 from markupsafe import Markup
 
 from parfocal.compare.picture import front
-from parfocal.compare.table import STAGES, Measure, Row, between, notes_of
+from parfocal.compare.table import COMPARED_METRICS, STAGES, Measure, Row, between, notes_of
 from parfocal.explain.report.charts import Axis, line_chart
 from parfocal.explain.report.curves import calibration, micro, precision_recall, roc
 from parfocal.explain.report.template import render
-
-NAMES = {"weighted_f1": "weighted F1", "accuracy": "accuracy", "auroc_macro": "AUROC"}
+from parfocal.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def page_of(rows: Sequence[Row], metric: str, picture: bytes) -> str:
         failed=[row.result for row in rows if row.result.reason is not None],
         models=[_model(row) for row in done],
         metric=metric,
-        metrics=NAMES,
+        metrics={name: METRICS[name] for name in COMPARED_METRICS},
         stages=STAGES,
         devices=sorted({device for row in done for device in row.result.seconds}),
         notes=notes_of(rows),
@@ -66,7 +65,7 @@ def _model(row: Row) -> Model:
     np.add.at(counts, (truth, chances.argmax(axis=1)), 1)
     return Model(
         name=result.name,
-        scores={name: _score(row.measures[name]) for name in NAMES},
+        scores={name: _score(row.measures[name]) for name in COMPARED_METRICS},
         behind="best" if row.behind is None else between(row.behind),
         patches=result.patches,
         macs=result.macs,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from parfocal.metrics import BLOCK, Answers, weighted_scores
 
-METRICS = ("weighted_f1", "accuracy", "auroc_macro")
+COMPARED_METRICS = ("weighted_f1", "accuracy", "auroc_macro")
 STAGES = ("total", "read", "encode", "model")
 
 Timing = Mapping[str, Mapping[str, float]]  # device -> stage -> seconds
@@ -100,14 +100,14 @@ def _scores(
     runs: Sequence[Answers], patients: Sequence[str], weights: Float[np.ndarray, "r p"]
 ) -> dict[str, Float[np.ndarray, "r runs"]]:
     """Give each metric for each row of weights and each run."""
-    found: dict[str, list[Float[np.ndarray, " r"]]] = {name: [] for name in METRICS}
+    found: dict[str, list[Float[np.ndarray, " r"]]] = {name: [] for name in COMPARED_METRICS}
     for run in runs:
         drawn = weights[:, np.searchsorted(patients, run.groups)]
         none = drawn.sum(axis=1) == 0  # of this run, in such a draw
         drawn[none] = 1
         step = max(1, BLOCK // run.probabilities.size)
         parts = [weighted_scores(run, drawn[at : at + step]) for at in range(0, len(drawn), step)]
-        for name in METRICS:
+        for name in COMPARED_METRICS:
             values = np.concatenate([part[name] for part in parts])
             found[name].append(np.where(none, np.nan, values))
     return {name: np.stack(values, axis=1) for name, values in found.items()}
@@ -135,7 +135,7 @@ def to_csv(rows: Sequence[Row], metric: str) -> str:
     """Give results.csv: a row a model, numbers in full."""
     devices = sorted({device for row in rows for device in row.result.seconds})
     header = ["model", "runs", "slides", "failed_slides"]
-    for name in METRICS:
+    for name in COMPARED_METRICS:
         header += [name, f"{name}_sd", f"{name}_low", f"{name}_high"]
     header += [f"behind_{metric}", "behind_low", "behind_high", "patches", "macs", "flops"]
     header += [f"seconds_{stage}_{device}" for device in devices for stage in STAGES]
@@ -173,7 +173,7 @@ def _cells(row: Row, metric: str) -> dict[str, object]:
 def to_markdown(rows: Sequence[Row], metric: str) -> str:
     """Give results.md: the table of the ZoomMIL paper, and what it does not say."""
     devices = sorted({device for row in rows for device in row.result.seconds})
-    header = ["model", "weighted F1, %", "accuracy, %", "AUROC", f"behind the best ({metric})"]
+    header = ["model", "weighted F1, %", "accuracy, %", "macro AUROC", f"behind the best ({metric})"]
     header += ["TMACs", "TFLOPs", "patches"]
     header += [f"s, {device}: total (read / encode / aggregate)" for device in devices]
     lines = [header, ["---"] * len(header)]

@@ -14,12 +14,20 @@ import numpy as np
 from parfocal.cost import Cost
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.localization import Localization
-from parfocal.metrics import Answers, Score, by_patient, confusion, mean_score, strata_scores
+from parfocal.metrics import (
+    METRICS,
+    Answers,
+    Score,
+    by_patient,
+    confusion,
+    mean_score,
+    strata_scores,
+)
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.errors import name_once
 
 FORMAT_VERSION = 1
-HEADLINE = {"auroc_macro": "AUROC", "accuracy": "accuracy", "balanced_accuracy": "balanced"}
+SUMMARY_METRICS = ("auroc_macro", "accuracy", "balanced_accuracy")
 Which = Literal["train", "val", "test", "all"]
 
 
@@ -135,7 +143,7 @@ class Evaluation:
     def summary(self) -> str:
         """What one wants to know first, in a line."""
         patients = len({result.slide.patient_id for result in self.results})
-        said = [f"{word} {_said(self.scores[name])}" for name, word in HEADLINE.items()]
+        said = [f"{METRICS[name]} {_said(self.scores[name])}" for name in SUMMARY_METRICS]
         failed = f"; {len(self.failed)} failed" if self.failed else ""
         return (
             f"{len(self.results)} slides of {patients} patients: {', '.join(said)}{self._probability_text()}"

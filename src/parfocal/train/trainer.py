@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from parfocal.train.training_module import SHOWN, TrainingModule
+from parfocal.train.training_module import LOGGED, TrainingModule
 
 # Lightning's warnings about what is meant here: one slide is a batch, and a failed one no loss.
 EXPECTED_WARNINGS = (
@@ -48,7 +48,7 @@ def fit(lesson: TrainingModule, epochs: int, device: torch.device, *, progress: 
         "accumulate_grad_batches": lesson.settings.accumulate_grad_batches,
         "gradient_clip_val": lesson.settings.gradient_clip_norm,
         "precision": "bf16-mixed" if lesson.settings.bf16 and _has_half(device) else "32-true",
-        "callbacks": [heard, Bar()] if progress else [heard],
+        "callbacks": [heard, ProgressBar()] if progress else [heard],
         "enable_progress_bar": progress,
         "enable_checkpointing": False,
         "enable_model_summary": False,
@@ -93,7 +93,7 @@ class InterruptHandler(pl.Callback):
         self.usual(number, frame)
 
 
-class Bar(TQDMProgressBar):
+class ProgressBar(TQDMProgressBar):
     """One line an epoch, without Lightning's own version number."""
 
     def __init__(self) -> None:
@@ -111,9 +111,9 @@ class Bar(TQDMProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Give what stands beside the bar."""
         return {
-            SHOWN[name]: value
+            LOGGED[name]: value
             for name, value in super().get_metrics(trainer, pl_module).items()
-            if name in SHOWN
+            if name in LOGGED
         }
 
 

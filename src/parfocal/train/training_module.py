@@ -31,7 +31,7 @@ from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableE
 from parfocal.features.pixels import AugmentedSource
 from parfocal.features.slide_input import SlideInput
 from parfocal.files import write_whole
-from parfocal.metrics import Answers, weighted_scores
+from parfocal.metrics import METRICS, Answers, weighted_scores
 from parfocal.settings import TrainSettings
 from parfocal.slide.errors import SlideError
 from parfocal.train.folder import Epoch, RunError, RunFolder, best_of, refuse_too_few
@@ -39,12 +39,12 @@ from parfocal.train.optimizer import Plateau, optimizer_of, planned_rates
 
 logger = logging.getLogger(__name__)
 
-SCORES = ("loss", "accuracy", "weighted_f1", "auroc")  # of an epoch, on the validation slides
-SHOWN = {  # to a person, in a line of the log and beside the progress bar
+# What the log line of an epoch and the progress bar show: column of metrics.csv -> label.
+LOGGED = {
     "train_loss": "loss",
     "val_loss": "validation loss",
-    "val_weighted_f1": "F1",
-    "val_auroc": "AUROC",
+    "val_weighted_f1": METRICS["weighted_f1"],
+    "val_auroc": METRICS["auroc_macro"],
 }
 
 Objective = Callable[[Prediction, Tensor], Tensor]
@@ -214,9 +214,9 @@ class TrainingModule(pl.LightningModule):
     def _log(self, epoch: Epoch) -> None:
         values = {name: value for name, value in asdict(epoch).items() if value is not None}
         for name, value in values.items():
-            self.log(name, float(value), prog_bar=name in SHOWN)
+            self.log(name, float(value), prog_bar=name in LOGGED)
         if self.trainer.progress_bar_callback is None:
-            told = [f"{SHOWN[name]} {values[name]:.3f}" for name in SHOWN if name in values]
+            told = [f"{LOGGED[name]} {values[name]:.3f}" for name in LOGGED if name in values]
             if epoch.patches_encoded:
                 told.append(f"{epoch.patches_encoded:,} patches encoded")
             told.append(f"{epoch.seconds:.1f} s")
@@ -247,9 +247,9 @@ class TrainingModule(pl.LightningModule):
                 for slide in {slide.slide_id: slide for slide in slides}.values()
             }
             prediction = run_model(
-                self.model, [self._turned(opened[slide.slide_id].given) for slide in slides]
+                self.model, [self._turned(opened[slide.slide_id].model_input) for slide in slides]
             )
-        self._patches += sum(sum(each.bill.close().patches) for each in opened.values())
+        self._patches += sum(sum(each.cost_meter.total().patches) for each in opened.values())
         if isinstance(self.model, TaughtByOutlines) and self.training:
             (slide,) = slides
             return self._with_lesion_targets(prediction, slide, opened[slide.slide_id])
@@ -287,7 +287,7 @@ class TrainingModule(pl.LightningModule):
             raise error
 
     def _epoch(self) -> Epoch:
-        scores: dict[str, float | None] = dict.fromkeys(SCORES)
+        scores: dict[str, float | None] = dict.fromkeys(("loss", "accuracy", "weighted_f1", "auroc"))
         if self.shown:
             scores = _scores(self._answers, self.labels)
         return Epoch(

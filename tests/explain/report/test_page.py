@@ -116,7 +116,7 @@ def test_epochs_are_counted_as_in_the_run(work):
 
 def test_scores_come_with_intervals_and_cost(work):
     text = text_of(report(work, work / "evaluation"))
-    assert "AUROC, micro-averaged 0.750 (0.100 to 0.900) –" in text
+    assert "micro AUROC 0.750 (0.100 to 0.900) –" in text
     assert "Confusion predicted true normal tumor normal 2 0 tumor 1 1" in text
     assert "Cost of a slide mean median patches at" in text
     assert "multiply-accumulates 1.25 G 1 G" in text

@@ -15,17 +15,7 @@ from parfocal.explain.report.gallery import Row, most_attended_patches, rows_of,
 from parfocal.explain.report.sources import Evaluated, Run, Sources, find_sources
 from parfocal.explain.report.template import render
 from parfocal.files import write_whole
-
-MEASURES = {
-    "auroc_macro": "AUROC, mean of classes",
-    "auroc_micro": "AUROC, micro-averaged",
-    "average_precision_macro": "average precision, mean of classes",
-    "average_precision_micro": "average precision, micro-averaged",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "weighted_f1": "weighted F1",
-    "quadratic_kappa": "quadratic kappa",
-}
+from parfocal.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -80,7 +70,7 @@ def _render(sources: Sources, names: Sequence[str]) -> str:
         runs=[(run, _learning(run)) for run in sources.runs],
         evaluations=[(each, _curves(each)) for each in sources.evaluations],
         trade_off=_trade_off(sources.evaluations),
-        measures=MEASURES,
+        measures=METRICS,
         rows=sorted(rows, key=lambda row: (not row.wrong, -row.sure)),
         shares=list(_shares(rows)),
         galleries=most_attended_patches(rows),
@@ -101,7 +91,7 @@ def _learning(run: Run) -> list[Markup]:
     charts = []
     for title, names in (
         ("loss", {"train_loss": "training", "val_loss": "validation"}),
-        ("on validation slides", {"val_weighted_f1": "weighted F1", "val_auroc": "AUROC"}),
+        ("on validation slides", {"val_weighted_f1": METRICS["weighted_f1"], "val_auroc": METRICS["auroc_macro"]}),
     ):
         lines = [_over_epochs(run, name, text) for name, text in names.items()]
         drawn = [line for line in lines if len(line.x) > 1]
@@ -152,7 +142,7 @@ def _trade_off(evaluations: Sequence[Evaluated]) -> Markup | None:
     if len(points) < 2:
         return None
     across = Axis.over("% of the patches looked at", [line.x[0] for line in points])
-    return line_chart(points, across, Axis("AUROC, mean of classes"), joined=False)
+    return line_chart(points, across, Axis(METRICS["auroc_macro"]), joined=False)
 
 
 def _shares(rows: Sequence[Row]) -> Iterator[Shares]:
