@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from outcome import Outcome
+from command_result import CommandResult
 from parfocal.cli import main
 from parfocal.encoders.encoder import load_encoder
 from parfocal.features.header import SlideSettings
-from parfocal.models.checkpoint import Checkpoint, Training, build_model
+from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.slide.write import write_pyramid
 
 GLASS, PALE, DARK = (245, 245, 245), (220, 150, 190), (130, 60, 150)
@@ -65,23 +65,23 @@ def untrained() -> Checkpoint:
         labels=("normal", "tumor"),
         encoder=encoder,
         slide=SlideSettings((2.5, 10.0), 64),
-        training=Training(0, 0),
+        training=TrainingProvenance(0, 0),
     )
 
 
 @pytest.fixture
 def parfocal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Outcome]:
+) -> Callable[..., CommandResult]:
     """Run a command as the shell would, and tell what it left behind."""
 
-    def run(*arguments: object) -> Outcome:
+    def run(*arguments: object) -> CommandResult:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             main()
         said = capsys.readouterr()
         assert "Traceback" not in said.err
-        return Outcome(int(stop.value.code or 0), said.out, said.err)
+        return CommandResult(int(stop.value.code or 0), said.out, said.err)
 
     return run

@@ -1,4 +1,4 @@
-"""What tests of the command line share: a small cohort, its features and a run on it."""
+"""Shared by tests of the command line: a small cohort, its features and a run on it."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
-    """A run, trained in a process of its own as a user would."""
+    """A run folder, trained by a command in its own process."""
     out = tmp_path_factory.mktemp("runs") / "run"
     command = [sys.executable, "-m", "parfocal.cli", "train", str(cohort), "--out", str(out), *TINY]
     settings = ["--set", "slide.patch_size=64", "--set", "model.k=2", "--epochs", "2"]
@@ -41,17 +41,17 @@ def slide(tmp_path: Path, write_slide: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def extracted(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
-    """Features of the cohort, extracted in a process of its own."""
+    """Features of the cohort, extracted by a command in its own process."""
     folder = tmp_path_factory.mktemp("features")
     command = [sys.executable, "-m", "parfocal.cli", "extract", str(cohort), "--out", str(folder)]
     done = subprocess.run(
         [*command, *TINY, "--patch-size", "64"], check=True, capture_output=True, text=True
     )
-    assert done.stdout == f"{SLIDES} slides extracted, 0 were there already\n"
+    assert done.stdout == f"{SLIDES} slides extracted, 0 already in {folder}\n"
     return folder
 
 
 @pytest.fixture
 def features(extracted: Path, tmp_path: Path) -> Path:
-    """The same, to be spoilt."""
+    """A copy of the features that a test may damage."""
     return Path(shutil.copytree(extracted, tmp_path / "features"))

@@ -1,4 +1,4 @@
-"""What predict and train say of files that are no slides, or slides of no use: one line each."""
+"""Errors of predict and train for unusable slide files: one line each."""
 
 import shutil
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from outcome import Outcome, refused
+from command_result import CommandResult, assert_refused
 from small import TINY, write_table
 
 
@@ -76,7 +76,7 @@ def a_folder(slide: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("damage", "words"),
     [
         (Path.unlink, "no such file"),
         (not_a_slide, "not a slide"),
@@ -92,16 +92,16 @@ def a_folder(slide: Path) -> None:
         (a_folder, "a folder, and no DICOM slide is in it; give slide files"),
     ],
 )
-def test_a_bad_slide_is_refused_in_a_line(
-    parfocal: Callable[..., Outcome],
+def test_a_bad_slide_is_refused_in_one_line(
+    parfocal: Callable[..., CommandResult],
     run: Path,
     slide: Path,
     *,
-    spoil: Callable[[Path], None],
+    damage: Callable[[Path], None],
     words: str,
 ):
     out = slide.parent / "out"
-    spoil(slide)
+    damage(slide)
     found = parfocal("predict", run, slide, "--out", out)
     assert found.code == 1
     assert found.out == ""
@@ -112,15 +112,20 @@ def test_a_bad_slide_is_refused_in_a_line(
     assert {path.name for path in out.iterdir()} == {"predictions.csv"}
 
 
-def test_the_folder_one_is_in_is_named_as_it_was_given(
-    parfocal: Callable[..., Outcome], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_current_folder_is_named_as_given(
+    parfocal: Callable[..., CommandResult],
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.chdir(tmp_path)
-    refused(parfocal("inspect", "."), "parfocal: .: a folder, and no DICOM slide")
-    refused(parfocal("predict", run, ".", "--out", "out"), "parfocal: .: a folder, and no DICOM")
+    assert_refused(parfocal("inspect", "."), "parfocal: .: a folder, and no DICOM slide")
+    assert_refused(
+        parfocal("predict", run, ".", "--out", "out"), "parfocal: .: a folder, and no DICOM"
+    )
 
 
-# What is wrong with a cohort, a folder or a setting, and what the line has to say.
+# Mistakes in a cohort, and words of their messages.
 
 GOOD = ("001", "001.tif", "tumor")
 MISSING = ((*GOOD, "train"), ("2", "none.tif", "normal", "train"), ("3", "001.tif", "tumor", "val"))
@@ -136,8 +141,8 @@ MISSING = ((*GOOD, "train"), ("2", "none.tif", "normal", "train"), ("3", "001.ti
         ([("slide_id", "path", "label")], "no slides"),
     ],
 )
-def test_a_bad_cohort_is_refused_in_a_line(
-    parfocal: Callable[..., Outcome],
+def test_a_bad_cohort_is_refused_in_one_line(
+    parfocal: Callable[..., CommandResult],
     cohort: Path,
     tmp_path: Path,
     rows: list[tuple[str, ...]],
@@ -145,5 +150,5 @@ def test_a_bad_cohort_is_refused_in_a_line(
 ):
     shutil.copy(cohort.parent / "001.tif", tmp_path)
     table = write_table(tmp_path / "bad.csv", *rows)
-    refused(parfocal("train", table, "--out", tmp_path / "run", *TINY), words, "bad.csv")
+    assert_refused(parfocal("train", table, "--out", tmp_path / "run", *TINY), words, "bad.csv")
     assert not (tmp_path / "run").exists()

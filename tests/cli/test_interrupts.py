@@ -1,4 +1,4 @@
-"""Ctrl-C, unexpected errors and readers that leave."""
+"""Ctrl-C, unexpected errors and closed pipes."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from outcome import Outcome, refused
+from command_result import CommandResult, assert_refused
 from parfocal import predict as predict_module
 from parfocal.cli import main
 from parfocal.models.checkpoint import Checkpoint
@@ -18,13 +18,15 @@ from small import TINY
 
 
 def test_an_unexpected_error_is_a_line_and_with_debug_a_traceback(
-    parfocal: Callable[..., Outcome], run: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+    parfocal: Callable[..., CommandResult], run: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def broken(*_: object, **__: object) -> Iterator[object]:
         raise TypeError("a\nbug")
 
     monkeypatch.setattr(predict_module, "predict_slides", broken)
-    refused(parfocal("predict", run, slide, "--out", "x"), "unexpected TypeError: a bug", "--debug")
+    assert_refused(
+        parfocal("predict", run, slide, "--out", "x"), "unexpected TypeError: a bug", "--debug"
+    )
     monkeypatch.setattr(
         sys, "argv", ["parfocal", "predict", str(run), "s", "--out", "x", "--debug"]
     )
@@ -32,7 +34,7 @@ def test_an_unexpected_error_is_a_line_and_with_debug_a_traceback(
         main()
 
 
-def test_ctrl_c_leaves_a_line_and_what_was_finished(cohort: Path, tmp_path: Path):
+def test_ctrl_c_prints_one_line_and_keeps_finished_results(cohort: Path, tmp_path: Path):
     out = tmp_path / "run"
     # A shell starts what runs in the background with Ctrl-C ignored, and children inherit it.
     program = (
@@ -49,32 +51,32 @@ def test_ctrl_c_leaves_a_line_and_what_was_finished(cohort: Path, tmp_path: Path
             while not (out / "metrics.csv").exists() and process.poll() is None:
                 time.sleep(0.1)
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 130
-    assert "Traceback" not in said
-    goes_on = "the same command with --resume goes on from there"
-    said_last = f"parfocal: interrupted; what was finished is in {out}; {goes_on}."
-    assert said.splitlines()[-1] == said_last
+    assert "Traceback" not in errors
+    resume = "to resume, run the same command with --resume"
+    last = f"parfocal: interrupted; finished results are in {out}; {resume}."
+    assert errors.splitlines()[-1] == last
     assert (out / "metrics.csv").exists()
     assert not (out / "checkpoint.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "text"),
     [
         (False, "nothing was written to {}."),
-        (True, "what was finished is in {}."),
+        (True, "finished results are in {}."),
     ],
 )
-def test_ctrl_c_claims_only_what_is_there(
-    parfocal: Callable[..., Outcome],
+def test_ctrl_c_names_only_files_that_exist(
+    parfocal: Callable[..., CommandResult],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     *,
     written: bool,
-    told: str,
+    text: str,
 ):
     out = tmp_path / "out"
     out.mkdir()
@@ -88,11 +90,11 @@ def test_ctrl_c_claims_only_what_is_there(
 
     monkeypatch.setattr(Checkpoint, "load", interrupted)
     found = parfocal("predict", "run", "one.tif", "--out", out)
-    assert found == Outcome(130, "", f"parfocal: interrupted; {told.format(out)}\n")
+    assert found == CommandResult(130, "", f"parfocal: interrupted; {text.format(out)}\n")
 
 
-def test_ctrl_c_in_a_finalizer_is_heard(
-    parfocal: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_in_a_finalizer_is_not_lost(
+    parfocal: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ):
     class Finalized:
         def __del__(self) -> None:
@@ -111,8 +113,8 @@ def test_ctrl_c_in_a_finalizer_is_heard(
         signal.signal(signal.SIGINT, usual)
 
 
-def test_a_command_that_writes_nothing_says_so_upon_ctrl_c(
-    parfocal: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_in_a_command_that_writes_nothing_says_so(
+    parfocal: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ):
     def interrupted(*_: object, **__: object) -> object:
         raise KeyboardInterrupt
@@ -121,7 +123,7 @@ def test_a_command_that_writes_nothing_says_so_upon_ctrl_c(
     assert parfocal("inspect", "one.tif").err == "parfocal: interrupted; nothing was written.\n"
 
 
-def test_a_reader_that_leaves_is_no_error(slide: Path):
+def test_a_closed_pipe_is_not_an_error(slide: Path):
     command = f"{sys.executable} -m parfocal.cli inspect {slide} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stderr == ""

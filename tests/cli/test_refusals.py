@@ -1,4 +1,4 @@
-"""What a command refuses: one line that says what to do, no traceback, and nothing half done."""
+"""Refused commands: one line with advice, no traceback, no partial output."""
 
 import json
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 import h5py
 import pytest
 
-from outcome import Outcome, refused
+from command_result import CommandResult, assert_refused
 from parfocal import predict as predict_module
 from parfocal.features.errors import UnwritableError
 from small import TINY, write_table
 
 
-def test_a_label_the_model_does_not_know_is_refused(
-    parfocal: Callable[..., Outcome], run: Path, cohort: Path, tmp_path: Path
+def test_a_label_the_model_was_not_trained_on_is_refused(
+    parfocal: Callable[..., CommandResult], run: Path, cohort: Path, tmp_path: Path
 ):
     table = write_table(
         tmp_path / "other.csv",
@@ -25,11 +25,11 @@ def test_a_label_the_model_does_not_know_is_refused(
         ("006", str(cohort.parent / "006.tif"), "benign"),
     )
     found = parfocal("evaluate", run, table, "--out", tmp_path / "out")
-    refused(found, "other.csv", "'benign'", "normal, tumor")
+    assert_refused(found, "other.csv", "'benign'", "normal, tumor")
 
 
-def test_a_slide_too_small_to_train_on_is_told_with_the_option_that_helps(
-    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+def test_a_slide_too_small_to_train_on_names_the_option_that_helps(
+    parfocal: Callable[..., CommandResult], cohort: Path, tmp_path: Path
 ):
     command = (
         "train",
@@ -40,7 +40,9 @@ def test_a_slide_too_small_to_train_on_is_told_with_the_option_that_helps(
         "--magnifications",
         "0.625,10",
     )
-    refused(parfocal(*command), "0.25 x 0.25 of a patch at 0.625x", "use higher --magnifications")
+    assert_refused(
+        parfocal(*command), "0.25 x 0.25 of a patch at 0.625x", "use higher --magnifications"
+    )
 
 
 WRITE_FOLDERS = [
@@ -58,90 +60,98 @@ WRITE_FILES = [("report", "none", "--out"), ("cohort", "bach", "none", "--out")]
 
 
 @pytest.mark.parametrize("command", WRITE_FOLDERS)
-def test_a_file_is_no_folder_to_write_to(
-    parfocal: Callable[..., Outcome], tmp_path: Path, command: tuple[str | int, ...]
+def test_a_file_is_refused_as_an_output_folder(
+    parfocal: Callable[..., CommandResult], tmp_path: Path, command: tuple[str | int, ...]
 ):
     (tmp_path / "cohort.csv").touch()
     for place in (tmp_path / "cohort.csv", tmp_path / "cohort.csv" / "new"):
-        refused(parfocal(*command, place), "cohort.csv: a file, where a folder is to be; write els")
+        assert_refused(
+            parfocal(*command, place), "cohort.csv: is a file, but a folder is needed; choose"
+        )
 
 
 @pytest.mark.parametrize("command", WRITE_FILES)
-def test_a_folder_is_no_file_to_write_to(
-    parfocal: Callable[..., Outcome], tmp_path: Path, command: tuple[str, ...]
+def test_a_folder_is_refused_as_an_output_file(
+    parfocal: Callable[..., CommandResult], tmp_path: Path, command: tuple[str, ...]
 ):
-    refused(parfocal(*command, tmp_path), f"{tmp_path}: a folder, where a file is to be; give a f")
+    assert_refused(
+        parfocal(*command, tmp_path), f"{tmp_path}: is a folder, but a file is needed; give a f"
+    )
 
 
 @pytest.mark.parametrize("command", [*WRITE_FOLDERS, *WRITE_FILES])
-def test_a_place_that_may_not_be_written_to_is_refused_before_any_work(
-    parfocal: Callable[..., Outcome],
+def test_a_read_only_place_is_refused_before_any_work(
+    parfocal: Callable[..., CommandResult],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: tuple[str | int, ...],
 ):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     found = parfocal(*command, tmp_path / "new" / "out")
-    refused(found, f"{tmp_path}: Permission denied; check the path, and its rights.")
+    assert_refused(found, f"{tmp_path}: Permission denied; check the path and its permissions.")
     assert not (tmp_path / "new").exists()
 
 
-def test_folders_to_write_to_are_made(parfocal: Callable[..., Outcome], run: Path, tmp_path: Path):
+def test_output_folders_are_created(
+    parfocal: Callable[..., CommandResult], run: Path, tmp_path: Path
+):
     page = tmp_path / "new" / "folder" / "report.html"
     assert parfocal("report", run, "--out", page).code == 0
     assert page.exists()
 
 
-def test_training_slides_are_not_evaluated_unless_told(
-    parfocal: Callable[..., Outcome], run: Path, cohort: Path, tmp_path: Path
+def test_training_slides_are_evaluated_only_with_the_option(
+    parfocal: Callable[..., CommandResult], run: Path, cohort: Path, tmp_path: Path
 ):
     command = ("evaluate", run, cohort, "--out", tmp_path, "--split", "train")
-    refused(parfocal(*command), "--allow-training-slides")
+    assert_refused(parfocal(*command), "--allow-training-slides")
     assert parfocal(*command, "--allow-training-slides").code == 0
 
 
 def test_a_run_folder_that_exists_is_refused(
-    parfocal: Callable[..., Outcome], run: Path, cohort: Path
+    parfocal: Callable[..., CommandResult], run: Path, cohort: Path
 ):
-    refused(parfocal("train", cohort, "--out", run, *TINY), str(run), "--resume")
+    assert_refused(parfocal("train", cohort, "--out", run, *TINY), str(run), "--resume")
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(
-    parfocal: Callable[..., Outcome], run: Path, slide: Path, tmp_path: Path
+    parfocal: Callable[..., CommandResult], run: Path, slide: Path, tmp_path: Path
 ):
     shutil.copytree(run, tmp_path / "newer")
     path = tmp_path / "newer" / "checkpoint.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
     found = parfocal("predict", tmp_path / "newer", slide, "--out", tmp_path / "out")
-    refused(found, "checkpoint.json", "99", "Update parfocal")
+    assert_refused(found, "checkpoint.json", "99", "Update parfocal")
 
 
 def test_a_folder_that_is_no_run_is_refused(
-    parfocal: Callable[..., Outcome], slide: Path, tmp_path: Path
+    parfocal: Callable[..., CommandResult], slide: Path, tmp_path: Path
 ):
-    refused(parfocal("predict", tmp_path, slide, "--out", tmp_path / "out"), "checkpoint.json")
+    assert_refused(
+        parfocal("predict", tmp_path, slide, "--out", tmp_path / "out"), "checkpoint.json"
+    )
 
 
 def test_features_of_another_encoder_are_refused(
-    parfocal: Callable[..., Outcome], cohort: Path, features: Path, tmp_path: Path
+    parfocal: Callable[..., CommandResult], cohort: Path, features: Path, tmp_path: Path
 ):
     with h5py.File(features / "000.h5", "r+") as file:
         file.attrs["encoder_name"] = "resnet50-layer3"
     command = ("train", cohort, "--out", tmp_path / "run", "--features", features)
     found = parfocal(*command, *TINY, "--set", "slide.patch_size=64")
-    refused(found, "features", "resnet50-layer3", "tiny")
+    assert_refused(found, "features", "resnet50-layer3", "tiny")
 
 
-def test_weights_that_predictions_will_need_are_asked_for_before_training_on_features(
-    parfocal: Callable[..., Outcome], cohort: Path, features: Path, tmp_path: Path
+def test_missing_weights_are_refused_before_training_on_features(
+    parfocal: Callable[..., CommandResult], cohort: Path, features: Path, tmp_path: Path
 ):
     command = ("train", cohort, "--out", tmp_path / "run", "--features", features, *TINY)
     settings = ("--set", "slide.patch_size=64", "--set", "encoder.weights=none.pth")
-    refused(parfocal(*command, *settings), "none.pth: no such weights file")
+    assert_refused(parfocal(*command, *settings), "none.pth: no such weights file")
 
 
 def test_features_of_a_newer_format_are_refused(
-    parfocal: Callable[..., Outcome], run: Path, cohort: Path, features: Path, tmp_path: Path
+    parfocal: Callable[..., CommandResult], run: Path, cohort: Path, features: Path, tmp_path: Path
 ):
     for path in features.iterdir():
         with h5py.File(path, "r+") as file:
@@ -153,20 +163,20 @@ def test_features_of_a_newer_format_are_refused(
     assert "006.h5" in found.err
 
 
-def test_magnifications_that_are_no_numbers_are_wrong_usage(
-    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+def test_magnifications_that_are_not_numbers_are_a_usage_error(
+    parfocal: Callable[..., CommandResult], cohort: Path, tmp_path: Path
 ):
     found = parfocal("extract", cohort, "--out", tmp_path, "--magnifications", "low,high")
     assert found.code == 2
     assert "1.25,2.5,10" in found.err
 
 
-def test_features_of_magnifications_that_do_not_ascend_are_refused(
-    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path
+def test_descending_magnifications_are_refused(
+    parfocal: Callable[..., CommandResult], cohort: Path, tmp_path: Path
 ):
     out = tmp_path / "features"
     found = parfocal("extract", cohort, "--out", out, "--magnifications", "10,2.5")
-    refused(found, "magnifications: [10, 2.5] do not ascend; give the lowest first")
+    assert_refused(found, "magnifications: [10, 2.5] do not ascend; give the lowest first")
     assert not out.exists()
 
 
@@ -179,14 +189,14 @@ def test_features_of_magnifications_that_do_not_ascend_are_refused(
     ],
 )
 def test_an_unknown_setting_is_refused_with_the_known_ones(
-    parfocal: Callable[..., Outcome], cohort: Path, tmp_path: Path, setting: str, words: str
+    parfocal: Callable[..., CommandResult], cohort: Path, tmp_path: Path, setting: str, words: str
 ):
     found = parfocal("train", cohort, "--out", tmp_path / "run", "--set", setting)
-    refused(found, words)
+    assert_refused(found, words)
 
 
-def test_a_full_disk_is_told_in_a_line(
-    parfocal: Callable[..., Outcome],
+def test_a_full_disk_is_reported_in_one_line(
+    parfocal: Callable[..., CommandResult],
     run: Path,
     slide: Path,
     tmp_path: Path,
@@ -197,11 +207,11 @@ def test_a_full_disk_is_told_in_a_line(
 
     monkeypatch.setattr(predict_module, "write_whole", full)
     found = parfocal("predict", run, slide, "--out", tmp_path / "out")
-    refused(found, "the disk is full", str(tmp_path / "out"))
+    assert_refused(found, "the disk is full", str(tmp_path / "out"))
     message = "a.h5: could not be written (No space left on device). Free space."
 
-    def told(path: Path, content: bytes) -> None:
+    def unwritable(path: Path, content: bytes) -> None:
         raise UnwritableError(message)
 
-    monkeypatch.setattr(predict_module, "write_whole", told)
-    refused(parfocal("predict", run, slide, "--out", tmp_path / "out"), message)
+    monkeypatch.setattr(predict_module, "write_whole", unwritable)
+    assert_refused(parfocal("predict", run, slide, "--out", tmp_path / "out"), message)

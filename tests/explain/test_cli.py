@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from outcome import Outcome
+from command_result import CommandResult
 from parfocal.models.checkpoint import Checkpoint
 
 
@@ -37,7 +37,7 @@ def test_the_viewer_says_where_it_is_and_ends_with_ctrl_c(viewer: subprocess.Pop
 
 
 def test_an_address_others_can_reach_is_warned_of(
-    folder: Path, parfocal: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    folder: Path, parfocal: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("parfocal.explain.viewer.serve", lambda library, listening: None)
     open_to_all = parfocal("view", folder, "--host", "0.0.0.0", "--port", "0", "--no-browser")
@@ -47,14 +47,14 @@ def test_an_address_others_can_reach_is_warned_of(
     assert (here.code, here.err) == (0, "")
 
 
-def test_nothing_to_view_is_a_line(tmp_path: Path, parfocal: Callable[..., Outcome]):
+def test_nothing_to_view_is_a_line(tmp_path: Path, parfocal: Callable[..., CommandResult]):
     found = parfocal("view", tmp_path, "--no-browser")
     assert found.code == 1
     assert found.err.startswith(f"parfocal: {tmp_path}: no predictions here")
     assert found.err.count("\n") == 1
 
 
-def test_a_report_is_written(folder: Path, tmp_path: Path, parfocal: Callable[..., Outcome]):
+def test_a_report_is_written(folder: Path, tmp_path: Path, parfocal: Callable[..., CommandResult]):
     out = tmp_path / "report.html"
     found = parfocal("report", folder, "--out", out)
     assert found.code == 0
@@ -66,7 +66,7 @@ def test_a_report_is_written(folder: Path, tmp_path: Path, parfocal: Callable[..
 
 def test_predict_writes_for_other_viewers_when_asked(
     tmp_path: Path,
-    parfocal: Callable[..., Outcome],
+    parfocal: Callable[..., CommandResult],
     untrained: Checkpoint,
     write_slide: Callable[..., Path],
 ):

@@ -1,12 +1,11 @@
-"""What several subcommands share: their arguments, and how they end."""
+"""Arguments shared by several subcommands, and how a subcommand ends."""
 
 import errno
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import typer
 
@@ -14,47 +13,47 @@ Part = Literal["train", "val", "test", "all"]
 
 
 @dataclass
-class Writing:
-    """What is told when a command is interrupted: which one it was, and where it writes."""
+class OutputPlace:
+    """Which command is running and where it writes, for the message after Ctrl-C."""
 
     command: str = ""
     out: Path | None = None
 
 
 @runtime_checkable
-class Running(Protocol):
-    """What typer tells of the command that runs; it is no `typer.Context`, but what that is of."""
+class CommandContext(Protocol):
+    """The part of a click context that the callbacks below use."""
 
     info_name: str | None
-    obj: Writing | None  # None where no one asked to be told
+    obj: OutputPlace | None  # None when the app is called without `main`
 
 
-def folder_to_write(context: Running, path: Path) -> Path:
-    """Refuse, before any work, a place where no folder can be written.
+def output_folder(context: CommandContext, path: Path) -> Path:
+    """Check that a folder can be written, before any work is done.
 
     Raises:
-        OSError: a file is in the way, or the place is not to be written to.
+        OSError: a file is in the way, or writing is not permitted.
     """
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(existing))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
     if context.obj is not None:
         context.obj.command, context.obj.out = context.info_name or "", path
     return path
 
 
-def file_to_write(context: Running, path: Path | None) -> Path | None:
-    """Refuse, before any work, a place where no file can be written.
+def output_file(context: CommandContext, path: Path | None) -> Path | None:
+    """Check that a file can be written, before any work is done.
 
     Raises:
-        OSError: a folder is in the way, or the place is not to be written to.
+        OSError: a folder is in the way, or writing is not permitted.
     """
     if path is not None and path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path is not None:
-        folder_to_write(context, path.parent)
+        output_folder(context, path.parent)
         if context.obj is not None:
             context.obj.out = path
     return path
@@ -63,89 +62,129 @@ def file_to_write(context: Running, path: Path | None) -> Path | None:
 Cohort = Annotated[
     Path,
     typer.Argument(
-        metavar="COHORT", help="CSV with columns slide_id, path and label; paths relative to it."
+        metavar="COHORT",
+        help="CSV with columns slide_id, path and label. Relative paths start at its folder.",
     ),
 ]
-Run = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder of a run that `parfocal train` wrote.")
-]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder written by `parfocal train`.")]
 Slides = Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="Slide files.")]
-Out = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder to write to.", callback=folder_to_write)
-]
-OutToGoOnWith = Annotated[
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.", callback=output_folder)]
+ResumableOut = Annotated[
     Path,
     typer.Option(
-        metavar="DIR", help="Folder to write to, or one to go on with.", callback=folder_to_write
+        metavar="DIR",
+        help="Output folder, new or from an interrupted run of this command.",
+        callback=output_folder,
     ),
 ]
 Mpp = Annotated[
     float | None,
-    typer.Option(help="Microns per pixel at level 0, for files that do not say or say wrongly."),
+    typer.Option(
+        metavar="MPP", help="Microns per pixel at level 0, if the file records none or a wrong one."
+    ),
 ]
-MAGNIFICATIONS = typer.Option(metavar="M,M,...", help="Lowest first, as 1.25,2.5,10.")
-LADDER = typer.Option(
+MAGNIFICATIONS_HELP = "Magnifications from low to high, as 1.25,2.5,10."
+MAGNIFICATIONS = typer.Option(metavar="M,M,...", help=MAGNIFICATIONS_HELP)
+MAGNIFICATIONS_OR_RANGE = typer.Option(
     metavar="M,M,...",
-    help="Lowest first, as 1.25,2.5,10; or, for jsma, a range of which those that fit a slide are "
-    "used, as 2.5-20.",
+    help=f"{MAGNIFICATIONS_HELP} Model jsma also takes a range, as 2.5-20, and uses the "
+    "magnifications in it that each slide has.",
 )
 Features = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Stored features; else slides are read as the model asks."),
+    typer.Option(
+        metavar="DIR", help="Features stored by `parfocal extract`. Default: read the slide files."
+    ),
 ]
 External = Annotated[
     bool,
-    typer.Option("--external", help="COHORT is another than the run's: equal ids say nothing."),
+    typer.Option(
+        "--external",
+        help="COHORT is not the training cohort: a slide_id in both is not the same slide.",
+    ),
 ]
 Cache = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Keep features here as slides are visited.")
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder that caches the features of visited patches."),
 ]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="model.KEY=VALUE", help="Look otherwise than trained, as model.k=10."
+        "--set",
+        metavar="model.KEY=VALUE",
+        help="Override a model setting of the run, as model.k=10. Repeatable.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set one value, as train.patience=5. Repeatable."
+    ),
+]
+NamedOverrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="[NAME:]KEY=VALUE",
+        help="Set one value for all models, or for NAME only. Repeatable.",
+    ),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Maximum number of epochs.")]
+TimedSlides = Annotated[
+    int,
+    typer.Option(
+        "--timed-slides",
+        min=0,
+        metavar="N",
+        help="Number of test slides to time from file to prediction.",
     ),
 ]
 ENCODERS = "efficientnet-lite0, resnet50-layer3 or timm:NAME."
-ENCODERS_SET = f"{ENCODERS[:-1]}; its weights from a file with --set encoder.weights=FILE."
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+EncoderName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Patch encoder: {ENCODERS} To load its weights from a file, add "
+        "`--set encoder.weights=FILE`.",
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Partial = Annotated[
+    bool, typer.Option("--partial", help="Continue if more than 5% of the slides are missing.")
+]
 
 
 def parse_magnifications(text: str) -> tuple[float, ...]:
-    """Read magnifications as `MAGNIFICATIONS` takes them."""
+    """Parse magnifications separated by commas, with or without "x".
+
+    Raises:
+        typer.BadParameter: one of them is not a number.
+    """
     try:
         return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not like 1.25,2.5,10", param_hint="--magnifications"
+            f"{text!r} is not a list like 1.25,2.5,10", param_hint="--magnifications"
         ) from None
 
 
-def parse_changes(texts: list[str] | None) -> dict[str, Any]:
-    """Read arguments of a model as `--set` takes them."""
-    changes = {}
-    for text in texts or ():
-        key, equals, value = text.partition("=")
-        if not equals or not key.startswith("model."):
-            raise typer.BadParameter(f"{text!r} is not like model.k=10", param_hint="--set")
-        try:
-            changes[key.removeprefix("model.")] = json.loads(value)
-        except ValueError:
-            changes[key.removeprefix("model.")] = value  # a word
-    return changes
+def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> None:
+    """Print what failed, grouped by reason, and exit with code 1 if anything did.
 
+    Args:
+        failed: reason by name.
+        total: number of items, including those that succeeded.
+        unit: what is counted, in the plural.
+    """
+    from parfocal.slide.errors import name_failure
 
-def finish(failed: Mapping[str, str], of: int, *, what: str = "slides") -> None:
-    """List the slides, or what else, that failed, those of one reason together; tell the shell."""
-    from parfocal.slide.errors import name_once
-
-    if failed and of > 1:
-        typer.echo(f"parfocal: {len(failed)} of {of} {what} failed:", err=True)
+    if failed and total > 1:
+        typer.echo(f"parfocal: {len(failed)} of {total} {unit} failed:", err=True)
     by_reason: dict[str, list[str]] = {}
-    for slide, reason in failed.items():
-        told = name_once(slide, reason)
-        by_reason.setdefault(told.reason, []).append(told.name)
-    for reason, slides in by_reason.items():
-        typer.echo(f"parfocal: {', '.join(slides)}: {reason}", err=True)
+    for slide, text in failed.items():
+        failure = name_failure(slide, text)
+        by_reason.setdefault(failure.reason, []).append(failure.name)
+    for reason, names in by_reason.items():
+        typer.echo(f"parfocal: {', '.join(names)}: {reason}", err=True)
     if failed:
         raise typer.Exit(1)

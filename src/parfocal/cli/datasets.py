@@ -6,12 +6,16 @@ from typing import Annotated
 import typer
 
 from parfocal.cli.arguments import (
-    ENCODERS_SET,
     Cache,
     Device,
-    OutToGoOnWith,
-    file_to_write,
+    EncoderName,
+    Epochs,
+    NamedOverrides,
+    Partial,
+    ResumableOut,
+    TimedSlides,
     finish,
+    output_file,
 )
 
 
@@ -24,30 +28,35 @@ def cohort(
             help="camelyon16, camelyon17, camelyon (both), bright, bracs, bach, tcga-prad, panda.",
         ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the data set lies.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the data set.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="CSV", help="The table to write.", callback=file_to_write),
+        typer.Option(metavar="CSV", help="Cohort file to write.", callback=output_file),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, where none is published.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Seed of the split, if the data set has none."),
+    ] = 0,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check published sums too; reads every byte.")
+        bool,
+        typer.Option("--verify", help="Also check published MD5 sums, which reads all files."),
     ] = False,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Go on when over 5% of the slides are not here.")
-    ] = False,
+    partial: Partial = False,
     download: Annotated[
         str | None,
-        typer.Option(metavar="SLIDE,...", help="Fetch these first (camelyon16, 17); or `all`."),
+        typer.Option(
+            metavar="SLIDE,...",
+            help="Download these slides first, or `all` (camelyon16 and camelyon17 only).",
+        ),
     ] = None,
     bucket: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where to fetch from, if not the owners'.")
+        str | None,
+        typer.Option(metavar="URL", help="Download from this address. Default: the official one."),
     ] = None,
 ) -> None:
-    """Turn a public data set's folder into a cohort CSV, with outlines where it has them.
+    """Write the cohort CSV of a public data set, with its lesion outlines if it has any.
 
-    Slides that are missing or damaged are named, counted and left out. The network is used with
-    `--download` alone.
+    Missing or damaged slides are left out and listed. Only `--download` uses the network.
 
     Example: `parfocal cohort camelyon16 CAMELYON16 --out camelyon16.csv`
     """
@@ -56,13 +65,13 @@ def cohort(
     if out is None and download is None:
         raise typer.BadParameter("give --out, --download or both", param_hint="--out")
     if download is not None:
-        _fetch(name, folder, download.split(","), bucket)
+        _download(name, folder, download.split(","), bucket)
     if out is None:
         return
     made = make_cohort(name, folder, out, seed=seed, verify=verify, partial=partial)
     for note in made.notes:
         typer.echo(f"note: {note}")
-    typer.echo(f"{made.summary}; the table is {out}")
+    typer.echo(f"{made.summary}; wrote {out}")
     if made.missing:
         typer.echo(f"parfocal: {made.gone} missing: {', '.join(made.missing)}", err=True)
     finish(made.damaged, len(made.rows) + len(made.damaged))
@@ -70,8 +79,8 @@ def cohort(
         raise typer.Exit(1)
 
 
-def _fetch(name: str, folder: Path, slides: list[str], bucket: str | None) -> None:
-    """Say how much will come, then fetch it, file by file."""
+def _download(name: str, folder: Path, slides: list[str], bucket: str | None) -> None:
+    """Print the size of the download, then fetch it file by file."""
     from parfocal.dataset.readers.download import BUCKET, fetch, plan_download
 
     plan = plan_download(name, folder, slides, bucket or BUCKET)
@@ -91,30 +100,27 @@ def reproduce(
         ),
     ],
     data: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="The data set, as its owners publish it.")
+        Path, typer.Option(metavar="FOLDER", help="Folder of the data set, as published.")
     ],
-    out: OutToGoOnWith,
+    out: ResumableOut,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would take, and do nothing.")
+        bool, typer.Option("--dry-run", help="Only estimate hours and disk space.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Train each model so many times.")] = 3,
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most.")] = None,
-    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS_SET)] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of trainings of each model.")
+    ] = 3,
+    epochs: Epochs = None,
+    encoder: EncoderName = None,
     cache: Cache = None,
     device: Device = "auto",
-    timed: Annotated[int, typer.Option(min=0, help="Slides to read from their files.")] = 3,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Go on when over 5% of the slides are not here.")
-    ] = False,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="[NAME:]KEY=VALUE", help="One setting of all, or of one."),
-    ] = None,
+    timed: TimedSlides = 3,
+    partial: Partial = False,
+    overrides: NamedOverrides = None,
 ) -> None:
-    """Run a paper's experiments, and print its tables with our numbers beside its own.
+    """Run the experiments of a paper and print its tables with our numbers beside the paper's.
 
-    DIR gets table.md, table.csv and page.html, with the paper's figures. Settings are the paper's;
-    those given here are told below the table. The same command goes on where it stopped.
+    Writes table.md, table.csv and page.html, which has the figures. The settings are those of the
+    paper; every change to them is listed below the table. Run the same command again to resume.
 
     Example: `parfocal reproduce zoommil-camelyon16 --data CAMELYON16 --out c16 --dry-run`
     """
@@ -125,7 +131,7 @@ def reproduce(
     if dry_run:
         typer.echo(plan(reproduction, data, out, seeds=seeds, device=device).to_markdown())
         return
-    found = run_table(
+    result = run_table(
         reproduction,
         data,
         out,
@@ -137,6 +143,6 @@ def reproduce(
     )
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
     try:
-        finish(found.failed, found.experiments, what="experiments")
-    finally:  # what the first says does not keep the second from being said
-        finish(found.made.damaged, len(found.made.rows) + len(found.made.damaged))
+        finish(result.failed, result.experiments, unit="experiments")
+    finally:  # the first call exits if an experiment failed; damaged slides are listed anyway
+        finish(result.made.damaged, len(result.made.rows) + len(result.made.damaged))

@@ -6,34 +6,37 @@ from typing import Annotated, Literal
 import typer
 
 from parfocal.cli.arguments import (
-    ENCODERS_SET,
-    LADDER,
+    MAGNIFICATIONS_OR_RANGE,
     Cache,
     Changes,
     Cohort,
     Device,
+    EncoderName,
+    Epochs,
     External,
     Features,
+    NamedOverrides,
     Out,
-    OutToGoOnWith,
+    Overrides,
     Part,
+    ResumableOut,
     Run,
+    TimedSlides,
     finish,
-    parse_changes,
     parse_magnifications,
 )
 
 
 def recipes() -> None:
-    """List the recipes that `train --model` and `compare --models` take.
+    """List the recipes for `train --model` and `compare --models`.
 
     Example: `parfocal recipes`
     """
     from parfocal.settings import recipes as known_recipes
 
-    known = known_recipes()
-    for name, what in known.items():
-        typer.echo(f"{name:{max(map(len, known))}}  {what}")
+    descriptions = known_recipes()
+    for name, description in descriptions.items():
+        typer.echo(f"{name:{max(map(len, descriptions))}}  {description}")
 
 
 def train(
@@ -41,34 +44,41 @@ def train(
     cohort: Cohort,
     out: Out,
     model: Annotated[
-        str, typer.Option(metavar="RECIPE", help="As `parfocal recipes` lists, or a YAML file.")
+        str,
+        typer.Option(metavar="RECIPE", help="A name from `parfocal recipes`, or a YAML file."),
     ] = "zoommil",
     features: Features = None,
-    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS_SET)] = None,
-    magnifications: Annotated[str | None, LADDER] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most.")] = None,
+    encoder: EncoderName = None,
+    magnifications: Annotated[str | None, MAGNIFICATIONS_OR_RANGE] = None,
+    epochs: Epochs = None,
     folds: Annotated[
         int | None,
-        typer.Option(min=2, help="Train so many models, each tested on another part: fold-0..."),
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Cross-validate: train one model per fold, in fold-0, fold-1...",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the split and every draw.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read slides.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Seed of the split and the training.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of threads that read slides.")
+    ] = None,
     cache: Cache = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YAML with settings over the recipe's.")
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML file with settings that override the recipe."),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.patience=5."),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Train a model on labeled slides; the run folder is all that prediction needs.
+    """Train a model on labeled slides and write a run folder.
 
-    Slides are read as the model zooms, or `--features` are used. The settings come from the
-    recipe, then `--config`, then `--set`, then the other options. Each of several folds is a run of
-    its own to evaluate and predict with; `compare --folds` trains and evaluates all at once.
+    Slide files are read as the model zooms, unless `--features` is given. Settings come from the
+    recipe, then `--config`, then `--set`, then the other options. With `--folds`, each fold is a
+    run folder of its own; `compare --folds` also evaluates them.
 
     Example: `parfocal train cohort.csv --model zoommil --out run --cache cache`
     """
@@ -99,14 +109,15 @@ def train(
     )
     runs = summary.folds or (summary,)
     what = (
-        f"{len(runs)} folds, mean"
+        f"mean of {len(runs)} folds"
         if summary.best_epoch is None
-        else f"epoch {summary.best_epoch} was best,"
+        else f"best epoch {summary.best_epoch}"
     )
-    also = f", likewise {', '.join(fold.out.name for fold in runs[1:])}" if summary.folds else ""
+    others = f" (and so on for {', '.join(fold.out.name for fold in runs[1:])})"
     typer.echo(
-        f"{out}: {what} weighted F1 {summary.val_weighted_f1:.3f} on the validation slides; now "
-        f"`parfocal evaluate {runs[0].out} {cohort} --out DIR`{also}"
+        f"{out}: {what}, weighted F1 {summary.val_weighted_f1:.3f} on the validation slides.\n"
+        f"Next: parfocal evaluate {runs[0].out} {cohort} --out DIR"
+        f"{others if summary.folds else ''}"
     )
     finish(summary.failed, len(slides.slides))
 
@@ -116,23 +127,28 @@ def evaluate(
     run: Run,
     cohort: Cohort,
     out: Out,
-    split: Annotated[Part, typer.Option(help="Which of the run's slides.")] = "test",
+    split: Annotated[
+        Part,
+        typer.Option(metavar="PART", help="Part of the run's split: train, val, test or all."),
+    ] = "test",
     features: Features = None,
     cache: Cache = None,
     device: Device = "auto",
     training_slides: Annotated[
-        bool, typer.Option("--allow-training-slides", help="Score slides it has learned from.")
+        bool,
+        typer.Option("--allow-training-slides", help="Also score slides the model was trained on."),
     ] = False,
     external: External = False,
     changes: Changes = None,
 ) -> None:
-    """Tell how good a trained model is on slides it has not seen.
+    """Compute the metrics of a trained model on held-out slides.
 
-    DIR gets metrics.json, with 95% intervals, predictions.csv and report.html.
+    Writes metrics.json (with 95% confidence intervals), predictions.csv and report.html.
 
     Example: `parfocal evaluate run cohort.csv --out evaluation`
     """
     from parfocal.evaluate.run import evaluate as evaluate_model
+    from parfocal.settings import model_overrides
 
     result = evaluate_model(
         run,
@@ -144,10 +160,10 @@ def evaluate(
         device=device,
         allow_training_slides=training_slides,
         external=external,
-        changed=parse_changes(changes),
+        overrides=model_overrides(run, changes or ()),
     )
     written = [name for name in ("metrics.json", "report.html") if (out / name).exists()]
-    typer.echo(f"{result.summary}; see {' and '.join(str(out / name) for name in written)}")
+    typer.echo(f"{result.summary}; wrote {' and '.join(str(out / name) for name in written)}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     finish(failed, len(failed) + len(result.results))
 
@@ -156,35 +172,42 @@ def compare(
     *,
     cohort: Cohort,
     models: Annotated[
-        str, typer.Option(metavar="NAME,NAME,...", help="Recipes, or YAML files, as of train.")
+        str,
+        typer.Option(metavar="NAME,NAME,...", help="Names from `parfocal recipes`, or YAML files."),
     ],
-    out: OutToGoOnWith,
-    folds: Annotated[int | None, typer.Option(min=2, help="Train so many of each.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Train each so many times.")] = 1,
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most.")] = None,
+    out: ResumableOut,
+    folds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Number of cross-validation folds.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of trainings of each model.")
+    ] = 1,
+    epochs: Epochs = None,
     metric: Annotated[
-        Literal["weighted_f1", "accuracy", "auroc_macro"], typer.Option(help="What is drawn.")
+        Literal["weighted_f1", "accuracy", "auroc_macro"],
+        typer.Option(
+            metavar="METRIC",
+            help="weighted_f1, accuracy or auroc_macro: ranks the models and is plotted.",
+        ),
     ] = "weighted_f1",
-    encoder: Annotated[str | None, typer.Option(metavar="NAME", help=ENCODERS_SET)] = None,
+    encoder: EncoderName = None,
     features: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Stored features; else they are extracted.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Features stored by `parfocal extract`. Default: extract them."
+        ),
     ] = None,
     cache: Cache = None,
     device: Device = "auto",
-    timed: Annotated[int, typer.Option(min=0, help="Slides to read from their files.")] = 3,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="[NAME:]KEY=VALUE", help="One setting of all models, or of one."
-        ),
-    ] = None,
+    timed: TimedSlides = 3,
+    overrides: NamedOverrides = None,
 ) -> None:
-    """Compare models on the same splits: accuracy against cost.
+    """Train and evaluate several models on the same splits; report accuracy against cost.
 
-    DIR gets results.csv, results.md, results.png and report.html. The same command goes on where
-    it stopped.
+    Writes results.csv, results.md, results.png and report.html. Run the same command again to
+    resume.
 
-    Example: `parfocal compare cohort.csv --models zoommil,abmil,clam-sb --out comparison`
+    Example: `parfocal compare cohort.csv --models zoommil,abmil --out comparison`
     """
     from parfocal.compare import compare as compare_models
     from parfocal.compare import load_candidates
@@ -207,7 +230,7 @@ def compare(
     if (out / "report.html").exists():
         typer.echo(f"{out / 'report.html'}: open it in a browser")
     failed = {row.result.name: row.result.reason for row in rows if row.result.reason}
-    finish(failed, len(rows), what="models")
+    finish(failed, len(rows), unit="models")
 
 
 def audit(
@@ -220,9 +243,9 @@ def audit(
     device: Device = "auto",
     external: External = False,
 ) -> None:
-    """Tell what skipping costs: a zooming model beside itself with everything visible.
+    """Measure what skipping patches costs: compare a zooming model with itself on all patches.
 
-    DIR gets audit.json and audit.csv, of the run's test slides.
+    Writes audit.json and audit.csv for the test slides of the run.
 
     Example: `parfocal audit run cohort.csv --out audit`
     """
@@ -231,6 +254,6 @@ def audit(
     result = audit_model(
         run, cohort, out, features=features, cache=cache, device=device, external=external
     )
-    typer.echo(f"{result.summary}; see {out / 'audit.json'}")
+    typer.echo(f"{result.summary}; wrote {out / 'audit.json'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     finish(failed, len(failed) + len(result.slides))

@@ -1,37 +1,31 @@
-"""Subcommands about answers: demo, predict."""
+"""Subcommands that predict: demo, predict."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import (
-    Changes,
-    Device,
-    Mpp,
-    Out,
-    Run,
-    Slides,
-    finish,
-    folder_to_write,
-    parse_changes,
-)
+from parfocal.cli.arguments import Changes, Device, Mpp, Out, Run, Slides, finish, output_folder
+from parfocal.progress import erase_bars
 
 
 def demo(
     *,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="A new folder.", callback=folder_to_write)
+        Path, typer.Option(metavar="DIR", help="New output folder.", callback=output_folder)
     ] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the slides and the training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Seed of the slides and the training.")
+    ] = 0,
 ) -> None:
-    """Paint slides, train on them, evaluate and predict: the whole road, in minutes.
+    """Paint slides, train on them, evaluate and predict, in a few minutes.
 
-    Example: `parfocal demo`, then look into demo-out.
+    Example: `parfocal demo`
     """
     from parfocal.demo import run_demo
 
     for line in run_demo(out, seed=seed):
+        erase_bars()
         typer.echo(line)
 
 
@@ -45,41 +39,49 @@ def predict(
     changes: Changes = None,
     outlines: Annotated[
         Path | None,
-        typer.Option(metavar="COHORT", help="A table whose outlines are drawn on MagNet's leaves."),
+        typer.Option(
+            metavar="COHORT", help="CSV whose lesion outlines are drawn on MagNet's leaf squares."
+        ),
     ] = None,
-    geojson: Annotated[bool, typer.Option("--geojson", help="Also patches for QuPath.")] = False,
+    geojson: Annotated[
+        bool, typer.Option("--geojson", help="Also write the visited patches for QuPath.")
+    ] = False,
     bounds: Annotated[
         bool,
-        typer.Option("--from-bounds", help="Count those from the scanned bounds, as of MIRAX."),
+        typer.Option(
+            "--from-bounds",
+            help="GeoJSON coordinates start at the scanned bounds, as QuPath has them for MIRAX.",
+        ),
     ] = False,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also attention as an OME-TIFF.")
+        bool, typer.Option("--overlay", help="Also write the attention map as OME-TIFF.")
     ] = False,
 ) -> None:
-    """Classify slides, reading sharp pixels only where the model zooms in.
+    """Classify slides, reading high-magnification pixels only where the model zooms in.
 
-    Of each slide DIR gets a JSON and a PNG that shows where the model looked, and
-    predictions.csv has a row for each.
+    Writes a JSON file and a PNG map of the visited patches for each slide, and predictions.csv.
 
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
     from parfocal.dataset.cohort import read_cohort
     from parfocal.explain.export import export
     from parfocal.models.checkpoint import Checkpoint
-    from parfocal.predict.slide import FailedSlide, predict_slides
+    from parfocal.predict.folder import FailedSlide, predict_slides
+    from parfocal.settings import model_overrides
 
     failed: dict[str, str] = {}
-    trained = Checkpoint.load(run, changed=parse_changes(changes))
-    known = None
+    trained = Checkpoint.load(run, overrides=model_overrides(run, changes or ()))
+    lesions = None
     if outlines is not None:
-        slides_of = read_cohort(outlines, labels=trained.labels).slides
-        known = {slide.path: slide.outlines for slide in slides_of if slide.outlines is not None}
-    for slide in predict_slides(slides, trained, out, mpp=mpp, device=device, outlines=known):
-        if isinstance(slide, FailedSlide):
-            failed[str(slide.path)] = slide.reason
+        cohort = read_cohort(outlines, labels=trained.labels)
+        lesions = {s.path: s.outlines for s in cohort.slides if s.outlines is not None}
+    for answer in predict_slides(slides, trained, out, mpp=mpp, device=device, outlines=lesions):
+        if isinstance(answer, FailedSlide):
+            failed[str(answer.path)] = answer.reason
         else:
-            typer.echo(slide.line)
-            export(slide, out, geojson=geojson, from_bounds=bounds, overlay=overlay)
+            erase_bars()
+            typer.echo(answer.line)
+            export(answer, out, geojson=geojson, from_bounds=bounds, overlay=overlay)
     if len(failed) < len(slides):
-        typer.echo(f"a picture and a JSON of each slide, and predictions.csv: see {out}", err=True)
+        typer.echo(f"wrote predictions.csv, and a JSON and a PNG per slide, to {out}", err=True)
     finish(failed, len(slides))

@@ -1,6 +1,7 @@
-"""The command line: a subcommand parses, makes one library call and prints.
+"""The parfocal program: it collects the subcommands and turns errors into one line.
 
-Each imports what it calls inside itself, so that `predict` does not wait for what `train` loads.
+A subcommand parses its arguments, makes one library call and prints. It imports the library inside
+its function, so that `predict` does not load what only `train` needs.
 """
 
 import _thread
@@ -16,18 +17,21 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import Writing
+from parfocal.cli.arguments import OutputPlace
 from parfocal.cli.datasets import cohort, reproduce
 from parfocal.cli.models import audit, compare, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.slides import extract, inspect, synth
 from parfocal.cli.view import report, view
+from parfocal.progress import ProgressHandler, erase_bars
 
-GOES_ON = {
+RESUME = {
     "train": "the same command with --resume",
     **dict.fromkeys(("extract", "compare", "reproduce"), "the same command"),
 }
-CLOCK_S = 0.1  # a file system may have a coarser clock
+RENAMED_OPTIONS = {"--timed": "--timed-slides"}  # the old name still works, but is not in --help
+MTIME_TOLERANCE_S = 0.1  # file systems record times coarsely
+RETRY_INTERRUPT_S = 0.1
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,83 +43,97 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; an error is one line, and a traceback with --debug."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    writing, started = Writing(), time.time()
+    """Run the command line; print an error as one line, or with --debug as a traceback."""
+    arguments = [_current_name(word) for word in sys.argv[1:] if word != "--debug"]
+    place, started = OutputPlace(), time.time()
     try:
-        with _ctrl_c_heard():
-            app(arguments, prog_name="parfocal", obj=writing)
+        with _repeat_lost_interrupts():
+            app(arguments, prog_name="parfocal", obj=place)
     except SystemExit as stop:
-        if stop.code == 130:  # typer's, for Ctrl-C
-            typer.echo(f"parfocal: interrupted; {_left_by(writing, started)}.", err=True)
+        if stop.code == 130:  # set by typer after Ctrl-C
+            _print_error(f"interrupted; {_describe_output(place, started)}.")
         raise
     except Exception as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
-        typer.echo(f"parfocal: {_one_line(error)}", err=True)
+        _print_error(_one_line(error))
         sys.exit(1)
 
 
+def _print_error(text: str) -> None:
+    erase_bars()
+    typer.echo(f"parfocal: {text}", err=True)
+
+
+def _current_name(word: str) -> str:
+    """Replace the old name of an option."""
+    option, equals, value = word.partition("=")
+    return f"{RENAMED_OPTIONS.get(option, option)}{equals}{value}"
+
+
 @contextmanager
-def _ctrl_c_heard() -> Iterator[None]:
-    """Repeat a Ctrl-C that came while Python finalized an object, and was dropped there."""
-    usual = sys.unraisablehook
+def _repeat_lost_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt again if Python dropped it while it finalized an object."""
+    previous_hook = sys.unraisablehook
 
     def hook(dropped: "sys.UnraisableHookArgs") -> None:
         if dropped.exc_type is KeyboardInterrupt:
-            threading.Timer(CLOCK_S, _thread.interrupt_main).start()
+            threading.Timer(RETRY_INTERRUPT_S, _thread.interrupt_main).start()
         else:
-            usual(dropped)
+            previous_hook(dropped)
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
-        sys.unraisablehook = usual
+        sys.unraisablehook = previous_hook
 
 
-def _left_by(writing: Writing, started: float) -> str:
-    """Say what an interrupted command has written, and how to go on."""
-    out = writing.out
+def _describe_output(place: OutputPlace, started: float) -> str:
+    """Describe what an interrupted command has written, and how to resume it."""
+    out = place.out
     if out is None:
         return "nothing was written"
-    written = out.rglob("*") if out.is_dir() else (out,)
-    if not any(path.is_file() and path.stat().st_mtime >= started - CLOCK_S for path in written):
+    files = out.rglob("*") if out.is_dir() else (out,)
+    earliest = started - MTIME_TOLERANCE_S
+    if not any(path.is_file() and path.stat().st_mtime >= earliest for path in files):
         return f"nothing was written to {out}"
-    how = GOES_ON.get(writing.command)
-    return f"what was finished is in {out}{'' if how is None else f'; {how} goes on from there'}"
+    command = RESUME.get(place.command)
+    return (
+        f"finished results are in {out}{'' if command is None else f'; to resume, run {command}'}"
+    )
 
 
 def _one_line(error: Exception) -> str:
-    """Say what went wrong."""
+    """Return the message of an error as one line."""
     message = " ".join(str(error).split())
     if type(error).__module__.startswith("parfocal"):
         return message
     # HDF5 and safetensors report a full disk without an errno of their own.
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in message:
-        place = getattr(error, "filename", None) or "the folder written to"
-        return f"{place}: the disk is full; free some space, or write elsewhere with --out."
+        place = getattr(error, "filename", None) or "the output folder"
+        return f"{place}: the disk is full; free some space, or choose another disk with --out."
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {_of_place(error)}"
+        return f"{error.filename}: {_describe_os_error(error)}"
     if isinstance(error, ValueError | OSError):
         return message
-    return f"unexpected {type(error).__name__}: {message} (run again with --debug to see where)."
+    return f"unexpected {type(error).__name__}: {message} (run again with --debug for a traceback)."
 
 
-def _of_place(error: OSError) -> str:
-    """Say what is wrong with a path."""
+def _describe_os_error(error: OSError) -> str:
+    """Describe what is wrong with a path."""
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return "a file, where a folder is to be; write elsewhere."
+        return "is a file, but a folder is needed; choose another path."
     if isinstance(error, IsADirectoryError):
-        return "a folder, where a file is to be; give a file's name."
-    return f"{error.strerror}; check the path, and its rights."
+        return "is a folder, but a file is needed; give a file name."
+    return f"{error.strerror}; check the path and its permissions."
 
 
-def _show_version(wanted: bool) -> bool:
-    if wanted:
+def _print_version(requested: bool) -> bool:
+    if requested:
         typer.echo(f"parfocal {version('parfocal')}")
         raise typer.Exit
-    return wanted
+    return requested
 
 
 @app.callback()
@@ -123,18 +141,21 @@ def options(
     *,
     show_version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; goes anywhere.")
+        bool,
+        typer.Option("--debug", help="Print the traceback of an error. Works at any position."),
     ] = False,
 ) -> None:
     """Classify whole-slide images by learning where to zoom.
 
-    `parfocal demo` shows the whole road in minutes. With slides of your own: `inspect` them, write
-    a CSV of slide_id, path and label, then `train`, `evaluate` and `predict`.
+    Try `parfocal demo` first. For your own slides: check them with `inspect`, write a CSV with
+    columns slide_id, path and label, then run `train`, `evaluate` and `predict`.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ProgressHandler()])
     logging.getLogger("parfocal").setLevel(logging.INFO)
 
 

@@ -1,4 +1,4 @@
-"""Subcommands about slides alone: inspect, synth, extract."""
+"""Subcommands about slide files: inspect, synth, extract."""
 
 import json
 from pathlib import Path
@@ -11,21 +11,22 @@ from parfocal.cli.arguments import (
     MAGNIFICATIONS,
     Device,
     Mpp,
-    Out,
+    ResumableOut,
     Slides,
     finish,
-    folder_to_write,
+    output_folder,
     parse_magnifications,
 )
+from parfocal.progress import Progress, erase_bars
 
 
 def inspect(
     *,
     slides: Slides,
     mpp: Mpp = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a list.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """Tell what slide files hold, and whether they can be used.
+    """Print size, resolution and tissue of slide files, and check that they can be used.
 
     Example: `parfocal inspect slides/*.svs`
     """
@@ -34,14 +35,18 @@ def inspect(
 
     reports: list[dict[str, object]] = []
     failed: dict[str, str] = {}
+    progress = Progress("inspecting", len(slides))
     for path in slides:
         try:
             report = inspect_slide(path, mpp=mpp)
         except SlideError as error:
             failed[str(path)] = str(error)
+            progress.fail(path.name)
             continue
         reports.append(report.to_json())
+        progress.advance(path.name)
         if not as_json:
+            erase_bars()
             typer.echo(report.lines())
     if as_json:
         typer.echo(json.dumps(reports, indent=1))
@@ -54,32 +59,42 @@ def synth(
         Path,
         typer.Argument(
             metavar="OUT",
-            help="A new folder; the table is OUT/cohort.csv.",
-            callback=folder_to_write,
+            help="New folder for the slides and cohort.csv.",
+            callback=output_folder,
         ),
     ],
-    slides: Annotated[int, typer.Option(min=2, help="How many.")],
-    seed: Annotated[int, typer.Option(min=0, help="The same gives the same slides.")],
-    size: Annotated[int, typer.Option(metavar="PX", help="Side of a slide.")] = 5120,
-    mpp: Annotated[float, typer.Option(help="Microns per pixel: 1 is 10x, 0.5 is 20x.")] = 1.0,
-    lesions: Annotated[int | None, typer.Option(min=1, help="On each slide of a tumor.")] = None,
+    slides: Annotated[int, typer.Option(min=2, metavar="N", help="Number of slides.")],
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Seed; the same seed paints the same slides.")
+    ],
+    size: Annotated[int, typer.Option(metavar="PX", help="Side of a slide, in pixels.")] = 5120,
+    mpp: Annotated[
+        float, typer.Option(metavar="MPP", help="Microns per pixel: 1 is 10x, 0.5 is 20x.")
+    ] = 1.0,
+    lesions: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of lesions on a tumor slide.")
+    ] = None,
     lesion_um: Annotated[
-        float | None, typer.Option(min=1, help="How wide a lesion is at most, in microns.")
+        float | None, typer.Option(min=1, metavar="UM", help="Maximum width of a lesion, in µm.")
     ] = None,
     tiles: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Real tiles for texture, in one folder a class."),
+        typer.Option(metavar="DIR", help="Folder of real tissue tiles, one subfolder per class."),
     ] = None,
     normal_class: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Folder of normal tissue; else the one whose name says."),
+        typer.Option(
+            metavar="NAME", help="Subfolder of normal tissue. Default: recognized by its name."
+        ),
     ] = None,
     lesion_class: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Folder of lesions; else the one whose name says."),
+        typer.Option(
+            metavar="NAME", help="Subfolder of lesion tissue. Default: recognized by its name."
+        ),
     ] = None,
 ) -> None:
-    """Paint slides to practice on, with lesions that show only when sharp.
+    """Paint synthetic slides whose lesions are visible only at high magnification.
 
     Example: `parfocal synth painted --slides 40 --seed 0`
     """
@@ -96,7 +111,7 @@ def synth(
     cohort = paint_cohort(
         out, slides=slides, seed=seed, size=size, mpp=mpp, tiles=tiles, painting=painting
     )
-    typer.echo(f"{slides} slides; the table is {cohort}")
+    typer.echo(f"painted {slides} slides; wrote {cohort}")
 
 
 def extract(
@@ -104,33 +119,57 @@ def extract(
     cohort: Annotated[
         Path,
         typer.Argument(
-            metavar="COHORT", help="CSV with columns slide_id and path; paths relative to it."
+            metavar="COHORT",
+            help="CSV with columns slide_id and path. Relative paths start at its folder.",
         ),
     ],
-    out: Out,
+    out: ResumableOut,
     magnifications: Annotated[str, MAGNIFICATIONS],
-    encoder: Annotated[str, typer.Option(metavar="NAME", help=ENCODERS)] = "efficientnet-lite0",
+    encoder: Annotated[
+        str, typer.Option(metavar="NAME", help=f"Patch encoder: {ENCODERS}")
+    ] = "efficientnet-lite0",
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of the encoder, .pth or .safetensors, if not its own."),
+        typer.Option(
+            metavar="FILE",
+            help="Encoder weights (.pth or .safetensors). Default: the published ones.",
+        ),
     ] = None,
-    patch_size: Annotated[int, typer.Option(min=16, help="Side of a patch in pixels.")] = 256,
+    patch_size: Annotated[
+        int, typer.Option(min=16, metavar="PX", help="Side of a patch, in pixels.")
+    ] = 256,
     children: Annotated[
-        Literal["tissue", "all"], typer.Option(help="Sharper patches: with any tissue, or all.")
+        Literal["tissue", "all"],
+        typer.Option(
+            metavar="WHICH",
+            help="Patches of the higher magnifications to store: those with any tissue (tissue), "
+            "or all children of the lowest ones (all).",
+        ),
     ] = "tissue",
     tissue: Annotated[
-        Literal["otsu", "gray", "all"], typer.Option(help="How tissue is told from glass.")
+        Literal["otsu", "gray", "all"],
+        typer.Option(
+            metavar="METHOD",
+            help="Tissue detection: otsu (saturation), gray (not gray), all (no detection).",
+        ),
     ] = "otsu",
     min_tissue: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of it in a patch, lowest first.")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Minimum share of tissue in a patch of the lowest magnification.",
+        ),
     ] = 0.1,
     device: Device = "auto",
 ) -> None:
-    """Store the features of every patch, one HDF5 file a slide; goes on where it stopped.
+    """Encode all patches and store the features, one HDF5 file per slide.
 
-    Not needed for training, but makes many trainings on the same slides faster.
+    Training does not need this, but several trainings on the same slides are faster with it. Run
+    the same command again to resume.
 
-    Example: `parfocal extract cohort.csv --out features --magnifications 1.25,2.5,10`
+    Example: `parfocal extract cohort.csv --out features --magnifications 2.5,10`
     """
     from parfocal.dataset import read_slides
     from parfocal.encoders.encoder import load_encoder
@@ -143,5 +182,5 @@ def extract(
     )
     loaded = load_encoder(encoder, device=device, weights=weights)
     result = extract_cohort(slides, out, encoder=loaded, settings=settings)
-    typer.echo(f"{len(result.done)} slides extracted, {len(result.skipped)} were there already")
+    typer.echo(f"{len(result.done)} slides extracted, {len(result.skipped)} already in {out}")
     finish(result.failed, len(slides))

@@ -1,55 +1,66 @@
-"""Subcommands that show: view, report."""
+"""Subcommands that show results: view, report."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import Mpp, file_to_write
+from parfocal.cli.arguments import Mpp, output_file
 
-Shown = Annotated[
+Predictions = Annotated[
     list[Path],
     typer.Argument(
-        metavar="PATH...", help="Predictions, folders of them (or a folder around), slide files."
+        metavar="PATH...", help="Prediction files, folders that contain them, or slide files."
     ),
 ]
 CohortFile = Annotated[
     Path | None,
-    typer.Option(metavar="CSV", help="Labels and outlines, where no cohort.csv lies beside."),
+    typer.Option(
+        metavar="CSV", help="Cohort with labels and outlines. Default: cohort.csv in the folders."
+    ),
 ]
-Moved = Annotated[
+MovedSlides = Annotated[
     list[Path] | None,
-    typer.Option("--slides", metavar="DIR", help="Where slides are that have moved since."),
+    typer.Option(
+        "--slides", metavar="DIR", help="Folder the slide files were moved to. Repeatable."
+    ),
 ]
 
 
 def view(
     *,
-    paths: Shown,
+    paths: Predictions,
     cohort: CohortFile = None,
-    slides: Moved = None,
+    slides: MovedSlides = None,
     mpp: Mpp = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; others may reach it.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8642,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it.")] = True,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST", help="Address to listen on. Other computers can connect to 0.0.0.0."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 takes any free one.")
+    ] = 8642,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = True,
 ) -> None:
-    """Look at predictions in a browser: the slide, what the model looked at, and why.
+    """Show predictions in a browser: the slide, the visited patches and their attention.
 
-    Labels and outlines come from the cohort.csv and runs in the folders given.
+    Labels and outlines come from a cohort.csv and from runs in the given folders.
 
-    Example: `parfocal view predictions`, or a slide file alone
+    Example: `parfocal view predictions`
     """
     from parfocal.explain import viewer
-    from parfocal.explain.library import gather
+    from parfocal.explain.library import load_library
 
-    library = gather(paths, cohort=cohort, moved_to=slides or (), mpp=mpp)
+    library = load_library(paths, cohort=cohort, moved_to=slides or (), mpp=mpp)
     with viewer.listen(host, port) as listening:
         if not viewer.is_loopback(host):
-            typer.echo("parfocal: whoever can reach this address can see these slides", err=True)
+            typer.echo("parfocal: other computers that reach this address see the slides", err=True)
         address = viewer.address_of(listening)
-        typer.echo(f"{len(library.slides)} slides at {address} (Ctrl-C ends)")
+        typer.echo(f"{len(library.slides)} slides at {address} (press Ctrl-C to stop)")
         if browser:
             typer.launch(address)
         viewer.serve(library, listening)
@@ -60,16 +71,17 @@ def report(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...", help="Folders of runs, evaluations, predictions, or around them."
+            metavar="PATH...",
+            help="Folders of runs, evaluations or predictions, or folders that contain them.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FILE.html", help="Page to write.", callback=file_to_write)
+        Path, typer.Option(metavar="FILE.html", help="Page to write.", callback=output_file)
     ],
     cohort: CohortFile = None,
-    slides: Moved = None,
+    slides: MovedSlides = None,
 ) -> None:
-    """Write runs, evaluations and predictions as one page that stands alone, also for print.
+    """Write runs, evaluations and predictions as one self-contained HTML page.
 
     Example: `parfocal report run evaluation predictions --out report.html`
     """
@@ -77,5 +89,5 @@ def report(
 
     write_report(paths, out, cohort=cohort, moved_to=slides or ())
     size = out.stat().st_size
-    told = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
-    typer.echo(f"{out}: {told}; open it in a browser")
+    size_text = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+    typer.echo(f"{out}: {size_text}; open it in a browser")
