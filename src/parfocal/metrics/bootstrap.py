@@ -1,0 +1,98 @@
+"""Percentile bootstrap over patients: a resample is a row of weights, one weight per slide.
+
+A patient that is drawn twice gives each of its slides the weight 2.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+# Number of values in a block of resamples; limits memory to some tens of MB for any cohort.
+BLOCK_SIZE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score with its 95% confidence interval.
+
+    Args:
+        value: the score; None where it is undefined.
+        low: 2.5th percentile over the resamples; None where there is no interval.
+        high: 97.5th percentile over the resamples.
+        undefined_resamples: number of resamples in which the score is undefined, for example
+            because a class is missing; the interval ignores them.
+        reason: why the value or the interval is None.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    undefined_resamples: int = 0
+    reason: str | None = None
+
+
+def mean_with_interval(
+    values: Float[np.ndarray, " n"],
+    groups: tuple[str, ...],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Score:
+    """Compute the mean over slides with its 95% percentile bootstrap interval over patients.
+
+    Args:
+        values: value of each slide.
+        groups: patient id of each slide.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+    """
+    means = [
+        weights @ values / weights.sum(axis=1)
+        for weights in patient_weights(groups, resamples, seed, row_size=len(values))
+    ]
+    return score_with_interval(float(values.mean()), np.concatenate(means or [np.empty(0)]))
+
+
+def patient_weights(
+    groups: tuple[str, ...], resamples: int, seed: int, *, row_size: int
+) -> Iterator[Float[np.ndarray, "r n"]]:
+    """Draw patients with replacement and yield the weights of their slides, in blocks of rows.
+
+    Args:
+        groups: patient id of each slide.
+        resamples: number of rows in all blocks together; with a single patient there are none.
+        seed: seed of the resampling.
+        row_size: number of values that the caller computes per row; sets the size of a block.
+    """
+    patients, member = np.unique(np.array(groups), return_inverse=True)
+    if len(patients) < 2:
+        return
+    generator = np.random.default_rng(seed)
+    uniform = np.full(len(patients), 1 / len(patients))
+    block = max(1, BLOCK_SIZE // row_size)
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        yield generator.multinomial(len(patients), uniform, rows)[:, member].astype(float)
+
+
+def score_with_interval(
+    value: float, resampled: Float[np.ndarray, " r"], undefined_reason: str = ""
+) -> Score:
+    """Combine a score with the percentiles of its resampled values.
+
+    Args:
+        value: the score; NaN where it is undefined.
+        resampled: the score of each resample; NaN where it is undefined.
+        undefined_reason: the reason to record where the score is undefined.
+    """
+    if np.isnan(value):
+        return Score(None, reason=undefined_reason)
+    defined = resampled[~np.isnan(resampled)]
+    undefined = len(resampled) - len(defined)
+    if not len(defined):
+        reason = "no interval: it needs at least two patients"
+        return Score(value, undefined_resamples=undefined, reason=reason)
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return Score(value, float(low), float(high), undefined)

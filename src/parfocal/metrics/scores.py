@@ -1,0 +1,189 @@
+"""Every metric with its confidence interval.
+
+Values are computed by scikit-learn, intervals by `parfocal.metrics.weighted`; tests compare the
+two.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+from sklearn import metrics
+
+from parfocal.metrics.bootstrap import Score, patient_weights, score_with_interval
+from parfocal.metrics.predictions import LabeledPredictions
+from parfocal.metrics.weighted import NEEDS_TWO_CLASSES, rank_scores, weighted_scores
+
+# The one list of metrics: the name in files and in code -> the label in reports and logs.
+METRICS = {
+    "auroc_macro": "macro AUROC",
+    "auroc_micro": "micro AUROC",
+    "average_precision_macro": "macro average precision",
+    "average_precision_micro": "micro average precision",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "weighted_f1": "weighted F1",
+    "quadratic_kappa": "quadratic kappa",
+}
+NEGATIVE_STRATA = ("negative", "none")  # strata that mark a slide as a negative
+
+
+def compute_scores(
+    predictions: LabeledPredictions, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Score]:
+    """Compute every metric with its 95% percentile bootstrap interval over patients.
+
+    Patients are drawn with replacement, with all their slides. A resample in which a metric is
+    undefined is ignored for that metric only. Where every prediction is correct, all resamples
+    agree and the interval is a point: interpret it with the number of patients.
+
+    Args:
+        predictions: of slides or patients.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+
+    Returns:
+        The metrics of `METRICS`, and for each class `recall/LABEL`, `auroc/LABEL` and
+        `average_precision/LABEL`, one class against the rest.
+
+    Raises:
+        ValueError: there are no predictions.
+    """
+    if not len(predictions.truth):
+        raise ValueError("no predictions to score: every slide failed or none was selected.")
+    blocks = [
+        weighted_scores(predictions, weights)
+        for weights in patient_weights(
+            predictions.groups, resamples, seed, row_size=predictions.probabilities.size
+        )
+    ]
+    return {
+        name: score_with_interval(
+            value,
+            np.concatenate([block[name] for block in blocks] or [np.empty(0)]),
+            _undefined_reason(name, predictions),
+        )
+        for name, value in point_scores(predictions).items()
+    }
+
+
+def point_scores(predictions: LabeledPredictions) -> dict[str, float]:
+    """Compute every metric without an interval; NaN where it is undefined.
+
+    Args:
+        predictions: at least one.
+
+    Returns:
+        The metrics by name, as in `compute_scores`.
+    """
+    truth, predicted = predictions.truth, predictions.predicted
+    classes = range(len(predictions.labels))
+    recall = metrics.recall_score(
+        truth, predicted, labels=classes, average=None, zero_division=np.nan
+    )
+    one_hot = np.eye(len(classes), dtype=int)[truth]  # n c
+    ranks = [_rank_point_scores(one_hot[:, c], predictions.probabilities[:, c]) for c in classes]
+    auroc, precision = np.array(ranks).T
+    result = {
+        "accuracy": metrics.accuracy_score(truth, predicted),
+        "balanced_accuracy": recall.mean(),
+        "weighted_f1": metrics.f1_score(
+            truth, predicted, labels=classes, average="weighted", zero_division=0
+        ),
+        "quadratic_kappa": _quadratic_kappa(predictions),
+        "auroc_macro": auroc.mean(),
+        "average_precision_macro": precision.mean(),
+    }
+    micro = _rank_point_scores(one_hot.ravel(), predictions.probabilities.ravel())
+    result["auroc_micro"], result["average_precision_micro"] = micro
+    if _has_one_class(predictions):
+        result["auroc_micro"] = result["average_precision_micro"] = np.nan
+    for c, label in enumerate(predictions.labels):
+        result[f"recall/{label}"] = recall[c]
+        result[f"auroc/{label}"], result[f"average_precision/{label}"] = ranks[c]
+    return {name: float(value) for name, value in result.items()}
+
+
+def auroc_by_stratum(
+    predictions: LabeledPredictions,
+    strata: tuple[str | None, ...],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, tuple[int, Score]]:
+    """Compute the AUROC of each stratum of positive slides against all negative slides.
+
+    The ranking score is 1 - p(label of the negatives); intervals are those of `compute_scores`.
+
+    Args:
+        predictions: of slides.
+        strata: stratum of each slide; "negative", "none" and None mark a negative.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+
+    Returns:
+        By name, the number of slides and the AUROC of each stratum, of `macro + micro` where both
+        exist, and of `all` strata together. Empty where there are no positives or no negatives,
+        or where the negatives do not have one label to themselves.
+    """
+    names = np.array([(stratum or NEGATIVE_STRATA[0]).lower() for stratum in strata])
+    negative = np.isin(names, NEGATIVE_STRATA)
+    labels = np.unique(predictions.truth[negative])
+    if len(labels) != 1 or negative.all() or (predictions.truth[~negative] == labels[0]).any():
+        return {}
+    evidence = 1 - predictions.probabilities[:, labels[0]]
+    pools = {name: names == name for name in dict.fromkeys(names[~negative].tolist())}
+    if pools.keys() >= {"macro", "micro"}:
+        pools["macro + micro"] = pools["macro"] | pools["micro"]
+    pools["all"] = ~negative
+    blocks = list(patient_weights(predictions.groups, resamples, seed, row_size=len(evidence)))
+    return {
+        name: (int(pool.sum()), _auroc(evidence, pool, pool | negative, blocks))
+        for name, pool in pools.items()
+    }
+
+
+def _auroc(
+    evidence: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    included: Bool[np.ndarray, " n"],
+    blocks: Sequence[Float[np.ndarray, "_ n"]],
+) -> Score:
+    """Compute the AUROC of the included slides, with its interval over blocks of weights."""
+    value = metrics.roc_auc_score(positive[included], evidence[included])
+    resampled = [rank_scores(evidence, positive, weights * included)[0] for weights in blocks]
+    return score_with_interval(float(value), np.concatenate(resampled or [np.empty(0)]))
+
+
+def _rank_point_scores(
+    positive: Int64[np.ndarray, " n"], score: Float[np.ndarray, " n"]
+) -> tuple[float, float]:
+    """Compute AUROC and average precision; NaN where all slides are positive or negative."""
+    if positive.all() or not positive.any():
+        return np.nan, np.nan
+    auroc = metrics.roc_auc_score(positive, score)
+    return float(auroc), float(metrics.average_precision_score(positive, score))
+
+
+def _quadratic_kappa(predictions: LabeledPredictions) -> float:
+    if _has_one_class(predictions):
+        return np.nan
+    classes = range(len(predictions.labels))
+    kappa = metrics.cohen_kappa_score(
+        predictions.truth, predictions.predicted, labels=classes, weights="quadratic"
+    )
+    return float(kappa)
+
+
+def _has_one_class(predictions: LabeledPredictions) -> bool:
+    return bool((predictions.truth == predictions.truth[0]).all())
+
+
+def _undefined_reason(name: str, predictions: LabeledPredictions) -> str:
+    """Return why a metric is undefined for these predictions, if it is."""
+    present = [predictions.labels[c] for c in np.unique(predictions.truth)]
+    needed = [name.partition("/")[2]] if "/" in name else predictions.labels
+    missing = [label for label in needed if label not in present]
+    if missing and name not in NEEDS_TWO_CLASSES:
+        return f"undefined: no slide of class {' or '.join(missing)}"
+    return f"undefined: every slide is of class {present[0]}"
