@@ -18,7 +18,11 @@ def tested(tmp_path):
         runs = tuple(tmp_path / name / str(seed) for seed in range(len(accuracies)))
         for run, accuracy in zip(runs, accuracies, strict=True):
             (run / "evaluation").mkdir(parents=True, exist_ok=True)
-            content = {"accuracy": accuracy, "shares": [{"mean": 0.25}, {"mean": 0.75}]}
+            content = {
+                "format_version": 2,
+                "accuracy": accuracy,
+                "shares": [{"mean": 0.25}, {"mean": 0.75}],
+            }
             (run / "evaluation" / "metrics.json").write_text(json.dumps(content))
             (run / "metrics.csv").write_text("epoch,seconds\n1,1.0\n2,3.0\n")
         return Outcome(Row(Result(name, **result)), runs)

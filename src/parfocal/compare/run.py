@@ -1,10 +1,10 @@
-"""Train, test and time several models over the same splits; goes on where it stopped.
+"""Train, evaluate and time several models on the same splits; an interrupted call is resumable.
 
-OUT/features/ENCODER    what the encoder made of the slides, once for all models
-OUT/MODEL/seed-0        run folders, of several folds one each below, with an `evaluation` in each
-OUT/MODEL/seconds.json  how long slides took, read from their files
-OUT/results.csv, .md    the table, written anew after each model
-OUT/results.png, report.html    the picture, drawn at the end, also where it is stopped
+OUT/features/ENCODER    features, extracted once for all models
+OUT/MODEL/seed-0        run folders (below them fold-0, ... with folds), each with `evaluation`
+OUT/MODEL/seconds.json  seconds per slide, read from its file
+OUT/results.csv, .md    the tables, rewritten after each model
+OUT/results.png, report.html    the picture and the page, written at the end or on interruption
 """
 
 import csv
@@ -19,17 +19,21 @@ import numpy as np
 import torch
 
 from parfocal.compare.candidate import Candidate, ComparisonError, shared_slide_settings
-from parfocal.compare.table import STAGES, Result, Row, Timing, rows_of, to_csv, to_markdown
+from parfocal.compare.scores import STAGES, ComparisonRow, ModelResult, Timing, score_results
+from parfocal.compare.table import to_csv, to_markdown
 from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
 from parfocal.dataset.split import read_split
-from parfocal.encoders.encoder import Encoder, load_encoder
+from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.evaluate.run import evaluate
-from parfocal.explain.report import beside_results
+from parfocal.explain.read_metrics import read_metrics
+from parfocal.explain.report import optional_report
 from parfocal.features.extract import extract_cohort
 from parfocal.files import write_whole
-from parfocal.metrics import Answers
+from parfocal.metrics import LabeledPredictions
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.slide import predict
+from parfocal.progress import Progress
 from parfocal.settings import EncoderSettings
 from parfocal.train import splits_of, train
 
@@ -37,18 +41,18 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What is the same for all models.
+class SharedSetup:
+    """Data and options that are the same for all models.
 
     Args:
-        source: the cohort's CSV.
-        cohort: the slides, without those that have no features.
-        out: folder of the comparison.
-        stores: folder of features by encoder; an encoder without one reads slides as it goes.
-        seeds: runs of each model, or of each fold.
-        cache: of models that are given pixels, or have no stored features.
-        device: where models are trained and tested.
-        timed: slides that are read from their files for the seconds.
+        source: CSV of the cohort.
+        cohort: the slides that have features.
+        out: output folder.
+        stores: folder of stored features by encoder name.
+        seeds: number of trainings of each model or fold.
+        cache: folder for the features of visited patches, for models that take pixels.
+        device: device for training and evaluation.
+        timed: number of slides to time from file to prediction.
     """
 
     source: Path
@@ -73,35 +77,35 @@ def compare(
     metric: str = "weighted_f1",
     timed: int = 3,
     resamples: int = 2000,
-) -> list[Row]:
-    """Compare models: results.csv, results.md, results.png and report.html.
+) -> list[ComparisonRow]:
+    """Compare models, and write results.csv, results.md, results.png and report.html.
 
-    A model that fails is told with the reason, and the others go on. The same call goes on with
-    what is in `out`, model by model.
+    If a model fails, its row has the reason and the other models are still run. The same call
+    resumes an interrupted comparison.
 
     Args:
-        cohort_csv: the slides.
-        candidates: see `load_candidates`.
-        out: folder to write to.
-        seeds: trainings of each model, or of each fold, from seed 0 on.
-        features: folder of stored features, for all models; None to extract them into `out`.
-        cache: folder that keeps what models of pixels read.
-        device: where models are trained and tested.
-        metric: by which the best is found, and that is drawn.
-        timed: test slides that are read from their files for the seconds.
-        resamples: of the intervals.
+        cohort_csv: CSV of the slides.
+        candidates: the models; see `load_candidates`.
+        out: output folder.
+        seeds: number of trainings of each model or fold; the seeds are 0, 1, ...
+        features: folder of stored features for all models; None extracts them into `out`.
+        cache: folder for the features of visited patches, for models that take pixels.
+        device: device for training and evaluation.
+        metric: metric that ranks the models and is plotted.
+        timed: number of test slides to time from file to prediction.
+        resamples: number of resamples for the intervals.
 
     Raises:
-        CohortError: the cohort has an error.
-        StoreError: features cannot be written, or do not fit.
-        ComparisonError: no slide has features, or none is left to test on.
+        CohortError: the cohort is invalid.
+        StoreError: features cannot be written, or were made with other settings.
+        ComparisonError: no slide has features, or there is no test slide.
     """
     cohort = read_cohort(cohort_csv, labels=candidates[0].settings.train.labels)
     for candidate in candidates:
         if not all(split.test for split in splits_of(cohort, candidate.settings.train)):
             raise ComparisonError(
-                f"{cohort_csv.name}: no slide to test on, and a comparison is of tests; have some "
-                "in split test, or a train.test_fraction above 0."
+                f"{cohort_csv.name}: there are no test slides; put some slides into split test, or "
+                "set train.test_fraction above 0."
             )
     stores = _stores(cohort, candidates, out, features, device)
     for store in stores.values():
@@ -109,54 +113,58 @@ def compare(
         cohort = replace(cohort, slides=there)
     if not cohort.slides:
         raise ComparisonError(
-            f"{cohort_csv.name}: no slide could be used, so there is nothing to compare; the log "
-            "says why each failed."
+            f"{cohort_csv.name}: no slide could be used; the log has the reason for each slide."
         )
-    fair = Comparison(cohort_csv, cohort, out, stores, seeds, cache, device, timed)
-    results: list[Result] = []
-    rows: list[Row] = []
+    shared = SharedSetup(cohort_csv, cohort, out, stores, seeds, cache, device, timed)
+    results: list[ModelResult] = []
+    rows: list[ComparisonRow] = []
+    progress = Progress("comparing", len(candidates), unit="models")
     try:
         for candidate in candidates:
-            results.append(_result(fair, candidate))
-            rows = rows_of(results, metric, resamples=resamples)
-            _tell(out, rows, metric)
-    finally:  # a comparison that is stopped shows what it has
+            results.append(_run_candidate(shared, candidate))
+            if results[-1].reason is None:
+                progress.advance(candidate.name)
+            else:
+                progress.fail(candidate.name)
+            rows = score_results(results, metric, resamples=resamples)
+            _write_tables(out, rows, metric)
+    finally:  # an interrupted comparison shows the models that are done
         if rows:
-            _show(out, rows, metric)
+            _write_report(out, rows, metric)
     return rows
 
 
-def _tell(out: Path, rows: Sequence[Row], metric: str) -> None:
+def _write_tables(out: Path, rows: Sequence[ComparisonRow], metric: str) -> None:
     write_whole(out / "results.csv", to_csv(rows, metric).encode())
     write_whole(out / "results.md", to_markdown(rows, metric).encode())
 
 
-def _show(out: Path, rows: Sequence[Row], metric: str) -> None:
-    # matplotlib, which both need, takes a second
-    from parfocal.compare.picture import draw  # noqa: PLC0415
-    from parfocal.compare.report import page_of  # noqa: PLC0415
+def _write_report(out: Path, rows: Sequence[ComparisonRow], metric: str) -> None:
+    # Both import matplotlib, which takes a second.
+    from parfocal.compare.picture import draw_comparison  # noqa: PLC0415
+    from parfocal.compare.report import comparison_page  # noqa: PLC0415
 
-    picture = draw(rows, metric)
+    picture = draw_comparison(rows, metric)
     write_whole(out / "results.png", picture)
     page = out / "report.html"
-    with beside_results(page, again="the same command, which goes on from here"):
-        write_whole(page, page_of(rows, metric, picture).encode())
+    with optional_report(page, retry_command="the same command, which resumes"):
+        write_whole(page, comparison_page(rows, metric, picture).encode())
 
 
 def _stores(
     cohort: Cohort, candidates: Sequence[Candidate], out: Path, features: Path | None, device: str
 ) -> dict[str, Path]:
-    """Extract features once an encoder, at the magnifications of all its models."""
+    """Extract features once per encoder, at the magnifications of all its models."""
     stores: dict[str, Path] = {}
-    wanted = [e.settings.encoder for e in candidates if e.settings.encoder is not None]
-    for encoder in wanted:
+    encoders = [c.settings.encoder for c in candidates if c.settings.encoder is not None]
+    for encoder in encoders:
         if features is not None:
             stores[encoder.name] = features
         elif encoder.name not in stores:
             sharing = [
-                e
-                for e in candidates
-                if e.settings.encoder and e.settings.encoder.name == encoder.name
+                c
+                for c in candidates
+                if c.settings.encoder and c.settings.encoder.name == encoder.name
             ]
             store = out / "features" / encoder.name.replace(":", "-").replace("/", "-")
             extracted = extract_cohort(
@@ -166,7 +174,7 @@ def _stores(
                 settings=shared_slide_settings(sharing),
             )
             for slide_id, reason in extracted.failed.items():
-                logger.warning("slide %s takes no part: %s", slide_id, reason)
+                logger.warning("slide %s is left out: %s", slide_id, reason)
             stores[encoder.name] = store
     return stores
 
@@ -177,31 +185,31 @@ def _load(settings: EncoderSettings, device: str) -> Encoder:
     )
 
 
-def _result(fair: Comparison, candidate: Candidate) -> Result:
-    """Train, test and time one model; whatever goes wrong is its result, and the next follows."""
-    logger.info("%s: training and testing", candidate.name)
+def _run_candidate(shared: SharedSetup, candidate: Candidate) -> ModelResult:
+    """Train, evaluate and time one model; if it fails, the result has the reason."""
+    logger.info("%s: training and evaluating", candidate.name)
     try:
-        folders = _train(fair, candidate)
-        return _tested(fair, candidate, folders)
-    except Exception as error:  # any at all: a fault of one method must not cost the others
+        runs = _train(shared, candidate)
+        return _collect_result(shared, candidate, runs)
+    except Exception as error:  # a bug in one model must not stop the others
         logger.warning("%s failed: %s", candidate.name, error)
         kind = "" if type(error).__module__.startswith("parfocal") else f"{type(error).__name__}: "
-        return Result(candidate.name, reason=kind + " ".join(str(error).split()))
+        return ModelResult(candidate.name, reason=kind + " ".join(str(error).split()))
 
 
-def _train(fair: Comparison, candidate: Candidate) -> list[Path]:
-    """Give the run folders of a model, each trained and tested."""
-    store = _store(fair, candidate)
+def _train(shared: SharedSetup, candidate: Candidate) -> list[Path]:
+    """Train and evaluate all runs of a model, and return their folders."""
+    store = _store(shared, candidate)
     runs = []
-    for seed in range(fair.seeds):
+    for seed in range(shared.seeds):
         settings = candidate.settings
         summary = train(
-            fair.cohort,
+            shared.cohort,
             replace(settings, train=replace(settings.train, seed=seed)),
-            fair.out / candidate.name / f"seed-{seed}",
+            shared.out / candidate.name / f"seed-{seed}",
             features=store,
-            cache=fair.cache,
-            device=fair.device,
+            cache=shared.cache,
+            device=shared.device,
             resume=True,
             progress=False,
         )
@@ -210,48 +218,47 @@ def _train(fair: Comparison, candidate: Candidate) -> list[Path]:
         if not (run / "evaluation" / "metrics.json").exists():
             evaluate(
                 run,
-                fair.source,
+                shared.source,
                 run / "evaluation",
                 features=store,
-                cache=fair.cache,
-                device=fair.device,
+                cache=shared.cache,
+                device=shared.device,
             )
     return runs
 
 
-def _store(fair: Comparison, candidate: Candidate) -> Path | None:
+def _store(shared: SharedSetup, candidate: Candidate) -> Path | None:
     encoder = candidate.settings.encoder
-    return None if encoder is None else fair.stores[encoder.name]
+    return None if encoder is None else shared.stores[encoder.name]
 
 
-def _tested(fair: Comparison, candidate: Candidate, runs: Sequence[Path]) -> Result:
-    """Sum up the evaluations of a model."""
-    found = [json.loads((run / "evaluation" / "metrics.json").read_text("utf-8")) for run in runs]
-    costs = [each["cost"] for each in found]
+def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Path]) -> ModelResult:
+    """Read the evaluations of all runs of a model."""
+    found = [read_metrics(run / "evaluation" / "metrics.json") for run in runs]
+    costs = [each["cost"] for each in metrics]
     patches = fmean(sum(step["mean"] for step in cost["patches"]) for cost in costs)
     macs = fmean(cost["macs"]["mean"] for cost in costs)
     encoder = candidate.settings.encoder
     if encoder is not None:
-        # Of stored features the evaluation's bill is the model's alone.
-        a_patch = _load(encoder, "cpu").macs_per_patch(candidate.settings.slide.patch_size)
-        macs += patches * a_patch
-    return Result(
+        # With stored features, the evaluation counts the MACs of the model only.
+        macs += patches * _load(encoder, "cpu").macs_per_patch()
+    return ModelResult(
         candidate.name,
         runs=tuple(
-            _answers(run / "evaluation" / "predictions.csv", tuple(each["labels"]))
-            for run, each in zip(runs, found, strict=True)
+            _read_predictions(run / "evaluation" / "predictions.csv", tuple(each["labels"]))
+            for run, each in zip(runs, metrics, strict=True)
         ),
         macs=macs,
         patches=patches,
-        seconds=_seconds(fair, candidate, runs[0]),
-        failed=sum(len(each["failed"]) for each in found),
+        seconds=_load_or_measure_seconds(shared, candidate, runs[0]),
+        failed=sum(len(each["failed"]) for each in metrics),
     )
 
 
-def _answers(path: Path, labels: tuple[str, ...]) -> Answers:
+def _read_predictions(path: Path, labels: tuple[str, ...]) -> LabeledPredictions:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return Answers(
+    return LabeledPredictions(
         labels,
         np.array([labels.index(row["label"]) for row in rows]),
         np.array([[float(row[f"prob_{label}"]) for label in labels] for row in rows]),
@@ -259,26 +266,26 @@ def _answers(path: Path, labels: tuple[str, ...]) -> Answers:
     )
 
 
-def _seconds(fair: Comparison, candidate: Candidate, run: Path) -> Timing:
-    """Time a few test slides from file to answer, on the CPU, and on the GPU where there is one."""
-    kept = fair.out / candidate.name / "seconds.json"
-    if not kept.exists():
-        tested = {row.slide_id for row in read_split(run / "split.csv") if row.split == "test"}
-        slides = [s for s in fair.cohort.slides if s.slide_id in tested and s.path.exists()]
+def _load_or_measure_seconds(shared: SharedSetup, candidate: Candidate, run: Path) -> Timing:
+    """Time a few test slides on the CPU, and on the GPU if there is one; keep the result."""
+    stored = shared.out / candidate.name / "seconds.json"
+    if not stored.exists():
+        test_ids = {row.slide_id for row in read_split(run / "split.csv") if row.split == "test"}
+        slides = [s for s in shared.cohort.slides if s.slide_id in test_ids and s.path.exists()]
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        timing = {device: _timed(run, slides[: fair.timed], device) for device in devices}
-        write_whole(kept, (json.dumps(timing, indent=1) + "\n").encode())
-    found: Timing = json.loads(kept.read_text("utf-8"))
-    return {device: stages for device, stages in found.items() if stages}
+        timing = {device: _mean_seconds(run, slides[: shared.timed], device) for device in devices}
+        write_whole(stored, (json.dumps(timing, indent=1) + "\n").encode())
+    timing_by_device: Timing = json.loads(stored.read_text("utf-8"))
+    return {device: stages for device, stages in timing_by_device.items() if stages}
 
 
-def _timed(run: Path, slides: Sequence[CohortSlide], device: str) -> dict[str, float]:
-    """Give the mean seconds by stage; the first slide is looked at once before, to warm up."""
+def _mean_seconds(run: Path, slides: Sequence[CohortSlide], device: str) -> dict[str, float]:
+    """Return the mean seconds by stage; the first slide is predicted twice, once to warm up."""
     trained = Checkpoint.load(run)
     trained.model.to(device)
     encoder = trained.load_encoder(device=device)
-    bills = [
+    seconds = [
         predict(slide.path, trained, mpp=slide.mpp, encoder=encoder).cost.seconds
         for slide in [*slides[:1], *slides]
     ][1:]
-    return {stage: fmean(bill[stage] for bill in bills) for stage in STAGES} if bills else {}
+    return {stage: fmean(each[stage] for each in seconds) for stage in STAGES} if seconds else {}

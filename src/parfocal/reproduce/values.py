@@ -1,13 +1,14 @@
 """What runs came to, as the numbers of a paper's table."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from parfocal.compare import Row, Timing
+from parfocal.explain.read_metrics import read_metrics
 from parfocal.reproduce.experiments import Column, PaperRow
 
 
@@ -83,7 +84,7 @@ def _over_seeds(of: str, tested: Outcome) -> list[float]:
 
 def _at(path: Sequence[str], run: Path) -> float | None:
     """Follow a path into the evaluation of a run; None where it leads nowhere."""
-    found = json.loads((run / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+    found: Any = read_metrics(run / "evaluation" / "metrics.json")
     for key in path:
         if isinstance(found, list):
             found = found[int(key)] if int(key) < len(found) else None
