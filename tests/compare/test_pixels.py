@@ -1,4 +1,4 @@
-"""Models that read pixels by themselves, in one comparison with one that is given features."""
+"""Models that take pixels, compared with one that takes features."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from parfocal.audit import AuditError, audit
-from parfocal.compare import Row, compare, load_candidates
+from parfocal.compare import ComparisonRow, compare, load_candidates
 
 MODELS = ("zoommil", "jsma", "meanrgb")
 OVERRIDES = (
@@ -34,7 +34,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., 
 
 
 @pytest.fixture(scope="module")
-def compared(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], Path]:
+def compared(
+    cohort: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[ComparisonRow], Path]:
     out = tmp_path_factory.mktemp("compared")
     candidates = load_candidates(MODELS, overrides=OVERRIDES, epochs=1, encoder="tiny")
     return compare(
@@ -51,19 +53,19 @@ def test_each_has_scores_costs_and_seconds(compared):
         assert row.result.seconds["cpu"]["total"] > 0
 
 
-def test_the_patches_are_those_that_each_asked_for(compared):
+def test_each_model_has_the_number_of_patches_it_visited(compared):
     zooming, joint, colors = (row.result for row in compared[0])
     assert joint.patches == 2
     assert zooming.patches > joint.patches
     assert colors.patches == 1
 
 
-def test_features_are_extracted_for_the_one_that_is_given_them(compared):
+def test_features_are_extracted_only_for_the_model_that_takes_them(compared):
     _, out = compared
     assert [path.name for path in (out / "features").iterdir()] == ["tiny"]
 
 
-def test_a_model_of_pixels_cannot_be_audited(cohort, compared, tmp_path):
+def test_a_model_that_takes_pixels_cannot_be_audited(cohort, compared, tmp_path):
     _, out = compared
     with pytest.raises(
         AuditError, match="model jsma reads pixels by itself, so it cannot be shown"

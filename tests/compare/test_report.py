@@ -1,19 +1,19 @@
-"""The page of a comparison, read as a person reads it."""
+"""The text of the page of a comparison."""
 
 import base64
 import re
 
 import pytest
 
-from compare.test_table import BROKEN, GOOD, HALF, POOR, RIGHT, answers
-from parfocal.compare.picture import draw
-from parfocal.compare.report import page_of
-from parfocal.compare.table import Result, rows_of
+from compare.test_scores import BROKEN, GOOD, HALF, POOR, RIGHT, predictions
+from parfocal.compare.picture import draw_comparison
+from parfocal.compare.report import comparison_page
+from parfocal.compare.scores import ModelResult, score_results
 
 
-def page(*results: Result, metric: str = "accuracy") -> str:
-    rows = rows_of(results, metric, resamples=100)
-    return page_of(rows, metric, draw(rows, metric))
+def page(*results: ModelResult, metric: str = "accuracy") -> str:
+    rows = score_results(results, metric, resamples=100)
+    return comparison_page(rows, metric, draw_comparison(rows, metric))
 
 
 def text_of(html: str) -> str:
@@ -28,24 +28,24 @@ def test_each_model_has_its_scores_with_intervals_and_its_cost():
     assert "50 1 T –" in text
 
 
-def test_runs_are_told_with_their_deviation():
+def test_several_runs_have_a_standard_deviation():
     assert "0.833 (0.667 to 1.000), ± 0.236 over runs" in text_of(
-        page(Result("m", (RIGHT, HALF), macs=1e12))
+        page(ModelResult("m", (RIGHT, HALF), macs=1e12))
     )
 
 
-def test_the_front_is_named_and_drawn():
-    html = page(GOOD, POOR, Result("dear", (HALF,), macs=9e12))
-    assert "as little, in MACs: poor, good." in text_of(html)
+def test_the_pareto_front_is_listed_and_drawn():
+    html = page(GOOD, POOR, ModelResult("dear", (HALF,), macs=9e12))
+    assert "no cheaper model scores higher): poor, good." in text_of(html)
     (picture,) = re.findall(r'src="data:image/png;base64,([^"]*)"', html)
     assert base64.b64decode(picture).startswith(b"\x89PNG")
 
 
-def test_confusion_is_that_of_all_runs():
+def test_the_confusion_matrix_sums_all_runs():
     text = text_of(
-        page(Result("m", (RIGHT, HALF, answers(0.1, 0.2, 0.3, 0.7, 0.8, 0.1)), macs=1e12))
+        page(ModelResult("m", (RIGHT, HALF, predictions(0.1, 0.2, 0.3, 0.7, 0.8, 0.1)), macs=1e12))
     )
-    assert "3 runs, 18 answers." in text
+    assert "3 runs, 18 predictions." in text
     assert "benign cancer benign 8 1 cancer 2 7" in text
 
 
@@ -54,28 +54,28 @@ def test_each_model_has_its_line_in_every_chart():
     assert len(re.findall(r'aria-label="[^"]*: good, poor"', html)) == 3
 
 
-def test_a_model_that_failed_is_told_and_the_others_are_shown():
+def test_a_failed_model_has_its_reason_and_the_others_are_shown():
     text = text_of(page(GOOD, BROKEN))
     assert "broken failed: it broke" in text
     assert "Curves" in text
 
 
-def test_slides_without_an_answer_are_told():
-    assert "1 test slides without an answer" in text_of(page(POOR))
+def test_slides_without_a_prediction_are_counted():
+    assert "1 test slides without a prediction" in text_of(page(POOR))
 
 
-def test_when_all_failed_the_page_says_so_alone():
+def test_if_all_models_failed_the_page_has_only_the_reasons():
     text = text_of(page(BROKEN))
     assert text.endswith("broken failed: it broke")
 
 
-def test_the_page_stands_alone():
+def test_the_page_refers_to_no_other_file():
     html = page(GOOD, POOR)
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
     assert "<script" not in html
 
 
 @pytest.mark.parametrize("name", ["<script>", "a & b"])
-def test_a_name_is_text_whatever_it_holds(name):
-    html = page(Result(name, (RIGHT,), macs=1e12))
+def test_a_name_is_escaped(name):
+    html = page(ModelResult(name, (RIGHT,), macs=1e12))
     assert name not in html.replace("&amp;", "+")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from parfocal.bag import StoredBag
-from parfocal.compare import ComparisonError, Row, compare, load_candidates
+from parfocal.compare import ComparisonError, ComparisonRow, compare, load_candidates
 from parfocal.cost import CostMeter
-from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.features.store import FeatureFile
 from parfocal.models import ABMIL, CLAM, ZoomMIL
 
@@ -19,7 +19,7 @@ MODELS = ("zoommil", "abmil", "dsmil-multiscale", "clam-sb")
 SLIDES = 12
 
 
-def run(cohort: Path, out: Path, **options: object) -> list[Row]:
+def run(cohort: Path, out: Path, **options: object) -> list[ComparisonRow]:
     overrides = ["slide.patch_size=64", "zoommil:model.k=2", "zoommil:slide.magnifications=2.5,10"]
     candidates = load_candidates(MODELS, overrides=overrides, epochs=1, encoder="tiny")
     settings = {"device": "cpu", "timed": 1, "resamples": 50, **options}
@@ -43,7 +43,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., 
 
 
 @pytest.fixture(scope="module")
-def compared(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], Path]:
+def compared(
+    cohort: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[ComparisonRow], Path]:
     def broken(self: CLAM, bag: StoredBag) -> None:
         raise RuntimeError("CLAM is\nbroken")
 
@@ -53,34 +55,34 @@ def compared(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[li
         return run(cohort, out), out
 
 
-def test_each_model_has_its_row(compared: tuple[list[Row], Path]):
+def test_each_model_has_a_row(compared: tuple[list[ComparisonRow], Path]):
     rows, out = compared
     assert [row.result.name for row in rows] == list(MODELS)
     for row in rows[:3]:
         assert row.result.macs > 0
         assert row.result.seconds["cpu"]["total"] > 0
-        assert 0 <= row.measures["auroc_macro"].value <= 1
+        assert 0 <= row.scores["auroc_macro"].value <= 1
     with (out / "results.csv").open() as file:
         assert [row["model"] for row in csv.DictReader(file)] == list(MODELS)
     assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
     assert "<h2>Accuracy against cost</h2>" in (out / "report.html").read_text()
 
 
-def test_a_model_that_fails_does_not_stop_the_others(compared: tuple[list[Row], Path]):
+def test_a_model_that_fails_does_not_stop_the_others(compared: tuple[list[ComparisonRow], Path]):
     rows, out = compared
     assert rows[3].result.reason == "RuntimeError: CLAM is broken"
     assert "- clam-sb failed: RuntimeError: CLAM is broken" in (out / "results.md").read_text()
 
 
-def test_a_slide_without_tissue_is_told_and_the_others_go_on(compared: tuple[list[Row], Path]):
+def test_a_slide_without_tissue_is_counted_as_failed(compared: tuple[list[ComparisonRow], Path]):
     rows, out = compared
     for row in rows[:3]:
         assert row.result.failed == 1
         assert len(row.result.runs[0].truth) == 2
-    assert "- abmil: 1 test slides without an answer" in (out / "results.md").read_text()
+    assert "- abmil: 1 test slides without a prediction" in (out / "results.md").read_text()
 
 
-def test_features_are_extracted_once_for_all_models(compared: tuple[list[Row], Path]):
+def test_features_are_extracted_once_for_all_models(compared: tuple[list[ComparisonRow], Path]):
     _, out = compared
     files = sorted((out / "features").rglob("*.h5"))
     assert len(files) == SLIDES
@@ -88,42 +90,40 @@ def test_features_are_extracted_once_for_all_models(compared: tuple[list[Row], P
     assert FeatureFile(files[0]).magnifications == (2.5, 10)
 
 
-def test_without_any_slide_there_is_nothing_to_compare(cohort: Path, tmp_path: Path):
+def test_a_comparison_without_usable_slides_is_refused(cohort: Path, tmp_path: Path):
     candidates = load_candidates(["mean"], overrides=["slide.magnifications=[40]"], encoder="tiny")
-    with pytest.raises(ComparisonError, match=r"cohort\.csv: no slide could be used, so there is"):
+    with pytest.raises(ComparisonError, match=r"cohort\.csv: no slide could be used; the log"):
         compare(cohort, candidates, tmp_path, device="cpu")
 
 
-def test_without_a_slide_to_test_on_nothing_is_trained(cohort: Path, tmp_path: Path):
+def test_a_comparison_without_test_slides_trains_nothing(cohort: Path, tmp_path: Path):
     candidates = load_candidates(["mean"], encoder="tiny")
     table = tmp_path / "cohort.csv"
     table.write_text(cohort.read_text().replace(",test", ",train"))
-    with pytest.raises(
-        ComparisonError, match=r"cohort\.csv: no slide to test on, and a comparison"
-    ):
+    with pytest.raises(ComparisonError, match=r"cohort\.csv: there are no test slides; put some"):
         compare(table, candidates, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
 
 
-def test_zooming_costs_less_than_looking_at_everything(compared: tuple[list[Row], Path]):
-    zooming, everything, *_ = compared[0]
-    assert zooming.result.patches < everything.result.patches
-    assert zooming.result.macs < everything.result.macs
+def test_zooming_costs_less_than_visiting_all_patches(compared: tuple[list[ComparisonRow], Path]):
+    zooming, exhaustive, *_ = compared[0]
+    assert zooming.result.patches < exhaustive.result.patches
+    assert zooming.result.macs < exhaustive.result.macs
 
 
-def test_a_comparison_goes_on_where_it_stopped(cohort: Path, compared: tuple[list[Row], Path]):
+def test_a_comparison_is_resumed(cohort: Path, compared: tuple[list[ComparisonRow], Path]):
     rows, out = compared
     kept = [out / name / "seed-0" / "checkpoint.json" for name in MODELS[:3]]
     before = [path.stat().st_mtime_ns for path in kept]
     again = run(cohort, out)
     assert [path.stat().st_mtime_ns for path in kept] == before
-    assert [row.measures for row in again[:3]] == [row.measures for row in rows[:3]]
-    assert again[3].result.reason is None  # mended meanwhile, and trained now
+    assert [row.scores for row in again[:3]] == [row.scores for row in rows[:3]]
+    assert again[3].result.reason is None  # no longer broken, so it is trained now
     assert (out / "clam-sb/seed-0/checkpoint.json").exists()
 
 
-def test_a_comparison_that_is_stopped_shows_what_it_has(
-    cohort: Path, compared: tuple[list[Row], Path], monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_comparison_shows_the_models_that_are_done(
+    cohort: Path, compared: tuple[list[ComparisonRow], Path], monkeypatch: pytest.MonkeyPatch
 ):
     _, out = compared
     for name in ("results.csv", "results.png", "report.html"):
@@ -142,7 +142,7 @@ def test_a_comparison_that_is_stopped_shows_what_it_has(
     assert "zoommil" in (out / "report.html").read_text()
 
 
-def test_folds_and_seeds_are_runs_of_a_model(cohort: Path, tmp_path: Path):
+def test_each_fold_and_seed_is_a_run_of_a_model(cohort: Path, tmp_path: Path):
     lines = cohort.read_text().splitlines()[:-1]
     table = tmp_path / "cohort.csv"
     rows = [line.rpartition(",")[0].replace(",", f",{cohort.parent}/", 1) for line in lines[1:]]
@@ -158,22 +158,22 @@ def test_folds_and_seeds_are_runs_of_a_model(cohort: Path, tmp_path: Path):
     for seed in (0, 2):
         slides = [slide for each in row.result.runs[seed : seed + 2] for slide in each.groups]
         assert sorted(slides) == sorted(str(number) for number in range(SLIDES))
-    assert row.measures["accuracy"].sd is not None
+    assert row.scores["accuracy"].sd is not None
 
 
 def tmacs(model: torch.nn.Module, *counts: int) -> float:
-    """MACs of a model, its features encoded by ResNet-50 to layer 3, over 10^12."""
-    a_patch = load_encoder("resnet50-layer3-random", runtime="torch").macs_per_patch(256)
-    assert round(a_patch / 1e9, 3) == 4.281
-    bill = CostMeter()
-    with torch.no_grad(), bill.counted():
+    """MACs of a model in 10^12, including encoding by ResNet-50 up to layer 3."""
+    macs_per_patch = load_encoder("resnet50-layer3-random", runtime="torch").macs_per_patch()
+    assert round(macs_per_patch / 1e9, 3) == 4.281
+    cost_meter = CostMeter()
+    with torch.no_grad(), cost_meter.measure_macs():
         prediction = model.eval()(StoredBag([torch.zeros(count, 1024) for count in counts]))
     patches = sum(len(look.rows) for look in prediction.looks)
-    return (patches * a_patch + bill.close().macs) / 1e12
+    return (patches * macs_per_patch + cost_meter.total().macs) / 1e12
 
 
 def test_macs_are_those_of_the_zoommil_table():
-    """BRIGHT: 3,842 patches at 10x, and so 60 at 1.25x; the paper gives two digits."""
+    """BRIGHT has 3,842 patches at 10x, so 60 at 1.25x; the paper prints two digits."""
     assert tmacs(ABMIL(1024, 3), 3842) == pytest.approx(16.45, abs=0.005)
     assert tmacs(ZoomMIL(1024, 3, k=12), 60, 240, 3840) == pytest.approx(1.29, abs=0.01)
     zooming = ZoomMIL(1024, 3, num_magnifications=2, k=8)

@@ -1,4 +1,4 @@
-"""Several models over the same splits: accuracy against cost."""
+"""Compare several models on the same splits: accuracy against cost."""
 
 from parfocal.compare.candidate import (
     Candidate,
@@ -9,12 +9,13 @@ from parfocal.compare.candidate import (
     shared_slide_settings,
 )
 from parfocal.compare.run import compare
-from parfocal.compare.table import Row, Timing
+from parfocal.compare.scores import ComparisonRow, ModelResult, Timing
 
 __all__ = [
     "Candidate",
     "ComparisonError",
-    "Row",
+    "ComparisonRow",
+    "ModelResult",
     "Timing",
     "compare",
     "load_candidate",

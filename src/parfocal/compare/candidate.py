@@ -1,4 +1,4 @@
-"""Who takes part in a comparison, and what has to be the same for all of them."""
+"""The candidates of a comparison, and the settings that all of them must share."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,16 +9,16 @@ from parfocal.settings import RunSettings, load_settings
 
 
 class ComparisonError(Exception):
-    """A comparison that would not be fair, or cannot start; the message says why."""
+    """A comparison that would be unfair or that cannot start; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that takes part.
+    """A model to compare.
 
     Args:
-        name: of its recipe, or of its YAML file.
-        settings: of its runs, but for the seed.
+        name: name of the recipe, or of the YAML file without its suffix.
+        settings: settings of its runs; the seed is set for each run.
     """
 
     name: str
@@ -37,16 +37,16 @@ def load_candidates(
 
     Args:
         models: names of recipes, or YAML files.
-        overrides: single settings over all recipes, as `train.patience=5`, or over one, as
+        overrides: single settings for all models, as `train.patience=5`, or for one, as
             `zoommil:model.k=24`.
-        epochs: at most.
-        folds: so many models of each are trained.
-        encoder: of the patches, for models that are given features.
+        epochs: maximum number of epochs.
+        folds: number of cross-validation folds.
+        encoder: patch encoder of the models that take features.
 
     Raises:
-        SettingsError: a model, key or value is wrong.
-        ComparisonError: two have one name, or would not get the same slides and patches; or an
-            override is for none of them.
+        SettingsError: a model, key or value is invalid.
+        ComparisonError: two models have the same name or would get different slides or patches,
+            or an override names a model that is not compared.
     """
     candidates = [
         load_candidate(
@@ -62,9 +62,9 @@ def load_candidates(
     refuse_unequal(candidates)
     names = [candidate.name for candidate in candidates]
     for override in overrides:
-        if all(_addressed(override, name) is None for name in names):
+        if all(_override_for(override, name) is None for name in names):
             raise ComparisonError(
-                f"--set {override}: no such model takes part; there are {', '.join(names)}."
+                f"--set {override}: this model is not compared; the models are {', '.join(names)}."
             )
     return candidates
 
@@ -78,8 +78,8 @@ def load_candidate(
     folds: int | None = None,
     encoder: str | None = None,
 ) -> Candidate:
-    """Load the settings of one model, which takes part under a name; see `load_candidates`."""
-    addressed = (_addressed(override, name) for override in overrides)
+    """Load the settings of one model under a name; see `load_candidates`."""
+    addressed = (_override_for(override, name) for override in overrides)
     own = [override for override in addressed if override is not None]
     flags = {"train.epochs": epochs, "train.folds": folds}
     settings = load_settings(model, overrides=own, flags=flags)
@@ -89,14 +89,14 @@ def load_candidate(
 
 
 def shared_slide_settings(candidates: Iterable[Candidate]) -> SlideSettings:
-    """Give the patches that serve all candidates: those of every magnification any of them has."""
+    """Return slide settings with the magnifications of all candidates."""
     settings = [candidate.settings.slide for candidate in candidates]
     union = {magnification for slide in settings for magnification in slide.magnifications}
     return replace(settings[0], magnifications=tuple(sorted(union)))
 
 
-def _addressed(override: str, name: str) -> str | None:
-    """Give an override for all, or for this name; None for another's."""
+def _override_for(override: str, name: str) -> str | None:
+    """Return an override without its model name; None if it is for another model."""
     address, colon, rest = override.partition(":")
     if not colon or "=" in address:
         return override
@@ -104,34 +104,32 @@ def _addressed(override: str, name: str) -> str | None:
 
 
 def refuse_unequal(candidates: Sequence[Candidate]) -> None:
-    """Refuse models that share a name, or would not get the same slides and patches.
+    """Refuse models that share a name, or that would get different slides or patches.
 
     Raises:
-        ComparisonError: there are any.
+        ComparisonError: there are such models.
     """
     names = [candidate.name for candidate in candidates]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
         raise ComparisonError(
-            f"{min(twice)} is named twice; name a model once, and a variant by a YAML file of its "
-            "own."
+            f"{min(repeated)} is listed twice; list a model once, and a variant of it as a YAML "
+            "file of its own."
         )
-    for what in ("val_fraction", "test_fraction", "labels"):
-        _refuse_different(
-            f"train.{what}", {e.name: getattr(e.settings.train, what) for e in candidates}
-        )
-    featured = [candidate for candidate in candidates if candidate.settings.encoder is not None]
-    for what in ("patch_size", "tissue", "min_tissue", "children"):
-        _refuse_different(
-            f"slide.{what}", {e.name: getattr(e.settings.slide, what) for e in featured}
-        )
+    for key in ("val_fraction", "test_fraction", "labels"):
+        values = {c.name: getattr(c.settings.train, key) for c in candidates}
+        _refuse_different(f"train.{key}", values)
+    with_features = [c for c in candidates if c.settings.encoder is not None]
+    for key in ("patch_size", "tissue", "min_tissue", "children"):
+        values = {c.name: getattr(c.settings.slide, key) for c in with_features}
+        _refuse_different(f"slide.{key}", values)
 
 
-def _refuse_different(what: str, found: dict[str, object]) -> None:
-    for name, value in found.items():
-        first, expected = next(iter(found.items()))
+def _refuse_different(key: str, values: dict[str, object]) -> None:
+    for name, value in values.items():
+        first, expected = next(iter(values.items()))
         if value != expected:
             raise ComparisonError(
-                f"{what} is {expected} for {first} and {value} for {name}, so they would not be "
-                f"given the same; set one for all, as --set {what}={expected}."
+                f"{key} is {expected} for {first} and {value} for {name}, so their results would "
+                f"not be comparable; set one value for all, as --set {key}={expected}."
             )

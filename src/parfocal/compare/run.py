@@ -35,7 +35,7 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.slide import predict
 from parfocal.progress import Progress
 from parfocal.settings import EncoderSettings
-from parfocal.train import splits_of, train
+from parfocal.train import make_splits, train
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def compare(
     """
     cohort = read_cohort(cohort_csv, labels=candidates[0].settings.train.labels)
     for candidate in candidates:
-        if not all(split.test for split in splits_of(cohort, candidate.settings.train)):
+        if not all(split.test for split in make_splits(cohort, candidate.settings.train)):
             raise ComparisonError(
                 f"{cohort_csv.name}: there are no test slides; put some slides into split test, or "
                 "set train.test_fraction above 0."
@@ -234,7 +234,7 @@ def _store(shared: SharedSetup, candidate: Candidate) -> Path | None:
 
 def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Path]) -> ModelResult:
     """Read the evaluations of all runs of a model."""
-    found = [read_metrics(run / "evaluation" / "metrics.json") for run in runs]
+    metrics = [read_metrics(run / "evaluation" / "metrics.json") for run in runs]
     costs = [each["cost"] for each in metrics]
     patches = fmean(sum(step["mean"] for step in cost["patches"]) for cost in costs)
     macs = fmean(cost["macs"]["mean"] for cost in costs)
