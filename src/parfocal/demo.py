@@ -12,14 +12,14 @@ from shutil import which
 from statistics import median
 
 from parfocal.dataset.cohort import Cohort, read_cohort
-from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.evaluate.run import evaluate
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.report import write_report
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict.slide import FailedSlide, predict_slides
+from parfocal.predict.folder import FailedSlide, predict_slides
 from parfocal.settings import load_settings
 from parfocal.slide.synthetic.cohort import paint_cohort
 from parfocal.slide.synthetic.painting import Painting
@@ -90,7 +90,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
     yield "5/5  predicting the test slides from their files, reading only what is asked for"
     shares = []
     for record in _predict(cohort, out):
-        yield f"     {record.line}"
+        yield f"     {record.summary}"
         shares.append(record.cost.share_patches or 0.0)
     yield ""
     yield f"ZoomMIL       {zooming.summary}, having looked at {median(shares):.0%} of the patches"

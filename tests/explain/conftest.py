@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from explain.shown import Server, painted, prediction, running, write_json
-from parfocal.explain.library import Library, gather
+from explain.demo_folder import Server, painted, prediction, running, write_json
+from parfocal.explain.library import Library, load_library
 from parfocal.slide.slide import open_slide
 
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., 
 
 @pytest.fixture(scope="session")
 def library(folder: Path) -> Library:
-    return gather([folder])
+    return load_library([folder])
 
 
 @pytest.fixture(scope="session")

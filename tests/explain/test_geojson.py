@@ -4,7 +4,7 @@ import uuid
 import numpy as np
 import pytest
 
-from explain.shown import DARK, LESION, PINK, painted, prediction, write_json
+from explain.demo_folder import DARK, LESION, PINK, painted, prediction, write_json
 from parfocal.dataset.outlines import read_outlines
 from parfocal.explain.export import export
 from parfocal.explain.geojson import to_geojson, write_geojson

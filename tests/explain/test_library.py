@@ -3,25 +3,25 @@ import shutil
 
 import pytest
 
-from explain.shown import write_json
-from parfocal.explain.library import LibraryError, gather
+from explain.demo_folder import write_json
+from parfocal.explain.library import LibraryError, load_library
 
 
 def test_a_folder_as_the_demonstration_leaves_it_is_shown_whole(folder):
-    library = gather([folder])
+    library = load_library([folder])
     assert [slide.id for slide in library.slides.values()] == ["a", "b", "c"]
     assert library.problems == []
     assert next(iter(library.slides.values())).truth.label == "tumor"
 
 
 def test_one_prediction_can_be_shown(folder):
-    (slide,) = gather([folder / "predictions" / "b.json"]).slides.values()
+    (slide,) = load_library([folder / "predictions" / "b.json"]).slides.values()
     assert (slide.id, slide.truth.label) == ("b", None)
 
 
 def test_labels_are_those_of_a_cohort_that_is_named(folder):
     cohort = folder / "cohort" / "cohort.csv"
-    slides = gather([folder / "predictions"], cohort=cohort).slides.values()
+    slides = load_library([folder / "predictions"], cohort=cohort).slides.values()
     assert [slide.truth.label for slide in slides] == ["tumor", "normal", "normal"]
 
 
@@ -29,7 +29,7 @@ def test_the_split_of_a_run_tells_labels(folder, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "split.csv").write_text("slide_id,patient_id,label,split\nb,b,tumor,test\n")
-    slides = gather([folder / "predictions", run]).slides.values()
+    slides = load_library([folder / "predictions", run]).slides.values()
     assert [slide.truth.label for slide in slides] == [None, "tumor", None]
 
 
@@ -38,16 +38,16 @@ def test_tables_that_disagree_are_told(folder, tmp_path):
     with pytest.raises(
         LibraryError, match=r"a: labeled 'tumor' in .*cohort.csv and 'normal' in .*sp"
     ):
-        gather([folder, tmp_path])
+        load_library([folder, tmp_path])
 
 
 def test_a_slide_alone_can_be_shown(folder):
-    (slide,) = gather([folder / "cohort" / "a.tif"]).slides.values()
+    (slide,) = load_library([folder / "cohort" / "a.tif"]).slides.values()
     assert (slide.predictions, slide.size, slide.problem) == ((), (1500, 1500), None)
 
 
 def test_a_slide_given_beside_its_prediction_is_one(folder):
-    library = gather([folder / "cohort" / "b.tif", folder / "predictions" / "b.json"])
+    library = load_library([folder / "cohort" / "b.tif", folder / "predictions" / "b.json"])
     (slide,) = library.slides.values()
     assert len(slide.predictions) == 1
 
@@ -56,14 +56,14 @@ def test_a_slide_that_moved_is_told_and_found_again(folder, tmp_path):
     content = json.loads((folder / "predictions" / "a.json").read_text())
     content["slide"]["path"] = "/gone/a.tif"
     file = write_json(tmp_path / "a.json", content)
-    (slide,) = gather([file]).slides.values()
+    (slide,) = load_library([file]).slides.values()
     assert slide.problem is not None
     assert (
         "a: the slide is no longer at /gone/a.tif; say where it is with --slides" in slide.problem
     )
     (tmp_path / "new" / "deep").mkdir(parents=True)
     shutil.copy(folder / "cohort" / "a.tif", tmp_path / "new" / "deep")
-    (found,) = gather([file], moved_to=[tmp_path / "new"]).slides.values()
+    (found,) = load_library([file], moved_to=[tmp_path / "new"]).slides.values()
     assert found.problem is None
     assert found.path == tmp_path / "new" / "deep" / "a.tif"
 
@@ -75,14 +75,14 @@ def test_a_slide_that_moved_together_with_its_prediction_is_found(folder, tmp_pa
     file = write_json(tmp_path / "demo" / "predictions" / "a.json", content)
     (tmp_path / "demo" / "slides").mkdir()
     shutil.copy(folder / "cohort" / "a.tif", tmp_path / "demo" / "slides")
-    (found,) = gather([file]).slides.values()
+    (found,) = load_library([file]).slides.values()
     assert found.problem is None
     assert found.path == tmp_path / "demo" / "slides" / "a.tif"
 
 
 def test_a_folder_of_moved_slides_that_is_not_there_is_told(folder, tmp_path):
     with pytest.raises(LibraryError, match="nowhere: no such folder; --slides names one"):
-        gather([folder], moved_to=[tmp_path / "nowhere"])
+        load_library([folder], moved_to=[tmp_path / "nowhere"])
 
 
 def test_what_cannot_be_read_is_listed_and_the_rest_shown(folder, tmp_path):
@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_shown(folder, tmp_path):
     content = json.loads((tmp_path / "a.json").read_text())
     write_json(tmp_path / "new.json", content | {"format_version": 9})
     (tmp_path / "cut.json").write_text("{")
-    library = gather([tmp_path])
+    library = load_library([tmp_path])
     assert len(library.slides) == 1
     assert "cut.json: cannot be read (no whole JSON)" in library.problems[0]
     assert "new.json: a prediction of format 9, and this parfocal reads 1" in library.problems[1]
@@ -99,15 +99,15 @@ def test_what_cannot_be_read_is_listed_and_the_rest_shown(folder, tmp_path):
 def test_a_folder_without_predictions_is_told(tmp_path):
     write_json(tmp_path / "metrics.json", {})
     with pytest.raises(LibraryError, match="no predictions here or in the folders within"):
-        gather([tmp_path])
+        load_library([tmp_path])
 
 
 def test_a_folder_of_which_nothing_can_be_read_tells_why(tmp_path):
     (tmp_path / "cut.json").write_text("{")
     with pytest.raises(LibraryError, match=r"cut\.json: cannot be read"):
-        gather([tmp_path])
+        load_library([tmp_path])
 
 
 def test_a_path_that_is_not_there_is_told(tmp_path):
     with pytest.raises(LibraryError, match="nowhere: there is no such file or folder"):
-        gather([tmp_path / "nowhere"])
+        load_library([tmp_path / "nowhere"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from explain.shown import DARK, LESION, SIDE, write_json
+from explain.demo_folder import DARK, LESION, SIDE, write_json
 from parfocal.explain.notebook import frame_of, html_of
 from parfocal.explain.read_record import read_prediction
 from parfocal.slide.slide import open_slide
@@ -63,9 +63,9 @@ def test_without_pandas_it_says_how_to_get_it(record, monkeypatch):
 
 def test_a_slide_shows_itself_small_and_unbilled(folder):
     with open_slide(folder / "cohort" / "a.tif") as slide:
-        before = slide.bill.close().pixels_decoded
+        before = slide.cost_meter.total().pixels_decoded
         pixels = np.array(Image.open(io.BytesIO(slide._repr_png_()))).astype(int)
-        assert slide.bill.close().pixels_decoded == before
+        assert slide.cost_meter.total().pixels_decoded == before
     assert pixels.shape == (480, 480, 3)
     middle = [round((corner + LESION[2] / 2) * 480 / SIDE) for corner in LESION[1::-1]]
     assert np.abs(pixels[tuple(middle)] - DARK).max() < 12

@@ -5,7 +5,7 @@ import openslide
 import pytest
 import tifffile
 
-from explain.shown import LESION, SIDE, prediction, write_json
+from explain.demo_folder import LESION, SIDE, prediction, write_json
 from parfocal.explain.overlay import draw_overlay, write_overlay
 from parfocal.explain.read_record import read_prediction
 

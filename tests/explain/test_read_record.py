@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from explain.shown import prediction, write_json
+from explain.demo_folder import prediction, write_json
 from parfocal.explain.read_record import RecordError, read_prediction
 
 

@@ -50,11 +50,11 @@ def sharp(name: str, order: int | None, score: float, kind: str = "attention") -
 def test_the_sharp_regions_of_the_highest_scores_counted_most():
     low = region("low", 0)  # of score 1
     regions = (low, sharp("a", 1, 0.2), sharp("b", 2, 0.5), sharp("unseen", None, 0.9))
-    assert [each.id for each in record_of(*regions).counted_most(1)] == ["b"]
-    assert [each.id for each in record_of(*regions).counted_most(9)] == ["b", "a"]
+    assert [each.id for each in record_of(*regions).top_regions(1)] == ["b"]
+    assert [each.id for each in record_of(*regions).top_regions(9)] == ["b", "a"]
 
 
 def test_of_a_running_answer_what_raised_it_counted_most():
     # From even chances, 0.5: down 0.1, up 0.4, down 0.05.
     leaves = (sharp(str(at), at, score, "running") for at, score in enumerate((0.4, 0.8, 0.75)))
-    assert [each.id for each in record_of(*leaves).counted_most(2)] == ["1", "2"]
+    assert [each.id for each in record_of(*leaves).top_regions(2)] == ["1", "2"]

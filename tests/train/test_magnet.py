@@ -14,7 +14,8 @@ from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate.run import evaluate
 from parfocal.explain import descent
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict.slide import FailedSlide, predict, predict_slides
+from parfocal.predict.folder import FailedSlide, predict_slides
+from parfocal.predict.slide import predict
 from parfocal.settings import RunSettings, load_settings
 from parfocal.train import RunError, train
 
@@ -173,7 +174,7 @@ def test_odd_slides_are_answered_or_refused_in_a_line(run, tmp_path, size, color
 
 
 def test_leaves_are_left_out_at_prediction_once_the_answer_rests(painted, run):
-    trained = Checkpoint.load(run, changed={"early_exit_patience": 1})
+    trained = Checkpoint.load(run, overrides={"early_exit_patience": 1})
     trained.model.read.classify[-1].weight.data.zero_()  # settled from the first
     record = predict(painted.slides[0].path, trained, mpp=1)
     assert record.stop_reason == "settled after 2 of 4 leaves"

@@ -15,7 +15,7 @@ from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate.run import EvaluationError, evaluate
 from parfocal.features.pixels import AugmentedSource, SlidePixels
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
-from parfocal.predict.slide import predict_slides
+from parfocal.predict.folder import predict_slides
 from parfocal.settings import RunSettings, SettingsError, load_settings
 from parfocal.slide.errors import SlideError
 from parfocal.train import RunError, train
@@ -85,7 +85,7 @@ def test_joint_attention_learns_a_planted_lesion_and_looks_at_it(painted, run, t
     found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     assert found.scores["accuracy"].value == 1
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    together = metrics["localization_together"]
+    together = metrics["localization_overall"]
     assert together["attention"]["value"] > 0.7
     assert together["attention_by_chance"] < 0.5
     assert [row["mean"] for row in metrics["cost"]["patches"]] == pytest.approx(
@@ -118,17 +118,17 @@ def test_a_slide_is_predicted_billed_and_drawn(painted, run, tmp_path):
     everything = saved["cost"]["exhaustive"]
     assert (everything["patches"], everything["magnification"]) == (16, 10)
     assert saved["cost"]["share_macs"] > 0
-    assert record.line.startswith("32: ")
+    assert record.summary.startswith("32: ")
 
 
 def test_how_much_is_looked_at_can_be_changed_after_training(painted, run, tmp_path):
-    changed = Checkpoint.load(run, changed={"inference": "all"})
+    changed = Checkpoint.load(run, overrides={"inference": "all"})
     (record,) = predict_slides([painted.slides[32].path], changed, tmp_path, mpp=1.0, device="cpu")
     assert record.stop_reason == "all 20 cells with attention looked at"
     with pytest.raises(
         CheckpointError, match=r"jsma was trained without a setting 'kk'; it has num"
     ):
-        Checkpoint.load(run, changed={"kk": 1})
+        Checkpoint.load(run, overrides={"kk": 1})
 
 
 def test_the_same_seed_trains_the_same_model(painted, tmp_path):
@@ -144,7 +144,7 @@ def test_slides_learned_from_are_mirrored_and_turned(painted, tmp_path, monkeypa
 
     def noted(self, *given, **named):
         ways.add((self.mirror, self.turns))
-        return run_model(self, *given, **named)
+        return ask(self, *given, **named)
 
     monkeypatch.setattr(AugmentedSource, "request", noted)
     settings = settings_of("jsma", **{"train.epochs": 2, "train.augment": True})
@@ -189,7 +189,7 @@ def test_an_image_that_goes_bad_in_the_middle_of_a_batch_leaves_alone(
             raise SlideError(f"{poisoned}.png: damaged")
         return read(self, boxes, size, step=step)
 
-    monkeypatch.setattr(SlidePixels, "request", ask)
+    monkeypatch.setattr(SlidePixels, "request", request)
     settings = settings_of("jsma", **{"train.epochs": 2})
     summary = train(painted, settings, tmp_path / "run", device="cpu", progress=False)
     assert summary.failed == {"2": "2.png: damaged"}

@@ -1,1 +1,1 @@
-"""A prediction -> something to look at: its record, and a map over the slide."""
+"""Show predictions: records, pictures, reports, exports and the viewer."""

@@ -1,14 +1,13 @@
-"""Attention -> a map over the slide: one PNG, each magnification by itself.
+"""Draw a prediction as a map over the slide: one PNG, one panel per magnification.
 
-Drawn from a prediction's record and a thumbnail, so that a map can be drawn again from the
-saved JSON. Colors run from pale to dark evenly, so they read the same to the color-blind and
-in gray. The scale, in raw attention, is of what sums to 1: one magnification, or all of them for
-probabilities; it is said under each panel with the range met.
+A map is drawn from a prediction's record and a thumbnail, so it can be drawn again from a saved
+JSON. Lightness falls evenly along the color scale, so the map reads the same in gray and for the
+color-blind. Scores are shown raw, on one scale per magnification; sampling probabilities, which
+sum to 1 over all magnifications, share one scale.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -16,283 +15,225 @@ from PIL import Image, ImageDraw, ImageFont
 
 from parfocal.explain import map_layout
 from parfocal.explain.map_layout import GAP, HEADER, INK, Color, Layout
+from parfocal.explain.record import PredictionRecord, Region
 from parfocal.files import whole_file
 from parfocal.slide.slide import Box
 
-CHOSEN: Color = (213, 94, 0)  # vermilion: apart from every color of the scale and of H&E
+SELECTED: Color = (213, 94, 0)  # vermilion: unlike every color of the scale and of H&E
 STEP_COLORS: tuple[Color, ...] = ((110, 110, 110), (0, 114, 178), (213, 94, 0), (0, 0, 0))
-STANDS_OUT = 4
+SCALE_MULTIPLE = 4  # the scale reaches at least this multiple of uniform attention
 DETAIL_PX = 200
-RANK, ROOMY = 16, 18  # size of type, and of a patch that holds it
-MARGIN_SHARE = 0.05  # of the longer side, around what was looked at
+RANK_SIZE = 16  # font size of a rank
+MIN_LABELED_PX = 18  # narrower patches have their rank beside them
+MARGIN_SHARE = 0.05  # of the longer side, around the regions
+SCORE_NAMES = {
+    "attention": "attention",
+    "uniform": "attention",
+    "sampling_probability": "probability",
+    "class_probability": "probability",
+}
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 
-class Step(TypedDict):
-    """One magnification of a record."""
-
-    mpp: float
-    magnification: float
-    patches: int
-
-
-class Region(TypedDict):
-    """One patch looked at, in level-0 pixels."""
-
-    id: str | int
-    step: int
-    x: float
-    y: float
-    width: float
-    height: float
-    score: float
-    selected: bool
-    order: NotRequired[int | None]
-    score_kind: NotRequired[str]
-
-
-class SlideFacts(TypedDict):
-    """The slide of a record; size is width and height in level-0 pixels."""
-
-    id: str
-    size: Sequence[int]
-    mpp: float
-
-
-class Answer(TypedDict):
-    """What a model said."""
-
-    label: str
-    probabilities: Mapping[str, float]
-
-
-class Record(TypedDict):
-    """The parts of a prediction's JSON that a map shows; the rest is ignored."""
-
-    slide: SlideFacts
-    prediction: Answer
-    steps: Sequence[Step]
-    regions: Sequence[Region]
-
-
 def draw_map(
-    record: Record,
+    record: PredictionRecord,
     thumbnail: UInt8[np.ndarray, "h w 3"],
     path: Path,
     *,
-    caption: str = "",
-    details: Mapping[str | int, UInt8[np.ndarray, "_ _ 3"]] | None = None,
+    details: Mapping[str, UInt8[np.ndarray, "_ _ 3"]] | None = None,
 ) -> None:
-    """Draw where a model looked on a slide, and how much each place counted, as a PNG.
+    """Draw the visited patches and their scores over a slide, as a PNG.
 
-    Panels side by side (or below each other, where that is larger): the slide with what was
-    visited, then the attention of each magnification, the patches zoomed into outlined.
+    The first panel shows the slide with outlines around the visited areas. Each further panel
+    shows the scores at one magnification, with the patches that were zoomed into outlined.
 
     Args:
         record: a prediction.
-        thumbnail: the part of the slide that `part_shown` tells, of any size.
-        path: of the PNG; written whole or not at all.
-        caption: a line below the title, as the bill.
-        details: pixels of regions by their id, shown below with their rank.
+        thumbnail: pixels of `visible_box(record)`, of any size.
+        path: the PNG to write; written completely or not at all.
+        details: pixels of regions by id, drawn below the panels with their rank.
 
     Raises:
-        ValueError: the record has no regions, or one without its place.
+        ValueError: the record has no regions.
     """
-    _check(record)
-    steps = range(len(record["steps"]))
-    layout = Layout.of(part_shown(record), len(steps) + 1)
+    if not record.regions:
+        raise ValueError(
+            f"{record.slide.id}: the record has no regions to draw; predict the slide again."
+        )
+    steps = range(len(record.mpps))
+    layout = Layout.fitting(visible_box(record), len(steps) + 1)
     slide = Image.fromarray(thumbnail).resize(layout.panel, Image.Resampling.LANCZOS)
     panels = [_overview(record, layout, slide)]
-    panels += [_attention_panel(record, layout, slide, step) for step in steps]
-    shown, room = details or {}, (layout.width + GAP) // (DETAIL_PX + GAP)
-    attended = most_attended(record, len(record["regions"]))
-    ranked = [region for region in attended if region["id"] in shown][:room]
-    _number(panels[-1], layout, ranked)
+    panels += [_score_panel(record, layout, slide, step) for step in steps]
+    pixels, capacity = details or {}, (layout.width + GAP) // (DETAIL_PX + GAP)
+    top = record.top_regions(len(record.regions))
+    ranked = [region for region in top if region.id in pixels][:capacity]
+    _draw_ranks(panels[-1], layout, ranked)
     strip = [
-        _detail(rank, region["score"], shown[region["id"]])
-        for rank, region in enumerate(ranked, start=1)
+        _detail(rank, region, pixels[region.id]) for rank, region in enumerate(ranked, start=1)
     ]
-    picture = map_layout.compose(layout, _title(record, layout), caption, panels, strip)
+    picture = map_layout.compose(layout, _title(record, layout), record.bill, panels, strip)
     with whole_file(path) as part:
         picture.save(part, format="PNG", compress_level=6)
 
 
-def part_shown(record: Record) -> Box:
-    """Give the part of the slide on which patches lie, and a margin; the rest is mostly glass."""
-    lows = np.array([(each["x"], each["y"]) for each in record["regions"]])
-    sides = np.array([(each["width"], each["height"]) for each in record["regions"]])
+def visible_box(record: PredictionRecord) -> Box:
+    """Return the part of the slide that a map shows: all regions, with a margin around them."""
+    lows = np.array([(region.x, region.y) for region in record.regions])
+    sides = np.array([(region.width, region.height) for region in record.regions])
     low, high = lows.min(axis=0), (lows + sides).max(axis=0)
     margin = MARGIN_SHARE * (high - low).max()
     left, top = np.maximum(0, low - margin)
-    right, bottom = np.minimum(record["slide"]["size"], high + margin)
+    right, bottom = np.minimum(record.slide.size, high + margin)
     return Box(float(left), float(top), float(right - left), float(bottom - top))
 
 
-def most_attended(record: Record, count: int) -> list[Region]:
-    """List the regions of the sharpest magnification that counted most, highest first."""
-    last = len(record["steps"]) - 1
-    sharp = [each for each in record["regions"] if each["step"] == last and _looked_at(each)]
-    return sorted(sharp, key=lambda region: -region["score"])[:count]
+def _title(record: PredictionRecord, layout: Layout) -> str:
+    """Return the slide and the prediction in one line; a long slide name is shortened."""
+    prediction = f":  {record.label}, probability {record.probabilities[record.label]:.3g}"
+    width = layout.width - ImageFont.load_default(map_layout.TITLE).getlength(prediction)
+    return map_layout.shorten(record.slide.id, map_layout.TITLE, width) + prediction
 
 
-def _check(record: Record) -> None:
-    """Refuse to invent places: a map of the wrong ones misleads."""
-    name = record["slide"]["id"]
-    if not record["regions"]:
-        raise ValueError(f"{name}: the record has no regions to draw; predict the slide again.")
-    for region in record["regions"]:
-        missing = sorted(Region.__required_keys__ - region.keys())
-        if missing:
-            raise ValueError(
-                f"{name}: a region of the record has no {', '.join(missing)}, so its place or "
-                "weight is unknown; predict the slide again."
-            )
+def _pixel_slices(layout: Layout, region: Region) -> tuple[slice, slice]:
+    return layout.pixel_slices(region.x, region.y, region.width, region.height)
 
 
-def _title(record: Record, layout: Layout) -> str:
-    """Say slide and answer in a line; a long name is shortened, the answer never."""
-    answer = record["prediction"]
-    said = f":  {answer['label']}, probability {answer['probabilities'][answer['label']]:.3g}"
-    room = layout.width - ImageFont.load_default(map_layout.TITLE).getlength(said)
-    return map_layout.fit(record["slide"]["id"], map_layout.TITLE, room) + said
-
-
-def _square(layout: Layout, region: Region) -> tuple[slice, slice]:
-    return layout.square(region["x"], region["y"], region["width"], region["height"])
-
-
-def _overview(record: Record, layout: Layout, slide: Image.Image) -> Image.Image:
-    """Draw the slide as it is, with the outline of what was visited at each magnification."""
+def _overview(record: PredictionRecord, layout: Layout, slide: Image.Image) -> Image.Image:
+    """Draw the slide, with an outline around the area visited at each magnification."""
     pixels = np.array(slide)
-    for step in range(len(record["steps"])):
+    for step in range(len(record.mpps)):
         visited = np.zeros(pixels.shape[:2], dtype=bool)
-        for region in filter(_looked_at, _of_step(record, step)):
-            visited[_square(layout, region)] = True
+        for region in record.regions_at(step):
+            if region.visited:
+                visited[_pixel_slices(layout, region)] = True
         pixels[_rim(visited)] = STEP_COLORS[step % len(STEP_COLORS)]
-    panel, draw = map_layout.cell(layout, pixels, "slide, and what was looked at")
-    place = map_layout.scale_bar(draw, layout, record["slide"]["mpp"])
-    for index, looked in enumerate(record["steps"]):
-        color = STEP_COLORS[index % len(STEP_COLORS)]
-        place = map_layout.key(draw, place, color, f"{looked['magnification']:g}x")
+    panel, draw = map_layout.titled_panel(layout, pixels, "slide, with the visited areas outlined")
+    place = map_layout.scale_bar(draw, layout, record.slide.mpp)
+    for step, mpp in enumerate(record.mpps):
+        color = STEP_COLORS[step % len(STEP_COLORS)]
+        place = map_layout.key(draw, place, color, f"{record.magnification_at(mpp):g}x")
     return panel
 
 
-def _attention_panel(record: Record, layout: Layout, slide: Image.Image, step: int) -> Image.Image:
-    """Draw the attention of one magnification over the slide in gray."""
-    regions = _of_step(record, step)
-    scores = np.array([region["score"] for region in regions], dtype=float)
-    together = _together(record, step)
-    low, high = _scale(together)
+def _score_panel(
+    record: PredictionRecord, layout: Layout, slide: Image.Image, step: int
+) -> Image.Image:
+    """Draw the scores of one magnification over the slide in gray."""
+    regions = record.regions_at(step)
+    scores = np.array([region.score for region in regions], dtype=float)
+    normalized = _scores_of_sum_1(record, step)
+    low, high = _scale_limits(normalized)
+    pixels = _painted(layout, slide, regions, (scores - low) / (high - low))
+    selected = [region for region in regions if region.selected]
+    for region in selected:
+        _frame(pixels, *_pixel_slices(layout, region))
+    panel, draw = map_layout.titled_panel(layout, pixels, _step_title(record, step))
+    name = SCORE_NAMES[regions[0].score_kind] if regions else "attention"
+    note = _score_range(scores, len(normalized))
+    place = map_layout.color_bar(draw, layout, (low, high), name, note)
+    if selected:
+        sampled = selected[0].score_kind == "sampling_probability"
+        map_layout.key(draw, place, SELECTED, "visited" if sampled else "zoomed into")
+    return panel
+
+
+def _painted(
+    layout: Layout, slide: Image.Image, regions: Sequence[Region], shares: Float[np.ndarray, " n"]
+) -> Pixels:
+    """Paint regions over the slide in gray, in the colors of `shares` of the scale."""
     gray = np.array(slide.convert("L"), dtype=float)[..., None] / 255
     pixels = np.repeat(255 * (0.55 + 0.45 * gray), 3, axis=2)
-    # On white the color is the scale's own; tissue shows through as a slight shade.
-    shade = 0.75 + 0.25 * gray
-    shown = map_layout.colors((scores - low) / (high - low))
-    for place in np.argsort(scores, kind="stable"):  # the highest on top
-        square = _square(layout, regions[place])
-        pixels[square] = shown[place] * shade[square]
-    painted = np.rint(pixels).astype(np.uint8)
-    chosen = [region for region in regions if region["selected"]]
-    for region in chosen:
-        _frame(painted, *_square(layout, region))
-    panel, draw = map_layout.cell(layout, painted, _step_title(record["steps"][step]))
-    beside = map_layout.color_bar(draw, layout, low, high, _range(scores, len(together)))
-    if chosen:
-        drawn = chosen[0].get("score_kind") == "probability"
-        map_layout.key(draw, beside, CHOSEN, "looked at" if drawn else "zoomed into")
-    return panel
+    shade = 0.75 + 0.25 * gray  # 1 on glass; tissue stays visible as a slight shade
+    colors = map_layout.scale_colors(shares)
+    for index in np.argsort(shares, kind="stable"):  # the highest on top
+        slices = _pixel_slices(layout, regions[index])
+        pixels[slices] = colors[index] * shade[slices]
+    return np.rint(pixels).astype(np.uint8)
 
 
-def _together(record: Record, step: int) -> Float[np.ndarray, " n"]:
-    """Give the scores that sum to 1 with those of a step: of the step, or of all magnifications."""
-    alike = [
-        region["score"]
-        for region in record["regions"]
-        if region["step"] == step or region.get("score_kind") == "probability"
+def _scores_of_sum_1(record: PredictionRecord, step: int) -> Float[np.ndarray, " n"]:
+    """Return the scores that sum to 1 with those of a step: of this step, or of all steps."""
+    scores = [
+        region.score
+        for region in record.regions
+        if region.step == step or region.score_kind == "sampling_probability"
     ]
-    return np.array(alike, dtype=float)
+    return np.array(scores, dtype=float)
 
 
-def _scale(scores: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """Give the scores of the palest and the darkest color.
+def _scale_limits(scores: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Return the scores of the palest and the darkest color.
 
-    Pale is 0. Dark is the highest, but no less than STANDS_OUT times even attention, so that
-    patches that count nearly alike look alike.
+    The scale runs from 0 to the highest score, but at least to SCALE_MULTIPLE times uniform
+    attention, so that patches with nearly equal scores look alike.
     """
     if not len(scores):
         return 0.0, 1.0
-    return min(0.0, float(scores.min())), max(
-        float(scores.max()), min(1.0, STANDS_OUT / len(scores))
-    )
+    least, most = float(scores.min()), float(scores.max())
+    return min(0.0, least), max(most, min(1.0, SCALE_MULTIPLE / len(scores)))
 
 
-def _range(scores: Float[np.ndarray, " n"], among: int) -> str:
+def _score_range(scores: Float[np.ndarray, " n"], count: int) -> str:
     if not len(scores):
-        return "nothing was looked at"
-    return f"{scores.min():.2g} to {scores.max():.2g}; evenly {1 / among:.2g}"
+        return "no patch was visited"
+    return f"{scores.min():.2g} to {scores.max():.2g}; uniform would be {1 / count:.2g}"
 
 
-def _of_step(record: Record, step: int) -> list[Region]:
-    return [region for region in record["regions"] if region["step"] == step]
-
-
-def _looked_at(region: Region) -> bool:
-    """Tell whether a region was read, and not only weighed by a thumbnail."""
-    return region.get("order", 0) is not None
-
-
-def _step_title(step: Step) -> str:
-    patches = f"{step['patches']:,} patch{'es' * (step['patches'] != 1)}"
-    return f"{step['magnification']:g}x, {step['mpp']:.2f} um/px, {patches}"
+def _step_title(record: PredictionRecord, step: int) -> str:
+    mpp, visited = record.mpps[step], sum(region.visited for region in record.regions_at(step))
+    patches = f"{visited:,} patch{'es' * (visited != 1)}"
+    return f"{record.magnification_at(mpp):g}x, {mpp:.2f} um/px, {patches}"
 
 
 def _frame(pixels: Pixels, rows: slice, columns: slice) -> None:
-    """Outline a square on its inside; a tiny one on its outside, so that its color stays."""
+    """Outline a square inside its edge, or outside if it is tiny, so that its color stays visible."""
     width = 1 if rows.stop - rows.start < 14 else 2
     grow = width if rows.stop - rows.start < 8 else 0
     top, bottom = max(0, rows.start - grow), rows.stop + grow
     left, right = max(0, columns.start - grow), columns.stop + grow
-    pixels[top : top + width, left:right] = CHOSEN
-    pixels[bottom - width : bottom, left:right] = CHOSEN
-    pixels[top:bottom, left : left + width] = CHOSEN
-    pixels[top:bottom, right - width : right] = CHOSEN
+    pixels[top : top + width, left:right] = SELECTED
+    pixels[bottom - width : bottom, left:right] = SELECTED
+    pixels[top:bottom, left : left + width] = SELECTED
+    pixels[top:bottom, right - width : right] = SELECTED
 
 
 def _rim(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Give the rim of an area, two pixels wide, on its inside."""
+    """Return the pixels of an area that lie within two pixels of its edge."""
     inside = mask.copy()
     for _ in range(2):
-        around = np.pad(inside, 1)
-        inside &= around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+        padded = np.pad(inside, 1)
+        inside &= padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     rim: Bool[np.ndarray, "h w"] = mask & ~inside
     return rim
 
 
-def _detail(rank: int, score: float, pixels: Pixels) -> Image.Image:
-    """Draw a patch under its rank and attention."""
+def _detail(rank: int, region: Region, pixels: Pixels) -> Image.Image:
+    """Draw a patch below its rank and score."""
     tile = Image.new("RGB", (DETAIL_PX, DETAIL_PX + HEADER), "white")
     draw = ImageDraw.Draw(tile)
-    draw.text((0, 8), f"#{rank}   attention {score:.2g}", INK, ImageFont.load_default(RANK))
-    shown = Image.fromarray(pixels).resize((DETAIL_PX, DETAIL_PX), Image.Resampling.LANCZOS)
-    tile.paste(shown, (0, HEADER))
+    text = f"#{rank}   {SCORE_NAMES[region.score_kind]} {region.score:.2g}"
+    draw.text((0, 8), text, INK, ImageFont.load_default(RANK_SIZE))
+    patch = Image.fromarray(pixels).resize((DETAIL_PX, DETAIL_PX), Image.Resampling.LANCZOS)
+    tile.paste(patch, (0, HEADER))
     draw.rectangle((0, HEADER, DETAIL_PX - 1, HEADER + DETAIL_PX - 1), outline=map_layout.FAINT)
     return tile
 
 
-def _number(panel: Image.Image, layout: Layout, ranked: Sequence[Region]) -> None:
-    """Write the rank of shown patches on their place, or where a line leads from a small one."""
-    draw, font = ImageDraw.Draw(panel), ImageFont.load_default(RANK)
-    taken: list[tuple[float, float, float, float]] = []
+def _draw_ranks(panel: Image.Image, layout: Layout, ranked: Sequence[Region]) -> None:
+    """Write ranks on patches; beside a small patch, with a line that leads to it."""
+    draw, font = ImageDraw.Draw(panel), ImageFont.load_default(RANK_SIZE)
+    occupied: list[tuple[float, float, float, float]] = []
     for rank, region in enumerate(ranked, start=1):
-        rows, columns = _square(layout, region)
+        rows, columns = _pixel_slices(layout, region)
         center = (columns.start + columns.stop) / 2, HEADER + (rows.start + rows.stop) / 2
-        small = columns.stop - columns.start < ROOMY
-        at = (columns.stop + 2 * RANK, center[1] - RANK) if small else center
+        small = columns.stop - columns.start < MIN_LABELED_PX
+        at = (columns.stop + 2 * RANK_SIZE, center[1] - RANK_SIZE) if small else center
         box = draw.textbbox(at, str(rank), font, anchor="mm", stroke_width=2)
-        if any(_overlap(box, other) for other in taken):
+        if any(_overlap(box, other) for other in occupied):
             continue
-        taken.append(box)
+        occupied.append(box)
         if small:
             draw.line((center, at), INK)
         draw.text(at, str(rank), INK, font, anchor="mm", stroke_width=2, stroke_fill="white")

@@ -1,4 +1,4 @@
-"""Pictures inside HTML: pixels as a URL, and a prediction's squares to lay over a slide."""
+"""Images inside HTML: pixels as a data URL, and the patches of a prediction as an SVG overlay."""
 
 import base64
 import io
@@ -11,8 +11,9 @@ from PIL import Image
 from parfocal.explain.record import PredictionRecord
 
 QUALITY = 80
-MARKED = 3  # sharp patches that counted most
-SEEN, ZOOMED, BEST = ("#1e1e28", 0.7), ("#d55e00", 2), ("#0072b2", 2.5)  # color, width
+TOP_PATCHES = 3  # marked as those that counted most
+# Color and line width.
+VISITED_STYLE, ZOOMED_STYLE, TOP_STYLE = ("#1e1e28", 0.7), ("#d55e00", 2), ("#0072b2", 2.5)
 
 SQUARE = Markup(
     '<rect x="{:g}" y="{:g}" width="{:g}" height="{:g}" stroke="{}" stroke-width="{}" '
@@ -21,7 +22,7 @@ SQUARE = Markup(
 
 
 def jpeg_url(pixels: UInt8[ndarray, "h w 3"], longest: int) -> str:
-    """Encode a picture, its longer side shrunk to `longest`, as a URL that holds it."""
+    """Encode pixels as a JPEG data URL, shrunk so that the longer side is at most `longest`."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((longest, longest))
     encoded = io.BytesIO()
@@ -29,24 +30,25 @@ def jpeg_url(pixels: UInt8[ndarray, "h w 3"], longest: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
 
 
-def squares_of(record: PredictionRecord) -> Markup:
-    """Draw what was looked at first, what was zoomed into, and the sharp patches that counted most.
+def patch_overlay(record: PredictionRecord) -> Markup:
+    """Return an SVG overlay of the patches of a prediction, in level-0 pixels.
 
-    An SVG in level-0 pixels, which lays itself over a picture of the slide in the same element.
+    It outlines the visited patches of the lowest magnification, the patches that were zoomed into
+    and those that counted most. It covers a picture of the slide in the same HTML element.
     """
-    looked = [region for region in record.regions if region.order is not None]
-    drawn = [
+    visited = [region for region in record.regions if region.visited]
+    squares = [
         SQUARE.format(region.x, region.y, region.width, region.height, *style)
-        for style, chosen in (
-            (SEEN, [region for region in looked if region.step == 0]),
-            (ZOOMED, [region for region in looked if region.selected]),
-            (BEST, record.counted_most(MARKED)),
+        for style, regions in (
+            (VISITED_STYLE, [region for region in visited if region.step == 0]),
+            (ZOOMED_STYLE, [region for region in visited if region.selected]),
+            (TOP_STYLE, record.top_regions(TOP_PATCHES)),
         )
-        for region in chosen
+        for region in regions
     ]
     width, height = record.slide.size
-    laid = Markup(
+    overlay = Markup(
         '<svg viewBox="0 0 {} {}" fill="none" '
         'style="position:absolute;inset:0;width:100%;height:100%">{}</svg>'
     )
-    return laid.format(width, height, Markup().join(drawn))
+    return overlay.format(width, height, Markup().join(squares))

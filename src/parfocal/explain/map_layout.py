@@ -1,4 +1,4 @@
-"""The sheet a map is drawn on: where panels go, titles, scales, keys."""
+"""Layout of a map: positions of the panels, titles, scale bars and color keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ Color = tuple[int, int, int]
 INK: Color = (38, 38, 38)
 QUIET: Color = (110, 110, 110)
 FAINT: Color = (215, 215, 215)
-# Lightness falls evenly, so that the scale reads the same to the color-blind and in gray.
+# Lightness falls evenly, so that the scale reads the same in gray and for the color-blind.
 SCALE = np.array([(255, 247, 188), (161, 214, 171), (44, 150, 170), (38, 82, 150), (44, 32, 104)])
 
-PANELS_PX = (2000, 1000)  # room for all panels together
+PANELS_PX = (2000, 1000)  # width and height available for all panels
 MARGIN, GAP, HEADER, FOOTER = 32, 28, 34, 70
-NARROWEST = 320  # a panel's column, so that its title fits
-LEAST_WIDTH = 900  # of the sheet, so that the lines above fit
-SMALLEST_PX = 3  # a sharp patch on a small panel is still seen
-TITLE, TEXT, SMALL = 28, 18, 15  # sizes of type
+MIN_CELL_WIDTH = 320  # so that the title of a panel fits
+MIN_WIDTH = 900  # of the whole map, so that its title and caption fit
+MIN_PATCH_PX = 3  # so that a small patch stays visible
+TITLE, TEXT, SMALL = 28, 18, 15  # font sizes
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things go on the sheet, in its pixels.
+    """Sizes and positions on a map, in its pixels.
 
     Args:
-        panel: width and height of what a panel shows.
-        corner: (x, y) of its top-left corner, in level-0 pixels.
-        scale: sheet pixels per level-0 pixel, across and down.
-        columns: panels beside each other.
+        panel: width and height of the picture in a panel.
+        corner: (x, y) of the top-left corner of the part shown, in level-0 pixels.
+        scale: map pixels per level-0 pixel, horizontally and vertically.
+        columns: number of panels per row.
     """
 
     panel: tuple[int, int]
@@ -42,8 +42,8 @@ class Layout:
     columns: int
 
     @classmethod
-    def of(cls, part: Box, panels: int) -> "Layout":
-        """Find the arrangement of panels in which that part of the slide is largest."""
+    def fitting(cls, part: Box, panels: int) -> "Layout":
+        """Choose the number of columns for which a part of the slide is shown largest."""
         width, height = part.width, part.height
         best, columns = 0.0, 1
         for across in range(1, panels + 1):
@@ -56,16 +56,16 @@ class Layout:
 
     @property
     def cell(self) -> tuple[int, int]:
-        """Width and height of a panel with its title and scale."""
-        return max(self.panel[0], NARROWEST), self.panel[1] + HEADER + FOOTER
+        """Width and height of a panel including its title and scale."""
+        return max(self.panel[0], MIN_CELL_WIDTH), self.panel[1] + HEADER + FOOTER
 
     @property
     def width(self) -> int:
-        """Width of the sheet within its margins."""
-        return max(self.columns * (self.cell[0] + GAP) - GAP, LEAST_WIDTH)
+        """Width of the map without its margins."""
+        return max(self.columns * (self.cell[0] + GAP) - GAP, MIN_WIDTH)
 
-    def square(self, x: float, y: float, width: float, height: float) -> tuple[slice, slice]:
-        """Give the rows and columns of a panel that a box covers, at least SMALLEST_PX of each."""
+    def pixel_slices(self, x: float, y: float, width: float, height: float) -> tuple[slice, slice]:
+        """Return the rows and columns of a panel that a box covers, at least MIN_PATCH_PX each."""
         (left, top), (across, down) = self.corner, self.scale
         return (
             _span((y - top) * down, height * down, self.panel[1]),
@@ -74,27 +74,27 @@ class Layout:
 
 
 def _span(start: float, length: float, end: int) -> slice:
-    """Round to whole pixels within 0..end."""
-    grow = max(0.0, SMALLEST_PX - length) / 2
+    """Round a span to whole pixels within 0..end."""
+    grow = max(0.0, MIN_PATCH_PX - length) / 2
     low, high = round(start - grow), round(start + length + grow)
     return slice(min(max(0, low), end - 1), min(max(1, high), end))
 
 
-def colors(values: Float[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
-    """Give the color of attention that runs from 0, pale, to 1, dark."""
-    places = np.linspace(0, 1, len(SCALE))
-    channels = [np.interp(values, places, SCALE[:, channel]) for channel in range(3)]
-    shown: UInt8[np.ndarray, "n 3"] = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
-    return shown
+def scale_colors(values: Float[np.ndarray, " n"]) -> UInt8[np.ndarray, "n 3"]:
+    """Return the RGB colors of values between 0 (pale) and 1 (dark)."""
+    positions = np.linspace(0, 1, len(SCALE))
+    channels = [np.interp(values, positions, SCALE[:, channel]) for channel in range(3)]
+    colors: UInt8[np.ndarray, "n 3"] = np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return colors
 
 
-def cell(
+def titled_panel(
     layout: Layout, pixels: UInt8[np.ndarray, "h w 3"], title: str
 ) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """Put a panel under its title, with room below."""
+    """Return a panel with its title, and a drawing context for its footer."""
     cell = Image.new("RGB", layout.cell, "white")
     draw = ImageDraw.Draw(cell)
-    draw.text((0, 4), fit(title, TEXT, layout.cell[0]), INK, ImageFont.load_default(TEXT))
+    draw.text((0, 4), shorten(title, TEXT, layout.cell[0]), INK, ImageFont.load_default(TEXT))
     cell.paste(Image.fromarray(pixels), (0, HEADER))
     height, width = pixels.shape[:2]
     draw.rectangle((0, HEADER, width - 1, HEADER + height - 1), outline=FAINT)
@@ -102,21 +102,21 @@ def cell(
 
 
 def color_bar(
-    draw: ImageDraw.ImageDraw, layout: Layout, low: float, high: float, note: str
+    draw: ImageDraw.ImageDraw, layout: Layout, limits: tuple[float, float], name: str, note: str
 ) -> tuple[float, float]:
-    """Draw the scale below a panel with a note under it; give where a key may follow."""
+    """Draw the color scale and a note below a panel; return the position for a key."""
     font, top, width = ImageFont.load_default(SMALL), layout.cell[1] - FOOTER + 10, 200
-    for x, color in enumerate(colors(np.linspace(0, 1, width))):
+    for x, color in enumerate(scale_colors(np.linspace(0, 1, width))):
         draw.line((x, top, x, top + 11), tuple(color.tolist()))
-    draw.text((0, top + 15), f"{low:.2g}", QUIET, font)
-    draw.text((width / 2, top + 15), "attention", QUIET, font, anchor="ma")
-    draw.text((width, top + 15), f"{high:.2g}", QUIET, font, anchor="ra")
+    draw.text((0, top + 15), f"{limits[0]:.2g}", QUIET, font)
+    draw.text((width / 2, top + 15), name, QUIET, font, anchor="ma")
+    draw.text((width, top + 15), f"{limits[1]:.2g}", QUIET, font, anchor="ra")
     draw.text((0, top + 36), note, QUIET, font)
     return width + 20, top
 
 
 def scale_bar(draw: ImageDraw.ImageDraw, layout: Layout, mpp: float) -> tuple[float, float]:
-    """Draw a round length below a panel; give where a key may follow."""
+    """Draw a scale bar of a round length below a panel; return the position for a key."""
     um_per_px = mpp / layout.scale[0]
     longest, top = um_per_px * layout.cell[0] / 3, layout.cell[1] - FOOTER + 10
     power = 10 ** np.floor(np.log10(longest))
@@ -130,7 +130,7 @@ def scale_bar(draw: ImageDraw.ImageDraw, layout: Layout, mpp: float) -> tuple[fl
 def key(
     draw: ImageDraw.ImageDraw, place: tuple[float, float], color: Color, meaning: str
 ) -> tuple[float, float]:
-    """Say what a color of outline means; give where the next may follow."""
+    """Draw the meaning of an outline color; return the position for the next key."""
     left, top = place
     font = ImageFont.load_default(SMALL)
     draw.rectangle((left, top, left + 11, top + 11), outline=color, width=2)
@@ -138,14 +138,14 @@ def key(
     return left + 31 + font.getlength(meaning), top
 
 
-def fit(text: str, size: int, width: float) -> str:
-    """Shorten a text in its middle until it is no wider."""
+def shorten(text: str, size: int, width: float) -> str:
+    """Replace the middle of a text with "…" if it is wider than `width` pixels."""
     font, kept = ImageFont.load_default(size), len(text)
-    short = text
-    while kept > 2 and font.getlength(short) > width:
+    shortened = text
+    while kept > 2 and font.getlength(shortened) > width:
         kept -= 1
-        short = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-    return short
+        shortened = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    return shortened
 
 
 def compose(
@@ -155,7 +155,7 @@ def compose(
     panels: Sequence[Image.Image],
     strip: Sequence[Image.Image],
 ) -> Image.Image:
-    """Put a title, a line below it, panels in a grid and a strip of tiles on one sheet."""
+    """Compose a title, a caption, a grid of panels and a row of tiles into one picture."""
     down = -(-len(panels) // layout.columns)
     top = MARGIN + 84 if caption else MARGIN + 54
     below = top + down * (layout.cell[1] + GAP) - GAP
@@ -163,7 +163,7 @@ def compose(
     sheet = Image.new("RGB", (layout.width + 2 * MARGIN, height), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN - 6), title, INK, ImageFont.load_default(TITLE))
-    line = fit(caption, TEXT, layout.width)
+    line = shorten(caption, TEXT, layout.width)
     draw.text((MARGIN, MARGIN + 36), line, QUIET, ImageFont.load_default(TEXT))
     for index, panel in enumerate(panels):
         row, column = divmod(index, layout.columns)

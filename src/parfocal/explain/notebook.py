@@ -1,4 +1,4 @@
-"""A prediction in a notebook: the answer, the slide with what was looked at, and a data frame."""
+"""Show a prediction in a notebook: its summary, the slide with the patches, and a data frame."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from parfocal.explain.inline_images import jpeg_url, squares_of
+from parfocal.explain.inline_images import jpeg_url, patch_overlay
 from parfocal.explain.record import PredictionRecord
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Box, open_slide
@@ -14,26 +14,26 @@ from parfocal.slide.slide import Box, open_slide
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN_PX = 480
+PICTURE_PX = 480  # longer side
 
 
-def html_of(record: PredictionRecord) -> str:
-    """Give the answer, the bill, and the slide with squares where the model looked."""
-    said = Markup("<p>{}</p>").format(record.line)
+def to_html(record: PredictionRecord) -> str:
+    """Return HTML with the summary and a picture of the slide with the patches outlined."""
+    summary = Markup("<p>{}</p>").format(record.summary)
     try:
-        return str(Markup("<div>{}{}</div>").format(said, _picture(record)))
+        return str(Markup("<div>{}{}</div>").format(summary, _picture(record)))
     except SlideError as error:
-        return str(Markup("<div>{}<p>No picture: {}</p></div>").format(said, str(error)))
+        return str(Markup("<div>{}<p>No picture: {}</p></div>").format(summary, str(error)))
 
 
-def frame_of(record: PredictionRecord) -> "pd.DataFrame":
-    """Give the regions as a table, a row each, by order of looking.
+def to_frame(record: PredictionRecord) -> "pd.DataFrame":
+    """Return the regions as a data frame, one row per region, in the order of visits.
 
     Raises:
         ImportError: pandas is not installed.
     """
     try:
-        import pandas as pd  # noqa: PLC0415  # optional
+        import pandas as pd  # noqa: PLC0415  # optional dependency
     except ImportError as error:
         raise ImportError("a data frame needs pandas: pip install pandas") from error
     table = pd.DataFrame([asdict(region) for region in record.regions]).set_index("id")
@@ -41,15 +41,16 @@ def frame_of(record: PredictionRecord) -> "pd.DataFrame":
 
 
 def _picture(record: PredictionRecord) -> Markup:
-    path, given = record.slide.path, record.slide.mpp_source == "given"
+    """Return an image of the whole slide with the patches outlined."""
+    path, mpp_given = record.slide.path, record.slide.mpp_source == "given"
     if path is None:
-        raise SlideError(f"{record.slide.id} is no file")
-    with open_slide(Path(path), mpp=record.slide.mpp if given else None) as slide:
+        raise SlideError(f"{record.slide.id} was not read from a file")
+    with open_slide(Path(path), mpp=record.slide.mpp if mpp_given else None) as slide:
         if slide.fingerprint != record.slide.fingerprint:
-            raise SlideError(f"{path} is another file by now")
+            raise SlideError(f"{path} has changed since the prediction")
         width, height = slide.size
-        scale = max(1.0, max(width, height) / SHOWN_PX)
-        url = jpeg_url(slide.read(Box(0, 0, width, height), slide.mpp * scale), SHOWN_PX)
+        scale = max(1.0, max(width, height) / PICTURE_PX)
+        pixels = slide.read(Box(0, 0, width, height), slide.mpp * scale)
     return Markup(
         '<div style="position:relative;display:inline-block"><img src="{}" alt="">{}</div>'
-    ).format(url, squares_of(record))
+    ).format(jpeg_url(pixels, PICTURE_PX), patch_overlay(record))

@@ -1,7 +1,7 @@
-"""A prediction -> its attention as a pyramidal OME-TIFF, to lay over the slide in another viewer.
+"""Export the scores of a prediction as a pyramidal OME-TIFF, an overlay for other viewers.
 
-A channel is one magnification, its values raw scores, 0 where nothing was looked at. The picture
-begins at the slide's corner and says how large its pixels are, so it can be scaled to the slide.
+Each channel holds the raw scores of one magnification, and 0 where no patch was visited. The image
+starts at the slide's top-left corner and records its pixel size, so a viewer can align it.
 """
 
 import math
@@ -14,17 +14,19 @@ from jaxtyping import Float32
 from parfocal.explain.record import PredictionRecord
 from parfocal.files import whole_file
 
-MOST_PX = 4096  # of the longer side
-PIXELS_A_PATCH = 8  # of the smallest, at least, where that is not too many
-SMALLEST_PX = 256  # the pyramid ends when its longer side is no more
+MAX_PX = 4096  # longer side
+PATCH_PX = 8  # side of the smallest patch, unless MAX_PX limits it
+MIN_LEVEL_PX = 256  # the longer side of the last level of the pyramid is at most this
 TILE_PX = 256
 
 
 def write_overlay(record: PredictionRecord, path: Path) -> None:
-    """Write the attention of each magnification as a channel; whole or not at all.
+    """Write the scores as a pyramidal OME-TIFF with one channel per magnification.
+
+    The file is written completely or not at all.
 
     Raises:
-        ValueError: nothing was looked at.
+        ValueError: the record has no regions.
     """
     picture, scale = draw_overlay(record)
     um = record.slide.mpp * scale
@@ -42,9 +44,9 @@ def write_overlay(record: PredictionRecord, path: Path) -> None:
 def _write_pyramid(
     path: Path, level: Float32[np.ndarray, "c h w"], metadata: Mapping[str, object]
 ) -> None:
-    from tifffile import TiffWriter  # noqa: PLC0415  # slow to load, and not needed to predict
+    from tifffile import TiffWriter  # noqa: PLC0415  # slow to import, and not needed to predict
 
-    halvings = max(0, math.ceil(math.log2(max(level.shape[1:]) / SMALLEST_PX)))
+    halvings = max(0, math.ceil(math.log2(max(level.shape[1:]) / MIN_LEVEL_PX)))
     with TiffWriter(path, ome=True) as tiff:
         for step in range(halvings + 1):
             tiff.write(
@@ -60,18 +62,20 @@ def _write_pyramid(
 
 
 def draw_overlay(record: PredictionRecord) -> tuple[Float32[np.ndarray, "c h w"], float]:
-    """Give the scores as a picture, and the level-0 pixels per pixel.
+    """Return the scores as an image, and its number of level-0 pixels per pixel.
 
-    Where patches of one magnification overlap, the highest score is shown.
+    Where patches of one magnification overlap, the highest score counts.
 
     Raises:
-        ValueError: nothing was looked at.
+        ValueError: the record has no regions.
     """
     if not record.regions:
-        raise ValueError(f"{record.slide.id}: nothing was looked at, so there is nothing to draw.")
+        raise ValueError(
+            f"{record.slide.id}: the record has no regions to draw; predict the slide again."
+        )
     width, height = record.slide.size
     smallest = min(min(region.width, region.height) for region in record.regions)
-    scale = max(1.0, smallest / PIXELS_A_PATCH, max(width, height) / MOST_PX)
+    scale = max(1.0, smallest / PATCH_PX, max(width, height) / MAX_PX)
     shape = len(record.mpps), math.ceil(height / scale), math.ceil(width / scale)
     picture = np.zeros(shape, dtype=np.float32)
     for region in record.regions:
@@ -83,9 +87,9 @@ def draw_overlay(record: PredictionRecord) -> tuple[Float32[np.ndarray, "c h w"]
 
 
 def _halved(level: Float32[np.ndarray, "c h w"]) -> Float32[np.ndarray, "c a b"]:
-    """Shrink by two, keeping the highest score, so that a small patch stays seen."""
+    """Halve the resolution, keeping the highest score, so that a small patch stays visible."""
     odd = ((0, 0), (0, level.shape[1] % 2), (0, level.shape[2] % 2))
-    whole = np.pad(level, odd, mode="edge")
-    blocks = whole.reshape(len(whole), whole.shape[1] // 2, 2, whole.shape[2] // 2, 2)
+    padded = np.pad(level, odd, mode="edge")
+    blocks = padded.reshape(len(padded), padded.shape[1] // 2, 2, padded.shape[2] // 2, 2)
     halved: Float32[np.ndarray, "c a b"] = blocks.max(axis=(2, 4))
     return halved

@@ -1,8 +1,4 @@
-"""A prediction's JSON -> the record it was written from.
-
-What the file holds is checked, as it may be old, cut short, or edited: nothing is drawn at places
-that were guessed.
-"""
+"""Read the JSON of a prediction, with all checks: a file may be old, truncated or edited."""
 
 import json
 import math
@@ -21,11 +17,20 @@ from parfocal.explain.record import (
     SlideFacts,
 )
 
-SHOWN = ("x", "y", "width", "height", "score")  # without which a region has no place or weight
+REQUIRED_NUMBERS = ("x", "y", "width", "height", "score")  # needed to draw a region
+
+# What version 1 called the keys of version 2.
+RENAMED_MODEL_KEYS = {"parfocal": "parfocal_version"}
+RENAMED_REGION_KEYS = {"zoom_score": "zoom_attention"}
+RENAMED_SCORE_KINDS = {
+    "probability": "sampling_probability",
+    "square": "uniform",
+    "running": "class_probability",
+}
 
 
 class RecordError(Exception):
-    """A prediction's JSON that cannot be used; the message says which, why and what to do."""
+    """A prediction's JSON that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Content:
-    """What the JSON holds; keys that are not named here follow from the others."""
+    """The keys that are read; the others follow from them."""
 
     slide: SlideFacts
     model: ModelFacts
@@ -55,89 +60,111 @@ _CONTENT = TypeAdapter(_Content)
 
 
 def read_prediction(path: Path) -> PredictionRecord:
-    """Read what `parfocal predict` wrote of one slide.
+    """Read a prediction that `parfocal predict` wrote, of format version 1 or 2.
 
     Raises:
-        RecordError: the file is no prediction, of another version, or a region lacks its place.
+        RecordError: the file is not a prediction, has another version, or is damaged.
     """
     content = read_json(path)
     if not looks_like_prediction(content):
-        raise RecordError(f"{path}: not a prediction, which has a slide and regions; see --help.")
-    version = content.get("format_version")
-    if version != FORMAT_VERSION:
         raise RecordError(
-            f"{path}: a prediction of format {version!r}, and this parfocal reads "
-            f"{FORMAT_VERSION}; predict the slide again, or use the parfocal that wrote it."
+            f"{path}: not a prediction (it has no slide or no regions); give a JSON file that "
+            "`parfocal predict` wrote."
         )
-    _refuse_placeless(path, content)
+    _check_numbers(path, content)
     try:
-        found = _CONTENT.validate_python(content)
+        validated = _CONTENT.validate_python(_upgraded(path, content))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecordError(
-            f"{path}: not a whole prediction ({where}: {first['msg'].lower()}); predict the slide "
-            "again."
-        ) from None
-    _refuse_incoherent(path, found)
+        key = ".".join(str(part) for part in first["loc"])
+        raise _incomplete(path, f"{key}: {first['msg'].lower()}") from None
+    _check_consistency(path, validated)
     return PredictionRecord(
-        slide=found.slide,
-        model=found.model,
-        probabilities=found.prediction.probabilities,
-        stop_reason=found.stop_reason,
-        mpps=tuple(step.mpp for step in found.steps),
-        regions=found.regions,
-        cost=found.cost,
+        slide=validated.slide,
+        model=validated.model,
+        probabilities=validated.prediction.probabilities,
+        stop_reason=validated.stop_reason,
+        mpps=tuple(step.mpp for step in validated.steps),
+        regions=validated.regions,
+        cost=validated.cost,
     )
 
 
-def _refuse_incoherent(path: Path, found: _Content) -> None:
-    """Refuse what has every part, but parts that cannot belong together."""
-    steps = {region.step for region in found.regions} - set(range(len(found.steps)))
-    wrong = {
-        "no class has a probability": not found.prediction.probabilities,
-        f"a region of step {min(steps, default=0)}, of {len(found.steps)}": bool(steps),
-        "no cost of looking at everything": found.cost.exhaustive is None,
-    }
-    for reason, holds in wrong.items():
-        if holds:
-            raise RecordError(
-                f"{path}: not a whole prediction ({reason}); predict the slide again."
-            )
-
-
 def read_json(path: Path) -> Mapping[str, object]:
-    """Read a JSON file that holds an object; an empty one where it holds anything else.
+    """Read a JSON file; return an empty mapping if it holds anything but an object.
 
     Raises:
-        RecordError: it cannot be read, or is no JSON.
+        RecordError: the file cannot be read or is not JSON.
     """
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no whole JSON"
-        raise RecordError(f"{path}: cannot be read ({reason}); copy or write it again.") from None
+        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
+        raise RecordError(
+            f"{path}: cannot be read ({reason}); copy the file or predict the slide again."
+        ) from None
     return content if isinstance(content, dict) else {}
 
 
 def looks_like_prediction(content: Mapping[str, object]) -> bool:
-    """Tell a prediction, of whatever version, from other JSON."""
+    """Return whether JSON content is a prediction, of any format version."""
     return isinstance(content.get("slide"), dict) and isinstance(content.get("regions"), list)
 
 
-def _refuse_placeless(path: Path, content: Mapping[str, object]) -> None:
-    """Refuse to invent places: a picture of the wrong ones misleads."""
+def _upgraded(path: Path, content: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the content with the keys and score kinds of the current version."""
+    version = content.get("format_version")
+    if version == FORMAT_VERSION:
+        return content
+    if version != 1:
+        raise RecordError(
+            f"{path}: prediction format version {version!r} is not supported (this parfocal reads "
+            f"1 and {FORMAT_VERSION}); predict the slide again, or use the parfocal that wrote it."
+        )
+    model, regions = content.get("model"), content["regions"]
+    assert isinstance(regions, list)
+    upgraded = {**content, "regions": [_upgraded_region(region) for region in regions]}
+    if isinstance(model, dict):
+        upgraded["model"] = _renamed(model, RENAMED_MODEL_KEYS)
+    return upgraded
+
+
+def _upgraded_region(region: Mapping[str, object]) -> Mapping[str, object]:
+    kind = region.get("score_kind")
+    renamed = _renamed(region, RENAMED_REGION_KEYS)
+    return {**renamed, "score_kind": RENAMED_SCORE_KINDS.get(str(kind), kind)}
+
+
+def _renamed(values: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
+    return {names.get(key, key): value for key, value in values.items()}
+
+
+def _check_numbers(path: Path, content: Mapping[str, object]) -> None:
+    """Refuse regions without a position or score, because a map must not show invented ones."""
     regions = content["regions"]
     assert isinstance(regions, list)
     if not regions:
-        raise RecordError(
-            f"{path}: the prediction has no regions to show; predict the slide again."
-        )
+        raise RecordError(f"{path}: the prediction has no regions; predict the slide again.")
     for region in regions:
-        values = [region.get(name) for name in SHOWN] if isinstance(region, dict) else [None]
-        for name, value in zip(SHOWN, values, strict=False):
+        for name in REQUIRED_NUMBERS:
+            value = region.get(name) if isinstance(region, dict) else None
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise RecordError(
-                    f"{path}: a region has no {name}, so its place or weight is unknown; nothing "
-                    "is drawn at a guess. Predict the slide again."
+                    f"{path}: a region has no valid {name}, so it cannot be drawn; predict the "
+                    "slide again."
                 )
+
+
+def _check_consistency(path: Path, content: _Content) -> None:
+    """Refuse parts that contradict each other."""
+    steps = {region.step for region in content.regions} - set(range(len(content.steps)))
+    if not content.prediction.probabilities:
+        raise _incomplete(path, "no class has a probability")
+    if steps:
+        raise _incomplete(path, f"a region is at step {min(steps)} of {len(content.steps)}")
+    if content.cost.exhaustive is None:
+        raise _incomplete(path, "the exhaustive cost is missing")
+
+
+def _incomplete(path: Path, reason: str) -> RecordError:
+    return RecordError(f"{path}: incomplete prediction ({reason}); predict the slide again.")

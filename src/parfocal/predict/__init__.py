@@ -1,1 +1,1 @@
-"""A slide file -> a prediction."""
+"""Predict the class of slides: one slide in `slide`, many into a folder in `folder`."""

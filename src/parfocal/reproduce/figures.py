@@ -9,12 +9,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from parfocal.dataset import Cohort, CohortSlide, read_split
-from parfocal.explain.descent import draw_filtered
 from parfocal.explain.report.charts import Axis, line_chart
 from parfocal.explain.report.curves import micro, precision_recall, roc
-from parfocal.models import MagNet
+from parfocal.explain.zoom_tree import draw_gray_filter
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict.slide import FailedSlide, predict_slides
+from parfocal.predict.folder import FailedSlide, predict_slides
 from parfocal.reproduce.experiments import Reproduction
 from parfocal.reproduce.values import Outcome
 from parfocal.slide.errors import SlideError
@@ -100,7 +99,7 @@ def _maps(run: Path, cohort: Cohort, folder: Path, device: str) -> list[Path]:
         folder,
         mpp=slides[0].mpp,  # the same all over a set
         device=device,
-        outlines=outlines if isinstance(trained.model, MagNet) else None,
+        outlines=outlines if trained.traits.has_leaves else None,
     )
     for answer in answers:
         if isinstance(answer, FailedSlide):
@@ -118,7 +117,7 @@ def _filtered(slides: Sequence[CohortSlide], out: Path) -> Figure:
                 opened.append(stack.enter_context(open_slide(slide.path, mpp=slide.mpp)))
             except SlideError as error:
                 logger.warning("%s No picture of it.", error)
-        draw_filtered(opened, path)
+        draw_gray_filter(opened, path)
     return Figure("Slides without what is gray", pictures=(str(path.relative_to(out)),))
 
 

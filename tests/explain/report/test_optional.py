@@ -1,6 +1,6 @@
 import pytest
 
-from parfocal.explain.report import ReportError, beside_results
+from parfocal.explain.report import ReportError, optional_report
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def old(tmp_path):
     ],
 )
 def test_a_report_that_fails_is_told_with_what_writes_it_again(old, caplog, error, reason):
-    with beside_results(old, again="parfocal report run"):
+    with optional_report(old, retry_command="parfocal report run"):
         raise error
     assert caplog.messages == [
         f"{old} could not be written ({reason}); all else is. Try again: parfocal report run"
@@ -26,11 +26,11 @@ def test_a_report_that_fails_is_told_with_what_writes_it_again(old, caplog, erro
 
 
 def test_an_earlier_report_is_not_left_to_be_taken_for_the_new_one(old):
-    with beside_results(old, again=""):
+    with optional_report(old, retry_command=""):
         raise KeyError
     assert not old.exists()
 
 
 def test_who_interrupts_is_obeyed(old):
-    with pytest.raises(KeyboardInterrupt), beside_results(old, again=""):
+    with pytest.raises(KeyboardInterrupt), optional_report(old, retry_command=""):
         raise KeyboardInterrupt

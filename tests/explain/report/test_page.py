@@ -9,13 +9,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from explain.shown import DARK, write_json
+from explain.demo_folder import DARK, write_json
 from parfocal.explain.library import LibraryError
 from parfocal.explain.report import ReportError, write_report
 
 
 def score(value: float) -> dict:
-    return {"value": value, "low": 0.1, "high": 0.9, "left_out": 0, "reason": None}
+    return {"value": value, "low": 0.1, "high": 0.9, "undefined_resamples": 0, "reason": None}
 
 
 def metrics(**changes: object) -> dict:
@@ -33,6 +33,7 @@ def metrics(**changes: object) -> dict:
     }
     spread = {"mean": 0.25, "median": 0.25}
     return {
+        "format_version": 2,
         "model": {"name": "zoommil"},
         "split": "test",
         "features": "live",

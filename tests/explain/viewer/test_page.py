@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from explain.shown import DARK, LESION, SIDE, running, write_json
-from parfocal.explain.library import gather
+from explain.demo_folder import DARK, LESION, SIDE, running, write_json
+from parfocal.explain.library import load_library
 from parfocal.explain.report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -346,7 +346,7 @@ def test_nothing_is_cut_off_sideways(page, slide, size):
 
 
 def test_a_slide_without_a_prediction_is_shown_plainly(chromium, folder):
-    with running(gather([folder / "cohort" / "a.tif"])) as alone:
+    with running(load_library([folder / "cohort" / "a.tif"])) as alone:
         page = chromium.new_page(base_url=alone.url)
         (told,) = alone.json("/api/slides")["slides"]
         page.goto(f"/slides/{told['key']}")
@@ -370,7 +370,7 @@ def test_without_openseadragon_the_whole_slide_is_shown(chromium, server, slide)
 def test_a_slide_that_has_moved_is_told_and_its_answer_shown(chromium, folder, tmp_path):
     content = (folder / "predictions" / "a.json").read_text()
     (tmp_path / "a.json").write_text(content.replace(str(folder), "/gone"))
-    with running(gather([tmp_path])) as moved:
+    with running(load_library([tmp_path])) as moved:
         page = chromium.new_page(base_url=moved.url)
         show(page, moved.json("/api/slides")["slides"][0], model=f"zoommil, {tmp_path.name}")
         expect(page.locator("#message")).to_contain_text("no longer at /gone")
@@ -385,7 +385,7 @@ def test_a_running_answer_is_a_chart_whose_points_lead_to_their_squares(chromium
     for region, chance in zip(content["regions"][4:], (0.6, 0.8), strict=True):
         region |= {"score": chance, "probabilities": {"normal": 1 - chance, "tumor": chance}}
     write_json(tmp_path / "a.json", content)
-    with running(gather([tmp_path])) as served:
+    with running(load_library([tmp_path])) as served:
         page = chromium.new_page(base_url=served.url)
         show(page, served.json("/api/slides")["slides"][0], model=f"zoommil, {tmp_path.name}")
         points = page.locator("#charts circle")

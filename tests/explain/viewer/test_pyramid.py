@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from explain.shown import SIDE
+from explain.demo_folder import SIDE
 from parfocal.explain.viewer.pyramid import Pyramids, levels, tile_box
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Box

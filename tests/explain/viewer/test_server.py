@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from explain.shown import DARK, LESION, PINK
+from explain.demo_folder import DARK, LESION, PINK
 from parfocal.explain.viewer import ViewError, address_of, is_loopback, listen
 from parfocal.explain.viewer.pyramid import TILE_PX, levels
 

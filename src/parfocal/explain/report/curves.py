@@ -42,7 +42,7 @@ def calibration(
 ) -> tuple[Line, float]:
     """Give how often answers of a probability were right, and the expected calibration error.
 
-    Answers are put in `BINS` of equal width by the probability of what was answered; the error is
+    LabeledPredictions are put in `BINS` of equal width by the probability of what was answered; the error is
     the mean distance of a bin's share of right answers from its mean probability.
     """
     said = chances.max(axis=1)

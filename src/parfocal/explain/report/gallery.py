@@ -71,9 +71,9 @@ def worst_mistakes(rows: Sequence[Row]) -> list[Picture]:
 
 def _best_patch(row: Row) -> Iterator[Picture]:
     record = read_prediction(row.said.path)
-    for best in record.counted_most(1):
+    for best in record.top_regions(1):
         said = f"{best.score_kind} {best.score:.2g}"
-        if best.score_kind == "running":
+        if best.score_kind == "class_probability":
             said = f"{record.label} {best.score:.2f} after it"
         for slide in _opened(row.slide):
             pixels = slide.read(Box(best.x, best.y, best.width, best.height), best.mpp)

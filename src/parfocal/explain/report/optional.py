@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def beside_results(page: Path, *, again: str) -> Iterator[None]:
+def optional_report(page: Path, *, retry_command: str) -> Iterator[None]:
     """Tell that a report could not be written, and go on: what it is about is done and whole.
 
     Args:

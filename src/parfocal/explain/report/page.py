@@ -91,7 +91,10 @@ def _learning(run: Run) -> list[Markup]:
     charts = []
     for title, names in (
         ("loss", {"train_loss": "training", "val_loss": "validation"}),
-        ("on validation slides", {"val_weighted_f1": METRICS["weighted_f1"], "val_auroc": METRICS["auroc_macro"]}),
+        (
+            "on validation slides",
+            {"val_weighted_f1": METRICS["weighted_f1"], "val_auroc": METRICS["auroc_macro"]},
+        ),
     ):
         lines = [_over_epochs(run, name, text) for name, text in names.items()]
         drawn = [line for line in lines if len(line.x) > 1]
@@ -149,7 +152,7 @@ def _shares(rows: Sequence[Row]) -> Iterator[Shares]:
     """Average what each model looked at; where scores sum over magnifications, also those."""
     for model in dict.fromkeys(row.said.model for row in rows):
         records = [read_prediction(row.said.path) for row in rows if row.said.model == model]
-        probable = records[0].regions[0].score_kind == "probability"
+        probable = records[0].regions[0].score_kind == "sampling_probability"
         yield Shares(model, len(records), probable, tuple(_looked_at(records)))
 
 

@@ -14,7 +14,9 @@ from jaxtyping import Float, Int
 
 from parfocal.dataset.cohort import PARTS
 from parfocal.dataset.split import read_split
-from parfocal.explain.library import Library, search, within
+from parfocal.explain.library import Library, find_library
+from parfocal.explain.read_metrics import read_metrics
+from parfocal.explain.truths import files_in
 
 
 class ReportError(Exception):
@@ -82,11 +84,11 @@ def find_sources(
         ReportError: there is none of them, or a file of one cannot be read.
         LibraryError: a path is not there, or two tables give a slide different labels.
     """
-    library = search(paths, cohort=cohort, moved_to=moved_to)
+    library = find_library(paths, cohort=cohort, moved_to=moved_to)
     folders = [path for path in paths if path.is_dir()]
     try:
-        runs = tuple(_run(file.parent) for f in folders for file in within(f, "settings.yaml"))
-        found = [file for folder in folders for file in within(folder, "metrics.json")]
+        runs = tuple(_run(file.parent) for f in folders for file in files_in(f, "settings.yaml"))
+        found = [file for folder in folders for file in files_in(folder, "metrics.json")]
         evaluations = tuple(_evaluated(file) for file in found)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ReportError(
@@ -124,7 +126,7 @@ def _counts(split: Path) -> dict[str, Counter[str]]:
 
 
 def _evaluated(file: Path) -> Evaluated:
-    metrics = json.loads(file.read_text(encoding="utf-8"))
+    metrics = read_metrics(file)
     labels = tuple(metrics["labels"])
     rows = _table(file.parent / "predictions.csv")
     return Evaluated(

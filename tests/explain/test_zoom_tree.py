@@ -5,13 +5,13 @@ import pytest
 from PIL import Image
 
 from parfocal.cost import CostMeter
-from parfocal.explain.descent import (
+from parfocal.explain.zoom_tree import (
     CHOSEN,
     LESION,
     LINE_PX,
     TILE_PX,
-    draw_descent,
-    draw_filtered,
+    draw_zoom_tree,
+    draw_gray_filter,
     draw_leaves,
 )
 from parfocal.explain.map_layout import GAP, MARGIN
@@ -63,7 +63,7 @@ def tile(path, row: int, place: int) -> np.ndarray:
 
 
 def test_a_picture_shows_the_squares_chosen_in_it_and_these_beside_it(slide, record, tmp_path):
-    draw_descent(record, slide, tmp_path / "descent.png", gray_spread=0)
+    draw_zoom_tree(record, slide, tmp_path / "descent.png", gray_spread=0)
     whole = tile(tmp_path / "descent.png", 0, 0)
     assert tuple(whole[135, 45]) == CHOSEN  # left edge of the first: a quarter across, its middle
     assert tuple(whole[135, 90]) == PINK
@@ -72,7 +72,7 @@ def test_a_picture_shows_the_squares_chosen_in_it_and_these_beside_it(slide, rec
 
 
 def test_the_way_down_is_drawn_as_the_model_saw_it_without_gray(slide, record, tmp_path):
-    draw_descent(record, slide, tmp_path / "descent.png")
+    draw_zoom_tree(record, slide, tmp_path / "descent.png")
     assert (tile(tmp_path / "descent.png", 0, 2) == 0).all()
 
 
@@ -85,7 +85,7 @@ def test_leaves_are_drawn_in_order_with_lesions_on_them(slide, record, tmp_path)
 
 
 def test_slides_are_drawn_with_and_without_gray(slide, tmp_path):
-    draw_filtered([slide, slide], tmp_path / "filter.png")
+    draw_gray_filter([slide, slide], tmp_path / "filter.png")
     before, after = (tile(tmp_path / "filter.png", row, 1) for row in range(2))
     assert (before[:85] == GRAY).all()
     assert (after[:85] == 0).all()
@@ -94,6 +94,6 @@ def test_slides_are_drawn_with_and_without_gray(slide, tmp_path):
 
 def test_another_model_has_no_such_pictures(slide, record, tmp_path):
     first = PredictionRecord(**{**vars(record), "regions": record.regions[:1]})
-    for draw in (draw_descent, draw_leaves):
+    for draw in (draw_zoom_tree, draw_leaves):
         with pytest.raises(ValueError, match="painted: model magnet did not magnify squares"):
             draw(first, slide, tmp_path / "none.png")

@@ -1,0 +1,70 @@
+"""The parts of a prediction record that describe the slide, the model and the exhaustive cost."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from jaxtyping import Float
+from torch import Tensor
+
+from parfocal.cost import ExhaustiveCost, count_macs
+from parfocal.encoders.encoder import Encoder
+from parfocal.explain.record import ModelFacts, SlideFacts
+from parfocal.features.slide_input import SlideInput
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.contract import PixelEncoder
+from parfocal.slide.resolution import requested_magnification
+from parfocal.slide.slide import Slide
+
+
+def label_probabilities(
+    labels: Sequence[str], probabilities: Float[Tensor, "t c"] | None
+) -> list[dict[str, float]]:
+    """Return each row of class probabilities by label; no rows for None."""
+    rows = [] if probabilities is None else probabilities.tolist()
+    return [dict(zip(labels, row, strict=True)) for row in rows]
+
+
+def slide_facts(slide: Slide) -> SlideFacts:
+    """Return the description of a slide."""
+    return SlideFacts(
+        id=slide.id,
+        path=None if slide.path is None else str(slide.path.absolute()),
+        fingerprint=slide.fingerprint,
+        size=slide.size,
+        mpp=slide.mpp,
+        mpp_source=slide.mpp_source,
+    )
+
+
+def model_facts(trained: Checkpoint) -> ModelFacts:
+    """Return the description of a trained model."""
+    return ModelFacts(
+        name=trained.model_name,
+        weights_sha256=trained.weights_hash,
+        encoder=None if trained.encoder is None else trained.encoder.name,
+        encoder_weights_sha256=None if trained.encoder is None else trained.encoder.weights_hash,
+        magnifications=trained.magnifications,
+        patch_size=trained.patch_size,
+        parfocal_version=version("parfocal"),
+    )
+
+
+def exhaustive_cost(
+    slide: Slide, slide_input: SlideInput, trained: Checkpoint, encoder: Encoder | None
+) -> ExhaustiveCost:
+    """Compute the cost of encoding every tissue patch at the highest magnification of the model."""
+    sharpest, side = slide_input.sharpest, trained.patch_size
+    assert sharpest is not None
+    level_mpp = slide.mpp * slide.levels[slide.level_for(sharpest.mpp)].downsample
+    if encoder is None:
+        assert isinstance(trained.model, PixelEncoder)
+        macs_per_patch = count_macs(trained.model.encoder, (1, 3, side, side))
+    else:
+        macs_per_patch = encoder.macs_per_patch()
+    return ExhaustiveCost(
+        magnification=requested_magnification(sharpest.mpp, trained.magnifications),
+        patches=sharpest.patches,
+        descendants=sharpest.descendants,
+        macs=sharpest.patches * macs_per_patch,
+        pixels=sharpest.patches * round(side * sharpest.mpp / level_mpp) ** 2,
+    )
