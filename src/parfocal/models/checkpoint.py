@@ -1,7 +1,7 @@
-"""A trained model with all it needs to be used again: `checkpoint.safetensors` and `.json`.
+"""A trained model with all that prediction needs: `checkpoint.safetensors` and `checkpoint.json`.
 
-The JSON says what the tensors are of and carries their hash, so the two cannot be mixed up.
-Nothing is pickled.
+The JSON describes the model and holds the hash of the weights, so files of two runs cannot be
+mixed. Nothing is pickled.
 """
 
 import json
@@ -16,27 +16,32 @@ from typing import Any, Literal
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
-from parfocal.encoders.encoder import Encoder, EncoderSpec, load_encoder
+from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.header import SlideSettings
 from parfocal.files import write_whole
 from parfocal.models import MODELS
+from parfocal.models.contract import ModelTraits
+from parfocal.models.description import (
+    DESCRIPTION_FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    CheckpointError,
+    read_description,
+)
+from parfocal.models.renamed import renamed_weights
 from parfocal.slide.resolution import mpp_of
 
-FORMAT = "parfocal checkpoint"
-FORMAT_VERSION = 1
-SETTINGS_FILE, WEIGHTS_FILE = "checkpoint.json", "checkpoint.safetensors"
+WEIGHTS_FILE = "checkpoint.safetensors"
 
-Setting = str | int | float | bool | None | list[int] | list[float]
-
-
-class CheckpointError(Exception):
-    """A trained model that cannot be used; the message says which, what and what to do."""
+SettingValue = str | int | float | bool | None | list[int] | list[float]
 
 
 def versions() -> dict[str, str]:
-    """Give the versions a result depends on."""
+    """Return the versions of the packages that results depend on."""
     return {
         "parfocal": version("parfocal"),
         "torch": str(torch.__version__),
@@ -45,16 +50,17 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Training:
-    """How a model came to be.
+class TrainingProvenance:
+    """Where the weights of a model come from.
 
     Args:
-        seed: of the run.
-        epoch: whose weights these are, counted from 1.
-        slides: ids by part, `train` and `val`; those that could never be read are not among them.
-        patients: ids by part likewise.
-        refit: whether the model was trained again on both parts.
-        fingerprints: of the files of these slides, by id; of those that could be read.
+        seed: seed of the run.
+        epoch: epoch whose weights were kept, counted from 1.
+        slides: slide ids in the parts `train` and `val`, without unreadable slides.
+        patients: patient ids in the parts `train` and `val`.
+        refit: whether the model was trained again on both parts together.
+        fingerprints: hash of the file of each of these slides, by slide id, without unreadable
+            files.
     """
 
     seed: int
@@ -67,38 +73,46 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A trained model with all it needs to be used again.
+    """A trained model with all that prediction needs.
 
     Args:
-        model: with its weights, on the CPU and in evaluation mode when loaded.
-        model_name: its key in `MODELS`.
-        model_settings: the arguments it is built with, `in_dim` and `num_classes` among them.
-        labels: the classes, in the order of the logits.
-        encoder: what the features are made by; None for a model that encodes by itself.
-        slide: which patches of a slide there are.
-        training: how it came to be.
-        encoder_weights: file the encoder's weights were given in; None for its own.
-        versions: of the packages it was made with.
+        model: the model with its weights; a loaded one is on the CPU and in evaluation mode.
+        model_name: name of the model, a key of `MODELS`.
+        model_settings: arguments of the model's class, including `in_dim` and `num_classes`.
+        labels: class labels in the order of the logits.
+        encoder: encoder of the features; None for a model that takes pixels.
+        slide: settings that define the patches of a slide.
+        training: where the weights come from.
+        encoder_weights: file with the encoder's weights; None for the published weights.
+        versions: versions of the packages that the model was trained with.
+        stored_hash: SHA-256 of the weights file that the model was loaded from; None for a model
+            that was not loaded.
     """
 
     model: nn.Module
     model_name: str
-    model_settings: dict[str, Setting]
+    model_settings: dict[str, SettingValue]
     labels: tuple[str, ...]
     encoder: EncoderSpec | None
     slide: SlideSettings
-    training: Training
+    training: TrainingProvenance
     encoder_weights: Path | None = None
     versions: dict[str, str] = field(default_factory=versions)
+    stored_hash: str | None = None
+
+    @property
+    def traits(self) -> ModelTraits:
+        """What the model takes and does."""
+        return MODELS[self.model_name].traits
 
     @property
     def magnifications(self) -> tuple[float, ...]:
-        """Magnifications as asked for, lowest first."""
+        """Configured magnifications, lowest first."""
         return self.slide.magnifications
 
     @property
     def mpps(self) -> tuple[float, ...]:
-        """Microns per pixel as asked for, coarse to fine."""
+        """Microns per pixel of the configured magnifications, coarse to fine."""
         return tuple(mpp_of(magnification) for magnification in self.magnifications)
 
     @property
@@ -107,19 +121,14 @@ class Checkpoint:
         return self.slide.patch_size
 
     @property
-    def by_magnification(self) -> bool:
-        """Whether each look is at a magnification asked for, and not at any other."""
-        return "in_dim" in self.model_settings or "magnifications" in self.model_settings
-
-    @property
     def skip_unavailable_magnifications(self) -> bool:
-        """Whether magnifications that do not fit a slide are left out."""
+        """Whether magnifications that a slide does not have are left out for that slide."""
         return bool(self.model_settings.get("skip_unavailable_magnifications", False))
 
     @property
     def weights_hash(self) -> str:
-        """sha256 of the model's weights, as they are stored."""
-        return sha256(_weights(self.model)).hexdigest()
+        """SHA-256 of the model's weights as they are stored, in safetensors format."""
+        return self.stored_hash or sha256(_weights_bytes(self.model)).hexdigest()
 
     def load_encoder(
         self,
@@ -128,38 +137,42 @@ class Checkpoint:
         weights: Path | None = None,
         runtime: Literal["auto", "torch", "onnx"] = "auto",
     ) -> Encoder | None:
-        """Load the encoder this model was trained with; None where it encodes by itself.
+        """Load the encoder that the model was trained with; None for a model that takes pixels.
 
         Args:
-            device: where it shall run.
-            weights: its weights, where they have moved since training.
-            runtime: what runs it; all agree to rounding.
+            device: device of the encoder.
+            weights: file with the encoder's weights, if it was moved since training.
+            runtime: library that runs the encoder; the features differ by rounding only.
 
         Raises:
-            CheckpointError: what is found under its name is another encoder.
+            CheckpointError: the encoder of this name differs from the one of the training.
         """
         if self.encoder is None:
             return None
-        found = load_encoder(
+        loaded = load_encoder(
             self.encoder.name,
             device=device,
             weights=weights or self.encoder_weights,
             runtime=runtime,
         )
         for name in ("weights_hash", "input_size", "mean", "std"):
-            trained, now = getattr(self.encoder, name), getattr(found.spec, name)
-            if trained != now:
+            expected, actual = getattr(self.encoder, name), getattr(loaded.spec, name)
+            if expected != actual:
                 raise CheckpointError(
-                    f"the model was trained on features of {self.encoder.name} with {name} "
-                    f"{trained}, and the encoder found has {now}; give the weights it was "
-                    "trained with, or train again."
+                    f"encoder {self.encoder.name}: the model was trained with {name} {expected}, "
+                    f"and the loaded encoder has {actual}; give the weights of the training, or "
+                    "train again."
                 )
-        return found
+        return loaded
 
     def save(self, folder: Path) -> None:
-        """Write both files whole; whatever interrupts, no half of one is left under its name."""
+        """Write both files; an interruption leaves no incomplete file.
+
+        Args:
+            folder: folder to write to; it is created if needed.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        weights = _weights(self.model)
+        weights = _weights_bytes(self.model)
         description = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -173,72 +186,59 @@ class Checkpoint:
             "training": asdict(self.training),
         }
         write_whole(folder / WEIGHTS_FILE, weights)
-        # Last: with its hash it vouches for the weights.
-        write_whole(folder / SETTINGS_FILE, (json.dumps(description, indent=2) + "\n").encode())
+        # Written last: a folder with this file has the weights, too.
+        write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: Path, *, changed: Mapping[str, "Setting"] | None = None) -> "Checkpoint":
-        """Read a trained model from the folder of a run.
+    def load(
+        cls, folder: Path, *, overrides: Mapping[str, SettingValue] | None = None
+    ) -> "Checkpoint":
+        """Load a trained model from a run folder of format version 1 or 2.
 
         Args:
-            folder: of the run.
-            changed: arguments of the model to be used in place of those it was trained with, such
-                as how many patches it looks at; those that shape its weights cannot be changed.
+            folder: folder of a finished run.
+            overrides: settings of the model to change, such as the number of patches to read; a
+                setting that changes the shape of the weights cannot be changed.
 
         Raises:
-            CheckpointError: a file is missing or damaged, or made by a newer version.
-            ValueError: a changed argument is none of those allowed.
+            CheckpointError: a file is missing, damaged, or written by a newer version.
+            ValueError: the value of a changed setting is invalid.
         """
-        description = _description(folder)
-        try:
-            labels = tuple(description["labels"])
-            name, settings = description["model"]["name"], description["model"]["settings"]
-            settings = _changed(name, settings, changed or {})
-            weights_hash, weights_path = (
-                description["weights_sha256"],
-                description["encoder_weights"],
-            )
-            slide = SlideSettings(**_tuples(description["slide"]))
-            encoded = description["encoder"]
-            encoder = None if encoded is None else EncoderSpec(**_tuples(encoded))
-            training = Training(**description["training"])
-            made_with = dict(description["versions"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{folder / SETTINGS_FILE}: damaged ({type(error).__name__}: {error}); restore it "
-                "or train again."
-            ) from None
+        description = read_description(folder)
+        fields = _parse(folder, description)
+        name = fields["model_name"]
+        settings = _override(name, fields["model_settings"], overrides or {})
         model = build_model(name, settings)
-        _load_weights(model, folder / WEIGHTS_FILE, weights_hash)
-        return cls(
-            model=model.eval(),
-            model_name=name,
-            model_settings=settings,
-            labels=labels,
-            encoder=encoder,
-            slide=slide,
-            training=training,
-            encoder_weights=None if weights_path is None else Path(weights_path),
-            versions=made_with,
-        )
+        path = folder / WEIGHTS_FILE
+        weights = _read_weights(path, fields["stored_hash"])
+        if description["format_version"] == 1:
+            weights = renamed_weights(name, weights)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise _unfit_weights(path, error) from None
+        return cls(**{**fields, "model": model.eval(), "model_settings": settings})
 
 
-def _changed(
-    name: str, settings: Mapping[str, Setting], changed: Mapping[str, Setting]
-) -> dict[str, Setting]:
-    for key in changed:
-        if key not in settings:
-            raise CheckpointError(
-                f"model {name} was trained without a setting {key!r}; it has {', '.join(settings)}."
-            )
-    return {**settings, **changed}
+def stored_model_name(folder: Path) -> str:
+    """Return the name of the model in a run folder without loading it.
+
+    Raises:
+        CheckpointError: the run has no checkpoint, or it cannot be read.
+    """
+    return str(_parse(folder, read_description(folder))["model_name"])
 
 
 def build_model(name: str, settings: Mapping[str, Any]) -> nn.Module:
-    """Build an untrained model by its name in `MODELS`.
+    """Build a model with random weights.
+
+    Args:
+        name: name of the model, a key of `MODELS`.
+        settings: arguments of its class.
 
     Raises:
-        CheckpointError: there is no such model, or it has no such settings.
+        CheckpointError: the model or a setting is unknown.
+        ValueError: the value of a setting is invalid.
     """
     if name not in MODELS:
         raise CheckpointError(
@@ -246,60 +246,72 @@ def build_model(name: str, settings: Mapping[str, Any]) -> nn.Module:
             f"{', '.join(MODELS)}."
         )
     try:
-        return MODELS[name](**settings)
+        return MODELS[name].build(**settings)
     except TypeError as error:
         raise CheckpointError(f"model {name}: {error}; train again with this version.") from None
 
 
-def _description(folder: Path) -> dict[str, Any]:
-    path = folder / SETTINGS_FILE
+def _parse(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `Checkpoint` except the model."""
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        if folds := sorted(folder.glob(f"fold-*/{SETTINGS_FILE}")):
-            raise CheckpointError(
-                f"{folder}: a run of {len(folds)} folds; give one of them, as {folds[0].parent}."
-            ) from None
+        encoder, weights_path = description["encoder"], description["encoder_weights"]
+        return {
+            "model_name": description["model"]["name"],
+            "model_settings": dict(description["model"]["settings"]),
+            "labels": tuple(description["labels"]),
+            "encoder": None if encoder is None else EncoderSpec(**_with_tuples(encoder)),
+            "slide": SlideSettings(**_with_tuples(description["slide"])),
+            "training": TrainingProvenance(**description["training"]),
+            "encoder_weights": None if weights_path is None else Path(weights_path),
+            "versions": dict(description["versions"]),
+            "stored_hash": description["weights_sha256"],
+        }
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder}: no {SETTINGS_FILE}, so this is not the folder of a finished run; give one "
-            "that `parfocal train` wrote, or finish it with --resume."
+            f"{folder / DESCRIPTION_FILE}: damaged ({type(error).__name__}: {error}); restore it "
+            "or train again."
         ) from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged ({error}); restore it or train again.") from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of parfocal; give a run folder.")
-    if int(description.get("format_version", 0)) > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format {description['format_version']}, and this parfocal "
-            f"({version('parfocal')}) reads up to {FORMAT_VERSION}. Update parfocal."
-        )
-    return description
 
 
-def _load_weights(model: nn.Module, path: Path, weights_hash: str) -> None:
+def _override(
+    name: str, settings: Mapping[str, SettingValue], overrides: Mapping[str, SettingValue]
+) -> dict[str, SettingValue]:
+    for key in overrides:
+        if key not in settings:
+            raise CheckpointError(
+                f"model {name} was trained without a setting {key!r}; it has {', '.join(settings)}."
+            )
+    return {**settings, **overrides}
+
+
+def _read_weights(path: Path, expected_hash: str) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing; restore it or train again.") from None
-    if sha256(content).hexdigest() != weights_hash:
+    if sha256(content).hexdigest() != expected_hash:
         raise CheckpointError(
-            f"{path}: not the weights that {SETTINGS_FILE} beside it describes (their hashes "
-            "differ); restore both from one run, or train again."
+            f"{path}: these are not the weights that {DESCRIPTION_FILE} describes (their hashes "
+            "differ); restore both files from one run, or train again."
         )
     try:
-        model.load_state_dict(safetensors.torch.load(content))
-    except (RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: the weights do not fit the model ({' '.join(str(error).split())}); use the "
-            "parfocal version named in checkpoint.json, or train again."
-        ) from None
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise _unfit_weights(path, error) from None
 
 
-def _weights(model: nn.Module) -> bytes:
+def _unfit_weights(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: the weights do not fit the model ({' '.join(str(error).split())}); use the "
+        f"parfocal version named in {DESCRIPTION_FILE}, or train again."
+    )
+
+
+def _weights_bytes(model: nn.Module) -> bytes:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     return safetensors.torch.save(tensors)
 
 
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo what JSON does to tuples."""
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the lists of JSON back to tuples."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

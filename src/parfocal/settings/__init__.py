@@ -1,10 +1,11 @@
-"""The settings of a run: a recipe, a file over it, and single values over both.
+"""The settings of a run: a recipe, a YAML file over it, and single values over both.
 
-Each model's own settings are the arguments of its class, so they are declared once, there.
+The settings of a model are the keyword-only arguments of its class and are declared there.
 """
 
 from parfocal.settings.check import SettingsError
-from parfocal.settings.load import load_settings, recipe_names, recipes
+from parfocal.settings.load import load_run_settings, load_settings, recipe_names, recipes
+from parfocal.settings.overrides import model_overrides, parse_override
 from parfocal.settings.sections import (
     STRICT,
     EncoderSettings,
@@ -20,7 +21,10 @@ __all__ = [
     "RunSettings",
     "SettingsError",
     "TrainSettings",
+    "load_run_settings",
     "load_settings",
+    "model_overrides",
+    "parse_override",
     "recipe_names",
     "recipes",
 ]

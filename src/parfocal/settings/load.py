@@ -1,4 +1,4 @@
-"""A recipe, a file over it, and single values over both -> the settings of a run."""
+"""Read the settings of a run from a recipe, a YAML file over it, and single values over both."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
-from parfocal.settings.check import SettingsError, unknown, validated
+from parfocal.settings.check import SettingsError, check_settings, unknown_name
+from parfocal.settings.overrides import parse_override
+from parfocal.settings.renamed import is_version_1, upgrade_sections
 from parfocal.settings.sections import SECTIONS, RunSettings
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -20,105 +22,117 @@ def load_settings(
     overrides: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
 ) -> RunSettings:
-    """Put the settings of a run together; what comes later wins.
+    """Load the settings of a run; a later argument takes precedence over an earlier one.
 
     Args:
-        recipe: name of one of ours, or a YAML file.
-        config: a YAML file over it, with some of its sections and keys.
-        overrides: single values over both, as `train.epochs=3`.
-        flags: single values over all, as `{"train.epochs": 3}`; None is no value.
+        recipe: name of a recipe of parfocal, or a YAML file.
+        config: YAML file with some sections and keys.
+        overrides: single values, each as `train.epochs=3`; the value is YAML.
+        flags: single values by name, such as `{"train.epochs": 3}`; None leaves a setting as it is.
 
     Raises:
-        SettingsError: a file, key or value is wrong.
+        SettingsError: a file cannot be read, or a setting is unknown, missing or invalid.
     """
-    layers = [_read(_recipe_path(recipe))]
+    layers = [read_yaml(_recipe_path(recipe))]
     if config is not None:
-        layers.append(_read(config))
-    layers += [_override(text) for text in overrides]
-    layers += [_nested(key, value) for key, value in (flags or {}).items() if value is not None]
-    return validated(reduce(_merge, layers), recipe=str(recipe))
+        layers.append(read_yaml(config))
+    for text in overrides:
+        section, key, value = parse_override(text)
+        layers.append({section: {key: value}})
+    for name, flag in (flags or {}).items():
+        section, _, key = name.partition(".")
+        if flag is not None:
+            layers.append({section: {key: flag}})
+    return check_settings(reduce(_merge, layers), recipe=str(recipe))
+
+
+def load_run_settings(path: Path) -> tuple[RunSettings, int]:
+    """Read settings.yaml of a run folder, also of format version 1.
+
+    Returns:
+        The settings, and the format version of the file.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    content = read_yaml(path)
+    version = 1 if is_version_1(content) else 2
+    if version == 1:
+        content = upgrade_sections(content)
+    return check_settings(content, recipe=str(path)), version
 
 
 def recipe_names() -> list[str]:
-    """Give the names of the recipes that come with parfocal."""
+    """Return the names of the recipes of parfocal."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def recipes() -> dict[str, str]:
-    """Tell what each recipe that comes with parfocal is, as its file begins, by name."""
+    """Return a one-sentence description of each recipe of parfocal, by name."""
     return {name: _first_sentence(_recipe_path(name)) for name in recipe_names()}
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of sections.
+
+    Raises:
+        SettingsError: the file cannot be read, or has no sections with keys.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from None
+    except yaml.MarkedYAMLError as error:
+        raise SettingsError(f"{path}{_yaml_error(error)}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not text ({' '.join(str(error).split())}).") from None
+    problem = _section_problem(content)
+    if problem is not None:
+        raise SettingsError(
+            f"{path}: {problem}; write sections ({', '.join(SECTIONS)}) with indented keys and "
+            "values."
+        )
+    return dict(content)
+
+
 def _first_sentence(recipe: Path) -> str:
+    """Return the first sentence of the comment at the start of a recipe."""
     lines = recipe.read_text(encoding="utf-8").splitlines()
-    said = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line[:1] == "#", lines))
-    return said.partition(". ")[0].rstrip(".") + "."
+    comment = " ".join(line.lstrip("# ") for line in takewhile(lambda line: line[:1] == "#", lines))
+    return comment.partition(". ")[0].rstrip(".") + "."
 
 
 def _recipe_path(recipe: str | Path) -> Path:
     if Path(recipe).suffix in (".yaml", ".yml"):
         return Path(recipe)
     if str(recipe) not in recipe_names():
-        raise SettingsError(unknown("recipe", str(recipe), [*recipe_names(), "FILE.yaml"]))
+        raise SettingsError(unknown_name("recipe", str(recipe), [*recipe_names(), "FILE.yaml"]))
     return RECIPES / f"{recipe}.yaml"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from None
-    except yaml.MarkedYAMLError as error:
-        raise SettingsError(f"{path}{_where(error)}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not text ({' '.join(str(error).split())}).") from None
-    found = _no_sections(content)
-    if found is not None:
-        raise SettingsError(
-            f"{path}: {found}; settings stand in sections ({', '.join(SECTIONS)}), each with keys "
-            "and values below it, indented."
-        )
-    return dict(content)
-
-
-def _where(error: yaml.MarkedYAMLError) -> str:
-    """Say where in a file YAML ends, and why."""
+def _yaml_error(error: yaml.MarkedYAMLError) -> str:
+    """Return the line and the reason of a YAML error."""
     mark = error.problem_mark
     line = "" if mark is None else f", line {mark.line + 1}"
     if error.problem is not None and r"'\t'" in error.problem:
-        return f"{line}: indented with a tab; take spaces."
+        return f"{line}: indented with a tab; use spaces."
     return f"{line}: not YAML ({error.problem}); correct it."
 
 
-def _no_sections(content: object) -> str | None:
-    """Say what is there in place of sections with keys."""
+def _section_problem(content: object) -> str | None:
+    """Return what a file has in place of sections with keys, or None if it has them."""
     if content is None:
-        return "empty"
+        return "the file is empty"
     if not isinstance(content, dict):
-        return f"a {'list' if isinstance(content, list) else 'single value'}"
+        return f"the file holds a {'list' if isinstance(content, list) else 'single value'}"
     for section, values in content.items():
         if not isinstance(values, dict):
             return f"{section} has no keys"
     return None
 
 
-def _override(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or key.count(".") != 1:
-        raise SettingsError(f"{text!r} is not section.key=value, as train.epochs=3.")
-    try:
-        return _nested(key, yaml.safe_load(value))
-    except yaml.YAMLError:
-        raise SettingsError(f"{text!r}: the value is not YAML; put it in quotes.") from None
-
-
-def _nested(key: str, value: object) -> dict[str, Any]:
-    section, _, name = key.partition(".")
-    return {section: {name: value}}
-
-
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay sections over sections; another model takes none of the settings of the first."""
+    """Merge sections; if `above` names another model, the model settings of `below` are dropped."""
     merged = {section: dict(values) for section, values in below.items()}
     for section, values in above.items():
         old = merged.get(section, {})

@@ -1,6 +1,5 @@
 """The sections of a run's settings."""
 
-import inspect
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,18 +10,22 @@ from pydantic.dataclasses import dataclass
 
 from parfocal.features.header import SlideSettings
 from parfocal.models import MODELS
+from parfocal.models.contract import ModelTraits
 
 STRICT = ConfigDict(extra="forbid")
+
+Coefficient = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class EncoderSettings:
-    """What encodes patches.
+    """The encoder that turns patches into features.
 
     Args:
-        name: of the encoder.
-        weights: file of its weights; None for its own.
-        runtime: what runs it.
+        name: name of the encoder: "efficientnet-lite0", "resnet50-layer3" or "timm:NAME".
+        weights: file with the encoder's weights; null for the published weights.
+        runtime: library that runs the encoder; "auto" takes ONNX Runtime on a CPU if it is
+            installed and supports the encoder, PyTorch otherwise.
     """
 
     name: str = "efficientnet-lite0"
@@ -32,34 +35,26 @@ class EncoderSettings:
 
 @dataclass(frozen=True, config=STRICT)
 class ModelSettings:
-    """Which model, and the arguments of its class.
+    """A model and the arguments of its class.
 
     Args:
-        name: its key in `MODELS`.
-        arguments: by name; what the run decides (`in_dim`, `num_classes`) is not among them.
+        name: name of the model, a key of `MODELS`.
+        arguments: arguments of the model's class by name, except those that the run supplies, such
+            as `in_dim` and `num_classes`.
     """
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def zooms(self) -> bool:
-        """Whether the model looks at several magnifications."""
-        return self.takes("num_magnifications") or self.takes("magnifications")
-
-    @property
-    def takes_pixels(self) -> bool:
-        """Whether the model encodes by itself, and so is given pixels."""
-        return not self.takes("in_dim")
+    def traits(self) -> ModelTraits:
+        """What the model takes and does."""
+        return MODELS[self.name].traits
 
     @property
     def skip_unavailable_magnifications(self) -> bool:
-        """Whether magnifications that do not fit a slide are left out."""
+        """Whether magnifications that a slide does not have are left out for that slide."""
         return bool(self.arguments.get("skip_unavailable_magnifications", False))
-
-    def takes(self, argument: str) -> bool:
-        """Tell whether the model has such an argument."""
-        return argument in inspect.signature(MODELS[self.name]).parameters
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -67,35 +62,48 @@ class TrainSettings:
     """How a model is trained.
 
     Args:
-        epochs: at most; each draws as many slides as there are to learn from.
-        patience: stop after so many epochs without a better one.
-        learning_rate: at its highest.
-        weight_decay: of the optimizer.
-        optimizer: of the weights.
-        betas: of the optimizer.
-        lookahead: slow weights follow the optimizer's.
-        schedule: of the rate: "plateau" lowers it when `monitor` stops improving, "cosine" to `lr_floor` over
-            all epochs, "constant" not at all.
-        monitor: the validation loss, or the accuracy or weighted F1 there.
-        lr_factor: what a plateau multiplies the rate by.
-        lr_patience: epochs that make a plateau.
-        lr_floor: the share of the rate at which the cosine ends.
-        warmup: share of the epochs in which the rate rises, before the cosine.
-        batch_size: slides asked together, by a model of pixels.
-        accumulate_grad_batches: batches whose gradients are added up before a step.
-        gradient_clip_norm: length to which longer gradients are shortened; None for none.
-        augment: mirror and turn the slides a model of pixels learns from.
-        bf16: compute in bfloat16 on a device that has it.
-        refit: train again, on train and validation slides, for as many epochs as were best.
-        seed: of the split, the weights and every draw.
-        init_from: folder of a run of the same model whose weights this one starts from; None for new
-            ones.
-        exclude_strata: whose slides are neither learned from nor chosen by, nor tested on where
-            their patient is not; a test has those of its own.
-        val_fraction: share of each class's patients to choose the epoch by.
-        test_fraction: share to test on; 0 for none.
-        folds: train so many models, each tested on another part; None for one model.
-        labels: the classes in order; None for sorted.
+        epochs: maximum number of epochs. One epoch draws as many slides as there are training
+            slides, with replacement and each class equally often.
+        patience: number of epochs without a new best epoch after which training stops. The best
+            epoch has the highest weighted F1 on the validation slides, and the lowest validation
+            loss among equals.
+        learning_rate: highest learning rate of the schedule.
+        weight_decay: weight decay of the optimizer.
+        optimizer: optimizer.
+        betas: decay rates of the optimizer's running means of the gradient and of its square.
+        lookahead: whether to wrap the optimizer in Lookahead (every 6 steps, halfway).
+        schedule: learning-rate schedule: "plateau" multiplies the rate by `lr_factor` when
+            `monitor` stops improving, "cosine" lowers it to `lr_floor` over all epochs, "constant"
+            keeps it.
+        monitor: metric on the validation slides that the schedule "plateau" monitors.
+        lr_factor: factor of the schedule "plateau".
+        lr_patience: number of epochs without improvement before "plateau" lowers the rate.
+        lr_floor: final rate of the schedule "cosine", as a fraction of `learning_rate`.
+        warmup: fraction of the epochs in which the rate rises linearly before the schedule
+            "cosine"; 0 for no warm-up.
+        batch_size: number of slides per batch, for a model that takes pixels. A model that takes
+            features trains on one slide at a time.
+        accumulate_grad_batches: number of batches whose gradients are summed before each optimizer
+            step.
+        gradient_clip_norm: maximum norm of the gradient; a longer gradient is scaled down to it.
+            null for no clipping.
+        augment: whether to flip and rotate training slides at random (8 orientations), for a model
+            that takes pixels.
+        bf16: whether to train in bfloat16 mixed precision on a GPU that supports it.
+        refit: whether to train a second model on the training and validation slides together, for
+            the best number of epochs, and keep that one.
+        seed: seed of the split, the initial weights and every random draw.
+        init_from: folder of a finished run of the same model, whose weights training starts from;
+            null for new weights.
+        exclude_strata: strata (values of the cohort's column `stratum`) whose slides are left out
+            of training and validation; the test part keeps its slides of these strata.
+        val_fraction: fraction of the patients of each class in the validation part.
+        test_fraction: fraction of the patients of each class in the test part; 0 for no test part.
+        folds: number of cross-validation folds, each with a model and a test part of its own; null
+            for one model.
+        labels: class labels in the order of the logits; null for the labels of the cohort, sorted.
+        tensorboard: whether to write the metrics of each epoch for TensorBoard, too; needs
+            `pip install 'parfocal[tensorboard]'`.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 100
@@ -103,10 +111,7 @@ class TrainSettings:
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     optimizer: Literal["adam", "adamw", "radam"] = "adam"
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
-        0.9,
-        0.999,
-    )
+    betas: tuple[Coefficient, Coefficient] = (0.9, 0.999)
     lookahead: bool = False
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
     monitor: Literal["loss", "accuracy", "weighted_f1"] = "loss"
@@ -127,19 +132,27 @@ class TrainSettings:
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
     folds: Annotated[int, Field(ge=2)] | None = None
     labels: tuple[str, ...] | None = None
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a warm-up that would do nothing."""
+        """Refuse a warm-up that would have no effect."""
         if self.warmup and self.schedule != "cosine":
             raise ValueError(
-                f"warmup={self.warmup} is of the cosine, and the schedule is {self.schedule!r}; "
-                "leave it out, or give schedule=cosine."
+                f"warmup={self.warmup} has no effect with schedule {self.schedule!r}; set "
+                "schedule=cosine, or remove warmup."
             )
 
 
 @dataclass(frozen=True, config=STRICT)
 class RunSettings:
-    """The settings of a run, a section for each stage."""
+    """The settings of a run, one section per stage.
+
+    Args:
+        slide: the patches of a slide.
+        model: the model and its arguments.
+        encoder: the encoder; None for a model that takes pixels.
+        train: how the model is trained.
+    """
 
     slide: SlideSettings
     model: ModelSettings
@@ -147,25 +160,34 @@ class RunSettings:
     train: TrainSettings = field(default_factory=TrainSettings)
 
     def model_arguments(self, *, in_dim: int, num_classes: int, num_slides: int) -> dict[str, Any]:
-        """Give all arguments the model is built with, but for a generator."""
-        known = {
-            "in_dim": in_dim,
-            "num_classes": num_classes,
-            "num_slides": num_slides,
-            "num_magnifications": len(self.slide.magnifications),
-            "magnifications": self.slide.magnifications,
-            "patch_size": self.slide.patch_size,
-        }
-        taken = {name: value for name, value in known.items() if self.model.takes(name)}
-        return {**taken, **self.model.arguments}
+        """Return all arguments of the model's class except the random generator.
+
+        Args:
+            in_dim: number of features per patch; 0 for a model that takes pixels.
+            num_classes: number of classes.
+            num_slides: number of training and validation slides.
+        """
+        supplied = MODELS[self.model.name].run_arguments(
+            in_dim=in_dim,
+            num_classes=num_classes,
+            num_slides=num_slides,
+            magnifications=self.slide.magnifications,
+            patch_size=self.slide.patch_size,
+        )
+        return {**supplied, **self.model.arguments}
 
     def to_yaml(self) -> str:
-        """Write every setting, defaults included, as `load_settings` reads it."""
+        """Return all settings, defaults included, as YAML that `load_settings` reads."""
+        return yaml.safe_dump(self.to_plain(), sort_keys=False)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return all settings by section and key, as YAML represents them."""
         sections = asdict(self)
         sections["model"] = {"name": self.model.name, **self.model.arguments}
         if self.encoder is None:
             del sections["encoder"]
-        return yaml.safe_dump(_plain(sections), sort_keys=False)
+        plain: dict[str, Any] = _plain(sections)
+        return plain
 
 
 SECTIONS: dict[str, Any] = {
@@ -177,7 +199,6 @@ SECTIONS: dict[str, Any] = {
 
 
 def _plain(value: Any) -> Any:
-    """Give settings as YAML has them."""
     if isinstance(value, dict):
         return {key: _plain(member) for key, member in value.items()}
     if isinstance(value, list | tuple):

@@ -1,9 +1,10 @@
-"""A cohort -> a run folder with a trained model.
+"""Train a model on a cohort and write a run folder.
 
-Lightning is imported in `lesson.py` and `trainer.py` alone.
+Only this package imports Lightning, in `training_module.py`, `trainer.py` and `tensorboard.py`.
 """
 
-from parfocal.train.folder import Epoch, RunError, RunFolder, RunSummary
-from parfocal.train.run import splits_of, train
+from parfocal.train.folder import RunError, RunFolder
+from parfocal.train.run import make_splits, train
+from parfocal.train.summary import Epoch, RunSummary
 
-__all__ = ["Epoch", "RunError", "RunFolder", "RunSummary", "splits_of", "train"]
+__all__ = ["Epoch", "RunError", "RunFolder", "RunSummary", "make_splits", "train"]

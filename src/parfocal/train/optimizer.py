@@ -1,4 +1,4 @@
-"""Optimizers and rates as the authors of the methods set them, from the settings of a run."""
+"""Optimizers and learning-rate schedules of a run."""
 
 import math
 from collections.abc import Iterable
@@ -9,86 +9,94 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from parfocal.settings import TrainSettings
-from parfocal.train.folder import Epoch
+from parfocal.train.summary import Epoch
 
-FOLLOWED, SHARE = 6, 0.5  # of look-ahead: after so many steps, so much of the way
+LOOKAHEAD_STEPS, LOOKAHEAD_STEP_SIZE = 6, 0.5  # k and alpha of the paper
 
 
-def optimizer_of(
+def build_optimizer(
     parameters: Iterable[nn.Parameter], settings: TrainSettings
 ) -> torch.optim.Optimizer:
-    """Give the optimizer that is asked for."""
-    kinds: dict[str, Any] = {
+    """Build the optimizer of a run.
+
+    Args:
+        parameters: parameters to optimize.
+        settings: settings of the training.
+    """
+    classes: dict[str, Any] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
         "radam": torch.optim.RAdam,
     }
-    optimizer: torch.optim.Optimizer = kinds[settings.optimizer](
+    optimizer: torch.optim.Optimizer = classes[settings.optimizer](
         parameters,
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
     )
     if settings.lookahead:
-        look_ahead(optimizer)
+        add_lookahead(optimizer)
     return optimizer
 
 
-def look_ahead(optimizer: torch.optim.Optimizer) -> None:
-    """Let slow weights go half the way to the fast ones every 6 steps, and these start from there.
+def add_lookahead(optimizer: torch.optim.Optimizer) -> None:
+    """Add Lookahead: every 6 steps, move slow weights halfway to the weights, and copy them back.
 
     Source: Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", NeurIPS 2019. The
     slow weights are part of the optimizer's state, so they are saved and loaded with it.
-    """
-    starts: dict[Tensor, Tensor] = {}
-
-    def remember(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        for weight in _weights(optimizer):
-            if "slow" not in optimizer.state[weight]:
-                starts[weight] = weight.detach().clone()
-
-    def follow(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        for weight in _weights(optimizer):
-            state = optimizer.state[weight]
-            if weight in starts:
-                state["slow"] = starts.pop(weight)
-            if state and int(state["step"]) % FOLLOWED == 0:
-                with torch.no_grad():
-                    weight.copy_(state["slow"].lerp_(weight, SHARE))
-
-    optimizer.register_step_pre_hook(remember)
-    optimizer.register_step_post_hook(follow)
-
-
-class Plateau:
-    """Lowers the rate when what is watched rests.
 
     Args:
-        optimizer: whose rate it is.
-        settings: what is watched, for how many epochs it may rest, and the factor.
+        optimizer: optimizer to change in place.
+    """
+    initial: dict[Tensor, Tensor] = {}
+
+    def save_initial(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for weight in _weights_with_gradient(optimizer):
+            if "slow" not in optimizer.state[weight]:
+                initial[weight] = weight.detach().clone()
+
+    def update_slow(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for weight in _weights_with_gradient(optimizer):
+            state = optimizer.state[weight]
+            if weight in initial:
+                state["slow"] = initial.pop(weight)
+            if state and int(state["step"]) % LOOKAHEAD_STEPS == 0:
+                with torch.no_grad():
+                    weight.copy_(state["slow"].lerp_(weight, LOOKAHEAD_STEP_SIZE))
+
+    optimizer.register_step_pre_hook(save_initial)
+    optimizer.register_step_post_hook(update_slow)
+
+
+class PlateauSchedule:
+    """Lowers the learning rate when the monitored metric stops improving.
+
+    Args:
+        optimizer: optimizer whose learning rate is lowered.
+        settings: monitored metric, patience and factor.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: TrainSettings) -> None:
-        self._watch = settings.monitor
+        self._monitor = settings.monitor
         self._plateau = ReduceLROnPlateau(
             optimizer, factor=settings.lr_factor, patience=settings.lr_patience
         )
 
     def step(self, epoch: Epoch) -> None:
-        """Take note of an epoch; of one without validation slides there is nothing to note."""
+        """Update the learning rate after an epoch; an epoch without validation has no effect."""
         if epoch.val_loss is None or epoch.val_accuracy is None or epoch.val_weighted_f1 is None:
             return
-        # What is short of 1, for torch takes a negative number that rests for one that still falls.
-        watched = {
+        # 1 - metric, because the relative threshold of torch does not suit negative numbers.
+        monitored = {
             "loss": epoch.val_loss,
             "accuracy": 1 - epoch.val_accuracy,
             "weighted_f1": 1 - epoch.val_weighted_f1,
         }
-        self._plateau.step(watched[self._watch])
+        self._plateau.step(monitored[self._monitor])
 
 
-def planned_rates(settings: TrainSettings) -> list[float] | None:
-    """Give the learning rate of each epoch; None where it depends on how the training goes."""
+def scheduled_rates(settings: TrainSettings) -> list[float] | None:
+    """Return the learning rate of each epoch; None for "plateau", which depends on the metrics."""
     rate, epochs = settings.learning_rate, range(settings.epochs)
     match settings.schedule:
         case "plateau":
@@ -96,18 +104,18 @@ def planned_rates(settings: TrainSettings) -> list[float] | None:
         case "constant":
             return [rate for _ in epochs]
         case "cosine":
-            return [rate * _cosine(epoch, settings) for epoch in epochs]
+            return [rate * _cosine_factor(epoch, settings) for epoch in epochs]
 
 
-def _cosine(epoch: int, settings: TrainSettings) -> float:
-    """Rise in equal steps, then fall along half a cosine to the floor."""
+def _cosine_factor(epoch: int, settings: TrainSettings) -> float:
+    """Return the factor of a linear warm-up followed by half a cosine down to `lr_floor`."""
     warmup, floor = int(settings.warmup * settings.epochs), settings.lr_floor
     if epoch < warmup:
         return (epoch + 1) / warmup
-    fallen = (1 + math.cos(math.pi * (epoch - warmup) / (settings.epochs - warmup))) / 2
-    return floor + (1 - floor) * fallen
+    cosine = (1 + math.cos(math.pi * (epoch - warmup) / (settings.epochs - warmup))) / 2
+    return floor + (1 - floor) * cosine
 
 
-def _weights(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+def _weights_with_gradient(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     return [weight for weight in weights if weight.grad is not None]

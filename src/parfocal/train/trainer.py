@@ -1,4 +1,4 @@
-"""Lightning's trainer, set up for a lesson and kept quiet."""
+"""Run Lightning's trainer, without its own messages."""
 
 import logging
 import signal
@@ -13,94 +13,108 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 
-from parfocal.train.training_module import LOGGED, TrainingModule
+from parfocal.train.summary import LOGGED
+from parfocal.train.tensorboard import quiet_write_errors, tensorboard_logger
+from parfocal.train.training_module import TrainingModule
 
-# Lightning's warnings about what is meant here: one slide is a batch, and a failed one no loss.
+# Lightning's warnings about what is intended here.
 EXPECTED_WARNINGS = (
     r".*does not have many workers.*",
-    r".*`training_step` returned `None`.*",
+    r".*`training_step` returned `None`.*",  # for a batch whose slides all failed
     r".*GPU available but not used.*",
-    r".*module\(s\) in eval mode at the start of training.*",  # the batch norms of backbones
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # its own use of torch
+    r".*module\(s\) in eval mode at the start of training.*",  # batch norms of backbones
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # in Lightning's own code
 )
 
 
-def fit(lesson: TrainingModule, epochs: int, device: torch.device, *, progress: bool) -> None:
-    """Teach a lesson to its end, from where its state file says it was.
+def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progress: bool) -> None:
+    """Train a module; if its state file exists, training continues from there.
 
     Args:
-        lesson: to be taught.
-        epochs: at most.
-        device: to teach it on.
-        progress: show a bar, where there is a terminal; else an epoch is a line in the log.
+        module: module to train.
+        max_epochs: maximum number of epochs.
+        device: device to train on.
+        progress: whether to show a progress bar in a terminal; if False, and outside of a
+            terminal, each epoch is one line in the log.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+        KeyboardInterrupt: Ctrl-C was pressed; the message says how to continue.
     """
     progress = progress and sys.stdout.isatty()
-    heard = InterruptHandler()
+    interrupt_handler = InterruptHandler()
+    settings = module.settings
+    callbacks: list[pl.Callback] = [interrupt_handler]
     trainer_settings: dict[str, Any] = {
         "accelerator": device.type,
         "devices": 1 if device.index is None else [device.index],
-        "max_epochs": epochs,
-        "accumulate_grad_batches": lesson.settings.accumulate_grad_batches,
-        "gradient_clip_val": lesson.settings.gradient_clip_norm,
-        "precision": "bf16-mixed" if lesson.settings.bf16 and _has_half(device) else "32-true",
-        "callbacks": [heard, ProgressBar()] if progress else [heard],
+        "max_epochs": max_epochs,
+        "accumulate_grad_batches": settings.accumulate_grad_batches,
+        "gradient_clip_val": settings.gradient_clip_norm,
+        "precision": "bf16-mixed" if settings.bf16 and _supports_bf16(device) else "32-true",
+        "callbacks": [*callbacks, ProgressBar()] if progress else callbacks,
         "enable_progress_bar": progress,
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
-        "limit_val_batches": None if lesson.shown else 0,
+        "limit_val_batches": None if module.val_slides else 0,
         "log_every_n_steps": 1,
     }
     try:
-        with heard, _quiet_lightning(), _quiet_writer(), torch.random.fork_rng(devices=[]):
-            log = TensorBoardLogger(lesson.folder.path, "tensorboard", lesson.name)
-            state = lesson.state_file if lesson.state_file.exists() else None
+        with (
+            interrupt_handler,
+            _quiet_lightning(),
+            quiet_write_errors(),
+            torch.random.fork_rng(devices=[]),
+        ):
+            log = (
+                tensorboard_logger(module.folder.path, module.name)
+                if settings.tensorboard
+                else False
+            )
             trainer = pl.Trainer(**trainer_settings, logger=log)
-            trainer.fit(lesson, ckpt_path=state, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        whole = len(lesson.history)
+            state = module.state_file if module.state_file.exists() else None
+            trainer.fit(module, ckpt_path=state, weights_only=True)
+    except SystemExit:  # how Lightning ends after Ctrl-C
         raise KeyboardInterrupt(
-            f"{lesson.folder.path}: stopped after {whole} whole epochs; with resume it goes on."
+            f"{module.folder.path}: stopped after {len(module.history)} complete epochs; continue "
+            "with --resume."
         ) from None
 
 
 class InterruptHandler(pl.Callback):
-    """Ctrl-C is heard at the next batch, where some library let its exception get lost."""
+    """Stops at the next batch after Ctrl-C, even if a library swallowed the KeyboardInterrupt."""
 
     def __enter__(self) -> None:
-        self.asked, self.usual = False, signal.getsignal(signal.SIGINT)
-        self.ours = threading.current_thread() is threading.main_thread()  # others may set none
-        if self.ours and callable(self.usual):
-            signal.signal(signal.SIGINT, self._note)
+        self.requested, self.usual_handler = False, signal.getsignal(signal.SIGINT)
+        # Only the main thread may set a signal handler.
+        self.installed = threading.current_thread() is threading.main_thread()
+        if self.installed and callable(self.usual_handler):
+            signal.signal(signal.SIGINT, self._handle)
 
     def __exit__(self, *_: object) -> None:
-        if self.ours:  # Lightning ignores Ctrl-C for good, once it has come
-            signal.signal(signal.SIGINT, self.usual)
+        if self.installed:  # after Ctrl-C, Lightning leaves it ignored
+            signal.signal(signal.SIGINT, self.usual_handler)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Stop, if asked to."""
-        if self.asked:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.requested:
             raise KeyboardInterrupt
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        assert callable(self.usual)
-        self.usual(number, frame)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        assert callable(self.usual_handler)
+        self.usual_handler(number, frame)
 
 
 class ProgressBar(TQDMProgressBar):
-    """One line an epoch, without Lightning's own version number."""
+    """A progress bar with one line per epoch, counted from 1."""
 
     def __init__(self) -> None:
         super().__init__(leave=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Count from 1, as everything does that a person reads."""
+        """Show the number of the epoch."""
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description(
             f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
@@ -109,7 +123,7 @@ class ProgressBar(TQDMProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Give what stands beside the bar."""
+        """Return the metrics beside the bar, by label."""
         return {
             LOGGED[name]: value
             for name, value in super().get_metrics(trainer, pl_module).items()
@@ -117,39 +131,23 @@ class ProgressBar(TQDMProgressBar):
         }
 
 
-def _has_half(device: torch.device) -> bool:
-    """Tell whether a device multiplies bfloat16 by itself."""
+def _supports_bf16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16 without emulation."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning from telling of hardware and tips, and of what is meant to be so."""
-    talkers = [logging.getLogger("pytorch_lightning"), logging.getLogger("lightning_fabric")]
-    levels = [talker.level for talker in talkers]
+    """Hide Lightning's messages about hardware and its expected warnings."""
+    loggers = [logging.getLogger("pytorch_lightning"), logging.getLogger("lightning_fabric")]
+    levels = [each.level for each in loggers]
     with warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        for talker in talkers:
-            talker.setLevel(logging.WARNING)
+        for each in loggers:
+            each.setLevel(logging.WARNING)
         try:
             yield
         finally:
-            for talker, level in zip(talkers, levels, strict=True):
-                talker.setLevel(level)
-
-
-@contextmanager
-def _quiet_writer() -> Iterator[None]:
-    """Keep TensorBoard's thread from printing a write error, as it raises the same one in ours."""
-    usual = threading.excepthook
-
-    def told(failure: threading.ExceptHookArgs) -> None:
-        if not isinstance(failure.exc_value, OSError):
-            usual(failure)
-
-    threading.excepthook = told
-    try:
-        yield
-    finally:
-        threading.excepthook = usual
+            for each, level in zip(loggers, levels, strict=True):
+                each.setLevel(level)

@@ -1,19 +1,17 @@
-"""A lesson: what a model is taught, batch by batch, as Lightning asks for it.
+"""The Lightning module that trains a model.
 
-Whatever is drawn in an epoch is drawn from (seed, epoch), and the state is saved after each, so
-a lesson that was stopped goes on as if it had not been.
+All random draws of an epoch are seeded with (seed, epoch), and the state is saved after every
+epoch, so an interrupted training continues as if it had not been interrupted.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from statistics import mean
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
-import numpy as np
 import pytorch_lightning as pl
 import safetensors.torch
 import torch
@@ -21,193 +19,178 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from parfocal.bag import Bag, PixelSource, Prediction, run_model
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs
-from parfocal.dataset.localization import touching_of
-from parfocal.dataset.outlines import read_outlines
-from parfocal.dataset.sampler import BalancedSampler, mixed_seed
-from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
-from parfocal.features.pixels import AugmentedSource
-from parfocal.features.slide_input import SlideInput
+from parfocal.dataset.sampler import BalancedSampler, epoch_seed
 from parfocal.files import write_whole
-from parfocal.metrics import METRICS, Answers, weighted_scores
+from parfocal.models.contract import (
+    Adversarial,
+    ModelTraits,
+    PatchSupervision,
+    ProgressAware,
+    training_loss,
+)
 from parfocal.settings import TrainSettings
-from parfocal.slide.errors import SlideError
-from parfocal.train.folder import Epoch, RunError, RunFolder, best_of, refuse_too_few
-from parfocal.train.optimizer import Plateau, optimizer_of, planned_rates
+from parfocal.train.batch import BatchRunner
+from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
+from parfocal.train.folder import RunError, RunFolder
+from parfocal.train.optimizer import PlateauSchedule, build_optimizer, scheduled_rates
+from parfocal.train.summary import LOGGED, Epoch, best_epoch
+from parfocal.train.validation import validation_metrics
 
 logger = logging.getLogger(__name__)
 
-# What the log line of an epoch and the progress bar show: column of metrics.csv -> label.
-LOGGED = {
-    "train_loss": "loss",
-    "val_loss": "validation loss",
-    "val_weighted_f1": METRICS["weighted_f1"],
-    "val_auroc": METRICS["auroc_macro"],
-}
-
-Objective = Callable[[Prediction, Tensor], Tensor]
-
-
-@runtime_checkable
-class ProgressAware(Protocol):
-    """A model that changes as training goes on."""
-
-    def set_progress(self, fraction: float) -> None:
-        """Say how much of the training is over, 0 to 1."""
-
-
-@runtime_checkable
-class Adversarial(Protocol):
-    """A model that is told which slide it learns from, and learns to hide it."""
-
-    def set_slide(self, slide: int) -> None:
-        """Say which of the slides to learn from comes next, counted from 0."""
-
-
-@runtime_checkable
-class TaughtByOutlines(Protocol):
-    """A model that learns which patches touch a lesion; of each prediction it is told `touching`.
-
-    `negative_class` is the position of the label of slides without a lesion.
-    """
-
-    negative_class: int
-
 
 class TrainingModule(pl.LightningModule):
-    """Teaches a model its slides, batch by batch.
+    """Trains a model on the slides of a cohort.
 
     Args:
-        model: any that answers a bag, or sources of pixels, with a prediction.
-        bags: what opens the slides.
-        folder: of the run.
-        settings: of the training.
-        name: of this lesson's files.
-        seen: slides to learn from.
-        shown: slides to choose the epoch by; none in a refit.
-        labels: the classes, in the order of the logits.
-        generator: of the model's draws.
-        rates: learning rates by epoch, of a refit; None for the schedule of the settings.
+        model: model to train.
+        traits: what the model takes and does.
+        inputs: opens the slides.
+        folder: run folder.
+        settings: settings of the training.
+        name: name of the metrics file and of the state file, "metrics" or "refit".
+        train_slides: training slides.
+        val_slides: validation slides; empty in a refit.
+        generator: random generator of the model and the augmentation; seeded for each epoch.
+        learning_rates: learning rate of each epoch of a refit; None for the schedule of the
+            settings.
+
+    Raises:
+        RunError: the model needs outlines, and a training slide has none.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        bags: Inputs,
+        traits: ModelTraits,
+        inputs: Inputs,
         folder: RunFolder,
         settings: TrainSettings,
         *,
         name: str,
-        seen: Sequence[CohortSlide],
-        shown: Sequence[CohortSlide],
+        train_slides: Sequence[CohortSlide],
+        val_slides: Sequence[CohortSlide],
         generator: torch.Generator,
-        rates: Sequence[float] | None,
+        learning_rates: Sequence[float] | None,
     ) -> None:
         super().__init__()
-        self.model, self.bags, self.folder, self.settings = model, bags, folder, settings
-        self.name, self.seen, self.shown = name, seen, shown
-        self.generator, self.refit = generator, rates is not None
-        self.rates = planned_rates(settings) if rates is None else rates
+        self.model, self.traits, self.settings = model, traits, settings
+        self.folder, self.name = folder, name
+        self.train_slides, self.val_slides = train_slides, val_slides
+        self.generator, self.is_refit = generator, learning_rates is not None
+        self.learning_rates = (
+            scheduled_rates(settings) if learning_rates is None else learning_rates
+        )
         self.labels = settings.labels or ()
+        self.runner = BatchRunner(model, traits, inputs, self.labels, settings.augment, generator)
         self.history: list[Epoch] = []
-        self.failed: dict[str, str] = {}
         self.state_file = folder.resume_file(f"{name}.ckpt")
         self.best_file = folder.resume_file("best.safetensors")
-        if isinstance(model, TaughtByOutlines):
-            _refuse_without_outlines(seen, self.labels[model.negative_class])
-        self._objective: Objective = getattr(model, "objective", cross_entropy)
+        if traits.needs_outlines:
+            assert isinstance(model, PatchSupervision)
+            refuse_missing_outlines(train_slides, self.labels[model.negative_class])
 
     @property
     def best(self) -> Epoch:
-        """The epoch of the highest weighted F1; of several, of the lowest loss."""
-        return best_of(self.history)
+        """The epoch with the highest weighted F1, and the lowest loss among equals."""
+        return best_epoch(self.history)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Reason of each slide that could not be read, by slide id."""
+        return self.runner.failed
 
     def train_dataloader(self) -> DataLoader[list[int]]:
-        """Give batches of positions in `seen`, drawn anew each epoch."""
-        # Lightning's own count is not yet right when it asks for the first slide after a resume.
+        """Return batches of positions in `train_slides`, drawn anew for each epoch."""
+        # After a resume, Lightning's current_epoch is not yet restored when this is called.
         sampler = BalancedSampler(
-            self.seen,
+            self.train_slides,
             seed=self.settings.seed,
             epoch=lambda: len(self.history),
-            left_out=self.failed,
+            excluded=self.failed,
         )
-        return _loader(len(self.seen), self.settings.batch_size, sampler)
+        return _position_loader(len(self.train_slides), self.settings.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader[list[int]]:
-        """Give batches of positions in `shown`."""
-        return _loader(len(self.shown), self.settings.batch_size)
+        """Return batches of positions in `val_slides`."""
+        return _position_loader(len(self.val_slides), self.settings.batch_size)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Give the optimizer, and bring the schedule to where the history left it."""
-        optimizer = optimizer_of(self.model.parameters(), self.settings)
-        # Not given to Lightning, which would save the state of an epoch before this step.
-        self._plateau = Plateau(optimizer, self.settings)
+        """Build the optimizer, and bring the learning-rate schedule up to date after a resume."""
+        optimizer = build_optimizer(self.model.parameters(), self.settings)
+        # Not handed to Lightning, which would save its state before the step of the epoch.
+        self._plateau = PlateauSchedule(optimizer, self.settings)
         for epoch in self.history:
             self._plateau.step(epoch)
         return optimizer
 
     def on_train_start(self) -> None:
-        """Stop at once where the run had ended but for its checkpoint."""
-        self._stop_if_done()
+        """Stop at once if all epochs were trained before the interruption."""
+        self._stop_if_no_improvement()
 
     def on_train_epoch_start(self) -> None:
-        """Seed all draws, and start counting."""
-        torch.manual_seed(mixed_seed(self.settings.seed, self.current_epoch))
-        self.generator.manual_seed(mixed_seed(self.settings.seed, self.current_epoch))
-        if isinstance(self.model, ProgressAware):
+        """Seed all random draws of the epoch and reset its metrics."""
+        seed = epoch_seed(self.settings.seed, self.current_epoch)
+        torch.manual_seed(seed)
+        self.generator.manual_seed(seed)
+        if self.traits.follows_progress:
+            assert isinstance(self.model, ProgressAware)
             self.model.set_progress(self.current_epoch / self.settings.epochs)
-        if self.rates is not None:
-            self._optimizer.param_groups[0]["lr"] = self.rates[self.current_epoch]
-        self._losses: list[float] = []
-        self._answers: list[tuple[Tensor, int]] = []
-        self._patches, self._started = 0, time.perf_counter()
+        if self.learning_rates is not None:
+            self._optimizer.param_groups[0]["lr"] = self.learning_rates[self.current_epoch]
+        self._train_losses: list[float] = []
+        self._val_outputs: list[tuple[Tensor, int]] = []  # logits and class
+        self.runner.patches_encoded, self._start_time = 0, time.perf_counter()
 
     def training_step(self, positions: list[int]) -> Tensor | None:
-        """Learn from a batch; None where nothing of it can be read."""
-        if isinstance(self.model, Adversarial):
+        """Return the loss of a batch; None if no slide of it can be read."""
+        if self.traits.adversarial:
+            assert isinstance(self.model, Adversarial)
             self.model.set_slide(positions[0])
-        prediction, labels = self._ask([self.seen[position] for position in positions])
+        slides = [self.train_slides[position] for position in positions]
+        prediction, targets = self.runner.run(slides, self.device)
         if prediction is None:
             return None
-        loss = self._objective(prediction, labels)
-        self._losses += [loss.item()] * labels.numel()
-        if not math.isfinite(self._losses[-1]):
+        loss = training_loss(self.model, self.traits, prediction, targets, F.cross_entropy)
+        self._train_losses += [loss.item()] * targets.numel()
+        if not math.isfinite(self._train_losses[-1]):
             raise RunError(
-                f"epoch {self.current_epoch + 1}: the loss is {self._losses[-1]}; lower "
+                f"epoch {self.current_epoch + 1}: the loss is {self._train_losses[-1]}; lower "
                 f"train.learning_rate ({self.settings.learning_rate:g})."
             )
         return loss
 
     def validation_step(self, positions: list[int]) -> None:
-        """Ask the model about a batch."""
-        prediction, labels = self._ask([self.shown[position] for position in positions])
+        """Run the model on a batch of validation slides."""
+        slides = [self.val_slides[position] for position in positions]
+        prediction, targets = self.runner.run(slides, self.device)
         if prediction is not None:
-            answers = zip(prediction.slides, labels.view(-1).tolist(), strict=True)
-            self._answers += [(each.logits.double().cpu(), label) for each, label in answers]
+            outputs = zip(prediction.slides, targets.view(-1).tolist(), strict=True)
+            self._val_outputs += [(each.logits.double().cpu(), target) for each, target in outputs]
 
     def on_train_epoch_end(self) -> None:
-        """Write down the epoch, keep the best weights, and save the state to resume from."""
-        refuse_too_few(self.seen, self.shown, self.failed, self.labels)
-        epoch = self._epoch()
+        """Write the metrics, the best weights, and the state for a resume."""
+        refuse_too_few(self.train_slides, self.val_slides, self.failed, self.labels)
+        epoch = self._epoch_metrics()
         self.history.append(epoch)
         self._log(epoch)
         self.folder.write_epochs(self.name, self.history)
         self._plateau.step(epoch)
-        if not self.refit and self.best is epoch:
+        if not self.is_refit and self.best is epoch:
             state = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
             write_whole(self.best_file, safetensors.torch.save(state))
         self.trainer.save_checkpoint(self.state_file)
-        self._stop_if_done()
+        self._stop_if_no_improvement()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is needed to resume."""
+        """Add the metrics of all epochs and the failed slides to the state."""
         checkpoint["history"] = [asdict(epoch) for epoch in self.history]
         checkpoint["failed"] = self.failed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore the metrics of all epochs and the failed slides."""
         self.history = [Epoch(**epoch) for epoch in checkpoint["history"]]
         self.failed.update(checkpoint["failed"])
 
@@ -216,90 +199,28 @@ class TrainingModule(pl.LightningModule):
         for name, value in values.items():
             self.log(name, float(value), prog_bar=name in LOGGED)
         if self.trainer.progress_bar_callback is None:
-            told = [f"{LOGGED[name]} {values[name]:.3f}" for name in LOGGED if name in values]
+            parts = [f"{LOGGED[name]} {values[name]:.3f}" for name in LOGGED if name in values]
             if epoch.patches_encoded:
-                told.append(f"{epoch.patches_encoded:,} patches encoded")
-            told.append(f"{epoch.seconds:.1f} s")
-            logger.info("epoch %d of %d: %s", epoch.epoch, self.trainer.max_epochs, ", ".join(told))
-
-    def _ask(self, slides: Sequence[CohortSlide]) -> tuple[Prediction | None, Tensor]:
-        """Ask the model about slides; those that cannot be read are written down, and left out."""
-        slides = [slide for slide in slides if slide.slide_id not in self.failed]
-        labels = torch.tensor([self.labels.index(slide.label) for slide in slides])
-        if not slides:
-            return None, labels
-        try:
-            prediction = self._answer(slides)
-        except (UnwritableError, MixedFeaturesError):
-            raise
-        except (SlideError, StoreError) as error:
-            self._find_failed(slides, error)
-            return self._ask(slides)
-        # Of a bag, prediction and label are of one slide, not of a batch of one.
-        labels = labels if prediction.members else labels[0]
-        return prediction, labels.to(self.device)
-
-    def _answer(self, slides: Sequence[CohortSlide]) -> Prediction:
-        with ExitStack() as stack:
-            # A slide that is drawn twice is opened once.
-            opened = {
-                slide.slide_id: stack.enter_context(self.bags.open(slide))
-                for slide in {slide.slide_id: slide for slide in slides}.values()
-            }
-            prediction = run_model(
-                self.model, [self._turned(opened[slide.slide_id].model_input) for slide in slides]
+                parts.append(f"{epoch.patches_encoded:,} patches encoded")
+            parts.append(f"{epoch.seconds:.1f} s")
+            logger.info(
+                "epoch %d of %d: %s", epoch.epoch, self.trainer.max_epochs, ", ".join(parts)
             )
-        self._patches += sum(sum(each.cost_meter.total().patches) for each in opened.values())
-        if isinstance(self.model, TaughtByOutlines) and self.training:
-            (slide,) = slides
-            return self._with_lesion_targets(prediction, slide, opened[slide.slide_id])
-        return prediction
 
-    def _with_lesion_targets(
-        self, prediction: Prediction, slide: CohortSlide, opened: SlideInput
-    ) -> Prediction:
-        """Tell which of the patches that exist touch a lesion."""
-        (look,) = opened.locate(prediction.looks)
-        touching = np.zeros(len(look.rows), dtype=bool)
-        if slide.outlines is not None:
-            touching = touching_of(look, read_outlines(slide.outlines))
-        told = torch.from_numpy(touching).to(self.device)
-        return replace(prediction, terms={**prediction.terms, "touching": told})
-
-    def _turned(self, given: Bag | PixelSource) -> Bag | PixelSource:
-        """Mirror and turn a slide to learn from, one of eight ways."""
-        if not (self.settings.augment and self.training):
-            return given
-        assert isinstance(given, PixelSource)
-        way = int(torch.randint(8, (), generator=self.generator))
-        return AugmentedSource(given, mirror=way >= 4, turns=way % 4)
-
-    def _find_failed(self, slides: Sequence[CohortSlide], error: SlideError | StoreError) -> None:
-        """Write down which slides of a batch cannot be read, by asking about each alone."""
-        if len(slides) == 1:
-            logger.warning("slide %s is left out from here on: %s", slides[0].slide_id, error)
-            self.failed[slides[0].slide_id] = str(error)
-            return
-        with torch.no_grad():
-            for slide in slides:
-                self._ask([slide])
-        if not any(slide.slide_id in self.failed for slide in slides):
-            raise error
-
-    def _epoch(self) -> Epoch:
-        scores: dict[str, float | None] = dict.fromkeys(("loss", "accuracy", "weighted_f1", "auroc"))
-        if self.shown:
-            scores = _scores(self._answers, self.labels)
+    def _epoch_metrics(self) -> Epoch:
+        metrics: dict[str, float | None] = {}
+        if self.val_slides:
+            metrics = validation_metrics(self._val_outputs, self.labels)
         return Epoch(
             epoch=self.current_epoch + 1,  # Lightning counts from 0
-            train_loss=mean(self._losses or [math.nan]),
-            val_loss=scores["loss"],
-            val_accuracy=scores["accuracy"],
-            val_weighted_f1=scores["weighted_f1"],
-            val_auroc=scores["auroc"],
+            train_loss=mean(self._train_losses or [math.nan]),
+            val_loss=metrics.get("loss"),
+            val_accuracy=metrics.get("accuracy"),
+            val_weighted_f1=metrics.get("weighted_f1"),
+            val_auroc=metrics.get("auroc_macro"),
             learning_rate=self._optimizer.param_groups[0]["lr"],
-            patches_encoded=self._patches,
-            seconds=round(time.perf_counter() - self._started, 3),
+            patches_encoded=self.runner.patches_encoded,
+            seconds=round(time.perf_counter() - self._start_time, 3),
         )
 
     @property
@@ -308,55 +229,20 @@ class TrainingModule(pl.LightningModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         return optimizer
 
-    def _stop_if_done(self) -> None:
-        if not self.refit and self.history:
-            waited = self.history[-1].epoch - self.best.epoch
-            if waited >= self.settings.patience:
+    def _stop_if_no_improvement(self) -> None:
+        if not self.is_refit and self.history:
+            epochs_since_best = self.history[-1].epoch - self.best.epoch
+            if epochs_since_best >= self.settings.patience:
                 self.trainer.should_stop = True
 
 
-def _refuse_without_outlines(slides: Sequence[CohortSlide], negative_class: str) -> None:
-    for slide in slides:
-        if slide.label != negative_class and slide.outlines is None:
-            raise RunError(
-                f"slide {slide.slide_id} ({slide.label}) has no outlines, and the model is taught "
-                "by them; give them in the column outlines, or leave the slide out. If "
-                f"{negative_class!r} is not the label of slides without a lesion, set model.negative_class."
-            )
-
-
-def cross_entropy(prediction: Prediction, label: Tensor) -> Tensor:
-    """Give the loss of a model that has none of its own."""
-    return F.cross_entropy(prediction.logits, label)
-
-
-def _loader(
-    slides: int, batch: int, sampler: BalancedSampler | None = None
+def _position_loader(
+    num_slides: int, batch_size: int, sampler: BalancedSampler | None = None
 ) -> DataLoader[list[int]]:
     return DataLoader(
-        cast("Dataset[list[int]]", range(slides)),
-        batch_size=batch,
+        cast("Dataset[list[int]]", range(num_slides)),
+        batch_size=batch_size,
         sampler=sampler,
         collate_fn=list,
-        generator=torch.Generator(),  # it draws a number that it has no use for here
+        generator=torch.Generator(),  # DataLoader draws a seed, here not from the global generator
     )
-
-
-def _scores(
-    answers: Sequence[tuple[Tensor, int]], labels: tuple[str, ...]
-) -> dict[str, float | None]:
-    """Score what the model said of the validation slides: logits, and the true class."""
-    logits = torch.stack([logits for logits, _ in answers])
-    truth = torch.tensor([label for _, label in answers])
-    whose = tuple(str(position) for position in range(len(answers)))
-    scores = weighted_scores(
-        Answers(labels, truth.numpy(), logits.softmax(dim=1).numpy(), whose),
-        np.ones((1, len(answers))),
-    )
-    auroc = float(scores["auroc_macro"][0])
-    return {
-        "loss": float(F.cross_entropy(logits, truth)),
-        "accuracy": float(scores["accuracy"][0]),
-        "weighted_f1": float(scores["weighted_f1"][0]),
-        "auroc": None if math.isnan(auroc) else auroc,
-    }

@@ -1,70 +1,75 @@
-"""Starting from a trained model: its weights, and what it has learned from before."""
+"""Start training from the weights of a trained model (`train.init_from`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
 
-from parfocal.encoders.encoder import EncoderSpec
-from parfocal.models.checkpoint import Checkpoint, Training
+from parfocal.encoders.spec import EncoderSpec
+from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
 from parfocal.settings import RunSettings
 from parfocal.train.folder import RunError
 
 
-def load_start(
+def load_initial_model(
     settings: RunSettings, labels: Sequence[str], encoder: EncoderSpec | None
 ) -> Checkpoint | None:
-    """Read the trained model that a run starts from; None where it starts from none.
+    """Load the trained model that a run starts from; None without `train.init_from`.
+
+    Args:
+        settings: settings of the run.
+        labels: class labels of the run.
+        encoder: encoder of the run; None for a model that takes pixels.
 
     Raises:
-        CheckpointError: it cannot be read.
-        RunError: it is another model, of other labels, or of the features of another encoder.
+        CheckpointError: the trained model cannot be loaded.
+        RunError: its model, labels or encoder differ from those of the run.
     """
     folder = settings.train.init_from
     if folder is None:
         return None
-    found = Checkpoint.load(folder)
-    _refuse_others("model", found.model_name, settings.model.name)
-    _refuse_others("labels", list(found.labels), list(labels))
-    _refuse_others("encoder", found.encoder, encoder)
-    return found
+    initial = Checkpoint.load(folder)
+    _require_equal("model", initial.model_name, settings.model.name)
+    _require_equal("labels", list(initial.labels), list(labels))
+    _require_equal("encoder", initial.encoder, encoder)
+    return initial
 
 
-def take_weights(model: nn.Module, start: Checkpoint) -> None:
-    """Copy the weights of a trained model.
+def copy_weights(model: nn.Module, initial: Checkpoint) -> None:
+    """Copy the weights of a trained model into a new one.
 
     Raises:
-        RunError: those of this one have other shapes.
+        RunError: the weights of the two models differ in name or shape.
     """
-    weights = start.model.state_dict()
-    there, here = (
+    weights = initial.model.state_dict()
+    initial_shapes, shapes = (
         {name: list(tensor.shape) for name, tensor in each.items()}
         for each in (weights, model.state_dict())
     )
-    for name in sorted({*there, *here}):
-        _refuse_others(name, there.get(name), here.get(name))
+    for name in sorted({*initial_shapes, *shapes}):
+        _require_equal(name, initial_shapes.get(name), shapes.get(name))
     model.load_state_dict(weights)
 
 
-def continued(training: Training, before: Training) -> Training:
-    """Add what the model had learned from before, so that nobody takes it for unseen."""
+def merge_provenance(new: TrainingProvenance, initial: TrainingProvenance) -> TrainingProvenance:
+    """Add the slides and patients of an initial model, so that evaluation excludes them."""
     return replace(
-        training,
-        slides=_together(training.slides, before.slides),
-        patients=_together(training.patients, before.patients),
-        fingerprints={**before.fingerprints, **training.fingerprints},
+        new,
+        slides=_merge(new.slides, initial.slides),
+        patients=_merge(new.patients, initial.patients),
+        fingerprints={**initial.fingerprints, **new.fingerprints},
     )
 
 
-def _together(
-    now: Mapping[str, Sequence[str]], before: Mapping[str, Sequence[str]]
+def _merge(
+    new: Mapping[str, Sequence[str]], initial: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    return {part: sorted({*now[part], *before[part]}) for part in now}
+    return {part: sorted({*new[part], *initial[part]}) for part in new}
 
 
-def _refuse_others(what: str, found: object, wanted: object) -> None:
-    if found != wanted:
+def _require_equal(name: str, initial: object, expected: object) -> None:
+    if initial != expected:
         raise RunError(
-            f"train.init_from: the {what} of that run is {found}, and of this one {wanted}; start from "
-            "a run with the same settings of the model, or leave it out."
+            f"train.init_from: the {name} of that run is {initial}, and {expected} in this one; "
+            "start from a run with the same model settings, or remove train.init_from."
         )

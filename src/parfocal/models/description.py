@@ -1,0 +1,85 @@
+"""Read checkpoint.json, which describes a trained model, in format version 1 or 2."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from parfocal.models.renamed import renamed_settings
+
+FORMAT = "parfocal checkpoint"
+FORMAT_VERSION = 2
+DESCRIPTION_FILE = "checkpoint.json"
+
+# Section -> key of version 1 -> key of version 2. Settings of models stand in renamed.py.
+RENAMED_KEYS: dict[str, dict[str, str]] = {"encoder": {"licence": "license"}}
+# Section -> key -> value of version 1 -> value of version 2.
+RENAMED_VALUES: dict[str, dict[str, dict[str, str]]] = {"slide": {"tissue": {"grey": "gray"}}}
+
+
+class CheckpointError(Exception):
+    """A trained model that cannot be loaded; the message names the file and says what to do."""
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read checkpoint.json of a run folder.
+
+    Returns:
+        The description with the names of version 2; `format_version` is the one of the file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or written by a newer version.
+    """
+    path = folder / DESCRIPTION_FILE
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_checkpoint(folder) from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); restore it or train again.") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of parfocal; give a run folder.")
+    found = description.setdefault("format_version", 1)
+    if int(found) > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {found}; this parfocal ({version('parfocal')}) reads up to "
+            f"{FORMAT_VERSION}. Update parfocal."
+        )
+    try:
+        return _upgraded(description) if int(found) == 1 else description
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: damaged ({type(error).__name__}: {error}); restore it or train again."
+        ) from None
+
+
+def _no_checkpoint(folder: Path) -> CheckpointError:
+    if folds := sorted(folder.glob(f"fold-*/{DESCRIPTION_FILE}")):
+        return CheckpointError(
+            f"{folder}: a run with {len(folds)} folds; give one of them, for example "
+            f"{folds[0].parent}."
+        )
+    return CheckpointError(
+        f"{folder}: no {DESCRIPTION_FILE}, so this is not the folder of a finished run; give a "
+        "folder that `parfocal train` wrote, or finish the run with --resume."
+    )
+
+
+def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
+    """Rename the keys and values of version 1."""
+    upgraded = dict(description)
+    for section in ("encoder", "slide"):
+        values = description[section]
+        if values is not None:
+            upgraded[section] = {
+                RENAMED_KEYS.get(section, {}).get(key, key): _renamed_value(section, key, value)
+                for key, value in values.items()
+            }
+    model = description["model"]
+    settings = renamed_settings(model["name"], model["settings"])
+    return {**upgraded, "model": {**model, "settings": settings}}
+
+
+def _renamed_value(section: str, key: str, value: Any) -> Any:
+    new_values = RENAMED_VALUES.get(section, {}).get(key, {})
+    return new_values.get(value, value) if isinstance(value, str) else value

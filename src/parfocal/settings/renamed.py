@@ -1,0 +1,77 @@
+"""Settings renamed in format version 2: an old key is refused, a version-1 run folder is read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from parfocal.models.renamed import RENAMED, Renamed, renamed_settings
+
+# Section -> old key -> new key. Settings of models stand in parfocal.models.renamed.
+SECTION_KEYS: dict[str, dict[str, str]] = {
+    "train": {
+        "watch": "monitor",
+        "batch": "batch_size",
+        "accumulate": "accumulate_grad_batches",
+        "clip_norm": "gradient_clip_norm",
+        "half": "bf16",
+        "start": "init_from",
+        "left_out_strata": "exclude_strata",
+    },
+}
+# Section -> key -> old value -> new value.
+SECTION_VALUES: dict[str, dict[str, dict[str, str]]] = {
+    "slide": {"tissue": {"grey": "gray"}},
+}
+
+
+def renamed_key(section: str, key: str, model: str | None = None) -> str | None:
+    """Return the new name of a setting, or None if it was not renamed.
+
+    Args:
+        section: section of the setting.
+        key: name to look up.
+        model: name of the model, for section `model`.
+    """
+    if section == "model":
+        return RENAMED.get(model or "", Renamed()).settings.get(key)
+    return SECTION_KEYS.get(section, {}).get(key)
+
+
+def renamed_value(section: str, key: str, value: object, model: str | None = None) -> str | None:
+    """Return the new name of a setting's value, or None if it was not renamed.
+
+    Args:
+        section: section of the setting.
+        key: current name of the setting.
+        value: value to look up.
+        model: name of the model, for section `model`.
+    """
+    if not isinstance(value, str):
+        return None
+    if section == "model":
+        return RENAMED.get(model or "", Renamed()).values.get(key, {}).get(value)
+    return SECTION_VALUES.get(section, {}).get(key, {}).get(value)
+
+
+def is_version_1(sections: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether the settings.yaml of a run folder has format version 1.
+
+    Version 1 writes every setting, defaults included, so its old keys are always there.
+    """
+    return any(key in sections.get("train", {}) for key in SECTION_KEYS["train"])
+
+
+def upgrade_sections(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the sections of a version-1 settings.yaml with the keys and values of version 2."""
+    upgraded = {section: _upgrade(section, values) for section, values in sections.items()}
+    model = dict(sections["model"])
+    name = model.pop("name")
+    upgraded["model"] = {"name": name, **renamed_settings(name, model)}
+    return upgraded
+
+
+def _upgrade(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    upgraded = {}
+    for old_key, value in values.items():
+        key = SECTION_KEYS.get(section, {}).get(old_key, old_key)
+        upgraded[key] = renamed_value(section, key, value) or value
+    return upgraded

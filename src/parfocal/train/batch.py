@@ -1,0 +1,130 @@
+"""Run a model on a batch of slides during training, and leave out slides that cannot be read."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parfocal.bag import Bag, PixelSource
+from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.localization import touching_mask
+from parfocal.dataset.outlines import read_outlines
+from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
+from parfocal.features.pixels import AugmentedSource
+from parfocal.features.slide_input import SlideInput
+from parfocal.models.contract import ModelTraits, run_model
+from parfocal.prediction import Prediction
+from parfocal.slide.errors import SlideError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class BatchRunner:
+    """Runs a model on slides of a cohort.
+
+    Args:
+        model: the model; its attribute `training` decides about augmentation and lesion targets.
+        traits: what the model takes and does.
+        inputs: opens the slides.
+        labels: class labels in the order of the logits.
+        augment: whether to flip and rotate training slides at random.
+        generator: source of the random orientations.
+        failed: reason of each slide that could not be read, by slide id.
+        patches_encoded: number of patches encoded so far.
+    """
+
+    model: nn.Module
+    traits: ModelTraits
+    inputs: Inputs
+    labels: Sequence[str]
+    augment: bool
+    generator: torch.Generator
+    failed: dict[str, str] = field(default_factory=dict)
+    patches_encoded: int = 0
+
+    def run(
+        self, slides: Sequence[CohortSlide], device: torch.device
+    ) -> tuple[Prediction | None, Tensor]:
+        """Run the model on slides; a slide that cannot be read is recorded in `failed`.
+
+        Args:
+            slides: the batch; slides in `failed` are left out.
+            device: device of the targets.
+
+        Returns:
+            The prediction, None if no slide is left; and the class of each remaining slide, a
+            scalar for a model that takes one slide at a time.
+        """
+        slides = [slide for slide in slides if slide.slide_id not in self.failed]
+        targets = torch.tensor([self.labels.index(slide.label) for slide in slides])
+        if not slides:
+            return None, targets
+        try:
+            prediction = self._predict(slides, device)
+        except (UnwritableError, MixedFeaturesError):
+            raise
+        except (SlideError, StoreError) as error:
+            self._record_failed(slides, error, device)
+            return self.run(slides, device)
+        targets = targets if prediction.members else targets[0]
+        return prediction, targets.to(device)
+
+    def _predict(self, slides: Sequence[CohortSlide], device: torch.device) -> Prediction:
+        with ExitStack() as stack:
+            # A slide that was drawn twice is opened once.
+            unique = {slide.slide_id: slide for slide in slides}
+            opened = {
+                slide_id: stack.enter_context(self.inputs.open(slide))
+                for slide_id, slide in unique.items()
+            }
+            prediction = run_model(
+                self.model,
+                [self._augment(opened[slide.slide_id].model_input) for slide in slides],
+            )
+        self.patches_encoded += sum(
+            sum(each.cost_meter.total().patches) for each in opened.values()
+        )
+        if self.traits.needs_outlines and self.model.training:
+            (slide,) = slides
+            return _with_lesion_targets(prediction, slide, opened[slide.slide_id], device)
+        return prediction
+
+    def _augment(self, model_input: Bag | PixelSource) -> Bag | PixelSource:
+        """Flip and rotate a training slide at random, to one of 8 orientations."""
+        if not (self.augment and self.model.training):
+            return model_input
+        assert isinstance(model_input, PixelSource)
+        orientation = int(torch.randint(8, (), generator=self.generator))
+        return AugmentedSource(model_input, mirror=orientation >= 4, quarter_turns=orientation % 4)
+
+    def _record_failed(
+        self, slides: Sequence[CohortSlide], error: SlideError | StoreError, device: torch.device
+    ) -> None:
+        """Find the slides of a batch that cannot be read, by running the model on each alone."""
+        if len(slides) == 1:
+            logger.warning("slide %s is left out from now on: %s", slides[0].slide_id, error)
+            self.failed[slides[0].slide_id] = str(error)
+            return
+        with torch.no_grad():
+            for slide in slides:
+                self.run([slide], device)
+        if not any(slide.slide_id in self.failed for slide in slides):
+            raise error
+
+
+def _with_lesion_targets(
+    prediction: Prediction, slide: CohortSlide, slide_input: SlideInput, device: torch.device
+) -> Prediction:
+    """Add `terms["touching"]`: whether each existing patch touches an outlined lesion."""
+    (look,) = slide_input.locate(prediction.looks)
+    touching = np.zeros(len(look.rows), dtype=bool)
+    if slide.outlines is not None:
+        touching = touching_mask(look, read_outlines(slide.outlines))
+    mask = torch.from_numpy(touching).to(device)
+    return replace(prediction, terms={**prediction.terms, "touching": mask})

@@ -1,0 +1,76 @@
+"""Checks of a cohort's slides before and during training."""
+
+from collections.abc import Sequence
+
+from parfocal.dataset.cohort import Cohort, CohortSlide
+from parfocal.settings import TrainSettings
+from parfocal.train.folder import RunError
+
+
+def refuse_too_few(
+    train_slides: Sequence[CohortSlide],
+    val_slides: Sequence[CohortSlide],
+    failed: dict[str, str],
+    labels: Sequence[str],
+) -> None:
+    """Refuse to train if a class has no training slide, or if all validation slides failed.
+
+    Args:
+        train_slides: training slides.
+        val_slides: validation slides; empty in a refit.
+        failed: reason of each slide that could not be used, by slide id.
+        labels: class labels.
+
+    Raises:
+        RunError: a class has no training slide left, or no validation slide is left.
+    """
+    remaining = {slide.label for slide in train_slides if slide.slide_id not in failed}
+    missing = [f"training slide of class {label!r}" for label in labels if label not in remaining]
+    if val_slides and all(slide.slide_id in failed for slide in val_slides):
+        missing.append("validation slide")
+    if not missing:
+        return
+    if not failed:
+        raise RunError(
+            f"there is no {missing[0]}; add slides, or change the split or train.exclude_strata."
+        )
+    slide_id, reason = next(iter(failed.items()))
+    raise RunError(
+        f"no {missing[0]} is left: {len(failed)} slides failed, the first is {slide_id} "
+        f"({reason}) Replace them, or add slides."
+    )
+
+
+def refuse_missing_outlines(slides: Sequence[CohortSlide], negative_class: str) -> None:
+    """Refuse to train a model that needs outlines if a slide with a lesion has none.
+
+    Args:
+        slides: training slides.
+        negative_class: label of the slides without a lesion.
+
+    Raises:
+        RunError: a slide of another class has no outlines.
+    """
+    for slide in slides:
+        if slide.label != negative_class and slide.outlines is None:
+            raise RunError(
+                f"slide {slide.slide_id} ({slide.label}) has no outlines, and the model is trained "
+                "on them; add them in the column outlines, or remove the slide. If "
+                f"{negative_class!r} is not the label of slides without a lesion, set "
+                "model.negative_class."
+            )
+
+
+def refuse_unknown_strata(cohort: Cohort, settings: TrainSettings) -> None:
+    """Refuse a stratum in `train.exclude_strata` that no slide has.
+
+    Raises:
+        RunError: a stratum is unknown.
+    """
+    known = sorted({slide.stratum for slide in cohort.slides if slide.stratum})
+    for stratum in settings.exclude_strata:
+        if stratum not in known:
+            raise RunError(
+                f"{cohort.source.name}: train.exclude_strata: no slide has stratum {stratum!r} "
+                f"(known: {', '.join(known) or 'none'}); correct or remove it."
+            )

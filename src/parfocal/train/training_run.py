@@ -1,0 +1,229 @@
+"""One training run: fill one run folder."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.leakage import slide_fingerprint
+from parfocal.dataset.split import Split, split_to_csv
+from parfocal.features.errors import MixedFeaturesError, StoreError
+from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
+from parfocal.models.contract import Pretrained
+from parfocal.settings import RunSettings
+from parfocal.slide.errors import SlideError
+from parfocal.train.checks import refuse_too_few
+from parfocal.train.folder import RunFolder
+from parfocal.train.summary import RunSummary, summarize
+from parfocal.train.trainer import fit
+from parfocal.train.training_module import TrainingModule
+from parfocal.train.warm_start import copy_weights, load_initial_model, merge_provenance
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Trains one model and fills one run folder.
+
+    Args:
+        folder: run folder.
+        split: training, validation and test slides.
+        settings: settings of the run, with the class labels.
+        inputs: opens the slides.
+        features: folder of feature files; None if the slide files are read.
+        device: device of the model.
+        workers: number of threads that check the slides.
+        progress: whether to show a progress bar in a terminal.
+    """
+
+    folder: RunFolder
+    split: Split
+    settings: RunSettings
+    inputs: Inputs
+    features: Path | None
+    device: torch.device
+    workers: int
+    progress: bool
+
+    def train(self, *, resume: bool) -> RunSummary:
+        """Train the model and write all files of the run folder.
+
+        Args:
+            resume: whether to continue the run in the folder.
+        """
+        split = split_to_csv(self.split)
+        self.folder.check(self.settings, split, resume=resume)
+        if self.folder.finished:
+            logger.info("%s: already finished", self.folder.path)
+            self.folder.remove_resume_files()
+            return self.folder.read_summary()
+        unreadable = self._find_unreadable()
+        module = self._build_module("metrics", unreadable)
+        self.folder.claim(self.settings, split)  # only now: a refused run leaves no folder behind
+        fit(module, self.settings.train.epochs, self.device, progress=self.progress)
+        modules = [module]
+        if self.settings.train.refit:
+            failed = {**unreadable, **module.failed}
+            modules.append(self._build_module("refit", failed, refit_of=module))
+            fit(modules[1], module.best.epoch, self.device, progress=self.progress)
+        summary = self._summarize(modules, unreadable)
+        self.folder.finish(summary)
+        self._make_checkpoint(modules, unreadable).save(self.folder.path)
+        self.folder.remove_resume_files()
+        return summary
+
+    @cached_property
+    def _used(self) -> Split:
+        """The split without the slides of excluded strata in training and validation."""
+        excluded = self.settings.train.exclude_strata
+        train, val = (
+            tuple(slide for slide in part if slide.stratum not in excluded)
+            for part in (self.split.train, self.split.val)
+        )
+        return Split(train, val, self.split.test)
+
+    @cached_property
+    def _initial_model(self) -> Checkpoint | None:
+        """The trained model that this run starts from, if any."""
+        return load_initial_model(self.settings, self._labels, self.inputs.encoder)
+
+    @property
+    def _labels(self) -> tuple[str, ...]:
+        """Class labels in the order of the logits."""
+        return self.settings.train.labels or ()
+
+    def _find_unreadable(self) -> dict[str, str]:
+        """Check all training and validation slides before training, and return those that fail."""
+        slides = (*self._used.train, *self._used.val)
+        logger.info("%s: checking %d slides", self.folder.path, len(slides))
+        with ThreadPoolExecutor(self.workers) as pool:
+            reasons = list(pool.map(self._failure, slides))
+        return {
+            slide.slide_id: reason
+            for slide, reason in zip(slides, reasons, strict=True)
+            if reason is not None
+        }
+
+    def _failure(self, slide: CohortSlide) -> str | None:
+        """Return the reason why a slide cannot be used; None if it can."""
+        try:
+            self.inputs.check(slide)
+        except MixedFeaturesError:
+            raise
+        except (SlideError, StoreError) as error:
+            logger.warning("slide %s is left out: %s", slide.slide_id, error)
+            return str(error)
+        return None
+
+    def _build_module(
+        self, name: str, failed: dict[str, str], *, refit_of: TrainingModule | None = None
+    ) -> TrainingModule:
+        """Build an untrained model and its Lightning module.
+
+        Args:
+            name: name of the metrics file.
+            failed: reason of each slide that is left out, by slide id.
+            refit_of: trained module to refit on training and validation slides together.
+        """
+        train, val = self._used.train, self._used.val
+        if refit_of is not None:
+            train, val = (*train, *val), ()
+        refuse_too_few(train, val, failed, self._labels)
+        generator = torch.Generator().manual_seed(self.settings.train.seed)
+        rates = None if refit_of is None else [epoch.learning_rate for epoch in refit_of.history]
+        return TrainingModule(
+            self._build_model(generator),
+            self.settings.model.traits,
+            self.inputs,
+            self.folder,
+            self.settings.train,
+            name=name,
+            train_slides=[slide for slide in train if slide.slide_id not in failed],
+            val_slides=[slide for slide in val if slide.slide_id not in failed],
+            generator=generator,
+            learning_rates=rates,
+        )
+
+    def _build_model(self, generator: torch.Generator) -> nn.Module:
+        traits = self.settings.model.traits
+        arguments = self._model_arguments()
+        if traits.random:
+            arguments["generator"] = generator
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.train.seed)
+            model = build_model(self.settings.model.name, arguments)
+            if traits.pretrained:
+                assert isinstance(model, Pretrained)
+                model.load_pretrained()
+            if self._initial_model is not None:
+                copy_weights(model, self._initial_model)
+        return model
+
+    def _model_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the model that the checkpoint stores."""
+        encoder = self.inputs.encoder
+        return self.settings.model_arguments(
+            in_dim=0 if encoder is None else encoder.dim,
+            num_classes=len(self._labels),
+            num_slides=len(self._used.train) + len(self._used.val),
+        )
+
+    def _summarize(self, modules: list[TrainingModule], unreadable: dict[str, str]) -> RunSummary:
+        failed = dict(unreadable)
+        for module in modules:
+            failed.update(module.failed)
+        epochs = [epoch for module in modules for epoch in module.history]
+        return summarize(self.folder.path, modules[0].best, epochs, failed)
+
+    def _make_checkpoint(
+        self, modules: list[TrainingModule], unreadable: dict[str, str]
+    ) -> Checkpoint:
+        """Combine the weights of the best epoch, or of the refit, with their description."""
+        model = modules[-1].model.cpu()
+        if len(modules) == 1:
+            model.load_state_dict(safetensors.torch.load_file(modules[0].best_file))
+        encoder = self.settings.encoder
+        weights = None if encoder is None else encoder.weights
+        return Checkpoint(
+            model=model,
+            model_name=self.settings.model.name,
+            model_settings=self._model_arguments(),
+            labels=self._labels,
+            encoder=self.inputs.encoder,
+            slide=self.settings.slide,
+            training=self._provenance(modules, unreadable),
+            encoder_weights=None if weights is None else weights.absolute(),
+        )
+
+    def _provenance(
+        self, modules: list[TrainingModule], unreadable: dict[str, str]
+    ) -> TrainingProvenance:
+        # Slides that failed later are included: the model may have been trained on them before.
+        used = {
+            part: [slide for slide in slides if slide.slide_id not in unreadable]
+            for part, slides in (("train", self._used.train), ("val", self._used.val))
+        }
+        fingerprints = {
+            slide.slide_id: slide_fingerprint(slide, self.features)
+            for slide in (*used["train"], *used["val"])
+        }
+        provenance = TrainingProvenance(
+            seed=self.settings.train.seed,
+            epoch=modules[0].best.epoch,
+            slides={part: [slide.slide_id for slide in used[part]] for part in used},
+            patients={part: sorted({slide.patient_id for slide in used[part]}) for part in used},
+            refit=len(modules) > 1,
+            fingerprints={name: each for name, each in fingerprints.items() if each is not None},
+        )
+        if self._initial_model is None:
+            return provenance
+        return merge_provenance(provenance, self._initial_model.training)
