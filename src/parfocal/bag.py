@@ -7,9 +7,9 @@ A pixel source gives any regions of one slide as pixels, to models that encode b
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
@@ -21,99 +21,6 @@ from torch import Tensor
 from parfocal.mixture import Mixture, distinct
 
 TOGETHER = 4  # children mixed as one row: fewer and longer sums, that still fit the cache
-
-
-SQUARES = ("square", "running")  # kinds of score of what lies on no grid; see `Look`
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the rows of a look lie, for a model that asks for pixels.
-
-    Args:
-        boxes: x, y, width and height, in level-0 pixels.
-        mpps: microns per pixel each was looked at with.
-        parents: positions in the look before that were zoomed into to find them; None for none.
-        order: when each was looked at, counted over all looks from 0, and -1 where it never was;
-            None where all were, in turn.
-    """
-
-    boxes: Float[Tensor, "n 4"]
-    mpps: Float[Tensor, " n"]
-    parents: Int64[Tensor, " n"] | None = None
-    order: Int64[Tensor, " n"] | None = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a model saw at one magnification.
-
-    Args:
-        rows: which patches of that magnification, in the nested order of the grid; -1 for
-            a row that mixes several (in training only).
-        attention: how much each counted; sums to 1, see `score_kind`.
-        selected: positions in `rows` that were zoomed into; None at the last look.
-        zoom_attention: the attention that chose them; None at the last look.
-        places: where the rows lie; None where they are of a grid.
-        score_kind: "attention" sums to 1 over the look, "probability" over all looks; "square" is
-            attention on squares of any place and size, "running" the probability of the answer
-            after each of them.
-    """
-
-    rows: Int64[Tensor, " n"]
-    attention: Float[Tensor, " n"]
-    selected: Int64[Tensor, " k"] | None = None
-    zoom_attention: Float[Tensor, " n"] | None = None
-    places: Places | None = None
-    score_kind: str = "attention"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A model's answer for one slide, or for several asked together.
-
-    Args:
-        logits: a score per class; of several slides, a row each.
-        looks: where it looked, lowest first; of several slides they stand in `slides`.
-        stop_reason: why it looked no further.
-        running: of a model that reads in turn, the probabilities after each of the last t places
-            it looked at.
-        terms: what the method's own objective needs besides, by name.
-        members: the answers for several slides, one each.
-    """
-
-    logits: Float[Tensor, "*b c"]
-    looks: tuple[Look, ...] = field(default=())
-    stop_reason: str = "every magnification looked at"
-    running: Float[Tensor, "t c"] | None = None
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
-    members: tuple["Prediction", ...] = ()
-
-    @classmethod
-    def together(
-        cls, slides: Sequence["Prediction"], terms: Mapping[str, Tensor] | None = None
-    ) -> "Prediction":
-        """Join the answers for several slides; the terms are of all of them."""
-        logits = torch.stack([slide.logits for slide in slides])
-        return cls(logits, terms=terms or {}, members=tuple(slides))
-
-    @property
-    def slides(self) -> tuple["Prediction", ...]:
-        """The answer for each slide by itself, logits (C,)."""
-        return self.members or (self,)
-
-    @property
-    def attention(self) -> tuple[Float[Tensor, " _"], ...]:
-        """Attention by magnification, lowest first."""
-        return tuple(look.attention for look in self.looks)
-
-
-def run_model(model: Callable[..., Prediction], given: Sequence["Bag | PixelSource"]) -> Prediction:
-    """Ask a model about slides: sources of pixels all together, a bag by itself."""
-    if all(isinstance(each, PixelSource) for each in given):
-        return model(given)
-    (bag,) = given
-    return model(bag)
 
 
 # A level and some of its rows -> their (column, row).

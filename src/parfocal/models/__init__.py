@@ -1,10 +1,9 @@
 """Classifiers of slides, one file a method."""
 
-from torch import nn
-
 from parfocal.models.abmil import ABMIL
 from parfocal.models.attentionsampling import AttentionSampling
 from parfocal.models.clam import CLAM
+from parfocal.models.contract import Model, ModelTraits
 from parfocal.models.dsmil import DSMIL
 from parfocal.models.ips import IPS
 from parfocal.models.jointattention import JointAttention
@@ -17,23 +16,67 @@ from parfocal.models.sparseconvmil import SparseConvMIL
 from parfocal.models.transmil import TransMIL
 from parfocal.models.zoommil import ZoomMIL
 
-MODELS: dict[str, type[nn.Module]] = {
-    "zoommil": ZoomMIL,
-    "abmil": ABMIL,
-    "clam": CLAM,
-    "transmil": TransMIL,
-    "dsmil": DSMIL,
-    "msmil": MSMIL,
-    "sparseconvmil": SparseConvMIL,
-    "ips": IPS,
-    "jsma": JointAttention,
-    "attentionsampling": AttentionSampling,
-    "magnet": MagNet,
-    "meanrgb": MeanRGB,
-    "patchsupervised": PatchSupervised,
-    "mean": MeanPooling,
-    "max": MaxPooling,
+# One line a model: its name in recipes and settings, its class, and what it takes and does.
+MODELS: dict[str, Model] = {
+    "zoommil": Model(
+        ZoomMIL,
+        ModelTraits(
+            multiple_magnifications=True,
+            zooms=True,
+            own_objective=True,
+            follows_progress=True,
+            random=True,
+        ),
+    ),
+    "abmil": Model(ABMIL),
+    "clam": Model(CLAM, ModelTraits(own_objective=True)),
+    "transmil": Model(TransMIL),
+    "dsmil": Model(DSMIL, ModelTraits(multiple_magnifications=True, own_objective=True)),
+    "msmil": Model(
+        MSMIL,
+        ModelTraits(
+            multiple_magnifications=True,
+            adversarial=True,
+            own_objective=True,
+            follows_progress=True,
+        ),
+    ),
+    "sparseconvmil": Model(SparseConvMIL, ModelTraits(random=True)),
+    "ips": Model(IPS),
+    "jsma": Model(
+        JointAttention,
+        ModelTraits(
+            takes="pixels",
+            multiple_magnifications=True,
+            skips_magnifications=True,
+            own_objective=True,
+            pretrained=True,
+            random=True,
+        ),
+    ),
+    "attentionsampling": Model(
+        AttentionSampling,
+        ModelTraits(takes="pixels", own_objective=True, pretrained=True, random=True),
+    ),
+    "magnet": Model(
+        MagNet,
+        ModelTraits(
+            takes="pixels",
+            zooms=True,
+            fixed_magnifications=False,
+            has_leaves=True,
+            own_objective=True,
+            follows_progress=True,
+            pretrained=True,
+            random=True,
+        ),
+    ),
+    "meanrgb": Model(MeanRGB, ModelTraits(takes="pixels", fixed_magnifications=False)),
+    "patchsupervised": Model(PatchSupervised, ModelTraits(needs_outlines=True, own_objective=True)),
+    "mean": Model(MeanPooling),
+    "max": Model(MaxPooling),
 }
+
 __all__ = [
     "ABMIL",
     "CLAM",
@@ -47,6 +90,8 @@ __all__ = [
     "MaxPooling",
     "MeanPooling",
     "MeanRGB",
+    "Model",
+    "ModelTraits",
     "PatchSupervised",
     "SparseConvMIL",
     "TransMIL",

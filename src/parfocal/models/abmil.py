@@ -1,34 +1,35 @@
-"""ABMIL: the mean of all patches, weighted by attention.
+"""ABMIL: classify the attention-weighted mean of all patches.
 
 Source: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018.
-Departs: the trunk, and biases and dropout in the attention, are those of CLAM and ZoomMIL, so that
-    these compare.
+Departs: the embedding, and the biases and dropout in the attention, are those of CLAM and ZoomMIL,
+    so that the three are comparable.
 """
 
 import torch
 from torch import nn
 
-from parfocal.bag import Bag, Look, Prediction
+from parfocal.bag import Bag
 from parfocal.models.layers.attention import (
-    AT_ONCE,
+    CHUNK,
     GatedAttention,
     PlainAttention,
     masked_softmax,
-    pooled,
+    weighted_sum,
 )
 from parfocal.models.layers.dropout import Dropout
+from parfocal.prediction import Look, Prediction
 
 
 class ABMIL(nn.Module):
-    """Classify the mean of a bag's embedded patches, weighted by attention.
+    """Classify a slide by the attention-weighted mean of its embedded patches.
 
     Args:
-        in_dim: features per patch.
-        num_classes: slide labels.
+        in_dim: number of features per patch.
+        num_classes: number of classes.
         dim: width of the embedding.
-        hidden_dim: width of the attention.
-        dropout: of embedding and attention, in training.
-        gated: whether attention has a gate.
+        hidden_dim: width of the attention's hidden layer.
+        dropout: dropout rate in the embedding and in the attention.
+        gated: whether the attention has a gate; if False, the score is w · tanh(Vh) + b.
     """
 
     def __init__(
@@ -42,19 +43,21 @@ class ABMIL(nn.Module):
         gated: bool = True,
     ) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout))
+        self.embedder = nn.Sequential(
+            nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout)
+        )
         attention = GatedAttention if gated else PlainAttention
-        self.attend = attention(dim, hidden_dim, dropout=dropout)
-        self.classify = nn.Linear(dim, num_classes)
+        self.attention = attention(dim, hidden_dim, dropout=dropout)
+        self.classifier = nn.Linear(dim, num_classes)
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag at the one magnification.
+        """Classify one slide from its bag at a single magnification.
 
         Raises:
             ValueError: the bag has no valid patch.
         """
-        parts = [self.embed(rows) for rows in torch.split(bag.features(), AT_ONCE)]  # of n c
-        scores = torch.cat([self.attend(h) for h in parts])  # n
+        chunks = [self.embedder(rows) for rows in torch.split(bag.features(), CHUNK)]  # each n c
+        scores = torch.cat([self.attention(h) for h in chunks])  # n
         attention = masked_softmax(scores, bag.valid)
         look = Look(bag.rows, attention.detach().cpu())
-        return Prediction(self.classify(pooled(attention, parts)), (look,))
+        return Prediction(self.classifier(weighted_sum(attention, chunks)), (look,))

@@ -1,9 +1,10 @@
-"""CLAM: attention that is also taught by the patches it favors and those it does not.
+"""CLAM: attention with instance-level clustering of the most and least attended patches.
 
 Source: Lu et al., "Data-efficient and weakly supervised computational pathology on whole-slide
     images", Nature Biomedical Engineering 2021. Code: mahmoodlab/CLAM, read and not used.
-Departs: of a slide with fewer than 2 B patches half are called its best and half its worst, so that
-    no patch is taught both; the code needs B. Dropout is what is asked for, also in the attention.
+Departs: a slide with fewer than 2 B patches uses half of them as the most and half as the least
+    attended, so that no patch is in both groups; the authors' code requires B patches. `dropout`
+    also applies to the attention.
 """
 
 from collections.abc import Sequence
@@ -13,31 +14,36 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, Look, Prediction
-from parfocal.models.layers.attention import AT_ONCE, GatedAttention, masked_softmax, pooled
+from parfocal.bag import Bag
+from parfocal.models.contract import Loss
+from parfocal.models.layers.attention import CHUNK, GatedAttention, masked_softmax, weighted_sum
 from parfocal.models.layers.dropout import Dropout
+from parfocal.prediction import Look, Prediction
 
+BRANCHES = ("single", "multiple")
 INSTANCE_LOSSES = ("svm", "cross_entropy")
 
 
 class CLAM(nn.Module):
-    """Classify a slide by attention, taught to part the patches it favors from the others.
+    """Classify a slide by attention, trained to separate its most from its least attended patches.
 
     Args:
-        in_dim: features per patch.
-        num_classes: slide labels.
-        branches: "single" attention for all classes (CLAM-SB), or one for each in "multiple", with
-            a classifier for each (CLAM-MB).
+        in_dim: number of features per patch.
+        num_classes: number of classes.
+        branches: "single" for one attention for all classes (CLAM-SB); "multiple" for an attention
+            and a classifier for each class (CLAM-MB).
         dim: width of the embedding.
-        hidden_dim: width of the attention; 384 in the authors' big model.
-        dropout: of embedding and attention, in training.
-        num_instances: B, of the most and of the least attended patches that are taught.
-        instance_loss: "svm", smooth over the best wrong answer, or "cross_entropy".
-        bag_weight: of the slide's loss; the rest is that of the patches.
-        subtyping: classes exclude each other, so what is favored for another class is wrong.
+        hidden_dim: width of the attention's hidden layer; 384 in the authors' large model.
+        dropout: dropout rate in the embedding and in the attention.
+        num_instances: number B of the most, and of the least, attended patches in the instance
+            loss.
+        instance_loss: "svm" for the smooth top-1 SVM loss, or "cross_entropy".
+        bag_weight: weight of the slide's loss; the instance loss has the rest, 1 - bag_weight.
+        subtyping: whether a slide shows tissue of its own class only; if True, the patches most
+            attended for another class count as negatives of that class.
 
     Raises:
-        ValueError: an argument is none of those allowed.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -55,8 +61,8 @@ class CLAM(nn.Module):
         subtyping: bool = False,
     ) -> None:
         super().__init__()
-        if branches not in ("single", "multiple"):
-            raise ValueError(f"branches={branches!r} is unknown; it is 'single' or 'multiple'.")
+        if branches not in BRANCHES:
+            raise ValueError(f"branches={branches!r} is unknown; it is one of {BRANCHES}.")
         if instance_loss not in INSTANCE_LOSSES:
             raise ValueError(
                 f"instance_loss={instance_loss!r} is unknown; it is one of {INSTANCE_LOSSES}."
@@ -66,88 +72,102 @@ class CLAM(nn.Module):
         self.instance_loss = instance_loss
         self.bag_weight = bag_weight
         self.subtyping = subtyping
-        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout))
+        self.embedder = nn.Sequential(
+            nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout)
+        )
         heads = 1 if self.single else num_classes
-        self.attend = GatedAttention(dim, hidden_dim, heads=heads, dropout=dropout)
-        # Of several branches, the row of a class answers to its own branch alone.
-        self.classify = nn.Linear(dim, num_classes)
-        self.judge = nn.ModuleList(nn.Linear(dim, 2) for _ in range(num_classes))
+        self.attention = GatedAttention(dim, hidden_dim, heads=heads, dropout=dropout)
+        # With several branches, the row of each class is the classifier of its branch.
+        self.classifier = nn.Linear(dim, num_classes)
+        self.instance_classifiers = nn.ModuleList(nn.Linear(dim, 2) for _ in range(num_classes))
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag at the one magnification.
+        """Classify one slide from its bag at a single magnification.
 
         Raises:
             ValueError: the bag has no valid patch.
         """
-        parts = [self.embed(rows) for rows in torch.split(bag.features(), AT_ONCE)]  # of n c
-        scores = torch.cat([self.attend.of_heads(h) for h in parts])  # n heads
+        chunks = [self.embedder(rows) for rows in torch.split(bag.features(), CHUNK)]  # each n c
+        scores = torch.cat([self.attention.score_heads(h) for h in chunks])  # n heads
         valid = bag.valid
         attention = masked_softmax(scores, valid)
-        h = pooled(attention, parts).T  # heads c
+        h = weighted_sum(attention, chunks).T  # heads c
         if self.single:
-            logits = self.classify(h[0])
-            shown = attention[:, 0]
+            logits = self.classifier(h[0])
+            reported = attention[:, 0]
         else:
-            logits = (self.classify.weight * h).sum(dim=1) + self.classify.bias
-            shown = attention[:, logits.argmax()]
-        look = Look(bag.rows, shown.detach().cpu())
-        terms = {"instances": self._judged(parts, attention, valid)} if self.training else {}
+            logits = (self.classifier.weight * h).sum(dim=1) + self.classifier.bias
+            reported = attention[:, logits.argmax()]
+        look = Look(bag.rows, reported.detach().cpu())
+        terms = {}
+        if self.training:
+            terms["instances"] = self._classify_instances(chunks, attention, valid)
         return Prediction(logits, (look,), terms=terms)
 
-    def _judged(
+    def objective(
+        self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
+    ) -> Float[Tensor, ""]:
+        """Return bag_weight * slide loss + (1 - bag_weight) * instance loss."""
+        slide = loss(prediction.logits, target)
+        instances = prediction.terms["instances"]  # classes 2b 2
+        if not instances.shape[1]:
+            return self.bag_weight * slide
+        instance_loss = self._instance_loss(instances, target)
+        return self.bag_weight * slide + (1 - self.bag_weight) * instance_loss
+
+    def _classify_instances(
         self,
-        parts: Sequence[Float[Tensor, "_ c"]],
+        chunks: Sequence[Float[Tensor, "_ c"]],
         attention: Float[Tensor, "n heads"],
         valid: Bool[Tensor, " n"],
     ) -> Float[Tensor, "classes b2 2"]:
-        """Let each class judge the patches its branch favors, then those it favors least."""
+        """Return logits of the most attended, then of the least attended patches, by class."""
         b = min(self.num_instances, int(valid.sum()) // 2)
-        extremes = [_rows(parts, _extremes(each, valid, b)) for each in attention.detach().T]
-        judged = [judge(extremes[0 if self.single else c]) for c, judge in enumerate(self.judge)]
-        return torch.stack(judged)
+        selected = [_rows(chunks, _extremes(each, valid, b)) for each in attention.detach().T]
+        logits = [
+            classifier(selected[0 if self.single else c])
+            for c, classifier in enumerate(self.instance_classifiers)
+        ]
+        return torch.stack(logits)
 
-    def objective(self, prediction: Prediction, label: Int64[Tensor, ""]) -> Float[Tensor, ""]:
-        """Weigh the slide's cross-entropy against what is taught of its patches."""
-        slide = F.cross_entropy(prediction.logits[None], label[None])
-        judged = prediction.terms["instances"]  # classes 2b 2
-        if not judged.shape[1]:
-            return self.bag_weight * slide
-        return self.bag_weight * slide + (1 - self.bag_weight) * self._patches(judged, label)
-
-    def _patches(
-        self, judged: Float[Tensor, "classes b2 2"], label: Int64[Tensor, ""]
+    def _instance_loss(
+        self, instances: Float[Tensor, "classes b2 2"], target: Int64[Tensor, ""]
     ) -> Float[Tensor, ""]:
-        """Of the slide's class the favored are right and the others wrong; see `subtyping`."""
-        b = judged.shape[1] // 2
-        right = torch.arange(2 * b, device=judged.device).lt(b).long()
-        own = self._loss(judged[label], right)
+        """Return the mean loss of the patches; positives of the slide's class come first."""
+        b = instances.shape[1] // 2
+        positive = torch.arange(2 * b, device=instances.device).lt(b).long()
+        own = self._patch_loss(instances[target], positive)
         if not self.subtyping:
             return own
         others = [
-            self._loss(favored[:b], torch.zeros_like(right[:b]))
-            for c, favored in enumerate(judged)
-            if c != label
+            self._patch_loss(logits[:b], torch.zeros_like(positive[:b]))
+            for c, logits in enumerate(instances)
+            if c != target
         ]
         return torch.stack([own, *others]).mean()
 
-    def _loss(self, scores: Float[Tensor, "b 2"], right: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
+    def _patch_loss(
+        self, logits: Float[Tensor, "b 2"], labels: Int64[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
         if self.instance_loss == "svm":
-            # log sum over answers j of exp(s_j + [j wrong]) - s_right (Berrada et al., ICLR 2018)
-            scores = scores + 1 - F.one_hot(right, 2)
-        return F.cross_entropy(scores, right)
+            # log sum_j exp(s_j + [j is wrong]) - s_label (Berrada et al., ICLR 2018)
+            logits = logits + 1 - F.one_hot(labels, 2)
+        return F.cross_entropy(logits, labels)
 
 
 def _extremes(
     attention: Float[Tensor, " n"], valid: Bool[Tensor, " n"], count: int
 ) -> Int64[Tensor, " b2"]:
-    """Give the most attended patches, then the least attended ones."""
+    """Return the positions of the most attended patches, then of the least attended."""
     missing = ~valid.to(attention.device)
-    best = attention.masked_fill(missing, -1).topk(count).indices
-    worst = attention.masked_fill(missing, 2).topk(count, largest=False).indices
-    return torch.cat([best, worst])
+    most = attention.masked_fill(missing, -1).topk(count).indices
+    least = attention.masked_fill(missing, 2).topk(count, largest=False).indices
+    return torch.cat([most, least])
 
 
-def _rows(parts: Sequence[Float[Tensor, "_ c"]], rows: Int64[Tensor, " b"]) -> Float[Tensor, "b c"]:
-    """Give some rows of a table that comes in parts."""
-    chosen = [parts[row // AT_ONCE][row % AT_ONCE] for row in rows.tolist()]
-    return torch.stack(chosen) if chosen else parts[0][:0]
+def _rows(
+    chunks: Sequence[Float[Tensor, "_ c"]], rows: Int64[Tensor, " b"]
+) -> Float[Tensor, "b c"]:
+    """Return rows of a table that is split into chunks."""
+    selected = [chunks[row // CHUNK][row % CHUNK] for row in rows.tolist()]
+    return torch.stack(selected) if selected else chunks[0][:0]

@@ -1,10 +1,10 @@
-"""DSMIL: how much each patch is like the one that most speaks for a class.
+"""DSMIL: attention by similarity to the patch with the highest score of each class.
 
 Source: Li, Li, Eliceiri, "Dual-stream Multiple Instance Learning Network for Whole Slide Image
     Classification with Self-supervised Contrastive Learning", CVPR 2021. Code: binli123/dsmil-wsi.
-Departs: the encoder is not trained on the slides beforehand. Theirs normalizes each picture by
-    itself; for one that does not, `normalize` does it to each patch's features. Features of several
-    magnifications are concatenated, as in the paper.
+Departs: the encoder is not pretrained on the slides at hand. The authors' encoder normalizes each
+    patch by itself; `normalize` does so for the features of an encoder that does not. Features of
+    several magnifications are concatenated, as in the paper.
 """
 
 import torch
@@ -12,24 +12,29 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, Look, Prediction
+from parfocal.bag import Bag
+from parfocal.models.contract import Loss
 from parfocal.models.layers.attention import masked_softmax
+from parfocal.prediction import Look, Prediction
 
 
 class DSMIL(nn.Module):
-    """Classify a slide by its critical patches and by what is like them.
+    """Classify a slide by its critical patches and the patches similar to them.
+
+    The critical patch of a class is the one with the highest score for it.
 
     Args:
-        in_dim: features per patch.
-        num_classes: slide labels.
-        num_magnifications: each patch of the highest is joined with all it lies in.
-        query_dim: width in which patches are compared.
-        normalize: give the features of each patch, by themselves, mean 0 and variance 1.
-        patch_dropout: share of patches left out of each training step, so that a slide cannot be
-            told by one patch alone; never in testing.
+        in_dim: number of features per patch.
+        num_classes: number of classes.
+        num_magnifications: number of magnifications; the features of each patch at the highest are
+            concatenated with those of all patches that contain it.
+        query_dim: width of the queries by which patches are compared.
+        normalize: whether to scale the features of each patch to mean 0 and variance 1.
+        patch_dropout: fraction of patches to drop at random in each training step, at least 0 and
+            less than 1.
 
     Raises:
-        ValueError: `patch_dropout` is no share, or all.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -44,26 +49,28 @@ class DSMIL(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= patch_dropout < 1:
-            raise ValueError(f"patch_dropout={patch_dropout}: give 0 or more, and less than 1.")
+            raise ValueError(
+                f"patch_dropout={patch_dropout}: a dropout rate is at least 0 and less than 1."
+            )
         dim = in_dim * num_magnifications
         self.num_magnifications = num_magnifications
         self.normalize = normalize
         self.patch_dropout = patch_dropout
-        self.score = nn.Linear(dim, num_classes)
+        self.instance_classifier = nn.Linear(dim, num_classes)
         self.query = nn.Sequential(
             nn.Linear(dim, query_dim),
             nn.ReLU(inplace=True),
             nn.Linear(query_dim, query_dim),
             nn.Tanh(),
         )
-        self.classify = nn.Linear(num_classes * dim, num_classes)
-        for layer in (self.score, self.query[0], self.query[2], self.classify):
+        self.classifier = nn.Linear(num_classes * dim, num_classes)
+        for layer in (self.instance_classifier, self.query[0], self.query[2], self.classifier):
             assert isinstance(layer, nn.Linear)
             nn.init.orthogonal_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag at the lowest magnification.
+        """Classify one slide from its bag at the lowest magnification.
 
         Raises:
             ValueError: the bag has no valid patch at the highest magnification.
@@ -71,26 +78,34 @@ class DSMIL(nn.Module):
         bags = [bag]
         while len(bags) < self.num_magnifications:
             bags.append(bags[-1].zoom(None))
-        x, valid = self._joined(bags), self._kept(bags[-1].valid)  # n d, n
-        scores = self.score(x)  # n classes
+        x, valid = self._concatenated(bags), self._drop_patches(bags[-1].valid)  # n d, n
+        scores = self.instance_classifier(x)  # n classes
         queries = self.query(x)  # n q
         missing = ~valid.to(x.device)[:, None]
-        best, critical = scores.masked_fill(missing, float("-inf")).max(dim=0)  # classes, classes
-        likeness = queries @ queries[critical].T / queries.shape[1] ** 0.5  # n classes
-        attention = masked_softmax(likeness, valid)
-        logits = self.classify((attention.T @ x).flatten())
-        shown = attention[:, logits.argmax()].detach().cpu()
-        looks = tuple(Look(each.rows, shown.view(len(each.rows), -1).sum(dim=1)) for each in bags)
-        return Prediction(logits, looks, terms={"critical": best})
+        highest, critical = scores.masked_fill(missing, float("-inf")).max(dim=0)  # classes each
+        similarity = queries @ queries[critical].T / queries.shape[1] ** 0.5  # n classes
+        attention = masked_softmax(similarity, valid)
+        logits = self.classifier((attention.T @ x).flatten())
+        reported = attention[:, logits.argmax()].detach().cpu()
+        # The score of a patch at a lower magnification is the sum over the patches inside it.
+        looks = tuple(
+            Look(each.rows, reported.view(len(each.rows), -1).sum(dim=1)) for each in bags
+        )
+        return Prediction(logits, looks, terms={"critical": highest})
 
-    def objective(self, prediction: Prediction, label: Int64[Tensor, ""]) -> Float[Tensor, ""]:
-        """Ask of the slide and of its critical patches, class by class, whether it is there."""
-        target = F.one_hot(label, len(prediction.logits)).to(prediction.logits)
-        both = torch.stack([prediction.logits, prediction.terms["critical"]])
-        return F.binary_cross_entropy_with_logits(both, target.expand_as(both))
+    def objective(
+        self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
+    ) -> Float[Tensor, ""]:
+        """Return the published loss: the mean binary cross-entropy of both streams, by class.
 
-    def _joined(self, bags: list[Bag]) -> Float[Tensor, "n d"]:
-        """Join the features of each patch of the last bag with those of all it lies in."""
+        The loss of the task is not used.
+        """
+        one_hot = F.one_hot(target, len(prediction.logits)).to(prediction.logits)
+        streams = torch.stack([prediction.logits, prediction.terms["critical"]])
+        return F.binary_cross_entropy_with_logits(streams, one_hot.expand_as(streams))
+
+    def _concatenated(self, bags: list[Bag]) -> Float[Tensor, "n d"]:
+        """Return the features of each patch of the last bag and of all patches that contain it."""
         rows = len(bags[-1].rows)
         features = [bag.features() for bag in bags]
         if self.normalize:
@@ -99,8 +114,8 @@ class DSMIL(nn.Module):
             return features[0]
         return torch.cat([each.repeat_interleave(rows // len(each), dim=0) for each in features], 1)
 
-    def _kept(self, valid: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        """Leave patches out by chance, in training, unless none would remain."""
+    def _drop_patches(self, valid: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Drop patches at random in training, unless none would be left."""
         if not (self.training and self.patch_dropout):
             return valid
         kept = valid & (torch.rand(len(valid), device=valid.device) >= self.patch_dropout)

@@ -1,10 +1,11 @@
-"""MSMIL: the patches of all magnifications in one bag.
+"""MSMIL: attention over the patches of all magnifications in one bag.
 
 Source: Hashimoto et al., "Multi-scale Domain-adversarial Multiple-instance CNN for Cancer Subtype
     Classification with Unannotated Histopathological Images", CVPR 2020. Code:
     takeuchi-lab/MS-DA-MIL-CNN, read and not used.
-Departs: the encoder is frozen, so the two stages (an extractor a magnification, then a predictor
-    over all) are one; a slide is one bag, not up to 50 of 100 patches; the adversary is narrower.
+Departs: the encoder is frozen, so the two training stages (an encoder for each magnification, then
+    a classifier over all) are one; a slide is one bag, not up to 50 bags of 100 patches; the
+    adversary is narrower.
 """
 
 import math
@@ -14,28 +15,32 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, Look, Prediction
+from parfocal.bag import Bag
+from parfocal.models.contract import Loss
 from parfocal.models.layers.attention import PlainAttention, masked_softmax
 from parfocal.models.layers.dropout import Dropout
+from parfocal.prediction import Look, Prediction
 
 
 class MSMIL(nn.Module):
     """Classify a slide by attention over its patches of all magnifications.
 
-    With an adversary, patches are also asked which slide they come from, and the embedding learns
-    not to tell; the less attended a patch, the more so.
+    With the adversary, a second classifier predicts from each patch which training slide it comes
+    from, and a reversed gradient trains the embedding to make that impossible. The less attention a
+    patch gets, the larger is its reversed gradient.
 
     Args:
-        in_dim: features per patch.
-        num_classes: slide labels.
-        num_magnifications: how many are looked at.
-        num_slides: to learn from; what the adversary tells apart.
+        in_dim: number of features per patch.
+        num_classes: number of classes.
+        num_magnifications: number of magnifications.
+        num_slides: number of training slides, which are the classes of the adversary.
         dim: width of the embedding.
-        hidden_dim: width of the attention.
-        adversary_dim: width of the adversary.
-        dropout: of embedding and attention, in training.
-        adversarial: whether there is an adversary.
-        adversary_weight: how fast it grows; alpha of the paper.
+        hidden_dim: width of the attention's hidden layer.
+        adversary_dim: width of the adversary's hidden layer.
+        dropout: dropout rate in the embedding and in the attention.
+        adversarial: whether to train with the adversary.
+        adversary_growth: how fast the weight of the reversed gradient grows during training (alpha
+            in the paper).
     """
 
     def __init__(
@@ -50,14 +55,16 @@ class MSMIL(nn.Module):
         adversary_dim: int = 1024,
         dropout: float = 0.0,
         adversarial: bool = False,
-        adversary_weight: float = 1e-3,
+        adversary_growth: float = 1e-3,
     ) -> None:
         super().__init__()
         self.num_magnifications = num_magnifications
-        self.adversary_weight = adversary_weight
-        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout))
-        self.attend = PlainAttention(dim, hidden_dim, dropout=dropout)
-        self.classify = nn.Linear(dim, num_classes)
+        self.adversary_growth = adversary_growth
+        self.embedder = nn.Sequential(
+            nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout)
+        )
+        self.attention = PlainAttention(dim, hidden_dim, dropout=dropout)
+        self.classifier = nn.Linear(dim, num_classes)
         self.adversary = (
             nn.Sequential(
                 nn.Linear(dim, adversary_dim), nn.ReLU(), nn.Linear(adversary_dim, num_slides)
@@ -65,19 +72,19 @@ class MSMIL(nn.Module):
             if adversarial
             else None
         )
-        self.slide, self.strength = 0, 0.0
+        self.slide, self.reversal_weight = 0, 0.0
 
     def set_slide(self, slide: int) -> None:
-        """Say which of the slides to learn from comes next."""
+        """Set the position of the next training slide, the target of the adversary."""
         self.slide = slide
 
     def set_progress(self, fraction: float) -> None:
-        """Say how much of the training is over, 0 to 1: the adversary grows."""
-        # lambda = 2 / (1 + exp(-10 p)) - 1 = tanh(5 p)
-        self.strength = math.tanh(5 * fraction * self.adversary_weight)
+        """Set the fraction of the training that is over, from 0 to 1; the adversary grows."""
+        # lambda = 2 / (1 + exp(-10 alpha p)) - 1 = tanh(5 alpha p)
+        self.reversal_weight = math.tanh(5 * fraction * self.adversary_growth)
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag at the lowest magnification.
+        """Classify one slide from its bag at the lowest magnification.
 
         Raises:
             ValueError: the bag has no valid patch.
@@ -85,31 +92,35 @@ class MSMIL(nn.Module):
         bags = [bag]
         while len(bags) < self.num_magnifications:
             bags.append(bags[-1].zoom(None))
-        h = torch.cat([self.embed(each.features()) for each in bags])  # n c
+        h = torch.cat([self.embedder(each.features()) for each in bags])  # n c
         valid = torch.cat([each.valid for each in bags])  # n
-        scores = self.attend(h)  # n
+        scores = self.attention(h)  # n
         attention = masked_softmax(scores, valid)
         looks, first = [], 0
         for each in bags:
-            here = slice(first, first := first + len(each.rows))
-            shown = masked_softmax(scores[here], valid[here])  # a look's attention sums to 1
-            looks.append(Look(each.rows, shown.detach().cpu()))
+            part = slice(first, first := first + len(each.rows))
+            # Normalized within the magnification, because the score of a look sums to 1.
+            looks.append(Look(each.rows, masked_softmax(scores[part], valid[part]).detach().cpu()))
         terms = {}
         if self.training and self.adversary is not None:
-            terms["slide"] = self._adversity(h[valid.to(h.device)], attention[valid.to(h.device)])
-        return Prediction(self.classify(attention @ h), tuple(looks), terms=terms)
+            exists = valid.to(h.device)
+            terms["adversary"] = self._adversary_loss(h[exists], attention[exists])
+        return Prediction(self.classifier(attention @ h), tuple(looks), terms=terms)
 
-    def _adversity(
+    def objective(
+        self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
+    ) -> Float[Tensor, ""]:
+        """Return the loss of the task, plus the adversary's loss if there is an adversary."""
+        total: Tensor = loss(prediction.logits, target)
+        return total + prediction.terms["adversary"] if "adversary" in prediction.terms else total
+
+    def _adversary_loss(
         self, h: Float[Tensor, "n c"], attention: Float[Tensor, " n"]
     ) -> Float[Tensor, ""]:
-        """Ask each patch for its slide; what the embedding learns of it is turned round."""
+        """Return the cross-entropy of predicting the slide; its gradient in `h` is reversed."""
         assert self.adversary is not None
-        weight = self.strength * (attention.max() - attention).detach()
-        turned = h * -weight[:, None] + (h * (1 + weight[:, None])).detach()  # h, but its gradient
-        told = self.adversary(turned)  # n slides
-        return F.cross_entropy(told, torch.full((len(h),), self.slide, device=h.device))
-
-    def objective(self, prediction: Prediction, label: Int64[Tensor, ""]) -> Float[Tensor, ""]:
-        """Add the adversary's loss, where there is one, to the cross-entropy."""
-        loss = F.cross_entropy(prediction.logits[None], label[None])
-        return loss + prediction.terms["slide"] if "slide" in prediction.terms else loss
+        weight = self.reversal_weight * (attention.max() - attention).detach()
+        # Equal to h, but its gradient is multiplied by -weight.
+        reversed_h = h * -weight[:, None] + (h * (1 + weight[:, None])).detach()
+        logits = self.adversary(reversed_h)  # n slides
+        return F.cross_entropy(logits, torch.full((len(h),), self.slide, device=h.device))

@@ -1,9 +1,8 @@
-"""A patch classifier that is taught by outlined lesions, and a slide's label from its patches.
+"""A patch classifier trained on outlines of lesions, whose top patches classify the slide.
 
-Source: the second baseline of Dimitriou & Arandjelović, "Magnifying Networks for Images with
-    Billions of Pixels", arXiv 2112.06121, table 1, which says no more of it than that its
-    supervision is of patches.
-Departs: ours throughout; docs/methods.md tells what was chosen.
+Source: the second baseline in table 1 of Dimitriou & Arandjelović, "Magnifying Networks for Images
+    with Billions of Pixels", arXiv 2112.06121, which says only that it is supervised by patches.
+Departs: everything else is our own choice; docs/methods.md lists it.
 """
 
 import torch
@@ -11,27 +10,30 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, Look, Prediction
+from parfocal.bag import Bag
+from parfocal.models.contract import Loss
 from parfocal.models.layers.dropout import Dropout
+from parfocal.prediction import Look, Prediction
 
 
 class PatchSupervised(nn.Module):
-    """Classify each patch, and a slide by those that show most of a lesion.
+    """Classify each patch, and the slide by the patches with the most evidence of a lesion.
 
-    A patch that touches a lesion has the label of its slide, any other the label `negative_class`. The
-    evidence of a patch is log p(any other label) - log p(negative_class); the logits of a slide are the mean
-    of those of its `top` patches of most evidence.
+    In training, the label of a patch is the label of its slide if it touches a lesion, and
+    `negative_class` otherwise. The evidence of a patch is
+    log p(any other class) - log p(negative_class). The logits of a slide are the mean logits of its
+    `top_k` patches with the most evidence.
 
     Args:
-        in_dim: features per patch.
-        num_classes: slide labels.
+        in_dim: number of features per patch.
+        num_classes: number of classes.
         dim: width of the embedding.
-        dropout: of the embedding, in training.
-        top: patches a slide's label comes from.
+        dropout: dropout rate in the embedding.
+        top_k: number of patches that classify the slide; all of a smaller bag.
         negative_class: position of the label of slides without a lesion.
 
     Raises:
-        ValueError: there is no such label, or no patch to judge by.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -41,42 +43,50 @@ class PatchSupervised(nn.Module):
         *,
         dim: int = 512,
         dropout: float = 0.25,
-        top: int = 5,
+        top_k: int = 5,
         negative_class: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= negative_class < num_classes:
             raise ValueError(
-                f"negative_class={negative_class}: the labels are numbered 0 to {num_classes - 1}; give the one of "
-                "slides without a lesion."
+                f"negative_class={negative_class}: the labels are numbered 0 to {num_classes - 1}; "
+                "give the number of the label of slides without a lesion."
             )
-        if top < 1:
-            raise ValueError(f"top={top}: a slide is judged by 1 patch or more.")
-        self.top, self.negative_class = top, negative_class
-        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
-        self.classify = nn.Linear(dim, num_classes)
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k}: at least 1 patch is needed.")
+        self.top_k, self.negative_class = top_k, negative_class
+        self.embedder = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
+        self.classifier = nn.Linear(dim, num_classes)
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag; every patch is judged."""
-        exists = bag.valid.to(self.classify.weight.device)
-        logits = self.classify(self.embed(bag.features()))  # n c
+        """Classify one slide from its bag at a single magnification.
+
+        The score of a patch in the look is a softmax of the evidence.
+        """
+        exists = bag.valid.to(self.classifier.weight.device)
+        logits = self.classifier(self.embedder(bag.features()))  # n c
         others = torch.arange(logits.shape[1], device=logits.device) != self.negative_class
         evidence = logits[:, others].logsumexp(dim=1) - logits[:, self.negative_class]  # n
-        judged = evidence.detach().masked_fill(~exists, float("-inf"))
-        best = judged.topk(min(self.top, int(exists.sum()))).indices
-        look = Look(bag.rows, judged.softmax(dim=0).cpu())
-        return Prediction(logits[best].mean(dim=0), (look,), terms={"patches": logits[exists]})
+        evidence = evidence.detach().masked_fill(~exists, float("-inf"))
+        top = evidence.topk(min(self.top_k, int(exists.sum()))).indices
+        look = Look(bag.rows, evidence.softmax(dim=0).cpu())
+        return Prediction(logits[top].mean(dim=0), (look,), terms={"patches": logits[exists]})
 
-    def objective(self, prediction: Prediction, label: Int64[Tensor, ""]) -> Float[Tensor, ""]:
-        """Give the cross-entropy of patches, those with a lesion worth as much as those without.
+    def objective(
+        self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
+    ) -> Float[Tensor, ""]:
+        """Return the cross-entropy of the patches, with equal weight for those on and off lesions.
+
+        The loss of the task is not used.
 
         Args:
-            prediction: of one slide, its term `touching` telling which of the patches that exist
-                touch a lesion.
-            label: of the slide.
+            prediction: output for one slide; `terms["touching"]` holds whether each valid patch
+                touches a lesion.
+            target: class of the slide.
+            loss: loss of the task.
         """
         logits, touching = prediction.terms["patches"], prediction.terms["touching"]
-        target = torch.where(touching, label, self.negative_class)
-        loss = F.cross_entropy(logits, target, reduction="none")
-        groups = [loss[group] for group in (touching, ~touching)]
+        labels = torch.where(touching, target, self.negative_class)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        groups = [losses[group] for group in (touching, ~touching)]
         return torch.stack([group.mean() for group in groups if len(group)]).mean()

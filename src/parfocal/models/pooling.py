@@ -1,74 +1,79 @@
-"""Mean and max pooling: the plainest models, which look at one magnification and never zoom.
+"""Mean and max pooling: baselines that use one magnification and never zoom.
 
-Source: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018: its
-    baselines, with the trunk that ZoomMIL and the attention models here have.
+Source: the baselines of Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning",
+    ICML 2018, with the embedding that ZoomMIL and the attention models have here.
 Departs: none.
 """
 
 import torch
 from torch import nn
 
-from parfocal.bag import Bag, Look, Prediction
-from parfocal.models.layers.attention import masked_softmax, refuse_empty
+from parfocal.bag import Bag
+from parfocal.models.layers.attention import masked_softmax, require_valid
 from parfocal.models.layers.dropout import Dropout
+from parfocal.prediction import Look, Prediction
 
 
 class MeanPooling(nn.Module):
-    """Classify the mean of a bag's embedded patches, all of them.
+    """Classify a slide by the mean of its embedded patches.
 
     Args:
-        in_dim: features per patch.
-        num_classes: slide labels.
+        in_dim: number of features per patch.
+        num_classes: number of classes.
         dim: width of the embedding.
-        dropout: of the embedding, in training.
+        dropout: dropout rate in the embedding.
     """
 
     def __init__(
         self, in_dim: int, num_classes: int, *, dim: int = 512, dropout: float = 0.25
     ) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
-        self.classify = nn.Linear(dim, num_classes)
+        self.embedder = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
+        self.classifier = nn.Linear(dim, num_classes)
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag; every patch counts the same.
+        """Classify one slide from its bag at a single magnification.
+
+        The score of each valid patch in the look is 1/n.
 
         Raises:
             ValueError: the bag has no valid patch.
         """
-        h = self.embed(bag.features())  # n c
-        attention = masked_softmax(h.new_zeros(len(h)), bag.valid)  # n
-        look = Look(bag.rows, attention)
-        return Prediction(self.classify(attention @ h), (look,))
+        h = self.embedder(bag.features())  # n c
+        weights = masked_softmax(h.new_zeros(len(h)), bag.valid)  # n
+        look = Look(bag.rows, weights)
+        return Prediction(self.classifier(weights @ h), (look,))
 
 
 class MaxPooling(nn.Module):
-    """Classify the maximum, dimension by dimension, of a bag's embedded patches.
+    """Classify a slide by the maximum of its embedded patches, dimension by dimension.
 
     Args:
-        in_dim: features per patch.
-        num_classes: slide labels.
+        in_dim: number of features per patch.
+        num_classes: number of classes.
         dim: width of the embedding.
-        dropout: of the embedding, in training.
+        dropout: dropout rate in the embedding.
     """
 
     def __init__(
         self, in_dim: int, num_classes: int, *, dim: int = 512, dropout: float = 0.25
     ) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
-        self.classify = nn.Linear(dim, num_classes)
+        self.embedder = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(), Dropout(dropout))
+        self.classifier = nn.Linear(dim, num_classes)
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag; a patch counts by the share of maxima it gives.
+        """Classify one slide from its bag at a single magnification.
+
+        The score of a patch in the look is the fraction of dimensions in which it is the maximum.
 
         Raises:
             ValueError: the bag has no valid patch.
         """
-        h = self.embed(bag.features())  # n c
+        h = self.embedder(bag.features())  # n c
         valid = bag.valid  # n
-        refuse_empty(valid)
+        require_valid(valid)
         missing = ~valid.to(h.device)[:, None]
-        pooled, winner = h.masked_fill(missing, float("-inf")).max(dim=0)  # c, c
-        attention = torch.bincount(winner, minlength=len(h)).to(h) / len(winner)
-        return Prediction(self.classify(pooled), (Look(bag.rows, attention),))
+        maxima, patches = h.masked_fill(missing, float("-inf")).max(dim=0)  # c, c
+        fractions = torch.bincount(patches, minlength=len(h)).to(h) / len(patches)
+        return Prediction(self.classifier(maxima), (Look(bag.rows, fractions),))

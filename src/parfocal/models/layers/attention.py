@@ -1,7 +1,7 @@
-"""Attention, gated and plain: which of a bag's instances count.
+"""Attention over the patches of a bag, with and without a gate.
 
 Source: Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018,
-    with the dropouts and biases of CLAM and ZoomMIL.
+    with the dropout and biases of CLAM and ZoomMIL.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from parfocal.models.layers.dropout import Dropout
 
-AT_ONCE = 2048  # instances that go through a layer together, so that what lies between stays cached
+CHUNK = 2048  # patches per pass through the layers, few enough that activations stay in the cache
 
 
 class GatedAttention(nn.Module):
-    """Score each instance: w · (tanh(Vh) ⊙ sigmoid(Uh)) + b.
+    """Compute a score for each patch: w · (tanh(Vh) ⊙ sigmoid(Uh)) + b.
 
     Args:
-        dim: width of an instance.
-        hidden_dim: width of the gate.
-        heads: how many scores an instance has.
-        dropout: of each of the two branches, in training.
+        dim: number of features per patch.
+        hidden_dim: width of the hidden layer.
+        heads: number of scores per patch.
+        dropout: dropout rate after each of the two branches.
     """
 
     def __init__(
@@ -31,28 +31,28 @@ class GatedAttention(nn.Module):
         super().__init__()
         self.value = nn.Linear(dim, hidden_dim)
         self.gate = nn.Linear(dim, hidden_dim)
-        # A product is kept where both its factors are: one draw in place of two.
+        # A product is kept if both of its factors are, so one mask does the work of two.
         self.dropout = Dropout(1 - (1 - dropout) ** 2)
         self.score = nn.Linear(hidden_dim, heads)
 
     def forward(self, h: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
-        """Give the scores of the one head; a softmax makes attention of them."""
-        return self.of_heads(h).squeeze(1)
+        """Return one score per patch, for a module with a single head; see `masked_softmax`."""
+        return self.score_heads(h).squeeze(1)
 
-    def of_heads(self, h: Float[Tensor, "n c"]) -> Float[Tensor, "n heads"]:
-        """Give the scores of each head."""
+    def score_heads(self, h: Float[Tensor, "n c"]) -> Float[Tensor, "n heads"]:
+        """Return the scores of every head."""
         gated = self.value(h).tanh_() * self.gate(h).sigmoid_()  # n hidden
         scores: Tensor = self.score(self.dropout(gated))
         return scores
 
 
 class PlainAttention(nn.Module):
-    """Score each instance: w · tanh(Vh) + b.
+    """Compute a score for each patch: w · tanh(Vh) + b.
 
     Args:
-        dim: width of an instance.
-        hidden_dim: width of the one layer.
-        dropout: of that layer, in training.
+        dim: number of features per patch.
+        hidden_dim: width of the hidden layer.
+        dropout: dropout rate after the hidden layer.
     """
 
     def __init__(self, dim: int, hidden_dim: int = 256, *, dropout: float = 0.25) -> None:
@@ -62,7 +62,7 @@ class PlainAttention(nn.Module):
         self.score = nn.Linear(hidden_dim, 1)
 
     def forward(self, h: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
-        """Give scores; a softmax makes attention of them."""
+        """Return one score per patch; see `masked_softmax`."""
         scores: Tensor = self.score(self.dropout(self.value(h).tanh_()))  # n 1
         return scores.squeeze(1)
 
@@ -70,33 +70,38 @@ class PlainAttention(nn.Module):
 def masked_softmax(
     scores: Float[Tensor, "n *heads"], valid: Bool[Tensor, " n"]
 ) -> Float[Tensor, "n *heads"]:
-    """Make attention of scores; exactly 0 where an instance does not exist.
+    """Return the attention weights: a softmax over the valid patches, and 0 for the others.
 
     Raises:
-        ValueError: no instance exists.
+        ValueError: no patch is valid.
     """
-    refuse_empty(valid)
+    require_valid(valid)
     missing = ~valid.to(scores.device).view(-1, *[1] * (scores.ndim - 1))
     return scores.masked_fill(missing, float("-inf")).softmax(dim=0)
 
 
-def pooled(
-    attention: Float[Tensor, "n *heads"], parts: Sequence[Float[Tensor, "_ c"]]
+def weighted_sum(
+    attention: Float[Tensor, "n *heads"], chunks: Sequence[Float[Tensor, "_ c"]]
 ) -> Float[Tensor, "c *heads"]:
-    """Sum up instances that come in parts, weighted by their attention."""
-    shares = torch.split(attention, [len(part) for part in parts])
-    sums = [part.T @ share for share, part in zip(shares, parts, strict=True)]
+    """Return the sum of all patches, weighted by their attention.
+
+    Args:
+        attention: weight of each patch.
+        chunks: features of the patches, split along the first axis.
+    """
+    weights = torch.split(attention, [len(chunk) for chunk in chunks])
+    sums = [chunk.T @ weight for weight, chunk in zip(weights, chunks, strict=True)]
     return torch.stack(sums).sum(dim=0)
 
 
-def refuse_empty(valid: Bool[Tensor, " n"]) -> None:
-    """Refuse a bag in which no instance exists.
+def require_valid(valid: Bool[Tensor, " n"]) -> None:
+    """Raise an error if a bag has no valid patch.
 
     Raises:
-        ValueError: as said.
+        ValueError: no patch is valid.
     """
     if not valid.any():
         raise ValueError(
-            f"none of the bag's {len(valid)} patches exists, so there is nothing to attend to; "
-            "give a bag with at least one valid patch at every magnification."
+            f"the bag has no valid patch among its {len(valid)}; "
+            "every magnification needs at least one."
         )

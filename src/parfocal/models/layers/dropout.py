@@ -1,38 +1,39 @@
-"""Dropout that is quick on a CPU.
+"""Dropout that is fast on a CPU.
 
 Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
     JMLR 2014.
-Departs: the rate is rounded to a 65536th.
+Departs: the rate is rounded to a multiple of 1/65536.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-STEPS = 2**16  # values of the 16 random bits that decide over an element
+STEPS = 2**16  # number of values of the 16 random bits that decide about one element
 
 
 class Dropout(nn.Module):
-    """Zero elements at random in training, and scale up the others.
+    """Set random elements to zero in training, and scale the others so that the mean stays.
 
-    Torch draws one number an element on a CPU, one after the other: a fifth of a training step of
-    ZoomMIL. Here one draw of 64 bits serves four elements.
+    On a CPU, `torch.nn.Dropout` draws one random number per element, one after the other, which
+    takes a fifth of a training step of ZoomMIL. Here one draw of 64 bits decides about four
+    elements. On a GPU this is `torch.nn.functional.dropout`.
 
     Args:
-        rate: share of the elements that are zeroed.
+        rate: fraction of the elements to set to zero, at least 0 and less than 1.
 
     Raises:
-        ValueError: `rate` is not in 0..1, 1 left out.
+        ValueError: an argument is invalid.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise ValueError(f"rate={rate}: dropout zeroes a share of 0 or more, and not all.")
+            raise ValueError(f"rate={rate}: a dropout rate is at least 0 and less than 1.")
         self.rate = rate
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Give `x`, with some of it zeroed in training."""
+        """Return `x` with dropout in training, and unchanged otherwise."""
         if not self.training or self.rate == 0:
             return x
         if x.is_cuda:

@@ -1,4 +1,4 @@
-"""SparseConvMIL: a sparse convolution over the places of the patches."""
+"""SparseConvMIL: a sparse convolution over the positions of the patches."""
 
 from parfocal.models.sparseconvmil.model import SparseConvMIL
 

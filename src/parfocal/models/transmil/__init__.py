@@ -1,4 +1,4 @@
-"""TransMIL: patches attend to each other before the slide is classified."""
+"""TransMIL: a transformer over the patches of a slide."""
 
 from parfocal.models.transmil.model import TransMIL
 

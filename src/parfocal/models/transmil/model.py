@@ -1,9 +1,9 @@
-"""TransMIL: patches attend to each other before the slide is classified.
+"""TransMIL: a transformer over the patches of a slide.
 
 Source: Shao et al., "TransMIL: Transformer based Correlated Multiple Instance Learning for Whole
     Slide Image Classification", NeurIPS 2021. Code: szc19990412/TransMIL, read and not used.
-Departs: see `layers/nystrom.py`. As published, the square in which patches are neighbors is filled
-    in the order of the bag, and is not the slide's own plane.
+Departs: see `parfocal.models.transmil.nystrom`. As in the paper, the square of the position
+    encoding is filled in the order of the bag; it is not the plane of the slide.
 """
 
 import math
@@ -12,24 +12,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, Look, Prediction
-from parfocal.models.layers.attention import refuse_empty
+from parfocal.bag import Bag
+from parfocal.models.layers.attention import require_valid
 from parfocal.models.transmil.nystrom import NystromAttention
+from parfocal.prediction import Look, Prediction
 
-KERNELS = (7, 5, 3)
+KERNEL_SIZES = (7, 5, 3)
 
 
 class TransMIL(nn.Module):
-    """Classify a slide by a token that attends to its patches, which attend to each other.
+    """Classify a slide by a class token and two layers of self-attention over its patches.
 
     Args:
-        in_dim: features per patch.
-        num_classes: slide labels.
+        in_dim: number of features per patch.
+        num_classes: number of classes.
         dim: width of a token.
-        heads: of attention; they share `dim`.
-        landmarks: of the attention.
-        iterations: of its pseudo-inverse.
-        dropout: of what is attended to, in training.
+        num_heads: number of attention heads; divides `dim`.
+        num_landmarks: number of landmarks of the Nyström attention.
+        pinv_iterations: number of iterations of its pseudo-inverse.
+        dropout: dropout rate after the attention.
     """
 
     def __init__(
@@ -38,56 +39,59 @@ class TransMIL(nn.Module):
         num_classes: int,
         *,
         dim: int = 512,
-        heads: int = 8,
-        landmarks: int = 256,
-        iterations: int = 6,
+        num_heads: int = 8,
+        num_landmarks: int = 256,
+        pinv_iterations: int = 6,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True))
-        self.slide = nn.Parameter(torch.randn(1, dim))
+        self.embedder = nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True))
+        self.class_token = nn.Parameter(torch.randn(1, dim))
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
-        self.attends = nn.ModuleList(
+        self.attention = nn.ModuleList(
             NystromAttention(
                 dim,
-                heads=heads,
-                head_dim=dim // heads,
-                landmarks=landmarks,
-                iterations=iterations,
+                num_heads=num_heads,
+                head_dim=dim // num_heads,
+                num_landmarks=num_landmarks,
+                pinv_iterations=pinv_iterations,
                 dropout=dropout,
             )
             for _ in range(2)
         )
-        # Together they tell a token of its neighbors in the square, and so of its place.
-        self.place = nn.ModuleList(
-            nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim) for kernel in KERNELS
+        # Their sum encodes the position of a token in the square by its neighbors there.
+        self.position_convolutions = nn.ModuleList(
+            nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim) for size in KERNEL_SIZES
         )
-        self.classify = nn.Linear(dim, num_classes)
+        self.classifier = nn.Linear(dim, num_classes)
 
     def forward(self, bag: Bag) -> Prediction:
-        """Classify one slide, given its bag at the one magnification.
+        """Classify one slide from its bag at a single magnification.
+
+        The score of a patch in the look is the attention of the class token in the second layer.
 
         Raises:
             ValueError: the bag has no valid patch.
         """
         features, valid = bag.features(), bag.valid
-        refuse_empty(valid)
+        require_valid(valid)
         exists = valid.to(features.device)
-        h = self.embed(features if valid.all() else features[exists])  # n c
+        h = self.embedder(features if valid.all() else features[exists])  # n c
         side = math.ceil(math.sqrt(len(h)))
-        # The square is filled up with the first patches once more.
-        x = torch.cat([self.slide, h, h[: side**2 - len(h)]])
-        x = x + self.attends[0](self.norms[0](x))[0]
-        x = torch.cat([x[:1], self._placed(x[1:], side)])
-        attended, first = self.attends[1](self.norms[1](x))
-        logits = self.classify(self.norms[2](x[0] + attended[0]))
-        shown = first[1 : 1 + len(h)].cpu()
-        shown[: side**2 - len(h)] += first[1 + len(h) :].cpu()
-        attention = shown.new_zeros(len(features)).masked_scatter_(valid, shown / shown.sum())
-        return Prediction(logits, (Look(bag.rows, attention),))
+        padding = side**2 - len(h)
+        # The first patches are repeated to fill the square.
+        x = torch.cat([self.class_token, h, h[:padding]])
+        x = x + self.attention[0](self.norms[0](x))[0]
+        x = torch.cat([x[:1], self._encode_positions(x[1:], side)])
+        attended, weights = self.attention[1](self.norms[1](x))
+        logits = self.classifier(self.norms[2](x[0] + attended[0]))
+        scores = weights[1 : 1 + len(h)].cpu()
+        scores[:padding] += weights[1 + len(h) :].cpu()
+        scores = scores.new_zeros(len(features)).masked_scatter_(valid, scores / scores.sum())
+        return Prediction(logits, (Look(bag.rows, scores),))
 
-    def _placed(self, x: Float[Tensor, "s2 c"], side: int) -> Float[Tensor, "s2 c"]:
-        """Add to each token convolutions over the square, row by row."""
+    def _encode_positions(self, x: Float[Tensor, "s2 c"], side: int) -> Float[Tensor, "s2 c"]:
+        """Add convolutions over the square, which is filled row by row."""
         square = x.T.reshape(1, -1, side, side)
-        placed: Tensor = square + sum(convolve(square) for convolve in self.place)
-        return placed.flatten(2)[0].T
+        encoded: Tensor = square + sum(conv(square) for conv in self.position_convolutions)
+        return encoded.flatten(2)[0].T

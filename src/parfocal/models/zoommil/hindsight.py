@@ -1,9 +1,10 @@
-"""Hindsight: where to zoom, learned from what was found there.
+"""Hindsight: learn where to zoom from the attention at the next magnification.
 
-Source: ours. The published way to learn it, noise on the scores of the top-K, tells a choice by how
-    the loss changes, which a few dozen slides with small lesions drown in chance. Sharp patches
-    need no such luck: attention among them is learned as in any attention model, and says in
-    hindsight which of the patches zoomed into were worth it.
+Source: ours. The published way adds noise to the scores of the top-K and estimates a gradient from
+    how the loss changes with the selection. With a few dozen slides and small lesions, that
+    estimate is too noisy to learn from. The attention among the sharp patches, however, is trained
+    by backpropagation as in any attention model. It shows in hindsight which of the selected
+    patches were worth zooming into, and is the training target of the zoom attention.
 """
 
 import math
@@ -13,83 +14,87 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from parfocal.models.zoommil.topk import masked, mean_one_hots, top_indices
+from parfocal.models.zoommil.topk import mask_scores, mean_one_hots, top_indices
 
-AT_RANDOM = 0.2  # chance of a patch to come first in training, whatever its score
-# The share of the patches selected in training, until so much of it is over; then it falls, to none
-# but K at the second mark.
-SHARE, FALLS = 0.3, (0.2, 0.6)
+EXPLORATION = 0.2  # probability, in training, that a patch is preferred whatever its score
+START_FRACTION = 0.3  # fraction of the patches to select at the start of training
+# Progress at which that fraction starts to fall, and at which only K patches are left.
+FALL_START, FALL_END = 0.2, 0.6
 
 
 class ExploringTopK(nn.Module):
-    """Select the K highest scores, one a row, in the order of their positions.
+    """Select the K highest scores, as one-hot rows in the order of their positions.
 
-    In training more are selected, `SHARE` of them at first, by `set_progress` fewer and fewer down
-    to K; and a patch comes first with a chance of `AT_RANDOM`. So the sharp magnifications
-    see enough of a slide to learn from, and no patch is beyond finding. No gradient.
+    In training it selects more, so that the higher magnifications see enough of a slide to learn
+    from: at first a fraction of `START_FRACTION`, which `set_progress` reduces until K are left.
+    Each patch also has a probability of `EXPLORATION` to be preferred to all that are not, so that
+    no patch is out of reach. The selection has no gradient.
 
     Args:
-        k: how many; fewer where there are fewer.
-        generator: of every draw, on the CPU; None for torch's own.
+        k: number of patches to select; all if there are fewer.
+        generator: random generator on the CPU; None for PyTorch's default.
     """
 
     def __init__(self, k: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.k, self.generator, self.share = k, generator, SHARE
+        self.k, self.generator, self.fraction = k, generator, START_FRACTION
 
     def forward(
         self, attention: Float[Tensor, " n"], valid: Bool[Tensor, " n"] | None = None
     ) -> Float[Tensor, "k n"]:
-        """Select; each row is one-hot.
+        """Return one one-hot row per selected patch.
 
         Args:
-            attention: the higher the better, 0 to 1.
-            valid: False where an instance must not be selected; None where all may.
+            attention: attention weights, from 0 to 1.
+            valid: whether each patch exists; None if all do.
 
         Raises:
-            ValueError: a score is not a number.
+            ValueError: an attention weight is NaN.
         """
-        scores, most = masked(attention.detach(), valid)
+        scores, num_valid = mask_scores(attention.detach(), valid)
         k = self.k
         if self.training:
-            k = max(k, math.ceil(self.share * most))
-            first = torch.rand(len(scores), generator=self.generator) < AT_RANDOM
-            scores = scores + first.to(scores)
-        return mean_one_hots(top_indices(scores[None], min(k, most)), scores)
+            k = max(k, math.ceil(self.fraction * num_valid))
+            preferred = torch.rand(len(scores), generator=self.generator) < EXPLORATION
+            scores = scores + preferred.to(scores)
+        return mean_one_hots(top_indices(scores[None], min(k, num_valid)), scores)
 
     def set_progress(self, fraction: float) -> None:
-        """Say how much of the training is over, 0 to 1."""
-        start, end = FALLS
-        left = min(1.0, max(0.0, (end - fraction) / (end - start)))
-        self.share = SHARE * left**2
+        """Set the fraction of the training that is over, from 0 to 1."""
+        remaining = min(1.0, max(0.0, (FALL_END - fraction) / (FALL_END - FALL_START)))
+        self.fraction = START_FRACTION * remaining**2
 
 
 def hindsight_loss(
-    zoom_attention: Sequence[Float[Tensor, " _"]],
+    zoom_scores: Sequence[Float[Tensor, " _"]],
     selected: Sequence[Int64[Tensor, " _"]],
     attention: Sequence[Float[Tensor, " _"]],
 ) -> Float[Tensor, ""]:
-    """Compare where a model aimed with where its attention then fell.
+    """Return the divergence of the zoom attention from the attention found by zooming.
 
-    For each zoom, the attention at all sharper magnifications is added up by the selected patch
-    it fell into; the loss is the Kullback-Leibler divergence of the aim among those patches.
-    Patches that were not selected are not judged. Only the zoom_attention get a gradient.
+    For each zoom, the target is the attention at all higher magnifications, summed over the
+    descendants of each selected patch and normalized to a sum of 1. The loss is the
+    Kullback-Leibler divergence between this target and the softmax of the zoom scores of the
+    selected patches, summed over the zooms. Patches that were not selected have no part in it. Only
+    `zoom_scores` gets a gradient.
 
     Args:
-        zoom_attention: scores of a look's patches, of which the highest were selected; a look each but the
-            last, lowest magnification first.
-        selected: their positions; the next look's patches are their children, in this order.
-        attention: of a look's patches, each look's sums to 1; one more than `zoom_attention`.
+        zoom_scores: one tensor per zoom, lowest magnification first: the scores, before the
+            softmax, by which patches were selected.
+        selected: one tensor per zoom: positions of the selected patches; the patches at the next
+            magnification are their children, in this order.
+        attention: one tensor per magnification: the attention weights of its patches.
     """
     loss = torch.zeros((), device=attention[-1].device)
-    below = torch.zeros_like(attention[-1])  # what fell further down, by patch of the look below
-    for aim, where, attended in reversed(
-        list(zip(zoom_attention, selected, attention[1:], strict=True))
-    ):
-        chosen = where.to(aim.device)
-        fell = (attended.detach() + below).view(len(chosen), -1).sum(dim=1)  # k
-        target = fell / fell.sum()
-        aimed = aim[chosen].log_softmax(dim=0)
-        loss = loss + nn.functional.kl_div(aimed, target, reduction="sum")
-        below = torch.zeros_like(aim).index_copy(0, chosen, target)
+    # Target at the next magnification, which carries the attention of all that are higher still.
+    inherited = torch.zeros_like(attention[-1])
+    zooms = list(zip(zoom_scores, selected, attention[1:], strict=True))
+    for scores, parents, child_attention in reversed(zooms):
+        positions = parents.to(scores.device)
+        children = (child_attention.detach() + inherited).view(len(positions), -1)  # k children
+        sums = children.sum(dim=1)
+        target = sums / sums.sum()
+        log_zoom_attention = scores[positions].log_softmax(dim=0)
+        loss = loss + nn.functional.kl_div(log_zoom_attention, target, reduction="sum")
+        inherited = torch.zeros_like(scores).index_copy(0, positions, target)
     return loss

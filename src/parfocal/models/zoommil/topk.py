@@ -1,10 +1,11 @@
-"""Perturbed top-K: choose the K best, in a way a gradient passes through.
+"""Perturbed top-K: a differentiable selection of the K highest scores.
 
 Source: Berthet et al., "Learning with Differentiable Perturbed Optimizers", NeurIPS 2020;
     Cordonnier et al., "Differentiable Patch Selection for Image Recognition", CVPR 2021.
-Departs: the gradient is the whole Jacobian; the code of Cordonnier and of ZoomMIL has its diagonal
-    alone, here `jacobian="diagonal"`. Indices are kept in place of one-hots, and the noise is
-    drawn again from its seed, so memory is linear in nK + nN.
+Departs: the gradient uses the whole Jacobian; the code of Cordonnier and of ZoomMIL uses only its
+    diagonal, which is `jacobian="diagonal"` here. Indices are stored instead of one-hot vectors,
+    and the noise is drawn again from its seed in the backward pass, so the memory for n scores and
+    N samples is linear in nK + nN.
 """
 
 from dataclasses import dataclass
@@ -18,26 +19,28 @@ JACOBIANS = ("full", "diagonal")
 
 
 class PerturbedTopK(nn.Module):
-    """Select the K highest scores, one a row, in the order of their positions.
+    """Select the K highest scores, one per row, in the order of their positions.
 
-    In training each row is the mean of `num_samples` one-hots, those of the top K of scores with
-    Gaussian noise; after it, the one-hot of the scores as they are. Ties go to the first.
+    In training, each row is the mean of `num_samples` one-hot vectors: the top K of the scores with
+    Gaussian noise. Otherwise it is the one-hot vector of the scores without noise. The first of
+    equal scores wins.
 
-    With T = mean of Y_s over samples s, and G the gradient at T, the gradient at the scores is
-    mean of g_s Z_s / sigma, where g_s = <G, Y_s> and Z_s is the noise. G counts only where an
-    entry was drawn.
+    Let T be the mean over samples s of the one-hot matrices Y_s, Z_s their noise, and G the
+    gradient at T. Then the gradient at the scores is the mean of g_s Z_s / sigma with
+    g_s = <G, Y_s>. Entries of G count only where a sample selected them.
 
     Args:
-        k: how many; fewer where there are fewer.
-        sigma: standard deviation of the noise, in units of the scores; 0 for none.
-        num_samples: draws of the noise.
-        jacobian: "full" as above, or "diagonal" as ZoomMIL's code has it, which is biased.
-        baseline: subtract from g_s the mean of the other samples, which leaves the mean of the
-            gradient as it is and takes most of its variance.
-        generator: of every draw, on the CPU; None for torch's own.
+        k: number of scores to select; all if there are fewer.
+        sigma: standard deviation of the noise, in units of the scores; 0 for no noise.
+        num_samples: number of samples of the noise.
+        jacobian: "full" for the gradient above; "diagonal" for that of ZoomMIL's code, which is
+            biased.
+        baseline: whether to subtract from g_s the mean over the other samples, which reduces the
+            variance of the gradient and keeps its mean.
+        generator: random generator on the CPU; None for PyTorch's default.
 
     Raises:
-        ValueError: `k` or `sigma` or `num_samples` is too small, or `jacobian` is another.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -54,9 +57,9 @@ class PerturbedTopK(nn.Module):
         if k < 1:
             raise ValueError(f"k={k}: at least 1 patch has to be selected.")
         if sigma < 0:
-            raise ValueError(f"sigma={sigma}: the noise has a standard deviation of 0 or more.")
+            raise ValueError(f"sigma={sigma}: a standard deviation is 0 or more.")
         if num_samples < 2:
-            raise ValueError(f"num_samples={num_samples}: a mean over draws takes 2 or more.")
+            raise ValueError(f"num_samples={num_samples}: at least 2 samples are needed.")
         if jacobian not in JACOBIANS:
             raise ValueError(f"jacobian={jacobian!r} is unknown; it is one of {JACOBIANS}.")
         self.k = k
@@ -69,65 +72,73 @@ class PerturbedTopK(nn.Module):
     def forward(
         self, scores: Float[Tensor, " n"], valid: Bool[Tensor, " n"] | None = None
     ) -> Float[Tensor, "k n"]:
-        """Select; each row sums to 1.
+        """Return one row per selected score; each row sums to 1.
 
-        Where everything is selected, or nothing is random, the result is constant and the scores
-        get no gradient.
+        Without noise, or if all scores are selected, the result is constant and the scores get no
+        gradient.
 
         Args:
-            scores: the higher the better.
-            valid: False where an instance must not be selected; None where all may.
+            scores: scores to select from.
+            valid: whether each score may be selected; None if all may.
 
         Raises:
-            ValueError: a score is not a number.
+            ValueError: a score is NaN.
         """
-        scores, most = masked(scores, valid)
-        k = min(self.k, most)
-        if not self.training or self.sigma == 0 or k == most:
+        scores, num_valid = mask_scores(scores, valid)
+        k = min(self.k, num_valid)
+        if not self.training or self.sigma == 0 or k == num_valid:
             return mean_one_hots(top_indices(scores[None], k), scores)
         seed = int(torch.randint(2**63 - 1, (), generator=self.generator))
-        draw = _Draw(seed, self.num_samples, self.sigma, self.jacobian, self.baseline)
-        selected: Tensor = _PerturbedMean.apply(scores, k, draw)  # type: ignore[no-untyped-call]
+        noise = _Noise(seed, self.num_samples, self.sigma, self.jacobian, self.baseline)
+        selected: Tensor = _PerturbedMean.apply(scores, k, noise)  # type: ignore[no-untyped-call]
         return selected
 
 
-def masked(
+def mask_scores(
     scores: Float[Tensor, " n"], valid: Bool[Tensor, " n"] | None
 ) -> tuple[Float[Tensor, " n"], int]:
-    """Put instances that must not be selected below all others, and count those that may.
+    """Set the scores of invalid patches to minus infinity, and count the valid patches.
 
     Raises:
-        ValueError: a score is not a number.
+        ValueError: a score is NaN.
     """
     exists = torch.ones_like(scores, dtype=torch.bool) if valid is None else valid
     scores = scores.masked_fill(~exists.to(scores.device), float("-inf"))
     if scores.isnan().any():
         raise ValueError(
-            f"{int(scores.isnan().sum())} of {len(scores)} scores are not numbers, so there is "
-            "no top-K. Look for NaN in the features; else training diverged: lower its rate."
+            f"{int(scores.isnan().sum())} of {len(scores)} scores are NaN, so there is no top-K. "
+            "Look for NaN in the features; otherwise training diverged: lower the learning rate."
         )
     return scores, int(exists.sum())
 
 
 def top_indices(scores: Float[Tensor, "s n"], k: int) -> Int64[Tensor, "s k"]:
-    """Give the positions of the k highest of each row, ascending; ties go to the first."""
+    """Return the positions, ascending, of the k highest scores of each row.
+
+    The first of equal scores wins.
+    """
     lowest = scores.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    chosen = scores >= lowest
-    if int(chosen.sum()) > k * len(scores):
-        above, level = scores > lowest, scores == lowest
-        chosen = above | (level & (level.cumsum(1) <= k - above.sum(1, keepdim=True)))
-    return chosen.nonzero()[:, 1].view(-1, k)
+    selected = scores >= lowest
+    if int(selected.sum()) > k * len(scores):
+        higher, equal = scores > lowest, scores == lowest
+        selected = higher | (equal & (equal.cumsum(1) <= k - higher.sum(1, keepdim=True)))
+    return selected.nonzero()[:, 1].view(-1, k)
 
 
 def mean_one_hots(indices: Int64[Tensor, "s k"], like: Float[Tensor, " n"]) -> Float[Tensor, "k n"]:
-    """Average the one-hots of samples of indices."""
+    """Return the mean, over samples, of the one-hot matrices of indices.
+
+    Args:
+        indices: positions selected in each sample.
+        like: a tensor with the length, type and device of the rows.
+    """
     rows = indices.T  # k s
     counts = like.new_zeros(len(rows), len(like))
     return counts.scatter_add_(1, rows, like.new_ones(rows.shape)) / len(indices)
 
 
 @dataclass(frozen=True)
-class _Draw:
+class _Noise:
     """The noise of one forward pass, and how the backward pass uses it."""
 
     seed: int
@@ -136,38 +147,38 @@ class _Draw:
     jacobian: str
     baseline: bool
 
-    def noise(self, like: Float[Tensor, " n"]) -> Float[Tensor, "s n"]:
+    def draw(self, like: Float[Tensor, " n"]) -> Float[Tensor, "s n"]:
         generator = torch.Generator(like.device).manual_seed(self.seed)
         return like.new_empty(self.num_samples, len(like)).normal_(generator=generator)
 
 
 class _PerturbedMean(torch.autograd.Function):
-    """The mean of one-hots, with its gradient estimated from the same draws."""
+    """The mean of one-hot matrices, with a gradient estimated from the same samples."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, k: int, draw: _Draw) -> Tensor:
-        indices = top_indices(scores + draw.sigma * draw.noise(scores), k)  # s k
-        ctx.draw = draw
+    def forward(ctx: Any, scores: Tensor, k: int, noise: _Noise) -> Tensor:
+        indices = top_indices(scores + noise.sigma * noise.draw(scores), k)  # s k
+        ctx.noise = noise
         ctx.save_for_backward(indices)
         return mean_one_hots(indices, scores)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         (indices,) = ctx.saved_tensors
-        draw: _Draw = ctx.draw
-        noise = draw.noise(upstream[0])  # s n
-        if draw.jacobian == "diagonal":
-            return _diagonal(upstream, indices, noise) / draw.sigma, None, None
-        gain = upstream.gather(1, indices.T).sum(dim=0)  # s: <G, Y_s>
-        samples = draw.num_samples
-        if draw.baseline:  # g_s less the mean of the others is (g_s - mean) s / (s - 1)
-            gain, samples = gain - gain.mean(), samples - 1
-        return gain @ noise / (samples * draw.sigma), None, None
+        noise: _Noise = ctx.noise
+        z = noise.draw(upstream[0])  # s n
+        if noise.jacobian == "diagonal":
+            return _diagonal(upstream, indices, z) / noise.sigma, None, None
+        g = upstream.gather(1, indices.T).sum(dim=0)  # s: <G, Y_s>
+        samples = noise.num_samples
+        if noise.baseline:  # g_s minus the mean of the others is (g_s - mean) s / (s - 1)
+            g, samples = g - g.mean(), samples - 1
+        return g @ z / (samples * noise.sigma), None, None
 
 
 def _diagonal(
     upstream: Float[Tensor, "k n"], indices: Int64[Tensor, "s k"], noise: Float[Tensor, "s n"]
 ) -> Float[Tensor, " n"]:
-    """Sum over k of G times the mean of Y Z, element by element."""
-    drawn = torch.zeros_like(upstream).scatter_add_(1, indices.T, noise.gather(1, indices).T)
-    return (upstream * (drawn / len(indices))).sum(dim=0)
+    """Return the sum over k of G times the mean of Y Z, element by element."""
+    sums = torch.zeros_like(upstream).scatter_add_(1, indices.T, noise.gather(1, indices).T)
+    return (upstream * (sums / len(indices))).sum(dim=0)
