@@ -1,4 +1,4 @@
-"""Small trees in each data set's true layout, of painted slides, and the tables made of them."""
+"""Painted slides in the folder layout of each data set, and the tables made from them."""
 
 import csv
 import json
@@ -12,25 +12,29 @@ import pytest
 from parfocal.reproduce import Reproduction, read_table, reproduce
 from parfocal.slide.write import write_pyramid
 
-SIDE, MPP = 512, 0.5  # of a painted slide
-PHOTO = (128, 96)  # of an image of BACH, a sixteenth of the true side
+SIDE, MPP = 512, 0.5  # size of a painted slide
+PHOTO = (128, 96)  # size of an image of BACH, 1/16 of its true side
 LABELS = ("Benign", "InSitu", "Invasive", "Normal")
 
 Tree = Callable[[Path], Path]
 
-# Networks that are small and learn nothing in particular, and patches that fit the small slides.
+# Small networks, and patches that fit the small slides.
 SMALL: dict[str, tuple[str, ...]] = {
     "zoommil-bright": ("slide.patch_size=32", "zoommil:model.k=1", "zoommil-eff:model.k=1"),
     "zoommil-camelyon16": ("slide.patch_size=64", "zoommil:model.k=3"),
     "magnet-camelyon": (
-        *("mean-rgb:model.side=32", "patch-level:slide.patch_size=64", "patch-level:model.dim=8"),
+        *(
+            "mean-rgb:model.thumbnail_px=32",
+            "patch-level:slide.patch_size=64",
+            "patch-level:model.dim=8",
+        ),
         *("magnet-3:model.patches=[2, 2]", "magnet-4:model.patches=[2, 2, 1]"),
         *(
             f"{name}:{setting}"
             for name in ("magnet-3", "magnet-4")
             for setting in (
-                *("model.backbone=small", "model.auxiliary=small", "model.hidden_dim=8"),
-                *("model.side=14", "model.leaf_side=32", "train.batch_size=4"),
+                *("model.backbone=small", "model.auxiliary_backbone=small", "model.hidden_dim=8"),
+                *("model.picture_px=14", "model.leaf_px=32", "train.batch_size=4"),
             )
         ),
     ),
@@ -40,12 +44,12 @@ SMALL: dict[str, tuple[str, ...]] = {
 
 
 def small(name: str, *more: str, encoder: str = "tiny") -> Reproduction:
-    """Read a table with networks and patches that are quick."""
+    """Read a table with small networks and patches."""
     return read_table(name, overrides=[*SMALL[name], *more], epochs=1, encoder=encoder)
 
 
 def paint(path: Path, size: tuple[int, int], *, ill: bool, mpp: float) -> Path:
-    """Write stained tissue whose right half is glass, darker where ill."""
+    """Write a slide whose left half is stained tissue, darker if ill, and whose right half is glass."""
     width, height = size
     pixels = np.random.default_rng(0).integers(0, 40, (height, width, 3), dtype=np.uint8)
     pixels += np.array((110, 40, 120) if ill else (190, 90, 150), dtype=np.uint8)
@@ -60,7 +64,7 @@ def paint(path: Path, size: tuple[int, int], *, ill: bool, mpp: float) -> Path:
 
 @pytest.fixture(scope="session")
 def put_slide(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Put a painted slide where it belongs in a tree, making the folders above it."""
+    """Copy a painted slide to a path of a data set."""
     folder = tmp_path_factory.mktemp("painted")
     painted = {
         (size, ill): paint(folder / f"{size[0]}-{ill}.tif", size, ill=ill, mpp=MPP)
@@ -90,7 +94,7 @@ LESION = (
 
 @pytest.fixture(scope="session")
 def camelyon16(put_slide: Callable[..., Path]) -> Tree:
-    """Eight slides, half of them to test on; those with tumor are outlined."""
+    """Eight slides, half of them test slides; tumor slides have outlines."""
 
     def make(folder: Path) -> Path:
         lines = ["image,type,class"]
@@ -112,7 +116,7 @@ def camelyon16(put_slide: Callable[..., Path]) -> Tree:
 
 @pytest.fixture(scope="session")
 def camelyon(camelyon16: Tree, put_slide: Callable[..., Path]) -> Tree:
-    """CAMELYON16 beside eight patients of 17, of whom two in four with tumor have no outlines."""
+    """CAMELYON16 and eight patients of 17; two of the four tumor patients have no outlines."""
 
     def make(folder: Path) -> Path:
         camelyon16(folder / "CAMELYON16")
@@ -134,7 +138,7 @@ def camelyon(camelyon16: Tree, put_slide: Callable[..., Path]) -> Tree:
 
 @pytest.fixture(scope="session")
 def bright(put_slide: Callable[..., Path]) -> Tree:
-    """Three slides of each class, one of them to test on."""
+    """Three slides of each class, one of them a test slide."""
 
     def make(folder: Path) -> Path:
         number = 0
@@ -168,7 +172,7 @@ def bach(put_slide: Callable[..., Path]) -> Tree:
 
 @pytest.fixture(scope="session")
 def prad(put_slide: Callable[..., Path]) -> Tree:
-    """Three slides of as many patients, with a region of each class in each."""
+    """Three slides from three patients, each with a region of each class."""
 
     def make(folder: Path) -> Path:
         manifest = ["id\tfilename\tmd5\tsize\tstate"]
@@ -193,7 +197,7 @@ def prad(put_slide: Callable[..., Path]) -> Tree:
 def trees(
     camelyon16: Tree, camelyon: Tree, bright: Tree, bach: Tree, prad: Tree
 ) -> dict[str, Tree]:
-    """What makes the data of each table."""
+    """The function that makes the data of each table."""
     return {
         "zoommil-bright": bright,
         "zoommil-camelyon16": camelyon16,
@@ -205,7 +209,7 @@ def trees(
 
 @pytest.fixture(scope="session")
 def made(trees: dict[str, Tree], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give the folder of a table, run once from its fake tree with one seed and one epoch."""
+    """Return the output folder of a table, run once on its fake data with one seed and one epoch."""
     folders: dict[str, Path] = {}
 
     def run(name: str) -> Path:

@@ -9,17 +9,17 @@ from .conftest import small
 
 def settings_of(name: str, experiment: str, *more: str):
     by_kind = small(name, *more).candidates().values()
-    return next(e.settings for members in by_kind for e in members if e.name == experiment)
+    return next(c.settings for members in by_kind for c in members if c.name == experiment)
 
 
-def test_the_five_tables_are_there():
+def test_there_are_five_tables():
     assert (
         *("jsma-bach", "jsma-prad", "magnet-camelyon", "zoommil-bright", "zoommil-camelyon16"),
     ) == TABLES
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_row_has_a_number_of_the_paper_for_each_column_and_known_runs(name):
+def test_every_row_has_published_numbers_for_all_columns_and_known_experiments(name):
     reproduction = read_table(name)
     for table in reproduction.tables:
         for row in table.rows:
@@ -28,7 +28,7 @@ def test_every_row_has_a_number_of_the_paper_for_each_column_and_known_runs(name
             assert wanted <= set(reproduction.experiments)
 
 
-def test_the_experiments_are_the_papers():
+def test_the_settings_are_those_of_the_papers():
     zooming = settings_of("zoommil-camelyon16", "zoommil", "zoommil:model.k=300")
     assert zooming.slide.magnifications == (10, 20)
     assert zooming.slide.children == "all"
@@ -39,28 +39,28 @@ def test_the_experiments_are_the_papers():
     assert settings_of("magnet-camelyon", "magnet-4").train.refit
 
 
-def test_epochs_are_those_asked_for_but_where_only_the_time_is_wanted():
+def test_the_epochs_option_leaves_timing_experiments_unchanged():
     assert settings_of("jsma-bach", "multi").train.epochs == 1
     assert settings_of("jsma-bach", "multi-all").train.epochs == 2
 
 
-def test_what_is_set_for_one_experiment_is_set_for_it_alone():
+def test_a_setting_for_one_experiment_leaves_the_others_unchanged():
     one = "abmil:train.patience=3"
     assert settings_of("zoommil-bright", "abmil", one).train.patience == 3
     assert settings_of("zoommil-bright", "dsmil", one).train.patience == 20
 
 
-def test_a_setting_of_an_experiment_that_is_not_there_is_refused():
+def test_a_setting_for_an_unknown_experiment_is_refused():
     with pytest.raises(SettingsError, match=r"zoomil:model.k=3: zoommil-bright has no experiment "):
         small("zoommil-bright", "zoomil:model.k=3").candidates()
 
 
-def test_an_unknown_table_is_told_with_the_known_ones():
+def test_an_unknown_table_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="unknown table 'bach'; use one of jsma-bach, jsma-prad,"):
         read_table("bach")
 
 
-def test_a_network_that_cannot_be_had_is_told_before_anything_is_run(monkeypatch):
+def test_a_network_that_is_not_available_is_refused_before_any_run(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(EncoderError, match=r"timm:inception_v3: timm cannot be imported"):
         read_table("jsma-bach").candidates()

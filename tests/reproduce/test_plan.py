@@ -1,4 +1,4 @@
-"""A plan is reckoned from label files, sizes and a short measurement; nothing is written."""
+"""A plan is estimated from label files, file sizes and a short measurement."""
 
 import os
 import re
@@ -66,32 +66,35 @@ def planned(true_size):
 def test_the_slides_and_their_size_are_told(planned, true_size):
     _, size = true_size
     assert size > 1.5e9
-    told = f"Slides or regions: 399, 129 of them to test on, in 399 files of {399 * size / 1e9:.0f}"
-    assert planned.facts[0].startswith(told)
+    expected = (
+        "Slides or regions: 399, of which 129 are test slides, "
+        f"in 399 files of {399 * size / 1e9:.0f}"
+    )
+    assert planned.facts[0].startswith(expected)
 
 
-def test_where_no_slide_can_be_read_the_papers_patches_are_taken(planned):
-    assert planned.facts[1].startswith("Patches of a slide: 2,284 at 10x, 9,138 at 20x; the paper")
+def test_the_papers_patches_are_used_if_no_slide_can_be_read(planned):
+    assert planned.facts[1].startswith("Patches per slide: 2,284 at 10x, 9,138 at 20x; from the")
 
 
-def test_features_need_two_bytes_each(planned):
+def test_a_stored_feature_takes_two_bytes(planned):
     features = planned.steps[0]
-    assert features.what == "features, for all models"
+    assert features.name == "features, for all models"
     assert features.patches == pytest.approx(9138 * 1.25, rel=1e-3)
     assert features.gigabytes == pytest.approx(features.patches * 399 * 32 * 2 / 1e9)
 
 
-def test_every_row_is_a_step_with_its_hours(planned):
-    assert [step.what for step in planned.steps[1:]] == [
+def test_every_row_is_a_step_with_hours(planned):
+    assert [step.name for step in planned.steps[1:]] == [
         *("ABMIL (20x)", "CLAM-SB (20x)", "TransMIL (20x)", "ZoomMIL (10x → 20x)"),
     ]
     assert all(step.hours > 0 for step in planned.steps)
     assert planned.hours == pytest.approx(sum(step.hours for step in planned.steps))
     assert "| ABMIL (20x) | 3 x 1 epochs | 9,13" in planned.to_markdown()
-    assert "GB are free there" in planned.to_markdown()
+    assert "GB are free." in planned.to_markdown()
 
 
-def test_what_was_measured_is_told(planned):
+def test_the_measurement_is_described(planned):
     assert planned.facts[2].startswith(
         "Measured on cpu with 1 threads: reading and encoding a patc"
     )
@@ -111,10 +114,10 @@ def test_patches_are_counted_in_slides_that_can_be_read(camelyon16, tmp_path):
     assert counts in ([32, 128], [40, 160])
 
 
-def test_a_model_of_pixels_looks_at_the_papers_cells(bach, tmp_path):
+def test_a_model_that_takes_pixels_visits_the_papers_cells(bach, tmp_path):
     reproduction = small("jsma-bach", "slide.patch_size=299")
     patches = {
-        step.what: step.patches
+        step.name: step.patches
         for step in plan(reproduction, bach(tmp_path / "data"), tmp_path, device="cpu").steps
     }
     alone = [patches[label] for label in ("50X", "100X", "200X", "multiple magnifications")]
@@ -123,7 +126,7 @@ def test_a_model_of_pixels_looks_at_the_papers_cells(bach, tmp_path):
     assert [patches[f"{label}{ends}"] for label in ("50X", "100X", "200X")] == [4, 12, 42]
 
 
-def test_regions_to_be_cut_need_room(prad, tmp_path):
+def test_regions_take_disk_space(prad, tmp_path):
     reproduction = only("25x", small("jsma-prad"))
     regions = plan(reproduction, prad(tmp_path / "data"), tmp_path, device="cpu").steps[0]
-    assert (regions.what, regions.gigabytes) == ("regions", pytest.approx(9 * 2000**2 * 3 / 1e9))
+    assert (regions.name, regions.gigabytes) == ("regions", pytest.approx(9 * 2000**2 * 3 / 1e9))

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a table is told in it."""
+"""Failures are listed in the table."""
 
 import re
 from dataclasses import replace
@@ -16,7 +16,7 @@ OPTIONS = {"device": "cpu", "timed": 0}
 
 @pytest.fixture(scope="module")
 def broken(camelyon16, tmp_path_factory):
-    """Two rows of CAMELYON16, of which one fails, with a slide cut short and one damaged inside."""
+    """Two rows of CAMELYON16: one fails, one slide is truncated, one is damaged inside."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("CLAM is\nbroken")
@@ -43,7 +43,7 @@ def broken(camelyon16, tmp_path_factory):
     return found, out
 
 
-def test_a_row_that_fails_does_not_stop_the_others(broken, cells):
+def test_a_failed_row_does_not_stop_the_others(broken, cells):
     found, out = broken
     assert found.failed == {"clam-sb": "RuntimeError: CLAM is broken"}
     text = (out / "table.md").read_text()
@@ -52,7 +52,7 @@ def test_a_row_that_fails_does_not_stop_the_others(broken, cells):
     assert cells(out)["ABMIL (20x)", "accuracy"]["ours"]
 
 
-def test_a_damaged_slide_is_named_below_the_table(broken):
+def test_a_truncated_slide_is_listed_below_the_table(broken):
     found, out = broken
     assert list(found.made.damaged) == ["test_003.tif"]
     assert "- Test_003.tif is damaged and left out: test_003.tif: " in (
@@ -60,19 +60,22 @@ def test_a_damaged_slide_is_named_below_the_table(broken):
     )
 
 
-def test_a_slide_damaged_inside_is_named_below_the_table(broken):
+def test_a_slide_damaged_inside_is_listed_below_the_table(broken):
     text = (broken[1] / "table.md").read_text()
-    assert "where features are stored: test_002 (1 of the slides)." in text
-    assert "- abmil: 1 answers on test slides are missing" in text
+    assert (
+        "1 slides have no features because their files are damaged, and are left out: test_002."
+        in text
+    )
+    assert "- abmil: 1 test predictions are missing" in text
 
 
-def test_what_was_not_timed_or_not_run_is_left_open(broken, cells):
+def test_cells_that_were_not_timed_or_run_are_empty(broken, cells):
     found = cells(broken[1])
     assert found["ABMIL (20x)", "s"]["ours"] == ""
     assert found["TransMIL (20x)", "accuracy"]["ours"] == ""
 
 
-def test_a_half_downloaded_set_is_refused_unless_that_is_meant(camelyon16, tmp_path):
+def test_a_partial_download_is_refused(camelyon16, tmp_path):
     with pytest.raises(CohortError, match=r"391 of 399 slides are not here whole"):
         reproduce(
             *(small("zoommil-camelyon16"), camelyon16(tmp_path / "data"), tmp_path / "out"),
@@ -80,7 +83,7 @@ def test_a_half_downloaded_set_is_refused_unless_that_is_meant(camelyon16, tmp_p
         )
 
 
-def test_another_set_is_refused(camelyon16, tmp_path):
+def test_another_data_set_is_refused(camelyon16, tmp_path):
     with pytest.raises(CohortError, match="BRIGHT is at"):
         reproduce(
             small("zoommil-bright"), camelyon16(tmp_path / "data"), tmp_path / "out", **OPTIONS

@@ -1,4 +1,4 @@
-"""The five tables come out of trees in each data set's true layout."""
+"""The five tables, made from fake data in the folder layout of each data set."""
 
 import re
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parfocal.explain.descent import LESION
+from parfocal.explain.zoom_tree import LESION
 from parfocal.reproduce import TABLES
 
-# A row of each paper, its label and numbers as printed there.
+# A row of each paper: its label and numbers as printed.
 PRINTED = {
     "zoommil-bright": (
         "ZoomMIL (1.25x → 2.5x → 10x)",
@@ -20,7 +20,7 @@ PRINTED = {
     "jsma-bach": ("100X", ("22.9", "59.0", "18.4", "50.3")),
     "jsma-prad": ("multiple magnifications", ("91", "0.98", "0.96")),
 }
-ROWS = {  # of all tables of a paper
+ROWS = {  # number of rows of all tables of a paper
     "zoommil-bright": 8,
     "zoommil-camelyon16": 4,
     "magnet-camelyon": 4,
@@ -34,7 +34,7 @@ def lines_of(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_our_numbers_stand_beside_the_papers(made, name):
+def test_each_row_has_our_numbers_and_the_papers(made, name):
     text = (made(name) / "table.md").read_text()
     label, theirs = PRINTED[name]
     found = [line for line in lines_of(text) if re.sub(r" \[.*", "", line[0]) == label]
@@ -43,7 +43,7 @@ def test_our_numbers_stand_beside_the_papers(made, name):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_row_of_the_paper_is_there_and_none_failed(made, name):
+def test_all_rows_of_the_paper_are_there_and_none_failed(made, name):
     text = (made(name) / "table.md").read_text()
     headers = text.count("\n| --- |")
     assert len(lines_of(text)) == ROWS[name] + 2 * headers
@@ -51,16 +51,19 @@ def test_every_row_of_the_paper_is_there_and_none_failed(made, name):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_what_departs_from_the_paper_is_told_below(made, name):
+def test_deviations_from_the_paper_are_listed_below_the_table(made, name):
     text = (made(name) / "table.md").read_text()
-    below = text.partition("in every row:")[2]
-    assert "- Set by hand, not by the paper: slide.patch_size=" in below or "mean-rgb:" in below
+    below = text.partition("Notes on every row:")[2]
+    assert (
+        "- Changed from the paper's settings by the user: slide.patch_size=" in below
+        or "mean-rgb:" in below
+    )
     assert "train.epochs at most 1" in below
-    assert "not here" in below or name == "jsma-prad"  # the fake trees are far from whole
+    assert "slides of the data set are missing" in below or name == "jsma-prad"
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_page_shows_the_table_and_pictures_that_are_there(made, name):
+def test_the_page_shows_the_table_and_existing_pictures(made, name):
     page = (made(name) / "page.html").read_text()
     pictures = re.findall(r'<img class="drawn" src="([^"]+)"', page)
     assert pictures
@@ -72,7 +75,7 @@ def test_footnotes_are_numbered_and_shared_by_rows(made):
     text = (made("zoommil-bright") / "table.md").read_text()
     assert "| MSMIL (1.25x + 2.5x + 10x) [2, 3] |" in text
     assert "| DSMIL (1.25x + 2.5x + 10x) [2] |" in text
-    assert "[2] Run at 2.5x + 5x + 10x: the paper's FLOPs are those of these, not of its" in text
+    assert "[2] Run at 2.5x + 5x + 10x: the paper's FLOPs match these magnifications, not" in text
 
 
 def test_features_of_all_rows_are_extracted_once(made):
@@ -80,21 +83,21 @@ def test_features_of_all_rows_are_extracted_once(made):
     assert folders == {"tiny"}
 
 
-def test_rows_that_are_not_built_here_have_the_papers_number_alone(made, cells):
+def test_rows_that_are_not_implemented_have_only_the_papers_number(made, cells):
     cell = cells(made("jsma-bach"))["Roy et al.", "accuracy"]
     assert (cell["ours"], cell["paper"]) == ("", "87.0")
-    assert cell["notes"] == "Not built here; the number is the paper's."
+    assert cell["notes"] == "Not implemented here; the number is the paper's."
 
 
-def test_shares_of_the_attention_sum_to_a_hundred(made, cells):
+def test_shares_of_attention_sum_to_100_percent(made, cells):
     found = cells(made("jsma-prad"))
     ours = [float(found[label, "%"]["ours"]) for label in ("25X", "50X", "100X")]
     assert sum(ours) == pytest.approx(100)
 
 
-def test_one_after_the_other_takes_the_sum_of_their_times(made, cells):
+def test_combined_times_are_sums(made, cells):
     found = cells(made("jsma-bach"))
-    for column in ("training, 5, s an epoch", "training, all, s an epoch"):
+    for column in ("training, 5, s per epoch", "training, all, s per epoch"):
         single = [float(found[label, column]["ours"]) for label in ("50X", "100X", "200X")]
         assert float(found["combined", column]["ours"]) == pytest.approx(sum(single))
 
@@ -108,10 +111,10 @@ def test_the_maps_of_bach_have_the_papers_sizes(made, metrics):
 def test_curves_of_the_four_models_are_drawn(made):
     page = (made("jsma-prad") / "page.html").read_text()
     assert page.count('class="curve"') == 2 * 4 + 1  # and the diagonal
-    assert "true positives against false positives: 25X, 50X, 100X, multiple" in page
+    assert "true positive rate against false positive rate: 25X, 50X, 100X, multiple" in page
 
 
-def test_the_way_down_of_magnet_is_shown(made):
+def test_the_squares_of_magnet_are_shown(made):
     names = {path.name for path in (made("magnet-camelyon") / "figures/magnet-4").glob("*.png")}
     assert any(name.endswith("-leaves.png") for name in names)
     assert (made("magnet-camelyon") / "figures/without-gray.png").exists()
@@ -131,11 +134,11 @@ def test_magnet_is_trained_again_on_validation_slides_too(made):
     assert (made("magnet-camelyon") / "runs/magnet-3/seed-0/refit.csv").exists()
 
 
-def test_patches_are_taught_by_outlined_slides_and_tested_on_all(made):
+def test_the_patch_model_is_trained_on_outlined_slides_and_tested_on_all(made):
     out = made("magnet-camelyon")
     rows = [line.split(",") for line in (out / "cohort.csv").read_text().splitlines()[1:]]
     kept = (out / "cohort-outlined.csv").read_text()
     for row in rows:
-        teaches = "test" in row or "negative" in row or row[-1].endswith(".geojson")
-        assert (f"{row[0]}," in kept) == teaches, row
+        is_usable = "test" in row or "negative" in row or row[-1].endswith(".geojson")
+        assert (f"{row[0]}," in kept) == is_usable, row
     assert len(rows) > len(kept.splitlines()) - 1

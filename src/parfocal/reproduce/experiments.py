@@ -1,4 +1,4 @@
-"""What a paper's tables hold, and the runs that fill them: the YAML files in `tables/`."""
+"""The tables of a paper and the experiments behind them: the YAML files in `tables/`."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ FILES = {path.stem: path for path in sorted((Path(__file__).parent / "tables").g
 TABLES = tuple(FILES)
 
 Kind = Literal["runs", "outlined", "timing"]
-Number = float | tuple[float, float] | None  # a value, or a mean and a deviation
+PublishedNumber = float | tuple[float, float] | None  # a value, or mean and standard deviation
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -25,10 +25,10 @@ class Experiment:
     """A model that is trained for a table.
 
     Args:
-        recipe: it starts from.
-        settings: single values over the recipe's.
-        kind: "outlined" is taught by outlines, so by the slides that have them alone; "timing" is
-            run for its times, with one seed.
+        recipe: name of the recipe.
+        settings: single settings that override the recipe.
+        kind: "runs" trains with every seed. "outlined" does so on slides with lesion outlines and
+            on negative slides. "timing" trains with one seed, to measure time only.
     """
 
     recipe: str
@@ -38,19 +38,19 @@ class Experiment:
 
 @dataclass(frozen=True, config=STRICT)
 class Column:
-    """A number of each row.
+    """A column of a table.
 
     Args:
-        label: as in the paper.
-        of: `macs`, `seconds`, `epoch_seconds`, or a path into metrics.json, in which `{at}` is the
-            row's.
-        run: of which run, for the name of each of the row's.
-        scale: it is multiplied with.
-        digits: after the point.
+        label: heading, as in the paper.
+        source: `macs`, `seconds`, `epoch_seconds`, or a path into metrics.json. `{index}` in the
+            path stands for the row's index.
+        run: pattern of the experiment's name; `{}` stands for each name in the row's `runs`.
+        scale: factor for our numbers.
+        digits: decimal places.
     """
 
     label: str
-    of: str
+    source: str
     run: str = "{}"
     scale: float = 1.0
     digits: int = 0
@@ -58,20 +58,21 @@ class Column:
 
 @dataclass(frozen=True, config=STRICT)
 class PaperRow:
-    """A row of a paper's table.
+    """A row of a table.
 
     Args:
-        label: as in the paper.
-        runs: whose numbers it has; of several, the sum; none where the paper quotes others.
-        paper: its numbers, one a column; None where it has none.
-        at: place in a list of metrics.json.
-        notes: what departs from the paper in this row alone.
+        label: row heading, as in the paper.
+        runs: names of the experiments of this row. Numbers of several experiments are summed; a
+            row without experiments has only the paper's numbers.
+        paper: the paper's number for each column; None if it has none.
+        index: index into a list of metrics.json.
+        notes: deviations from the paper in this row only.
     """
 
     label: str
     runs: tuple[str, ...]
-    paper: tuple[Number, ...]
-    at: int = 0
+    paper: tuple[PublishedNumber, ...]
+    index: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -86,32 +87,37 @@ class PaperTable:
 
 @dataclass(frozen=True, config=STRICT)
 class Figures:
-    """Which of the paper's figures are drawn.
+    """The figures of a paper to draw.
 
     Args:
-        curves: runs whose ROC and precision-recall curves stand in one figure.
-        maps: runs whose attention, or way down, is shown on a few test slides.
-        filtered: show what the gray filter leaves of them.
-        cost: show score against cost.
+        curves: experiments whose ROC and precision-recall curves share a figure.
+        maps: experiments whose visited patches are shown for a few test slides.
+        gray_filter: whether to show these slides after the gray filter.
+        cost: whether to plot score against cost.
     """
 
     curves: tuple[str, ...] = ()
     maps: tuple[str, ...] = ()
-    filtered: bool = False
+    gray_filter: bool = False
     cost: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
-class Patches:
-    """How many patches a slide of the paper has, at a magnification."""
+class PublishedPatches:
+    """The paper's mean number of patches per slide, at a magnification."""
 
     magnification: float
     count: float
 
 
 @dataclass(frozen=True, config=STRICT)
-class Picture:
-    """How large an image of the set is."""
+class ImageSize:
+    """Size of the images of a data set that has no whole slides.
+
+    Args:
+        size: width and height, in pixels.
+        mpp: microns per pixel.
+    """
 
     size: tuple[int, int]
     mpp: float
@@ -122,21 +128,21 @@ class Reproduction:
     """The tables of a paper on one data set.
 
     Args:
-        name: what the command takes.
-        paper: where the numbers stand.
+        name: name on the command line.
+        paper: reference of the paper.
         data: name of the data set's reader.
-        experiments: by name.
-        tables: as the paper prints them.
-        notes: what departs from the paper in every row.
-        encoder: of the patches, for models that are given features.
-        settings: over the recipes of all experiments.
-        patches: of a slide, where none can be counted.
-        image: of the set, where these are not whole slides.
-        figures: of the paper.
-        overrides: single values over all experiments, as `train.patience=5`, or over one, as
+        experiments: experiments by name.
+        tables: the tables, as printed in the paper.
+        notes: deviations from the paper in all rows.
+        encoder: patch encoder of the models that take features.
+        settings: single settings for all experiments.
+        patches: the paper's number of patches per slide.
+        image: size of the images, if the data set has no whole slides.
+        figures: figures to draw.
+        overrides: user's settings for all experiments, as `train.patience=5`, or for one, as
             `zoommil:model.k=24`.
-        epochs: at most; what is run for its times keeps its own.
-        by_hand: what the last two and another encoder than the paper's change.
+        epochs: maximum number of epochs; experiments of kind "timing" ignore it.
+        changes: user's changes to the paper's settings, as text.
     """
 
     name: str
@@ -147,23 +153,23 @@ class Reproduction:
     notes: tuple[str, ...]
     encoder: str | None = None
     settings: tuple[str, ...] = ()
-    patches: Patches | None = None
-    image: Picture | None = None
+    patches: PublishedPatches | None = None
+    image: ImageSize | None = None
     figures: Figures = field(default_factory=Figures)
     overrides: tuple[str, ...] = ()
     epochs: int | None = None
-    by_hand: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
     def candidates(self) -> dict[Kind, list[Candidate]]:
-        """Load the settings of all experiments, before any is run.
+        """Load the settings of all experiments, before any of them is run.
 
         Raises:
-            SettingsError: a key or value is wrong, or of no experiment.
-            ComparisonError: the models would not get the same slides and patches.
-            EncoderError: a network cannot be had.
+            SettingsError: a key or value is invalid, or names no experiment.
+            ComparisonError: experiments would get different slides or patches.
+            EncoderError: a network is not available.
         """
         for override in self.overrides:
-            self._refuse_stranger(override)
+            self._refuse_unknown_experiment(override)
         by_kind: dict[Kind, list[Candidate]] = {}
         for name, experiment in self.experiments.items():
             candidate = load_candidate(
@@ -178,12 +184,12 @@ class Reproduction:
             refuse_unequal(candidates)
         return by_kind
 
-    def label_of(self, run: str) -> str:
-        """Give the label of the first row with numbers of a run."""
-        rows = (row for table in self.tables for row in table.rows if row.runs == (run,))
-        return next((row.label for row in rows), run)
+    def label_of(self, experiment: str) -> str:
+        """Return the label of the first row that shows this experiment alone."""
+        rows = (row for table in self.tables for row in table.rows if row.runs == (experiment,))
+        return next((row.label for row in rows), experiment)
 
-    def _refuse_stranger(self, override: str) -> None:
+    def _refuse_unknown_experiment(self, override: str) -> None:
         named = re.match(r"([^=:]*):", override)
         if named and named[1] not in self.experiments:
             raise SettingsError(
@@ -202,10 +208,10 @@ def read_table(
     """Read one of `TABLES`.
 
     Args:
-        name: of the table.
-        overrides: see `Reproduction`.
-        epochs: likewise.
-        encoder: in place of the paper's, where models are given features.
+        name: name of the table.
+        overrides: settings for all experiments or for one; see `Reproduction`.
+        epochs: maximum number of epochs.
+        encoder: patch encoder that replaces the paper's.
 
     Raises:
         ValueError: there is no such table.
@@ -213,9 +219,9 @@ def read_table(
     if name not in FILES:
         raise ValueError(f"unknown table {name!r}; use one of {', '.join(TABLES)}.")
     content = yaml.safe_load(FILES[name].read_text(encoding="utf-8"))
-    by_hand = list(overrides) + ([] if epochs is None else [f"train.epochs at most {epochs}"])
+    changes = list(overrides) + ([] if epochs is None else [f"train.epochs at most {epochs}"])
     if encoder is not None and "encoder" in content:
         content["encoder"] = encoder
-        by_hand.append(f"encoder {encoder}")
-    given = {"name": name, "overrides": overrides, "epochs": epochs, "by_hand": by_hand}
-    return TypeAdapter(Reproduction).validate_python({**content, **given})
+        changes.append(f"encoder {encoder}")
+    added = {"name": name, "overrides": overrides, "epochs": epochs, "changes": changes}
+    return TypeAdapter(Reproduction).validate_python({**content, **added})

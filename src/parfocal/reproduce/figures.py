@@ -1,4 +1,4 @@
-"""The figures of a paper that the library draws, from the first run of each experiment."""
+"""Draw the figures of a paper from the first run of each experiment."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,24 @@ from parfocal.explain.zoom_tree import draw_gray_filter
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.folder import FailedSlide, predict_slides
 from parfocal.reproduce.experiments import Reproduction
-from parfocal.reproduce.values import Outcome
+from parfocal.reproduce.values import ExperimentResult
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import open_slide
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 4  # test slides, of each class in turn
+MAX_SLIDES = 4  # slides shown in a figure
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: charts, or pictures by their path from the page."""
+    """A figure of charts or of pictures.
+
+    Args:
+        title: heading.
+        charts: inline SVG charts.
+        pictures: paths of pictures, relative to the page.
+    """
 
     title: str
     charts: tuple[Markup, ...] = ()
@@ -35,101 +41,100 @@ class Figure:
 
 def draw_figures(
     reproduction: Reproduction,
-    tested: Mapping[str, Outcome],
+    results: Mapping[str, ExperimentResult],
     cohort: Cohort,
     out: Path,
     *,
     device: str,
 ) -> list[Figure]:
-    """Draw what a paper shows besides its tables; an experiment that failed is left out.
+    """Draw the figures of a paper; experiments that failed are left out.
 
     Args:
-        reproduction: says which figures.
-        tested: the experiments, by name.
+        reproduction: the tables, which list the figures.
+        results: experiments by name.
         cohort: the slides.
         out: folder of the page.
-        device: where models run.
+        device: device for the models.
     """
     wanted = reproduction.figures
-    done = {name: each for name, each in tested.items() if each.reason is None}
+    done = {name: result for name, result in results.items() if result.reason is None}
     figures = [Figure("Score against cost", pictures=("runs/results.png",))] * wanted.cost
     curves = [name for name in wanted.curves if name in done]
     if curves:
-        figures.append(_curves(reproduction, curves, done))
+        figures.append(_draw_curves(reproduction, curves, done))
     for name in wanted.maps:
         if name in done:
-            title = f"Where {reproduction.label_of(name)} looked, seed 0"
-            pictures = _maps(done[name].runs[0], cohort, out / "figures" / name, device)
-            shown = tuple(
-                str(picture.relative_to(out))
-                for picture in pictures
-                if not (wanted.filtered and picture.stem.endswith("-filter"))  # have one of all
-            )
-            figures.append(Figure(title, pictures=shown))
-    if wanted.filtered and done:
+            title = f"Patches visited by {reproduction.label_of(name)}, seed 0"
+            pictures = _draw_maps(done[name].runs[0], cohort, out / "figures" / name, device)
+            if wanted.gray_filter:  # shown once for all experiments, below
+                pictures = [path for path in pictures if not path.stem.endswith("-filter")]
+            paths = tuple(str(path.relative_to(out)) for path in pictures)
+            figures.append(Figure(title, pictures=paths))
+    if wanted.gray_filter and done:
         run = next(iter(done.values())).runs[0]
-        figures.append(_filtered(_shown(cohort, run), out))
+        figures.append(_draw_gray_filter(_select_slides(cohort, run), out))
     return [figure for figure in figures if figure.charts or figure.pictures]
 
 
-def _curves(
-    reproduction: Reproduction, names: Sequence[str], done: Mapping[str, Outcome]
+def _draw_curves(
+    reproduction: Reproduction, names: Sequence[str], done: Mapping[str, ExperimentResult]
 ) -> Figure:
-    """Draw ROC and precision against recall, micro-averaged, a curve an experiment."""
-    answers = {reproduction.label_of(name): done[name].row.result.runs[0] for name in names}
-    asked = {label: micro(said.truth, said.probabilities) for label, said in answers.items()}
-    rocs = [roc(truth, chance, label) for label, (truth, chance) in asked.items()]
-    precisions = [
-        precision_recall(truth, chance, label) for label, (truth, chance) in asked.items()
-    ]
+    """Draw micro-averaged ROC and precision-recall curves, one line per experiment."""
+    rocs, precisions = [], []
+    for name in names:
+        run, label = done[name].row.result.runs[0], reproduction.label_of(name)
+        truth, scores = micro(run.truth, run.probabilities)
+        rocs.append(roc(truth, scores, label))
+        precisions.append(precision_recall(truth, scores, label))
+    rates = Axis("false positive rate"), Axis("true positive rate")
     charts = (
-        line_chart(rocs, Axis("false positives"), Axis("true positives"), diagonal=True),
+        line_chart(rocs, *rates, diagonal=True),
         line_chart(precisions, Axis("recall"), Axis("precision")),
     )
-    return Figure("ROC, and precision against recall, micro-averaged, seed 0", charts)
+    return Figure("ROC and precision-recall curves, micro-averaged, seed 0", charts)
 
 
-def _maps(run: Path, cohort: Cohort, folder: Path, device: str) -> list[Path]:
-    """Show where a model looked on a few test slides."""
-    slides, trained = _shown(cohort, run), Checkpoint.load(run)
+def _draw_maps(run: Path, cohort: Cohort, folder: Path, device: str) -> list[Path]:
+    """Predict a few test slides, and return the pictures of the visited patches."""
+    slides, trained = _select_slides(cohort, run), Checkpoint.load(run)
     outlines = {slide.path: slide.outlines for slide in slides if slide.outlines is not None}
     answers = predict_slides(
         [slide.path for slide in slides],
         trained,
         folder,
-        mpp=slides[0].mpp,  # the same all over a set
+        mpp=slides[0].mpp,  # the same for all slides of a data set
         device=device,
         outlines=outlines if trained.traits.has_leaves else None,
     )
     for answer in answers:
         if isinstance(answer, FailedSlide):
-            logger.warning("%s No picture of it.", answer.reason)
+            logger.warning("%s It has no picture.", answer.reason)
     return sorted(folder.glob("*.png"), key=lambda picture: picture.stem)
 
 
-def _filtered(slides: Sequence[CohortSlide], out: Path) -> Figure:
+def _draw_gray_filter(slides: Sequence[CohortSlide], out: Path) -> Figure:
     path = out / "figures" / "without-gray.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        opened = []
+        readable = []
         for slide in slides:
             try:
-                opened.append(stack.enter_context(open_slide(slide.path, mpp=slide.mpp)))
+                readable.append(stack.enter_context(open_slide(slide.path, mpp=slide.mpp)))
             except SlideError as error:
-                logger.warning("%s No picture of it.", error)
-        draw_gray_filter(opened, path)
-    return Figure("Slides without what is gray", pictures=(str(path.relative_to(out)),))
+                logger.warning("%s It has no picture.", error)
+        draw_gray_filter(readable, path)
+    return Figure("Slides after the gray filter", pictures=(str(path.relative_to(out)),))
 
 
-def _shown(cohort: Cohort, run: Path) -> list[CohortSlide]:
-    """Choose test slides of each class in turn."""
+def _select_slides(cohort: Cohort, run: Path) -> list[CohortSlide]:
+    """Return a few test slides, alternating between the classes."""
     parts = {row.slide_id: row.split for row in read_split(run / "split.csv")}
     by_label = {
         label: [s for s in cohort.slides if s.label == label and parts.get(s.slide_id) == "test"]
         for label in cohort.labels
     }
     most = max(map(len, by_label.values()))
-    turns = [
+    alternating = [
         slides[turn] for turn in range(most) for slides in by_label.values() if turn < len(slides)
     ]
-    return turns[:SHOWN]
+    return alternating[:MAX_SLIDES]

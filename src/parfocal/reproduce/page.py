@@ -1,4 +1,4 @@
-"""A paper's tables with our numbers in them: as Markdown, as CSV, as a page with figures."""
+"""The tables of a paper with our numbers: as Markdown, as CSV, and as a page with figures."""
 
 import csv
 import io
@@ -8,134 +8,144 @@ from importlib.metadata import version
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from parfocal.reproduce.experiments import Column, Number, PaperRow, PaperTable, Reproduction
+from parfocal.reproduce.experiments import (
+    Column,
+    PaperRow,
+    PaperTable,
+    PublishedNumber,
+    Reproduction,
+)
 from parfocal.reproduce.figures import Figure
-from parfocal.reproduce.values import Outcome, Value, device_of, value_of
+from parfocal.reproduce.values import ExperimentResult, Value, timed_device, value_of
 
-NONE = "–"
+MISSING = "–"
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of a table, each cell as text, ours and the paper's.
+class FilledRow:
+    """A row of a table with our numbers.
 
     Args:
-        label: of the row.
+        label: row heading.
         marks: numbers of its footnotes.
-        cells: text, one for ours and one for the paper's of each column.
-        numbers: ours as a value, and the paper's, by column; as a table of numbers has them.
+        cells: formatted text, two per column: ours and the paper's.
+        numbers: unrounded numbers of each column: ours and the paper's.
     """
 
     label: str
     marks: tuple[int, ...]
     cells: tuple[str, ...]
-    numbers: tuple[tuple[Value | None, Number], ...]
+    numbers: tuple[tuple[Value | None, PublishedNumber], ...]
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A table with its cells filled."""
+class FilledTable:
+    """A table with our numbers."""
 
     title: str
     columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
+    rows: tuple[FilledRow, ...]
 
 
 @dataclass(frozen=True)
-class Printed:
-    """All tables of a paper, and what is said below them.
+class FilledTables:
+    """All tables of a paper, with notes.
 
     Args:
-        name: of the reproduction.
-        paper: where the paper's numbers stand.
-        sheets: the tables.
-        footnotes: what departs from the paper, or failed, in single rows.
-        general: what departs in all rows.
+        name: name of the reproduction.
+        paper: reference of the paper.
+        tables: the tables.
+        footnotes: deviations and failures of single rows.
+        general_notes: deviations of all rows.
     """
 
     name: str
     paper: str
-    sheets: tuple[Sheet, ...]
+    tables: tuple[FilledTable, ...]
     footnotes: tuple[str, ...]
-    general: tuple[str, ...]
+    general_notes: tuple[str, ...]
 
 
 class Footnotes:
-    """Numbers texts in the order in which they are first mentioned."""
+    """Number texts in the order in which they are first used."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def mark(self, text: str) -> int:
-        """Give the number of a text, counted from 1."""
+    def number_of(self, text: str) -> int:
+        """Return the number of a text, counted from 1."""
         if text not in self.texts:
             self.texts.append(text)
         return self.texts.index(text) + 1
 
 
-def print_tables(
-    reproduction: Reproduction, tested: Mapping[str, Outcome], about_data: Sequence[str]
-) -> Printed:
-    """Fill in a paper's tables.
+def fill_tables(
+    reproduction: Reproduction,
+    results: Mapping[str, ExperimentResult],
+    data_notes: Sequence[str],
+) -> FilledTables:
+    """Fill in the tables of a paper.
 
     Args:
         reproduction: the tables.
-        tested: the experiments that were run, by name; others leave their cells empty.
-        about_data: what is to be said of the slides.
+        results: finished experiments by name; the others leave their cells empty.
+        data_notes: notes about the slides.
     """
     footnotes = Footnotes()
-    sheets = tuple(
-        Sheet(
+    tables = tuple(
+        FilledTable(
             table.title,
             table.columns,
-            tuple(_line(table, row, tested, footnotes) for row in table.rows),
+            tuple(_fill_row(table, row, results, footnotes) for row in table.rows),
         )
         for table in reproduction.tables
     )
-    by_hand = ", ".join(reproduction.by_hand)
-    general = [f"Set by hand, not by the paper: {by_hand}."] if by_hand else []
-    general += [*reproduction.notes, *(_sentence(note) for note in about_data), *_of_runs(tested)]
-    return Printed(
-        reproduction.name, reproduction.paper, sheets, tuple(footnotes.texts), tuple(general)
+    changes = ", ".join(reproduction.changes)
+    notes = [f"Changed from the paper's settings by the user: {changes}."] if changes else []
+    notes += [*reproduction.notes, *(_as_sentence(note) for note in data_notes)]
+    notes += _run_notes(results)
+    return FilledTables(
+        reproduction.name, reproduction.paper, tables, tuple(footnotes.texts), tuple(notes)
     )
 
 
-def to_markdown(printed: Printed) -> str:
-    """Give table.md."""
-    parts = [f"# {printed.name}", f"The paper: {printed.paper}."]
-    for sheet in printed.sheets:
-        header = ["", *_headings(sheet)]
+def to_markdown(filled: FilledTables) -> str:
+    """Return table.md."""
+    parts = [f"# {filled.name}", f"Paper: {filled.paper}."]
+    for table in filled.tables:
+        header = ["", *_headings(table)]
         lines = [header, ["---"] * len(header)]
-        lines += [[line.label + _marked(line.marks), *line.cells] for line in sheet.lines]
-        parts += [f"## {sheet.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-    parts.append("\n".join(f"[{n}] {text}  " for n, text in enumerate(printed.footnotes, 1)))
-    parts += ["What departs from the paper, or is to be known, in every row:"]
-    parts.append("\n".join(f"- {note}" for note in printed.general))
+        lines += [[row.label + _format_marks(row.marks), *row.cells] for row in table.rows]
+        parts += [f"## {table.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    parts.append("\n".join(f"[{n}] {text}  " for n, text in enumerate(filled.footnotes, 1)))
+    parts += ["Notes on every row:"]
+    parts.append("\n".join(f"- {note}" for note in filled.general_notes))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def to_csv(printed: Printed) -> str:
-    """Give table.csv: a row for each cell, numbers in full."""
+def to_csv(filled: FilledTables) -> str:
+    """Return table.csv: one row per cell, numbers unrounded."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("table", "row", "column", "ours", "ours_sd", "paper", "paper_sd", "notes"))
-    for sheet in printed.sheets:
-        for line in sheet.lines:
-            for column, (ours, paper) in zip(sheet.columns, line.numbers, strict=True):
-                theirs = paper if isinstance(paper, tuple) else (paper, None)
-                told = (None, None) if ours is None else (ours.mean, ours.sd)
-                notes = " ".join(printed.footnotes[mark - 1] for mark in line.marks)
-                writer.writerow((sheet.title, line.label, column.label, *told, *theirs, notes))
+    for table in filled.tables:
+        for row in table.rows:
+            for column, (ours, paper) in zip(table.columns, row.numbers, strict=True):
+                our_cells = (None, None) if ours is None else (ours.mean, ours.sd)
+                paper_cells = paper if isinstance(paper, tuple) else (paper, None)
+                notes = " ".join(filled.footnotes[mark - 1] for mark in row.marks)
+                cells = (*our_cells, *paper_cells, notes)
+                writer.writerow((table.title, row.label, column.label, *cells))
     return text.getvalue()
 
 
-def to_html(printed: Printed, figures: Sequence[Figure]) -> str:
-    """Give page.html, which refers to pictures beside it."""
+def to_html(filled: FilledTables, figures: Sequence[Figure]) -> str:
+    """Return page.html, which refers to pictures in its folder."""
     pages = Environment(
         loader=ChoiceLoader(
             [
                 PackageLoader("parfocal.reproduce", "."),
-                PackageLoader("parfocal.explain.report", "."),  # for its style
+                PackageLoader("parfocal.explain.report", "."),  # for its style sheet
             ]
         ),
         autoescape=True,
@@ -143,76 +153,80 @@ def to_html(printed: Printed, figures: Sequence[Figure]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"headings": _headings, "marked": _marked}
+    pages.filters |= {"headings": _headings, "format_marks": _format_marks}
     return pages.get_template("page.html").render(
-        printed=printed, figures=figures, version=version("parfocal")
+        filled=filled, figures=figures, version=version("parfocal")
     )
 
 
-def _line(
-    table: PaperTable, row: PaperRow, tested: Mapping[str, Outcome], footnotes: Footnotes
-) -> Line:
-    numbers: list[tuple[Value | None, Number]] = []
-    cells, failed = [], dict[str, None]()
-    for column, theirs in zip(table.columns, row.paper, strict=True):
-        runs = {name: tested.get(name) for name in map(column.run.format, row.runs)}
-        broken = [f"Failed ({n}): {run.reason}" for n, run in runs.items() if run and run.reason]
-        ours = value_of(column, row, tested) if all(runs.values()) else None
-        failed |= dict.fromkeys(broken)
-        numbers.append((ours, theirs))
-        cells += ["failed" if broken else _said(ours, column), _said_of(theirs, column)]
-    notes = [*row.notes, *failed]
-    marks = tuple(dict.fromkeys(footnotes.mark(_sentence(note)) for note in notes))
-    return Line(row.label, marks, tuple(cells), tuple(numbers))
+def _fill_row(
+    table: PaperTable,
+    row: PaperRow,
+    results: Mapping[str, ExperimentResult],
+    footnotes: Footnotes,
+) -> FilledRow:
+    numbers: list[tuple[Value | None, PublishedNumber]] = []
+    cells, reasons = [], dict[str, None]()
+    for column, published in zip(table.columns, row.paper, strict=True):
+        runs = {name: results.get(name) for name in map(column.run.format, row.runs)}
+        failed = [f"Failed ({n}): {run.reason}" for n, run in runs.items() if run and run.reason]
+        ours = value_of(column, row, results) if all(runs.values()) else None
+        reasons |= dict.fromkeys(failed)
+        numbers.append((ours, published))
+        our_text = "failed" if failed else _format_value(ours, column)
+        cells += [our_text, _format_published(published, column)]
+    notes = [*row.notes, *reasons]
+    marks = tuple(dict.fromkeys(footnotes.number_of(_as_sentence(note)) for note in notes))
+    return FilledRow(row.label, marks, tuple(cells), tuple(numbers))
 
 
-def _of_runs(tested: Mapping[str, Outcome]) -> list[str]:
-    """Say which slides the runs had to do without, and where the seconds are from."""
-    done = {name: each for name, each in tested.items() if each.reason is None}
+def _run_notes(results: Mapping[str, ExperimentResult]) -> list[str]:
+    """Return notes on missing predictions, skipped slides, seeds and the timed device."""
+    done = {name: result for name, result in results.items() if result.reason is None}
     notes = [
-        f"{name}: {each.row.result.failed} answers on test slides are missing, over all seeds."
-        for name, each in done.items()
-        if each.row.result.failed
+        f"{name}: {result.row.result.failed} test predictions are missing, over all seeds."
+        for name, result in done.items()
+        if result.row.result.failed
     ]
     notes += [
-        f"{name}: {each.learned_without} slides could not be learned from; see failed.csv in its "
-        "runs."
-        for name, each in done.items()
-        if each.learned_without
+        f"{name}: {result.skipped_training_slides} slides could not be used in training; see "
+        "failed.csv in its runs."
+        for name, result in done.items()
+        if result.skipped_training_slides
     ]
-    seeds = max((len(each.runs) for each in done.values()), default=0)
+    seeds = max((len(result.runs) for result in done.values()), default=0)
     notes.append(
-        f"Ours are means over {seeds} seeds ± their standard deviation."
+        f"Our numbers are means over {seeds} seeds ± their standard deviation."
         if seeds > 1
-        else "Ours are of one seed, so without a deviation."
+        else "Our numbers are from one seed, so they have no standard deviation."
     )
-    devices = {device_of(each.row.result.seconds) for each in done.values()} - {None}
+    devices = {timed_device(result.row.result.seconds) for result in done.values()} - {None}
     if devices:
-        notes.append(f"Seconds are of {', '.join(sorted(map(str, devices)))}.")
+        notes.append(f"Our seconds are measured on: {', '.join(sorted(map(str, devices)))}.")
     return notes
 
 
-def _headings(sheet: Sheet) -> list[str]:
-    return [f"{column.label}, {whose}" for column in sheet.columns for whose in ("ours", "paper")]
+def _headings(table: FilledTable) -> list[str]:
+    return [f"{column.label}, {source}" for column in table.columns for source in ("ours", "paper")]
 
 
-def _marked(marks: Sequence[int]) -> str:
+def _format_marks(marks: Sequence[int]) -> str:
     return f" [{', '.join(map(str, marks))}]" if marks else ""
 
 
-def _sentence(note: str) -> str:
+def _as_sentence(note: str) -> str:
     return f"{note[0].upper()}{note[1:].rstrip('.')}."
 
 
-def _said(value: Value | None, column: Column) -> str:
+def _format_value(value: Value | None, column: Column) -> str:
     if value is None:
-        return NONE
-    return _said_of((value.mean, value.sd) if value.sd is not None else value.mean, column)
+        return MISSING
+    return _format_published((value.mean, value.sd) if value.sd is not None else value.mean, column)
 
 
-def _said_of(number: Number, column: Column) -> str:
+def _format_published(number: PublishedNumber, column: Column) -> str:
     if number is None:
-        return NONE
+        return MISSING
     if isinstance(number, tuple):
         return " ± ".join(f"{each:.{column.digits}f}" for each in number)
     return f"{number:.{column.digits}f}"

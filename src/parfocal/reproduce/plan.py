@@ -1,4 +1,4 @@
-"""What a reproduction would take, before any of it is done: slides, patches, hours, disk."""
+"""Estimate a reproduction before it is run: slides, patches, hours, disk space."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,32 +9,32 @@ from pathlib import Path
 import torch
 
 from parfocal.compare import Candidate, shared_slide_settings
-from parfocal.dataset.readers import look_through
+from parfocal.dataset.readers import check_data_set
 from parfocal.dataset.readers.listing import Row
 from parfocal.dataset.readers.tcga_prad import REGION_PX
-from parfocal.encoders.encoder import choose_device
-from parfocal.reproduce.count import Counted, count_patches
+from parfocal.encoders.device import choose_device
 from parfocal.reproduce.experiments import Experiment, Reproduction
-from parfocal.reproduce.measure import Encoding, painted_slide, time_encoding, time_learning
+from parfocal.reproduce.patch_counts import PatchCounts, count_patches
+from parfocal.reproduce.speed import EncodingSpeed, painted_slide, time_encoding, time_training
 
 HOUR, GB = 3600, 1e9
-FLOAT16, RGB = 2, 3  # bytes of a feature, and of a pixel
+FLOAT16_BYTES, RGB_BYTES = 2, 3
 
 
 @dataclass(frozen=True)
 class Step:
-    """A part of the work.
+    """A step of the plan.
 
     Args:
-        what: is done.
-        times: how often, in words.
-        patches: of a slide that are encoded or looked at.
-        hours: in all.
-        gigabytes: left on the disk.
+        name: what is done.
+        repeats: how often, as text.
+        patches: number of patches per slide that are encoded or visited.
+        hours: total hours.
+        gigabytes: disk space.
     """
 
-    what: str
-    times: str
+    name: str
+    repeats: str
     patches: float
     hours: float
     gigabytes: float
@@ -42,13 +42,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a reproduction would take.
+    """The estimated cost of a reproduction.
 
     Args:
-        name: of the tables.
-        facts: in sentences: the slides, their patches, what was measured.
-        steps: of the work.
-        free: bytes on the disk that would be written to.
+        name: name of the reproduction.
+        facts: sentences about the slides, their patches and the measurement.
+        steps: steps with their cost.
+        free: free bytes on the output disk.
     """
 
     name: str
@@ -58,174 +58,179 @@ class Plan:
 
     @property
     def hours(self) -> float:
-        """Those of all steps."""
+        """Hours of all steps."""
         return sum(step.hours for step in self.steps)
 
     @property
     def gigabytes(self) -> float:
-        """Those of all steps."""
+        """Disk space of all steps."""
         return sum(step.gigabytes for step in self.steps)
 
     def to_markdown(self) -> str:
-        """Give the plan as text."""
-        lines = [["step", "times", "patches a slide", "hours", "GB"], ["---"] * 5]
+        """Return the plan as text."""
+        lines = [["step", "repeats", "patches per slide", "hours", "GB"], ["---"] * 5]
         lines += [
-            [s.what, s.times, f"{s.patches:,.0f}", _short(s.hours), _short(s.gigabytes)]
+            [s.name, s.repeats, f"{s.patches:,.0f}", _short(s.hours), _short(s.gigabytes)]
             for s in self.steps
         ]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         total = (
-            f"At most {_short(self.hours)} hours: every epoch is counted, and many runs stop "
-            f"earlier. {_short(self.gigabytes)} GB, and {self.free / GB:,.0f} GB are free there."
+            f"At most {_short(self.hours)} hours: the estimate counts all epochs, and many runs "
+            f"stop early. Disk space: {_short(self.gigabytes)} GB; {self.free / GB:,.0f} GB are "
+            "free."
         )
         return "\n\n".join([f"# {self.name}", "\n".join(self.facts), table, total]) + "\n"
 
 
 @dataclass(frozen=True)
-class Basis:
-    """What the hours are reckoned from.
+class Measurements:
+    """Measurements that the estimate is based on.
 
     Args:
-        rows: the slides that are here.
-        encoding: of a patch; None where no features are stored.
-        counted: patches of a slide, likewise.
-        painted: a slide for models of pixels.
-        device: where it would run.
+        rows: slides that are present and undamaged.
+        encoding: speed of encoding; None if no model takes features.
+        counts: patches per slide; None if no model takes features.
+        painted: slide file for models that take pixels.
+        device: device of the measurement.
     """
 
     rows: tuple[Row, ...]
-    encoding: Encoding | None
-    counted: Counted | None
+    encoding: EncodingSpeed | None
+    counts: PatchCounts | None
     painted: Path
     device: str
 
     @property
-    def tested(self) -> int:
-        """How many slides are tested on."""
+    def test_slides(self) -> int:
+        """Number of test slides."""
         return sum(row.split == "test" for row in self.rows)
 
-    @property
-    def extraction(self) -> Iterator[Step]:
-        """Extracting features once for all models, where any are given them."""
-        if self.encoding is not None and self.counted is not None:
-            patches = sum(self.counted.by_magnification.values())
+    def extraction_steps(self) -> Iterator[Step]:
+        """Yield the step that extracts features, if any model takes them."""
+        if self.encoding is not None and self.counts is not None:
+            patches = sum(self.counts.by_magnification.values())
             encoded = patches * len(self.rows)
             hours = encoded * self.encoding.seconds / HOUR
-            size = encoded * self.encoding.features * FLOAT16
+            size = encoded * self.encoding.features * FLOAT16_BYTES
             yield Step("features, for all models", "once", patches, hours, size / GB)
 
-    @property
-    def regions(self) -> Iterator[Step]:
-        """Cutting regions out of slides, where the set is one of regions."""
-        cut = sum(row.region is not None for row in self.rows)
-        if cut:
-            yield Step("regions", "once", 0, 0, cut * REGION_PX**2 * RGB / GB)
+    def region_steps(self) -> Iterator[Step]:
+        """Yield the step that cuts regions out of slides, if the data set has regions."""
+        regions = sum(row.region is not None for row in self.rows)
+        if regions:
+            yield Step("regions", "once", 0, 0, regions * REGION_PX**2 * RGB_BYTES / GB)
 
-    def training(self, candidate: Candidate, *, label: str, seeds: int) -> Step:
-        """Training a model and testing it, every epoch and seed."""
+    def training_step(self, candidate: Candidate, *, label: str, seeds: int) -> Step:
+        """Return the step that trains and evaluates a model, for all epochs and seeds."""
         settings = candidate.settings
-        stored = self.counted if settings.encoder is not None else None
-        step = time_learning(
+        counts = self.counts if settings.encoder is not None else None
+        speed = time_training(
             candidate,
             in_dim=self.encoding.features if self.encoding is not None else 0,
             num_classes=len({row.label for row in self.rows}),
-            sharpest=stored.by_magnification[settings.slide.magnifications[-1]] if stored else None,
+            num_patches=counts.by_magnification[settings.slide.magnifications[-1]]
+            if counts
+            else None,
             painted=self.painted,
             device=self.device,
         )
-        passes = settings.train.epochs * (1 + settings.train.refit)
-        looked_at = passes * (len(self.rows) - self.tested) + self.tested
+        epochs = settings.train.epochs * (1 + settings.train.refit)
+        slides = epochs * (len(self.rows) - self.test_slides) + self.test_slides
         return Step(
             label,
-            f"{seeds} x {passes} epochs",
-            step.patches,
-            seeds * looked_at * step.seconds / HOUR,
-            seeds * step.weights / GB,
+            f"{seeds} x {epochs} epochs",
+            speed.patches,
+            seeds * slides * speed.seconds / HOUR,
+            seeds * speed.weights / GB,
         )
 
 
 def plan(
     reproduction: Reproduction, data: Path, out: Path, *, seeds: int = 3, device: str = "auto"
 ) -> Plan:
-    """Reckon what a reproduction would take, from the set's label files and a short measurement.
+    """Estimate the cost of a reproduction from the label files and a short measurement.
 
-    A few slides are opened to count their patches; nothing is written.
+    A few slides are opened to count their patches. Nothing is written.
 
     Args:
         reproduction: the tables.
-        data: folder of their data set; what is missing of it is told.
-        out: folder that would be written to.
-        seeds: runs of each experiment.
-        device: where it would run.
+        data: folder of the data set; missing slides are counted.
+        out: output folder of the reproduction.
+        seeds: number of trainings of each experiment.
+        device: device of the reproduction.
 
     Raises:
-        CohortError: the folder does not hold the data set.
-        SettingsError: what is given makes no run.
-        EncoderError: a network cannot be had.
+        CohortError: the folder is not the data set.
+        SettingsError: a setting is invalid.
+        EncoderError: a network is not available.
     """
-    listing, checked = look_through(reproduction.data, data, partial=True)
+    listing, checked = check_data_set(reproduction.data, data, partial=True)
     candidates = [
         candidate for members in reproduction.candidates().values() for candidate in members
     ]
-    gone = len(checked.missing) + len(checked.damaged) + listing.absent
-    with _measured(reproduction, candidates, checked.whole, str(choose_device(device))) as basis:
-        steps = [*basis.regions, *basis.extraction]
+    missing = len(checked.missing) + len(checked.damaged) + listing.absent
+    with _measure(reproduction, candidates, checked.whole, str(choose_device(device))) as measured:
+        steps = [*measured.region_steps(), *measured.extraction_steps()]
         for candidate in candidates:
             experiment = reproduction.experiments[candidate.name]
-            label = _labeled(reproduction, candidate.name, experiment)
+            label = _step_label(reproduction, candidate.name, experiment)
             runs = 1 if experiment.kind == "timing" else seeds
-            steps.append(basis.training(candidate, label=label, seeds=runs))
-    facts = (_slides(basis, gone), *([basis.counted.told] if basis.counted else []))
-    free = shutil.disk_usage(next(path for path in (out, *out.absolute().parents) if path.exists()))
-    return Plan(reproduction.name, (*facts, _how(basis)), tuple(steps), free.free)
+            steps.append(measured.training_step(candidate, label=label, seeds=runs))
+    facts = [_describe_slides(measured, missing)]
+    if measured.counts:
+        facts.append(measured.counts.summary)
+    facts.append(_describe_measurement(measured))
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    return Plan(reproduction.name, tuple(facts), tuple(steps), shutil.disk_usage(existing).free)
 
 
 @contextmanager
-def _measured(
+def _measure(
     reproduction: Reproduction, candidates: list[Candidate], rows: tuple[Row, ...], device: str
-) -> Iterator[Basis]:
-    """Paint a slide, count patches and time the encoder, where there is one."""
-    encoding = counted = None
-    featured = [candidate for candidate in candidates if candidate.settings.encoder is not None]
+) -> Iterator[Measurements]:
+    """Paint a slide, count patches and time the encoder, if there is one."""
+    encoding = counts = None
+    with_features = [c for c in candidates if c.settings.encoder is not None]
     with painted_slide(reproduction.image) as painted:
-        if featured:
-            encoder, settings = featured[0].settings.encoder, shared_slide_settings(featured)
+        if with_features:
+            encoder = with_features[0].settings.encoder
+            settings = shared_slide_settings(with_features)
             assert encoder is not None
             assert reproduction.patches is not None
-            counted = count_patches(rows, settings, reproduction.patches)
+            counts = count_patches(rows, settings, reproduction.patches)
             encoding = time_encoding(encoder, settings, painted=painted, device=device)
-        yield Basis(rows, encoding, counted, painted, device)
+        yield Measurements(rows, encoding, counts, painted, device)
 
 
-def _labeled(reproduction: Reproduction, name: str, experiment: Experiment) -> str:
+def _step_label(reproduction: Reproduction, name: str, experiment: Experiment) -> str:
     if experiment.kind == "timing":
         return f"{reproduction.label_of(name.removesuffix('-all'))}, all patches, for the time"
     return reproduction.label_of(name)
 
 
-def _slides(basis: Basis, gone: int) -> str:
-    paths = {row.path for row in basis.rows}
+def _describe_slides(measured: Measurements, missing: int) -> str:
+    paths = {row.path for row in measured.rows}
     size = sum(path.stat().st_size for path in paths) / GB
-    missing = f"; {gone} more are missing or damaged" if gone else ""
+    missing_text = f"; {missing} more are missing or damaged" if missing else ""
     return (
-        f"Slides or regions: {len(basis.rows)}, {basis.tested} of them to test on, in {len(paths)} "
-        f"files of {_short(size)} GB{missing}."
+        f"Slides or regions: {len(measured.rows)}, of which {measured.test_slides} are test "
+        f"slides, in {len(paths)} files of {_short(size)} GB{missing_text}."
     )
 
 
-def _how(basis: Basis) -> str:
-    encoded = ""
-    if basis.encoding is not None:
-        encoded = (
+def _describe_measurement(measured: Measurements) -> str:
+    encoding = ""
+    if measured.encoding is not None:
+        encoding = (
             "reading and encoding a patch of a painted slide, "
-            f"{1000 * basis.encoding.seconds:.3g} ms; "
+            f"{1000 * measured.encoding.seconds:.3g} ms; "
         )
     return (
-        f"Measured on {basis.device} with {torch.get_num_threads()} threads: {encoded}one step of "
-        "training of each model on one slide, its batches not made use of."
+        f"Measured on {measured.device} with {torch.get_num_threads()} threads: {encoding}one "
+        "training step of each model on one slide, without batches."
     )
 
 
 def _short(number: float) -> str:
-    """Give a number with two digits that tell."""
+    """Format a number with two significant digits."""
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"

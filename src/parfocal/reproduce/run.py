@@ -1,9 +1,9 @@
-"""A data set's folder -> a paper's tables and figures, our numbers beside the paper's.
+"""Run a paper's experiments on a data set, and write its tables and figures.
 
-OUT/cohort.csv         the slides, as `parfocal cohort` writes it
-OUT/runs, ...          comparisons (see `parfocal.compare.run`), one for each kind of experiment
-OUT/figures            attention maps, MagNet's way down, its gray filter
-OUT/table.md, .csv     the tables, written anew after each comparison
+OUT/cohort.csv         the slides, as `parfocal cohort` writes them
+OUT/runs, ...          comparisons (see `parfocal.compare.run`), one per kind of experiment
+OUT/figures            attention maps, MagNet's squares, its gray filter
+OUT/table.md, .csv     the tables, rewritten after each comparison
 OUT/page.html          the tables with the figures
 """
 
@@ -15,36 +15,36 @@ from pathlib import Path
 
 from parfocal.compare import Candidate, compare
 from parfocal.dataset import CohortSlide, read_cohort
-from parfocal.dataset.readers import Made, make_cohort
-from parfocal.encoders.encoder import load_encoder
+from parfocal.dataset.readers import MadeCohort, make_cohort
+from parfocal.encoders.loading import load_encoder
 from parfocal.files import whole_file, write_whole
 from parfocal.reproduce.experiments import Kind, Reproduction
 from parfocal.reproduce.figures import draw_figures
-from parfocal.reproduce.page import print_tables, to_csv, to_html, to_markdown
-from parfocal.reproduce.values import Outcome
+from parfocal.reproduce.page import fill_tables, to_csv, to_html, to_markdown
+from parfocal.reproduce.values import ExperimentResult
 
 logger = logging.getLogger(__name__)
 
-UNOUTLINED = "negative"  # the stratum of slides that have no lesion to outline
+NEGATIVE_STRATUM = "negative"  # slides without a lesion to outline
 
 
 @dataclass(frozen=True)
-class Reproduced:
-    """What became of a table.
+class ReproductionResult:
+    """Summary of a finished reproduction.
 
     Args:
-        made: the cohort, with what is missing or damaged.
-        experiments: how many there were.
-        failed: why each experiment that has no numbers has none.
+        made: the cohort, with its missing and damaged slides.
+        experiments: number of experiments.
+        failed: reason by experiment that failed.
     """
 
-    made: Made
+    made: MadeCohort
     experiments: int
     failed: dict[str, str]
 
 
 @dataclass(frozen=True)
-class Place:
+class RunOptions:
     """Where and how experiments are run; see `reproduce`."""
 
     out: Path
@@ -64,113 +64,122 @@ def reproduce(
     device: str = "auto",
     partial: bool = False,
     timed: int = 3,
-) -> Reproduced:
-    """Train and test every row of a paper's tables, and print them as the paper does.
+) -> ReproductionResult:
+    """Train and evaluate all experiments of a paper's tables, and write the tables.
 
-    A row that fails is told with the reason, and the others go on. The same call goes on with
-    what is in `out`.
+    If an experiment fails, its row has the reason and the others are still run. The same call
+    resumes an interrupted reproduction.
 
     Args:
         reproduction: the tables.
-        data: folder of their data set, as its owners publish it.
-        out: folder to write to.
-        seeds: runs of each experiment.
-        cache: folder that keeps what models of pixels read.
-        device: where models are trained and tested.
-        partial: go on when more than a twentieth of the slides is missing or damaged.
-        timed: test slides that are read from their files for the seconds.
+        data: folder of the data set, as published.
+        out: output folder.
+        seeds: number of trainings of each experiment.
+        cache: folder for the features of visited patches, for models that take pixels.
+        device: device for training and evaluation.
+        partial: whether to continue if more than 5% of the slides are missing or damaged.
+        timed: number of test slides to time from file to prediction.
 
     Raises:
-        CohortError: the folder does not hold the data set, or too little of it.
-        SettingsError: what is given makes no run.
-        EncoderError: a network cannot be had.
-        StoreError: features cannot be written, or do not fit.
+        CohortError: the folder is not the data set, or too many slides are missing.
+        SettingsError: a setting is invalid.
+        EncoderError: a network is not available.
+        StoreError: features cannot be written, or were made with other settings.
     """
     candidates = reproduction.candidates()
     _load_encoders([candidate for members in candidates.values() for candidate in members])
     cohort = out / "cohort.csv"
     made = make_cohort(reproduction.data, data, cohort, partial=partial)
-    place = Place(out, seeds, cache, device, timed)
-    tested: dict[str, Outcome] = {}
-    told = _told_of(made)
+    options = RunOptions(out, seeds, cache, device, timed)
+    results: dict[str, ExperimentResult] = {}
+    notes = _data_notes(made)
     for kind, members in candidates.items():
-        tested |= _run(place, kind, members, cohort)
-        told += _unread(out / kind, cohort)
-        printed = print_tables(reproduction, tested, told)
-        write_whole(out / "table.md", to_markdown(printed).encode())
-        write_whole(out / "table.csv", to_csv(printed).encode())
-    figures = draw_figures(reproduction, tested, read_cohort(cohort), out, device=device)
-    write_whole(out / "page.html", to_html(printed, figures).encode())
-    failed = {name: each.reason for name, each in tested.items() if each.reason is not None}
-    return Reproduced(made, len(tested), failed)
+        results |= _run_kind(options, kind, members, cohort)
+        notes += _unreadable_slides(out / kind, cohort)
+        filled = fill_tables(reproduction, results, notes)
+        write_whole(out / "table.md", to_markdown(filled).encode())
+        write_whole(out / "table.csv", to_csv(filled).encode())
+    figures = draw_figures(reproduction, results, read_cohort(cohort), out, device=device)
+    write_whole(out / "page.html", to_html(filled, figures).encode())
+    failed = {name: each.reason for name, each in results.items() if each.reason is not None}
+    return ReproductionResult(made, len(results), failed)
 
 
 def _load_encoders(candidates: Sequence[Candidate]) -> None:
-    """Find out that an encoder cannot be had before days of training, not after."""
-    for settings in {e.settings.encoder for e in candidates if e.settings.encoder is not None}:
+    """Load each encoder once, so that a missing one is found before the training."""
+    for settings in {c.settings.encoder for c in candidates if c.settings.encoder is not None}:
         load_encoder(
             settings.name, device="cpu", weights=settings.weights, runtime=settings.runtime
         )
 
 
-def _run(
-    place: Place, kind: Kind, candidates: Sequence[Candidate], cohort: Path
-) -> dict[str, Outcome]:
-    """Run the experiments of a kind on the same slides."""
+def _run_kind(
+    options: RunOptions, kind: Kind, candidates: Sequence[Candidate], cohort: Path
+) -> dict[str, ExperimentResult]:
+    """Run all experiments of one kind on the same slides."""
     if kind == "outlined":
         cohort = write_outlined(cohort, cohort.with_name("cohort-outlined.csv"))
-    seeds = 1 if kind == "timing" else place.seeds
+    seeds = 1 if kind == "timing" else options.seeds
     rows = compare(
         cohort,
         candidates,
-        place.out / kind,
+        options.out / kind,
         seeds=seeds,
-        cache=place.cache,
-        device=place.device,
-        timed=place.timed,
+        cache=options.cache,
+        device=options.device,
+        timed=options.timed,
     )
-    names = [row.result.name for row in rows]
-    folders = [
-        tuple(place.out / kind / name / f"seed-{seed}" for seed in range(seeds)) for name in names
-    ]
-    return {name: Outcome(row, runs) for name, row, runs in zip(names, rows, folders, strict=True)}
+    results = {}
+    for row in rows:
+        folder = options.out / kind / row.result.name
+        runs = tuple(folder / f"seed-{seed}" for seed in range(seeds))
+        results[row.result.name] = ExperimentResult(row, runs)
+    return results
 
 
-def _unread(out: Path, cohort: Path) -> tuple[str, ...]:
-    """Name the slides that no features could be made of, though their files looked whole."""
+def _unreadable_slides(out: Path, cohort: Path) -> tuple[str, ...]:
+    """Return a note on slides without features, whose files are damaged inside."""
     stored = {file.stem for file in out.glob("features/*/*.h5")}
-    unread = [s.slide_id for s in read_cohort(cohort).slides if s.slide_id not in stored]
-    if not stored or not unread:
+    missing = [s.slide_id for s in read_cohort(cohort).slides if s.slide_id not in stored]
+    if not stored or not missing:
         return ()
     return (
-        f"not readable to the end, and so without a part where features are stored: "
-        f"{', '.join(unread)} ({len(unread)} of the slides)",
+        f"{len(missing)} slides have no features because their files are damaged, and are left "
+        f"out: {', '.join(missing)}",
     )
 
 
 def write_outlined(source: Path, path: Path) -> Path:
-    """Write a cohort without the slides that cannot teach by outlines; all are tested on."""
+    """Write a cohort without training slides that have a lesion but no outlines.
+
+    Args:
+        source: CSV of the cohort.
+        path: CSV to write.
+    """
     cohort = read_cohort(source)
-    kept = {slide.slide_id for slide in cohort.slides if _teaches(slide)}
+    kept = {slide.slide_id for slide in cohort.slides if _is_usable(slide)}
     with source.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    left = [row for row in rows if row["slide_id"] in kept]
-    logger.info("%s: %d slides are left out, as they have no outlines", path, len(rows) - len(left))
+    kept_rows = [row for row in rows if row["slide_id"] in kept]
+    left_out = len(rows) - len(kept_rows)
+    logger.info("%s: %d slides are left out because they have no outlines", path, left_out)
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows(left)
+        table.writerows(kept_rows)
     return path
 
 
-def _teaches(slide: CohortSlide) -> bool:
-    return slide.split == "test" or slide.stratum == UNOUTLINED or slide.outlines is not None
+def _is_usable(slide: CohortSlide) -> bool:
+    """Return whether a slide can be used by a model that is trained on outlines."""
+    is_negative = slide.stratum == NEGATIVE_STRATUM
+    return slide.split == "test" or is_negative or slide.outlines is not None
 
 
-def _told_of(made: Made) -> tuple[str, ...]:
-    """Say of the data what was left out, or chosen."""
+def _data_notes(made: MadeCohort) -> tuple[str, ...]:
+    """Return notes on slides that are missing, damaged or left out."""
     notes = list(made.notes)
     if made.missing:
-        notes.append(f"{made.gone} slides of the set are not here: {', '.join(made.missing)}")
+        notes.append(f"{made.gone} slides of the data set are missing: {', '.join(made.missing)}")
     notes += [f"{name} is damaged and left out: {why}" for name, why in made.damaged.items()]
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""What runs came to, as the numbers of a paper's table."""
+"""Read the numbers of a paper's table from finished runs."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -7,21 +7,21 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from parfocal.compare import Row, Timing
+from parfocal.compare import ComparisonRow, Timing
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.reproduce.experiments import Column, PaperRow
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExperimentResult:
     """An experiment that was run.
 
     Args:
-        row: of the comparison it took part in.
-        runs: its run folders, one a seed.
+        row: its row in the comparison.
+        runs: run folders, one per seed.
     """
 
-    row: Row
+    row: ComparisonRow
     runs: tuple[Path, ...]
 
     @property
@@ -30,70 +30,72 @@ class Outcome:
         return self.row.result.reason
 
     @property
-    def learned_without(self) -> int:
-        """How many slides could not be used in training."""
+    def skipped_training_slides(self) -> int:
+        """Number of slides that could not be used in training."""
         return max(len(_rows(run / "failed.csv")) for run in self.runs)
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number over seeds: their mean, and their standard deviation where there are several."""
+    """Mean over seeds, and their standard deviation if there are several."""
 
     mean: float
     sd: float | None = None
 
 
-def value_of(column: Column, row: PaperRow, tested: Mapping[str, Outcome]) -> Value | None:
-    """Give our number for a cell; None where there is none.
+def value_of(
+    column: Column, row: PaperRow, results: Mapping[str, ExperimentResult]
+) -> Value | None:
+    """Return our number for a cell; None if there is none.
 
     Args:
-        column: of the table.
-        row: of the table.
-        tested: experiments by name.
+        column: column of the cell.
+        row: row of the cell.
+        results: experiments by name.
     """
-    found = [
-        _over_seeds(column.of.format(at=row.at), tested[column.run.format(name)])
+    by_experiment = [
+        _by_seed(column.source.format(index=row.index), results[column.run.format(name)])
         for name in row.runs
     ]
-    if not found or any(not values for values in found):
+    if not by_experiment or any(not values for values in by_experiment):
         return None
-    totals = [sum(values) * column.scale for values in zip(*found, strict=True)]
+    totals = [sum(values) * column.scale for values in zip(*by_experiment, strict=True)]
     return Value(fmean(totals), stdev(totals) if len(totals) > 1 else None)
 
 
-def device_of(timing: Timing) -> str | None:
-    """Give the device whose seconds stand in the table; None where nothing was timed."""
+def timed_device(timing: Timing) -> str | None:
+    """Return the device whose seconds are printed; None if nothing was timed."""
     return "cuda" if "cuda" in timing else next(iter(timing), None)
 
 
-def _over_seeds(of: str, tested: Outcome) -> list[float]:
-    """Give a number, one for each seed where each has its own."""
-    result = tested.row.result
-    if result.reason is not None:
+def _by_seed(source: str, result: ExperimentResult) -> list[float]:
+    """Return the values of an experiment, one per seed if they differ between seeds."""
+    compared = result.row.result
+    if compared.reason is not None:
         return []
-    if of == "macs":
-        return [result.macs]
-    if of == "seconds":
-        device = device_of(result.seconds)
-        return [] if device is None else [result.seconds[device]["total"]]
-    if of == "epoch_seconds":
-        return [_seconds_of_an_epoch(run) for run in tested.runs]
-    values = [_at(of.split("/"), run) for run in tested.runs]
+    if source == "macs":
+        return [compared.macs]
+    if source == "seconds":
+        device = timed_device(compared.seconds)
+        return [] if device is None else [compared.seconds[device]["total"]]
+    if source == "epoch_seconds":
+        return [_mean_epoch_seconds(run) for run in result.runs]
+    values = [_lookup(source.split("/"), run) for run in result.runs]
     return [value for value in values if value is not None]
 
 
-def _at(path: Sequence[str], run: Path) -> float | None:
-    """Follow a path into the evaluation of a run; None where it leads nowhere."""
-    found: Any = read_metrics(run / "evaluation" / "metrics.json")
+def _lookup(path: Sequence[str], run: Path) -> float | None:
+    """Return the number at a path of metrics.json; None if there is none."""
+    value: Any = read_metrics(run / "evaluation" / "metrics.json")
     for key in path:
-        if isinstance(found, list):
-            found = found[int(key)] if int(key) < len(found) else None
+        if isinstance(value, list):
+            value = value[int(key)] if int(key) < len(value) else None
         else:
-            found = None if found is None else found.get(key)
-    return None if found is None else float(found)
+            value = None if value is None else value.get(key)
+    return None if value is None else float(value)
 
 
-def _seconds_of_an_epoch(run: Path) -> float:
+def _mean_epoch_seconds(run: Path) -> float:
     return fmean(float(epoch["seconds"]) for epoch in _rows(run / "metrics.csv"))
 
 
