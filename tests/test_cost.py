@@ -7,72 +7,72 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from parfocal.cost import Cost, CostMeter, ExhaustiveCost, count_macs, uncounted
+from parfocal.cost import Cost, CostMeter, ExhaustiveCost, count_macs, no_mac_counting
 
 
 def test_patches_are_billed_by_step():
-    bill = CostMeter()
-    bill.add_patches(1, 8)
-    bill.add_patches(0, 5)
-    bill.add_patches(1, 8)
-    assert bill.close().patches == (5, 16)
+    cost_meter = CostMeter()
+    cost_meter.add_patches(1, 8)
+    cost_meter.add_patches(0, 5)
+    cost_meter.add_patches(1, 8)
+    assert cost_meter.total().patches == (5, 16)
 
 
 def test_threads_lose_no_pixel():
-    bill = CostMeter()
+    cost_meter = CostMeter()
     with ThreadPoolExecutor(8) as pool:
         for _ in range(2000):
-            pool.submit(bill.add_pixels, 3)
-    assert bill.close().pixels_decoded == 6000
+            pool.submit(cost_meter.add_pixels, 3)
+    assert cost_meter.total().pixels_decoded == 6000
 
 
 def test_bytes_are_unknown_until_a_reader_tells():
-    bill = CostMeter()
-    bill.add_pixels(10)
-    assert bill.close().bytes_read is None
-    bill.add_bytes(7)
-    assert bill.close().bytes_read == 7
+    cost_meter = CostMeter()
+    cost_meter.add_pixels(10)
+    assert cost_meter.total().bytes_read is None
+    cost_meter.add_bytes(7)
+    assert cost_meter.total().bytes_read == 7
 
 
 def test_seconds_add_up_by_stage():
-    bill = CostMeter()
+    cost_meter = CostMeter()
     for _ in range(2):
-        with bill.timed("read"):
+        with cost_meter.measure_time("read"):
             torch.ones(10).sum()
-    seconds = bill.close().seconds
+    seconds = cost_meter.total().seconds
     assert set(seconds) == {"open", "tissue", "read", "encode", "model", "total"}
     assert 0 < seconds["read"] <= seconds["total"]
     assert seconds["encode"] == 0
 
 
 def test_seconds_count_when_the_block_fails():
-    bill = CostMeter()
-    with pytest.raises(OSError, match="lost"), bill.timed("read"):
+    cost_meter = CostMeter()
+    with pytest.raises(OSError, match="lost"), cost_meter.measure_time("read"):
         raise OSError("lost")
-    assert bill.close().seconds["read"] > 0
+    assert cost_meter.total().seconds["read"] > 0
 
 
 def test_fused_attention_is_counted_as_its_two_products():
-    bill, q, k = CostMeter(), torch.ones(1, 2, 3, 8), torch.ones(1, 2, 5, 8)
-    with torch.no_grad(), bill.counted():
+    cost_meter, q, k = CostMeter(), torch.ones(1, 2, 3, 8), torch.ones(1, 2, 5, 8)
+    with torch.no_grad(), cost_meter.measure_macs():
         nn.functional.scaled_dot_product_attention(q, k, k)
-    assert bill.close().macs == 2 * (2 * 3 * 5 * 8)
+    assert cost_meter.total().macs == 2 * (2 * 3 * 5 * 8)
 
 
 def test_a_matrix_product_is_counted_as_multiply_accumulates():
-    bill = CostMeter()
-    with bill.counted():
+    cost_meter = CostMeter()
+    with cost_meter.measure_macs():
         torch.ones(3, 5) @ torch.ones(5, 7)
-    assert bill.close().macs == 3 * 5 * 7
+    assert cost_meter.total().macs == 3 * 5 * 7
 
 
 def test_what_bills_itself_is_not_counted_twice():
-    bill = CostMeter()
-    with bill.counted():
+    cost_meter = CostMeter()
+    with cost_meter.measure_macs():
         torch.ones(3, 5) @ torch.ones(5, 7)
-        with uncounted():
+        with no_mac_counting():
             torch.ones(30, 50) @ torch.ones(50, 70)
-    assert bill.close().macs == 105
+    assert cost_meter.total().macs == 105
 
 
 def test_a_convolution_is_counted_once_for_each_shape_of_its_input():
@@ -93,7 +93,7 @@ def test_macs_are_those_of_torchs_own_counter():
 
 def test_counting_does_not_load_torchs_compiler():
     count = "import sys, torch; from parfocal.cost import CostMeter, count_macs\n"
-    count += "with CostMeter().counted(): count_macs(torch.nn.Conv2d(1, 1, 1), (1, 1, 2, 2))\n"
+    count += "with CostMeter().measure_macs(): count_macs(torch.nn.Conv2d(1, 1, 1), (1, 1, 2, 2))\n"
     count += "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", count], check=True)
 

@@ -153,7 +153,7 @@ def test_a_slide_smaller_than_a_patch_is_refused():
 
 
 def test_steps_that_do_not_nest_are_refused():
-    with pytest.raises(ValueError, match=r"1.25x to 3x is a step of 2.4"):
+    with pytest.raises(ValueError, match=r"1.25x to 3x is a ratio of 2.4"):
         PatchGrid.over(tissue(4096, 4096), (8, 10 / 3))
 
 

@@ -1,7 +1,7 @@
-"""The bill: what looking at a slide has cost, counted where it happens.
+"""Measure what processing a slide costs: patches, pixels, bytes, MACs and seconds.
 
-A `CostMeter` travels with a slide. Whoever decodes pixels, encodes a patch or runs a model writes
-on it; nothing on it is computed from a formula.
+A `CostMeter` belongs to a slide. Whatever decodes pixels, encodes patches or runs a model adds to
+it, so every number is measured and none is estimated from a formula.
 """
 
 import threading
@@ -19,25 +19,26 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.flop_counter import flop_registry
 
 Stage = Literal["open", "tissue", "read", "encode", "model"]
-# Torch has a formula for fused attention on a GPU alone; on a CPU it is the same products.
-ON_A_GPU = {
+STAGES: tuple[Stage, ...] = ("open", "tissue", "read", "encode", "model")
+# Torch registers a FLOP formula only for the GPU kernel; the CPU kernel does the same products.
+_SAME_FORMULA = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
         torch.ops.aten._scaled_dot_product_flash_attention
     )
 }
-STAGES: tuple[Stage, ...] = ("open", "tissue", "read", "encode", "model")
 
 
 @dataclass(frozen=True)
 class ExhaustiveCost:
-    """What looking at everything at one magnification would have cost on the same slide.
+    """The cost of encoding every tissue patch of a slide at one magnification.
 
     Args:
-        magnification: the sharpest one looked at.
-        patches: those that pass the same tissue test at that magnification.
-        descendants: of the coarse patches that were kept, those that exist there.
-        macs: of encoding `patches`.
-        pixels: what reading `patches` would ask of the stored level.
+        magnification: the highest magnification of the model.
+        patches: number of patches at that magnification that pass the tissue test.
+        descendants: number of existing patches at that magnification that lie inside a patch kept
+            at the lowest magnification.
+        macs: multiply-accumulates of encoding `patches`.
+        pixels: pixels to decode from the stored level for `patches`.
     """
 
     magnification: float
@@ -49,16 +50,17 @@ class ExhaustiveCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """A bill, closed.
+    """The measured cost of one slide.
 
     Args:
-        patches: encoded, by step.
-        pixels_decoded: asked of a stored level; a pixel asked for twice counts twice.
-        bytes_read: of encoded pixels, from the file, where the reader tells; else None.
-        macs: multiply-accumulates, by torch's own counter.
-        seconds: by stage, summed over threads, so that `read` may overlap `encode`;
-            and `total`, by the clock on the wall.
-        exhaustive: the same slide looked at everywhere; None where that was not asked.
+        patches: number of patches encoded, per step.
+        pixels_decoded: pixels decoded from stored levels; a pixel decoded twice counts twice.
+        bytes_read: bytes of compressed pixels read from the file; None if the reader does not
+            report them.
+        macs: multiply-accumulates, counted with torch's FLOP formulas.
+        seconds: seconds per stage, summed over threads, so that "read" may overlap "encode"; and
+            "total", in wall-clock time.
+        exhaustive: cost of processing the same slide exhaustively; None if not computed.
     """
 
     patches: tuple[int, ...]
@@ -70,30 +72,31 @@ class Cost:
 
     @property
     def share_patches(self) -> float | None:
-        """Patches encoded, over those of looking at everything."""
+        """Patches encoded, as a share of the exhaustive number."""
         if self.exhaustive is None or self.exhaustive.patches == 0:
             return None
         return sum(self.patches) / self.exhaustive.patches
 
     @property
     def share_pixels(self) -> float | None:
-        """Pixels decoded, the search for tissue included, over those of looking at everything."""
+        """Pixels decoded, including those for finding tissue, as a share of the exhaustive number."""
         if self.exhaustive is None or self.exhaustive.pixels == 0:
             return None
         return self.pixels_decoded / self.exhaustive.pixels
 
     @property
     def share_macs(self) -> float | None:
-        """MACs, over those of looking at everything."""
+        """Multiply-accumulates, as a share of the exhaustive number."""
         if self.exhaustive is None or self.exhaustive.macs == 0:
             return None
         return self.macs / self.exhaustive.macs
 
 
 class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts floating-point operations by torch's own formulas.
+    """Counts floating-point operations with torch's formulas.
 
-    Torch's own counter gives the same number, but first loads its compiler, for a second.
+    `torch.utils.flop_counter.FlopCounterMode` returns the same number, but first spends a second on
+    importing torch's compiler.
     """
 
     def __init__(self) -> None:
@@ -102,7 +105,7 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # or any mode would load the compiler
+        return False  # if True, entering the mode imports the compiler
 
     def __torch_dispatch__(
         self,
@@ -111,10 +114,10 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        named = func.overloadpacket
-        formula = flop_registry.get(ON_A_GPU.get(named, named))
+        packet = func.overloadpacket
+        formula = flop_registry.get(_SAME_FORMULA.get(packet, packet))
         if formula is None:
-            with self:  # an operation made of others is counted by its parts
+            with self:  # a composite operation is counted by its parts
                 result = func.decompose(*args, **(kwargs or {}))
             if result is not NotImplemented:
                 return result
@@ -125,7 +128,7 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class CostMeter:
-    """A ledger that any thread may write on."""
+    """Adds up the cost of one slide; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -137,48 +140,57 @@ class CostMeter:
         self._seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
     def add_patches(self, step: int, count: int) -> None:
-        """Write down `count` patches encoded at a step, 0 the lowest magnification."""
+        """Add encoded patches.
+
+        Args:
+            step: index of the magnification, 0 for the lowest.
+            count: number of patches.
+        """
         with self._lock:
             self._patches[step] = self._patches.get(step, 0) + count
 
     def add_pixels(self, pixels: int) -> None:
-        """Write down pixels asked of a stored level."""
+        """Add pixels decoded from a stored level."""
         with self._lock:
             self._pixels += pixels
 
     def add_bytes(self, count: int) -> None:
-        """Write down bytes of encoded pixels that the file gave."""
+        """Add bytes of compressed pixels read from the file."""
         with self._lock:
             self._bytes = (self._bytes or 0) + count
 
     def add_macs(self, macs: int) -> None:
-        """Write down multiply-accumulates."""
+        """Add multiply-accumulates."""
         with self._lock:
             self._macs += macs
 
+    def add_seconds(self, stage: Stage, seconds: float) -> None:
+        """Add seconds measured by the caller."""
+        with self._lock:
+            self._seconds[stage] += seconds
+
     @contextmanager
-    def timed(self, stage: Stage) -> Iterator[None]:
-        """Write down the seconds of a block of code."""
+    def measure_time(self, stage: Stage) -> Iterator[None]:
+        """Add the seconds that a block of code takes."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.add_seconds(stage, time.perf_counter() - start)
 
-    def add_seconds(self, stage: Stage, seconds: float) -> None:
-        """Write down seconds that the writer has measured."""
-        with self._lock:
-            self._seconds[stage] += seconds
-
     @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Write down the MACs of what torch computes in a block, but for `uncounted` parts."""
+    def measure_macs(self) -> Iterator[None]:
+        """Add the MACs that torch computes in a block of code, except inside `no_mac_counting`."""
         with _FlopCounter() as counter:
             yield
         self.add_macs(counter.flops // 2)
 
-    def close(self, exhaustive: ExhaustiveCost | None = None) -> Cost:
-        """Add up what has been written so far."""
+    def total(self, exhaustive: ExhaustiveCost | None = None) -> Cost:
+        """Return the cost so far.
+
+        Args:
+            exhaustive: cost of processing the same slide exhaustively, to compare with.
+        """
         with self._lock:
             steps = max(self._patches, default=-1) + 1
             total = time.perf_counter() - self._started
@@ -193,25 +205,32 @@ class CostMeter:
 
 
 @contextmanager
-def uncounted() -> Iterator[None]:
-    """Hide a block from an enclosing `CostMeter.counted`, because it bills itself."""
+def no_mac_counting() -> Iterator[None]:
+    """Hide a block of code from an enclosing `CostMeter.measure_macs`.
+
+    For code that reports its MACs itself with `CostMeter.add_macs`.
+    """
     with _disable_current_modes():
         yield
 
 
-_counted: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = WeakKeyDictionary()
+_macs_by_shape: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = WeakKeyDictionary()
 
 
 def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Count the multiply-accumulates of one call, once for a module and an input shape.
+    """Count the multiply-accumulates of one forward pass, on an input of zeros.
 
-    The module is run on zeros. For one image that is quicker than a run without storage, for
-    which torch would load its symbolic shapes.
+    The result is cached per module and input shape. For a single image a real pass is faster than
+    one on the meta device, which imports torch's symbolic shapes.
+
+    Args:
+        module: network to run.
+        shape: shape of its input, including the batch axis.
     """
-    known = _counted.setdefault(module, {})
-    if shape not in known:
+    cached = _macs_by_shape.setdefault(module, {})
+    if shape not in cached:
         device = next((tensor.device for tensor in module.parameters()), None)
-        with uncounted(), torch.no_grad(), _FlopCounter() as counter:
+        with no_mac_counting(), torch.no_grad(), _FlopCounter() as counter:
             module(torch.zeros(shape, device=device))
-        known[shape] = counter.flops // 2
-    return known[shape]
+        cached[shape] = counter.flops // 2
+    return cached[shape]

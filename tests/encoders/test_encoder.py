@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from parfocal.encoders.encoder import Encoder, EncoderSpec, choose_device, load_encoder
+from parfocal.encoders.device import choose_device
+from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.spec import EncoderSpec
 from parfocal.encoders.weights import EncoderError, read_lite0
-from parfocal.features import encoder as encoder_module
+from parfocal.encoders import loading as loading_module
 
 
 class Pixels(nn.Module):
@@ -182,13 +185,13 @@ def test_drawn_weights_say_so():
 
 def test_macs_are_those_of_the_network_at_its_input_size():
     encoder = load_encoder("resnet50-layer3-random", runtime="torch")
-    assert encoder.macs_per_patch(256) == encoder.macs_per_patch(64) == 4_281_335_808
+    assert encoder.macs_per_patch() == encoder.macs_per_patch() == 4_281_335_808
 
 
 def test_auto_takes_onnxruntime_only_where_it_is_installed(monkeypatch):
     pytest.importorskip("onnxruntime", reason="needs parfocal[onnx]")
     with_it = load_encoder("efficientnet-lite0")
-    monkeypatch.setattr(encoder_module, "find_spec", lambda _: None)
+    monkeypatch.setattr(loading_module, "find_spec", lambda _: None)
     without = load_encoder("efficientnet-lite0")
     assert type(with_it.run).__name__ == "OnnxNetwork"
     assert without.run is without.network
@@ -196,7 +199,7 @@ def test_auto_takes_onnxruntime_only_where_it_is_installed(monkeypatch):
 
 def test_the_allocator_is_tuned_for_torch_on_a_cpu_unless_told(monkeypatch):
     calls = []
-    monkeypatch.setattr(encoder_module, "keep_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr(loading_module, "keep_freed_memory", lambda: calls.append(1))
     load_encoder("tiny", tune_allocator=False)
     assert not calls
     load_encoder("tiny")
@@ -206,8 +209,8 @@ def test_the_allocator_is_tuned_for_torch_on_a_cpu_unless_told(monkeypatch):
 def test_loading_the_default_loads_nothing_slow():
     code = """
 import sys
-from parfocal.encoders.encoder import load_encoder
-load_encoder("efficientnet-lite0", runtime="torch").macs_per_patch(256)
+from parfocal.encoders.loading import load_encoder
+load_encoder("efficientnet-lite0", runtime="torch").macs_per_patch()
 slow = {"timm", "torchvision", "onnx", "onnxruntime", "torch._dynamo", "sympy", "scipy", "sklearn"}
 sys.exit(str(slow & set(sys.modules)) if slow & set(sys.modules) else 0)
 """
@@ -244,6 +247,6 @@ def test_a_missing_gpu_is_told(monkeypatch):
 def test_onnx_says_what_it_cannot_run(monkeypatch):
     with pytest.raises(ValueError, match=r"cannot run tiny on cpu: it takes .*'parfocal\[onnx\]'"):
         load_encoder("tiny", runtime="onnx")
-    monkeypatch.setattr(encoder_module, "find_spec", lambda _: None)
+    monkeypatch.setattr(loading_module, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match="cannot run efficientnet-lite0 on cpu"):
         load_encoder("efficientnet-lite0", runtime="onnx")

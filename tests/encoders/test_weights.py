@@ -5,7 +5,7 @@ from torch import nn
 
 from parfocal.encoders.networks import EfficientNetLite0, ResNet50Layer3, weight_names
 from parfocal.encoders.weights import EncoderError, digest, fill, read_lite0, read_weights
-from parfocal.features import weights as weights_module
+from parfocal.encoders import weights as weights_module
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from parfocal.encoders.encoder import Encoder, load_encoder
+from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Slide, slide_from_array

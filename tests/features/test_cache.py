@@ -20,7 +20,8 @@ VISIT = """
 import os, signal, sys
 import numpy as np
 import torch
-from parfocal.features import FeatureCache, live_bag, load_encoder
+from parfocal.encoders.loading import load_encoder
+from parfocal.features import FeatureCache, live_bag
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import slide_from_array
 from pathlib import Path
@@ -35,7 +36,7 @@ def count(*_):
     if next(calls) == most:
         os.kill(os.getpid(), signal.SIGKILL)
 
-encoder.macs_per_patch(16)  # counted once, on a copy that would keep the hook
+encoder.macs_per_patch()  # counted once, on a copy that would keep the hook
 encoder.network.register_forward_hook(count)
 bag = live_bag(slide_from_array(pixels, mpp=0.5), grid, encoder, cache=FeatureCache(folder))
 bag.zoom(torch.eye(6)).zoom(torch.eye(24)).features()
@@ -52,13 +53,13 @@ def everything(bag):
 
 @pytest.fixture
 def cached(tmp_path, encoder):
-    return FeatureCache(tmp_path / "cache").of("ab" * 16, encoder.spec, patch_size=16)
+    return FeatureCache(tmp_path / "cache").for_slide("ab" * 16, encoder.spec, patch_size=16)
 
 
 @pytest.fixture
-def shelf(cached):
-    with cached.opened() as shelf:
-        yield shelf
+def connection(cached):
+    with cached.connect() as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -66,49 +67,49 @@ def features(encoder):
     return np.random.default_rng(0).normal(size=(3, encoder.spec.dim)).astype(np.float16)
 
 
-def test_what_was_put_is_found_and_the_rest_is_not(shelf, features):
-    shelf.put(16.0, COORDS, features)
-    found, values = shelf.get(16.0, np.array([[16, 0], [99, 99], [0, 0]]))
+def test_what_was_put_is_found_and_the_rest_is_not(connection, features):
+    connection.put(16.0, COORDS, features)
+    found, values = connection.get(16.0, np.array([[16, 0], [99, 99], [0, 0]]))
     assert found.tolist() == [True, False, True]
     assert (values == features[[1, 0]]).all()
 
 
-def test_nothing_is_found_in_an_empty_cache(shelf, encoder):
-    found, values = shelf.get(16.0, COORDS)
+def test_nothing_is_found_in_an_empty_cache(connection, encoder):
+    found, values = connection.get(16.0, COORDS)
     assert not found.any()
     assert values.shape == (0, encoder.spec.dim)
 
 
-def test_patches_of_another_size_on_the_slide_are_others(shelf, features):
-    shelf.put(16.0, COORDS, features)
-    assert not shelf.get(64.0, COORDS)[0].any()
+def test_patches_of_another_size_on_the_slide_are_others(connection, features):
+    connection.put(16.0, COORDS, features)
+    assert not connection.get(64.0, COORDS)[0].any()
 
 
-def test_what_is_there_already_is_kept(shelf, features):
-    shelf.put(16.0, COORDS, features)
-    shelf.put(16.0, COORDS, -features)
-    assert (shelf.get(16.0, COORDS)[1] == features).all()
+def test_what_is_there_already_is_kept(connection, features):
+    connection.put(16.0, COORDS, features)
+    connection.put(16.0, COORDS, -features)
+    assert (connection.get(16.0, COORDS)[1] == features).all()
 
 
 def test_slides_encoders_and_patch_sizes_do_not_share_a_file(tmp_path, encoder):
     cache, spec = FeatureCache(tmp_path), encoder.spec
     paths = [
-        cache.of("ab" * 16, spec, patch_size=16).path,
-        cache.of("cd" * 16, spec, patch_size=16).path,
-        cache.of("ab" * 16, spec, patch_size=32).path,
-        cache.of("ab" * 16, replace(spec, weights_hash="other"), patch_size=16).path,
-        cache.of("ab" * 16, replace(spec, input_size=32), patch_size=16).path,
+        cache.for_slide("ab" * 16, spec, patch_size=16).path,
+        cache.for_slide("cd" * 16, spec, patch_size=16).path,
+        cache.for_slide("ab" * 16, spec, patch_size=32).path,
+        cache.for_slide("ab" * 16, replace(spec, weights_hash="other"), patch_size=16).path,
+        cache.for_slide("ab" * 16, replace(spec, input_size=32), patch_size=16).path,
     ]
     assert len(set(paths)) == 5
-    assert cache.of("ab" * 16, replace(spec, license="other"), patch_size=16).path == paths[0]
+    assert cache.for_slide("ab" * 16, replace(spec, license="other"), patch_size=16).path == paths[0]
 
 
 def test_a_second_bag_reads_and_encodes_nothing(tmp_path, slide, grid, encoder):
     cache = FeatureCache(tmp_path)
     first = everything(live_bag(slide, grid, encoder, cache=cache))
-    before = slide.bill.close()
+    before = slide.cost_meter.total()
     second = everything(live_bag(slide, grid, encoder, cache=cache))
-    after = slide.bill.close()
+    after = slide.cost_meter.total()
     assert torch.equal(first, second)
     assert torch.equal(first, everything(live_bag(slide, grid, encoder)))
     assert (after.patches, after.pixels_decoded, after.macs) == (
@@ -122,14 +123,14 @@ def test_what_was_visited_survives_a_kill(tmp_path, slide, grid, encoder):
     assert visit(tmp_path, most_batches=5).wait() == -9
     features = everything(live_bag(slide, grid, encoder, cache=FeatureCache(tmp_path)))
     whole = int(grid.valid(2).sum())
-    assert slide.bill.close().patches[2] == whole - 5 * encoder.batch
+    assert slide.cost_meter.total().patches[2] == whole - 5 * encoder.batch_size
     assert torch.equal(features, everything(live_bag(slide, grid, encoder)))
 
 
 def test_two_processes_fill_one_cache(tmp_path, slide, grid, encoder):
     assert [run.wait() for run in [visit(tmp_path, -1), visit(tmp_path, -1)]] == [0, 0]
     features = everything(live_bag(slide, grid, encoder, cache=FeatureCache(tmp_path)))
-    assert slide.bill.close().patches == ()
+    assert slide.cost_meter.total().patches == ()
     assert torch.equal(features, everything(live_bag(slide, grid, encoder)))
 
 
@@ -139,31 +140,31 @@ def test_who_opens_a_cache_while_another_makes_it_waits(cached, features):
     other.execute("CREATE TABLE t (a)")
     other.execute("BEGIN IMMEDIATE")
     threading.Timer(0.2, other.close).start()
-    with cached.opened() as shelf:
-        shelf.put(16.0, COORDS, features)
+    with cached.connect() as connection:
+        connection.put(16.0, COORDS, features)
 
 
 def test_a_damaged_file_is_told(cached):
     cached.path.write_bytes(b"not a database" * 1000)
     told = r"sqlite: the feature cache is damaged .*Delete this"
-    with pytest.raises(StoreError, match=told), cached.opened():
+    with pytest.raises(StoreError, match=told), cached.connect():
         pytest.fail("it opened")
 
 
 def test_damage_met_later_is_told(cached, features):
-    with cached.opened() as shelf:
-        shelf.put(16.0, COORDS, features)
+    with cached.connect() as connection:
+        connection.put(16.0, COORDS, features)
     content = bytearray(cached.path.read_bytes())
     content[4096:] = b"?" * (len(content) - 4096)
     cached.path.write_bytes(content)
-    with pytest.raises(StoreError, match="the feature cache is damaged"), cached.opened() as shelf:
-        shelf.get(16.0, COORDS)
+    with pytest.raises(StoreError, match="the feature cache is damaged"), cached.connect() as connection:
+        connection.get(16.0, COORDS)
 
 
 def test_a_place_that_cannot_be_used_is_told(cached):
     cached.path.mkdir()
     told = r"the feature cache cannot be used .*without --cache"
-    with pytest.raises(UnwritableError, match=told), cached.opened():
+    with pytest.raises(UnwritableError, match=told), cached.connect():
         pytest.fail("it opened")
 
 
@@ -173,4 +174,4 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, encoder):
     with pytest.raises(
         UnwritableError, match=r"cannot be made \(Not a directory\). Choose another"
     ):
-        cache.of("ab" * 16, encoder.spec, patch_size=16)
+        cache.for_slide("ab" * 16, encoder.spec, patch_size=16)

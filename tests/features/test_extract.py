@@ -54,7 +54,7 @@ def test_every_patch_of_every_magnification_is_written(tmp_path, slide, grid, en
         written = rows[torch.arange(grid.counts[step])].any(dim=1)
         assert written.tolist() == grid.valid(step).tolist()
     expected = tuple(int(grid.valid(step).sum()) for step in range(3))
-    assert slide.bill.close().patches == expected
+    assert slide.cost_meter.total().patches == expected
 
 
 def test_a_slide_of_a_table_without_mpp_is_told_of_its_column(cohort, out, encoder):
@@ -90,7 +90,7 @@ def test_a_cohort_becomes_a_folder_of_feature_files(cohort, out, encoder):
 
 
 def test_a_second_run_goes_on_where_the_first_stopped(cohort, out, encoder):
-    interrupt_at(encoder, 300 // encoder.batch, KeyboardInterrupt)  # in the second slide
+    interrupt_at(encoder, 300 // encoder.batch_size, KeyboardInterrupt)  # in the second slide
     with pytest.raises(KeyboardInterrupt):
         extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
     assert names(out) == ["000.h5"]
@@ -106,7 +106,7 @@ def test_a_slide_that_fails_is_told_and_the_others_go_on(cohort, out, encoder, c
     assert result.done == ("000", "002")
     assert list(result.failed) == ["001", "003"]
     assert "no such file" in result.failed["003"]
-    assert caplog.messages[-1] == "slide 4 of 4, 003: failed"
+    assert caplog.messages[-1] == "4/4 003 failed"
     assert names(out) == ["000.h5", "002.h5"]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from parfocal.bag import Bag
-from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.features.extract import extract_slide
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import live_bag
@@ -76,26 +76,26 @@ def test_features_are_those_of_each_patch_read_alone(bag, slide, grid, encoder):
 def test_only_what_is_asked_for_is_read_and_written_on_the_bill(bag, slide):
     middle = bag.zoom(one_hot(0, 1, of=6))
     sharp = middle.zoom(one_hot(3, of=8))
-    assert slide.bill.close().patches == ()  # zooming reads nothing
+    assert slide.cost_meter.total().patches == ()  # zooming reads nothing
     bag.features()
-    assert slide.bill.close().patches == (6,)
+    assert slide.cost_meter.total().patches == (6,)
     middle.features()
-    assert slide.bill.close().patches == (6, 8)
+    assert slide.cost_meter.total().patches == (6, 8)
     sharp.features()
-    assert slide.bill.close().patches == (6, 8, 16)
+    assert slide.cost_meter.total().patches == (6, 8, 16)
 
 
 def test_of_mixed_patches_only_those_in_the_mixture_are_read(bag, slide):
     mixture = torch.tensor([[0.5, 0.5, 0, 0, 0, 0], [0, 0.2, 0, 0.8, 0, 0]])
     bag.zoom(mixture).features()
-    assert slide.bill.close().patches == (0, 12)  # the children of 0, 1 and 3
+    assert slide.cost_meter.total().patches == (0, 12)  # the children of 0, 1 and 3
 
 
 def test_the_bill_tells_macs_pixels_and_seconds(bag, slide, grid, encoder):
-    with slide.bill.counted():  # as round a model; what the encoder computes is not counted twice
+    with slide.cost_meter.measure_macs():  # as round a model; what the encoder computes is not counted twice
         bag.features()
-    cost = slide.bill.close()
-    assert cost.macs == 6 * encoder.macs_per_patch(grid.patch_size)
+    cost = slide.cost_meter.total()
+    assert cost.macs == 6 * encoder.macs_per_patch()
     assert cost.pixels_decoded == 300 * 200  # the six patches cover the scan
     assert cost.seconds["read"] > 0
     assert cost.seconds["encode"] > 0
@@ -106,14 +106,14 @@ def test_a_patch_asked_for_twice_is_encoded_once(bag, slide):
     bag.zoom(twice).features()
     bag.zoom(twice).features()
     bag.zoom(one_hot(0, 1, of=6)).features()
-    assert slide.bill.close().patches == (0, 8)
+    assert slide.cost_meter.total().patches == (0, 8)
 
 
 def test_a_patch_off_the_scan_is_zero_and_neither_read_nor_on_the_bill(bag, slide):
     edge = bag.zoom(one_hot(2, of=6))  # its right half lies beyond the scan
     assert edge.valid.tolist() == [True, True, False, False]
     assert edge.features().any(dim=1).tolist() == [True, True, False, False]
-    cost = slide.bill.close()
+    cost = slide.cost_meter.total()
     assert cost.patches == (0, 2)
     assert cost.pixels_decoded == (300 - 256) * 128
 
@@ -136,11 +136,11 @@ def on_tissue(thin) -> PatchGrid:
 def test_a_child_that_is_only_glass_is_zero_and_neither_read_nor_on_the_bill(
     thin, on_tissue, encoder
 ):
-    before = thin.bill.close().pixels_decoded
+    before = thin.cost_meter.total().pixels_decoded
     middle = live_bag(thin, on_tissue, encoder).zoom(one_hot(0, of=4))
     assert middle.valid.tolist() == [False, False, True, True]
     assert middle.features().any(dim=1).tolist() == [False, False, True, True]
-    cost = thin.bill.close()
+    cost = thin.cost_meter.total()
     assert cost.patches == (0, 2)
     assert cost.pixels_decoded - before == 2 * 128**2
 
@@ -151,7 +151,7 @@ def test_with_glass_left_out_live_and_stored_agree_bit_for_bit(
 ):
     settings = SlideSettings((1.25, 2.5, 10), patch_size=32)
     extract_slide(thin, on_tissue, encoder, tmp_path / "a.h5", settings=settings)
-    assert thin.bill.close().patches == (4, 8, 64)
+    assert thin.cost_meter.total().patches == (4, 8, 64)
     torch.manual_seed(0)
     model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=k).eval()
     stored = model(FeatureFile(tmp_path / "a.h5").bag())
@@ -159,14 +159,14 @@ def test_with_glass_left_out_live_and_stored_agree_bit_for_bit(
     assert torch.equal(live.logits, stored.logits)
     for step, look in enumerate(live.looks):
         exists = torch.from_numpy(on_tissue.valid(step, look.rows.numpy()))
-        assert torch.equal(look.attention > 0, exists)
+        assert torch.equal(look.score > 0, exists)
         assert look.selected is None or exists[look.selected].all()
 
 
 def test_training_reads_no_glass_either(thin, on_tissue, encoder):
     model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=2).train()
     model(live_bag(thin, on_tissue, encoder)).logits.sum().backward()
-    coarse, middle, sharp = thin.bill.close().patches
+    coarse, middle, sharp = thin.cost_meter.total().patches
     assert (coarse, middle <= 8, sharp <= 64) == (4, True, True)
 
 
@@ -183,7 +183,7 @@ def test_any_number_of_threads_gives_the_same(slide, grid, encoder):
 
 
 def test_later_patches_are_read_while_earlier_ones_are_encoded(slide, grid, encoder):
-    encoder.batch = 2
+    encoder.batch_size = 2
     readers: list[int] = []
     encoder.network.register_forward_hook(lambda *_: readers.append(threading.active_count()))
     before = threading.active_count()
@@ -207,7 +207,7 @@ def test_an_interrupted_look_can_be_asked_again(bag, slide, encoder):
         bag.features()
     hook.remove()
     assert bag.features().any(dim=1).all()
-    assert slide.bill.close().patches == (6,)
+    assert slide.cost_meter.total().patches == (6,)
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet50-layer3-random"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from parfocal.bag import PixelSource
 from parfocal.features.errors import UnwritableError
 from parfocal.features.pixel_cache import PixelCache
-from parfocal.features.pixels import REMEMBERED, AugmentedSource, SlidePixels
+from parfocal.features.pixels import MAX_KEPT, AugmentedSource, SlidePixels
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Slide, slide_from_array
 from parfocal.slide.tissue import find_tissue
@@ -38,7 +38,7 @@ def source(picture) -> SlidePixels:
 
 def test_slides_and_turned_slides_are_pixel_sources(source):
     assert isinstance(source, PixelSource)
-    assert isinstance(AugmentedSource(source, mirror=True, turns=1), PixelSource)
+    assert isinstance(AugmentedSource(source, mirror=True, quarter_turns=1), PixelSource)
     assert (source.size, source.mpp) == ((160, 120), 0.5)
 
 
@@ -98,7 +98,7 @@ def test_a_region_asked_for_again_is_read_and_billed_once(picture):
     first = source.request(twice, (8, 8), step=1).result()
     again = source.request(twice[:1], (8, 8), step=1).result()
     assert torch.equal(first[2], again[0])
-    cost = slide.bill.close()
+    cost = slide.cost_meter.total()
     assert cost.patches == (0, 2)
     assert cost.pixels_decoded == 2 * 64
     assert cost.seconds["read"] > 0
@@ -107,7 +107,7 @@ def test_a_region_asked_for_again_is_read_and_billed_once(picture):
 def test_an_overview_is_no_patch(picture):
     slide = slide_from_array(picture, mpp=0.5)
     source_of(slide).request(boxes((0, 0, 160, 120)), (12, 16)).result()
-    cost = slide.bill.close()
+    cost = slide.cost_meter.total()
     assert (cost.patches, cost.pixels_decoded) == ((), 160 * 120)
 
 
@@ -116,11 +116,11 @@ def test_regions_asked_for_long_ago_are_let_go_of(picture):
     source = source_of(slide)
     first = boxes((0, 0, 1, 1))
     source.request(first, (1, 1), step=0).result()
-    places = torch.arange(REMEMBERED)
-    more = torch.stack([places % 160, 1 + places // 160, *torch.ones(2, REMEMBERED)], dim=1)
+    places = torch.arange(MAX_KEPT)
+    more = torch.stack([places % 160, 1 + places // 160, *torch.ones(2, MAX_KEPT)], dim=1)
     source.request(more, (1, 1), step=0).result()
     source.request(first, (1, 1), step=0).result()
-    assert slide.bill.close().patches == (REMEMBERED + 2,)
+    assert slide.cost_meter.total().patches == (MAX_KEPT + 2,)
 
 
 def test_a_region_that_cannot_be_read_is_told_when_waited_for(source, monkeypatch):
@@ -129,7 +129,7 @@ def test_a_region_that_cannot_be_read_is_told_when_waited_for(source, monkeypatc
 
     monkeypatch.setattr(Slide, "resample", damaged)
     waiting = source.request(boxes((0, 0, 8, 8)), (8, 8))
-    turned = AugmentedSource(source, mirror=False, turns=1).request(boxes((0, 0, 8, 8)), (8, 8))
+    turned = AugmentedSource(source, mirror=False, quarter_turns=1).request(boxes((0, 0, 8, 8)), (8, 8))
     for asked in (waiting, turned):
         with pytest.raises(SlideError, match="damaged at x=0"):
             asked.result()
@@ -168,7 +168,7 @@ def test_the_share_of_tissue_is_that_of_the_mask():
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_turned_source_gives_the_turned_picture(source, picture, mirror, turns):
-    turned = AugmentedSource(source, mirror=mirror, turns=turns)
+    turned = AugmentedSource(source, mirror=mirror, quarter_turns=turns)
     whole = np.rot90(picture[:, ::-1] if mirror else picture, turns)
     assert turned.size == whole.shape[1::-1]
     pixels = turned.request(boxes((5, 7, 30, 20)), (20, 30), step=0).result()
@@ -179,7 +179,7 @@ def test_a_turned_source_has_its_tissue_turned():
     pixels = np.full((512, 512, 3), 245, dtype=np.uint8)
     pixels[:, :256] = (200, 90, 150)
     slide = slide_from_array(pixels, mpp=16.0)
-    turned = AugmentedSource(SlidePixels(slide, find_tissue(slide)), mirror=False, turns=1)
+    turned = AugmentedSource(SlidePixels(slide, find_tissue(slide)), mirror=False, quarter_turns=1)
     assert turned.tissue(boxes((0, 300, 512, 200), (0, 0, 512, 200))).tolist() == [1, 0]
 
 
@@ -189,7 +189,7 @@ def test_a_cached_region_is_not_read_again(picture, tmp_path):
         slide = slide_from_array(picture, mpp=0.5)
         source = source_of(slide, cache=PixelCache(tmp_path / "cache"))
         pixels = source.request(boxes((3, 4, 16, 16)), (8, 8), step=0).result()
-        found.append((pixels, slide.bill.close()))
+        found.append((pixels, slide.cost_meter.total()))
     (first, paid), (again, free) = found
     assert torch.equal(first, again)
     assert (paid.pixels_decoded, free.pixels_decoded) == (256, 0)

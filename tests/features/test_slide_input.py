@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from parfocal.bag import Bag, Look, PixelSource, StoredBag
+from parfocal.bag import Bag, PixelSource, StoredBag
+from parfocal.prediction import Look
 from parfocal.cost import CostMeter
 from parfocal.encoders.encoder import Encoder
 from parfocal.features.header import SlideSettings
-from parfocal.features.slide_input import BagInput, SlideInput, opened
+from parfocal.features.opener import open_input
+from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.grid import GridError, PatchGrid
 from parfocal.slide.slide import slide_from_array
 
@@ -42,7 +44,7 @@ def test_looks_at_a_bag_are_given_their_places(nested):
     assert first.places.mpps.tolist() == [2, 2]
     assert first.places.parents is None
     assert second.rows.tolist() == [0, 2, 3]
-    assert second.attention.tolist() == pytest.approx([0.5, 0.3, 0.2])
+    assert second.score.tolist() == pytest.approx([0.5, 0.3, 0.2])
     assert second.places.boxes[:, :2].tolist() == [[0, 0], [16, 0], [16, 16]]
     assert second.places.parents.tolist() == [0, 0, 0]
 
@@ -66,24 +68,24 @@ def picture(tissue: int = 240) -> np.ndarray:
 
 def test_an_encoder_makes_a_bag_and_none_pixels(encoder: Encoder):
     slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5), 64)
-    with opened(slide, settings, encoder) as bag, opened(slide, settings, None) as pixels:
-        assert isinstance(bag.given, Bag)
-        assert isinstance(pixels.given, PixelSource)
+    with open_input(slide, settings, encoder) as bag, open_input(slide, settings, None) as pixels:
+        assert isinstance(bag.model_input, Bag)
+        assert isinstance(pixels.model_input, PixelSource)
         assert isinstance(bag, SlideInput)
         assert isinstance(pixels, SlideInput)
 
 
 def test_bags_and_pixels_agree_on_how_much_there_is_to_see(encoder: Encoder):
     slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5), 64)
-    with opened(slide, settings, encoder) as bag, opened(slide, settings, None) as pixels:
+    with open_input(slide, settings, encoder) as bag, open_input(slide, settings, None) as pixels:
         assert bag.sharpest.patches == pixels.sharpest.patches == 16
         assert bag.sharpest.mpp == pixels.sharpest.mpp == 4.0
 
 
 def test_of_a_ladder_that_fits_the_sharpest_step_there_is_counts():
     slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5, 5.0), 64)
-    with opened(slide, settings, None, skip_unavailable_magnifications=True) as pixels:
+    with open_input(slide, settings, None, skip_unavailable_magnifications=True) as pixels:
         assert pixels.sharpest.mpp == 4.0
     refused = pytest.raises(GridError, match=r"5x .* is sharper than the scan")
-    with refused, opened(slide, settings, None):
+    with refused, open_input(slide, settings, None):
         pass

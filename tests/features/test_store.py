@@ -13,7 +13,7 @@ import torch
 
 from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
 from parfocal.features.header import Header
-from parfocal.features.store import FeatureFile, create, feature_path, runs
+from parfocal.features.store import FeatureFile, contiguous_runs, create, feature_path
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_forked_process_reads_what_its_parent_has_read(path):
 
 def test_runs_are_cut_where_rows_lie_far_apart():
     rows = np.array([3, 4, 9, 100])
-    assert [run.tolist() for run in runs(rows, 5)] == [[3, 4, 9], [100]]
+    assert [run.tolist() for run in contiguous_runs(rows, 5)] == [[3, 4, 9], [100]]
 
 
 def test_the_file_takes_no_more_room_than_it_needs(path):
@@ -190,33 +190,33 @@ def test_a_missing_file_is_told(tmp_path):
 
 def test_a_file_that_is_not_hdf5_is_told(tmp_path):
     (tmp_path / "a.h5").write_text("not HDF5")
-    with pytest.raises(StoreError, match=r"a.h5: not a whole feature file .*Delete it and extract"):
+    with pytest.raises(StoreError, match=r"a.h5: the feature file is incomplete .*Delete it and extract"):
         FeatureFile(tmp_path / "a.h5")
 
 
 def test_a_file_cut_short_is_told(path):
     path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(StoreError, match=r"S-001.h5: not a whole feature file .*Delete it"):
+    with pytest.raises(StoreError, match=r"S-001.h5: the feature file is incomplete .*Delete it"):
         FeatureFile(path)
 
 
 def test_a_file_that_lacks_a_table_is_told(path):
     with h5py.File(path, "r+") as file:
         del file["20x/features"]
-    with pytest.raises(StoreError, match=r"not a whole feature file \(.*features.*\). Delete it"):
+    with pytest.raises(StoreError, match=r"incomplete or damaged \(.*features.*\). Delete it"):
         FeatureFile(path)
 
 
 def test_features_of_another_program_are_told(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"] = np.zeros((3, 4))
-    with pytest.raises(StoreError, match=r"a.h5: an HDF5 file, but not one of parfocal's"):
+    with pytest.raises(StoreError, match=r"a.h5: an HDF5 file, but not a feature file of parf"):
         FeatureFile(tmp_path / "a.h5")
 
 
 def test_a_newer_format_is_refused(path):
-    set_attribute(path, "format_version", 2)
-    with pytest.raises(StoreError, match=r"format version 2, and this parfocal reads up to 1"):
+    set_attribute(path, "format_version", 3)
+    with pytest.raises(StoreError, match=r"format version 3, and this parfocal reads up to 2"):
         FeatureFile(path)
 
 
@@ -235,7 +235,7 @@ def test_another_encoder_is_refused_naming_both(path, encoder, settings):
 def test_the_same_encoder_of_other_weights_is_refused(path, encoder, settings):
     other = replace(encoder.spec, weights_hash="0123456789abcdef")
     with pytest.raises(
-        MixedFeaturesError, match=r"and now it is tiny \(weights 0123.* do not mix. Go back"
+        MixedFeaturesError, match=r"and now it is tiny \(weights 0123.* do not mix. Use the former"
     ):
         FeatureFile(path).check(other, settings)
 

@@ -1,12 +1,12 @@
-"""Any slide of a cohort opened for a model: a bag, stored or live, or a source of pixels.
+"""Open the slides of a cohort for a model: with stored features, as live bags, or as pixels.
 
-bags = StoredBags(features, settings) if features else LiveBags(encoder, settings)
-with bags.open(slide) as opened:
-    prediction = model(opened.given)
-    looks = opened.locate(prediction.looks)
+inputs = cohort_inputs(settings, load, features=features)
+with inputs.open(slide) as slide_input:
+    prediction = model(slide_input.model_input)
+    looks = slide_input.locate(prediction.looks)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,45 +15,89 @@ import torch
 
 from parfocal.cost import CostMeter
 from parfocal.dataset.cohort import CohortError, CohortSlide
-from parfocal.encoders.encoder import Encoder, EncoderSpec
-from parfocal.features.cache import FeatureCache
+from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.header import SlideSettings
-from parfocal.features.live import live_bag
+from parfocal.features.opener import input_opener
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.features.store import FeatureFile, feature_path
-from parfocal.grid import PatchGrid
-from parfocal.slide.slide import Slide, open_slide
+from parfocal.slide.slide import open_slide
 
 
 @runtime_checkable
 class Inputs(Protocol):
-    """Whatever opens slides of a cohort for a model."""
+    """Opens the slides of a cohort for one model."""
 
     @property
     def encoder(self) -> EncoderSpec | None:
-        """What features are made by; None for pixels."""
+        """Encoder of the features; None for a model that takes pixels."""
 
-    def needs(self, slide: CohortSlide) -> Path:
-        """Give the file that is read for a slide."""
+    def source_file(self, slide: CohortSlide) -> Path:
+        """Return the path of the file that is read for a slide."""
 
     def check(self, slide: CohortSlide) -> None:
-        """Find out whether a slide can be opened, before any model waits for it."""
+        """Raise the error that `open` would raise, before a model is run."""
 
     def open(self, slide: CohortSlide) -> AbstractContextManager[SlideInput]:
-        """Open a slide, for as long as the block."""
+        """Open a slide for the duration of a `with` block."""
 
 
-class StoredBags:
-    """Bags of features that were extracted before, each row read when asked for.
+def cohort_inputs(
+    settings: SlideSettings,
+    load_encoder: Callable[[], Encoder | None] | None,
+    *,
+    features: Path | None = None,
+    feature_encoder: EncoderSpec | None = None,
+    skip_unavailable_magnifications: bool = False,
+    cache: Path | None = None,
+    device: torch.device | str = "cpu",
+    threads: int | None = None,
+) -> Inputs:
+    """Choose how the slides of a cohort are opened for a model.
 
     Args:
-        folder: of feature files.
-        settings: which patches, as they were extracted; some magnifications may be left out.
-        encoder: that made them; None for the one of the first file found.
-        device: where the features are wanted.
+        settings: which patches a slide has.
+        load_encoder: function that loads the encoder, called only if slides are encoded here; None
+            for a model that takes pixels.
+        features: folder of feature files; None to read the slide files.
+        feature_encoder: encoder that must have made the stored features; None for that of the
+            first feature file.
+        skip_unavailable_magnifications: whether to leave out magnifications that do not fit a
+            slide; if False, they are an error. Only for a model that takes pixels.
+        cache: folder that keeps features or pixels between visits; None for no cache.
+        device: device of stored features.
+        threads: number of threads that read slides; None for one per CPU core, at most 8.
 
     Raises:
-        CohortError: there is no such folder, or no feature file in it.
+        CohortError: the folder of features is missing or empty, or the model takes pixels.
+    """
+    if features is None:
+        return LiveInputs(
+            settings,
+            None if load_encoder is None else load_encoder(),
+            skip_unavailable_magnifications=skip_unavailable_magnifications,
+            cache=cache,
+            threads=threads,
+        )
+    if load_encoder is None:
+        raise CohortError(
+            f"{features}: the model takes pixels, so it cannot use stored features; leave "
+            "--features out."
+        )
+    return StoredInputs(features, settings, encoder=feature_encoder, device=device)
+
+
+class StoredInputs:
+    """Opens slides as bags of stored features; rows are read from the file when needed.
+
+    Args:
+        folder: folder of feature files.
+        settings: which patches the features must be of; more magnifications may be stored.
+        encoder: encoder that must have made the features; None for that of the first file.
+        device: device of the features.
+
+    Raises:
+        CohortError: the folder is missing, or has no feature file in it.
     """
 
     def __init__(
@@ -69,12 +113,12 @@ class StoredBags:
         first = _first_file(folder)
         self.encoder = encoder or FeatureFile(first).encoder
 
-    def needs(self, slide: CohortSlide) -> Path:
-        """Give the feature file of a slide."""
+    def source_file(self, slide: CohortSlide) -> Path:
+        """Return the path of a slide's feature file."""
         return feature_path(self._folder, slide.slide_id)
 
     def check(self, slide: CohortSlide) -> None:
-        """Refuse features made by another encoder or of other patches.
+        """Check that the features of a slide are by the encoder and of the patches expected.
 
         Raises:
             StoreError: the file is damaged, or its features do not mix with the others.
@@ -83,83 +127,84 @@ class StoredBags:
 
     @contextmanager
     def open(self, slide: CohortSlide) -> Iterator[BagInput]:
-        """Open a slide's bag.
+        """Open a slide as a bag for the duration of a `with` block.
 
         Raises:
-            StoreError: as `check`.
+            StoreError: see `check`.
         """
         file = self._file(slide)
-        wanted = self._settings.magnifications
-        steps = tuple(file.step(magnification) for magnification in wanted)
-        bag = file.bag(wanted, device=self._device)
+        magnifications = self._settings.magnifications
+        steps = tuple(file.step(magnification) for magnification in magnifications)
+        bag = file.bag(magnifications, device=self._device)
         yield BagInput(bag, file.header.grid, steps, CostMeter())
 
     def _file(self, slide: CohortSlide) -> FeatureFile:
         if slide.slide_id not in self._files:
-            file = FeatureFile(self.needs(slide))
+            file = FeatureFile(self.source_file(slide))
             file.check(self.encoder, self._settings)
-            self._files[slide.slide_id] = file  # which holds its header, and nothing open
+            self._files[slide.slide_id] = file  # keeps the header in memory, and nothing open
         return self._files[slide.slide_id]
 
 
-class LiveBags:
-    """Bags that read a slide and encode its patches as the model zooms.
-
-    Tissue and grid are found once a slide, and kept.
+class LiveInputs:
+    """Opens slide files, as bags of features that are computed as the model zooms, or as pixels.
 
     Args:
-        encoder: of patches; features are on its device.
-        settings: which patches.
-        cache: of features, kept on disk between visits; None for none.
-        threads: that read; None for one for each core, up to 8.
+        settings: which patches a slide has.
+        encoder: encoder of the patches; None for a model that takes pixels.
+        skip_unavailable_magnifications: whether to leave out magnifications that do not fit a
+            slide; if False, they are an error. Only for a model that takes pixels.
+        cache: folder that keeps features or pixels between visits; None for no cache.
+        threads: number of threads that read; None for one per CPU core, at most 8.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
         settings: SlideSettings,
+        encoder: Encoder | None,
         *,
-        cache: FeatureCache | None = None,
+        skip_unavailable_magnifications: bool = False,
+        cache: Path | None = None,
         threads: int | None = None,
     ) -> None:
-        self.encoder = encoder.spec
-        self._encode, self._settings = encoder, settings
-        self._cache, self._threads = cache, threads
-        self._grids: dict[str, PatchGrid] = {}
+        self.encoder = None if encoder is None else encoder.spec
+        self._opener = input_opener(
+            settings,
+            encoder,
+            skip_unavailable_magnifications=skip_unavailable_magnifications,
+            cache=cache,
+            threads=threads,
+        )
 
-    def needs(self, slide: CohortSlide) -> Path:
-        """Give the slide file."""
+    def source_file(self, slide: CohortSlide) -> Path:
+        """Return the path of the slide file."""
         return slide.path
 
     def check(self, slide: CohortSlide) -> None:
-        """Open a slide and find its tissue.
+        """Open a slide and find its tissue and patches.
 
         Raises:
-            SlideError: it cannot be opened, has no tissue, or is not sharp enough.
+            SlideError: the slide cannot be opened, has no tissue, or a magnification does not fit.
         """
-        with open_slide(slide.path, mpp=slide.mpp, listed=True) as opened:
-            self._grid(slide, opened)
+        with open_slide(slide.path, mpp=slide.mpp, from_cohort=True) as opened:
+            self._opener.check(opened)
 
     @contextmanager
-    def open(self, slide: CohortSlide) -> Iterator[BagInput]:
-        """Open a slide's bag.
+    def open(self, slide: CohortSlide) -> Iterator[SlideInput]:
+        """Open a slide for the duration of a `with` block.
 
         Raises:
-            SlideError: as `check`, and when a patch asked for cannot be read.
+            SlideError: see `check`; inside the block, a patch cannot be read.
         """
-        with open_slide(slide.path, mpp=slide.mpp, listed=True) as opened:
-            grid = self._grid(slide, opened)
-            bag = live_bag(opened, grid, self._encode, cache=self._cache, threads=self._threads)
-            yield BagInput(bag, grid, tuple(range(len(grid.mpps))), opened.bill)
-
-    def _grid(self, slide: CohortSlide, opened: Slide) -> PatchGrid:
-        if slide.slide_id not in self._grids:
-            self._grids[slide.slide_id] = self._settings.grid(opened)
-        return self._grids[slide.slide_id]
+        with (
+            open_slide(slide.path, mpp=slide.mpp, from_cohort=True) as opened,
+            self._opener.open(opened) as slide_input,
+        ):
+            yield slide_input
 
 
 def _first_file(folder: Path) -> Path:
-    """Refuse a folder without features at once, and not a slide after the other."""
+    """Return the first feature file of a folder, so that an empty one is refused at once."""
     files = sorted(folder.glob("*.h5"))
     if not files:
         found = "no feature files (*.h5) here" if folder.is_dir() else "no such folder"

@@ -102,9 +102,9 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1280"]:
         """Encode normalized images."""
-        return self.maps(x).mean((2, 3))
+        return self.feature_maps(x).mean((2, 3))
 
-    def maps(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1280 i j"]:
+    def feature_maps(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1280 i j"]:
         """Encode normalized images place by place, each a thirty-second of a side."""
         x = F.relu6(self.conv_stem(x), inplace=True)
         return F.relu6(self.conv_head(self.blocks(x)), inplace=True)

@@ -1,12 +1,11 @@
-"""Patches -> feature vectors, stored in a file or computed when asked for.
+"""Features of patches, stored in files or computed when a model asks for them.
 
-`FeatureFile` stays in `parfocal.features.store` and `extract_slide` in `.extract`: both need
-h5py, which a process that predicts one slide live should not have to load.
+`FeatureFile` is imported from `parfocal.features.store` and `extract_slide` from
+`parfocal.features.extract`. Both need h5py, which predicting one slide does not.
 """
 
-from parfocal.encoders.encoder import Encoder, EncoderSpec, load_encoder
 from parfocal.features.cache import FeatureCache
 from parfocal.features.errors import StoreError
 from parfocal.features.live import live_bag
 
-__all__ = ["Encoder", "EncoderSpec", "FeatureCache", "StoreError", "live_bag", "load_encoder"]
+__all__ = ["FeatureCache", "StoreError", "live_bag"]

@@ -1,28 +1,28 @@
-"""A cache of features on disk, filled as slides are visited; docs/formats.md tells the layout.
+"""A cache of features on disk, filled as models visit slides; docs/formats.md has the layout.
 
-One SQLite file a slide and encoder. A batch is one transaction, so a kill loses at most the
-batch under way, and several processes may fill one cache. No connection stays open: a bag may
-be pickled or forked at any time.
+There is one SQLite file per slide and encoder. A batch is one transaction, so that a killed process
+loses at most the current batch, and several processes can fill one cache. No connection stays open,
+so a bag can be pickled or used after a fork.
 """
 
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float16, Int64
 
-from parfocal.encoders.encoder import EncoderSpec
+from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import StoreError, UnwritableError
 
 LOCK_TIMEOUT_S = 60  # how long to wait while another process writes
 
-# The side is the patch's in level-0 pixels: unlike its mpp, it stays true when the slide is given
-# another mpp. Version 1 of the table; a change of it takes another name.
+# `side` is the side of a patch in level-0 pixels. Unlike its mpp, it does not change when the slide
+# is opened with another mpp. The 1 is the version of the table.
 TABLE = """
 CREATE TABLE IF NOT EXISTS features_1 (
     side REAL, x INTEGER, y INTEGER, value BLOB NOT NULL, PRIMARY KEY (side, x, y)
@@ -34,7 +34,7 @@ class CacheConnection:
     """An open cache of one slide's features by one encoder.
 
     Args:
-        database: that holds them.
+        database: connection to the SQLite file.
         dim: features per patch.
     """
 
@@ -44,14 +44,14 @@ class CacheConnection:
     def get(
         self, side: float, coords: Int64[np.ndarray, "n 2"]
     ) -> tuple[Bool[np.ndarray, " n"], Float16[np.ndarray, "m d"]]:
-        """Look patches up.
+        """Return the cached features of patches.
 
         Args:
-            side: of the patches, in level-0 pixels.
-            coords: their top-left corners, in level-0 pixels.
+            side: side of the patches, in level-0 pixels.
+            coords: (x, y) of the patches' top-left corners, in level-0 pixels.
 
         Returns:
-            Which are cached, and the features of those.
+            Whether each patch is cached, and the features of those that are.
         """
         query = "SELECT value FROM features_1 WHERE side = ? AND x = ? AND y = ?"
         rows = [self._database.execute(query, (side, x, y)).fetchone() for x, y in coords.tolist()]
@@ -62,7 +62,13 @@ class CacheConnection:
     def put(
         self, side: float, coords: Int64[np.ndarray, "n 2"], features: Float16[np.ndarray, "n d"]
     ) -> None:
-        """Keep patches' features, all or none, from now on."""
+        """Add features of patches in one transaction.
+
+        Args:
+            side: side of the patches, in level-0 pixels.
+            coords: (x, y) of the patches' top-left corners, in level-0 pixels.
+            features: features of the patches.
+        """
         rows = [
             (side, x, y, value.astype("<f2").tobytes())
             for (x, y), value in zip(coords.tolist(), features, strict=True)
@@ -73,10 +79,10 @@ class CacheConnection:
 
 @dataclass(frozen=True)
 class SlideCache:
-    """Where the features of one slide by one encoder are cached.
+    """The cache of one slide's features by one encoder.
 
     Args:
-        path: the SQLite file; made when first opened.
+        path: SQLite file; created when first connected to.
         dim: features per patch.
     """
 
@@ -84,72 +90,83 @@ class SlideCache:
     dim: int
 
     @contextmanager
-    def opened(self) -> Iterator[CacheConnection]:
-        """Open the cache for one look at a slide, in one process and thread.
+    def connect(self) -> Iterator[CacheConnection]:
+        """Open the file for the duration of a `with` block, in one process and thread.
 
         Raises:
-            UnwritableError: the file cannot be used, as when the disk is full.
-            StoreError: it is damaged.
+            UnwritableError: the file cannot be used, for example because the disk is full.
+            StoreError: the file is damaged.
         """
         try:
             with closing(sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S)) as database:
-                _write_ahead(database)
+                _enable_write_ahead_log(database)
                 database.execute(TABLE)
                 yield CacheConnection(database, self.dim)
         except sqlite3.OperationalError as error:
             raise UnwritableError(
-                f"{self.path}: the feature cache cannot be used ({error}). Free space, or choose "
-                "a folder on a local disk that you may write to, or go on without --cache."
+                f"{self.path}: the feature cache cannot be used ({error}). Free space, choose a "
+                "writable folder on a local disk, or leave --cache out."
             ) from error
         except sqlite3.DatabaseError as error:
             raise StoreError(
                 f"{self.path}: the feature cache is damaged ({error}). Delete this file; it is "
-                "filled again as slides are visited."
+                "filled again when the slide is visited."
             ) from error
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """A folder of cached features, for any number of slides and encoders.
+    """A folder of cached features of any number of slides and encoders.
 
     Args:
-        folder: where the files are; made when first used. It must be on a local disk.
+        folder: folder of the SQLite files, on a local disk; created when first used.
     """
 
     folder: Path
 
-    def of(self, fingerprint: str, encoder: EncoderSpec, *, patch_size: int) -> SlideCache:
-        """Give the cache of one slide by one encoder.
+    def for_slide(self, fingerprint: str, encoder: EncoderSpec, *, patch_size: int) -> SlideCache:
+        """Return the cache of one slide's features by one encoder.
 
         Args:
-            fingerprint: of the slide file.
-            encoder: its name, weights and preparation of pixels tell it from others.
+            fingerprint: fingerprint of the slide file.
+            encoder: encoder of the features; its license and mpp range make no difference.
             patch_size: side of a patch in pixels.
 
         Raises:
-            UnwritableError: the folder cannot be made.
+            UnwritableError: the folder cannot be created.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UnwritableError(
-                f"{self.folder}: the folder for the feature cache cannot be made "
+                f"{self.folder}: the folder of the feature cache cannot be created "
                 f"({error.strerror}). Choose another with --cache."
             ) from error
-        # What the license or the range says does not change a feature.
-        made_by = replace(encoder, license="", mpp_range=(0.0, 0.0))
-        key = sha256(f"{made_by}, {patch_size}".encode()).hexdigest()[:16]
+        key = sha256(_key_text(encoder, patch_size).encode()).hexdigest()[:16]
         return SlideCache(self.folder / f"{fingerprint[:32]}-{key}.sqlite", encoder.dim)
 
 
-def _write_ahead(database: sqlite3.Connection) -> None:
-    """Let readers not wait for a writer, and no batch for the disk."""
+def _key_text(encoder: EncoderSpec, patch_size: int) -> str:
+    """Return the text whose hash names a cache file.
+
+    Written out field by field, so that existing caches are found whatever `EncoderSpec` becomes.
+    """
+    return (
+        f"EncoderSpec(name={encoder.name!r}, dim={encoder.dim}, input_size={encoder.input_size}, "
+        f"mean={encoder.mean}, std={encoder.std}, mpp_range=(0.0, 0.0), licence='', "
+        f"weights_hash={encoder.weights_hash!r}, interpolation={encoder.interpolation!r}), "
+        f"{patch_size}"
+    )
+
+
+def _enable_write_ahead_log(database: sqlite3.Connection) -> None:
+    """Let readers go on while another process writes, and do not wait for the disk per batch."""
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
             database.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            # This statement alone does not wait for another process that is just making the file.
+            # This statement, unlike others, fails at once while another process creates the file.
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)

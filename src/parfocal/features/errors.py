@@ -1,13 +1,13 @@
-"""What can be wrong with stored features."""
+"""Errors of stored features."""
 
 
 class StoreError(Exception):
-    """A feature file or cache that cannot serve; the message says which, what and what to do."""
+    """A feature file or cache cannot be used."""
 
 
 class MixedFeaturesError(StoreError):
-    """Features that were not made as the ones asked for."""
+    """Stored features are of another encoder, of other patches or of another slide."""
 
 
 class UnwritableError(StoreError):
-    """A place where features cannot be written, as a full disk."""
+    """Features cannot be written, for example because the disk is full."""

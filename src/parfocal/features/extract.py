@@ -1,8 +1,8 @@
-"""One slide -> one feature file; a cohort -> a folder of them, going on where it stopped."""
+"""Extract features: of one slide into a feature file, of a cohort into a folder of them."""
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +10,25 @@ import torch
 
 from parfocal.encoders.encoder import Encoder
 from parfocal.features.errors import StoreError, UnwritableError
-from parfocal.features.header import Header, SlideSettings
+from parfocal.features.header import FORMAT_VERSION, Header, SlideSettings
 from parfocal.features.live import PatchEncoder, reading_threads
 from parfocal.features.store import Dtype, FeatureFile, create, feature_path
 from parfocal.grid import PatchGrid
+from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Slide, open_slide
 
-logger = logging.getLogger(__name__)
+logger = getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What became of the slides of a cohort.
+    """The result of extracting features of a cohort.
 
     Args:
-        done: ids of those extracted now.
-        skipped: of those whose feature file was there already.
-        failed: why each of the others has none.
+        done: ids of the slides extracted now.
+        skipped: ids of the slides whose feature file existed.
+        failed: reason of each failure, by slide id.
     """
 
     done: tuple[str, ...]
@@ -44,17 +45,17 @@ def extract_slide(
     settings: SlideSettings,
     dtype: Dtype = "float16",
 ) -> None:
-    """Write the features of every patch of a grid to a feature file, whole or not at all.
+    """Write the features of every patch of a slide to a feature file.
 
-    Memory is bounded whatever the slide's size.
+    The file is written completely or not at all. Memory does not grow with the slide.
 
     Args:
-        slide: to read from.
-        grid: laid over it as `settings` say.
-        encoder: of patches.
-        path: the file to write; replaced where there is one.
-        settings: written in the file, to be checked by readers.
-        dtype: float32 keeps what a live bag rounds off.
+        slide: slide to read from.
+        grid: patches of the slide, made with `settings`.
+        encoder: encoder of the patches.
+        path: file to write; an existing one is replaced.
+        settings: settings to record in the file, for later checks.
+        dtype: "float16", or "float32" to keep the precision that a live bag rounds off.
 
     Raises:
         SlideError: a patch cannot be read.
@@ -77,56 +78,71 @@ def extract_cohort(
     settings: SlideSettings,
     dtype: Dtype = "float16",
 ) -> Extraction:
-    """Write a feature file for every slide that has none, and tell of those that failed.
+    """Write a feature file for every slide of a cohort that has none.
+
+    A slide that fails is recorded, and the others are still extracted.
 
     Args:
-        slides: id, file and, where the file does not tell or is wrong, mpp of each.
+        slides: id, slide file, and mpp of each slide; the mpp is None to use that of the file.
         out: folder of feature files, `<id>.h5`.
-        encoder: of patches.
-        settings: which patches.
-        dtype: of the features.
+        encoder: encoder of the patches.
+        settings: which patches a slide has.
+        dtype: type of the features.
 
     Raises:
-        MixedFeaturesError: `out` holds a file that was made otherwise.
+        MixedFeaturesError: a file in `out` was made by another encoder or with other settings.
         StoreError: a file cannot be written; the slides before it are done.
     """
     slides = list(slides)
-    for slide_id, _, _ in slides:
-        _refuse_to_mix(feature_path(out, slide_id), encoder, settings)
+    _check_existing([feature_path(out, slide_id) for slide_id, _, _ in slides], encoder, settings)
     done: list[str] = []
     skipped: list[str] = []
     failed: dict[str, str] = {}
-    for number, (slide_id, path, mpp) in enumerate(slides, start=1):
+    progress = Progress("extracting", len(slides))
+    for slide_id, path, mpp in slides:
         try:
-            with open_slide(path, mpp=mpp, listed=True) as slide:
-                new = _extract_new(slide, feature_path(out, slide_id), encoder, settings, dtype)
+            with open_slide(path, mpp=mpp, from_cohort=True) as slide:
+                new = _extract_if_new(slide, feature_path(out, slide_id), encoder, settings, dtype)
         except UnwritableError:
             raise
         except (SlideError, StoreError) as error:
             failed[slide_id] = str(error)
-            what = "failed"  # why, is told with all others in the end
+            progress.fail(slide_id)
         else:
             (done if new else skipped).append(slide_id)
-            what = "extracted" if new else "has its features already"
-        logger.info("slide %d of %d, %s: %s", number, len(slides), slide_id, what)
+            note = "extracted" if new else "has its features already"
+            progress.advance(slide_id, note=note, skipped=not new)
     return Extraction(tuple(done), tuple(skipped), failed)
 
 
-def _refuse_to_mix(path: Path, encoder: Encoder, settings: SlideSettings) -> None:
-    """Refuse the whole run, before hours of work, where a file there was made otherwise."""
-    if not path.exists():
-        return
-    try:
-        stored = FeatureFile(path)
-    except StoreError:
-        return  # told when its slide's turn comes
-    stored.check(encoder.spec, settings)
+def _check_existing(paths: list[Path], encoder: Encoder, settings: SlideSettings) -> None:
+    """Refuse existing files that do not mix with the new ones, before hours of work.
+
+    Files of an older format version that pass mix with new ones: both give the same bags.
+    """
+    older = 0
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            stored = FeatureFile(path)
+        except StoreError:
+            continue  # reported as the failure of its slide
+        stored.check(encoder.spec, settings)
+        older += stored.format_version < FORMAT_VERSION
+    if older:
+        logger.info(
+            "%d existing feature files have an older format version; they are kept and used as "
+            "they are, and new files have version %d",
+            older,
+            FORMAT_VERSION,
+        )
 
 
-def _extract_new(
+def _extract_if_new(
     slide: Slide, path: Path, encoder: Encoder, settings: SlideSettings, dtype: Dtype
 ) -> bool:
-    """Extract a slide unless it has been; tell whether it was extracted now."""
+    """Extract a slide unless its feature file exists; return whether it was extracted."""
     if path.exists():
         FeatureFile(path).check(encoder.spec, settings, slide=slide)
         return False

@@ -1,4 +1,4 @@
-"""What a feature file says of itself: the attributes docs/formats.md lists."""
+"""The header of a feature file: the attributes that docs/formats.md lists."""
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from parfocal.encoders.encoder import EncoderSpec
+from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import StoreError
 from parfocal.grid import PatchGrid
 from parfocal.slide.resolution import mpp_of
@@ -19,23 +19,28 @@ from parfocal.slide.slide import Slide
 from parfocal.slide.tissue import find_tissue
 
 FORMAT = "parfocal features"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# New names, by the name in version 1.
+RENAMED_ATTRIBUTES = {"encoder_licence": "encoder_license"}
+# New values, by attribute and by the value in version 1.
+RENAMED_VALUES: dict[str, dict[object, str]] = {"tissue": {"grey": "gray"}}
 
 
 @dataclass(frozen=True)
 class SlideSettings:
-    """Which patches of a slide there are.
+    """Which patches a slide has.
 
     Args:
-        magnifications: lowest first.
-        patch_size: side in pixels, the same at every magnification.
-        tissue: how tissue is told from glass; "all" takes everything for tissue.
-        min_tissue: least share of tissue in a patch.
-        children: whether a patch has all its children, or only those with so much tissue.
+        magnifications: magnifications, lowest first.
+        patch_size: side of a patch in pixels, the same at every magnification.
+        tissue: how tissue is separated from glass: "otsu" by Otsu's threshold on the saturation,
+            "gray" by a fixed threshold on the spread of red, green and blue, "all" not at all.
+        min_tissue: smallest share of tissue in a patch, in 0..1.
+        children: "all" keeps every child of a kept patch, "tissue" only those with at least
+            `min_tissue`.
 
     Raises:
-        ValueError: magnifications that do not ascend from above 0, no pixels in a patch, or a
-            share that is none.
+        ValueError: an argument is invalid.
     """
 
     magnifications: tuple[float, ...]
@@ -45,23 +50,24 @@ class SlideSettings:
     children: Literal["all", "tissue"] = "tissue"
 
     def __post_init__(self) -> None:
-        """Refuse what is no choice of patches."""
+        """Check the values."""
         steps = pairwise((0.0, *self.magnifications))
         if not self.magnifications or not all(low < high < inf for low, high in steps):
             names = ", ".join(f"{magnification:g}" for magnification in self.magnifications)
             raise ValueError(
-                f"magnifications: [{names}] do not ascend; give the lowest first, as 1.25,2.5,10."
+                f"magnifications: [{names}] do not ascend; give the lowest first, above 0, as "
+                "1.25,2.5,10."
             )
         if self.patch_size < 1:
-            raise ValueError(f"patch_size: {self.patch_size} pixels are no patch; 256 is usual.")
+            raise ValueError(f"patch_size: {self.patch_size} is not positive; 256 is usual.")
         if not 0 <= self.min_tissue <= 1:
-            raise ValueError(f"min_tissue: {self.min_tissue:g} is no share; give one from 0 to 1.")
+            raise ValueError(f"min_tissue: {self.min_tissue:g} is not in 0..1.")
 
     def grid(self, slide: Slide) -> PatchGrid:
-        """Find a slide's tissue, and lay the patches over it.
+        """Find the tissue of a slide, and return the patches over it.
 
         Raises:
-            SlideError: there is no tissue, or the magnifications do not fit the slide.
+            SlideError: the slide has no tissue, or the magnifications do not fit it.
         """
         return PatchGrid.over(
             find_tissue(slide, method=self.tissue),
@@ -74,15 +80,15 @@ class SlideSettings:
 
 @dataclass(frozen=True)
 class Header:
-    """What a feature file says of itself.
+    """The description of a feature file.
 
     Args:
-        encoder: that made the features.
-        settings: as asked for.
-        grid: the patches, at the achieved mpps.
-        slide_id: name of the slide.
-        fingerprint: of the slide file.
-        mpp_source: where the slide's mpp is from.
+        encoder: encoder of the features.
+        settings: which patches the slide has, as requested.
+        grid: patches of the slide, at the achieved resolutions.
+        slide_id: name of the slide file, without extension.
+        fingerprint: fingerprint of the slide file.
+        mpp_source: where the slide's mpp comes from.
     """
 
     encoder: EncoderSpec
@@ -94,13 +100,12 @@ class Header:
 
 
 def group_names(magnifications: Sequence[float]) -> list[str]:
-    """Give the names of the groups, one a magnification."""
+    """Return the names of the HDF5 groups, one per magnification."""
     return [f"{magnification:g}x" for magnification in magnifications]
 
 
 def write_header(attributes: MutableMapping[str, Any], header: Header) -> None:
-    """Write a header as attributes of a file."""
-    grid = header.grid
+    """Write a header as attributes of an HDF5 file."""
     attributes.update(
         {
             "format": FORMAT,
@@ -108,26 +113,26 @@ def write_header(attributes: MutableMapping[str, Any], header: Header) -> None:
             "parfocal_version": version("parfocal"),
             "slide_id": header.slide_id,
             "fingerprint": header.fingerprint,
-            "slide_size": grid.slide_size,
-            "slide_mpp": grid.slide_mpp,
             "mpp_source": header.mpp_source,
-            "mpps": grid.mpps,
-            "sharpest_patches": grid.sharpest_patches,
+            "slide_size": header.grid.slide_size,
+            "slide_mpp": header.grid.slide_mpp,
+            "mpps": header.grid.mpps,
+            "sharpest_patches": header.grid.sharpest_patches,
         }
     )
     attributes.update(asdict(header.settings))
     attributes.update({f"encoder_{key}": value for key, value in asdict(header.encoder).items()})
 
 
-def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Refuse a file that is not ours, or of a format that is not yet known here.
+def check_format(path: Path, attributes: Mapping[str, Any]) -> int:
+    """Return the format version of a feature file.
 
     Raises:
-        StoreError: it is.
+        StoreError: the file is not a feature file, or its version is newer than `FORMAT_VERSION`.
     """
     if attributes.get("format") != FORMAT:
         raise StoreError(
-            f"{path}: an HDF5 file, but not one of parfocal's feature files. Make one with "
+            f"{path}: an HDF5 file, but not a feature file of parfocal. Make one with "
             "`parfocal extract`."
         )
     found = int(attributes["format_version"])
@@ -136,6 +141,7 @@ def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
             f"{path}: a feature file of format version {found}, and this parfocal reads up to "
             f"{FORMAT_VERSION}. Update parfocal, or extract again into another folder."
         )
+    return found
 
 
 def read_header(
@@ -143,14 +149,14 @@ def read_header(
     roots: Int64[np.ndarray, "n 2"],
     exists: Sequence[Bool[np.ndarray, " _"]],
 ) -> Header:
-    """Read a header back.
+    """Read a header of any format version up to `FORMAT_VERSION`.
 
     Args:
-        attributes: of a file that passed `check_format`.
-        roots: the grid's, which are too many for an attribute.
-        exists: likewise.
+        attributes: attributes of an HDF5 file that passed `check_format`.
+        roots: (column, row) of the patches at the lowest magnification.
+        exists: per magnification, whether each patch exists.
     """
-    stored = {key: _plain(value) for key, value in attributes.items()}
+    stored = _translate({key: _to_python(value) for key, value in attributes.items()})
     settings = SlideSettings(**{field.name: stored[field.name] for field in fields(SlideSettings)})
     encoder = {field.name: stored[f"encoder_{field.name}"] for field in fields(EncoderSpec)}
     grid = PatchGrid(
@@ -172,8 +178,18 @@ def read_header(
     )
 
 
-def _plain(value: Any) -> Any:
-    """Give an HDF5 attribute as Python has it."""
+def _translate(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Translate the attributes of a file of any version to those of `FORMAT_VERSION`."""
+    if attributes["format_version"] >= FORMAT_VERSION:
+        return attributes
+    renamed = {RENAMED_ATTRIBUTES.get(key, key): value for key, value in attributes.items()}
+    for key, values in RENAMED_VALUES.items():
+        renamed[key] = values.get(renamed[key], renamed[key])
+    return renamed
+
+
+def _to_python(value: Any) -> Any:
+    """Convert an HDF5 attribute to a Python value."""
     if isinstance(value, np.ndarray):
         return tuple(value.tolist())
     return value.item() if isinstance(value, np.generic) else value

@@ -1,8 +1,8 @@
-"""A bag whose patches are read and encoded when asked for.
+"""Bags whose patches are read and encoded when a model asks for their features.
 
-Features are rounded to float16 as the feature file's are, so a model cannot tell one from the
-other. An encoder's answer for a patch depends in its last bits on the patches that share its
-batch; rounded, two answers differ by at most one float16 step plus 1e-4 of the largest value.
+Features are rounded to float16, like those of a feature file, so a model gets the same values from
+both. In its last bits, an encoder's output for a patch depends on the other patches of the batch;
+after rounding, two outputs differ by at most one float16 step plus 1e-4 of the largest value.
 """
 
 from collections import deque
@@ -13,37 +13,73 @@ from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from parfocal.bag import Bag, StoredBag
-from parfocal.cost import uncounted
+from parfocal.bag import StoredBag
+from parfocal.cost import no_mac_counting
 from parfocal.encoders.encoder import Encoder
 from parfocal.features.cache import FeatureCache, SlideCache
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Slide
-from parfocal.slide.threads import threads
+from parfocal.slide.threads import thread_count
 
-BATCHES_AHEAD = 2  # read while one is encoded; what bounds the memory
-MOST_THREADS = 8
+BATCHES_AHEAD = 2  # batches read while another is encoded; limits the memory
+MAX_THREADS = 8
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 
 def reading_threads() -> int:
-    """Give how many threads read ahead: one for each core this process may use, up to 8."""
-    return threads(MOST_THREADS)
+    """Return the default number of threads that read: one per available CPU core, at most 8."""
+    return thread_count(MAX_THREADS)
+
+
+def live_bag(
+    slide: Slide,
+    grid: PatchGrid,
+    encoder: Encoder,
+    *,
+    cache: FeatureCache | None = None,
+    threads: int | None = None,
+) -> StoredBag:
+    """Return a slide's bag whose patches are read and encoded as a model zooms.
+
+    Each patch is read and encoded at most once, and added to `slide.cost_meter`. A patch found in
+    the cache is neither read nor encoded, and adds nothing. `StoredBag.features` raises SlideError
+    if a patch cannot be read.
+
+    Args:
+        slide: slide to read from, open as long as the bag is used.
+        grid: patches of the slide.
+        encoder: encoder of the patches; features are on its device.
+        cache: features kept on disk between bags; None for no cache.
+        threads: number of threads that read; None for one per CPU core, at most 8.
+
+    Returns:
+        The bag at the lowest magnification.
+    """
+    patches = PatchEncoder(slide, grid, encoder, threads or reading_threads())
+    slide_cache = None
+    if cache is not None:
+        slide_cache = cache.for_slide(slide.fingerprint, encoder.spec, patch_size=grid.patch_size)
+    steps = range(len(grid.mpps))
+    return StoredBag(
+        [LiveFeatures(patches, step, cache=slide_cache) for step in steps],
+        valid=[torch.from_numpy(grid.valid(step)) for step in steps],
+        cells=grid.cells,
+    )
 
 
 @dataclass(frozen=True)
 class PatchEncoder:
-    """Reads patches of one slide in threads, and encodes them while later ones are read.
+    """Reads patches of one slide in threads, and encodes them while the next ones are read.
 
     Args:
-        slide: to read from; its bill is written on.
-        grid: of patches over it.
-        encoder: of patches.
-        threads: that read.
+        slide: slide to read from; costs are added to its meter.
+        grid: patches of the slide.
+        encoder: encoder of the patches.
+        threads: number of threads that read.
     """
 
     slide: Slide
@@ -54,37 +90,46 @@ class PatchEncoder:
     def encode(
         self, step: int, rows: Int64[np.ndarray, " n"]
     ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[Tensor, "b d"]]]:
-        """Give patches' features batch by batch, in the order asked for.
+        """Compute the features of patches, one batch at a time.
+
+        Args:
+            step: step of the grid.
+            rows: rows of the patches at that step.
+
+        Yields:
+            The rows of each batch and their features, in the order of `rows`.
 
         Raises:
             SlideError: a patch cannot be read.
         """
-        size, workers = self.encoder.batch, self.encoder.workers
-        todo = (rows[start : start + size] for start in range(0, len(rows), size))
-        macs = self.encoder.macs_per_patch(self.grid.patch_size)
+        size, workers = self.encoder.batch_size, self.encoder.workers
+        batches = (rows[start : start + size] for start in range(0, len(rows), size))
+        macs = self.encoder.macs_per_patch()
         with ThreadPoolExecutor(max(self.threads, workers)) as pool:
             try:
-                begun = deque(
-                    (batch, self._begin(pool, step, batch))
-                    for batch in islice(todo, workers + BATCHES_AHEAD)
+                started = deque(
+                    (batch, self._start(pool, step, batch))
+                    for batch in islice(batches, workers + BATCHES_AHEAD)
                 )
-                while begun:
-                    batch, finish = begun.popleft()
+                while started:
+                    batch, finish = started.popleft()
                     features = finish()
-                    self.slide.bill.add_patches(step, len(batch))
-                    self.slide.bill.add_macs(macs * len(batch))
+                    self.slide.cost_meter.add_patches(step, len(batch))
+                    self.slide.cost_meter.add_macs(macs * len(batch))
                     yield batch, features
-                    begun.extend((more, self._begin(pool, step, more)) for more in islice(todo, 1))
+                    started.extend(
+                        (batch, self._start(pool, step, batch)) for batch in islice(batches, 1)
+                    )
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _begin(
+    def _start(
         self, pool: ThreadPoolExecutor, step: int, batch: Int64[np.ndarray, " b"]
     ) -> Callable[[], Float[Tensor, "b d"]]:
-        """Begin to read a batch in threads, and give what waits for its features."""
+        """Start reading a batch in threads, and return a function that waits for its features."""
         boxes, mpp = self.grid.boxes(step, batch), self.grid.mpps[step]
         if self.encoder.workers > 1:
-            # Each core reads and encodes a batch by itself, and waits for no other.
+            # Each core reads and encodes a whole batch, and does not wait for the others.
             return pool.submit(
                 lambda: self._encode([self.slide.read(box, mpp) for box in boxes])
             ).result
@@ -93,52 +138,55 @@ class PatchEncoder:
 
     def _encode(self, patches: list[Pixels]) -> Float[Tensor, "b d"]:
         pixels = np.stack(patches)
-        with self.slide.bill.timed("encode"), uncounted():
+        with self.slide.cost_meter.measure_time("encode"), no_mac_counting():
             return self.encoder(pixels)
 
 
-class LiveRows:
-    """One magnification, read and encoded when asked for; each patch once.
+class LiveFeatures:
+    """The features of one magnification, computed when first indexed.
 
-    A patch that does not exist is zero; it is not read, and not on the bill.
+    A patch that does not exist has features of zero; it is not read and adds no cost.
 
     Args:
-        patches: what reads and encodes.
-        step: of its grid.
-        cache: looked up first, and filled.
+        patches: reads and encodes patches.
+        step: step of the grid.
+        cache: features on disk, looked up first and added to; None for no cache.
     """
 
     def __init__(self, patches: PatchEncoder, step: int, *, cache: SlideCache | None) -> None:
         dim, device = patches.encoder.spec.dim, patches.encoder.device
         self.shape = torch.Size((patches.grid.counts[step], dim))
         self._patches, self._step, self._cache = patches, step, cache
-        # Row 0 of what was seen is the feature of every patch that does not exist.
-        self._seen = torch.zeros(1, dim, dtype=torch.float16, device=device)
-        self._place = np.where(patches.grid.valid(step), -1, 0)
+        # Row 0 holds the features of every patch that does not exist.
+        self._features = torch.zeros(1, dim, dtype=torch.float16, device=device)
+        # For each patch, its row in self._features; -1 if not computed yet.
+        self._index = np.where(patches.grid.valid(step), -1, 0)
 
     def __getitem__(self, rows: Int64[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """Give these rows, in this order."""
+        """Return the features of some patches, in the order of `rows`."""
         wanted = rows.cpu().numpy()
-        unseen = np.unique(wanted[self._place[wanted] < 0])
-        batches = list(self._look(unseen))
+        new = np.unique(wanted[self._index[wanted] < 0])
+        batches = list(self._load(new))
         if batches:
-            seen = np.concatenate([batch for batch, _ in batches])
-            self._place[seen] = len(self._seen) + np.arange(len(seen))
-            self._seen = torch.cat([self._seen, *(features for _, features in batches)])
-        return self._seen[torch.from_numpy(self._place[wanted]).to(self._seen.device)]
+            loaded = np.concatenate([batch for batch, _ in batches])
+            self._index[loaded] = len(self._features) + np.arange(len(loaded))
+            self._features = torch.cat([self._features, *(features for _, features in batches)])
+        return self._features[torch.from_numpy(self._index[wanted]).to(self._features.device)]
 
-    def _look(
+    def _load(
         self, rows: Int64[np.ndarray, " n"]
     ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[Tensor, "b d"]]]:
+        """Load features from the cache, and compute and cache the others."""
         if self._cache is None:
             yield from self._encode(rows)
             return
         grid, side = self._patches.grid, self._patches.grid.side_px(self._step)
-        with self._cache.opened() as shelf:
-            found, cached = shelf.get(side, grid.coords(self._step, rows))
-            yield rows[found], torch.from_numpy(cached).to(self._seen.device)
+        with self._cache.connect() as connection:
+            found, cached = connection.get(side, grid.coords(self._step, rows))
+            yield rows[found], torch.from_numpy(cached).to(self._features.device)
             for batch, features in self._encode(rows[~found]):
-                shelf.put(side, grid.coords(self._step, batch), features.cpu().numpy())
+                coords = grid.coords(self._step, batch)
+                connection.put(side, coords, features.cpu().numpy())
                 yield batch, features
 
     def _encode(
@@ -146,64 +194,3 @@ class LiveRows:
     ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[Tensor, "b d"]]]:
         for batch, features in self._patches.encode(self._step, rows):
             yield batch, features.to(torch.float16)
-
-
-class live_bag:
-    """A slide's patches, read and encoded as a model zooms; lowest magnification first.
-
-    Each patch is read and encoded once in the life of the bag, and written on `slide.bill`;
-    one found in the cache is neither read nor encoded, and not on the bill.
-
-    Args:
-        slide: to read from.
-        grid: of patches over it.
-        encoder: of patches; features are on its device.
-        cache: kept between bags, on disk; None for none.
-        threads: that read; None for one for each core, up to 8.
-    """
-
-    def __init__(
-        self,
-        slide: Slide,
-        grid: PatchGrid,
-        encoder: Encoder,
-        *,
-        cache: FeatureCache | None = None,
-        threads: int | None = None,
-    ) -> None:
-        patches = PatchEncoder(slide, grid, encoder, threads or reading_threads())
-        cached = None
-        if cache is not None:
-            cached = cache.of(slide.fingerprint, encoder.spec, patch_size=grid.patch_size)
-        steps = range(len(grid.mpps))
-        self._bag = StoredBag(
-            [LiveRows(patches, step, cache=cached) for step in steps],
-            valid=[torch.from_numpy(grid.valid(step)) for step in steps],
-            cells=grid.cells,
-        )
-
-    @property
-    def rows(self) -> Int64[Tensor, " n"]:
-        """Which patches these are, in the grid's nested order."""
-        return self._bag.rows
-
-    @property
-    def valid(self) -> Bool[Tensor, " n"]:
-        """False where a patch does not exist: beyond the edge of the scan, or nearly glass."""
-        return self._bag.valid
-
-    def features(self) -> Float[Tensor, "n d"]:
-        """Read and encode what has not been; those that do not exist are zero.
-
-        Raises:
-            SlideError: a patch cannot be read.
-        """
-        return self._bag.features()
-
-    def cells(self) -> Int64[Tensor, "n 2"]:
-        """Give (column, row) of the patches, on the lattice of their magnification."""
-        return self._bag.cells()
-
-    def zoom(self, select: Float[Tensor, "k n"] | None) -> Bag:
-        """Go on to the children of the selected patches, at the next magnification."""
-        return self._bag.zoom(select)

@@ -1,7 +1,7 @@
-"""A cache of regions on disk, bounded: what was used longest ago makes room.
+"""A cache of regions of slides on disk, limited in size; the least recently used are deleted.
 
-A file a region, uncompressed, so that reading one back is no decoding. Several processes may
-share a folder; each counts what it adds, so the bound is met but for what others add.
+Each region is one uncompressed file, so that reading it needs no decoding. Several processes can
+share a folder. Each counts only what it adds itself, so together they can exceed the limit.
 """
 
 import os
@@ -22,17 +22,17 @@ class PixelCache:
     """Regions kept between visits to a slide.
 
     Args:
-        folder: where the files are; made when first used.
-        limit_gib: how large they may become together.
+        folder: folder of the files; created when first used.
+        limit_gib: largest total size of the files, in GiB.
     """
 
     def __init__(self, folder: Path, *, limit_gib: float = 10.0) -> None:
         self._folder, self._limit = folder, int(limit_gib * 2**30)
         self._lock = threading.Lock()
-        self._bytes: int | None = None  # counted when first written to
+        self._bytes: int | None = None  # total size; None before the first write
 
     def get(self, name: str) -> Pixels | None:
-        """Look a region up; None where it is not kept, or what is kept is damaged."""
+        """Return a region; None if it is not cached, or its file is damaged."""
         path = self._path(name)
         try:
             pixels: Pixels = np.load(path, allow_pickle=False)
@@ -42,7 +42,7 @@ class PixelCache:
         return pixels
 
     def put(self, name: str, pixels: Pixels) -> None:
-        """Keep a region.
+        """Add a region.
 
         Raises:
             UnwritableError: the folder cannot be written to.
@@ -50,14 +50,14 @@ class PixelCache:
         path = self._path(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Whole or not there; but a cache may be lost, so it does not wait for the disk.
+            # The file gets its name when complete, but a cache need not wait for the disk.
             with NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
                 np.save(part, pixels)
             Path(part.name).replace(path)
         except OSError as error:
             raise UnwritableError(
                 f"{self._folder}: the pixel cache cannot be written ({error.strerror}). Free "
-                "space, or choose a folder that you may write to, or go on without --cache."
+                "space, choose a writable folder, or leave --cache out."
             ) from error
         with self._lock:
             if self._bytes is None:
@@ -65,10 +65,10 @@ class PixelCache:
             else:
                 self._bytes += pixels.nbytes
             if self._bytes > self._limit:
-                self._make_room()
+                self._delete_oldest()
 
-    def _make_room(self) -> None:
-        """Delete what was used longest ago, down to nine tenths, so that it is not done often."""
+    def _delete_oldest(self) -> None:
+        """Delete the least recently used files down to 90% of the limit, so that it is rare."""
         ages = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in self._files())
         self._bytes = sum(size for _, size, _ in ages)
         for _, size, file in ages:

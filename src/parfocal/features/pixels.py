@@ -1,8 +1,8 @@
-"""A pixel source over a slide: regions read in threads while the model computes.
+"""A source of a slide's pixels, read in threads while the model computes.
 
 source = SlidePixels(slide, find_tissue(slide))
-waiting = source.request(boxes, (299, 299), step=0)  # returns at once
-pixels = waiting.result()
+future = source.request(boxes, (299, 299), step=0)  # returns at once
+pixels = future.result()
 """
 
 from collections import OrderedDict
@@ -21,20 +21,21 @@ from parfocal.features.pixel_cache import PixelCache
 from parfocal.slide.slide import Box, Slide
 from parfocal.slide.tissue import Tissue
 
-REMEMBERED = 256  # regions kept for being asked again: of 299 pixels a side, 66 MiB
+MAX_KEPT = 256  # regions kept in memory, in case they are requested again; 66 MiB at 299 x 299
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 Region = tuple[Box, tuple[int, int]]
 
 
 class SlidePixels:
-    """One slide's pixels, read in threads, each region once, and written on `slide.bill`.
+    """A slide's pixels. Each region is read once, and added to `slide.cost_meter`.
 
     Args:
-        slide: to read from.
-        tissue: of it.
-        pool: of the threads that read; None for one of its own, a thread for each core, up to 8.
-        cache: of regions on disk; one found there is not read, and only its patch is on the bill.
+        slide: slide to read from.
+        tissue: tissue of the slide.
+        pool: threads that read; None for a pool of its own, one thread per CPU core, at most 8.
+        cache: regions on disk; None for no cache. A region found there counts as a patch, but its
+            pixels do not count as decoded.
     """
 
     def __init__(
@@ -62,26 +63,26 @@ class SlidePixels:
     def request(
         self, boxes: Float[Tensor, "n 4"], size: tuple[int, int], *, step: int | None = None
     ) -> Future[UInt8[Tensor, "n 3 h w"]]:
-        """Begin to read regions, and return at once; see `PixelSource`.
+        """Start reading regions, and return at once; see `PixelSource`.
 
-        The result raises SlideError where a region cannot be read.
+        `.result()` raises SlideError if a region cannot be read.
         """
         regions = [(Box(*box), size) for box in boxes.tolist()]
         new = dict.fromkeys(region for region in regions if region not in self._reads)
         self._reads |= {region: self._pool.submit(self._read, *region) for region in new}
         if step is not None:
-            self._slide.bill.add_patches(step, len(new))
+            self._slide.cost_meter.add_patches(step, len(new))
         reads = [self._reads[region] for region in regions]
-        self._forget(regions)
-        # Queued behind the reads it waits for, so that even a single thread comes to it last.
-        return self._pool.submit(_stacked, reads, size)
+        self._drop_oldest(regions)
+        # Queued after the reads that it waits for, so that a pool of one thread does not block.
+        return self._pool.submit(_stack, reads, size)
 
     def tissue(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
-        """Give the share of each box that is tissue."""
+        """Return the share of tissue in each box."""
         return torch.from_numpy(self._tissue.fractions(boxes.double().cpu().numpy())).float()
 
     def close(self) -> None:
-        """Cancel what is not being read yet and wait for the rest, so that the file may close."""
+        """Cancel reads that have not started and wait for the others, before the file is closed."""
         for read in self._reads.values():
             read.cancel()
         wait(self._reads.values())
@@ -90,40 +91,40 @@ class SlidePixels:
         if self._cache is None:
             return self._slide.resample(box, size)
         name = f"{self._slide.fingerprint} {box} {size}"
-        found = self._cache.get(name)
-        if found is None:
-            found = self._slide.resample(box, size)
-            self._cache.put(name, found)
-        return found
+        pixels = self._cache.get(name)
+        if pixels is None:
+            pixels = self._slide.resample(box, size)
+            self._cache.put(name, pixels)
+        return pixels
 
-    def _forget(self, newest: Iterable[Region]) -> None:
-        """Let go of the regions asked for longest ago; never of one still being read."""
+    def _drop_oldest(self, newest: Iterable[Region]) -> None:
+        """Drop the least recently requested regions, except those that are still being read."""
         for region in newest:
             self._reads.move_to_end(region)
-        for region in list(self._reads)[: max(0, len(self._reads) - REMEMBERED)]:
+        for region in list(self._reads)[: max(0, len(self._reads) - MAX_KEPT)]:
             if self._reads[region].done():
                 del self._reads[region]
 
 
 @dataclass(frozen=True)
 class AugmentedSource:
-    """A source mirrored and turned, with all that is asked of it: for training.
+    """A mirrored and rotated pixel source, for augmentation in training.
 
     Args:
-        source: as it is.
-        mirror: left and right first change places.
-        turns: then so many quarter turns, counter-clockwise.
+        source: pixel source to transform.
+        mirror: whether to swap left and right before rotating.
+        quarter_turns: number of rotations by 90 degrees, counter-clockwise.
     """
 
     source: PixelSource
     mirror: bool
-    turns: int
+    quarter_turns: int
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height, after turning."""
+        """Width and height in level-0 pixels, after rotation."""
         width, height = self.source.size
-        return (height, width) if self.turns % 2 else (width, height)
+        return (height, width) if self.quarter_turns % 2 else (width, height)
 
     @property
     def mpp(self) -> float:
@@ -133,39 +134,39 @@ class AugmentedSource:
     def request(
         self, boxes: Float[Tensor, "n 4"], size: tuple[int, int], *, step: int | None = None
     ) -> Future[UInt8[Tensor, "n 3 h w"]]:
-        """Ask for the same places, and turn the pixels; see `PixelSource`."""
-        turned: Future[UInt8[Tensor, "n 3 h w"]] = Future()
+        """Start reading regions of the transformed slide; see `PixelSource`."""
+        result: Future[UInt8[Tensor, "n 3 h w"]] = Future()
         inner = self.source.request(
-            self._back(boxes), size[::-1] if self.turns % 2 else size, step=step
+            self._to_source(boxes), size[::-1] if self.quarter_turns % 2 else size, step=step
         )
 
-        def turn(done: Future[UInt8[Tensor, "n 3 h w"]]) -> None:
-            if (error := done.exception()) is not None:
-                turned.set_exception(error)
+        def transform(inner: Future[UInt8[Tensor, "n 3 h w"]]) -> None:
+            if (error := inner.exception()) is not None:
+                result.set_exception(error)
                 return
-            pixels = done.result().flip(-1) if self.mirror else done.result()
-            turned.set_result(pixels.rot90(self.turns, (-2, -1)))
+            pixels = inner.result().flip(-1) if self.mirror else inner.result()
+            result.set_result(pixels.rot90(self.quarter_turns, (-2, -1)))
 
-        inner.add_done_callback(turn)
-        return turned
+        inner.add_done_callback(transform)
+        return result
 
     def tissue(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
-        """Give the share of each box that is tissue."""
-        return self.source.tissue(self._back(boxes))
+        """Return the share of tissue in each box."""
+        return self.source.tissue(self._to_source(boxes))
 
-    def _back(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-        """Find boxes where they lie without turning."""
-        (x, y, width, height), (across, down) = boxes.unbind(dim=1), self.size
-        for _ in range(self.turns):
-            # A quarter turn took what was `right` from the right edge to `right` from the top.
-            x, y, width, height = down - y - height, x, height, width
-            across, down = down, across
+    def _to_source(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+        """Convert boxes on the transformed slide to boxes on the source."""
+        (x, y, box_width, box_height), (width, height) = boxes.unbind(dim=1), self.size
+        for _ in range(self.quarter_turns):
+            # Undo one turn: distance from the bottom edge becomes x, and x becomes y.
+            x, y, box_width, box_height = height - y - box_height, x, box_height, box_width
+            width, height = height, width
         if self.mirror:
-            x = across - x - width
-        return torch.stack([x, y, width, height], dim=1)
+            x = width - x - box_width
+        return torch.stack([x, y, box_width, box_height], dim=1)
 
 
-def _stacked(reads: list[Future[Pixels]], size: tuple[int, int]) -> UInt8[Tensor, "n 3 h w"]:
+def _stack(reads: list[Future[Pixels]], size: tuple[int, int]) -> UInt8[Tensor, "n 3 h w"]:
     if not reads:
         return torch.empty(0, 3, *size, dtype=torch.uint8)
     pixels = np.stack([read.result() for read in reads])

@@ -1,4 +1,4 @@
-"""The feature file: write, read, check. One HDF5 file a slide, laid out as docs/formats.md says."""
+"""Write, read and check feature files: one HDF5 file per slide; docs/formats.md has the layout."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from parfocal.bag import StoredBag
-from parfocal.encoders.encoder import EncoderSpec
+from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
 from parfocal.features.header import (
     Header,
@@ -31,19 +31,21 @@ from parfocal.slide.slide import Slide
 
 CHUNK_ROWS = 256
 CHUNK_CACHE_BYTES = 2**24  # more than one chunk of wide float32 rows
-NEAR_ROWS = 64  # one read over a gap of so many rows costs less than two reads
+READ_GAP_ROWS = 64  # up to this gap, one read is faster than two
 
 Dtype = Literal["float16", "float32"]
 
 
-class StoredRows:
-    """One magnification of a feature file; reads the rows asked for, and no handle stays open.
+class StoredFeatures:
+    """The features of one magnification in a feature file, read when indexed.
+
+    The file is opened for each read only.
 
     Args:
-        path: the feature file.
-        name: the dataset in it.
-        shape: rows and features per row.
-        device: where the rows are wanted.
+        path: feature file.
+        name: HDF5 dataset in the file.
+        shape: number of rows, and features per row.
+        device: device of the features.
     """
 
     def __init__(self, path: Path, name: str, *, shape: torch.Size, device: torch.device) -> None:
@@ -51,32 +53,32 @@ class StoredRows:
         self._path, self._name, self._device = path, name, device
 
     def __getitem__(self, rows: Int64[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """Give these rows, in this order."""
-        wanted, back = np.unique(rows.cpu().numpy(), return_inverse=True)
+        """Return the features of some rows, in the order of `rows`."""
+        unique, inverse = np.unique(rows.cpu().numpy(), return_inverse=True)
         with _reading(self._path) as file:
             dataset = file[self._name]
             parts = [dataset[:0]]
-            for run in runs(wanted, NEAR_ROWS):
+            for run in contiguous_runs(unique, READ_GAP_ROWS):
                 parts.append(dataset[run[0] : run[-1] + 1][run - run[0]])
-        return torch.from_numpy(np.concatenate(parts))[back].to(self._device)
+        return torch.from_numpy(np.concatenate(parts))[inverse].to(self._device)
 
 
 class FeatureFile:
-    """One slide's features at every magnification, written once and whole.
+    """The features of one slide at every magnification.
 
-    It holds no open handle: it can be pickled, and used after a fork.
+    The file is opened for each read only, so an instance can be pickled, or used after a fork.
 
     Args:
-        path: the HDF5 file.
+        path: HDF5 file.
 
     Raises:
-        StoreError: there is no such file, it is damaged, or of a newer format.
+        StoreError: the file is missing, damaged, or of a newer format.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with _reading(path) as file:
-            check_format(path, file.attrs)
+            self.format_version = check_format(path, file.attrs)
             groups = group_names(file.attrs["magnifications"].tolist())
             exists = [file[f"{group}/valid"][:] for group in groups]
             self.header = read_header(file.attrs, file["roots"][:], exists)
@@ -85,12 +87,12 @@ class FeatureFile:
 
     @property
     def encoder(self) -> EncoderSpec:
-        """The encoder that made the features."""
+        """Encoder of the features."""
         return self.header.encoder
 
     @property
     def magnifications(self) -> tuple[float, ...]:
-        """Magnifications as asked for, lowest first."""
+        """Stored magnifications as requested, lowest first."""
         return self.header.settings.magnifications
 
     @property
@@ -105,23 +107,23 @@ class FeatureFile:
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the slide file the features are of."""
+        """Fingerprint of the slide file."""
         return self.header.fingerprint
 
     @cached_property
-    def levels(self) -> tuple[StoredRows, ...]:
-        """A table of rows a magnification, on the CPU."""
+    def levels(self) -> tuple[StoredFeatures, ...]:
+        """Features of each magnification, on the CPU."""
         return self._levels(range(len(self.magnifications)), torch.device("cpu"))
 
     def coords(self, step: int) -> Int64[np.ndarray, "n 2"]:
-        """Give the (x, y) of the patches' top-left corners, in level-0 pixels."""
+        """Return (x, y) of the patches' top-left corners, in level-0 pixels."""
         return self.header.grid.coords(step)
 
     def step(self, magnification: float) -> int:
-        """Give the step of a magnification, 0 the lowest stored.
+        """Return the index of a magnification, 0 for the lowest stored.
 
         Raises:
-            MixedFeaturesError: it is not stored.
+            MixedFeaturesError: the magnification is not stored.
         """
         names = group_names(self.magnifications)
         name = group_names([magnification])[0]
@@ -138,17 +140,19 @@ class FeatureFile:
         *,
         device: torch.device | str = "cpu",
     ) -> StoredBag:
-        """Give the slide as a bag, whose rows are read when asked for.
+        """Return the slide's bag, whose features are read when a model asks for them.
 
         Args:
-            magnifications: some of those stored, lowest first; None for all. Which patches
-                there are was decided at the lowest one stored, also where that is left out.
-            device: where the features are wanted.
+            magnifications: stored magnifications to use, lowest first; None for all. The lowest
+                stored magnification decides which patches exist, even if it is not used.
+            device: device of the features.
 
         Raises:
-            MixedFeaturesError: one of them is not stored.
+            MixedFeaturesError: a magnification is not stored.
         """
-        steps = [self.step(wanted) for wanted in magnifications or self.magnifications]
+        steps = [
+            self.step(magnification) for magnification in magnifications or self.magnifications
+        ]
         grid = self.header.grid
 
         def cells(step: int, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n 2"]:
@@ -160,45 +164,49 @@ class FeatureFile:
     def check(
         self, encoder: EncoderSpec, settings: SlideSettings, *, slide: Slide | None = None
     ) -> None:
-        """Refuse features that were not made as asked.
+        """Check that the features are by an encoder and of the patches expected.
 
         Args:
-            encoder: its name, weights, input size and normalization count.
-            settings: all count, but more magnifications may be stored than are asked for.
-            slide: the file they should be of, at the mpp it has now; None where it is not at hand.
+            encoder: expected encoder: its name, weights and preparation of pixels must be equal.
+            settings: expected patches: all settings must be equal, except that more magnifications
+                may be stored.
+            slide: expected slide, at its present mpp; None to skip this check.
 
         Raises:
-            MixedFeaturesError: naming both sides, and what to do.
+            MixedFeaturesError: something differs.
         """
         stored = self.header.settings
-        self._same("encoder", _named(self.encoder), _named(encoder))
-        self._same("preparation of pixels", _prepared(self.encoder), _prepared(encoder))
-        self._same("patch size", stored.patch_size, settings.patch_size)
-        self._same("tissue method", stored.tissue, settings.tissue)
-        self._same("min_tissue", stored.min_tissue, settings.min_tissue)
-        self._same("children", stored.children, settings.children)
+        self._check_equal("encoder", _encoder_text(self.encoder), _encoder_text(encoder))
+        self._check_equal(
+            "preparation of pixels", _preparation_text(self.encoder), _preparation_text(encoder)
+        )
+        self._check_equal("patch size", stored.patch_size, settings.patch_size)
+        self._check_equal("tissue method", stored.tissue, settings.tissue)
+        self._check_equal("min_tissue", stored.min_tissue, settings.min_tissue)
+        self._check_equal("children", stored.children, settings.children)
         for magnification in settings.magnifications:
             self.step(magnification)
         if slide is not None:
-            self._same("slide fingerprint", self.fingerprint, slide.fingerprint)
-            self._same("slide mpp", self.header.grid.slide_mpp, slide.mpp)
+            self._check_equal("slide fingerprint", self.fingerprint, slide.fingerprint)
+            self._check_equal("slide mpp", self.header.grid.slide_mpp, slide.mpp)
 
-    def _same(self, what: str, stored: object, asked: object) -> None:
-        if stored != asked:
+    def _check_equal(self, name: str, stored: object, expected: object) -> None:
+        if stored != expected:
             raise MixedFeaturesError(
-                f"{self.path}: the features were made with {what} {stored}, and now it is {asked}; "
-                "the two do not mix. Go back to the former, or extract again into another folder."
+                f"{self.path}: the features were made with {name} {stored}, and now it is "
+                f"{expected}; the two do not mix. Use the former, or extract again into another "
+                "folder."
             )
 
-    def _levels(self, steps: Sequence[int], device: torch.device) -> tuple[StoredRows, ...]:
+    def _levels(self, steps: Sequence[int], device: torch.device) -> tuple[StoredFeatures, ...]:
         return tuple(
-            StoredRows(self.path, self._names[step], shape=self._shapes[step], device=device)
+            StoredFeatures(self.path, self._names[step], shape=self._shapes[step], device=device)
             for step in steps
         )
 
 
 class FeatureWriter:
-    """An open feature file, not yet under its name."""
+    """A feature file being written, still under a temporary name."""
 
     def __init__(self, path: Path, file: h5py.File, header: Header, dtype: Dtype) -> None:
         self._path, self._file = path, file
@@ -218,30 +226,41 @@ class FeatureWriter:
     def write(
         self, step: int, rows: Int64[np.ndarray, " n"], features: Float[np.ndarray, "n d"]
     ) -> None:
-        """Write ascending rows of one step; those never written are zero."""
+        """Write features of one magnification; rows that are never written are zero.
+
+        Args:
+            step: index of the magnification, 0 for the lowest.
+            rows: ascending rows of the patches.
+            features: features of the patches.
+        """
         start = 0
         with _writing(self._path):
-            for run in runs(rows, 1):
+            for run in contiguous_runs(rows, 1):
                 self._tables[step][run[0] : run[-1] + 1] = features[start : start + len(run)]
                 start += len(run)
-            self._file.flush()  # so that a failure is raised here; HDF5 hides those of closing
+            self._file.flush()  # so that errors are raised here; HDF5 hides those of closing
 
 
 @contextmanager
 def create(path: Path, header: Header, *, dtype: Dtype = "float16") -> Iterator[FeatureWriter]:
-    """Write a feature file that takes its name only when whole and on the disk.
+    """Write a feature file that gets its name only when it is complete and on the disk.
 
-    Whatever interrupts the block, what had been written is removed.
+    If the `with` block fails or is interrupted, the incomplete file is removed.
+
+    Args:
+        path: file to write; an existing one is replaced.
+        header: header of the file.
+        dtype: type of the features.
 
     Raises:
-        UnwritableError: it cannot be, as when the disk is full; told before the block begins.
+        UnwritableError: the file cannot be written; a full disk is reported before the block runs.
     """
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _writing(path):
-            _reserve(part, _bytes_needed(header, dtype))
+            _reserve(part, _max_bytes(header, dtype))
             file = h5py.File(part, "r+", rdcc_nbytes=CHUNK_CACHE_BYTES, locking=False)
         try:
             yield FeatureWriter(path, file, header, dtype)
@@ -256,29 +275,11 @@ def create(path: Path, header: Header, *, dtype: Dtype = "float16") -> Iterator[
         part.unlink(missing_ok=True)
 
 
-def _bytes_needed(header: Header, dtype: Dtype) -> int:
-    """Give an upper bound of a feature file's size."""
-    row = header.encoder.dim * np.dtype(dtype).itemsize
-    place = 3 * 16 + 1  # its corner, as one of the roots, in the chunks' index, its validity
-    rows = sum(count + CHUNK_ROWS for count in header.grid.counts)
-    return rows * (row + place) + 2**20
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Make an empty HDF5 file with its room on the disk: HDF5 crashes where that runs out."""
-    empty = BytesIO()
-    h5py.File(empty, "w").close()
-    with path.open("xb") as file:
-        file.write(empty.getvalue())
-        file.flush()
-        os.posix_fallocate(file.fileno(), 0, size)
-
-
 def feature_path(folder: Path, slide_id: str) -> Path:
-    """Give the place of a slide's feature file.
+    """Return the path of a slide's feature file.
 
     Raises:
-        ValueError: the id cannot be a file's name.
+        ValueError: the id cannot be a file name.
     """
     if Path(slide_id).name != slide_id:
         raise ValueError(
@@ -287,10 +288,10 @@ def feature_path(folder: Path, slide_id: str) -> Path:
     return folder / f"{slide_id}.h5"
 
 
-def runs(rows: Int64[np.ndarray, " n"], max_gap: int) -> list[Int64[np.ndarray, " _"]]:
-    """Cut ascending rows where two neighbors lie further apart than that.
+def contiguous_runs(rows: Int64[np.ndarray, " n"], max_gap: int) -> list[Int64[np.ndarray, " _"]]:
+    """Split ascending rows wherever two neighbors are more than `max_gap` apart.
 
-    >>> [run.tolist() for run in runs(np.array([1, 2, 5, 6]), 1)]
+    >>> [run.tolist() for run in contiguous_runs(np.array([1, 2, 5, 6]), 1)]
     [[1, 2], [5, 6]]
     """
     if len(rows) == 0:
@@ -298,11 +299,29 @@ def runs(rows: Int64[np.ndarray, " n"], max_gap: int) -> list[Int64[np.ndarray, 
     return np.split(rows, np.flatnonzero(np.diff(rows) > max_gap) + 1)
 
 
-def _named(encoder: EncoderSpec) -> str:
+def _max_bytes(header: Header, dtype: Dtype) -> int:
+    """Return an upper bound of the size of a feature file."""
+    features = header.encoder.dim * np.dtype(dtype).itemsize
+    position = 3 * 16 + 1  # corner, root, entry of the chunk index, and validity
+    rows = sum(count + CHUNK_ROWS for count in header.grid.counts)
+    return rows * (features + position) + 2**20
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Create an empty HDF5 file with its disk space allocated; HDF5 crashes on a full disk."""
+    empty = BytesIO()
+    h5py.File(empty, "w").close()
+    with path.open("xb") as file:
+        file.write(empty.getvalue())
+        file.flush()
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _encoder_text(encoder: EncoderSpec) -> str:
     return f"{encoder.name} (weights {encoder.weights_hash})"
 
 
-def _prepared(encoder: EncoderSpec) -> str:
+def _preparation_text(encoder: EncoderSpec) -> str:
     return (
         f"{encoder.input_size} px {encoder.interpolation}, mean {encoder.mean}, std {encoder.std}"
     )
@@ -312,16 +331,17 @@ def _prepared(encoder: EncoderSpec) -> str:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError) as error:  # HDF5 says either
+    except (OSError, RuntimeError) as error:  # HDF5 raises either
         raise UnwritableError(
             f"{path}: the feature file could not be written ({_cause(error)}), and nothing of it "
-            "was kept. Free space or choose another folder, then run again: it goes on from here."
+            "was kept. Free space or choose another folder, then run again; finished slides are "
+            "skipped."
         ) from error
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[h5py.File]:
-    """Open a feature file for one read; no locks, which network file systems refuse."""
+    """Open a feature file for one read, without the locks that network file systems refuse."""
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
@@ -331,12 +351,13 @@ def _reading(path: Path) -> Iterator[h5py.File]:
         ) from None
     except (OSError, RuntimeError, KeyError) as error:
         raise StoreError(
-            f"{path}: not a whole feature file ({_cause(error)}). Delete it and extract again."
+            f"{path}: the feature file is incomplete or damaged ({_cause(error)}). Delete it and "
+            "extract again."
         ) from error
 
 
 def _cause(error: Exception) -> str:
-    """Give the system's own words for an error, where HDF5 wraps them in its own."""
+    """Return the operating system's message of an error that HDF5 wraps in its own."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return str(error.args[0]).splitlines()[0]

@@ -1,4 +1,4 @@
-"""What a model is given, with a note of the seconds the model waited for it."""
+"""Measure how long a model waits for features or pixels."""
 
 import time
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from parfocal.bag import Bag, PixelSource
 
 
 class WaitTimer:
-    """Seconds waited, added up."""
+    """Adds up seconds of waiting in `seconds`."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note the seconds of a block."""
+    def measure(self) -> Iterator[None]:
+        """Add the seconds that a block of code takes."""
         start = time.perf_counter()
         try:
             yield
@@ -27,46 +27,56 @@ class WaitTimer:
             self.seconds += time.perf_counter() - start
 
 
-def clocked(given: Bag | PixelSource, waits: WaitTimer) -> Bag | PixelSource:
-    """Give the same, noting how long is waited for features or pixels."""
-    return ClockedBag(given, waits) if isinstance(given, Bag) else ClockedPixels(given, waits)
+def timed(inputs: Bag | PixelSource, timer: WaitTimer) -> Bag | PixelSource:
+    """Wrap a model input so that waiting for its features or pixels is timed."""
+    return TimedBag(inputs, timer) if isinstance(inputs, Bag) else TimedPixels(inputs, timer)
 
 
-class ClockedBag:
-    """A bag that notes the seconds spent on features, its own and those it zooms into."""
+class TimedBag:
+    """A bag that times the computation of its features, and of those of the bags it zooms into.
 
-    def __init__(self, bag: Bag, waits: WaitTimer) -> None:
-        self._bag, self._waits = bag, waits
+    Args:
+        bag: bag to wrap.
+        timer: timer to add the seconds to.
+    """
+
+    def __init__(self, bag: Bag, timer: WaitTimer) -> None:
+        self._bag, self._timer = bag, timer
 
     @property
     def rows(self) -> Int64[Tensor, " n"]:
-        """Which patches these are."""
+        """Indices of the patches; see `Bag`."""
         return self._bag.rows
 
     @property
     def valid(self) -> Bool[Tensor, " n"]:
-        """False where a patch does not exist."""
+        """Whether each patch exists."""
         return self._bag.valid
 
     def features(self) -> Float[Tensor, "n d"]:
-        """Give the patches' features, and note how long that takes."""
-        with self._waits.noted():
+        """Return the features of the patches, and time that."""
+        with self._timer.measure():
             return self._bag.features()
 
     def cells(self) -> Int64[Tensor, "n 2"]:
-        """Give (column, row) of the patches."""
+        """Return (column, row) of the patches; see `Bag`."""
         return self._bag.cells()
 
-    def zoom(self, select: Float[Tensor, "k n"] | None) -> "ClockedBag":
-        """Go on to the children of the selected patches."""
-        return ClockedBag(self._bag.zoom(select), self._waits)
+    def zoom(self, select: Float[Tensor, "k n"] | None) -> "TimedBag":
+        """Return the bag of the selected patches' children; see `Bag`."""
+        return TimedBag(self._bag.zoom(select), self._timer)
 
 
-class ClockedPixels:
-    """A source of pixels that notes the seconds waited for them."""
+class TimedPixels:
+    """A pixel source that times how long its pixels are waited for.
 
-    def __init__(self, source: PixelSource, waits: WaitTimer) -> None:
-        self._source, self._waits = source, waits
+    Args:
+        source: pixel source to wrap.
+        timer: timer to add the seconds to.
+    """
+
+    def __init__(self, source: PixelSource, timer: WaitTimer) -> None:
+        self._source, self._timer = source, timer
 
     @property
     def size(self) -> tuple[int, int]:
@@ -81,19 +91,19 @@ class ClockedPixels:
     def request(
         self, boxes: Float[Tensor, "n 4"], size: tuple[int, int], *, step: int | None = None
     ) -> Future[UInt8[Tensor, "n 3 h w"]]:
-        """Begin to read regions; only waiting for them is noted."""
-        return _ClockedFuture(self._source.request(boxes, size, step=step), self._waits)
+        """Start reading regions; see `PixelSource`. Only `.result()` is timed."""
+        return _TimedFuture(self._source.request(boxes, size, step=step), self._timer)
 
     def tissue(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
-        """Give the share of each box that is tissue."""
+        """Return the share of tissue in each box."""
         return self._source.tissue(boxes)
 
 
-class _ClockedFuture(Future[Tensor]):
-    def __init__(self, inner: Future[Tensor], waits: WaitTimer) -> None:
+class _TimedFuture(Future[Tensor]):
+    def __init__(self, inner: Future[Tensor], timer: WaitTimer) -> None:
         super().__init__()
-        self._inner, self._waits = inner, waits
+        self._inner, self._timer = inner, timer
 
     def result(self, timeout: float | None = None) -> Tensor:
-        with self._waits.noted():
+        with self._timer.measure():
             return self._inner.result(timeout)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.weights import EncoderError
 
 MISSING_OPERATOR = "operator torchvision::nms does not exist"
@@ -116,7 +116,7 @@ for name in ("torchvision._meta_registrations", "torchvision._autograd_registrat
     sys.modules[name] = types.ModuleType(name)
 import numpy as np, timm
 from pathlib import Path
-from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.weights import EncoderError
 from safetensors.torch import save_file
 folder = Path(sys.argv[1])

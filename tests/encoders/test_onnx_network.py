@@ -5,7 +5,7 @@ from parfocal.encoders.networks import EfficientNetLite0, ResNet50Layer3, fill_r
 
 onnx = pytest.importorskip("onnx", reason="needs parfocal[onnx]")
 pytest.importorskip("onnxruntime", reason="needs parfocal[onnx]")
-from parfocal.encoders.onnx_graph import OnnxGraph, OnnxNetwork  # noqa: E402 (after the skip)
+from parfocal.encoders.onnx_network import OnnxGraph, OnnxNetwork  # noqa: E402 (after the skip)
 
 
 @pytest.fixture(params=[EfficientNetLite0, ResNet50Layer3])

@@ -1,0 +1,28 @@
+"""Choose the device that encoders and models run on."""
+
+import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """Return a device by name.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", or "auto" for the first CUDA device and, if there is none,
+            the CPU.
+
+    Raises:
+        ValueError: the name is unknown, or the device does not exist.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device {name!r} is not known; choose auto, cpu, cuda or cuda:1."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device {name!r}: torch {torch.__version__} finds no CUDA device; use cpu."
+        )
+    return device
