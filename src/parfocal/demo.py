@@ -1,8 +1,8 @@
-"""The whole road on painted slides: paint, extract, train, evaluate, predict.
+"""A demonstration on painted slides: paint, extract, train, evaluate, predict.
 
-Two models learn from the same training slides: ZoomMIL, and the mean of all patches at the sharpest
-magnification, which has to look everywhere. Features are extracted once for both; the predictions
-at the end read the test slides anew, and only where ZoomMIL asks.
+Two models are trained on the same slides: ZoomMIL, and mean pooling over all patches of the highest
+magnification. Features are extracted once for both. The predictions at the end read the test slide
+files, and only the patches that ZoomMIL visits.
 """
 
 import sys
@@ -20,59 +20,62 @@ from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.folder import FailedSlide, predict_slides
+from parfocal.progress import Progress
 from parfocal.settings import load_settings
 from parfocal.slide.synthetic.cohort import paint_cohort
 from parfocal.slide.synthetic.painting import Painting
 from parfocal.train import train
 
-SLIDES = 64  # of which 22 are for testing, painted from seeds of their own
-SIDE = 5632  # pixels, at 1 um per pixel: more than five millimeters
+SLIDES = 64  # of which 22 are test slides
+SIDE = 5632  # pixels, at 1 µm per pixel
 ENCODER = "efficientnet-lite0"
-# On a tumor slide every region that catches the eye has a lesion inside, so that 32 slides are
-# enough to learn from.
+# Every conspicuous region of a tumor slide has a lesion, so that 32 training slides are enough.
 PAINTING = Painting(regions=4, lesions=4, splits=(0.5, 0.156, 0.344))
-# Small slides have few patches, so fewer are zoomed into than on real ones.
-ZOOMING = {
+# Small slides have few patches, so k is smaller than for real slides.
+ZOOM_SETTINGS = {
     "slide.magnifications": (2.5, 10.0),
     "model.k": 2,
     "train.epochs": 30,
     "train.learning_rate": 3e-4,
 }
-EVERYWHERE = {
+EXHAUSTIVE_SETTINGS = {
     "slide.magnifications": (10.0,),
-    "train.epochs": ZOOMING["train.epochs"],
-    "train.learning_rate": ZOOMING["train.learning_rate"],
+    "train.epochs": ZOOM_SETTINGS["train.epochs"],
+    "train.learning_rate": ZOOM_SETTINGS["train.learning_rate"],
 }
 
 
 class DemoError(Exception):
-    """A demonstration that cannot be given; the message says why and what to do."""
+    """The demonstration cannot start; the message gives the reason and what to do."""
 
 
 def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
-    """Take painted slides from pixels to predictions, telling what is done as it is done.
+    """Run the demonstration, and yield lines that describe each step and its result.
+
+    Metrics are written to `out/evaluation`, predictions to `out/predictions`. Progress within a
+    step is logged.
 
     Args:
-        out: a new folder; metrics are in `evaluation`, predictions in `predictions` afterwards.
-        seed: of the slides and of the training.
+        out: new output folder.
+        seed: seed of the slides and the training.
 
     Yields:
-        Lines for a reader.
+        Lines of text.
 
     Raises:
-        DemoError: `out` is there and not empty.
+        DemoError: `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DemoError(f"{out}: there already, and not empty; remove it, or give another --out.")
-    yield f"1/5  painting {SLIDES} slides; half of them have lesions that show only when sharp"
-    table = paint_cohort(out / "cohort", slides=SLIDES, seed=seed, size=SIDE, painting=PAINTING)
+        raise DemoError(f"{out}: already exists and is not empty; delete it or set another --out.")
+    yield f"1/5  painting {SLIDES} slides; half have lesions visible only at high magnification"
+    table = _paint(out / "cohort", seed)
     cohort = read_cohort(table)
-    yield f"2/5  extracting features with {ENCODER}, for the training"
+    yield f"2/5  extracting features with {ENCODER}"
     _extract(cohort, out / "features")
-    yield "3/5  training: ZoomMIL, and mean pooling over every patch at 10x"
+    yield "3/5  training ZoomMIL, and mean pooling over all patches at 10x"
     for recipe, settings, run in (
-        ("zoommil-hindsight", ZOOMING, "run"),
-        ("mean", EVERYWHERE, "run-mean"),
+        ("zoommil-hindsight", ZOOM_SETTINGS, "run"),
+        ("mean", EXHAUSTIVE_SETTINGS, "run-mean"),
     ):
         flags = {**settings, "train.seed": seed, "encoder.name": ENCODER}
         train(
@@ -82,33 +85,45 @@ def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
             features=out / "features",
             progress=False,
         )
-    yield "4/5  evaluating on the test slides"
-    zooming = evaluate(out / "run", table, out / "evaluation", features=out / "features")
-    everywhere = evaluate(
-        out / "run-mean", table, out / "evaluation-mean", features=out / "features"
+    yield "4/5  evaluating both on the test slides"
+    zoommil, mean = (
+        evaluate(out / run, table, out / folder, features=out / "features")
+        for run, folder in (("run", "evaluation"), ("run-mean", "evaluation-mean"))
     )
-    yield "5/5  predicting the test slides from their files, reading only what is asked for"
+    yield "5/5  predicting the test slides from their files; only visited patches are read"
     shares = []
     for record in _predict(cohort, out):
         yield f"     {record.summary}"
         shares.append(record.cost.share_patches or 0.0)
-    yield ""
-    yield f"ZoomMIL       {zooming.summary}, having looked at {median(shares):.0%} of the patches"
-    yield f"mean pooling  {everywhere.summary}, having looked at all of them"
-    yield f"metrics       {out / 'evaluation' / 'metrics.json'}"
-    yield f"predictions   {out / 'predictions'}: a JSON and a picture a slide"
     write_report((out,), out / "report.html")
+    yield ""
+    yield f"ZoomMIL       {zoommil.summary}; visited {median(shares):.0%} of the patches"
+    yield f"mean pooling  {mean.summary}; visited all patches"
+    yield f"metrics       {out / 'evaluation' / 'metrics.json'}"
+    yield f"predictions   {out / 'predictions'}: a JSON file and a picture per slide"
     yield f"report        {out / 'report.html'}: open it in a browser"
-    yield f"the slides    {_command()} view {out}"
+    yield f"viewer        {_command()} view {out}"
 
 
 def _command() -> str:
-    """Give what to type for `parfocal` here: its environment may not be activated."""
+    """Return the command that starts parfocal; its environment may not be activated."""
     return "parfocal" if which("parfocal") else str(Path(sys.executable).with_name("parfocal"))
 
 
+def _paint(out: Path, seed: int) -> Path:
+    progress = Progress("painting", SLIDES)
+    return paint_cohort(
+        out,
+        slides=SLIDES,
+        seed=seed,
+        size=SIDE,
+        painting=PAINTING,
+        progress=lambda done, total: progress.advance("painted"),
+    )
+
+
 def _extract(cohort: Cohort, out: Path) -> None:
-    magnifications = ZOOMING["slide.magnifications"]
+    magnifications = ZOOM_SETTINGS["slide.magnifications"]
     assert isinstance(magnifications, tuple)
     extract_cohort(
         [(slide.slide_id, slide.path, slide.mpp) for slide in cohort.slides],

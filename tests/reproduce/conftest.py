@@ -49,7 +49,7 @@ def small(name: str, *more: str, encoder: str = "tiny") -> Reproduction:
 
 
 def paint(path: Path, size: tuple[int, int], *, ill: bool, mpp: float) -> Path:
-    """Write a slide whose left half is stained tissue, darker if ill, and whose right half is glass."""
+    """Write a slide: left half stained tissue, darker if ill; right half glass."""
     width, height = size
     pixels = np.random.default_rng(0).integers(0, 40, (height, width, 3), dtype=np.uint8)
     pixels += np.array((110, 40, 120) if ill else (190, 90, 150), dtype=np.uint8)
@@ -209,7 +209,7 @@ def trees(
 
 @pytest.fixture(scope="session")
 def made(trees: dict[str, Tree], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the output folder of a table, run once on its fake data with one seed and one epoch."""
+    """Return the output folder of a table, run once on fake data, with one seed and epoch."""
     folders: dict[str, Path] = {}
 
     def run(name: str) -> Path:

@@ -63,7 +63,7 @@ def planned(true_size):
     return plan(small("zoommil-camelyon16"), true_size[0], true_size[0] / "out", device="cpu")
 
 
-def test_the_slides_and_their_size_are_told(planned, true_size):
+def test_the_slides_and_their_size_are_described(planned, true_size):
     _, size = true_size
     assert size > 1.5e9
     expected = (

@@ -80,7 +80,7 @@ def predict(
             failed[str(answer.path)] = answer.reason
         else:
             erase_bars()
-            typer.echo(answer.line)
+            typer.echo(answer.summary)
             export(answer, out, geojson=geojson, from_bounds=bounds, overlay=overlay)
     if len(failed) < len(slides):
         typer.echo(f"wrote predictions.csv, and a JSON and a PNG per slide, to {out}", err=True)

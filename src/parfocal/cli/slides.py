@@ -108,8 +108,16 @@ def synth(
         normal_class=normal_class,
         lesion_class=lesion_class,
     )
+    progress = Progress("painting", slides)
     cohort = paint_cohort(
-        out, slides=slides, seed=seed, size=size, mpp=mpp, tiles=tiles, painting=painting
+        out,
+        slides=slides,
+        seed=seed,
+        size=size,
+        mpp=mpp,
+        tiles=tiles,
+        painting=painting,
+        progress=lambda done, total: progress.advance("painted"),
     )
     typer.echo(f"painted {slides} slides; wrote {cohort}")
 
@@ -172,7 +180,7 @@ def extract(
     Example: `parfocal extract cohort.csv --out features --magnifications 2.5,10`
     """
     from parfocal.dataset import read_slides
-    from parfocal.encoders.encoder import load_encoder
+    from parfocal.encoders.loading import load_encoder
     from parfocal.features.extract import extract_cohort
     from parfocal.features.header import SlideSettings
 
