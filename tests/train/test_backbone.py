@@ -20,7 +20,7 @@ from parfocal.train import train
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Cohort:
-    """Six small slides without glass."""
+    """Write six small slides without glass."""
     rows, rng = ["slide_id,path,label,mpp,split"], np.random.default_rng(0)
     for number, split in enumerate(("train", "train", "val", "val", "test", "test")):
         pixels = rng.integers(100, 200, (192, 192, 3), dtype=np.uint8)
@@ -30,8 +30,8 @@ def cohort(tmp_path: Path) -> Cohort:
     return read_cohort(tmp_path / "cohort.csv")
 
 
-def predicted(cohort: Cohort, recipe: str, *changes: str) -> float:
-    """Train for an epoch; from the run folder alone, give the chance that a slide is ill."""
+def train_and_predict(cohort: Cohort, recipe: str, *changes: str) -> float:
+    """Train for an epoch, and return the probability of "ill" predicted from the run folder alone."""
     folder = cohort.source.parent
     changes = ("slide.tissue=all", "train.epochs=1", "train.batch_size=2", *changes)
     train(cohort, load_settings(recipe, overrides=changes), folder / "run", device="cpu")
@@ -47,7 +47,7 @@ def weights(folder: Path, network: nn.Module) -> Path:
 
 
 class Small(nn.Sequential):
-    """A network as timm makes them, with a batch norm."""
+    """A network like those of timm, with a batch norm."""
 
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 5, 4, stride=4), nn.BatchNorm2d(5), nn.AdaptiveAvgPool2d(1))
@@ -59,7 +59,7 @@ class Small(nn.Sequential):
 
 @pytest.fixture
 def timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands for timm, which few machines can import."""
+    """Replace timm, which is optional, by a small module."""
 
     def create_model(name, *, pretrained, pretrained_cfg_overlay, **_):
         network = Small()
@@ -76,50 +76,50 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 JSMA = ("slide.patch_size=96", "slide.magnifications=[5, 10]", "model.thumbnail_px=96", "model.k=2")
-MAGNET = ("model.patches=[2, 2]", "model.side=48", "model.leaf_side=96", "slide.patch_size=96")
+MAGNET = ("model.patches=[2, 2]", "model.picture_px=48", "model.leaf_px=96", "slide.patch_size=96")
 
 
 @pytest.mark.parametrize(("recipe", "changes"), [("jsma", JSMA), ("magnet-3", MAGNET)])
-def test_a_run_holds_the_backbone_whose_weights_came_from_a_file(
+def test_a_run_folder_contains_the_backbone_whose_weights_came_from_a_file(
     timm, cohort, tmp_path, recipe, changes
 ):
     name = f"timm:any={weights(tmp_path, Small())}"
     changes += (f"model.backbone={name}",)
     if recipe == "magnet-3":
-        changes += (f"model.auxiliary={name}",)
-    assert 0 < predicted(cohort, recipe, *changes) < 1
+        changes += (f"model.auxiliary_backbone={name}",)
+    assert 0 < train_and_predict(cohort, recipe, *changes) < 1
 
 
-def test_without_timm_the_papers_backbone_is_refused_with_the_other_choice(monkeypatch):
+def test_without_timm_the_backbone_of_the_paper_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    told = r"timm:inception_v3: timm cannot be imported .* Or take efficientnet-lite0, which comes"
-    with pytest.raises(EncoderError, match=told):
+    message = "timm:inception_v3: timm cannot be imported .* Or use efficientnet-lite0, which is"
+    with pytest.raises(EncoderError, match=message):
         load_settings("jsma", overrides=["model.backbone=timm:inception_v3"])
 
 
 @pytest.fixture
 def true_timm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    # torch without CUDA beside torchvision with: these two register what only CUDA has.
+    # With torch for the CPU and torchvision for CUDA, these two modules fail to import.
     for name in ("torchvision._meta_registrations", "torchvision._autograd_registrations"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     return pytest.importorskip("timm", reason="needs parfocal[timm]")
 
 
 @pytest.mark.slow
-def test_jsma_learns_with_the_papers_inception(true_timm, cohort, tmp_path):
+def test_jsma_trains_with_the_inception_network_of_the_paper(true_timm, cohort, tmp_path):
     file = weights(tmp_path, true_timm.create_model("inception_v3"))
     backbone = f"model.backbone=timm:inception_v3={file}"
-    assert 0 <= predicted(cohort, "jsma", *JSMA, backbone) <= 1
+    assert 0 <= train_and_predict(cohort, "jsma", *JSMA, backbone) <= 1
 
 
 @pytest.mark.slow
-def test_magnet_learns_with_the_papers_inception_and_resnet(true_timm, cohort, tmp_path):
+def test_magnet_trains_with_the_networks_of_the_paper(true_timm, cohort, tmp_path):
     files = {}
     for name in ("inception_v3", "resnet18"):
         (tmp_path / name).mkdir()
         files[name] = weights(tmp_path / name, true_timm.create_model(name))
     networks = (
         f"model.backbone=timm:inception_v3={files['inception_v3']}",
-        f"model.auxiliary=timm:resnet18={files['resnet18']}",
+        f"model.auxiliary_backbone=timm:resnet18={files['resnet18']}",
     )
-    assert 0 < predicted(cohort, "magnet-3", *MAGNET, *networks) < 1
+    assert 0 < train_and_predict(cohort, "magnet-3", *MAGNET, *networks) < 1

@@ -1,59 +1,64 @@
-"""Attention sampling (ATS): sharp patches drawn by an attention map over a thumbnail.
+"""Attention sampling (ATS): patches sampled from the attention over a thumbnail.
 
 Source: Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling
     Models", ICML 2019. Code: idiap/attention-sampling.
-Departs: the gradient of the attention is unbiased, where the code's is not; patches that would
-    leave the image are moved inside, where the code fills with zeros; the patch backbone is one of
-    ours. Cells without tissue get no attention.
+Departs: the gradient of the attention is unbiased, while that of the code is biased; patches that
+    extend beyond the image are moved inside, while the code pads with zeros; the patch network is
+    one of our backbones. Cells without tissue get no attention.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from parfocal.bag import PixelSource, Prediction
+from parfocal.bag import PixelSource
 from parfocal.cells import Cells, center_cells
+from parfocal.models.contract import Loss
+from parfocal.models.layers.attended_slide import AttendedSlide, tissue_mask
 from parfocal.models.layers.backbone import Backbone
-from parfocal.models.layers.overview import ask_overview, encode_overviews
-from parfocal.models.layers.patch_sampling import (
-    AttendedSlide,
-    SampledPatchClassifier,
-    SamplingConfig,
-    tissue_of,
-)
+from parfocal.models.layers.sampled_patch_classifier import SampledPatchClassifier
 from parfocal.models.layers.sampling import entropy
+from parfocal.models.layers.sampling_config import SamplingConfig
+from parfocal.models.layers.thumbnail import encode_thumbnails, request_thumbnail
+from parfocal.prediction import Prediction
 
 
 class AttentionSampling(nn.Module):
-    """Classify slides by a few patches of one magnification, drawn from a thumbnail's attention.
+    """Classify slides by a few patches of one magnification, sampled from attention.
+
+    The attention is computed from a thumbnail of the slide. Each pixel of the thumbnail is the
+    center of a cell.
 
     Args:
-        num_classes: slide labels.
-        magnifications: of the patches; one.
+        num_classes: number of classes.
+        magnifications: magnification of the patches; exactly one.
         patch_size: side of a patch in pixels.
-        backbone: of the patches; see `Backbone`.
-        thumbnail_px: longer side of the thumbnail; each of its pixels is a cell.
-        widths: of the attention network's convolutions, before the last.
-        smoothing: share of the attention that is even over all cells.
-        k: patches drawn.
-        estimator: of the aggregated features; see `aggregate`.
-        inference: what is looked at after training, "sample", "topk" or "all"; see `SamplingConfig`.
-        ci_half_width: see `SamplingConfig`, as the next three.
-        max_patches: likewise.
-        max_seconds: likewise.
-        seed: likewise.
-        unit_length: scale the features of each patch to length 1.
-        alpha: how much entropy of the attention is worth in the objective.
-        dropout: before the classifier, in training.
-        gradient_checkpointing: compute activations of patches again going back, to save memory.
-        generator: of the draws in training; None for torch's own.
+        backbone: network of the patches; see `Backbone`.
+        thumbnail_px: longer side of the thumbnail in pixels.
+        attention_widths: channels of the attention network's convolutions, without the last.
+        attention_smoothing: share of the attention that is distributed uniformly over all cells.
+        k: number of patches to sample per slide.
+        estimator: estimator of the aggregated features: "unbiased", "with_replacement",
+            "partial_sum", "renormalized" or "published_gradient"; see `aggregate`.
+        inference: which patches are encoded after training: "sample", "topk" or "all"; see
+            `SamplingConfig`.
+        ci_half_width: after training, sample patches until the 95% confidence interval of the
+            predicted class's probability has at most this half-width; None to sample k patches.
+        max_patches: maximum number of patches per slide in adaptive sampling; None for no limit.
+        max_seconds: maximum time per slide for adaptive sampling, in seconds; None for no limit.
+        sampling_seed: random seed for sampling after training, the same for every slide.
+        normalize_features: whether the features of each patch are scaled to unit length.
+        entropy_weight: weight of the attention's entropy in the objective.
+        dropout: dropout rate before the classifier.
+        gradient_checkpointing: whether activations of the patch network are recomputed in the
+            backward pass, to save memory.
+        generator: random number generator for sampling in training; None for the global one.
 
     Raises:
-        ValueError: an argument is none of those allowed.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -64,75 +69,82 @@ class AttentionSampling(nn.Module):
         patch_size: int = 50,
         backbone: str = "small",
         thumbnail_px: int = 180,
-        widths: Sequence[int] = (8, 8),
-        smoothing: float = 1e-5,
+        attention_widths: Sequence[int] = (8, 8),
+        attention_smoothing: float = 1e-5,
         k: int = 10,
         estimator: str = "unbiased",
         inference: str = "sample",
         ci_half_width: float | None = None,
         max_patches: int | None = None,
         max_seconds: float | None = None,
-        seed: int = 0,
-        unit_length: bool = True,
-        alpha: float = 1e-4,
+        sampling_seed: int = 0,
+        normalize_features: bool = True,
+        entropy_weight: float = 1e-4,
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         if len(magnifications) != 1:
-            raise ValueError(f"magnifications={list(magnifications)}: it looks at one; give one.")
+            raise ValueError(
+                f"magnifications={list(magnifications)}: attention sampling reads patches of one "
+                "magnification; set exactly one."
+            )
         self.magnification, self.patch_size = magnifications[0], patch_size
-        self.thumbnail_px, self.smoothing, self.alpha = thumbnail_px, smoothing, alpha
-        self.attend = _attention_network(widths)
-        patches = Backbone(backbone)
-        self.read = SampledPatchClassifier(
-            patches,
-            patches.dim,
+        self.thumbnail_px, self.attention_smoothing = thumbnail_px, attention_smoothing
+        self.entropy_weight = entropy_weight
+        self.attention = _attention_network(attention_widths)
+        patch_encoder = Backbone(backbone)
+        self.patch_classifier = SampledPatchClassifier(
+            patch_encoder,
+            patch_encoder.dim,
             num_classes,
             patch_size=patch_size,
-            drawing=SamplingConfig(
-                k, estimator, inference, ci_half_width, max_patches, max_seconds, seed
+            sampling=SamplingConfig(
+                k, estimator, inference, ci_half_width, max_patches, max_seconds, sampling_seed
             ),
             dropout=dropout,
-            unit_length=unit_length,
+            normalize_features=normalize_features,
             gradient_checkpointing=gradient_checkpointing,
             generator=generator,
         )
 
     @property
-    def encode(self) -> nn.Module:
-        """What encodes a patch."""
-        return self.read.encode
+    def encoder(self) -> nn.Module:
+        """Network that encodes a patch."""
+        return self.patch_classifier.encoder
 
     def load_pretrained(self) -> None:
-        """Take the published weights of the patch backbone, where it has any.
+        """Load the published weights of the patch backbone, if it has any.
 
         Raises:
-            EncoderError: they cannot be had.
+            EncoderError: the weights cannot be loaded.
         """
-        assert isinstance(self.read.encode, Backbone)
-        self.read.encode.load_pretrained()
+        assert isinstance(self.patch_classifier.encoder, Backbone)
+        self.patch_classifier.encoder.load_pretrained()
 
     def forward(self, sources: Sequence[PixelSource]) -> Prediction:
         """Classify slides, which may differ in size.
 
         Raises:
-            GridError: the magnification does not fit a slide, or no cell of it has tissue.
+            GridError: a slide does not have the magnification, or no tissue.
         """
-        asked = [ask_overview(source, self.thumbnail_px) for source in sources]
-        maps = encode_overviews(self.attend, asked, self.read.center.device)
-        scenes = [self._scene(*each) for each in zip(sources, maps, strict=True)]
-        entropies = torch.stack([entropy(scene.attention) for scene in scenes])
-        return Prediction.together(self.read(scenes), {"entropy": entropies})
+        thumbnails = [request_thumbnail(source, self.thumbnail_px) for source in sources]
+        device = self.patch_classifier.feature_mean.device
+        maps = encode_thumbnails(self.attention, thumbnails, device)
+        slides = [self._attend(*each) for each in zip(sources, maps, strict=True)]
+        entropies = torch.stack([entropy(slide.attention) for slide in slides])
+        return Prediction.stack(self.patch_classifier(slides), {"entropy": entropies})
 
-    def objective(self, prediction: Prediction, label: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
-        """Give the cross-entropy, less what the entropy of the attention is worth."""
-        loss = F.cross_entropy(prediction.logits, label)
-        return loss - self.alpha * prediction.terms["entropy"].mean()
+    def objective(
+        self, prediction: Prediction, target: Int64[Tensor, " b"], loss: Loss
+    ) -> Float[Tensor, ""]:
+        """Return the loss minus the weighted entropy of the attention."""
+        entropies = prediction.terms["entropy"]
+        return loss(prediction.logits, target) - self.entropy_weight * entropies.mean()
 
-    def _scene(self, source: PixelSource, scores: Float[Tensor, "1 h w"]) -> AttendedSlide:
-        """Lay a cell on every pixel of a thumbnail, and normalize its scores."""
+    def _attend(self, source: PixelSource, scores: Float[Tensor, "1 h w"]) -> AttendedSlide:
+        """Center a cell on each pixel of a thumbnail, and normalize the scores of the cells."""
         cells = Cells(
             (
                 center_cells(
@@ -144,10 +156,10 @@ class AttentionSampling(nn.Module):
                 ),
             )
         )
-        tissue = tissue_of(source, cells).to(scores.device)
+        tissue = tissue_mask(source, cells).to(scores.device)
         attention = scores.flatten().masked_fill(~tissue, float("-inf")).softmax(dim=0)
-        smooth = attention.lerp(tissue / tissue.sum(), self.smoothing)
-        return AttendedSlide(source, cells, tissue, smooth)
+        smoothed = attention.lerp(tissue / tissue.sum(), self.attention_smoothing)
+        return AttendedSlide(source, cells, tissue, smoothed)
 
 
 def _attention_network(widths: Sequence[int]) -> nn.Sequential:

@@ -3,10 +3,10 @@
 Source: Zhang, Ma, Van Arnam, Gupta, Saltz, Vakalopoulou, Samaras, "A Joint Spatial and
     Magnification Based Attention Framework for Large Scale Histopathology Classification",
     CVPR-W 2021. No code is public.
-Departs: estimates are unbiased, where the paper's Eq. 2 is not; the backbones are by default
-    EfficientNet-Lite0, the paper's `timm:inception_v3`. Cells without tissue get no attention.
-    `ci_half_width`, `max_patches`, `max_seconds` and `skip_unavailable_magnifications` are what the paper leaves to the future.
-    docs/methods.md lists what it leaves open and what was chosen.
+Departs: estimates are unbiased, while the paper's Eq. 2 is biased; the default backbone is
+    EfficientNet-Lite0, the paper's is `timm:inception_v3`. Cells without tissue get no attention.
+    `ci_half_width`, `max_patches`, `max_seconds` and `skip_unavailable_magnifications` are future
+    work in the paper. docs/methods.md lists what the paper leaves open and what we chose.
 """
 
 from collections.abc import Sequence
@@ -16,48 +16,57 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from parfocal.bag import PixelSource, Prediction
+from parfocal.bag import PixelSource
 from parfocal.cells import Cells, lay_cells
+from parfocal.models.contract import Loss
+from parfocal.models.layers.attended_slide import AttendedSlide, tissue_mask
 from parfocal.models.layers.backbone import Backbone
-from parfocal.models.layers.overview import ask_overview, encode_overviews
-from parfocal.models.layers.patch_sampling import (
-    AttendedSlide,
-    SampledPatchClassifier,
-    SamplingConfig,
-    tissue_of,
-)
+from parfocal.models.layers.sampled_patch_classifier import SampledPatchClassifier
 from parfocal.models.layers.sampling import entropy
+from parfocal.models.layers.sampling_config import SamplingConfig
+from parfocal.models.layers.thumbnail import encode_thumbnails, request_thumbnail
+from parfocal.prediction import Prediction
 
 NORMALIZATIONS = ("sigmoid", "softmax")
 
 
 class JointAttention(nn.Module):
-    """Classify slides by a few patches, of places and magnifications chosen from a thumbnail.
+    """Classify slides by a few patches whose places and magnifications are sampled from attention.
+
+    The attention is computed from a thumbnail of the slide.
 
     Args:
-        num_classes: slide labels.
-        magnifications: that patches may have, lowest first.
+        num_classes: number of classes.
+        magnifications: magnifications that patches can have, lowest first.
         patch_size: side of a patch in pixels, the same at every magnification.
-        skip_unavailable_magnifications: whether magnifications that do not fit a slide are left out, or an error.
-        backbone: of the thumbnail and of the patches, one each; see `Backbone`.
-        frozen: keep the backbones as they are published, and train what is on top of them.
-        thumbnail_px: longer side of the thumbnail.
-        k: patches drawn.
-        estimator: of the aggregated features; see `aggregate`.
-        inference: what is looked at after training, "sample", "topk" or "all"; see `SamplingConfig`.
-        ci_half_width: see `SamplingConfig`, as the next three.
-        max_patches: likewise.
-        max_seconds: likewise.
-        seed: likewise.
-        normalize: "sigmoid" divides each cell's sigmoid by their sum; or "softmax".
-        attention_dropout: share of cells that cannot be drawn, in training; k always can.
-        alpha: how much entropy of the attention is worth in the objective.
-        dropout: before the classifier, in training.
-        gradient_checkpointing: compute activations of patches again going back, to save memory.
-        generator: of the draws in training; None for torch's own.
+        skip_unavailable_magnifications: whether magnifications that a slide does not have are
+            skipped; if False, such a slide raises an error.
+        backbone: network of the thumbnail and, with weights of its own, of the patches; see
+            `Backbone`.
+        freeze_backbone: whether the weights of the backbones stay fixed during training.
+        thumbnail_px: longer side of the thumbnail in pixels.
+        k: number of patches to sample per slide.
+        estimator: estimator of the aggregated features: "unbiased", "with_replacement",
+            "partial_sum", "renormalized" or "published_gradient"; see `aggregate`.
+        inference: which patches are encoded after training: "sample", "topk" or "all"; see
+            `SamplingConfig`.
+        ci_half_width: after training, sample patches until the 95% confidence interval of the
+            predicted class's probability has at most this half-width; None to sample k patches.
+        max_patches: maximum number of patches per slide in adaptive sampling; None for no limit.
+        max_seconds: maximum time per slide for adaptive sampling, in seconds; None for no limit.
+        sampling_seed: random seed for sampling after training, the same for every slide.
+        normalize: how scores become attention: "sigmoid" divides the sigmoid of each score by the
+            sum of all sigmoids; "softmax" is the alternative.
+        attention_dropout: share of the cells that cannot be sampled in a training step; at least
+            k cells always can.
+        entropy_weight: weight of the attention's entropy in the objective.
+        dropout: dropout rate before the classifier.
+        gradient_checkpointing: whether activations of the patch network are recomputed in the
+            backward pass, to save memory.
+        generator: random number generator for sampling in training; None for the global one.
 
     Raises:
-        ValueError: an argument is none of those allowed.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -68,7 +77,7 @@ class JointAttention(nn.Module):
         patch_size: int = 299,
         skip_unavailable_magnifications: bool = False,
         backbone: str = "efficientnet-lite0",
-        frozen: bool = False,
+        freeze_backbone: bool = False,
         thumbnail_px: int = 299,
         k: int = 5,
         estimator: str = "unbiased",
@@ -76,10 +85,10 @@ class JointAttention(nn.Module):
         ci_half_width: float | None = None,
         max_patches: int | None = None,
         max_seconds: float | None = None,
-        seed: int = 0,
+        sampling_seed: int = 0,
         normalize: str = "sigmoid",
         attention_dropout: float = 0.2,
-        alpha: float = 0.01,
+        entropy_weight: float = 0.01,
         dropout: float = 0.5,
         gradient_checkpointing: bool = False,
         generator: torch.Generator | None = None,
@@ -88,26 +97,24 @@ class JointAttention(nn.Module):
         if normalize not in NORMALIZATIONS:
             raise ValueError(f"normalize={normalize!r} is unknown; it is one of {NORMALIZATIONS}.")
         self.magnifications, self.patch_size = tuple(magnifications), patch_size
-        self.skip_unavailable_magnifications, self.thumbnail_px, self.normalize = (
-            skip_unavailable_magnifications,
-            thumbnail_px,
-            normalize,
+        self.skip_unavailable_magnifications = skip_unavailable_magnifications
+        self.thumbnail_px, self.normalize = thumbnail_px, normalize
+        self.attention_dropout, self.entropy_weight = attention_dropout, entropy_weight
+        self.generator = generator
+        self.thumbnail_encoder, patch_encoder = Backbone(backbone), Backbone(backbone)
+        if freeze_backbone:
+            self.thumbnail_encoder.requires_grad_(False)
+            patch_encoder.requires_grad_(False)
+        self.attention = nn.ModuleList(
+            nn.Conv2d(self.thumbnail_encoder.dim, 1, 1) for _ in self.magnifications
         )
-        self.attention_dropout, self.alpha, self.generator = attention_dropout, alpha, generator
-        self.overview, patches = Backbone(backbone), Backbone(backbone)
-        if frozen:
-            self.overview.requires_grad_(False)
-            patches.requires_grad_(False)
-        self.attends = nn.ModuleList(
-            nn.Conv2d(self.overview.dim, 1, 1) for _ in self.magnifications
-        )
-        self.read = SampledPatchClassifier(
-            patches,
-            patches.dim,
+        self.patch_classifier = SampledPatchClassifier(
+            patch_encoder,
+            patch_encoder.dim,
             num_classes,
             patch_size=patch_size,
-            drawing=SamplingConfig(
-                k, estimator, inference, ci_half_width, max_patches, max_seconds, seed
+            sampling=SamplingConfig(
+                k, estimator, inference, ci_half_width, max_patches, max_seconds, sampling_seed
             ),
             dropout=dropout,
             gradient_checkpointing=gradient_checkpointing,
@@ -115,45 +122,47 @@ class JointAttention(nn.Module):
         )
 
     @property
-    def encode(self) -> nn.Module:
-        """What encodes a patch."""
-        return self.read.encode
+    def encoder(self) -> nn.Module:
+        """Network that encodes a patch."""
+        return self.patch_classifier.encoder
 
     def load_pretrained(self) -> None:
-        """Take the published weights of the backbones.
+        """Load the published weights of the backbones.
 
         Raises:
-            EncoderError: they cannot be had.
+            EncoderError: the weights cannot be loaded.
         """
-        self.overview.load_pretrained()
-        assert isinstance(self.read.encode, Backbone)
-        self.read.encode.load_pretrained()
+        self.thumbnail_encoder.load_pretrained()
+        assert isinstance(self.patch_classifier.encoder, Backbone)
+        self.patch_classifier.encoder.load_pretrained()
 
     def forward(self, sources: Sequence[PixelSource]) -> Prediction:
         """Classify slides, which may differ in size.
 
         Raises:
-            GridError: a magnification does not fit a slide, or no cell of it has tissue.
+            GridError: a slide does not have one of the magnifications, or no tissue.
         """
-        asked = [ask_overview(source, self.thumbnail_px) for source in sources]
-        cells = [self._cells(source) for source in sources]
-        device = self.read.center.device
-        tissues = [tissue_of(*each).to(device) for each in zip(sources, cells, strict=True)]
-        features = encode_overviews(self.overview.maps, asked, device)
-        attentions = [self._attention(*each) for each in zip(features, cells, tissues, strict=True)]
-        thinned = [self._drop_cells(attention) for attention in attentions]
-        scenes = [
-            AttendedSlide(*each) for each in zip(sources, cells, tissues, thinned, strict=True)
+        thumbnails = [request_thumbnail(source, self.thumbnail_px) for source in sources]
+        cells = [self._lay_cells(source) for source in sources]
+        device = self.patch_classifier.feature_mean.device
+        tissues = [tissue_mask(*each).to(device) for each in zip(sources, cells, strict=True)]
+        features = encode_thumbnails(self.thumbnail_encoder.feature_maps, thumbnails, device)
+        attentions = [self._attend(*each) for each in zip(features, cells, tissues, strict=True)]
+        dropped = [self._drop_cells(attention) for attention in attentions]
+        slides = [
+            AttendedSlide(*each) for each in zip(sources, cells, tissues, dropped, strict=True)
         ]
         entropies = torch.stack([entropy(attention) for attention in attentions])
-        return Prediction.together(self.read(scenes), {"entropy": entropies})
+        return Prediction.stack(self.patch_classifier(slides), {"entropy": entropies})
 
-    def objective(self, prediction: Prediction, label: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
-        """Give the cross-entropy, less what the entropy of the attention is worth."""
-        loss = F.cross_entropy(prediction.logits, label)
-        return loss - self.alpha * prediction.terms["entropy"].mean()
+    def objective(
+        self, prediction: Prediction, target: Int64[Tensor, " b"], loss: Loss
+    ) -> Float[Tensor, ""]:
+        """Return the loss minus the weighted entropy of the attention before its dropout."""
+        entropies = prediction.terms["entropy"]
+        return loss(prediction.logits, target) - self.entropy_weight * entropies.mean()
 
-    def _cells(self, source: PixelSource) -> Cells:
+    def _lay_cells(self, source: PixelSource) -> Cells:
         return lay_cells(
             source.size,
             source.mpp,
@@ -162,32 +171,34 @@ class JointAttention(nn.Module):
             skip_unavailable_magnifications=self.skip_unavailable_magnifications,
         )
 
-    def _attention(
+    def _attend(
         self, h: Float[Tensor, "d i j"], cells: Cells, tissue: Bool[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
-        """Score the cells of all magnifications, and normalize over all of them."""
-        # The paper pools first, which gives the same: a slide's map may have thousands of cells.
+        """Return the attention over the cells of all magnifications, from the thumbnail's map."""
+        # The paper pools before the convolution. Both are linear, so the result is the same, and
+        # one channel is cheaper to pool to the thousands of cells of a whole slide.
         maps = [
-            F.adaptive_avg_pool2d(self.attends[level.step](h), level.shape).flatten()
+            F.adaptive_avg_pool2d(self.attention[level.step](h), level.shape).flatten()
             for level in cells.maps
         ]
         scores = torch.cat(maps)
         if self.normalize == "sigmoid":
-            scores = F.logsigmoid(scores)  # softmax of which is sigmoid over the sum of sigmoids
+            scores = F.logsigmoid(scores)  # its softmax is sigmoid / sum of sigmoids
         return scores.masked_fill(~tissue, float("-inf")).softmax(dim=0)
 
     def _drop_cells(self, attention: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """Take cells away by chance, in training, and normalize again."""
+        """Set the attention of random cells to 0 in training, and normalize again."""
         if not self.training or self.attention_dropout == 0:
             return attention
-        kept = attention * self._kept(attention.detach() > 0)
+        kept = attention * self._dropout_mask(attention.detach() > 0)
         return kept / kept.sum()
 
-    def _kept(self, live: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        """Draw which cells are left; never fewer than are to be drawn."""
-        place = live.device if self.generator is None else self.generator.device
-        noise = torch.rand(live.shape, device=place, generator=self.generator).to(live.device)
-        noise = noise.masked_fill(~live, -1)
+    def _dropout_mask(self, available: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Return which cells to keep: at least as many as are sampled."""
+        device = available.device if self.generator is None else self.generator.device
+        noise = torch.rand(available.shape, device=device, generator=self.generator)
+        noise = noise.to(available.device).masked_fill(~available, -1)
         kept = noise >= self.attention_dropout
-        kept[noise.topk(min(self.read.drawing.k, int(live.sum()))).indices] = True
+        k = min(self.patch_classifier.sampling.k, int(available.sum()))
+        kept[noise.topk(k).indices] = True
         return kept

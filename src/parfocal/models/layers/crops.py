@@ -1,59 +1,46 @@
-"""Squares of slides, told as a fraction of the slide, and read with a margin around them.
-
-A square is (s, x, y), half its side and its center, where the slide, padded to a square around
-its middle, reaches from -1 to 1.
-"""
+"""Crops: squares of several slides, read as pixels with a margin, without gray."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from parfocal.bag import PixelSource, Places
-from parfocal.models.layers.magnify import points_of, without_gray
+from parfocal.bag import PixelSource
+from parfocal.models.layers.squares import grid_points, level0_boxes
 
-MARGIN = 1 / 16  # of a square's side, on each side of it: for what reaches a little over its edge
-
-
-def boxes_of(size: tuple[int, int], squares: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 4"]:
-    """Give x, y, width and height of squares, in level-0 pixels of a slide of that size."""
-    half = max(size) / 2
-    middle = squares.new_tensor([size[0] / 2, size[1] / 2], dtype=torch.float64)
-    reach = half * squares[..., :1].double()
-    corner = middle + half * squares[..., 1:].double() - reach
-    return torch.cat([corner, 2 * reach, 2 * reach], dim=-1)
+MARGIN = 1 / 16  # share of the side that is read beyond each edge, for interpolation near the edge
 
 
-def places_of(
-    source: PixelSource,
-    squares: Float[Tensor, "n 3"],
-    *,
-    side: int,
-    parents: Int64[Tensor, " n"] | None = None,
-) -> Places:
-    """Tell where squares of a slide lie that were looked at as pictures of `side` pixels."""
-    boxes = boxes_of(source.size, squares.detach().cpu())
-    return Places(boxes.float(), (boxes[:, 2] * source.mpp / side).float(), parents)
+def without_gray(images: UInt8[Tensor, "n 3 h w"], spread: int) -> Float[Tensor, "n 3 h w"]:
+    """Return images in 0..1 in which gray pixels are black.
+
+    Args:
+        images: images in 0..255.
+        spread: range (maximum minus minimum) of red, green and blue below which a pixel is gray;
+            0 to keep all pixels.
+    """
+    colored = images.amax(dim=1, keepdim=True) - images.amin(dim=1, keepdim=True) >= spread
+    return images * colored / 255
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Squares that are being read.
+    """Squares of several slides whose pixels are being read in the background.
 
     Args:
-        sources: one a slide.
-        squares: of each.
-        side: pixels of a square, without its margin.
-        asked: their pixels, a future for each slide.
+        sources: pixels of the slides.
+        squares: squares to read of each slide, in the coordinates of the slide.
+        side_px: side of each square in pixels, without its margin.
+        pending: pixels of the squares, one future per slide.
     """
 
     sources: Sequence[PixelSource]
     squares: Float[Tensor, "b n 3"]
-    side: int
-    asked: Sequence[Future[UInt8[Tensor, "n 3 h h"]]]
+    side_px: int
+    pending: Sequence[Future[UInt8[Tensor, "n 3 h h"]]]
 
     @classmethod
     def request(
@@ -61,50 +48,76 @@ class Crops:
         sources: Sequence[PixelSource],
         squares: Float[Tensor, "b n 3"],
         *,
-        side: int,
+        side_px: int,
         step: int,
     ) -> "Crops":
-        """Begin to read squares with their margins, and return at once."""
+        """Start to read squares with their margins, and return without waiting.
+
+        Args:
+            sources: pixels of the slides.
+            squares: squares to read of each slide, in the coordinates of the slide.
+            side_px: side of each square in pixels, without its margin.
+            step: number of the zoom step that the cost is counted under, starting with 0.
+        """
         squares = squares.detach()
-        read = (side + 2 * _margin_px(side),) * 2
-        asked = [
-            source.request(boxes_of(source.size, each).float(), read, step=step)
-            for source, each in zip(sources, _widened(squares, side), strict=True)
+        size = (side_px + 2 * _margin_px(side_px),) * 2
+        pending = [
+            source.request(level0_boxes(source.size, widened).float(), size, step=step)
+            for source, widened in zip(sources, _with_margin(squares, side_px), strict=True)
         ]
-        return cls(sources, squares, side, asked)
+        return cls(sources, squares, side_px, pending)
 
     def images(self, gray_spread: int) -> Float[Tensor, "b n 3 h h"]:
-        """Wait for the pixels, and give them in 0 to 1, black where gray or beyond the scan."""
-        pixels = torch.stack([asked.result() for asked in self.asked]).to(self.squares.device)
+        """Wait for the pixels and return the squares with their margins, in 0..1.
+
+        Gray pixels and pixels outside the scan are black.
+
+        Args:
+            gray_spread: see `without_gray`.
+        """
+        pixels = torch.stack([future.result() for future in self.pending]).to(self.squares.device)
         colored = without_gray(pixels.flatten(0, 1), gray_spread).view(pixels.shape)
-        return colored * self._on_scan()[:, :, None]
+        return colored * self._inside_scan()[:, :, None]
 
-    def pictures(self, images: Float[Tensor, "b n 3 h h"], side: int) -> Float[Tensor, "b n 3 s s"]:
-        """Shrink images to pictures of the squares without their margins."""
-        margin = _margin_px(self.side)
+    def downscaled(
+        self, images: Float[Tensor, "b n 3 h h"], side_px: int
+    ) -> Float[Tensor, "b n 3 s s"]:
+        """Remove the margin of images and downscale them to `side_px` pixels by area averaging."""
+        margin = _margin_px(self.side_px)
         inner = images[..., margin:-margin, margin:-margin].flatten(0, 1)
-        shrunk = torch.nn.functional.interpolate(inner, (side, side), mode="area")
-        return shrunk.view(*images.shape[:3], side, side)
+        shrunk = torch.nn.functional.interpolate(inner, (side_px, side_px), mode="area")
+        return shrunk.view(*images.shape[:3], side_px, side_px)
 
-    def grid(self, squares: Float[Tensor, "b n p 3"], side: int) -> Float[Tensor, "b n p i j 2"]:
-        """Give the points of squares inside these, in the coordinates of the images."""
-        around = _widened(self.squares, self.side)[:, :, None, None, None]
-        return (points_of(squares, side) - around[..., 1:]) / around[..., :1]
+    def sampling_grid(
+        self, squares: Float[Tensor, "b n p 3"], side_px: int
+    ) -> Float[Tensor, "b n p i j 2"]:
+        """Return the points at which to sample the images to obtain squares inside the crops.
 
-    def _on_scan(self) -> Bool[Tensor, "b n h h"]:
-        """Tell which pixels of the images touch the scan."""
-        widened, pixels = _widened(self.squares, self.side), self.side + 2 * _margin_px(self.side)
-        half = 0.99 * widened[..., :1, None, None] / pixels  # of a pixel, but for rounding
+        Args:
+            squares: p squares inside each crop, in the coordinates of the slide.
+            side_px: side of the sampled squares in pixels.
+
+        Returns:
+            Points (x, y), where -1 and 1 are the edges of an image with its margin.
+        """
+        around = _with_margin(self.squares, self.side_px)[:, :, None, None, None]
+        return (grid_points(squares, side_px) - around[..., 1:]) / around[..., :1]
+
+    def _inside_scan(self) -> Bool[Tensor, "b n h h"]:
+        """Return whether each pixel of the images overlaps the scan."""
+        widened = _with_margin(self.squares, self.side_px)
+        width_px = self.side_px + 2 * _margin_px(self.side_px)
+        half = 0.99 * widened[..., :1, None, None] / width_px  # of a pixel; 0.99 absorbs rounding
         sizes = widened.new_tensor([source.size for source in self.sources])  # b 2
         edge = (sizes / sizes.amax(dim=1, keepdim=True))[:, None, None, None]
-        return (points_of(widened, pixels).abs() < edge + half).all(dim=-1)
+        return (grid_points(widened, width_px).abs() < edge + half).all(dim=-1)
 
 
-def _margin_px(side: int) -> int:
-    return round(MARGIN * side)
+def _margin_px(side_px: int) -> int:
+    return round(MARGIN * side_px)
 
 
-def _widened(squares: Float[Tensor, "b n 3"], side: int) -> Float[Tensor, "b n 3"]:
-    """Add to squares the margin they are read with."""
-    scale = 1 + 2 * _margin_px(side) / side
+def _with_margin(squares: Float[Tensor, "b n 3"], side_px: int) -> Float[Tensor, "b n 3"]:
+    """Widen squares by the margin that is read around them."""
+    scale = 1 + 2 * _margin_px(side_px) / side_px
     return torch.cat([squares[..., :1] * scale, squares[..., 1:]], dim=-1)

@@ -1,4 +1,4 @@
-"""MagNet: find where to look closer, again and again, then read the places found in order."""
+"""MagNet: zoom into squares layer by layer, then classify the last ones in sequence."""
 
 from parfocal.models.magnet.model import MagNet
 

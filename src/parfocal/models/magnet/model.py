@@ -1,78 +1,78 @@
-"""MagNet: find where to look closer, again and again, then read the places found in order.
+"""MagNet: zoom into squares layer by layer, then classify the last ones in sequence.
 
 Source: Dimitriou & Arandjelović, "Magnifying Networks for Images with Billions of Pixels",
-    arXiv 2112.06121 (2023). No code is public, and the appendix is not.
-Departs: docs/methods.md lists what the paper leaves open and what was chosen. Gray is filtered from
-    regions as read, at the size asked for; the backbones are EfficientNet-Lite0 by default;
-    `hindsight` is ours.
+    arXiv 2112.06121 (2023). Neither the code nor the paper's appendix is public.
+Departs: docs/methods.md lists what the paper leaves open and what we chose. Gray pixels are
+    removed from the crops at the size at which they are read; the default backbones are
+    EfficientNet-Lite0; `hindsight` and early exit are ours.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from parfocal.bag import Look, PixelSource, Prediction
+from parfocal.bag import PixelSource
+from parfocal.models.contract import Loss
 from parfocal.models.layers.backbone import Backbone
-from parfocal.models.layers.crops import Crops, places_of
-from parfocal.models.layers.magnify import WHOLE, MagnifyingLayer, within
-from parfocal.models.magnet.imitation import Explorer, imitation_loss
-from parfocal.models.magnet.leaves import AuxiliaryClassifier, Reader
-from parfocal.models.magnet.multisampling import LinearizedSampler, bilinear
-from parfocal.slide.errors import NoTissueError
+from parfocal.models.magnet.classifiers import AuxiliaryClassifier, LeafAggregator
+from parfocal.models.magnet.hindsight import Explorer, imitation_loss
+from parfocal.models.magnet.looks import predictions_of
+from parfocal.models.magnet.search import SearchConfig, SearchResult, SquareSearch
+from parfocal.prediction import Prediction
 
-CHOICES = {
-    "sampler": ("linearized", "bilinear"),
-    "gradient": ("detached", "chain"),
-    "paradox": ("hinge", "prob"),
-}
-SETTLED = 0.01  # how little a settled prediction changes
+PARADOXICAL_LOSSES = ("hinge", "prob")
+EXIT_TOLERANCE = 0.01  # largest change of a probability that counts as no change
 
 
 class MagNet(nn.Module):
-    """Classify slides by magnifying squares of squares of them, as learned from the label alone.
+    """Classify slides by zooming into squares inside squares, trained on slide labels alone.
 
-    A slide is padded to a square, and looked at as a picture of 56 pixels. Each layer chooses
-    squares in the pictures of the one before, at any place and of any size, and samples them, as
-    the pictures of the next, from the slide read again at the sharpness their size asks for. The
-    squares of the last layer, the leaves, are encoded and read in order by a GRU.
+    The slide is padded to a square and downscaled to a picture of 56 pixels. Each layer chooses
+    squares of any position and size in the pictures of the layer before. These squares are read
+    from the slide at the resolution that fits their size, and sampled as the pictures of the next
+    layer. The squares of the last layer, the leaves, are encoded and classified in sequence by a
+    GRU.
 
     Args:
-        num_classes: slide labels.
-        patches: squares chosen in each picture, layer by layer.
-        frozen: whether the first square of each picture of the second layer is all of it.
-        scaling: what the size of a square is derived from, "moments" or "score".
-        temperature: of the sparsemax, see `MagnifyingLayer`.
-        sampler: "linearized" or "bilinear".
-        fixed_bias: see `LinearizedSampler`.
-        gradient: "detached" trains each square by its own picture; by "chain" those around it
-            move with it, and are trained by it as well.
-        side: of a picture in pixels; it is sampled from a square read at twice that.
-        leaf_side: of a leaf.
-        literal: sample leaves, too, from squares of twice the side of a picture, as the paper is
-            written; otherwise of twice the leaf's.
-        gray_spread: pixels whose colors lie closer together become black; 0 for none.
-        backbone: of the leaves.
-        auxiliary: backbone of the two auxiliary classifiers, on the pictures of layers 1 and 3 (or
-            the last, where there are but two); None for no such classifiers.
-        hidden_dim: of the GRU.
-        auxiliary_weight: of their losses.
-        paradox_weight: of the paradoxical loss.
-        paradox: "hinge" on the cross-entropies, or "prob" on the label's probabilities.
-        hindsight: learn where to look also from squares drawn at random, down to this share of the
-            picture around them, and from what was found there; 0 for never. After training
-            nothing is different. See `parfocal.models.magnet.imitation`.
-        early_exit_patience: answer early, after training, once the running prediction rested for so many
-            leaves; 0 for never.
-        gradient_checkpointing: compute activations of leaves again going back, to save memory.
-        generator: of all draws; None for torch's own.
+        num_classes: number of classes.
+        patches: number of squares to choose in each picture, for each layer.
+        frozen_patch: whether the first square of each picture in the second layer is always the
+            whole picture.
+        scale_estimator: how the size of a square is computed from the attention map: "moments" or
+            "score"; see `MagnifyingLayer`.
+        logit_scale: factor of the logits before sparsemax; see `MagnifyingLayer`.
+        sampler: how squares are sampled: "linearized" or "bilinear".
+        fixed_bias: whether the linearized sampler returns the bilinear value in training; see
+            `LinearizedSampler`.
+        nested_gradient: "detached" trains each square by its own picture alone; "chain" also
+            passes the gradient on to the squares around it.
+        picture_px: side of the pictures in pixels; each is sampled from a crop twice as wide.
+        leaf_px: side of the leaves in pixels.
+        low_resolution_leaves: whether leaves are sampled from crops twice as wide as a picture, as
+            in the paper; if False, from crops twice as wide as a leaf.
+        gray_spread: range (maximum minus minimum) of red, green and blue below which a pixel is
+            gray and becomes black; 0 to keep all pixels.
+        backbone: network that encodes the leaves; see `Backbone`.
+        auxiliary_backbone: network of the two auxiliary classifiers, which classify the pictures
+            sampled by layer 1 and by layer 3 (or 2, if there are only two); null for none.
+        hidden_dim: width of the GRU.
+        auxiliary_weight: weight of the auxiliary losses in the objective.
+        paradoxical_weight: weight of the paradoxical loss in the objective.
+        paradoxical_loss: "hinge" on the losses of the auxiliary classifiers, or "prob" on their
+            probabilities of the true class.
+        hindsight: smallest half side of the random squares visited in training, relative to the
+            picture around them; attention over the leaves then trains the layers. 0 to train
+            without random squares. See `parfocal.models.magnet.hindsight`.
+        early_exit_patience: after training, stop once the probabilities have not changed for this
+            number of leaves; 0 to read all leaves.
+        gradient_checkpointing: whether activations of the leaves' network are recomputed in the
+            backward pass, to save memory.
+        generator: random number generator for training; None for the global one.
 
     Raises:
-        ValueError: an argument is none of those allowed.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -80,55 +80,51 @@ class MagNet(nn.Module):
         num_classes: int,
         *,
         patches: Sequence[int] = (2, 3, 3),
-        frozen: bool = True,
-        scaling: str = "moments",
-        temperature: float = 10.0,
+        frozen_patch: bool = True,
+        scale_estimator: str = "moments",
+        logit_scale: float = 10.0,
         sampler: str = "linearized",
         fixed_bias: bool = True,
-        gradient: str = "detached",
-        side: int = 56,
-        leaf_side: int = 224,
-        literal: bool = False,
+        nested_gradient: str = "detached",
+        picture_px: int = 56,
+        leaf_px: int = 224,
+        low_resolution_leaves: bool = False,
         gray_spread: int = 15,
         backbone: str = "efficientnet-lite0",
-        auxiliary: str | None = "efficientnet-lite0",
+        auxiliary_backbone: str | None = "efficientnet-lite0",
         hidden_dim: int = 512,
         auxiliary_weight: float = 1.0,
-        paradox_weight: float = 1.0,
-        paradox: str = "hinge",
+        paradoxical_weight: float = 1.0,
+        paradoxical_loss: str = "hinge",
         hindsight: float = 0.0,
         early_exit_patience: int = 0,
         gradient_checkpointing: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if len(patches) < 2:
+        if paradoxical_loss not in PARADOXICAL_LOSSES:
             raise ValueError(
-                f"patches={list(patches)}: give a number for each of 2 or more layers."
+                f"paradoxical_loss={paradoxical_loss!r} is unknown; it is one of "
+                f"{PARADOXICAL_LOSSES}."
             )
-        for name, value in (("sampler", sampler), ("gradient", gradient), ("paradox", paradox)):
-            if value not in CHOICES[name]:
-                raise ValueError(f"{name}={value!r} is unknown; it is one of {CHOICES[name]}.")
-        self.patches, self.frozen = tuple(patches), frozen
-        self.chained, self.gray_spread = gradient == "chain", gray_spread
-        self.auxiliary_weight, self.paradox_weight = auxiliary_weight, paradox_weight
-        self.paradox, self.early_exit_patience = paradox, early_exit_patience
-        self.sides = (side, *(side for _ in patches[1:]), leaf_side)
-        self.read_sides = tuple(2 * (side if literal else each) for each in self.sides[1:])
-        self.layers = nn.ModuleList(
-            MagnifyingLayer(
-                math.prod(patches[:number]),
-                slots,
-                frozen=frozen and number == 1,
-                scaling=scaling,
-                temperature=temperature,
-            )
-            for number, slots in enumerate(patches)
+        self.auxiliary_weight, self.paradoxical_weight = auxiliary_weight, paradoxical_weight
+        self.paradoxical_loss = paradoxical_loss
+        self.early_exit_patience = early_exit_patience
+        config = SearchConfig(
+            tuple(patches),
+            frozen_patch,
+            scale_estimator,
+            logit_scale,
+            sampler,
+            fixed_bias,
+            nested_gradient,
+            picture_px,
+            leaf_px,
+            low_resolution_leaves,
+            gray_spread,
         )
-        linearized = LinearizedSampler(fixed_bias=fixed_bias, generator=generator)
-        self.sample: Callable[[Tensor, Tensor], Tensor]
-        self.sample = linearized if sampler == "linearized" else bilinear
-        self.read = Reader(
+        self.search = SquareSearch(config, generator=generator)
+        self.aggregator = LeafAggregator(
             backbone,
             num_classes,
             hidden_dim=hidden_dim,
@@ -137,240 +133,113 @@ class MagNet(nn.Module):
         self.explorer = None
         if hindsight:
             self.explorer = Explorer(
-                self.read.encode.dim, num_classes, smallest=hindsight, generator=generator
+                self.aggregator.encoder.dim, num_classes, min_scale=hindsight, generator=generator
             )
-        # The layers whose pictures are classified by themselves: 1 and 3, as far as there are.
-        self.glanced = () if auxiliary is None else (0, min(2, len(patches) - 1))
-        self.glances = nn.ModuleList(
-            AuxiliaryClassifier(str(auxiliary), num_classes) for _ in self.glanced
+        # Positions among the outputs of the layers; the paper classifies those of layers 1 and 3.
+        self.auxiliary_layers = () if auxiliary_backbone is None else (0, min(2, len(patches) - 1))
+        self.auxiliary = nn.ModuleList(
+            AuxiliaryClassifier(str(auxiliary_backbone), num_classes) for _ in self.auxiliary_layers
         )
 
     @property
-    def encode(self) -> nn.Module:
-        """What encodes a leaf."""
-        return self.read.encode
+    def encoder(self) -> nn.Module:
+        """Network that encodes a leaf."""
+        return self.aggregator.encoder
+
+    @property
+    def gray_spread(self) -> int:
+        """Range of the three colors of a pixel below which it counts as gray."""
+        return self.search.config.gray_spread
 
     def load_pretrained(self) -> None:
-        """Take the published weights of the backbones.
+        """Load the published weights of the backbones.
 
         Raises:
-            EncoderError: they cannot be had.
+            EncoderError: the weights cannot be loaded.
         """
-        for part in self.modules():
-            if isinstance(part, Backbone):
-                part.load_pretrained()
+        for module in self.modules():
+            if isinstance(module, Backbone):
+                module.load_pretrained()
 
     def set_progress(self, fraction: float) -> None:
-        """Say how much of the training is over, 0 to 1; fewer and fewer squares are random."""
+        """Set the fraction of the training that is over, from 0 to 1."""
         if self.explorer is not None:
             self.explorer.set_progress(fraction)
 
     def forward(self, sources: Sequence[PixelSource]) -> Prediction:
-        """Classify slides; each square is read as sharp as its size asks for.
+        """Classify slides, which may differ in size.
 
         Raises:
-            NoTissueError: nothing of a slide is left by the gray filter.
+            NoTissueError: all pixels of a slide are gray.
         """
-        if self._exits and len(sources) > 1:  # each slide as soon as its own prediction rests
-            return Prediction.together([self([source]).slides[0] for source in sources])
-        search = self._search(sources)
-        memory, said = None, []
-        for leaves in self._leaves(sources, search):
-            features = self.read.encoded(leaves)
-            logits, memory = self.read(features, memory)
-            said.append(logits)
-            if self._exits and _rests(torch.cat(said, dim=1), self.early_exit_patience):
+        early_exit = self.early_exit_patience > 0 and not self.training
+        if early_exit and len(sources) > 1:  # each slide stops by itself
+            return Prediction.stack([self([source]).slides[0] for source in sources])
+        explorer = self.explorer if self.training else None
+        result = self.search(sources, explorer, one_by_one=early_exit)
+        state, parts = None, []
+        for leaves in self.search.leaves(sources, result, one_by_one=early_exit):
+            features = self.aggregator.encode(leaves)
+            part, state = self.aggregator(features, state)
+            parts.append(part)
+            if early_exit and _is_stable(torch.cat(parts, dim=1), self.early_exit_patience):
                 break
+        logits = torch.cat(parts, dim=1)  # b n c
+        terms = self._training_terms(result, leaves, features) if self.training else {}
+        members = predictions_of(sources, result.squares, logits, self.search.config)
+        return Prediction(logits[:, -1], terms=terms, members=members)
+
+    def _training_terms(
+        self,
+        result: SearchResult,
+        leaves: Float[Tensor, "b n 3 h w"],
+        features: Float[Tensor, "b n d"],
+    ) -> dict[str, Tensor]:
+        """Return what `objective` needs besides the logits."""
         terms = {}
-        if self.training and self.glances:
-            seen = (*search.pictures[1:], leaves)
-            each = [g(seen[at]) for g, at in zip(self.glances, self.glanced, strict=True)]
-            terms["glances"] = torch.stack(each, dim=1)  # b 2 c
-        if self.training and self.explorer is not None:
-            attention, terms["judged"] = self.explorer.judge(features)
-            terms["imitation"] = imitation_loss(search.zoom_attention, search.taken, attention)
-        return self._prediction(sources, search.squares, torch.cat(said, dim=1), terms)
+        if self.auxiliary:
+            outputs = (*result.pictures[1:], leaves)
+            logits = [
+                classifier(outputs[layer])
+                for classifier, layer in zip(self.auxiliary, self.auxiliary_layers, strict=True)
+            ]
+            terms["auxiliary_logits"] = torch.stack(logits, dim=1)  # b 2 c
+        if self.explorer is not None:
+            attention, terms["leaf_logits"] = self.explorer.classify_leaves(features)
+            terms["imitation"] = imitation_loss(result.chosen, result.visited, attention)
+        return terms
 
-    def objective(self, prediction: Prediction, label: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
-        """Add up the cross-entropies of the answer and of both glances, and the paradoxical loss.
+    def objective(
+        self, prediction: Prediction, target: Int64[Tensor, " b"], loss: Loss
+    ) -> Float[Tensor, ""]:
+        """Return the sum of the final, auxiliary and paradoxical losses, and those of hindsight.
 
-        That of a slide is max(0, CE_3 - stop(CE_1)), or max(0, stop(p_1) - p_3) of the label: a
-        look at layer 3 has to be worth one at layer 1. Layer 1 is not taught to be worse. With
-        hindsight, also the cross-entropy of what attention falls on, and what squares are apart
-        from those it falls into.
+        The paradoxical loss of a slide is max(0, L_3 - stop(L_1)), or max(0, stop(p_1) - p_3) with
+        p = exp(-L): the pictures of layer 3 should be classified at least as well as those of layer
+        1. No gradient makes layer 1 worse. With hindsight, the loss of the logits from attention
+        over the leaves and the imitation loss are added.
         """
-        loss: Tensor = F.cross_entropy(prediction.logits, label)
-        if "judged" in prediction.terms:
-            loss = loss + F.cross_entropy(prediction.terms["judged"], label)
-            loss = loss + prediction.terms["imitation"].mean()
-        if "glances" not in prediction.terms:
-            return loss
-        glances = prediction.terms["glances"].transpose(1, 2)  # b c 2
-        both = F.cross_entropy(glances, label[:, None].expand(-1, 2), reduction="none")
-        first, third = both.unbind(dim=1)
-        if self.paradox == "hinge":
-            worse = third - first.detach()
+        total = loss(prediction.logits, target)
+        if "leaf_logits" in prediction.terms:
+            total = total + loss(prediction.terms["leaf_logits"], target)
+            total = total + prediction.terms["imitation"].mean()
+        if "auxiliary_logits" not in prediction.terms:
+            return total
+        first, third = (
+            torch.stack([loss(row, label) for row, label in zip(logits, target, strict=True)])
+            for logits in prediction.terms["auxiliary_logits"].unbind(dim=1)
+        )
+        if self.paradoxical_loss == "hinge":
+            excess = third - first.detach()
         else:
-            worse = (-first.detach()).exp() - (-third).exp()
-        loss += self.auxiliary_weight * (first.mean() + third.mean())
-        return loss + self.paradox_weight * worse.relu().mean()
-
-    @property
-    def _exits(self) -> bool:
-        return self.early_exit_patience > 0 and not self.training
-
-    def _search(self, sources: Sequence[PixelSource]) -> "_Search":
-        """Choose squares layer by layer, and look at all but the last."""
-        whole = next(self.parameters()).new_tensor(WHOLE).repeat(len(sources), 1, 1)
-        squares, crops = [whole], self._ask(sources, whole, 0)
-        pictures = [crops.pictures(crops.images(self.gray_spread), self.sides[0])]
-        self._refuse_black(sources, pictures[0])
-        zoom_attention, taken = [], []
-        for number, layer in enumerate(self.layers):
-            around = squares[-1] if self.chained else squares[-1].detach()
-            zoom_attention.append(layer(pictures[-1]))
-            taken.append(self._explored(zoom_attention[-1], number))
-            chosen = within(around[:, :, None], taken[-1])  # b n p 3
-            squares.append(chosen.flatten(1, 2))
-            if number + 1 < len(self.layers):
-                # Read while this layer's pictures are sampled, and the next squares chosen.
-                following = self._ask(
-                    sources, squares[-1][:, : self._at_once(number + 1)], number + 1
-                )
-                pictures.append(self._sampled(crops, chosen, self.sides[number + 1]))
-                crops = following
-        return _Search(squares, pictures, crops, chosen, zoom_attention, taken)
-
-    def _explored(self, chosen: Float[Tensor, "b n p 3"], number: int) -> Float[Tensor, "b n p 3"]:
-        """Put squares drawn at random in place of some, where that is asked for."""
-        if self.explorer is None or not self.training:
-            return chosen
-        return self.explorer.explored(chosen, frozen=self.frozen and number == 1)
-
-    def _refuse_black(
-        self, sources: Sequence[PixelSource], pictures: Float[Tensor, "b 1 3 h w"]
-    ) -> None:
-        for source, picture in zip(sources, pictures, strict=True):
-            if not picture.any():
-                width, height = source.size
-                raise NoTissueError(
-                    f"nothing of the slide of {width} x {height} px is colored at the "
-                    f"{self.sides[0]} px of its first look, so there is nowhere to look closer; "
-                    "set model.gray_spread=0 if its tissue is gray, and cut a slide that is long "
-                    "and thin into pieces."
-                )
-
-    def _leaves(
-        self, sources: Sequence[PixelSource], search: "_Search"
-    ) -> Iterator[Float[Tensor, "b n 3 h w"]]:
-        """Look at the squares of the last layer, in order; all at once unless it may exit."""
-        last = len(self.layers) - 1
-        parts = torch.split(search.chosen, self._at_once(last), dim=1)
-        around = torch.split(search.squares[-2], self._at_once(last), dim=1)
-        waiting = search.crops
-        for number, chosen in enumerate(parts):
-            crops = waiting
-            if number + 1 < len(parts):
-                waiting = self._ask(sources, around[number + 1], last)
-            yield self._sampled(crops, chosen, self.sides[-1])
-
-    def _at_once(self, layer: int) -> int:
-        """How many of a layer's squares are read together."""
-        last = layer + 1 == len(self.layers)
-        return 1 if self._exits and last else math.prod(self.patches[:layer])
-
-    def _ask(
-        self, sources: Sequence[PixelSource], squares: Float[Tensor, "b n 3"], layer: int
-    ) -> Crops:
-        return Crops.request(sources, squares, side=self.read_sides[layer], step=layer)
-
-    def _sampled(
-        self, crops: Crops, chosen: Float[Tensor, "b n p 3"], side: int
-    ) -> Float[Tensor, "b m 3 s s"]:
-        """Sample squares from those around them."""
-        grid = crops.grid(chosen, side).flatten(0, 1)  # bn p s s 2
-        views = self.sample(crops.images(self.gray_spread).flatten(0, 1), grid)  # bn p 3 s s
-        return views.reshape(len(chosen), -1, *views.shape[2:])
-
-    def _prediction(
-        self,
-        sources: Sequence[PixelSource],
-        squares: Sequence[Float[Tensor, "b _ 3"]],
-        logits: Float[Tensor, "b n c"],
-        terms: Mapping[str, Tensor],
-    ) -> Prediction:
-        """Tell the answers, and where each slide was looked at."""
-        running, total = logits.detach().softmax(dim=-1).cpu(), squares[-1].shape[1]
-        reason = "every leaf was read"
-        if logits.shape[1] < total:
-            reason = f"settled after {logits.shape[1]} of {total} leaves"
-        members = []
-        for number, source in enumerate(sources):
-            looks = self._looks(source, [each[number] for each in squares], running[number])
-            members.append(
-                Prediction(
-                    logits[number, -1],
-                    looks,
-                    stop_reason=reason,
-                    running=running[number],
-                )
-            )
-        return Prediction(logits[:, -1], terms=terms, members=tuple(members))
-
-    def _looks(
-        self,
-        source: PixelSource,
-        squares: Sequence[Float[Tensor, "_ 3"]],
-        running: Float[Tensor, "n c"],
-    ) -> tuple[Look, ...]:
-        """Tell where a slide was looked at: the whole, and the squares of each layer."""
-        looks, predicted = [], running[-1].argmax()
-        for layer, each in enumerate(squares):
-            leaves = layer == len(self.layers)
-            count = len(running) if leaves else len(each)
-            rows = torch.arange(count)
-            places = places_of(
-                source,
-                each[:count],
-                side=self.sides[layer],
-                parents=rows // self.patches[layer - 1] if layer else None,
-            )
-            looks.append(
-                Look(
-                    rows,
-                    running[:, predicted] if leaves else torch.full((count,), 1 / count),
-                    selected=None if leaves else rows,
-                    places=places,
-                    score_kind="running" if leaves else "square",
-                )
-            )
-        return tuple(looks)
+            excess = (-first.detach()).exp() - (-third).exp()
+        total = total + self.auxiliary_weight * (first.mean() + third.mean())
+        return total + self.paradoxical_weight * excess.relu().mean()
 
 
-@dataclass(frozen=True)
-class _Search:
-    """What was chosen and seen on the way to the leaves.
-
-    Args:
-        squares: the whole, and those of each layer.
-        pictures: that each layer looked at.
-        crops: the first of the squares around the leaves, being read.
-        chosen: the leaves, by the square around them.
-        zoom_attention: what each layer chose, within its pictures.
-        taken: what was looked at in its place.
-    """
-
-    squares: list[Float[Tensor, "b _ 3"]]
-    pictures: list[Float[Tensor, "b _ 3 h w"]]
-    crops: Crops
-    chosen: Float[Tensor, "b n p 3"]
-    zoom_attention: list[Float[Tensor, "b _ _ 3"]]
-    taken: list[Float[Tensor, "b _ _ 3"]]
-
-
-def _rests(logits: Float[Tensor, "b n c"], leaves: int) -> bool:
-    """Tell whether no probability has changed by more than `SETTLED` over the last leaves."""
-    latest = logits[:, -leaves - 1 :].softmax(dim=-1)
-    if latest.shape[1] <= leaves:
+def _is_stable(logits: Float[Tensor, "b n c"], patience: int) -> bool:
+    """Return whether no probability changed by more than a tolerance over the last leaves."""
+    latest = logits[:, -patience - 1 :].softmax(dim=-1)
+    if latest.shape[1] <= patience:
         return False
-    return bool((latest.amax(dim=1) - latest.amin(dim=1) <= SETTLED).all())
+    return bool((latest.amax(dim=1) - latest.amin(dim=1) <= EXIT_TOLERANCE).all())

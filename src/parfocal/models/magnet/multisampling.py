@@ -1,12 +1,12 @@
-"""Linearized multi-sampling: sample an image, with a gradient that does not fade as it zooms.
+"""Linearized multi-sampling: sample an image with a gradient that does not vanish when zoomed in.
 
 Source: Jiang et al., "Linearized Multi-Sampling for Differentiable Image Transformation",
-    ICCV 2019. A plane is fitted to the image around each point, and its slope is the gradient.
-Departs: all points are sampled at once, without copies of the image; the offsets are the same for
-    all images of a batch; the fit is centerd and ridged, so that it is finite where points lie in
-    a line; coordinates are those of `align_corners=False`, -1 and 1 the outer edges of the image.
-    The authors' output adds the plane's value at the center, which makes it noisy, in training
-    and after; here that is `fixed_bias=False`, in training alone.
+    ICCV 2019. A plane is fitted to the image around each point; its slope is the gradient.
+Departs: all points are sampled at once, without copies of the image; all images of a batch share
+    the offsets; the fit is centered and has a ridge, so that it is finite for collinear points;
+    coordinates are those of `align_corners=False`, where -1 and 1 are the outer edges of the
+    image. The authors' output adds the value of the plane at the center, which makes it noisy, in
+    training and after; here that is `fixed_bias=False`, and only in training.
 """
 
 import math
@@ -17,33 +17,40 @@ import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float
 from torch import Tensor, nn
 
-GRID_SPREAD = 0.5  # of the offsets, in pixels of the output at no zoom
-PUSH_AWAY = 2.0  # likewise, in pixels of the image
-RIDGE = 1e-6  # of the variance of the offsets, so that points in a line give a finite slope
+OUTPUT_SPREAD = 0.5  # standard deviation of the offsets, in output pixels of the whole image
+INPUT_SPREAD = 2.0  # standard deviation that is added to it, in pixels of the image
+RIDGE = 1e-6  # share of the offsets' variance, for a finite slope of collinear points
 
 
 def bilinear(
     image: Float[Tensor, "b c h w"], grid: Float[Tensor, "b v i j 2"]
 ) -> Float[Tensor, "b v c i j"]:
-    """Sample views of each image at points (x, y), -1 and 1 its edges; black outside."""
+    """Sample views of each image by bilinear interpolation.
+
+    Args:
+        image: images to sample.
+        grid: points (x, y) of each view, where -1 and 1 are the edges of the image. Outside the
+            edges the image is black.
+    """
     sampled = F.grid_sample(image, grid.flatten(1, 2), align_corners=False)  # b c vi j
     return sampled.view(*sampled.shape[:2], *grid.shape[1:4]).transpose(1, 2)
 
 
 class LinearizedSampler(nn.Module):
-    """Sample an image at points, each with the slope of the image around it for a gradient.
+    """Sample an image at points, with the local slope of the image as the gradient of the points.
 
-    Around each point x0 auxiliary points are drawn: x0 + N(0, 1) (0.5 / output + 2 / image),
-    which does not depend on how far the points lie apart, so neither does the gradient. With dX
-    their offsets and dI the differences of their bilinear values from I(x0), beta = the least
-    squares plane through (dX, dI). The output is I(x0) + beta · (x0 - stop(x0)); the gradient
-    of the image itself passes through I(x0) alone.
+    Auxiliary points are sampled around each point x0: x0 + N(0, 1) (0.5 / output side + 2 / image
+    side). Their distance does not depend on the distance between the points, so neither does the
+    gradient. With dX the offsets and dI the differences of their bilinear values from I(x0), beta
+    is the slope of the least-squares plane through (dX, dI). The output is
+    I(x0) + beta · (x0 - stop(x0)); the gradient of the image passes through I(x0) alone.
 
     Args:
-        points: in all, the center among them.
-        fixed_bias: False adds the plane's value at x0 in training, as the authors do, which makes
-            the output a noisy, smoothed image.
-        generator: of the offsets, on the CPU; None for torch's own.
+        points: number of points per plane, including the center.
+        fixed_bias: whether the output is exactly I(x0) in training. If False, the value of the
+            plane at x0 is added in training, as in the authors' code, which makes the output a
+            noisy, smoothed image.
+        generator: random number generator on the CPU; None for the global one.
 
     Raises:
         ValueError: `points` is too small to fit a plane.
@@ -58,7 +65,10 @@ class LinearizedSampler(nn.Module):
     ) -> None:
         super().__init__()
         if points < 4:
-            raise ValueError(f"points={points}: a plane is fitted to 3 besides the center; give 4.")
+            raise ValueError(
+                f"points={points}: a plane is fitted to 3 points besides the center; set at least "
+                "4."
+            )
         self.points = points
         self.fixed_bias = fixed_bias
         self.generator = generator
@@ -66,72 +76,72 @@ class LinearizedSampler(nn.Module):
     def forward(
         self, image: Float[Tensor, "b c h w"], grid: Float[Tensor, "b v i j 2"]
     ) -> Float[Tensor, "b v c i j"]:
-        """Sample several views of each image; outside its edges the image is black."""
+        """Sample views of each image; see `bilinear` for the arguments."""
         noisy = self.training and not self.fixed_bias
         if not grid.requires_grad and not noisy:
             return bilinear(image, grid)
         offsets = self._offsets(image, grid)  # k i j 2
-        steps = torch.cat([torch.zeros_like(offsets[:1]), offsets])
-        at = grid.detach()[:, :, None] + steps  # b v 1+k i j 2
-        values = bilinear(image, at.flatten(1, 2))  # b v(1+k) c i j
-        values = values.reshape(*at.shape[:3], *values.shape[2:])
-        center, rises = values[:, :, 0], values[:, :, 1:].detach()
-        rises = rises - center.detach()[:, :, None]  # b v k c i j
-        slopes = _slopes(offsets, rises)
+        with_center = torch.cat([torch.zeros_like(offsets[:1]), offsets])
+        points = grid.detach()[:, :, None] + with_center  # b v 1+k i j 2
+        values = bilinear(image, points.flatten(1, 2))  # b v(1+k) c i j
+        values = values.reshape(*points.shape[:3], *values.shape[2:])
+        center, differences = values[:, :, 0], values[:, :, 1:].detach()
+        differences = differences - center.detach()[:, :, None]  # b v k c i j
+        slopes = _fit_slopes(offsets, differences)
         if noisy:
             plane = sum(
-                m * each for m, each in zip(offsets.mean(0).unbind(-1), slopes, strict=True)
+                mean * slope for mean, slope in zip(offsets.mean(0).unbind(-1), slopes, strict=True)
             )
-            center = center + rises.mean(dim=2) - plane
-        sloped: Tensor = _Sloped.apply(center, grid, *slopes)  # type: ignore[no-untyped-call]
-        return sloped
+            center = center + differences.mean(dim=2) - plane
+        sampled: Tensor = _WithSlopes.apply(center, grid, *slopes)  # type: ignore[no-untyped-call]
+        return sampled
 
     def _offsets(self, image: Tensor, grid: Tensor) -> Float[Tensor, "k i j 2"]:
-        """Draw offsets in the coordinates of the image; those of a batch are the same."""
+        """Sample offsets in the coordinates of the image, shared by all images of the batch."""
         height, width = grid.shape[2:4]
         seed = int(torch.randint(2**63 - 1, (), generator=self.generator))
         generator = torch.Generator(grid.device).manual_seed(seed)
-        drawn = grid.new_empty(self.points - 1, height, width, 2).normal_(generator=generator)
-        # The sum of two normal draws is one, of the variances added.
+        normal = grid.new_empty(self.points - 1, height, width, 2).normal_(generator=generator)
+        # The sum of two normal variables is normal, and their variances add up.
         spread = [
-            math.hypot(GRID_SPREAD / out, PUSH_AWAY / stored)
-            for out, stored in ((width, image.shape[3]), (height, image.shape[2]))
+            math.hypot(OUTPUT_SPREAD / output_side, INPUT_SPREAD / image_side)
+            for output_side, image_side in ((width, image.shape[3]), (height, image.shape[2]))
         ]
-        return drawn.mul_(drawn.new_tensor(spread))
+        return normal.mul_(normal.new_tensor(spread))
 
 
-def _slopes(
-    offsets: Float[Tensor, "k i j 2"], rises: Float[Tensor, "b v k c i j"]
+def _fit_slopes(
+    offsets: Float[Tensor, "k i j 2"], differences: Float[Tensor, "b v k c i j"]
 ) -> tuple[Float[Tensor, "b v c i j"], Float[Tensor, "b v c i j"]]:
-    """Fit the plane, rise = slope · offset + bias, at each point, and give its slopes in x and y.
+    """Fit the plane difference = slope · offset + bias at each point; return its slopes in x and y.
 
-    By the normal equations the slope is cov(offset)^-1 cov(offset, rise).
+    By the normal equations the slope is cov(offset)^-1 cov(offset, difference).
     """
     x, y = (offsets - offsets.mean(dim=0)).unbind(-1)  # k i j
     xx, yy, xy = (x * x).sum(0), (y * y).sum(0), (x * y).sum(0)  # i j
     ridge = RIDGE * (xx + yy)
     xx, yy = xx + ridge, yy + ridge
     determinant = xx * yy - xy * xy
-    along = ((yy * x - xy * y) / determinant, (xx * y - xy * x) / determinant)
-    return _weighted(rises, along[0]), _weighted(rises, along[1])
+    weights = ((yy * x - xy * y) / determinant, (xx * y - xy * x) / determinant)
+    return _weighted_sum(differences, weights[0]), _weighted_sum(differences, weights[1])
 
 
-def _weighted(
-    rises: Float[Tensor, "b v k c i j"], weights: Float[Tensor, "k i j"]
+def _weighted_sum(
+    differences: Float[Tensor, "b v k c i j"], weights: Float[Tensor, "k i j"]
 ) -> Float[Tensor, "b v c i j"]:
-    """Sum over k, without a table of products."""
-    total = torch.zeros_like(rises[:, :, 0])
-    for rise, weight in zip(rises.unbind(2), weights, strict=True):
-        total.addcmul_(rise, weight)
+    """Sum over k term by term, without a tensor of all products, which would be large."""
+    total = torch.zeros_like(differences[:, :, 0])
+    for difference, weight in zip(differences.unbind(2), weights, strict=True):
+        total.addcmul_(difference, weight)
     return total
 
 
-class _Sloped(torch.autograd.Function):
-    """Values as they are, with a gradient for the grid they were sampled on."""
+class _WithSlopes(torch.autograd.Function):
+    """Return values unchanged, with the given slopes as the gradient of the grid."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, grid: Tensor, across: Tensor, down: Tensor) -> Tensor:
-        ctx.save_for_backward(across, down)
+    def forward(ctx: Any, values: Tensor, grid: Tensor, slope_x: Tensor, slope_y: Tensor) -> Tensor:
+        ctx.save_for_backward(slope_x, slope_y)
         return values.clone()
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Sparsemax: the nearest point of the probability simplex, most of it exactly 0.
+"""Sparsemax: the Euclidean projection onto the probability simplex, a sparse softmax.
 
 Source: Martins & Astudillo, "From Softmax to Sparsemax", ICML 2016.
 Departs: none.
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def sparsemax(scores: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-    """Project scores onto the simplex, along the last axis.
+    """Project scores onto the probability simplex, along the last axis.
 
-    p = max(z - tau, 0), tau such that p sums to 1. The gradient is that of the projection: the
-    upstream gradient less its mean over the support, and 0 outside it.
+    p = max(z - tau, 0), with tau such that p sums to 1. The gradient is the upstream gradient
+    minus its mean over the support of p, and 0 outside the support.
     """
     projected: Tensor = _Sparsemax.apply(scores)  # type: ignore[no-untyped-call]
     return projected
@@ -24,7 +24,7 @@ def sparsemax(scores: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
 class _Sparsemax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor) -> Tensor:
-        z = scores - scores.amax(dim=-1, keepdim=True)  # which changes nothing but rounding
+        z = scores - scores.amax(dim=-1, keepdim=True)  # same result, smaller rounding error
         ranked = z.sort(dim=-1, descending=True).values
         excess = ranked.cumsum(dim=-1) - 1
         rank = torch.arange(1, z.shape[-1] + 1, device=z.device, dtype=z.dtype)

@@ -1,20 +1,20 @@
-"""Sparsemax against entmax, a projection solved another way, and finite differences."""
+"""Sparsemax agrees with entmax, with bisection and with finite differences."""
 
 import entmax
 import pytest
 import torch
 from torch import Tensor
 
-from parfocal.models.layers.sparsemax import sparsemax
+from parfocal.models.magnet.sparsemax import sparsemax
 
 
-def drawn(*shape: int, std: float = 1.0) -> Tensor:
+def random(*shape: int, std: float = 1.0) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return std * torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
 def by_bisection(scores: Tensor) -> Tensor:
-    """Solve min |p - z|² on the simplex: its multiplier tau is where max(z - tau, 0) sums to 1."""
+    """Project onto the simplex by bisection for the tau at which max(z - tau, 0) sums to 1."""
     low, high = scores.max() - 1, scores.max()
     for _ in range(100):
         tau = (low + high) / 2
@@ -23,8 +23,8 @@ def by_bisection(scores: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("std", [1e-4, 1e-2, 1.0, 100.0])
-def test_value_and_gradient_are_those_of_entmax(std):
-    scores, upstream = drawn(4, 50, std=std), drawn(4, 50)
+def test_value_and_gradient_agree_with_entmax(std):
+    scores, upstream = random(4, 50, std=std), random(4, 50)
     ours, theirs = scores.clone().requires_grad_(), scores.clone().requires_grad_()
     value, expected = sparsemax(ours), entmax.sparsemax(theirs, dim=-1)
     torch.testing.assert_close(value, expected)
@@ -34,26 +34,26 @@ def test_value_and_gradient_are_those_of_entmax(std):
 
 
 def test_the_result_is_the_nearest_point_of_the_simplex():
-    scores = drawn(30)
+    scores = random(30)
     torch.testing.assert_close(sparsemax(scores), by_bisection(scores))
 
 
-def test_the_gradient_is_that_of_finite_differences():
-    assert torch.autograd.gradcheck(sparsemax, drawn(3, 7).requires_grad_())
+def test_the_gradient_agrees_with_finite_differences():
+    assert torch.autograd.gradcheck(sparsemax, random(3, 7).requires_grad_())
 
 
 def test_the_result_sums_to_one_and_does_not_change_with_a_shift():
-    scores = drawn(5, 3136)
+    scores = random(5, 3136)
     torch.testing.assert_close(sparsemax(scores).sum(-1), torch.ones(5, dtype=torch.float64))
     torch.testing.assert_close(sparsemax(scores), sparsemax(scores + 7))
 
 
-def test_points_of_the_simplex_stay_where_they_are():
-    points = drawn(5, 8).softmax(-1)
+def test_points_on_the_simplex_do_not_change():
+    points = random(5, 8).softmax(-1)
     torch.testing.assert_close(sparsemax(points), points)
 
 
-def test_equal_scores_in_single_precision_become_exactly_even():
+def test_equal_scores_give_a_uniform_result_in_single_precision():
     assert sparsemax(torch.full((3136,), 1e4)).tolist() == pytest.approx([1 / 3136] * 3136)
 
 
