@@ -188,7 +188,7 @@ def _step_title(record: PredictionRecord, step: int) -> str:
 
 
 def _frame(pixels: Pixels, rows: slice, columns: slice) -> None:
-    """Outline a square inside its edge, or outside if it is tiny, so that its color stays visible."""
+    """Outline a square inside its edge; a tiny one outside, so that its color stays visible."""
     width = 1 if rows.stop - rows.start < 14 else 2
     grow = width if rows.stop - rows.start < 8 else 0
     top, bottom = max(0, rows.start - grow), rows.stop + grow

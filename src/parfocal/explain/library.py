@@ -75,7 +75,7 @@ class ListedSlide:
     given_mpp: float | None
     path: Path | None
     problem: str | None = None
-    truth: Truth = Truth()
+    truth: Truth = field(default_factory=Truth)
     predictions: tuple[PredictionSummary, ...] = ()
 
 

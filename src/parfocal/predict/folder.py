@@ -80,7 +80,8 @@ def predict_slides(
     rows: dict[str, list[str]] = {}
     try:
         for path in paths:
-            result = _predict_into(out, path, trained, encoder, mpp, lesions.get(path))
+            outlined = lesions.get(path)
+            result = _predict_into(out, path, trained, encoder, mpp=mpp, outlines=outlined)
             rows[slide_id(path)] = _row(result, trained.labels)
             yield result
     finally:
@@ -92,6 +93,7 @@ def _predict_into(
     path: Path,
     trained: Checkpoint,
     encoder: Encoder | None,
+    *,
     mpp: float | None,
     outlines: Outlines | None,
 ) -> PredictionRecord | FailedSlide:

@@ -20,7 +20,7 @@ from parfocal.explain.regions import (
 from parfocal.features.opener import open_input
 from parfocal.features.slide_input import SlideInput
 from parfocal.features.timing import WaitTimer, timed
-from parfocal.grid import GridError, UnfitError
+from parfocal.grid import GridError, UnavailableMagnificationError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import run_model
 from parfocal.predict.facts import exhaustive_cost, label_probabilities, model_facts, slide_facts
@@ -65,8 +65,9 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
             slide, trained.slide, encoder, skip_unavailable_magnifications=skip
         ) as slide_input:
             prediction = _run(trained.model, slide_input)
-    except UnfitError as error:
-        raise SlideError(f"{slide.name}: {error.for_model(trained.magnifications)}") from error
+    except UnavailableMagnificationError as error:
+        message = error.message_for_model(trained.magnifications)
+        raise SlideError(f"{slide.name}: {message}") from error
     except GridError as error:
         raise SlideError(f"{slide.name}: {error}") from error
     looks = slide_input.locate(prediction.looks)
@@ -84,7 +85,7 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
 
 
 def _run(model: nn.Module, slide_input: SlideInput) -> Prediction:
-    """Run a model on one slide; time spent waiting for features or pixels is not counted as its own."""
+    """Run a model on one slide; time spent waiting for features or pixels does not count."""
     meter, waits, start = slide_input.cost_meter, WaitTimer(), time.perf_counter()
     with torch.no_grad(), meter.measure_macs():
         (prediction,) = run_model(model, [timed(slide_input.model_input, waits)]).slides

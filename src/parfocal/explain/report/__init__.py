@@ -1,4 +1,4 @@
-"""Results as one page that stands alone: a run, its evaluation and its predictions."""
+"""Write a report of runs, evaluations and predictions as one self-contained HTML page."""
 
 from parfocal.explain.report.optional import optional_report
 from parfocal.explain.report.page import write_report

@@ -1,22 +1,52 @@
-"""Charts as inline SVG: small, printable, and told apart without color."""
+"""Draw charts as inline SVG: small, printable, and readable without color.
 
-import math
+Drawn with matplotlib, which takes a second to import; predict does not import this module.
+"""
+
+import io
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-WIDTH, HEIGHT = 320, 240
-LEFT, RIGHT, TOP, BOTTOM = 44, 14, 8, 40
-# Told apart by the color-blind, and by dashes in gray.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#7b4fa3", "#b8860b", "#555555")
-DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
-STEPS = 6  # between ticks, at most
+WIDTH, HEIGHT, LEGEND_ROW = 3.4, 2.6, 0.18  # inches; HEIGHT is without the legend
+LEGEND_COLUMNS = 2
+MAX_TICKS = 6
+# Distinct with color blindness; dashes and markers distinguish the lines in gray print.
+COLORS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#332288", "#882255"),
+    *("#999933", "#555555", "#117733", "#aa4499", "#88ccee", "#bb9900"),
+)
+DASHES = ("-", (0, (6, 3)), (0, (2, 3)), (0, (8, 3, 2, 3)), (0, (1, 2)), (0, (10, 4)))
+MARKERS = "osD^vP*X<>p"
+INK, PALE = "#333333", "#dddddd"
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
+    "font.size": 8,
+    "svg.fonttype": "none",  # text stays text, and no font is embedded
+    "svg.hashsalt": "parfocal",  # the same chart gets the same ids
+    "text.parse_math": False,  # names may contain "$"
+}
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve, or points that are not joined."""
+    """The points of a curve.
+
+    Args:
+        name: entry in the legend.
+        x: coordinates along the horizontal axis.
+        y: coordinates along the vertical axis.
+    """
 
     name: str
     x: tuple[float, ...]
@@ -25,134 +55,104 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis: what it is of, from where to where, and how far its ticks are apart."""
+    """An axis that starts at 0.
+
+    Args:
+        name: label of the axis.
+        high: end of the axis; None to fit the data.
+        integer: whether ticks are at whole numbers only.
+    """
 
     name: str
-    low: float = 0.0
-    high: float = 1.0
-    step: float = 0.25
-
-    @classmethod
-    def over(cls, name: str, values: Sequence[float], *, whole: bool = False) -> "Axis":
-        """Give an axis from 0 to the first tick that holds all values; of a count, whole ones."""
-        most = max(values, default=1.0) or 1.0
-        least = max(most / STEPS, 1.0 if whole else 0.0)
-        power = 10.0 ** math.floor(math.log10(least))
-        # A sum that is a share of everything may be a rounding error over it.
-        step = power * next(step for step in (1, 2, 5, 10) if least <= step * power * (1 + 1e-9))
-        return cls(name, 0.0, step * math.ceil(most / step * (1 - 1e-9)), step)
-
-    @property
-    def ticks(self) -> list[float]:
-        """Where ticks are, both ends among them."""
-        return [self.low + n * self.step for n in range(1 + round(self.high / self.step))]
+    high: float | None = 1.0
+    integer: bool = False
 
 
 def line_chart(
     lines: Sequence[Line], x: Axis, y: Axis, *, diagonal: bool = False, joined: bool = True
 ) -> Markup:
-    """Draw curves over a pair of axes, with a key below.
+    """Draw lines over a pair of axes, with a legend below.
 
     Args:
-        lines: in the order of the key.
-        x: the axis across.
-        y: the axis up.
-        diagonal: draw also where both are equal.
-        joined: draw curves; else points.
+        lines: the lines, in the order of the legend.
+        x: the horizontal axis.
+        y: the vertical axis.
+        diagonal: whether to draw the line of equal x and y.
+        joined: whether to connect the points; if False, markers are drawn.
+
+    Returns:
+        An HTML figure with an SVG that loads nothing and is the same for the same arguments.
     """
-    plot = _Plot(x, y)
-    parts = plot.axes()
-    if diagonal:
-        parts.append(plot.curve(((x.low, y.low), (x.high, y.high)), "#aaaaaa", "2 2"))
-    for place, line in enumerate(lines):
-        color, dash = _pen(place)
-        points = tuple(zip(line.x, line.y, strict=True))
-        if joined:
-            parts.append(plot.curve(points, color, dash))
-        if not (joined and _is_curve(line)):
-            parts += [plot.dot(point, color, line.name) for point in points]
-    told = f"{y.name} against {x.name}: {', '.join(line.name for line in lines)}"
-    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, told, Markup().join(parts)
+    with rc_context(STYLE), warnings.catch_warnings():
+        # The browser has glyphs that the font used for measuring text lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        rows = -(-len(lines) // LEGEND_COLUMNS)
+        figure = Figure(figsize=(WIDTH, HEIGHT + rows * LEGEND_ROW), layout="constrained")
+        axes = figure.add_subplot()
+        if diagonal:
+            axes.plot((0, 1), (0, 1), color="#aaaaaa", linestyle=(0, (2, 2)), linewidth=1)
+        handles = [_draw_line(axes, i, line, joined=joined) for i, line in enumerate(lines)]
+        _set_up_axes(axes, x, y)
+        _add_legend(figure, handles, lines)
+        description = f"{y.name} against {x.name}: {', '.join(line.name for line in lines)}"
+        return Markup('<figure class="chart">{}</figure>').format(_to_svg(figure, description))
+
+
+def _draw_line(axes: Axes, index: int, line: Line, *, joined: bool) -> Line2D:
+    """Draw a line; as markers if it is not joined or has a single point."""
+    turns, color = divmod(index, len(COLORS))
+    connected = joined and len(line.x) > 1
+    (drawn,) = axes.plot(
+        line.x,
+        line.y,
+        color=COLORS[color],
+        linestyle=DASHES[(color + turns) % len(DASHES)] if connected else "",
+        marker="" if connected else MARKERS[index % len(MARKERS)],
+        linewidth=1.5,
+        markersize=6,
+        clip_on=False,
     )
-    return Markup("<figure>{}{}</figure>").format(svg, _key(lines, joined=joined))
+    return drawn
 
 
-@dataclass(frozen=True)
-class _Plot:
-    x: Axis
-    y: Axis
-
-    def at(self, point: tuple[float, float]) -> tuple[float, float]:
-        across = (point[0] - self.x.low) / (self.x.high - self.x.low)
-        up = (point[1] - self.y.low) / (self.y.high - self.y.low)
-        return (
-            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
-            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
-        )
-
-    def axes(self) -> list[Markup]:
-        parts = []
-        for x in self.x.ticks:
-            px, _ = self.at((x, self.y.low))
-            parts.append(_rule(px, TOP, px, HEIGHT - BOTTOM))
-            parts.append(_text(px, HEIGHT - BOTTOM + 14, f"{x:g}", "middle"))
-        for y in self.y.ticks:
-            _, py = self.at((self.x.low, y))
-            parts.append(_rule(LEFT, py, WIDTH - RIGHT, py))
-            parts.append(_text(LEFT - 5, py + 4, f"{y:g}", "end"))
-        parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 6, self.x.name, "middle"))
-        turned = Markup('<text x="11" y="{0}" transform="rotate(-90 11 {0})" {1}>{2}</text>')
-        parts.append(turned.format((HEIGHT - BOTTOM) / 2, _ANCHORED["middle"], self.y.name))
-        return parts
-
-    def curve(self, points: Sequence[tuple[float, float]], color: str, dash: str) -> Markup:
-        told = " ".join(f"{x:g},{y:g}" for x, y in map(self.at, points))
-        return Markup(
-            '<polyline class="curve" points="{}" stroke="{}" stroke-dasharray="{}"/>'
-        ).format(told, color, dash)
-
-    def dot(self, point: tuple[float, float], color: str, name: str) -> Markup:
-        x, y = self.at(point)
-        return Markup('<circle cx="{}" cy="{}" r="4" fill="{}"><title>{}</title></circle>').format(
-            x, y, color, name
-        )
+def _set_up_axes(axes: Axes, x: Axis, y: Axis) -> None:
+    axes.set_xlim(0, x.high)
+    axes.set_ylim(0, y.high)
+    axes.set_xlabel(x.name, color=INK)
+    axes.set_ylabel(y.name, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(MAX_TICKS, integer=x.integer))
+    axes.yaxis.set_major_locator(MaxNLocator(MAX_TICKS, integer=y.integer))
+    axes.tick_params(length=0, labelcolor=INK)
+    axes.grid(visible=True, color=PALE, linewidth=0.7, clip_on=False)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
 
 
-_ANCHORED = {name: Markup('text-anchor="{}"').format(name) for name in ("start", "middle", "end")}
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> Markup:
-    return Markup('<text x="{:g}" y="{:g}" {}>{}</text>').format(x, y, _ANCHORED[anchor], text)
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return Markup('<line class="rule" x1="{:g}" y1="{:g}" x2="{:g}" y2="{:g}"/>').format(
-        x1, y1, x2, y2
+def _add_legend(figure: Figure, handles: Sequence[Line2D], lines: Sequence[Line]) -> None:
+    # matplotlib leaves out names that begin with "_", so they get an invisible space before it.
+    names = [f"\u200b{line.name}" if line.name.startswith("_") else line.name for line in lines]
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower left",
+        ncols=min(LEGEND_COLUMNS, max(1, len(names))),
+        frameon=False,
+        labelcolor=INK,
+        handlelength=3,
     )
 
 
-def _pen(place: int) -> tuple[str, str]:
-    """Give a color and dashes, of which no two lines have both the same."""
-    turns, color = divmod(place, len(COLORS))
-    return COLORS[color], DASHES[(color + turns) % len(DASHES)]
-
-
-def _is_curve(line: Line) -> bool:
-    return len(line.x) > 1
-
-
-def _key(lines: Sequence[Line], *, joined: bool) -> Markup:
-    """Name the lines, each by a sample of how it is drawn."""
-    sample = Markup('<span class="key"><svg viewBox="0 0 24 8">{}</svg>{}</span>')
-    dot = Markup('<circle cx="12" cy="4" r="4" fill="{}"/>')
-    stroke = Markup(
-        '<line x1="0" y1="4" x2="24" y2="4" stroke="{}" stroke-width="2" stroke-dasharray="{}"/>'
-    )
-    shown = []
-    for place, line in enumerate(lines):
-        color, dash = _pen(place)
-        curve = joined and _is_curve(line)
-        drawn = stroke.format(color, dash) if curve else dot.format(color)
-        shown.append(sample.format(drawn, escape(line.name)))
-    return Markup("<figcaption>{}</figcaption>").format(Markup(" ").join(shown))
+def _to_svg(figure: Figure, description: str) -> Markup:
+    """Return a figure as an SVG element for HTML."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata=NO_METADATA)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would apply to the whole page
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # would occur several times in the page
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = svg.replace(" xlink:href=", " href=")  # HTML needs no namespace
+    (view_box,) = re.findall(r'viewBox="[^"]*"', svg)[:1]
+    body = svg[svg.index(">") + 1 :]
+    opening = Markup('<svg {} role="img" aria-label="{}" stroke-linejoin="round">')
+    return opening.format(Markup(view_box), description) + Markup(re.sub(r"\n\s*", "\n", body))

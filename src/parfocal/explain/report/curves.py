@@ -1,68 +1,83 @@
-"""How good probabilities are, as curves: ROC, precision against recall, calibration."""
+"""Compute the curves of a classifier: ROC, precision-recall and calibration."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from parfocal.explain.report.charts import Line
 
-BINS = 10  # of the calibration
+BINS = 10  # of the calibration curve
 
 
-def roc(truth: Bool[np.ndarray, " n"], chance: Float[np.ndarray, " n"], name: str) -> Line:
-    """Give the share of true ones found against that of false ones taken for true.
+def roc(truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], name: str) -> Line:
+    """Compute the ROC curve: true positive rate against false positive rate.
+
+    Args:
+        truth: whether each item is positive.
+        score: score of each item, higher for positive.
+        name: name of the curve.
 
     >>> line = roc(np.array([True, False]), np.array([0.9, 0.1]), "x")
     >>> line.x, line.y
     ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0))
     """
-    right, wrong = _taken(truth, chance)
-    return Line(name, _from(0, wrong / max(1, wrong[-1])), _from(0, right / max(1, right[-1])))
+    true, false = _counts_above_thresholds(truth, score)
+    return Line(name, _points(0, false / max(1, false[-1])), _points(0, true / max(1, true[-1])))
 
 
 def precision_recall(
-    truth: Bool[np.ndarray, " n"], chance: Float[np.ndarray, " n"], name: str
+    truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], name: str
 ) -> Line:
-    """Give the share of true ones among those taken, against the share of true ones found."""
-    right, wrong = _taken(truth, chance)
-    until = np.searchsorted(right, right[-1]) + 1  # when all are found, the rest is only false
-    precision, recall = (right / (right + wrong))[:until], (right / max(1, right[-1]))[:until]
-    return Line(name, _from(0, recall), _from(precision[0], precision))
+    """Compute precision against recall, up to the threshold at which recall reaches 1.
+
+    Args:
+        truth: whether each item is positive.
+        score: score of each item, higher for positive.
+        name: name of the curve.
+    """
+    true, false = _counts_above_thresholds(truth, score)
+    end = np.searchsorted(true, true[-1]) + 1
+    precision, recall = (true / (true + false))[:end], (true / max(1, true[-1]))[:end]
+    return Line(name, _points(0, recall), _points(precision[0], precision))
 
 
 def micro(
-    truth: Int[np.ndarray, " n"], chances: Float[np.ndarray, "n c"]
+    truth: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"]
 ) -> tuple[Bool[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Take every pair of slide and class for a question of its own."""
-    asked: Bool[np.ndarray, "n c"] = np.arange(chances.shape[1]) == truth[:, None]
-    return asked.ravel(), chances.ravel()
+    """Return each pair of slide and class as a binary item, for micro-averaged curves."""
+    positive: Bool[np.ndarray, "n c"] = np.arange(probabilities.shape[1]) == truth[:, None]
+    return positive.ravel(), probabilities.ravel()
 
 
 def calibration(
-    truth: Int[np.ndarray, " n"], chances: Float[np.ndarray, "n c"], name: str
+    truth: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], name: str
 ) -> tuple[Line, float]:
-    """Give how often answers of a probability were right, and the expected calibration error.
+    """Compute the calibration curve and the expected calibration error of the predicted class.
 
-    LabeledPredictions are put in `BINS` of equal width by the probability of what was answered; the error is
-    the mean distance of a bin's share of right answers from its mean probability.
+    Predictions are grouped into `BINS` of equal width by the probability of the predicted class.
+    The error is the mean distance between the accuracy and the mean probability of a bin, weighted
+    by its number of predictions.
+
+    Returns:
+        Accuracy against mean probability, one point per bin that is not empty; and the error.
     """
-    said = chances.max(axis=1)
-    right = chances.argmax(axis=1) == truth
-    bins = np.minimum((said * BINS).astype(int), BINS - 1)
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == truth
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     filled = np.unique(bins)
-    x = np.array([said[bins == each].mean() for each in filled])
-    y = np.array([right[bins == each].mean() for each in filled])
+    x = np.array([confidence[bins == each].mean() for each in filled])
+    y = np.array([correct[bins == each].mean() for each in filled])
     share = np.array([(bins == each).mean() for each in filled])
     return Line(name, tuple(x.tolist()), tuple(y.tolist())), float((share * np.abs(x - y)).sum())
 
 
-def _taken(
-    truth: Bool[np.ndarray, " n"], chance: Float[np.ndarray, " n"]
+def _counts_above_thresholds(
+    truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
-    """Count true and false ones at or above each threshold, highest first; ties come together."""
-    order = np.argsort(-chance, kind="stable")
-    last = np.append(np.diff(chance[order]) != 0, True)
+    """Count positive and negative items at or above each distinct score, highest score first."""
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.diff(score[order]) != 0, True)  # of each run of equal scores
     return np.cumsum(truth[order])[last], np.cumsum(~truth[order])[last]
 
 
-def _from(start: float, values: Float[np.ndarray, " n"]) -> tuple[float, ...]:
+def _points(start: float, values: Float[np.ndarray, " n"]) -> tuple[float, ...]:
     return (float(start), *(float(value) for value in values))

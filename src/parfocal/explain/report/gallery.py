@@ -1,4 +1,4 @@
-"""Pictures for a report: the patches that counted most, and the worst mistakes."""
+"""Pictures in a report: the patches that counted most, and the most confident errors."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from parfocal.explain.inline_images import jpeg_url, squares_of
+from parfocal.explain.inline_images import jpeg_url, patch_overlay
 from parfocal.explain.library import Library, ListedSlide, PredictionSummary
 from parfocal.explain.read_record import read_prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Box, Slide, open_slide
 
-PATCHES = 12  # for each class
-MISTAKES = 6
+PATCHES_PER_CLASS = 12
+ERRORS = 6
 PATCH_PX = 112
 SLIDE_PX = 320
 
@@ -22,88 +22,109 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with what is told below it."""
+    """A picture with text below it.
+
+    Args:
+        source: data URL of the image.
+        title: first line of the text, in bold.
+        lines: further lines.
+        overlay: SVG drawn over the image.
+    """
 
     source: str
     title: str
     lines: tuple[str, ...]
-    squares: Markup | str = ""
+    overlay: Markup | str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A slide with one prediction of it."""
+    """A slide and one prediction of it.
+
+    Args:
+        slide: the slide.
+        prediction: the prediction.
+    """
 
     slide: ListedSlide
-    said: PredictionSummary
+    prediction: PredictionSummary
 
     @property
-    def sure(self) -> float:
-        """The probability of the answer."""
-        return self.said.probabilities[self.said.label]
+    def confidence(self) -> float:
+        """Probability of the predicted class."""
+        return self.prediction.probabilities[self.prediction.label]
 
     @property
     def wrong(self) -> bool:
-        """Whether the answer is known to be another."""
-        return self.slide.truth.label not in (None, self.said.label)
+        """Whether the true label is known and differs from the prediction."""
+        return self.slide.truth.label not in (None, self.prediction.label)
 
 
 def rows_of(library: Library) -> list[Row]:
-    """Give every prediction with its slide."""
-    return [Row(slide, said) for slide in library.slides.values() for said in slide.predictions]
+    """Return every prediction of a library with its slide."""
+    return [
+        Row(slide, prediction)
+        for slide in library.slides.values()
+        for prediction in slide.predictions
+    ]
 
 
-def most_attended_patches(rows: Sequence[Row]) -> dict[str, list[Picture]]:
-    """Show, for each answer, the patch that counted most on the slides surest of it."""
+def top_patches(rows: Sequence[Row]) -> dict[str, list[Picture]]:
+    """Return, for each predicted class, the top patch of the most confident predictions."""
     galleries: dict[str, list[Picture]] = {}
-    for row in sorted(rows, key=lambda row: -row.sure):
-        gallery = galleries.setdefault(row.said.label, [])
-        if len(gallery) < PATCHES:
-            gallery += _best_patch(row)
+    for row in sorted(rows, key=lambda row: -row.confidence):
+        gallery = galleries.setdefault(row.prediction.label, [])
+        if len(gallery) < PATCHES_PER_CLASS:
+            gallery += _top_patch(row)
     return {label: pictures for label, pictures in sorted(galleries.items()) if pictures}
 
 
-def worst_mistakes(rows: Sequence[Row]) -> list[Picture]:
-    """Show the wrong answers that were surest, with where the model looked."""
-    wrong = sorted((row for row in rows if row.wrong), key=lambda row: -row.sure)
-    return [picture for row in wrong[:MISTAKES] for picture in _mistake(row)]
+def confident_errors(rows: Sequence[Row]) -> list[Picture]:
+    """Return the slides of the most confident wrong predictions, with the visited patches."""
+    wrong = sorted((row for row in rows if row.wrong), key=lambda row: -row.confidence)
+    return [picture for row in wrong[:ERRORS] for picture in _slide_with_patches(row)]
 
 
-def _best_patch(row: Row) -> Iterator[Picture]:
-    record = read_prediction(row.said.path)
-    for best in record.top_regions(1):
-        said = f"{best.score_kind} {best.score:.2g}"
-        if best.score_kind == "class_probability":
-            said = f"{record.label} {best.score:.2f} after it"
-        for slide in _opened(row.slide):
-            pixels = slide.read(Box(best.x, best.y, best.width, best.height), best.mpp)
-            told = said, f"{record.magnification_at(best.mpp):g}x"
-            yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, told)
+def _top_patch(row: Row) -> Iterator[Picture]:
+    record = read_prediction(row.prediction.path)
+    for top in record.top_regions(1):
+        score = f"{top.score_kind.replace('_', ' ')} {top.score:.2g}"
+        if top.score_kind == "class_probability":
+            score = f"{record.label} {top.score:.2f} after this patch"
+        for slide in _open(row.slide):
+            pixels = slide.read(Box(top.x, top.y, top.width, top.height), top.mpp)
+            lines = score, f"{record.magnification_at(top.mpp):g}x"
+            yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, lines)
 
 
-def _mistake(row: Row) -> Iterator[Picture]:
-    record = read_prediction(row.said.path)
-    for slide in _opened(row.slide):
+def _slide_with_patches(row: Row) -> Iterator[Picture]:
+    record = read_prediction(row.prediction.path)
+    for slide in _open(row.slide):
         width, height = slide.size
         scale = max(1.0, max(width, height) / SLIDE_PX)
         pixels = slide.read(Box(0, 0, width, height), slide.mpp * scale)
-        told = (
-            f"is {row.slide.truth.label}, taken for {row.said.label} with {row.sure:.2f}",
-            row.said.bill,
+        lines = (
+            f"true {row.slide.truth.label}, predicted {row.prediction.label} "
+            f"({row.confidence:.2f})",
+            row.prediction.bill,
         )
-        yield Picture(jpeg_url(pixels, SLIDE_PX), row.slide.id, told, squares_of(record))
+        yield Picture(jpeg_url(pixels, SLIDE_PX), row.slide.id, lines, patch_overlay(record))
 
 
-def _opened(listed: ListedSlide) -> Iterator[Slide]:
-    """Open a slide if it is there; a picture less is told, and no reason to write no report."""
+def _open(listed: ListedSlide) -> Iterator[Slide]:
+    """Yield the open slide; nothing, with a warning, if it cannot be read or has changed."""
     if listed.path is None:
-        logger.warning("%s No picture of it in the report.", listed.problem)
+        logger.warning("%s The report has no picture of it.", listed.problem)
         return
     try:
         with open_slide(listed.path, mpp=listed.given_mpp) as slide:
             if slide.fingerprint == listed.fingerprint:
                 yield slide
             else:
-                logger.warning("%s: another file by now; no picture of it.", listed.path)
+                logger.warning(
+                    "%s: the file has changed since the prediction; the report has no picture "
+                    "of it.",
+                    listed.path,
+                )
     except SlideError as error:
-        logger.warning("%s No picture of it in the report.", error)
+        logger.warning("%s The report has no picture of it.", error)

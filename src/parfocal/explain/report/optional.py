@@ -1,4 +1,4 @@
-"""A report beside results: where it cannot be written, they are worth no less."""
+"""Write a report beside results without losing the results if the report fails."""
 
 import logging
 from collections.abc import Iterator
@@ -10,20 +10,24 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def optional_report(page: Path, *, retry_command: str) -> Iterator[None]:
-    """Tell that a report could not be written, and go on: what it is about is done and whole.
+    """Log any error of a block that writes a report, and continue.
 
     Args:
-        page: of the report; one that is there of earlier results is taken away, as it would be
-            taken for these.
-        again: a command that writes it.
+        page: the file of the report. If the block fails, a report of earlier results is deleted,
+            because it would be mistaken for a report of the new ones.
+        retry_command: command that writes the report again, printed in the log.
     """
     try:
         yield
-    except Exception as error:  # any at all: a fault of a page must not cost what it is about
+    except Exception as error:  # whatever it is, the results themselves are complete
         page.unlink(missing_ok=True)
         kind = "" if type(error).__module__.startswith("parfocal") else f"{type(error).__name__}: "
         reason = " ".join(str(error).split())
         logger.warning(
-            "%s could not be written (%s%s); all else is. Try again: %s", page, kind, reason, again
+            "%s could not be written (%s%s); all other results are complete. To try again: %s",
+            page,
+            kind,
+            reason,
+            retry_command,
         )
         logger.debug("the report failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""What a report is written from: the files of runs, evaluations and predictions."""
+"""Read the files that a report shows: runs, evaluations and predictions."""
 
 import csv
 import json
@@ -20,19 +20,19 @@ from parfocal.explain.truths import files_in
 
 
 class ReportError(Exception):
-    """A report that cannot be written; the message says where was looked, and what to do."""
+    """A report that cannot be written."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run.
+    """A training run.
 
     Args:
-        name: of its folder.
-        settings: by section.
-        slides: how many, by label, then by part of the split.
+        name: name of its folder.
+        settings: settings by section.
+        slides: number of slides by label and part of the split.
         epochs: rows of metrics.csv.
-        summary: what training came to.
+        summary: content of summary.json; empty if the run is not finished.
     """
 
     name: str
@@ -43,102 +43,116 @@ class Run:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of the split, in the order of a table."""
+        """Names of the parts of the split."""
         return PARTS
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluation:
     """An evaluation.
 
     Args:
-        name: of its folder.
-        metrics: as metrics.json has them.
+        name: name of its folder.
+        metrics: content of metrics.json.
         labels: the classes.
-        truth: of each slide, the place of its class.
-        chances: of each slide, by class.
+        truth: index of the true class of each slide.
+        probabilities: class probabilities of each slide.
     """
 
     name: str
     metrics: Mapping[str, Any]
     labels: tuple[str, ...]
     truth: Int[np.ndarray, " n"]
-    chances: Float[np.ndarray, "n c"]
+    probabilities: Float[np.ndarray, "n c"]
 
 
 @dataclass(frozen=True)
 class Sources:
-    """All that was found, in the order of the paths given."""
+    """Everything that a report shows, in the order of the paths given.
+
+    Args:
+        runs: training runs.
+        evaluations: evaluations.
+        library: slides and predictions.
+    """
 
     runs: tuple[Run, ...]
-    evaluations: tuple[Evaluated, ...]
+    evaluations: tuple[Evaluation, ...]
     library: Library
 
 
 def find_sources(
     paths: Sequence[Path], *, cohort: Path | None = None, moved_to: Sequence[Path] = ()
 ) -> Sources:
-    """Read the runs, evaluations and predictions in folders and the folders within.
+    """Read the runs, evaluations and predictions in folders and their direct subfolders.
+
+    Args:
+        paths: folders and prediction files.
+        cohort: cohort table with the labels of the slides, if none is in the folders.
+        moved_to: folders in which to look for slide files that have moved since the prediction.
 
     Raises:
-        ReportError: there is none of them, or a file of one cannot be read.
-        LibraryError: a path is not there, or two tables give a slide different labels.
+        ReportError: there is nothing to report, or a file cannot be read.
+        LibraryError: a path does not exist, or tables disagree on the label of a slide.
     """
     library = find_library(paths, cohort=cohort, moved_to=moved_to)
     folders = [path for path in paths if path.is_dir()]
     try:
-        runs = tuple(_run(file.parent) for f in folders for file in files_in(f, "settings.yaml"))
-        found = [file for folder in folders for file in files_in(folder, "metrics.json")]
-        evaluations = tuple(_evaluated(file) for file in found)
+        runs = tuple(
+            _read_run(file.parent) for f in folders for file in files_in(f, "settings.yaml")
+        )
+        evaluations = tuple(
+            _read_evaluation(file) for f in folders for file in files_in(f, "metrics.json")
+        )
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ReportError(
-            f"a file of a run or an evaluation cannot be read ({error}); train or evaluate again."
+            f"a file of a run or evaluation cannot be read ({error}); train or evaluate again."
         ) from None
     if not (runs or evaluations or library.slides):
-        where = ", ".join(str(path) for path in paths)
+        searched = ", ".join(str(path) for path in paths)
         raise ReportError(
-            f"{where}: no run, evaluation or prediction here or in the folders within; give the "
-            "folder that train, evaluate or predict wrote."
+            f"{searched}: no run, evaluation or prediction here or in the direct subfolders; give "
+            "the folder that train, evaluate or predict wrote."
         )
     return Sources(runs, evaluations, library)
 
 
-def _run(folder: Path) -> Run:
+def _read_run(folder: Path) -> Run:
     summary = folder / "summary.json"
     return Run(
         name=folder.resolve().name,
         settings=yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8")),
-        slides=_counts(folder / "split.csv"),
+        slides=_count_slides(folder / "split.csv"),
         epochs=[
             {name: float(value) if value else None for name, value in row.items()}
-            for row in _table(folder / "metrics.csv")
+            for row in _read_table(folder / "metrics.csv")
         ],
         summary=json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {},
     )
 
 
-def _counts(split: Path) -> dict[str, Counter[str]]:
-    """Count the slides of each label in each part."""
+def _count_slides(split: Path) -> dict[str, Counter[str]]:
+    """Count the slides of each label in each part of the split."""
     counts: dict[str, Counter[str]] = {}
     for row in read_split(split) if split.exists() else ():
         counts.setdefault(row.label, Counter())[row.split] += 1
     return dict(sorted(counts.items()))
 
 
-def _evaluated(file: Path) -> Evaluated:
+def _read_evaluation(file: Path) -> Evaluation:
     metrics = read_metrics(file)
     labels = tuple(metrics["labels"])
-    rows = _table(file.parent / "predictions.csv")
-    return Evaluated(
+    rows = _read_table(file.parent / "predictions.csv")
+    return Evaluation(
         name=file.parent.resolve().name,
         metrics=metrics,
         labels=labels,
         truth=np.array([labels.index(row["label"]) for row in rows]),
-        chances=np.array([[float(row[f"prob_{label}"]) for label in labels] for row in rows]),
+        probabilities=np.array([[float(row[f"prob_{label}"]) for label in labels] for row in rows]),
     )
 
 
-def _table(path: Path) -> list[dict[str, str]]:
+def _read_table(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:

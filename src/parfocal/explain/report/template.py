@@ -1,4 +1,4 @@
-"""Templates of pages, and how they give numbers."""
+"""Render the HTML templates of this folder; their filters format numbers."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -9,7 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, **values: object) -> str:
-    """Give a page that stands alone, from a template of this folder."""
+    """Render a template of this folder as a self-contained page.
+
+    Args:
+        template: file name of the template.
+        values: variables of the template.
+    """
     return _pages().get_template(template).render(version=version("parfocal"), **values)
 
 
@@ -26,28 +31,28 @@ def _pages() -> Environment:
         "score": _score,
         "percent": _percent,
         "number": _number,
-        "looked": _observation_name,
+        "step": _step_name,
     }
     return pages
 
 
 def _score(score: Mapping[str, Any] | None) -> str:
-    """Give a score with its interval, or why there is none."""
+    """Format a score with its interval, or the reason why it is undefined."""
     if score is None:
         return "–"
     if score["value"] is None:
         return str(score["reason"])
-    between = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
-    return f"{score['value']:.3f}{between}"
+    interval = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
+    return f"{score['value']:.3f}{interval}"
 
 
-def _observation_name(step: Mapping[str, Any]) -> str:
-    """Name a magnification, the look of a model that zooms freely, or all of them together."""
-    at = step.get("magnification", step.get("look"))
-    if isinstance(at, str):
-        return at
-    assert at is not None
-    return f"{_number(at)}x" if "magnification" in step else f"look {at:g}"
+def _step_name(step: Mapping[str, Any]) -> str:
+    """Name a step by its magnification, or by its number for a model that chooses its squares."""
+    name = step.get("magnification", step.get("look"))
+    if isinstance(name, str):  # "all"
+        return name
+    assert name is not None
+    return f"{_number(name)}x" if "magnification" in step else f"step {name:g}"
 
 
 def _percent(share: float | None) -> str:
@@ -55,7 +60,7 @@ def _percent(share: float | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Give a count, or a number with three digits that tell."""
+    """Format a number with three significant digits; from 100 to a million as a whole number."""
     if value >= 1e6:
         power = min(4, int(len(f"{value:.0f}") - 1) // 3)
         return f"{value / 1000**power:.3g} {'kMGT'[power - 1]}"

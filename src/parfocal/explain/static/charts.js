@@ -1,61 +1,62 @@
-// Small charts of what some methods tell besides: running answers, shares of magnifications.
+// Charts that only some models have: class probabilities after each patch, shares of magnifications.
+// They are drawn here and not by the server because their points can be clicked.
 
-import { drawing, element, percent } from "./dom.js";
+import { svgElement, element, percent } from "./dom.js";
 
 const [WIDTH, HEIGHT, EDGE] = [300, 90, 18];
 
-/** Give the charts that a prediction has something for; `go` is called with a region that was chosen. */
+/** Return the charts of a prediction; `go` is called with the region of a clicked point. */
 export function charts(record, regions, go) {
-  return [running(record, regions, go), shares(regions)].filter((chart) => chart !== null);
+  return [probabilityChart(record, regions, go), magnificationShares(regions)].filter((chart) => chart !== null);
 }
 
-/** Mark the place of a region in the charts. */
+/** Mark the point of a region in the charts. */
 export function markInCharts(root, id) {
   for (const dot of root.querySelectorAll("[data-region]")) dot.classList.toggle("here", dot.dataset.region === id);
 }
 
-/** The probability of the answer after each patch, in the order of looking. */
-function running(record, regions, go) {
-  const told = regions.looked.filter((region) => region.probabilities);
-  if (told.length < 2) return null;
+/** The probability of the predicted class after each patch, in the order of visits. */
+function probabilityChart(record, regions, go) {
+  const read = regions.visited.filter((region) => region.probabilities);
+  if (read.length < 2) return null;
   const { label } = record.prediction;
-  const x = (place) => EDGE + (place / (told.length - 1)) * (WIDTH - EDGE - 4);
-  const y = (chance) => 4 + (1 - chance) * (HEIGHT - EDGE - 4);
-  const points = told.map((region, place) => `${x(place)},${y(region.probabilities[label])}`);
-  const chart = svg(`The probability of ${label} after each of ${told.length} patches`);
-  for (const chance of [0, 0.5, 1]) {
-    chart.append(drawing("line", { class: "rule", x1: EDGE, x2: WIDTH, y1: y(chance), y2: y(chance) }));
-    chart.append(drawing("text", { x: EDGE - 3, y: y(chance) + 3, "text-anchor": "end" }, String(chance)));
+  const x = (index) => EDGE + (index / (read.length - 1)) * (WIDTH - EDGE - 4);
+  const y = (probability) => 4 + (1 - probability) * (HEIGHT - EDGE - 4);
+  const points = read.map((region, index) => `${x(index)},${y(region.probabilities[label])}`);
+  const chart = svg(`The probability of ${label} after each of ${read.length} patches`);
+  for (const value of [0, 0.5, 1]) {
+    chart.append(svgElement("line", { class: "rule", x1: EDGE, x2: WIDTH, y1: y(value), y2: y(value) }));
+    chart.append(svgElement("text", { x: EDGE - 3, y: y(value) + 3, "text-anchor": "end" }, String(value)));
   }
-  chart.append(drawing("polyline", { class: "line", points: points.join(" ") }));
-  told.forEach((region, place) => chart.append(dot(region, place, points[place].split(","), label, go)));
-  chart.append(drawing("text", { x: EDGE, y: HEIGHT - 3 }, "first patch"));
-  chart.append(drawing("text", { x: WIDTH, y: HEIGHT - 3, "text-anchor": "end" }, "last"));
-  return titled(`Probability of ${label} so far`, chart);
+  chart.append(svgElement("polyline", { class: "line", points: points.join(" ") }));
+  read.forEach((region, index) => chart.append(dot(region, index, points[index].split(","), label, go)));
+  chart.append(svgElement("text", { x: EDGE, y: HEIGHT - 3 }, "first patch"));
+  chart.append(svgElement("text", { x: WIDTH, y: HEIGHT - 3, "text-anchor": "end" }, "last"));
+  return titled(`Probability of ${label} after each patch`, chart);
 }
 
-function dot(region, place, [cx, cy], label, go) {
-  const said = `Patch ${place + 1}: ${label} ${region.probabilities[label].toFixed(2)}`;
-  const made = drawing("circle", { class: "dot", cx, cy, r: 3, "data-region": region.id }, drawing("title", {}, said));
-  made.onclick = () => go(region);
-  return made;
+function dot(region, index, [cx, cy], label, go) {
+  const text = `Patch ${index + 1}: ${label} ${region.probabilities[label].toFixed(2)}`;
+  const circle = svgElement("circle", { class: "dot", cx, cy, r: 3, "data-region": region.id }, svgElement("title", {}, text));
+  circle.onclick = () => go(region);
+  return circle;
 }
 
-/** Of a score that sums to 1 over all magnifications, what each has. */
-function shares(regions) {
+/** The share of each magnification in sampling probabilities, which sum to 1 over all magnifications. */
+function magnificationShares(regions) {
   if (!regions.sampled) return null;
   const sums = regions.ofStep.map((of) => of.reduce((sum, region) => sum + region.score, 0));
-  const whole = sums.reduce((sum, part) => sum + part, 0);
+  const total = sums.reduce((sum, part) => sum + part, 0);
   const rows = sums.map((sum, step) => {
     const name = regions.names[step];
-    const meter = element("meter", { min: 0, max: 1, value: sum / whole, ariaLabel: name });
-    return element("li", { className: "measure" }, element("span", {}, name), meter, percent(sum / whole));
+    const meter = element("meter", { min: 0, max: 1, value: sum / total, ariaLabel: name });
+    return element("li", { className: "measure" }, element("span", {}, name), meter, percent(sum / total));
   });
-  return titled("Share of each magnification", element("ul", { className: "bars" }, ...rows));
+  return titled("Sampling probability by magnification", element("ul", { className: "bars" }, ...rows));
 }
 
 function svg(label) {
-  return drawing("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
+  return svgElement("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
 }
 
 function titled(title, chart) {

@@ -1,32 +1,37 @@
-// Attention as a color: pale to dark evenly, so that it reads the same to the color-blind.
+// Colors of scores: lightness falls evenly, so that they read the same in gray and with color blindness.
 
-import { short } from "./dom.js";
+import { formatNumber } from "./dom.js";
 
 const SCALE = [[255, 247, 188], [161, 214, 171], [44, 150, 170], [38, 82, 150], [44, 32, 104]];
-const STANDS_OUT = 4;
+const SCALE_MULTIPLE = 4; // the scale reaches at least this multiple of uniform attention
 
-/** Give the color of 0, pale, to 1, dark. */
+/** Return the color of a value between 0 (pale) and 1 (dark). */
 export function color(value) {
-  const place = Math.min(Math.max(value, 0), 1) * (SCALE.length - 1);
-  const below = Math.min(Math.floor(place), SCALE.length - 2);
-  const mixed = SCALE[below].map((low, i) => Math.round(low + (SCALE[below + 1][i] - low) * (place - below)));
+  const position = Math.min(Math.max(value, 0), 1) * (SCALE.length - 1);
+  const below = Math.min(Math.floor(position), SCALE.length - 2);
+  const mixed = SCALE[below].map((low, i) => Math.round(low + (SCALE[below + 1][i] - low) * (position - below)));
   return `rgb(${mixed.join(" ")})`;
 }
 
-/** Give the colors of the regions of one magnification, and what the scale says. */
+/** Return the color of each region of one magnification, and a text that describes the scale. */
 export function scaleOf(regions, kind) {
   const scores = regions.map((region) => region.score).sort((a, b) => a - b);
-  const word = regions[0]?.score_kind ?? "attention";
+  const name = scoreName(regions[0]);
   if (kind === "percentile") {
     const share = (region) => (scores.length < 2 ? 1 : below(scores, region.score) / (scores.length - 1));
-    return { colorOf: (region) => color(share(region)), text: `percentile of ${word} among ${scores.length}: 0 to 100` };
+    return { colorOf: (region) => color(share(region)), text: `percentile of ${name} among ${scores.length} patches: 0 to 100` };
   }
   const [least, most] = [scores[0] ?? 0, scores.at(-1) ?? 0];
-  const even = scores.reduce((sum, score) => sum + score, 0) / scores.length;
-  // Dark is no less than four times even attention: what counts nearly alike looks alike.
-  const [low, high] = [Math.min(0, least), Math.max(most, Math.min(1, STANDS_OUT * even))];
-  const text = `${word}, raw: ${short(low)} to ${short(high)} (found ${short(least)} to ${short(most)}; evenly ${short(even)})`;
+  const mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
+  // The scale is never so narrow that nearly equal scores get different colors.
+  const [low, high] = [Math.min(0, least), Math.max(most, Math.min(1, SCALE_MULTIPLE * mean))];
+  const text = `${name}, raw: ${formatNumber(low)} to ${formatNumber(high)} (values ${formatNumber(least)} to ${formatNumber(most)}; uniform would be ${formatNumber(mean)})`;
   return { colorOf: (region) => color((region.score - low) / (high - low)), text };
+}
+
+/** Return the name of a region's score. */
+export function scoreName(region) {
+  return (region?.score_kind ?? "attention").replace("_", " ");
 }
 
 /** Count the sorted scores that are lower. */

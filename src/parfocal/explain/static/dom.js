@@ -1,41 +1,41 @@
-// Elements, texts and requests: the few things every part of the page needs.
+// Create elements, format texts and send requests.
 
-/** Make an element: properties, then children (elements or texts). */
+/** Create an element from its properties and its children (elements or texts). */
 export function element(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
+  const created = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name in made) made[name] = value;
-    else made.setAttribute(name, value);
+    if (name in created) created[name] = value;
+    else created.setAttribute(name, value);
   }
-  made.append(...children);
-  return made;
+  created.append(...children);
+  return created;
 }
 
-/** Make an SVG element. */
-export function drawing(tag, attributes = {}, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+/** Create an SVG element. */
+export function svgElement(tag, attributes = {}, ...children) {
+  const created = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, value);
+  created.append(...children);
+  return created;
 }
 
 export const byId = (id) => document.getElementById(id);
 
-/** Ask the server; what it refuses is an Error that carries its reason. */
-export async function ask(url) {
+/** Return the JSON at a URL; throw an Error with the server's message if there is none. */
+export async function fetchJson(url) {
   const response = await fetch(url);
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error);
-  return answer;
+  const content = await response.json();
+  if (!response.ok) throw new Error(content.error);
+  return content;
 }
 
 export const percent = (share) =>
   share === null ? "–" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
 
-/** Give a number with two digits that tell; the small ones all with a power of ten. */
-export const short = (number) => {
+/** Format a number with two significant digits; below 0.001 with a power of ten. */
+export const formatNumber = (number) => {
   if (number !== 0 && Math.abs(number) < 1e-3) return number.toExponential(1);
   return Number(number.toPrecision(2)).toString();
 };
 
-export const magnified = (mpp) => `${Number((10 / mpp).toPrecision(3))}x`;
+export const magnificationText = (mpp) => `${Number((10 / mpp).toPrecision(3))}x`;

@@ -1,21 +1,21 @@
-// A view as the part of the address behind "#": it can be kept, or sent to a colleague.
+// The state of a view in the part of the address after "#", as a link to keep or to send.
 
 const NUMBERS = ["x", "y", "w", "order", "opacity"];
 
-/** Read what the address asks for; what is no number there is left out. */
+/** Read the state from the address; values that should be numbers but are not are ignored. */
 export function readLink() {
-  const asked = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   for (const name of NUMBERS) {
-    if (!(name in asked)) continue;
-    asked[name] = Number(asked[name]);
-    if (!Number.isFinite(asked[name])) delete asked[name];
+    if (!(name in state)) continue;
+    state[name] = Number(state[name]);
+    if (!Number.isFinite(state[name])) delete state[name];
   }
-  return asked;
+  return state;
 }
 
-/** Keep a view in the address, without a step in the browser's history. */
+/** Write the state to the address, without an entry in the browser's history. */
 export function writeLink(values) {
-  const told = Object.entries(values).filter(([, value]) => value !== null && value !== undefined);
-  const rounded = told.map(([name, value]) => [name, typeof value === "number" ? Number(value.toFixed(2)) : value]);
+  const set = Object.entries(values).filter(([, value]) => value !== null && value !== undefined);
+  const rounded = set.map(([name, value]) => [name, typeof value === "number" ? Number(value.toFixed(2)) : value]);
   history.replaceState(null, "", `#${new URLSearchParams(rounded)}`);
 }

@@ -1,59 +1,59 @@
-// The list of slides: what was said of each, sorted, the wrong ones first.
+// The list of slides with their predictions; wrong predictions come first.
 
-import { ask, byId, element, percent } from "./dom.js";
+import { fetchJson, byId, element, percent } from "./dom.js";
 
-const WHICH = {
+const FILTERS = {
   all: ["all", () => true],
-  wrong: ["wrong ones", (row) => row.wrong === true],
-  right: ["right ones", (row) => row.wrong === false],
-  unknown: ["without a known label", (row) => row.slide.label === null],
+  wrong: ["wrong predictions", (row) => row.wrong === true],
+  right: ["correct predictions", (row) => row.wrong === false],
+  unknown: ["without true label", (row) => row.slide.label === null],
 };
 
-// A wrong answer the model was sure of comes before a doubtful one.
+// By default wrong predictions come first, those of high probability on top.
 const COLUMNS = [
-  { name: "", text: "slide, small" },
+  { name: "", text: "thumbnail" },
   { name: "slide", key: (row) => row.slide.id },
-  { name: "truth", key: (row) => row.slide.label ?? "" },
-  { name: "predicted", key: (row) => row.said?.label ?? "" },
-  { name: "verdict", key: (row) => [2, 0, 1][["", true, false].indexOf(row.wrong ?? "")], then: "sure" },
-  { name: "probability", key: (row) => -row.sure },
-  { name: "looked at", key: (row) => row.said?.share_patches ?? 0 },
-  { name: "seconds", key: (row) => row.said?.seconds ?? 0 },
+  { name: "true label", key: (row) => row.slide.label ?? "" },
+  { name: "predicted", key: (row) => row.prediction?.label ?? "" },
+  { name: "result", key: (row) => [2, 0, 1][["", true, false].indexOf(row.wrong ?? "")], },
+  { name: "sampling_probability", key: (row) => -row.probability },
+  { name: "visited patches", key: (row) => row.prediction?.share_patches ?? 0 },
+  { name: "seconds", key: (row) => row.prediction?.seconds ?? 0 },
 ];
 
 let listed = { slides: [], problems: [] };
-let sorting = { column: "verdict", down: false };
+let sorting = { column: "result", down: false };
 
-/** Join a slide with what one model said of it. */
+/** Return the row of a slide with the prediction of one model. */
 function rowOf(slide, model) {
-  const said = slide.predictions.find((each) => each.model === model) ?? null;
-  const wrong = said && slide.label !== null ? said.label !== slide.label : null;
-  return { slide, said, wrong, sure: said ? said.probabilities[said.label] : 0 };
+  const prediction = slide.predictions.find((each) => each.model === model) ?? null;
+  const wrong = prediction && slide.label !== null ? prediction.label !== slide.label : null;
+  return { slide, prediction, wrong, probability: prediction ? prediction.probabilities[prediction.label] : 0 };
 }
 
 function compare(one, other) {
   const column = COLUMNS.find((each) => each.name === sorting.column);
   const [a, b] = [column.key(one), column.key(other)];
   const order = typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
-  const later = other.sure - one.sure || one.slide.id.localeCompare(other.slide.id, undefined, { numeric: true });
+  const later = other.probability - one.probability || one.slide.id.localeCompare(other.slide.id, undefined, { numeric: true });
   return (sorting.down ? -order : order) || later;
 }
 
-function fits(row) {
+function matches(row) {
   const text = byId("find").value.trim().toLowerCase();
-  const words = [row.slide.id, row.slide.label ?? "", row.said?.label ?? ""];
-  return WHICH[byId("show").value][1](row) && words.some((word) => word.toLowerCase().includes(text));
+  const words = [row.slide.id, row.slide.label ?? "", row.prediction?.label ?? ""];
+  return FILTERS[byId("show").value][1](row) && words.some((word) => word.toLowerCase().includes(text));
 }
 
 function show() {
   const all = listed.slides.map((slide) => rowOf(slide, byId("model").value));
-  const rows = all.filter(fits).sort(compare);
+  const rows = all.filter(matches).sort(compare);
   byId("rows").replaceChildren(...rows.map(draw));
   byId("none").hidden = rows.length > 0;
   const wrong = all.filter((row) => row.wrong).length;
   const known = all.filter((row) => row.wrong !== null).length;
-  const verdict = known ? `, ${wrong} of ${known} wrong` : "";
-  byId("count").textContent = `${rows.length} of ${all.length} slides shown${verdict}`;
+  const summary = known ? `, ${wrong} of ${known} wrong` : "";
+  byId("count").textContent = `${rows.length} of ${all.length} slides shown${summary}`;
   for (const cell of byId("head").children) {
     const here = cell.dataset.name === sorting.column;
     cell.setAttribute("aria-sort", here ? (sorting.down ? "descending" : "ascending") : "none");
@@ -61,18 +61,18 @@ function show() {
 }
 
 function draw(row) {
-  const { slide, said } = row;
-  const link = said ? `/slides/${slide.key}#p=${said.key}` : `/slides/${slide.key}`;
+  const { slide, prediction } = row;
+  const link = prediction ? `/slides/${slide.key}#p=${prediction.key}` : `/slides/${slide.key}`;
   const picture = element("img", { src: `/thumbnails/${slide.key}`, alt: "", loading: "lazy", width: 72, height: 72 });
   const cells = [
     element("a", { href: link, tabIndex: -1, ariaHidden: "true" }, slide.problem ? "" : picture),
     element("span", {}, element("a", { href: link }, slide.id), problem(slide)),
     slide.label ?? "–",
-    said?.label ?? "–",
-    verdict(row.wrong),
-    said ? bar(row.sure) : "–",
-    said ? element("span", { title: said.bill }, `${percent(said.share_patches)} (${said.patches.toLocaleString()})`) : "–",
-    said ? said.seconds.toFixed(1) : "–",
+    prediction?.label ?? "–",
+    resultTag(row.wrong),
+    prediction ? bar(row.probability) : "–",
+    prediction ? element("span", { title: prediction.bill }, `${prediction.patches.toLocaleString()} (${percent(prediction.share_patches)})`) : "–",
+    prediction ? prediction.seconds.toFixed(1) : "–",
   ];
   return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
 }
@@ -81,13 +81,13 @@ function problem(slide) {
   return slide.problem ? element("p", { className: "problem" }, slide.problem) : "";
 }
 
-function verdict(wrong) {
+function resultTag(wrong) {
   if (wrong === null) return "–";
-  return element("span", { className: wrong ? "tag wrong" : "tag" }, wrong ? "✗ wrong" : "✓ right");
+  return element("span", { className: wrong ? "tag wrong" : "tag" }, wrong ? "✗ wrong" : "✓ correct");
 }
 
 function bar(share) {
-  const meter = element("meter", { min: 0, max: 1, value: share, ariaLabel: "probability" });
+  const meter = element("meter", { min: 0, max: 1, value: share, ariaLabel: "sampling_probability" });
   return element("span", { className: "measure" }, meter, share.toFixed(2));
 }
 
@@ -105,11 +105,11 @@ function heading(column) {
 }
 
 async function start() {
-  listed = await ask("/api/slides");
+  listed = await fetchJson("/api/slides");
   const models = [...new Set(listed.slides.flatMap((slide) => slide.predictions.map((each) => each.model)))];
   byId("model").append(...models.map((model) => element("option", { value: model }, model)));
   byId("models").hidden = models.length < 2;
-  byId("show").append(...Object.entries(WHICH).map(([value, [text]]) => element("option", { value }, text)));
+  byId("show").append(...Object.entries(FILTERS).map(([value, [text]]) => element("option", { value }, text)));
   byId("head").append(...COLUMNS.map(heading));
   byId("problems").append(...listed.problems.map((reason) => element("li", {}, reason)));
   byId("problems").hidden = listed.problems.length === 0;
@@ -119,5 +119,5 @@ async function start() {
 }
 
 start().catch((error) => {
-  byId("count").textContent = `The list cannot be shown: ${error.message}`;
+  byId("count").textContent = `The list could not be loaded: ${error.message}`;
 });

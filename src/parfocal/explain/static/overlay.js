@@ -1,18 +1,18 @@
-// What is drawn over a slide: the attention of one magnification, the zoom path, lesions.
+// Draw over the slide: the attention at one magnification, the zoom path and outlines of lesions.
 
 import { scaleOf } from "./colors.js";
 
-const CHOSEN = "#d55e00";
-const MARKED = "#0072b2";
-const SEEN = "rgb(30 30 40 / 35%)";
-const DRAWN = "rgb(30 30 40)";
+const ZOOMED = "#d55e00";
+const MARKED = "#0072b2"; // selected or under the pointer
+const VISITED = "rgb(30 30 40 / 35%)";
+const SAMPLED = "rgb(30 30 40)";
 const HALO = "rgb(255 255 255 / 85%)";
 
 export class Overlay {
   /**
-   * @param heat a canvas over the slide that darkens it, as a filter would.
-   * @param lines a canvas over that.
-   * @param place gives { left, top, scale }: where the slide lies on the pane, in CSS pixels.
+   * @param heat canvas over the slide, blended with it, for attention.
+   * @param lines canvas above `heat`, for frames and outlines.
+   * @param place returns { left, top, scale }: the position of the slide in the pane, in CSS pixels.
    */
   constructor(heat, lines, place) {
     this.canvases = [heat, lines];
@@ -21,52 +21,52 @@ export class Overlay {
     this.outlines = [];
   }
 
-  draw(shown) {
+  draw(state) {
     [this.brush, this.pen] = this.canvases.map(blank);
     this.at = this.place();
-    if (this.regions) this.#regions(shown, this.canvases[0].clientWidth, this.canvases[0].clientHeight);
-    if (shown.lesions) this.#outlines();
+    if (this.regions) this.#regions(state, this.canvases[0].clientWidth, this.canvases[0].clientHeight);
+    if (state.lesions) this.#outlines();
   }
 
-  /** Find the smallest region at a point of the pane, of those shown. */
-  hit(x, y, shown) {
+  /** Return the smallest visible region at a point of the pane; null if there is none. */
+  hit(x, y, state) {
     const at = this.place();
     const [px, py] = [(x - at.left) / at.scale, (y - at.top) / at.scale];
     const inside = this.regions.all.filter(
-      (r) => this.#known(r, shown) && px >= r.x && px < r.x + r.width && py >= r.y && py < r.y + r.height,
+      (r) => this.#reached(r, state) && px >= r.x && px < r.x + r.width && py >= r.y && py < r.y + r.height,
     );
     return inside.reduce((best, r) => (best && best.width <= r.width ? best : r), null);
   }
 
-  /** Whether a region was known when so many had been looked at: the rest of them from the start. */
-  #known(region, shown) {
-    return region.order === null || region.order < shown.order;
+  /** Whether a region is shown at the position of the player; regions never visited always are. */
+  #reached(region, state) {
+    return region.order === null || region.order < state.order;
   }
 
-  #regions(shown, width, height) {
-    const seen = (r) => {
+  #regions(state, width, height) {
+    const onScreen = (r) => {
       const [x, y, w, h] = this.#box(r);
-      return this.#known(r, shown) && x < width && y < height && x + w > 0 && y + h > 0;
+      return this.#reached(r, state) && x < width && y < height && x + w > 0 && y + h > 0;
     };
-    if (shown.step !== null) this.#attention(this.regions.ofStep[shown.step], shown, seen);
-    if (shown.path) {
-      const visible = this.regions.looked.filter(seen);
-      // The few that were drawn by chance stand out; of a grid, only what was zoomed into does.
-      const [shade, thick] = this.regions.sampled ? [DRAWN, 2] : [SEEN, 1];
+    if (state.step !== null) this.#attention(this.regions.ofStep[state.step], state, onScreen);
+    if (state.path) {
+      const visible = this.regions.visited.filter(onScreen);
+      // Sampled patches are few and get a strong frame; on a grid, only patches zoomed into do.
+      const [shade, thick] = this.regions.sampled ? [SAMPLED, 2] : [VISITED, 1];
       for (const region of visible) this.#frame(region, shade, thick, this.regions.sampled);
-      for (const region of visible.filter((r) => r.selected && !this.regions.sampled)) this.#frame(region, CHOSEN, 2, true);
+      for (const region of visible.filter((r) => r.selected && !this.regions.sampled)) this.#frame(region, ZOOMED, 2, true);
     }
-    for (const id of [shown.selected, shown.hovered]) {
+    for (const id of [state.selected, state.hovered]) {
       const region = this.regions.byId.get(id);
       if (region) this.#frame(region, MARKED, 3, true);
     }
   }
 
-  /** Fill the squares of one magnification, the highest score on top. */
-  #attention(regions, shown, seen) {
-    const { colorOf } = scaleOf(regions, shown.scale);
-    this.brush.globalAlpha = shown.opacity;
-    for (const region of regions.filter(seen).sort((a, b) => a.score - b.score)) {
+  /** Fill the patches of one magnification, the highest score on top. */
+  #attention(regions, state, onScreen) {
+    const { colorOf } = scaleOf(regions, state.scale);
+    this.brush.globalAlpha = state.opacity;
+    for (const region of regions.filter(onScreen).sort((a, b) => a.score - b.score)) {
       this.brush.fillStyle = colorOf(region);
       this.brush.fillRect(...this.#box(region));
     }
@@ -99,7 +99,7 @@ export class Overlay {
     this.pen.setLineDash([]);
   }
 
-  /** Where a region lies on the pane; a tiny one is still seen. */
+  /** Position and size of a region in the pane, at least 2 px so that it stays visible. */
   #box(region) {
     const { left, top, scale } = this.at;
     const [width, height] = [Math.max(region.width * scale, 2), Math.max(region.height * scale, 2)];
@@ -107,7 +107,7 @@ export class Overlay {
   }
 }
 
-/** Make a canvas as fine as the screen, and empty; gives what draws on it in CSS pixels. */
+/** Clear a canvas and set it to the screen's resolution; return a context that draws in CSS pixels. */
 function blank(canvas) {
   const ratio = window.devicePixelRatio;
   canvas.width = Math.round(canvas.clientWidth * ratio);

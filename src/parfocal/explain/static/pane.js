@@ -1,18 +1,18 @@
-// One slide with one prediction over it: what is under the pointer is told, a click goes there.
+// One slide with one prediction drawn over it; a card describes the patch under the pointer.
 
-import { ask, element, magnified } from "./dom.js";
+import { fetchJson, element, magnificationText } from "./dom.js";
 import { Overlay } from "./overlay.js";
-import { Regions, answer } from "./regions.js";
+import { Regions, topClass } from "./regions.js";
 import { showSlide } from "./zoom.js";
 
-const LONGEST_BAR = 140; // CSS pixels
+const MAX_BAR_PX = 140; // of the scale bar, in CSS pixels
 
 export class Pane {
   constructor(slide, listed, store) {
     this.slide = slide;
     this.listed = listed;
     this.store = store;
-    this.life = new AbortController(); // what listens for this pane ends with it
+    this.life = new AbortController(); // removes the listeners of this pane when it is closed
     this.title = element("p", { className: "pane-title" });
     this.view = element("div", { className: "deep", role: "application", ariaLabel: `Slide ${slide.id}` });
     this.heat = element("canvas", { className: "over heat", ariaHidden: "true" });
@@ -22,7 +22,7 @@ export class Pane {
     this.frame = element("section", { className: "pane" }, this.title, this.view, this.bar, this.card);
   }
 
-  /** Begin to show; the frame must be on the page by now. */
+  /** Show the slide; the frame must already be on the page. */
   async open() {
     this.zoom = showSlide(this.view, this.slide, () => this.draw());
     this.zoom.surface.append(this.heat, this.lines);
@@ -39,17 +39,17 @@ export class Pane {
 
   async #load() {
     const url = `/api/slides/${this.slide.key}/predictions/${this.listed.key}`;
-    this.record = await ask(url);
+    this.record = await fetchJson(url);
     this.regions = new Regions(this.record);
     this.overlay.regions = this.regions;
-    this.title.textContent = `${this.listed.model}: ${answer(this.record.prediction.probabilities)}`;
+    this.title.textContent = `${this.listed.model}: ${topClass(this.record.prediction.probabilities)}`;
   }
 
   draw() {
     if (!this.overlay || this.life.signal.aborted) return;
     const values = this.store.values;
-    // Models may look at different magnifications: the same one is shown, where it was looked at.
-    const step = this.regions?.weighed ? this.regions.names.indexOf(values.magnification) : -1;
+    // Models differ in their magnifications; the selected one is shown if this model has it.
+    const step = this.regions?.hasAttention ? this.regions.names.indexOf(values.magnification) : -1;
     this.overlay.draw({ ...values, step: step < 0 ? null : step, order: this.#order() });
     this.#scaleBar();
   }
@@ -60,15 +60,15 @@ export class Pane {
     this.frame.remove();
   }
 
-  /** How many regions are shown: the player's count is of the first pane. */
+  /** Number of visited regions to show; the player counts those of the first pane. */
   #order() {
     return this.store.get("order") ?? Infinity;
   }
 
   #under(event) {
     const edge = this.lines.getBoundingClientRect();
-    const shown = { order: this.#order() };
-    return this.regions ? this.overlay.hit(event.clientX - edge.left, event.clientY - edge.top, shown) : null;
+    const state = { order: this.#order() };
+    return this.regions ? this.overlay.hit(event.clientX - edge.left, event.clientY - edge.top, state) : null;
   }
 
   #point(event) {
@@ -86,9 +86,9 @@ export class Pane {
   #scaleBar() {
     const um = this.slide.mpp / this.zoom.place().scale; // per CSS pixel
     if (!Number.isFinite(um)) return;
-    const power = 10 ** Math.floor(Math.log10(um * LONGEST_BAR));
-    const length = power * Math.max(...[1, 2, 5].filter((part) => part * power <= um * LONGEST_BAR));
+    const power = 10 ** Math.floor(Math.log10(um * MAX_BAR_PX));
+    const length = power * Math.max(...[1, 2, 5].filter((factor) => factor * power <= um * MAX_BAR_PX));
     this.bar.style.setProperty("--length", `${length / um}px`);
-    this.bar.textContent = `${length >= 1000 ? `${length / 1000} mm` : `${length} µm`} · shown at ${magnified(um)}`;
+    this.bar.textContent = `${length >= 1000 ? `${length / 1000} mm` : `${length} µm`} · screen at ${magnificationText(um)}`;
   }
 }

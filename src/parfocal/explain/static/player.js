@@ -1,16 +1,16 @@
-// Steps through the order in which patches were looked at.
+// Step through the patches in the order in which the model visited them.
 
 import { byId } from "./dom.js";
 
-const BEAT_MS = 500;
+const INTERVAL_MS = 500;
 
 export class Player {
-  /** @param go is called with the region reached. */
+  /** @param go called with the region that was reached. */
   constructor(store, regions, go) {
     this.store = store;
     this.regions = regions;
     this.go = go;
-    this.count = regions.looked.length;
+    this.count = regions.visited.length;
     byId("order").max = this.count;
     byId("order").oninput = (event) => this.set(Number(event.target.value));
     byId("first").onclick = () => this.set(0);
@@ -21,7 +21,7 @@ export class Player {
     this.show();
   }
 
-  /** How many have been looked at so far. */
+  /** Number of patches visited so far. */
   get position() {
     return Math.min(this.store.get("order") ?? this.count, this.count);
   }
@@ -31,9 +31,9 @@ export class Player {
   }
 
   set(position) {
-    const at = Math.min(Math.max(position, 0), this.count);
-    const region = at > 0 && at < this.count ? this.regions.looked[at - 1] : null;
-    this.store.set({ order: at === this.count ? null : at, selected: region?.id ?? null });
+    const order = Math.min(Math.max(position, 0), this.count);
+    const region = order > 0 && order < this.count ? this.regions.visited[order - 1] : null;
+    this.store.set({ order: order === this.count ? null : order, selected: region?.id ?? null });
     if (region && byId("follow").checked) this.go(region);
   }
 
@@ -42,7 +42,7 @@ export class Player {
     if (this.position === this.count) this.set(0);
     byId("play").setAttribute("aria-pressed", "true");
     byId("play").textContent = "Stop";
-    this.timer = setInterval(() => (this.position < this.count ? this.move(1) : this.stop()), BEAT_MS);
+    this.timer = setInterval(() => (this.position < this.count ? this.move(1) : this.stop()), INTERVAL_MS);
   }
 
   stop() {
@@ -54,9 +54,9 @@ export class Player {
 
   show() {
     byId("order").value = this.position;
-    const region = this.regions.looked[this.position - 1];
-    const where = `Patch ${this.position} of ${this.count}`;
-    if (this.position === this.count) byId("now").textContent = `All ${this.count} patches looked at.`;
-    else byId("now").textContent = region ? `${where}: ${this.regions.describe(region)}` : "Nothing looked at yet.";
+    const region = this.regions.visited[this.position - 1];
+    const count = `Patch ${this.position} of ${this.count}`;
+    if (this.position === this.count) byId("now").textContent = `All ${this.count} patches visited.`;
+    else byId("now").textContent = region ? `${count}: ${this.regions.describe(region)}` : "No patch visited yet.";
   }
 }

@@ -1,8 +1,8 @@
-// The page of one slide: panes with the slide, and the panel beside them.
+// The page of one slide: one or two panes that show the slide, and the side panel.
 
 import { charts, markInCharts } from "./charts.js";
 import { scaleOf } from "./colors.js";
-import { ask, byId, element } from "./dom.js";
+import { fetchJson, byId, element } from "./dom.js";
 import { listenToKeys } from "./keys.js";
 import { readLink, writeLink } from "./link.js";
 import { Pane } from "./pane.js";
@@ -13,33 +13,33 @@ import { Tree } from "./tree.js";
 const LINK_DELAY_MS = 250;
 
 class Page {
-  constructor(slide, asked) {
+  constructor(slide, link) {
     this.slide = slide;
     this.store = new Store({
-      magnification: null, // whose attention is shown
-      opacity: asked.opacity ?? 0.5,
-      scale: asked.scale === "percentile" ? "percentile" : "raw",
-      path: asked.path !== "0",
-      lesions: asked.lesions !== "0",
-      order: asked.order ?? null, // patches looked at so far; null for all
-      selected: asked.region ?? null,
+      magnification: null, // of the attention shown; null for none
+      opacity: link.opacity ?? 0.5,
+      scale: link.scale === "percentile" ? "percentile" : "raw",
+      path: link.path !== "0",
+      lesions: link.lesions !== "0",
+      order: link.order ?? null, // number of patches visited so far; null for all
+      selected: link.region ?? null,
       hovered: null,
     });
-    this.asked = asked;
+    this.link = link;
   }
 
   async start() {
     this.#head();
     const { predictions } = this.slide;
-    const chosen = predictions.find((each) => each.key === this.asked.p) ?? predictions[0] ?? null;
+    const chosen = predictions.find((each) => each.key === this.link.p) ?? predictions[0] ?? null;
     this.main = this.#pane(chosen);
     await this.main.open();
     this.regions = this.main.regions;
     if (this.regions) this.#panel(chosen);
     else this.#plain();
-    const beside = predictions.find((each) => each.key === this.asked.beside);
+    const beside = predictions.find((each) => each.key === this.link.beside);
     if (beside) await this.compare(beside);
-    if (Number.isFinite(this.asked.w)) this.main.zoom.setView({ x: this.asked.x, y: this.asked.y, width: this.asked.w });
+    if (Number.isFinite(this.link.w)) this.main.zoom.setView({ x: this.link.x, y: this.link.y, width: this.link.w });
     this.store.listen((names) => this.#show(names));
     this.main.zoom.onMove(() => this.#remember());
     this.#show(new Set(Object.keys(this.store.values)));
@@ -52,7 +52,7 @@ class Page {
     return pane;
   }
 
-  /** Show another prediction beside the first; the two views move together. */
+  /** Show another prediction in a second pane; the two views move together. */
   async compare(listed) {
     this.second?.close();
     this.second = null;
@@ -61,19 +61,19 @@ class Page {
     if (listed) {
       const second = (this.second = this.#pane(listed));
       await second.open();
-      if (this.second !== second) return; // another was chosen meanwhile
-      this.#tie(this.main.zoom, second.zoom, second.life.signal);
-      this.#tie(second.zoom, this.main.zoom, second.life.signal);
+      if (this.second !== second) return; // another prediction was chosen meanwhile
+      this.#link(this.main.zoom, second.zoom, second.life.signal);
+      this.#link(second.zoom, this.main.zoom, second.life.signal);
       if (whole) this.main.zoom.fit(); // the pane has become narrower
       second.zoom.setView(this.main.zoom.view());
     }
     this.#remember();
   }
 
-  #tie(one, other, signal) {
+  #link(one, other, signal) {
     one.onMove(() => {
       if (this.leading && this.leading !== one) return;
-      this.leading = one; // or each would move the other without end
+      this.leading = one; // prevents that each moves the other endlessly
       other.setView(one.view());
       this.leading = null;
     }, signal);
@@ -95,12 +95,12 @@ class Page {
     if (!globalThis.OpenSeadragon && !problem) {
       byId("message").hidden = false;
       byId("message").textContent =
-        "OpenSeadragon, which zooms, was not there when parfocal was installed, so the slide is shown whole. Install parfocal again with the npm registry in reach.";
+        "The slide cannot be zoomed: OpenSeadragon could not be downloaded when parfocal was installed. Install parfocal again with access to the npm registry.";
     }
     byId("model").append(...this.#options());
-    byId("beside").append(element("option", { value: "" }, "nothing"), ...this.#options());
-    byId("whose").hidden = slide.predictions.length < 2;
-    byId("others").hidden = slide.predictions.length < 2;
+    byId("beside").append(element("option", { value: "" }, "none"), ...this.#options());
+    byId("model-label").hidden = slide.predictions.length < 2;
+    byId("beside-label").hidden = slide.predictions.length < 2;
     byId("model").onchange = (event) => {
       location.hash = new URLSearchParams({ p: event.target.value });
       location.reload();
@@ -112,21 +112,21 @@ class Page {
     return this.slide.predictions.map((each) => element("option", { value: each.key }, each.model));
   }
 
-  /** A slide without a prediction has no panel to speak of. */
+  /** Show only the slide, if it has no prediction. */
   #plain() {
     for (const section of document.querySelectorAll(".panel section")) section.hidden = section.id !== "answer";
-    byId("answer").append(element("p", { className: "quiet" }, "No prediction of this slide: only the slide is shown."));
+    byId("answer").append(element("p", { className: "quiet" }, "There is no prediction for this slide."));
   }
 
   #panel(listed) {
     byId("model").value = listed.key;
-    byId("answer").append(...answerOf(this.main.record, this.slide.label, listed.bill));
+    byId("answer").append(...predictionSummary(this.main.record, this.slide.label, listed.bill));
     byId("lesions-label").hidden = this.slide.outlines.length === 0;
     this.#choices();
     byId("charts").append(...charts(this.main.record, this.regions, (region) => this.go(region)));
-    byId("tree-title").textContent = this.regions.zoomed ? "Zoom path" : "What counted most";
+    byId("tree-title").textContent = this.regions.zoomed ? "Zoom path" : "Top patches";
     byId("tree-legend").textContent = this.regions.legend;
-    byId("attention").hidden = !this.regions.weighed;
+    byId("attention").hidden = !this.regions.hasAttention;
     this.tree = new Tree(byId("tree"), this.regions, {
       go: (region) => this.go(region),
       hover: (region) => this.store.set({ hovered: region?.id ?? null }),
@@ -136,17 +136,17 @@ class Page {
     for (const name of ["path", "lesions"]) byId(name).onchange = (event) => this.store.set({ [name]: event.target.checked });
   }
 
-  /** Offer the magnifications, of which one at most is shown: they are never averaged. */
+  /** Offer the magnifications; the attention of at most one is shown, because they do not compare. */
   #choices() {
-    const names = this.regions.weighed ? this.regions.names : [];
+    const names = this.regions.hasAttention ? this.regions.names : [];
     const choices = [["", "none"], ...names.map((name) => [name, name])].map(([value, text]) => {
       const input = element("input", { type: "radio", name: "magnification", value });
       input.onchange = () => this.store.set({ magnification: value || null });
       return element("label", {}, input, text);
     });
     byId("steps").append(...choices);
-    const asked = this.asked.attention;
-    this.store.set({ magnification: asked === "none" ? null : names.includes(asked) ? asked : (names.at(-1) ?? null) });
+    const linked = this.link.attention;
+    this.store.set({ magnification: linked === "none" ? null : names.includes(linked) ? linked : (names.at(-1) ?? null) });
   }
 
   #show(names) {
@@ -158,7 +158,7 @@ class Page {
       byId("path").checked = path;
       byId("lesions").checked = lesions;
       const step = this.regions.names.indexOf(magnification);
-      byId("range").textContent = step < 0 ? "No attention is shown." : scaleOf(this.regions.ofStep[step], scale).text;
+      byId("range").textContent = step < 0 ? "Attention is hidden." : scaleOf(this.regions.ofStep[step], scale).text;
       this.player.show();
       if (names.has("selected")) this.tree.mark(selected);
       if (names.has("selected")) markInCharts(byId("charts"), selected);
@@ -166,7 +166,7 @@ class Page {
     this.#remember();
   }
 
-  /** Keep the view in the address, when it has come to rest. */
+  /** Write the view to the address after it has come to rest. */
   #remember() {
     clearTimeout(this.waiting);
     document.body.dataset.kept = "no";
@@ -196,29 +196,29 @@ function valueOf(input) {
   return input.type === "range" ? Number(input.value) : input.value;
 }
 
-/** The answer, every class with its probability, and the bill. */
-function answerOf(record, truth, bill) {
+/** The predicted class, the probability of every class, and the bill. */
+function predictionSummary(record, truth, bill) {
   const { label, probabilities } = record.prediction;
-  const verdict = truth === null ? "" : element("span", { className: truth === label ? "tag" : "tag wrong" }, truth === label ? "✓ right" : "✗ wrong");
+  const result = truth === null ? "" : element("span", { className: truth === label ? "tag" : "tag wrong" }, truth === label ? "✓ correct" : "✗ wrong");
   const bars = Object.entries(probabilities)
     .sort((a, b) => b[1] - a[1])
-    .map(([name, chance]) => {
-      const meter = element("meter", { min: 0, max: 1, value: chance, ariaLabel: name });
-      return element("li", { className: "measure" }, element("span", {}, name), meter, chance.toFixed(3));
+    .map(([name, probability]) => {
+      const meter = element("meter", { min: 0, max: 1, value: probability, ariaLabel: name });
+      return element("li", { className: "measure" }, element("span", {}, name), meter, probability.toFixed(3));
     });
   return [
-    element("h2", { className: "said" }, label, " ", verdict),
+    element("h2", { className: "predicted" }, label, " ", result),
     element("ul", { className: "bars" }, ...bars),
-    element("p", { className: "quiet" }, `It ${bill}. Stopped: ${record.stop_reason}.`),
+    element("p", { className: "quiet" }, `${bill[0].toUpperCase()}${bill.slice(1)}. Stopped because: ${record.stop_reason}.`),
   ];
 }
 
 const key = location.pathname.split("/").at(-1);
 try {
-  await new Page(await ask(`/api/slides/${encodeURIComponent(key)}`), readLink()).start();
+  await new Page(await fetchJson(`/api/slides/${encodeURIComponent(key)}`), readLink()).start();
   document.body.dataset.ready = "yes";
 } catch (error) {
   byId("message").hidden = false;
-  byId("message").textContent = `The slide cannot be shown: ${error.message}`;
+  byId("message").textContent = `The slide could not be loaded: ${error.message}`;
   document.body.dataset.ready = "failed";
 }

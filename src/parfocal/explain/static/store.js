@@ -1,4 +1,4 @@
-// What the page shows at the moment; whoever shows it is told of each change.
+// The state of the page, with listeners that are called on each change.
 
 export class Store {
   #listeners = [];
@@ -11,14 +11,14 @@ export class Store {
     return this.values[name];
   }
 
-  /** Change values; listeners are told once, of the names that really changed. */
+  /** Change values; listeners are called once, with the names of those that changed. */
   set(changes) {
     const changed = Object.keys(changes).filter((name) => this.values[name] !== changes[name]);
     Object.assign(this.values, changes);
     if (changed.length) for (const listener of this.#listeners) listener(new Set(changed));
   }
 
-  /** Be told of changes, until the signal. */
+  /** Add a listener until the signal aborts. */
   listen(listener, signal) {
     this.#listeners.push(listener);
     signal?.addEventListener("abort", () => (this.#listeners = this.#listeners.filter((each) => each !== listener)));

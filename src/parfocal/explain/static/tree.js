@@ -1,4 +1,4 @@
-// The zoom path as a tree: patches zoomed into, and within each what was found there.
+// The zoom path as a tree: under each patch the patches that were found by zooming into it.
 
 import { element } from "./dom.js";
 
@@ -6,10 +6,10 @@ const FIRST_SHOWN = 8;
 
 export class Tree {
   /**
-   * @param root the list with role "tree".
-   * @param regions of the prediction.
-   * @param go is called with a region that was chosen.
-   * @param hover is called with the region under the pointer, or null.
+   * @param root the list element with role "tree".
+   * @param regions the regions of the prediction.
+   * @param go called with a region that was clicked.
+   * @param hover called with the region under the pointer, or null.
    */
   constructor(root, regions, { go, hover }) {
     this.root = root;
@@ -22,7 +22,7 @@ export class Tree {
     this.#reachable(root.querySelector("[role=treeitem]"));
   }
 
-  /** Mark a region's item, if it is shown. */
+  /** Mark the item of a region, if it is in the tree. */
   mark(id) {
     for (const item of this.root.querySelectorAll("[role=treeitem]")) {
       item.setAttribute("aria-selected", String(item.dataset.region === id && id !== null));
@@ -36,14 +36,14 @@ export class Tree {
     return [...this.root.querySelectorAll("[role=treeitem]")].find((each) => each.dataset.region === id);
   }
 
-  /** Give the items within a region; all but the first few only when asked for. */
+  /** Return the items for the children of a region; after the first few, one item that expands the rest. */
   #items(parent, level, from = 0) {
-    const within = this.regions.within(parent);
-    const important = within.filter((region) => region.selected).length;
-    const until = from === 0 ? Math.max(important, parent === null && important ? 0 : FIRST_SHOWN) : within.length;
-    const items = within.slice(from, until).map((region) => this.#item(region, level));
-    const left = within.length - until;
-    if (left > 0) items.push(this.#more(parent, level, until, left));
+    const children = this.regions.childrenOf(parent);
+    const selected = children.filter((region) => region.selected).length;
+    const until = from === 0 ? Math.max(selected, parent === null && selected ? 0 : FIRST_SHOWN) : children.length;
+    const items = children.slice(from, until).map((region) => this.#item(region, level));
+    const remaining = children.length - until;
+    if (remaining > 0) items.push(this.#more(parent, level, until, remaining));
     return items;
   }
 
@@ -55,7 +55,7 @@ export class Tree {
     item.dataset.region = region.id;
     item.setAttribute("aria-level", level);
     item.setAttribute("aria-selected", "false");
-    label.onclick = () => this.#choose(item, region);
+    label.onclick = () => this.#select(item, region);
     label.onpointerenter = () => this.hover(region);
     if (regions.children.has(region.id)) {
       item.append(element("ul", { role: "group" }, ...this.#items(region.id, level + 1)));
@@ -64,10 +64,10 @@ export class Tree {
     return item;
   }
 
-  #more(parent, level, from, left) {
-    const others = parent === null && this.regions.zoomed;
-    const what = others ? "others, not zoomed into" : "more";
-    const label = element("span", { className: "node more" }, `${left} ${what}`);
+  #more(parent, level, from, remaining) {
+    const notZoomed = parent === null && this.regions.zoomed;
+    const description = notZoomed ? "others, not zoomed into" : "more";
+    const label = element("span", { className: "node more" }, `${remaining} ${description}`);
     const item = element("li", { role: "treeitem", tabIndex: -1 }, label);
     item.setAttribute("aria-level", level);
     item.setAttribute("aria-expanded", "false");
@@ -79,7 +79,7 @@ export class Tree {
     return item;
   }
 
-  #choose(item, region) {
+  #select(item, region) {
     this.#focus(item);
     this.go(region);
   }
@@ -98,20 +98,20 @@ export class Tree {
     if (item.hasAttribute("aria-expanded")) item.setAttribute("aria-expanded", String(open));
   }
 
-  /** The keys of a tree, as screen readers expect them. */
+  /** Handle the keys that the ARIA tree pattern defines. */
   #key(event) {
     const item = event.target.closest("[role=treeitem]");
-    const shown = [...this.root.querySelectorAll("[role=treeitem]")].filter((each) => each.checkVisibility());
-    const place = shown.indexOf(item);
+    const visible = [...this.root.querySelectorAll("[role=treeitem]")].filter((each) => each.checkVisibility());
+    const index = visible.indexOf(item);
     const open = item.getAttribute("aria-expanded") === "true";
     const parent = item.parentElement.closest("[role=treeitem]");
     const moves = {
-      ArrowDown: () => this.#focus(shown[place + 1] ?? item),
-      ArrowUp: () => this.#focus(shown[place - 1] ?? item),
+      ArrowDown: () => this.#focus(visible[index + 1] ?? item),
+      ArrowUp: () => this.#focus(visible[index - 1] ?? item),
       ArrowRight: () => (open ? this.#focus(item.querySelector("[role=treeitem]")) : this.#open(item, true)),
       ArrowLeft: () => (open ? this.#open(item, false) : this.#focus(parent ?? item)),
-      Home: () => this.#focus(shown[0]),
-      End: () => this.#focus(shown.at(-1)),
+      Home: () => this.#focus(visible[0]),
+      End: () => this.#focus(visible.at(-1)),
       Enter: () => item.firstChild.click(),
       " ": () => item.firstChild.click(),
     };

@@ -1,10 +1,10 @@
-// The slide itself: a deep zoom, or the whole slide at once where OpenSeadragon is missing.
+// Show the slide: with OpenSeadragon, or as one picture if OpenSeadragon is not installed.
 
-const FLY_ROOM = 2.5; // a region flown to takes up one part in so many of the pane
+const FLY_FACTOR = 2.5; // width of the view after flying to a region, in widths of the region
 
-/** Show a slide in an element; gives where it lies, and ways to move. */
+/** Show a slide in an element; return an object with its position and methods to move the view. */
 export function showSlide(container, slide, changed) {
-  return globalThis.OpenSeadragon ? new DeepZoom(container, slide, changed) : new Still(container, slide, changed);
+  return globalThis.OpenSeadragon ? new DeepZoom(container, slide, changed) : new StaticImage(container, slide, changed);
 }
 
 class DeepZoom {
@@ -35,7 +35,7 @@ class DeepZoom {
       drawer: "canvas",
       crossOriginPolicy: false,
     });
-    this.surface = this.osd.canvas; // what is laid on it stays below the small map
+    this.surface = this.osd.canvas; // elements appended to it stay below the navigator
     this.ready = new Promise((resolve) => this.osd.addOnceHandler("open", resolve));
     this.ready.then(() => {
       const busy = (event) => (container.ariaBusy = String(!event.fullyLoaded));
@@ -54,7 +54,7 @@ class DeepZoom {
     return { left: corner.x, top: corner.y, scale: (other.x - corner.x) / this.slide.size[0] };
   }
 
-  /** The view: its center and width, in level-0 pixels. */
+  /** Center and width of the view, in level-0 pixels. */
   view() {
     const bounds = this.osd.viewport.viewportToImageRectangle(this.osd.viewport.getBounds());
     return { x: bounds.x + bounds.width / 2, y: bounds.y + bounds.height / 2, width: bounds.width };
@@ -67,19 +67,19 @@ class DeepZoom {
   }
 
   fly({ x, y, width, height }) {
-    this.setView({ x: x + width / 2, y: y + height / 2, width: Math.max(width, height) * FLY_ROOM }, false);
+    this.setView({ x: x + width / 2, y: y + height / 2, width: Math.max(width, height) * FLY_FACTOR }, false);
   }
 
   fit() {
     this.osd.viewport.goHome(true);
   }
 
-  /** Tell of every move, until the signal. */
+  /** Call `moved` on every move, until the signal aborts. */
   onMove(moved, signal) {
-    const told = () => moved();
+    const listener = () => moved();
     for (const event of ["zoom", "pan", "animation-finish"]) {
-      this.osd.addHandler(event, told);
-      signal?.addEventListener("abort", () => this.osd.removeHandler(event, told));
+      this.osd.addHandler(event, listener);
+      signal?.addEventListener("abort", () => this.osd.removeHandler(event, listener));
     }
   }
 
@@ -88,7 +88,7 @@ class DeepZoom {
   }
 }
 
-class Still {
+class StaticImage {
   constructor(container, slide, changed) {
     this.slide = slide;
     this.surface = this.container = container;
@@ -103,9 +103,9 @@ class Still {
 
   place() {
     const [width, height] = this.slide.size;
-    const [roomX, roomY] = [this.container.clientWidth, this.container.clientHeight];
-    const scale = Math.min(roomX / width, roomY / height);
-    return { left: (roomX - width * scale) / 2, top: (roomY - height * scale) / 2, scale };
+    const [paneWidth, paneHeight] = [this.container.clientWidth, this.container.clientHeight];
+    const scale = Math.min(paneWidth / width, paneHeight / height);
+    return { left: (paneWidth - width * scale) / 2, top: (paneHeight - height * scale) / 2, scale };
   }
 
   view() {

@@ -1,4 +1,4 @@
-"""Predictions, and the slides they are of, in a browser: a server on this machine, and its page."""
+"""Show predictions and their slides in a browser: a local server and its pages."""
 
 from parfocal.explain.viewer.server import (
     ViewError,

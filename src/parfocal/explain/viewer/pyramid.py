@@ -1,4 +1,4 @@
-"""Tiles for a deep zoom: a slide at powers of two, each tile read when it is asked for."""
+"""Tiles for zooming: a slide at downsamples of powers of two, read on request."""
 
 import io
 import math
@@ -16,12 +16,12 @@ from parfocal.slide.slide import Box, Slide, open_slide
 TILE_PX = 256
 THUMBNAIL_PX = 256
 QUALITY = 85
-OPEN_SLIDES = 16  # each may hold 32 MiB of decoded tiles
-KEPT_BYTES = 64 * 2**20  # of encoded tiles
+MAX_OPEN_SLIDES = 16  # each may hold 32 MiB of decoded tiles
+CACHE_BYTES = 64 * 2**20  # of encoded tiles
 
 
 def levels(size: tuple[int, int]) -> int:
-    """Count the levels of a slide's pyramid, of which the lowest is one pixel.
+    """Return the number of levels of a slide's pyramid, whose lowest level is one pixel.
 
     >>> levels((1024, 300)), levels((1025, 300))
     (11, 12)
@@ -30,13 +30,13 @@ def levels(size: tuple[int, int]) -> int:
 
 
 def tile_box(size: tuple[int, int], level: int, column: int, row: int) -> Box | None:
-    """Give the place of a tile on the slide; None where there is no such tile.
+    """Return the position of a tile on the slide; None if there is no such tile.
 
     Args:
-        size: of the slide, in level-0 pixels.
-        level: the last is the sharpest.
-        column: counted from 0.
-        row: likewise.
+        size: width and height of the slide, in level-0 pixels.
+        level: level of the pyramid; the last one has the full resolution.
+        column: column of the tile, counted from 0.
+        row: row of the tile, counted from 0.
     """
     if not 0 <= level < levels(size):
         return None
@@ -48,23 +48,27 @@ def tile_box(size: tuple[int, int], level: int, column: int, row: int) -> Box | 
 
 
 class Pyramids:
-    """The tiles of many slides, of which few are open, and the last tiles kept.
+    """Read tiles of many slides, with few slides open at a time; thread-safe.
 
-    Any thread may ask. A slide in use is not closed.
+    Args:
+        open_slides: number of slides to keep open; slides in use are never closed.
+        kept_bytes: size of the cache of encoded tiles.
     """
 
-    def __init__(self, *, open_slides: int = OPEN_SLIDES, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self, *, open_slides: int = MAX_OPEN_SLIDES, kept_bytes: int = CACHE_BYTES
+    ) -> None:
         self._lock = threading.Lock()
         self._open: OrderedDict[str, Slide] = OrderedDict()
         self._users: dict[str, int] = {}
         self._limit = open_slides
-        self._tiles = _Kept(kept_bytes)
+        self._tiles = _JpegCache(kept_bytes)
 
     def tile(self, listed: ListedSlide, level: int, column: int, row: int) -> bytes | None:
-        """Give a tile as a JPEG; None where there is no such tile.
+        """Return a tile as JPEG bytes; None if there is no such tile.
 
         Raises:
-            SlideError: the slide is not there any more, or damaged.
+            SlideError: the slide cannot be read, or has changed since the prediction.
         """
         box = tile_box(listed.size, level, column, row)
         if box is None:
@@ -73,17 +77,17 @@ class Pyramids:
         return self._picture(listed, (listed.key, level, column, row), box, scale)
 
     def thumbnail(self, listed: ListedSlide) -> bytes:
-        """Give the whole slide, small, as a JPEG.
+        """Return a thumbnail of the slide as JPEG bytes.
 
         Raises:
-            SlideError: as of `tile`.
+            SlideError: the slide cannot be read, or has changed since the prediction.
         """
         width, height = listed.size
         scale = max(1.0, max(width, height) / THUMBNAIL_PX)
         return self._picture(listed, (listed.key, -1, 0, 0), Box(0, 0, width, height), scale)
 
     def close(self) -> None:
-        """Close all slides; none may be in use."""
+        """Close all slides, of which none may be in use."""
         with self._lock:
             while self._open:
                 self._open.popitem()[1].close()
@@ -91,9 +95,9 @@ class Pyramids:
     def _picture(
         self, listed: ListedSlide, key: tuple[str, int, int, int], box: Box, scale: float
     ) -> bytes:
-        kept = self._tiles.get(key)
-        if kept is not None:
-            return kept
+        cached = self._tiles.get(key)
+        if cached is not None:
+            return cached
         with self._borrowed(listed) as slide:
             pixels = slide.read(box, slide.mpp * scale)
         encoded = io.BytesIO()
@@ -114,10 +118,10 @@ class Pyramids:
         finally:
             with self._lock:
                 self._users[listed.key] -= 1
-                self._close_some()
+                self._close_idle()
 
-    def _close_some(self) -> None:
-        """Close the slides unused for longest, down to the limit."""
+    def _close_idle(self) -> None:
+        """Close the least recently used slides, down to the limit."""
         idle = [key for key in self._open if not self._users[key]]
         for key in idle[: max(0, len(self._open) - self._limit)]:
             self._open.pop(key).close()
@@ -125,22 +129,22 @@ class Pyramids:
 
 
 def _open(listed: ListedSlide) -> Slide:
-    """Open a slide, if it is still the one that was looked at."""
+    """Open a slide, and check that it is the one that was predicted."""
     if listed.path is None:
-        raise SlideError(listed.problem or f"{listed.id}: there is no file of it.")
+        raise SlideError(listed.problem or f"{listed.id}: the slide file is missing.")
     slide = open_slide(listed.path, mpp=listed.given_mpp)
     if slide.fingerprint != listed.fingerprint:
         slide.close()
         raise SlideError(
-            f"{listed.path}: not the file that was looked at (fingerprint {slide.fingerprint[:8]}, "
-            f"not {listed.fingerprint[:8]}); predict it again, or give the old one with --slides "
-            "FOLDER."
+            f"{listed.path}: the file has changed since the prediction (fingerprint "
+            f"{slide.fingerprint[:8]}, was {listed.fingerprint[:8]}); predict it again, or name "
+            "the folder of the original file with --slides DIR."
         )
     return slide
 
 
-class _Kept:
-    """The pictures asked for last, up to a number of bytes."""
+class _JpegCache:
+    """A cache of the most recently used JPEGs, limited in bytes; thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._lock = threading.Lock()

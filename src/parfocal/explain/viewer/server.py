@@ -1,6 +1,7 @@
-"""The viewer's server: read-only, for this machine, and for what is listed and nothing else.
+"""The server of the viewer: read-only, local, and limited to the slides of its library.
 
-Names in a URL are looked up, never joined into a path. There is no verb but GET and HEAD.
+Names in a URL are looked up in the library and never become part of a path. Only GET and HEAD are
+answered.
 """
 
 import errno
@@ -27,14 +28,16 @@ from parfocal.explain.viewer.pyramid import TILE_PX, Pyramids, levels
 from parfocal.slide.errors import SlideError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-KINDS = {
+MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
 }
-OPENSEADRAGON_STYLE = "sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE="  # its one <style>
+OPENSEADRAGON_STYLE = (
+    "sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE="  # its <style>
+)
 HEADERS = {
     "Content-Security-Policy": (
         f"default-src 'none'; script-src 'self'; style-src 'self' '{OPENSEADRAGON_STYLE}'; "
@@ -47,29 +50,29 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-PLAIN = {"Cache-Control": "no-cache"}
-# A key holds the file's fingerprint, so the pixels behind it do not change.
-LASTING = {"Cache-Control": "private, max-age=86400"}
-MOST_DIGITS = 9  # of a tile's number
+NO_CACHE = {"Cache-Control": "no-cache"}
+# A key depends on the fingerprint of the file, so the pixels behind it never change.
+LONG_CACHE = {"Cache-Control": "private, max-age=86400"}
+MAX_DIGITS = 9  # of a tile coordinate
 
 
 class ViewError(Exception):
-    """A viewer that cannot be served; the message says why, and what to do."""
+    """A viewer that cannot be served."""
 
 
 def build_app(library: Library, *, any_host: bool = False) -> Starlette:
-    """Give the application that serves a library.
+    """Build the web application that serves a library.
 
     Args:
-        library: what may be asked for.
-        any_host: answer under whatever name; else under those of this machine alone, so that no
-            page from elsewhere can read slides by pointing its own name here.
+        library: slides and predictions to serve.
+        any_host: whether to accept requests for any host name. If False, only the names of this
+            machine are accepted, which prevents DNS rebinding attacks.
     """
     views = _Views(library, Pyramids())
     page = _static()
     routes = [
         Route("/", page("list.html")),
-        Route("/slides/{slide}", views.known(page("slide.html"))),
+        Route("/slides/{slide}", views.slide_page(page("slide.html"))),
         Route("/api/slides", views.slides),
         Route("/api/slides/{slide}", views.slide),
         Route("/api/slides/{slide}/predictions/{prediction}", views.prediction),
@@ -78,17 +81,24 @@ def build_app(library: Library, *, any_host: bool = False) -> Starlette:
         Route("/static/{name:path}", page()),
     ]
     hosts = ["*"] if any_host else [*LOOPBACK, "[::1]"]
-    middleware = [Middleware(_Guarded), Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]
+    middleware = [
+        Middleware(_SecurityHeaders),
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+    ]
     app = Starlette(routes=routes, middleware=middleware)
-    app.router.redirect_slashes = False  # a redirect could be made to lead elsewhere
+    app.router.redirect_slashes = False  # a redirect could lead to another site
     return app
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take a port; 0 for any that is free.
+    """Open a socket that listens on an address.
+
+    Args:
+        host: IP address or name of this machine.
+        port: port number; 0 for any free port.
 
     Raises:
-        ViewError: the port is in use, or the address is not of this machine.
+        ViewError: the port is in use, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -96,24 +106,24 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ViewError(
-                f"port {port} of {host} is in use, perhaps by another `parfocal view`; give "
-                "another with --port (0 takes any that is free)."
+                f"port {port} of {host} is in use, perhaps by another `parfocal view`; choose "
+                "another with --port (0 for any free port)."
             ) from None
         raise ViewError(
-            f"{host}, port {port}: cannot be listened on ({error.strerror}); give an address of "
-            "this machine and a port you may use."
+            f"cannot listen on {host}, port {port} ({error.strerror}); give an address of this "
+            "machine and a port you may use."
         ) from None
 
 
 def address_of(listening: socket.socket) -> str:
-    """Give what to type into a browser on this machine."""
+    """Return the URL for a browser on this machine."""
     host, port = listening.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # every address: ours too
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # listens on all addresses
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -121,53 +131,56 @@ def is_loopback(host: str) -> bool:
 
 
 def serve(library: Library, listening: socket.socket) -> None:
-    """Serve a library until Ctrl-C."""
+    """Serve a library until interrupted with Ctrl-C."""
     app = build_app(library, any_host=not is_loopback(listening.getsockname()[0]))
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    with suppress(KeyboardInterrupt):  # the way to end it
+    with suppress(KeyboardInterrupt):  # the usual way to stop the server
         uvicorn.Server(config).run(sockets=[listening])
 
 
-class _Guarded:
-    """Puts the headers on every answer, also on refusals."""
+class _SecurityHeaders:
+    """Middleware that adds the security headers to every response, including errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [(name.lower().encode(), told.encode()) for name, told in HEADERS.items()]
+                added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        await self._app(scope, receive, guarded)
+        await self._app(scope, receive, send_with_headers)
 
 
 class _Views:
-    """What the page asks for; each answers in a thread of its own."""
+    """The endpoints; each request is handled in a thread of its own."""
 
     def __init__(self, library: Library, pyramids: Pyramids) -> None:
         self._library, self._pyramids = library, pyramids
 
-    def known(self, page: Callable[[Request], Response]) -> Callable[[Request], Response]:
-        """Give a page of a slide, which itself says so where there is none, as 404 then."""
+    def slide_page(self, page: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        """Return the page of a slide, with status 404 if there is no such slide."""
 
         def view(request: Request) -> Response:
-            answer = page(request)
-            answer.status_code = 404 if self._asked(request) is None else answer.status_code
-            return answer
+            response = page(request)
+            if self._slide(request) is None:
+                response.status_code = 404
+            return response
 
         return view
 
     def slides(self, request: Request) -> Response:
-        """List slides, with their predictions but no regions."""
+        """Return all slides with their predictions, without regions."""
         slides = [_facts(slide) for slide in self._library.slides.values()]
-        return JSONResponse({"slides": slides, "problems": self._library.problems}, headers=PLAIN)
+        return JSONResponse(
+            {"slides": slides, "problems": self._library.problems}, headers=NO_CACHE
+        )
 
     def slide(self, request: Request) -> Response:
-        """Tell of one slide: also how it is tiled, and its lesions."""
-        slide = self._asked(request)
+        """Return one slide, with its tiling and its outlines."""
+        slide = self._slide(request)
         if slide is None:
             return _missing("no such slide")
         tiles = {"size": TILE_PX, "levels": levels(slide.size)}
@@ -180,55 +193,55 @@ class _Views:
             else:
                 rings = [[polygon.outer, *polygon.holes] for polygon in polygons]
                 facts["outlines"] = [[ring.tolist() for ring in each] for each in rings]
-        return JSONResponse(facts, headers=PLAIN)
+        return JSONResponse(facts, headers=NO_CACHE)
 
     def prediction(self, request: Request) -> Response:
-        """Give a prediction as it was saved, also what only its method tells."""
-        slide, key = self._asked(request), request.path_params["prediction"]
+        """Return the record of a prediction, in the current format version."""
+        slide, key = self._slide(request), request.path_params["prediction"]
         listed = [each for each in slide.predictions if each.key == key] if slide else []
         if not listed:
             return _missing("no such prediction")
         try:
-            read_prediction(listed[0].path)
-            content = listed[0].path.read_bytes()
-        except (RecordError, OSError) as error:
+            record = read_prediction(listed[0].path)
+        except RecordError as error:
             return _missing(str(error))
-        return Response(content, media_type="application/json", headers=PLAIN)
+        return JSONResponse(record.to_dict(), headers=NO_CACHE)
 
     def thumbnail(self, request: Request) -> Response:
-        """Give a slide, small."""
-        slide = self._asked(request)
+        """Return a thumbnail of a slide."""
+        slide = self._slide(request)
         return _jpeg(lambda: None if slide is None else self._pyramids.thumbnail(slide))
 
     def tile(self, request: Request) -> Response:
-        """Give a tile of a slide."""
-        slide = self._asked(request)
-        place = [_number(request.path_params[name]) for name in ("level", "column", "row")]
-        level, column, row = place
+        """Return a tile of a slide."""
+        slide = self._slide(request)
+        level, column, row = (
+            _number(request.path_params[name]) for name in ("level", "column", "row")
+        )
         if slide is None or level is None or column is None or row is None:
             return _missing("no such tile")
         return _jpeg(lambda: self._pyramids.tile(slide, level, column, row))
 
-    def _asked(self, request: Request) -> ListedSlide | None:
+    def _slide(self, request: Request) -> ListedSlide | None:
         return self._library.slides.get(request.path_params["slide"])
 
 
 def _static() -> Callable[..., Callable[[Request], Response]]:
-    """Read the page's files; give what makes a view of one of them, or of the one asked for."""
+    """Read the static files; return a function that makes an endpoint for one file or for any."""
     folder = files("parfocal.explain") / "static"
     pages: dict[str, tuple[bytes, str]] = {}
-    for place, prefix in ((folder, ""), (folder / "openseadragon", "openseadragon/")):
-        for file in place.iterdir() if place.is_dir() else ():
-            kind = KINDS.get("." + file.name.rpartition(".")[2])
+    for directory, prefix in ((folder, ""), (folder / "openseadragon", "openseadragon/")):
+        for file in directory.iterdir() if directory.is_dir() else ():
+            kind = MEDIA_TYPES.get("." + file.name.rpartition(".")[2])
             if kind and file.is_file():
                 pages[prefix + file.name] = (file.read_bytes(), kind)
 
     def page(name: str | None = None) -> Callable[[Request], Response]:
         def view(request: Request) -> Response:
-            found = pages.get(name or request.path_params["name"])
-            if found is None:
+            file = pages.get(name or request.path_params["name"])
+            if file is None:
                 return _missing("no such file")
-            return Response(found[0], media_type=found[1], headers=PLAIN)
+            return Response(file[0], media_type=file[1], headers=NO_CACHE)
 
         return view
 
@@ -242,20 +255,20 @@ def _facts(slide: ListedSlide) -> dict[str, object]:
         "size": slide.size,
         "label": slide.truth.label,
         "problem": slide.problem,
-        "predictions": [_told(prediction) for prediction in slide.predictions],
+        "predictions": [_summary(prediction) for prediction in slide.predictions],
     }
 
 
-def _told(listed: PredictionSummary) -> dict[str, object]:
+def _summary(prediction: PredictionSummary) -> dict[str, object]:
     return {
-        "key": listed.key,
-        "model": listed.model,
-        "label": listed.label,
-        "probabilities": dict(listed.probabilities),
-        "patches": listed.patches,
-        "share_patches": listed.share_patches,
-        "seconds": listed.seconds,
-        "bill": listed.bill,
+        "key": prediction.key,
+        "model": prediction.model,
+        "label": prediction.label,
+        "probabilities": dict(prediction.probabilities),
+        "patches": prediction.patches,
+        "share_patches": prediction.share_patches,
+        "seconds": prediction.seconds,
+        "bill": prediction.bill,
     }
 
 
@@ -266,7 +279,7 @@ def _jpeg(picture: Callable[[], bytes | None]) -> Response:
         return _missing(str(error))
     if content is None:
         return _missing("no such picture")
-    return Response(content, media_type="image/jpeg", headers=LASTING)
+    return Response(content, media_type="image/jpeg", headers=LONG_CACHE)
 
 
 def _missing(reason: str) -> Response:
@@ -274,5 +287,5 @@ def _missing(reason: str) -> Response:
 
 
 def _number(text: str) -> int | None:
-    plain = text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
-    return int(text) if plain else None
+    valid = text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
+    return int(text) if valid else None

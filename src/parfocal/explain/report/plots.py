@@ -1,0 +1,73 @@
+"""The charts of a report: training, evaluation, and accuracy against cost."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from parfocal.explain.report.charts import Axis, Line, line_chart
+from parfocal.explain.report.curves import calibration, micro, precision_recall, roc
+from parfocal.explain.report.sources import Evaluation, Run
+from parfocal.metrics import METRICS
+
+# Columns of metrics.csv -> names in the legend.
+LOSSES = {"train_loss": "training", "val_loss": "validation"}
+VALIDATION_METRICS = {
+    "val_weighted_f1": METRICS["weighted_f1"],
+    "val_auroc": METRICS["auroc_macro"],
+}
+
+
+def training_charts(run: Run) -> list[Markup]:
+    """Draw the losses and the validation metrics over the epochs."""
+    charts = []
+    for name, columns in (("loss", LOSSES), ("validation metric", VALIDATION_METRICS)):
+        lines = [_over_epochs(run, column, label) for column, label in columns.items()]
+        lines = [line for line in lines if len(line.x) > 1]
+        if lines:
+            epochs = Axis("epoch", high=None, integer=True)
+            charts.append(line_chart(lines, epochs, Axis(name, high=None)))
+    return charts
+
+
+def _over_epochs(run: Run, column: str, name: str) -> Line:
+    values = [(row["epoch"], row.get(column)) for row in run.epochs]
+    points = [(x, y) for x, y in values if x is not None and y is not None]
+    return Line(name, tuple(x for x, _ in points), tuple(y for _, y in points))
+
+
+def evaluation_charts(evaluation: Evaluation) -> list[tuple[str, Markup]]:
+    """Draw the ROC, precision-recall and calibration curves, each with its title."""
+    if not len(evaluation.truth):
+        return []
+    items = {
+        label: (evaluation.truth == index, evaluation.probabilities[:, index])
+        for index, label in enumerate(evaluation.labels)
+    } | {"micro-averaged": micro(evaluation.truth, evaluation.probabilities)}
+    rocs = [roc(truth, score, name) for name, (truth, score) in items.items()]
+    precisions = [precision_recall(truth, score, name) for name, (truth, score) in items.items()]
+    bins, error = calibration(evaluation.truth, evaluation.probabilities, "predictions")
+    rates = Axis("false positive rate"), Axis("true positive rate")
+    confidence, accuracy = Axis("predicted probability"), Axis("share of correct predictions")
+    return [
+        ("ROC", line_chart(rocs, *rates, diagonal=True)),
+        ("Precision and recall", line_chart(precisions, Axis("recall"), Axis("precision"))),
+        (
+            f"Calibration (expected calibration error {error:.3f})",
+            line_chart([bins], confidence, accuracy, diagonal=True, joined=False),
+        ),
+    ]
+
+
+def cost_chart(evaluations: Sequence[Evaluation]) -> Markup | None:
+    """Draw AUROC against the share of patches visited; None for fewer than two models."""
+    points = []
+    for evaluation in evaluations:
+        share = evaluation.metrics["cost"]["share_patches"]
+        auroc = evaluation.metrics["slides"]["scores"]["auroc_macro"]["value"]
+        if share is not None and auroc is not None:
+            name = f"{evaluation.metrics['model']['name']} ({evaluation.name})"
+            points.append(Line(name, (100 * share["mean"],), (auroc,)))
+    if len(points) < 2:
+        return None
+    across = Axis("visited patches, % of all", high=None)
+    return line_chart(points, across, Axis(METRICS["auroc_macro"]), joined=False)
