@@ -4,32 +4,32 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from parfocal.bag import Bag, Rows, StoredBag
+from parfocal.bag import Bag, FeatureTable, StoredBag
 
 
-class Requested:
-    """A table that is no tensor, and remembers what was asked of it."""
+class RecordingTable:
+    """A feature table that is not a tensor and records the rows that are read."""
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
-        self.asked: list[int] = []
+        self.read: list[int] = []
 
     @property
     def shape(self) -> torch.Size:
         return self.table.shape
 
     def __getitem__(self, rows: Int64[Tensor, " n"], /) -> Tensor:
-        self.asked += rows.tolist()
+        self.read += rows.tolist()
         return self.table[rows]
 
 
-def levels(*counts: int, dim: int = 3, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def tables_of(*counts: int, dim: int = 3, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(n, dim, generator=generator).to(dtype) for n in counts]
 
 
 def mixing(slots: int, rows: int, *, share: float = 0.5) -> Tensor:
-    """Rows that sum to 1, sparse."""
+    """Return a sparse selection whose rows sum to 1."""
     generator = torch.Generator().manual_seed(slots * rows)
     weights = torch.rand(slots, rows, generator=generator)
     weights = weights * (torch.rand(slots, rows, generator=generator) < share)
@@ -38,13 +38,13 @@ def mixing(slots: int, rows: int, *, share: float = 0.5) -> Tensor:
 
 
 def kronecker(select: Tensor, table: Tensor, children: int) -> Tensor:
-    """The published form: every child of every patch, by a dense matrix."""
+    """Mix every child of every patch with a dense matrix, as published."""
     return torch.kron(select, torch.eye(children, dtype=select.dtype)) @ table
 
 
-def test_a_stored_bag_is_a_bag_and_a_tensor_is_rows():
-    assert isinstance(StoredBag(levels(2)), Bag)
-    assert isinstance(torch.zeros(2, 3), Rows)
+def test_a_stored_bag_is_a_bag_and_a_tensor_is_a_feature_table():
+    assert isinstance(StoredBag(tables_of(2)), Bag)
+    assert isinstance(torch.zeros(2, 3), FeatureTable)
 
 
 def test_zoom_keeps_the_children_of_the_selected_patch():
@@ -55,33 +55,35 @@ def test_zoom_keeps_the_children_of_the_selected_patch():
     assert zoomed.rows.tolist() == [4, 5]
 
 
-def test_zooming_into_nothing_in_particular_goes_on_to_all_children():
-    low, mid, high = levels(2, 4, 8)
+def test_zooming_without_a_selection_returns_all_children():
+    low, mid, high = tables_of(2, 4, 8)
     bag = StoredBag((low, mid, high)).zoom(None)
     assert bag.features().equal(mid)
     assert bag.zoom(None).rows.tolist() == list(range(8))
 
 
-def test_mixtures_have_all_their_children_too():
-    tables, select = levels(3, 6, 12), mixing(2, 3)
+def test_zooming_without_a_selection_works_on_mixtures():
+    tables, select = tables_of(3, 6, 12), mixing(2, 3)
     bag = StoredBag(tables).zoom(select)
     torch.testing.assert_close(bag.zoom(None).features(), bag.zoom(torch.eye(4)).features())
 
 
-def test_a_bag_tells_where_its_patches_lie():
+def test_a_bag_returns_the_grid_cells_of_its_patches():
     def cells(step: int, rows: np.ndarray) -> np.ndarray:
         return np.stack([rows, rows + step], axis=1)
 
-    bag = StoredBag(levels(3, 6), cells=cells)
+    bag = StoredBag(tables_of(3, 6), cells=cells)
     assert bag.cells().tolist() == [[0, 0], [1, 1], [2, 2]]
     last = bag.zoom(torch.tensor([[0.0, 0.0, 1.0]]))
     assert last.cells().tolist() == [[4, 5], [5, 6]]
 
 
-def test_patches_without_places_are_asked_for_them_in_vain():
-    with pytest.raises(ValueError, match=r"given without places, so they lie nowhere; a model"):
-        StoredBag(levels(3)).cells()
-    mixed = StoredBag(levels(3, 6)).zoom(mixing(2, 3))
+def test_cells_of_patches_without_positions_are_an_error():
+    with pytest.raises(
+        ValueError, match=r"no positions, and the model needs them; build the bag with cells="
+    ):
+        StoredBag(tables_of(3)).cells()
+    mixed = StoredBag(tables_of(3, 6)).zoom(mixing(2, 3))
     with pytest.raises(ValueError, match="mixtures of several"):
         mixed.cells()
 
@@ -93,11 +95,11 @@ def test_zoom_mixes_the_children_as_it_mixes_the_patches():
     assert zoomed.rows.tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize("requested", [False, True])
-def test_zooms_in_a_row_equal_the_dense_kronecker_matrices(requested):
-    _, mid, high = tables = levels(6, 24, 384)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_two_zooms_equal_the_dense_kronecker_matrices(recorded):
+    _, mid, high = tables = tables_of(6, 24, 384)
     first, second = mixing(3, 6), mixing(5, 12)
-    bag = StoredBag([Requested(table) for table in tables] if requested else tables)
+    bag = StoredBag([RecordingTable(table) for table in tables] if recorded else tables)
     zoomed = bag.zoom(first)
     torch.testing.assert_close(zoomed.features(), kronecker(first, mid, 4))
     dense = kronecker(second, kronecker(first, high, 64), 16)
@@ -105,7 +107,7 @@ def test_zooms_in_a_row_equal_the_dense_kronecker_matrices(requested):
 
 
 def test_four_magnifications_equal_the_dense_kronecker_matrices():
-    tables = levels(4, 8, 24, 96)
+    tables = tables_of(4, 8, 24, 96)
     selects = mixing(3, 4), mixing(4, 6), mixing(2, 12)
     bag = StoredBag(tables).zoom(selects[0]).zoom(selects[1]).zoom(selects[2])
     dense = kronecker(
@@ -114,8 +116,8 @@ def test_four_magnifications_equal_the_dense_kronecker_matrices():
     torch.testing.assert_close(bag.features(), dense)
 
 
-def test_a_one_hot_zoom_gathers_bit_for_bit():
-    _, mid, high = tables = levels(6, 24, 96)
+def test_a_one_hot_zoom_copies_features_bit_for_bit():
+    _, mid, high = tables = tables_of(6, 24, 96)
     first, second = torch.eye(6)[[1, 4]], torch.eye(8)[[0, 5, 7]]
     zoomed = StoredBag(tables).zoom(first)
     assert zoomed.features().equal(mid[[4, 5, 6, 7, 16, 17, 18, 19]])
@@ -124,8 +126,8 @@ def test_a_one_hot_zoom_gathers_bit_for_bit():
     assert zoomed.zoom(second).rows.tolist() == rows
 
 
-def test_the_gradient_goes_through_both_zooms_to_selections_and_features():
-    low, mid, high = (table.requires_grad_() for table in levels(3, 6, 24, dtype=torch.float64))
+def test_gradients_flow_through_two_zooms_to_selections_and_features():
+    low, mid, high = (table.requires_grad_() for table in tables_of(3, 6, 24, dtype=torch.float64))
     first, second = mixing(2, 3).double(), mixing(3, 4).double()
     kept = first > 0, second > 0  # an entry that was not drawn has no gradient
 
@@ -140,17 +142,17 @@ def test_the_gradient_goes_through_both_zooms_to_selections_and_features():
     assert torch.autograd.gradcheck(zoom, (*drawn, mid, high))
 
 
-def test_only_children_of_drawn_patches_are_asked_for():
-    low, mid, high = (Requested(table) for table in levels(4, 8, 32))
+def test_only_children_of_patches_with_a_weight_are_read():
+    low, mid, high = (RecordingTable(table) for table in tables_of(4, 8, 32))
     zoomed = StoredBag((low, mid, high)).zoom(torch.tensor([[0.5, 0, 0.5, 0], [0, 0, 1, 0]]))
     zoomed.features()
-    assert sorted(mid.asked) == [0, 1, 4, 5]
+    assert sorted(mid.read) == [0, 1, 4, 5]
     zoomed.zoom(torch.tensor([[0.0, 0, 0, 1]])).features()
-    assert sorted(high.asked) == [20, 21, 22, 23]
-    assert low.asked == []
+    assert sorted(high.read) == [20, 21, 22, 23]
+    assert low.read == []
 
 
-def test_half_precision_is_widened():
+def test_half_precision_is_converted_to_single():
     mid = torch.tensor([[1.0], [2.0], [3.0], [4.0]]).half()
     bag = StoredBag((mid[:2], mid))
     assert bag.features().dtype == torch.float32
@@ -158,8 +160,8 @@ def test_half_precision_is_widened():
     assert bag.zoom(torch.tensor([[0.5, 0.5]])).features().tolist() == [[2], [3]]
 
 
-def test_a_patch_is_valid_where_one_that_is_mixed_into_it_exists():
-    tables = levels(2, 4)
+def test_a_mixture_is_valid_if_one_of_its_patches_exists():
+    tables = tables_of(2, 4)
     valid = (torch.tensor([True, True]), torch.tensor([True, False, False, False]))
     bag = StoredBag(tables, valid=valid)
     assert bag.valid.tolist() == [True, True]
@@ -167,27 +169,29 @@ def test_a_patch_is_valid_where_one_that_is_mixed_into_it_exists():
     assert bag.zoom(torch.tensor([[0.5, 0.5]])).valid.tolist() == [True, False]
 
 
-def test_all_patches_are_valid_unless_said_otherwise():
-    bag = StoredBag(levels(2, 4))
+def test_all_patches_are_valid_by_default():
+    bag = StoredBag(tables_of(2, 4))
     assert bag.valid.tolist() == [True, True]
     assert bag.zoom(torch.tensor([[0.5, 0.5]])).valid.tolist() == [True, True]
 
 
-def test_levels_that_do_not_nest_are_refused():
-    with pytest.raises(ValueError, match=r"levels of \[3, 7\] rows are not nested: 7 .* of 3"):
-        StoredBag(levels(3, 7))
+def test_magnifications_that_do_not_nest_are_an_error():
+    with pytest.raises(
+        ValueError, match=r"magnifications of \[3, 7\] patches are not nested: 7 .* of 3"
+    ):
+        StoredBag(tables_of(3, 7))
 
 
-def test_zooming_past_the_last_magnification_is_refused():
-    with pytest.raises(ValueError, match="holds 1 magnifications and this is the last"):
-        StoredBag(levels(2)).zoom(torch.eye(2))
+def test_zooming_past_the_highest_magnification_is_an_error():
+    with pytest.raises(ValueError, match="has 1 magnifications, and this is the highest"):
+        StoredBag(tables_of(2)).zoom(torch.eye(2))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("half", [False, True])
-def test_a_bag_on_a_gpu_gives_what_one_on_the_cpu_gives(half):
-    tables = levels(6, 24, 96, dtype=torch.float16 if half else torch.float32)
+def test_a_bag_on_a_gpu_returns_the_same_features_as_on_the_cpu(half):
+    tables = tables_of(6, 24, 96, dtype=torch.float16 if half else torch.float32)
     first, second = mixing(3, 6), mixing(5, 12)
     here = StoredBag(tables).zoom(first).zoom(second).features()
     there = StoredBag([table.cuda() for table in tables]).zoom(first.cuda()).zoom(second.cuda())

@@ -1,9 +1,9 @@
-"""What a model is given, and what it answers.
+"""What a model is given: the patches of a slide as features, or the slide as pixels.
 
-A bag holds one slide's patches at one magnification, and zooms into those a model selects.
-`StoredBag` is that over any table of nested rows: tensors in memory, an HDF5 file, or rows
-that are read and encoded when asked for. The mathematics of zooming lives here, once.
-A pixel source gives any regions of one slide as pixels, to models that encode by themselves.
+A `Bag` holds the patches of one slide at one magnification, and zooms into those a model selects.
+`StoredBag` is the implementation, over any table of features: tensors in memory, an HDF5 file, or
+an encoder that computes features when they are read. A `PixelSource` reads any regions of one
+slide, for models that encode by themselves.
 """
 
 import math
@@ -18,47 +18,51 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from parfocal.mixture import Mixture, distinct
+from parfocal.mixture import Mixture, unique_children
 
-TOGETHER = 4  # children mixed as one row: fewer and longer sums, that still fit the cache
+SIBLINGS_PER_ROW = 4  # children mixed as one long row: fewer sums, which still fit the cache
 
-
-# A level and some of its rows -> their (column, row).
+# The position of a magnification and rows of its table -> (column, row) of these patches.
 Cells = Callable[[int, Int64[np.ndarray, " n"]], Int64[np.ndarray, "n 2"]]
 
 
 @runtime_checkable
 class Bag(Protocol):
-    """One slide's patches at one magnification."""
+    """The patches of one slide at one magnification."""
 
     @property
     def rows(self) -> Int64[Tensor, " n"]:
-        """Which patches these are, in the grid's nested order; -1 where several are mixed."""
+        """Row of each patch in the table of its magnification; -1 for a mixture of several."""
 
     @property
     def valid(self) -> Bool[Tensor, " n"]:
-        """False where a patch does not exist, as beyond the edge of the scan."""
+        """Whether each patch exists; False for one outside the scan or without tissue.
+
+        Every patch has the same number of children, so that rows can be computed. Where the slide
+        has fewer, the others are placeholders with zero features, which a model has to ignore.
+        """
 
     def features(self) -> Float[Tensor, "n d"]:
-        """Give the patches' features; those that do not exist are zero."""
+        """Return the features of the patches; zeros for those that do not exist."""
 
     def cells(self) -> Int64[Tensor, "n 2"]:
-        """Give (column, row) of the patches, on the lattice of their magnification."""
+        """Return (column, row) of each patch, in the grid of its magnification."""
 
     def zoom(self, select: Float[Tensor, "k n"] | None) -> "Bag":
-        """Go on to the children of the selected patches, at the next magnification.
+        """Return the children of the selected patches, at the next magnification.
 
         Args:
-            select: each row chooses a patch (one-hot), or mixes several (a convex mixture);
-                the children of a row are the same mixture of the children. None for all patches.
+            select: one row per selection: a one-hot row selects one patch; a row of several
+                weights mixes patches, and its children are the same mixtures of their children.
+                None selects all patches.
         """
 
 
 @runtime_checkable
 class PixelSource(Protocol):
-    """One slide's pixels, read only when asked.
+    """The pixels of one slide, read on request.
 
-    A model that takes them is called with several sources, and answers with logits (B, C).
+    A model that takes pixels is called with one source per slide and returns logits (B, C).
     """
 
     @property
@@ -67,43 +71,47 @@ class PixelSource(Protocol):
 
     @property
     def mpp(self) -> float:
-        """Microns per level-0 pixel."""
+        """Resolution of level 0, in µm per pixel."""
 
     def request(
         self, boxes: Float[Tensor, "n 4"], size: tuple[int, int], *, step: int | None = None
     ) -> Future[UInt8[Tensor, "n 3 h w"]]:
-        """Begin to read regions, and return at once; `.result()` waits for the pixels.
+        """Start to read regions, and return a future with their pixels in 0..255.
 
-        A model asks for all slides of its batch, then waits. A region asked for again is not
-        read again.
+        A model requests the regions of all slides of a batch before it waits for the first
+        result. A region that was read before is not read again.
 
         Args:
-            boxes: x, y, width and height, in level-0 pixels. Outside the scan all is white.
-            size: height and width of each result: areas are averaged, from the nearest stored
-                level that is sharper; where the scan has fewer pixels, it is enlarged bilinearly.
-            step: on the bill, 0 the first; None for an overview, which is no patch.
+            boxes: x, y, width and height of each region, in level-0 pixels. Pixels outside the
+                scan are white.
+            size: height and width of each result, in pixels. A region is shrunk by area averaging
+                from the nearest stored level that is sharper, or enlarged bilinearly if the scan
+                has fewer pixels.
+            step: number of the zoom step, from 0, to which the cost is added; None for an
+                overview, which does not count as patches.
         """
 
     def tissue(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
-        """Give the share of each box that is tissue; outside the scan there is none."""
+        """Return the fraction of each box that is tissue; outside the scan there is none."""
 
 
 @runtime_checkable
-class Rows(Protocol):
-    """A table of feature rows that gives those asked for; a tensor is one."""
+class FeatureTable(Protocol):
+    """A table of features with one row per patch. A tensor is one."""
 
     @property
     def shape(self) -> torch.Size:
-        """Rows and features per row."""
+        """Number of rows, and of features per row."""
 
     def __getitem__(self, rows: Int64[Tensor, " n"], /) -> Tensor:
-        """Give these rows."""
+        """Return the features of some rows."""
 
 
 class StoredBag:
-    """A slide's patches at nested magnifications, lowest first.
+    """The patches of a slide at nested magnifications, lowest first.
 
-    The children of row n are rows n*c to (n+1)*c-1 of the next level.
+    The children of row n are rows n*c to (n+1)*c-1 of the next table, where c is the number of
+    children of each patch.
 
     >>> parents, children = torch.zeros(3, 2), torch.arange(12.0).reshape(6, 2)
     >>> third = torch.tensor([[0.0, 0.0, 1.0]])
@@ -111,134 +119,145 @@ class StoredBag:
     [[8.0, 9.0], [10.0, 11.0]]
 
     Args:
-        levels: a table of feature rows a magnification.
-        valid: per level, False where a patch does not exist; None where all do.
-        cells: gives (column, row) of rows of a level; None where the patches have no places.
+        tables: one feature table per magnification.
+        valid: for each magnification, whether each patch exists; None if all do.
+        cells: function that returns (column, row) of patches; None if positions are unknown.
 
     Raises:
-        ValueError: a level's rows are not a whole multiple of those above.
+        ValueError: the number of rows of a table is not a multiple of that of the previous one.
     """
 
     def __init__(
         self,
-        levels: Sequence[Rows],
+        tables: Sequence[FeatureTable],
         *,
         valid: Sequence[Bool[Tensor, " _"]] | None = None,
         cells: Cells | None = None,
     ) -> None:
-        self._levels = tuple(levels)
+        self._tables = tuple(tables)
         self._valid = None if valid is None else tuple(valid)
         self._cells = cells
-        counts = [level.shape[0] for level in self._levels]
-        for above, below in pairwise(counts):
-            if above == 0 or below % above:
+        counts = [table.shape[0] for table in self._tables]
+        for parents, children in pairwise(counts):
+            if parents == 0 or children % parents:
                 raise ValueError(
-                    f"levels of {counts} rows are not nested: {below} is not a whole multiple of "
-                    f"{above}; every patch needs the same number of children."
+                    f"magnifications of {counts} patches are not nested: {children} is not a "
+                    f"multiple of {parents}; every patch needs the same number of children."
                 )
-        self._step = 0
-        self._children = torch.arange(counts[0])[:, None]  # b c: rows, in blocks of siblings
-        self._chain: tuple[Mixture, ...] = ()  # mixes blocks into slots, first to last
+        self._step = 0  # position of this bag's magnification in the tables
+        # Rows of this bag's table, the children of one patch side by side. At the lowest
+        # magnification, each row is a group of its own.
+        self._siblings = torch.arange(counts[0])[:, None]  # b c
+        # One mixture per zoom, first to last: the first mixes the groups of siblings.
+        self._mixtures: tuple[Mixture, ...] = ()
 
     @property
     def rows(self) -> Int64[Tensor, " n"]:
-        """Which patches these are; -1 where several are mixed."""
-        if not self._chain:
-            return self._children.flatten()
-        return torch.full((self._chain[-1].slots * self._children.shape[1],), -1)
+        """Row of each patch in the table of its magnification; -1 for a mixture of several."""
+        if not self._mixtures:
+            return self._siblings.flatten()
+        return torch.full((self._mixtures[-1].num_rows * self._siblings.shape[1],), -1)
 
     @property
     def valid(self) -> Bool[Tensor, " n"]:
-        """False where a patch does not exist."""
+        """Whether each patch exists; a mixture exists if any of its patches does."""
         if self._valid is None:
             return torch.ones(len(self.rows), dtype=torch.bool)
         valid = self._valid[self._step]
-        if not self._chain:
-            return valid[self._children.flatten()]
-        share = self._mixed(valid[:, None].to(self._chain[0].weight), self._children)
+        if not self._mixtures:
+            return valid[self._siblings.flatten()]
+        share = self._mix(valid[:, None].to(self._mixtures[0].weight), self._siblings)
         return share.flatten() > 0
 
     def features(self) -> Float[Tensor, "n d"]:
-        """Give the patches' features."""
-        level = self._levels[self._step]
-        if isinstance(level, Tensor):
-            # Used where it lies: a copy of the rows wanted could be most of the level.
+        """Return the features of the patches, in 32 bits if they are stored in 16."""
+        table = self._tables[self._step]
+        if isinstance(table, Tensor):
+            # Used in place: a copy of the selected rows could be most of the table.
             if self._step == 0:
-                return _single(level)
-            if self._chain and level.dtype == self._chain[0].weight.dtype:
-                return self._mixed(level, self._children)
-        rows = _single(level[self._children.flatten()])
-        if not self._chain:
+                return _at_least_float32(table)
+            if self._mixtures and table.dtype == self._mixtures[0].weight.dtype:
+                return self._mix(table, self._siblings)
+        rows = _at_least_float32(table[self._siblings.flatten()])
+        if not self._mixtures:
             return rows
-        return self._mixed(rows, torch.arange(len(rows)).view_as(self._children))
-
-    def _mixed(
-        self, rows: Float[Tensor, "r d"], children: Int64[Tensor, "b c"]
-    ) -> Float[Tensor, "n d"]:
-        dim = rows.shape[1]
-        together = math.gcd(children.shape[1], TOGETHER)
-        rows = rows.reshape(-1, together * dim)
-        at = (children[:, ::together] // together).T.to(rows.device)
-        for mixture in self._chain:
-            mixed = mixture.apply(rows, at)  # c s d
-            rows = mixed.flatten(0, 1)
-            at = torch.arange(len(rows), device=rows.device).view(len(at), -1)
-        return mixed.transpose(0, 1).reshape(-1, dim)
+        return self._mix(rows, torch.arange(len(rows)).view_as(self._siblings))
 
     def cells(self) -> Int64[Tensor, "n 2"]:
-        """Give (column, row) of the patches.
+        """Return (column, row) of each patch, in the grid of its magnification.
 
         Raises:
-            ValueError: they have no places, or several are mixed into one.
+            ValueError: the positions are unknown, or the patches are mixtures.
         """
-        if self._cells is None or self._chain:
-            reason = "mixtures of several" if self._chain else "given without places"
+        if self._mixtures:
             raise ValueError(
-                f"the patches of this bag are {reason}, so they lie nowhere; a model that asks "
-                "where needs patches of a slide, each by itself."
+                "the patches of the bag are mixtures of several, which have no positions; a model "
+                "that needs positions cannot follow a differentiable zoom."
+            )
+        if self._cells is None:
+            raise ValueError(
+                "the bag has no positions, and the model needs them; build the bag with cells=..."
             )
         return torch.from_numpy(self._cells(self._step, self.rows.numpy()))
 
     def zoom(self, select: Float[Tensor, "k n"] | None) -> "StoredBag":
-        """Go on to the children of the selected patches, at the next magnification."""
-        if self._step + 1 == len(self._levels):
-            raise ValueError(
-                f"the bag holds {len(self._levels)} magnifications and this is the last, so there "
-                "is nothing to zoom into; build the model for as many as the bag has."
-            )
-        chosen = self._all() if select is None else _entries(select)
-        one_hot = not chosen.weight.requires_grad and bool((chosen.weight == 1).all())
-        if one_hot and not self._chain:
-            return self._below(chosen.block, ())
-        needed, block = distinct(chosen.block, self._children.shape[1])
-        chain = [replace(chosen, block=block)]
-        for mixture in reversed(self._chain):
-            lifted, needed = mixture.lifted(needed, self._children.shape[1])
-            chain.insert(0, lifted)
-        return self._below(needed, tuple(chain))
+        """Return the children of the selected patches, at the next magnification.
 
-    def _all(self) -> Mixture:
-        """Choose each patch once."""
-        like = self._chain[0].weight if self._chain else torch.empty(0)
+        Raises:
+            ValueError: this is the highest magnification.
+        """
+        if self._step + 1 == len(self._tables):
+            raise ValueError(
+                f"the bag has {len(self._tables)} magnifications, and this is the highest; use a "
+                "model with as many magnifications as the bag."
+            )
+        selection = self._select_all() if select is None else _sparse(select)
+        one_hot = not selection.weight.requires_grad and bool((selection.weight == 1).all())
+        if one_hot and not self._mixtures:
+            return self._next(selection.patch, ())
+        # From the last zoom back to the first, keep only what the selected patches consist of.
+        num_children = self._siblings.shape[1]
+        needed, patch = unique_children(selection.patch, num_children)
+        mixtures = [replace(selection, patch=patch)]
+        for mixture in reversed(self._mixtures):
+            for_children, needed = mixture.select_children(needed, num_children)
+            mixtures.insert(0, for_children)
+        return self._next(needed, tuple(mixtures))
+
+    def _mix(
+        self, table: Float[Tensor, "r d"], siblings: Int64[Tensor, "b c"]
+    ) -> Float[Tensor, "n d"]:
+        dim = table.shape[1]
+        together = math.gcd(siblings.shape[1], SIBLINGS_PER_ROW)
+        table = table.reshape(-1, together * dim)
+        children = (siblings[:, ::together] // together).T.to(table.device)
+        for mixture in self._mixtures:
+            mixed = mixture.apply(table, children)  # c m d
+            table = mixed.flatten(0, 1)
+            children = torch.arange(len(table), device=table.device).view(len(children), -1)
+        return mixed.transpose(0, 1).reshape(-1, dim)
+
+    def _select_all(self) -> Mixture:
+        like = self._mixtures[0].weight if self._mixtures else torch.empty(0)
         each = torch.arange(len(self.rows), device=like.device)
         return Mixture(each, each, like.new_ones(len(each)), len(each))
 
-    def _below(self, parents: Int64[Tensor, " p"], chain: tuple[Mixture, ...]) -> "StoredBag":
-        below = StoredBag(self._levels, valid=self._valid, cells=self._cells)
-        below._step = self._step + 1
-        siblings = self._levels[below._step].shape[0] // self._levels[self._step].shape[0]
-        blocks = self._children.flatten()[parents.cpu()]
-        below._children = blocks[:, None] * siblings + torch.arange(siblings)
-        below._chain = chain
-        return below
+    def _next(self, parents: Int64[Tensor, " p"], mixtures: tuple[Mixture, ...]) -> "StoredBag":
+        bag = StoredBag(self._tables, valid=self._valid, cells=self._cells)
+        bag._step = self._step + 1
+        num_children = self._tables[bag._step].shape[0] // self._tables[self._step].shape[0]
+        rows = self._siblings.flatten()[parents.cpu()]
+        bag._siblings = rows[:, None] * num_children + torch.arange(num_children)
+        bag._mixtures = mixtures
+        return bag
 
 
-def _entries(select: Float[Tensor, "k n"]) -> Mixture:
-    """Keep what is not zero of a dense matrix."""
-    slot, row = select.nonzero(as_tuple=True)
-    return Mixture(slot, row, select[slot, row], len(select))
+def _sparse(select: Float[Tensor, "k n"]) -> Mixture:
+    """Return the nonzero entries of a dense matrix."""
+    row, patch = select.nonzero(as_tuple=True)
+    return Mixture(row, patch, select[row, patch], len(select))
 
 
-def _single(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Widen half precision, in which features are stored, for computing."""
-    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+def _at_least_float32(features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Convert half precision, in which features are stored, to single precision."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))

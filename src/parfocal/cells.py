@@ -1,8 +1,8 @@
-"""Where the cells of attention maps lie: the patches a model of pixels may sample.
+"""The patches that a model of pixels may sample: one for each cell of its attention maps.
 
-At each magnification as many cells as it takes patches to cover the image, evenly spaced: the
-first begins at one edge and the last ends at the other, so every patch is whole and nothing
-is left out. Magnifications are independent of each other; cells need not nest.
+At each magnification, as many evenly spaced patches as are needed to cover the image: the first
+begins at one edge and the last ends at the other, so every patch is whole and nothing is left out.
+The magnifications are independent of each other; their cells need not nest.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from parfocal.grid import UnfitError, too_sharp
-from parfocal.slide.resolution import magnification_of, mpp_of, near
+from parfocal.grid import UnavailableMagnificationError, too_sharp_error
+from parfocal.slide.resolution import magnification_of, mpp_of, same_resolution
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class CellMap:
     """The cells of one magnification, row by row.
 
     Args:
-        step: its place among the magnifications asked for.
-        mpp: microns per pixel of the patches.
-        shape: rows and columns.
-        boxes: the patches, in level-0 pixels.
+        step: position of the magnification among those of the model.
+        mpp: resolution of the patches, in µm per pixel.
+        shape: number of rows and columns.
+        boxes: x, y, width and height of the patches, in level-0 pixels.
     """
 
     step: int
@@ -36,23 +36,27 @@ class CellMap:
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of all magnifications of one image, one map after the other."""
+    """The cells of all magnifications of one image.
+
+    Args:
+        maps: one map per available magnification, lowest first.
+    """
 
     maps: tuple[CellMap, ...]
 
     @property
     def boxes(self) -> Float[Tensor, "n 4"]:
-        """The patches, in level-0 pixels."""
+        """Boxes of the patches in level-0 pixels, one map after the other."""
         return torch.cat([cells.boxes for cells in self.maps])
 
     @property
     def steps(self) -> Int64[Tensor, " n"]:
-        """Which magnification each is of."""
+        """Position of each patch's magnification among those of the model."""
         return torch.cat([torch.full((len(cells.boxes),), cells.step) for cells in self.maps])
 
     @property
     def mpps(self) -> Float[Tensor, " n"]:
-        """Microns per pixel of each."""
+        """Resolution of each patch, in µm per pixel."""
         return torch.cat([torch.full((len(cells.boxes),), cells.mpp) for cells in self.maps])
 
 
@@ -64,29 +68,31 @@ def lay_cells(
     patch_size: int,
     skip_unavailable_magnifications: bool = False,
 ) -> Cells:
-    """Lay the cells of several magnifications over an image.
+    """Cover an image with patches at several magnifications.
 
     Args:
         size: width and height of the image, in level-0 pixels.
-        mpp: microns per level-0 pixel.
-        magnifications: lowest first; one within 5% of the scan's own is read at the scan's.
+        mpp: resolution of level 0, in µm per pixel.
+        magnifications: magnifications of the patches, lowest first; one within 5% of the scan's
+            is replaced by the scan's.
         patch_size: side of a patch in pixels, the same at every magnification.
-        skip_unavailable_magnifications: leave out the magnifications that do not fit the image.
+        skip_unavailable_magnifications: whether to skip magnifications that the image does not
+            have; if False, they are an error.
 
     Raises:
-        UnfitError: a magnification is sharper than the scan, or the image smaller than a patch
-            there; with `skip_unavailable_magnifications`, all are.
+        UnavailableMagnificationError: a magnification is higher than that of the scan, or the image is smaller than
+            a patch; or, if unavailable magnifications are skipped, none is left.
     """
-    maps, refusals = [], []
+    maps, errors = [], []
     for step, magnification in enumerate(magnifications):
         try:
-            achieved = _achieved(size, mpp, magnification, patch_size)
-        except UnfitError as refusal:
-            refusals.append(refusal)
+            patch_mpp = _patch_mpp(size, mpp, magnification, patch_size)
+        except UnavailableMagnificationError as error:
+            errors.append(error)
         else:
-            maps.append(_cover(step, size, mpp, achieved, patch_size))
-    if refusals and not (skip_unavailable_magnifications and maps):
-        raise refusals[0]
+            maps.append(_cover(step, size, mpp, patch_mpp, patch_size))
+    if errors and not (skip_unavailable_magnifications and maps):
+        raise errors[0]
     return Cells(tuple(maps))
 
 
@@ -98,54 +104,77 @@ def center_cells(
     patch_size: int,
     shape: tuple[int, int],
 ) -> CellMap:
-    """Lay patches on the centers of a map's cells, those at its edges moved inside the image.
+    """Center a patch on each cell of a map; patches at the edges are moved inside the image.
 
     Args:
         size: width and height of the image, in level-0 pixels.
-        mpp: microns per level-0 pixel.
-        magnification: of the patches.
+        mpp: resolution of level 0, in µm per pixel.
+        magnification: magnification of the patches.
         patch_size: side of a patch in pixels.
-        shape: rows and columns of the map.
+        shape: number of rows and columns of the map.
 
     Raises:
-        UnfitError: it is sharper than the scan, or the image smaller than a patch.
+        UnavailableMagnificationError: the magnification is higher than that of the scan, or the image is smaller
+            than a patch.
     """
-    achieved = _achieved(size, mpp, magnification, patch_size)
-    side = patch_size * achieved / mpp
+    patch_mpp = _patch_mpp(size, mpp, magnification, patch_size)
+    side = patch_size * patch_mpp / mpp
 
     def starts(length: int, count: int) -> Float[Tensor, " n"]:
-        middles = (torch.arange(count) + 0.5) * length / count
-        return (middles - side / 2).round().clamp(0, max(0.0, length - side))
+        centers = (torch.arange(count) + 0.5) * length / count
+        return (centers - side / 2).round().clamp(0, max(0.0, length - side))
 
-    return _cell_map(0, achieved, side, starts(size[0], shape[1]), starts(size[1], shape[0]))
+    return _cell_map(0, patch_mpp, side, starts(size[0], shape[1]), starts(size[1], shape[0]))
 
 
-def _achieved(size: tuple[int, int], mpp: float, magnification: float, patch_size: int) -> float:
-    """Give the mpp at which an image is looked at, or refuse it."""
-    wanted = mpp_of(magnification)
-    if near(wanted, mpp):
-        wanted = mpp
-    if wanted < mpp:
-        raise too_sharp(wanted, mpp)
-    width, height = (side * mpp / wanted for side in size)
+def octaves(lowest: float, highest: float) -> tuple[float, ...]:
+    """Return the magnifications of a range, each twice the previous one, ending at the highest.
+
+    >>> octaves(2.5, 20)
+    (2.5, 5.0, 10.0, 20.0)
+
+    Raises:
+        ValueError: the range is empty.
+    """
+    if not 0 < lowest <= highest:
+        raise ValueError(
+            f"{lowest:g} to {highest:g} is not a range of magnifications; write the lowest first, "
+            "for example 2.5-20"
+        )
+    magnifications = [float(highest)]
+    while magnifications[0] / 2 >= lowest * 0.999:
+        magnifications.insert(0, magnifications[0] / 2)
+    return tuple(magnifications)
+
+
+def _patch_mpp(size: tuple[int, int], mpp: float, magnification: float, patch_size: int) -> float:
+    """Return the resolution at which patches of a magnification are read."""
+    patch_mpp = mpp_of(magnification)
+    if same_resolution(patch_mpp, mpp):
+        patch_mpp = mpp
+    if patch_mpp < mpp:
+        raise too_sharp_error(patch_mpp, mpp)
+    width, height = (side * mpp / patch_mpp for side in size)
     if min(width, height) < patch_size - 0.5:
-        raise UnfitError(
-            f"the image is {width:.0f} x {height:.0f} px at {magnification_of(wanted):g}x, smaller "
-            f"than one patch of {patch_size} px",
+        raise UnavailableMagnificationError(
+            f"the image is {width:.0f} x {height:.0f} px at {magnification_of(patch_mpp):g}x, "
+            f"smaller than one patch of {patch_size} px",
             "use higher --magnifications or smaller patches (slide.patch_size)",
         )
-    return wanted
+    return patch_mpp
 
 
-def _cover(step: int, size: tuple[int, int], mpp: float, wanted: float, patch_size: int) -> CellMap:
-    """Space as many patches as cover the image evenly, in whole level-0 pixels."""
-    side = patch_size * wanted / mpp
+def _cover(
+    step: int, size: tuple[int, int], mpp: float, patch_mpp: float, patch_size: int
+) -> CellMap:
+    """Cover the image with evenly spaced patches, at whole level-0 pixels."""
+    side = patch_size * patch_mpp / mpp
 
     def starts(length: int) -> Float[Tensor, " n"]:
-        count = ceil(length / side - 1e-3)  # but for rounding
+        count = ceil(length / side - 1e-3)  # with a tolerance for rounding
         return torch.linspace(0, max(0.0, length - side), count).round()
 
-    return _cell_map(step, wanted, side, starts(size[0]), starts(size[1]))
+    return _cell_map(step, patch_mpp, side, starts(size[0]), starts(size[1]))
 
 
 def _cell_map(
@@ -155,20 +184,3 @@ def _cell_map(
     sides = torch.full((top.numel(),), side)
     boxes = torch.stack([left.flatten(), top.flatten(), sides, sides], dim=1)
     return CellMap(step, mpp, (len(y), len(x)), boxes)
-
-
-def octaves(lowest: float, highest: float) -> tuple[float, ...]:
-    """Give the magnifications of a range, each twice the one before, up to its highest.
-
-    >>> octaves(2.5, 20)
-    (2.5, 5.0, 10.0, 20.0)
-
-    Raises:
-        ValueError: the range is empty.
-    """
-    if not 0 < lowest <= highest:
-        raise ValueError(f"{lowest:g} to {highest:g} is no range; give the lowest first, as 2.5-20")
-    ladder = [float(highest)]
-    while ladder[0] / 2 >= lowest * 0.999:
-        ladder.insert(0, ladder[0] / 2)
-    return tuple(ladder)

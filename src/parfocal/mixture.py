@@ -1,7 +1,7 @@
-"""Sparse mixing of patches, as a zoom in training does it.
+"""Sparse mixtures of patches, which the differentiable top-K selects in training.
 
-A selected "patch" of the differentiable top-K is a mixture of several, and its children the same
-mixture of theirs. Only the patches that were drawn are read, where they lie.
+In training, a selected "patch" is a weighted mean of several, and its children are the same mean
+of their children. Only the features of patches with a weight are read.
 """
 
 from dataclasses import dataclass
@@ -13,71 +13,85 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Mixture:
-    """A sparse matrix that mixes blocks (the children of a patch) into slots.
+    """A sparse matrix whose rows are mixtures of patches.
+
+    Applied to the children of patches, it mixes first children with first children, second with
+    second, and so on.
 
     Args:
-        slot: row of each entry, ascending.
-        block: column of each entry.
-        weight: its value.
-        slots: number of rows.
+        row: row of each entry, ascending.
+        patch: column of each entry, the number of a patch.
+        weight: value of each entry.
+        num_rows: number of rows.
     """
 
-    slot: Int64[Tensor, " e"]
-    block: Int64[Tensor, " e"]
+    row: Int64[Tensor, " e"]
+    patch: Int64[Tensor, " e"]
     weight: Float[Tensor, " e"]
-    slots: int
+    num_rows: int
 
-    def apply(self, rows: Float[Tensor, "r d"], at: Int64[Tensor, "c b"]) -> Float[Tensor, "c s d"]:
-        """Mix blocks into slots, each child by itself.
-
-        Rows are read where they lie, and only those of blocks with an entry. Neighboring slots
-        share blocks, so all slots' first children come first, then the second: a row is then
-        still in the cache when the next slot needs it.
+    def apply(
+        self, table: Float[Tensor, "r d"], children: Int64[Tensor, "c p"]
+    ) -> Float[Tensor, "c m d"]:
+        """Return the children of the mixtures: child c of mixture m.
 
         Args:
-            rows: a table that holds the children.
-            at: the row of child c of block b.
+            table: features of the children, in any order; those without a weight are not read.
+            children: row in `table` of child c of patch p.
         """
-        child = torch.arange(len(at), device=at.device)[:, None]
+        # Neighboring rows mix the same patches. All first children are summed first, then all
+        # second ones, so that features are still in the cache when the next row needs them.
+        child = torch.arange(len(children), device=children.device)[:, None]
         mixed = nn.functional.embedding_bag(
-            at[:, self.block].flatten(),
-            rows,
-            (self._starts() + child * len(self.block)).flatten(),
+            children[:, self.patch].flatten(),
+            table,
+            (self._row_starts() + child * len(self.patch)).flatten(),
             mode="sum",
-            per_sample_weights=self.weight.repeat(len(at)),
+            per_sample_weights=self.weight.repeat(len(children)),
         )
-        return mixed.view(len(at), self.slots, -1)
+        return mixed.view(len(children), self.num_rows, -1)
 
-    def lifted(
-        self, wanted: Int64[Tensor, " w"], children: int
-    ) -> tuple["Mixture", Int64[Tensor, " b"]]:
-        """Give the same mixture for some children of its slots, one slot a child.
+    def select_children(
+        self, selected: Int64[Tensor, " s"], num_children: int
+    ) -> tuple["Mixture", Int64[Tensor, " q"]]:
+        """Return the mixture for selected children of its rows, with one row per child.
 
         Args:
-            wanted: the children, each `slot * children + child`.
-            children: of each slot and of each block.
+            selected: numbers of the selected children; child c of row m has the number
+                m * num_children + c.
+            num_children: number of children of each row, and of each patch.
 
         Returns:
-            The mixture, and the children of its blocks it needs, each `block * children + child`.
+            The mixture, whose patches are numbered 0, 1, ...; and for each of them which child it
+            is: the number p * num_children + c for child c of patch p.
         """
-        slot, child = wanted // children, wanted % children
-        counts = self.slot.bincount(minlength=self.slots)[slot]
-        new_slot = torch.arange(len(wanted), device=slot.device).repeat_interleave(counts)
-        # A new slot's entries are those of the old one, so their numbers differ by a constant.
-        shift = self._starts()[slot] - (counts.cumsum(0) - counts)
-        entry = torch.arange(len(new_slot), device=slot.device) + shift[new_slot]
-        needed, block = distinct(self.block[entry] * children + child[new_slot], children)
-        return Mixture(new_slot, block, self.weight[entry], len(wanted)), needed
+        row, child = selected // num_children, selected % num_children
+        counts = self.row.bincount(minlength=self.num_rows)[row]
+        new_row = torch.arange(len(selected), device=row.device).repeat_interleave(counts)
+        # The entries of a new row are those of the old row, shifted by a constant.
+        shift = self._row_starts()[row] - (counts.cumsum(0) - counts)
+        entry = torch.arange(len(new_row), device=row.device) + shift[new_row]
+        patches, patch = unique_children(
+            self.patch[entry] * num_children + child[new_row], num_children
+        )
+        return Mixture(new_row, patch, self.weight[entry], len(selected)), patches
 
-    def _starts(self) -> Int64[Tensor, " s"]:
-        return torch.searchsorted(self.slot, torch.arange(self.slots, device=self.slot.device))
+    def _row_starts(self) -> Int64[Tensor, " m"]:
+        return torch.searchsorted(self.row, torch.arange(self.num_rows, device=self.row.device))
 
 
-def distinct(
-    rows: Int64[Tensor, " e"], children: int
-) -> tuple[Int64[Tensor, " r"], Int64[Tensor, " e"]]:
-    """Give the distinct rows, first children first (see `Mixture.apply`), and the place of each."""
-    parents = int(rows.max()) // children + 1
-    keys = rows % children * parents + rows // children
-    distinct, place = torch.unique(keys, return_inverse=True)
-    return distinct % parents * children + distinct // parents, place
+def unique_children(
+    numbers: Int64[Tensor, " e"], num_children: int
+) -> tuple[Int64[Tensor, " u"], Int64[Tensor, " e"]]:
+    """Return the unique numbers of children, and the position of each number among them.
+
+    First children come first, then second ones, and so on; see `Mixture.apply` for the reason.
+
+    Args:
+        numbers: p * num_children + c for child c of patch p.
+        num_children: number of children of each patch.
+    """
+    parents = int(numbers.max()) // num_children + 1
+    keys = numbers % num_children * parents + numbers // num_children
+    unique, position = torch.unique(keys, return_inverse=True)
+    return unique % parents * num_children + unique // parents, position

@@ -11,17 +11,17 @@ def rows():
 
 
 @pytest.mark.parametrize("gated", [True, False])
-def test_it_is_the_published_attention_in_five_lines(rows, gated):
+def test_it_computes_the_published_attention(rows, gated):
     model = ABMIL(5, 3, dim=8, hidden_dim=4, gated=gated).eval()
-    h = model.embed(rows)
-    attend = model.attend
-    hidden = torch.tanh(attend.value(h))
-    hidden = hidden * torch.sigmoid(attend.gate(h)) if gated else hidden
-    a = torch.softmax(hidden @ attend.score.weight[0] + attend.score.bias, dim=0)
-    expected = model.classify((a[:, None] * h).sum(dim=0))
+    h = model.embedder(rows)
+    attention = model.attention
+    hidden = torch.tanh(attention.value(h))
+    hidden = hidden * torch.sigmoid(attention.gate(h)) if gated else hidden
+    a = torch.softmax(hidden @ attention.score.weight[0] + attention.score.bias, dim=0)
+    expected = model.classifier((a[:, None] * h).sum(dim=0))
     prediction = model(StoredBag([rows]))
     torch.testing.assert_close(prediction.logits, expected)
-    torch.testing.assert_close(prediction.attention[0], a.detach())
+    torch.testing.assert_close(prediction.scores[0], a.detach())
 
 
 def test_it_has_the_parameters_of_zoommil_at_one_magnification():

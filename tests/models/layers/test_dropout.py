@@ -8,7 +8,7 @@ from parfocal.models.layers.dropout import Dropout
 ONES = torch.ones(1000, 50)
 
 
-def test_the_share_that_is_zeroed_is_the_rate():
+def test_the_fraction_set_to_zero_is_the_rate():
     torch.manual_seed(0)
     for rate in (0.1, 0.25, 0.4375):
         zeroed = (Dropout(rate)(ONES) == 0).double().mean().item()
@@ -16,20 +16,20 @@ def test_the_share_that_is_zeroed_is_the_rate():
         assert abs(zeroed - rate) < 4 * error
 
 
-def test_what_is_kept_is_scaled_so_that_the_mean_stays():
+def test_other_elements_are_scaled_so_that_the_mean_stays():
     torch.manual_seed(0)
     assert Dropout(0.2)(ONES).unique().tolist() == [0, 1.25]
 
 
-def test_elements_are_zeroed_independently_of_their_neighbors():
+def test_elements_are_set_to_zero_independently_of_their_neighbors():
     torch.manual_seed(0)
     kept = (Dropout(0.5)(ONES).flatten() > 0).double() - 0.5
-    for apart in (1, 2, 3, 4):
-        correlation = (kept[apart:] * kept[:-apart]).mean().item() / 0.25
+    for lag in (1, 2, 3, 4):
+        correlation = (kept[lag:] * kept[:-lag]).mean().item() / 0.25
         assert abs(correlation) < 4 / math.sqrt(len(kept))
 
 
-def test_the_same_seed_zeroes_the_same():
+def test_the_same_seed_gives_the_same_result():
     x = torch.ones(7, 3)
     torch.manual_seed(5)
     first = Dropout(0.5)(x)
@@ -37,7 +37,7 @@ def test_the_same_seed_zeroes_the_same():
     assert torch.equal(first, Dropout(0.5)(x))
 
 
-def test_the_gradient_passes_where_an_element_was_kept():
+def test_only_elements_that_were_kept_get_a_gradient():
     torch.manual_seed(0)
     x = torch.ones(9, 3, requires_grad=True)
     y = Dropout(0.5)(x)
@@ -45,11 +45,11 @@ def test_the_gradient_passes_where_an_element_was_kept():
     assert torch.equal(x.grad, y.detach())
 
 
-def test_after_training_nothing_is_zeroed():
+def test_there_is_no_dropout_outside_training():
     dropout = Dropout(0.5).eval()
     assert dropout(ONES) is ONES
 
 
-def test_a_rate_of_all_is_refused():
-    with pytest.raises(ValueError, match=r"rate=1.0: dropout zeroes a share of 0 or more, and not"):
+def test_a_rate_of_one_is_an_error():
+    with pytest.raises(ValueError, match=r"rate=1.0: a dropout rate is at least 0 and less than 1"):
         Dropout(1.0)

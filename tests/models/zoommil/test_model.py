@@ -1,16 +1,17 @@
-"""ZoomMIL against plain versions of itself, and on a cohort where only zooming tells the class."""
+"""ZoomMIL against plain versions, and on slides whose class only zooming can reveal."""
 
 from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Int64
 from torch import Tensor, nn
 
 from parfocal.bag import StoredBag
 from parfocal.models.zoommil.model import ZoomMIL, min_max_scaled
 
-AUTHORS_PARTS = {
+OFFICIAL_SHAPES = {
     **{f"fc_{level}_mag.0": (512, 1024) for level in ("low", "mid", "high")},
     **{
         f"{head}_{level}_mag.attention_{branch}": shape
@@ -22,8 +23,8 @@ AUTHORS_PARTS = {
 }
 
 
-class Requested:
-    """A table that counts the rows asked of it."""
+class CountingTable:
+    """A feature table that counts the rows that are read."""
 
     def __init__(self, table: Tensor) -> None:
         self.table, self.count = table, 0
@@ -37,7 +38,7 @@ class Requested:
         return self.table[rows]
 
 
-def levels(*counts: int, dim: int = 8, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def tables_of(*counts: int, dim: int = 8, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(n, dim, generator=generator).to(dtype) for n in counts]
 
@@ -48,18 +49,18 @@ def small(**settings) -> ZoomMIL:
     return ZoomMIL(8, 2, **settings)
 
 
-def authors_weights() -> dict[str, Tensor]:
-    """Random weights with the names and shapes of the released model's."""
+def official_weights() -> dict[str, Tensor]:
+    """Return random weights with the names and shapes of the released model."""
     generator = torch.Generator().manual_seed(1)
     weights = {}
-    for part, shape in AUTHORS_PARTS.items():
+    for part, shape in OFFICIAL_SHAPES.items():
         weights[f"{part}.weight"] = torch.randn(shape, generator=generator) / shape[1] ** 0.5
         weights[f"{part}.bias"] = torch.randn(shape[0], generator=generator)
     return weights
 
 
-def authors_logits(weights: dict[str, Tensor], tables: list[Tensor], k: int) -> Tensor:
-    """The released algorithm after training, in plain steps."""
+def official_logits(weights: dict[str, Tensor], tables: list[Tensor], k: int) -> Tensor:
+    """Compute the released algorithm in evaluation mode, in plain steps."""
 
     def linear(part: str, x: Tensor) -> Tensor:
         return x @ weights[f"{part}.weight"].T + weights[f"{part}.bias"]
@@ -85,68 +86,74 @@ def test_the_three_level_model_has_the_parameters_of_the_released_one():
     assert sum(weight.numel() for weight in ZoomMIL(1024, 3).parameters()) == 2_890_504
 
 
-def test_the_authors_weights_give_the_authors_logits():
-    weights, tables = authors_weights(), levels(20, 80, 1280, dim=1024)
+def test_the_official_weights_give_the_official_logits():
+    weights, tables = official_weights(), tables_of(20, 80, 1280, dim=1024)
     model = ZoomMIL(1024, 3, k=5)
     model.load_official(weights)
     ours = model.eval()(StoredBag(tables)).logits
-    torch.testing.assert_close(ours, authors_logits(weights, tables, 5), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, official_logits(weights, tables, 5), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classify_head.bias": torch.zeros(4)}, r"classify.bias they have \(4,\), .* \(3,\)"),
-        ({"other.weight": torch.zeros(1)}, r"other.weight they have \(1,\), the model nothing"),
+        (
+            {"classify_head.bias": torch.zeros(4)},
+            r"classifier.bias is \(4,\) in the weights and \(3,\) in the model",
+        ),
+        (
+            {"other.weight": torch.zeros(1)},
+            r"other.weight is \(1,\) in the weights and no such weight in the model",
+        ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(change, message):
+def test_official_weights_of_another_shape_are_an_error(change, message):
     with pytest.raises(ValueError, match=message):
-        ZoomMIL(1024, 3).load_official(authors_weights() | change)
+        ZoomMIL(1024, 3).load_official(official_weights() | change)
 
 
-def test_weights_of_another_number_of_magnifications_are_refused():
-    with pytest.raises(ValueError, match="they have nothing, the model"):
-        ZoomMIL(1024, 3, num_magnifications=4).load_official(authors_weights())
+def test_official_weights_do_not_fit_another_number_of_magnifications():
+    with pytest.raises(ValueError, match="is missing in the weights and"):
+        ZoomMIL(1024, 3, num_magnifications=4).load_official(official_weights())
 
 
-def test_after_training_only_the_children_of_the_selected_are_asked_for():
-    tables = [Requested(table) for table in levels(10, 40, 640)]
+def test_in_evaluation_only_children_of_selected_patches_are_read():
+    tables = [CountingTable(table) for table in tables_of(10, 40, 640)]
     small(k=3).eval()(StoredBag(tables))
     assert [table.count for table in tables] == [10, 4 * 3, 16 * 3]
 
 
-def test_after_training_rows_that_are_read_and_tensors_give_the_same_bits():
-    tables, model = levels(10, 40, 640), small().eval()
-    read = model(StoredBag([Requested(table) for table in tables]))
+def test_in_evaluation_any_feature_table_gives_the_bits_of_a_tensor():
+    tables, model = tables_of(10, 40, 640), small().eval()
+    read = model(StoredBag([CountingTable(table) for table in tables]))
     assert read.logits.equal(model(StoredBag(tables)).logits)
 
 
-def test_after_training_zooming_is_a_gather_bit_for_bit():
-    (low, mid, high), model = levels(10, 40, 640), small().eval()
+def test_in_evaluation_zooming_copies_features_bit_for_bit():
+    (low, mid, high), model = tables_of(10, 40, 640), small().eval()
     prediction = model(StoredBag((low, mid, high)))
     pooled = []
     for step, (table, look) in enumerate(zip((low, mid, high), prediction.looks, strict=True)):
-        h = model.embeds[step](table[look.rows])
-        pooled.append(model.attends[step](h).softmax(dim=0) @ h)
-    assert prediction.logits.equal(model.classify(torch.stack(pooled).sum(dim=0)))
+        h = model.embedders[step](table[look.rows])
+        pooled.append(model.attention[step](h).softmax(dim=0) @ h)
+    assert prediction.logits.equal(model.classifier(torch.stack(pooled).sum(dim=0)))
 
 
 def test_in_training_logits_and_gradients_equal_those_of_dense_kronecker_matrices():
-    tables, generator = levels(10, 40, 640, dtype=torch.float64), torch.Generator()
+    tables, generator = tables_of(10, 40, 640, dtype=torch.float64), torch.Generator()
     model = small(generator=generator, sigma=0.02).double()
 
     def dense() -> Tensor:
         mixed, slide = list(tables), torch.zeros(16, dtype=torch.float64)
         for step in range(3):
-            h = model.embeds[step](mixed[step])
-            slide = slide + model.attends[step](h).softmax(dim=0) @ h
+            h = model.embedders[step](mixed[step])
+            slide = slide + model.attention[step](h).softmax(dim=0) @ h
             if step < 2:
                 select = model.topks[step](model.zoom_attention[step](h).softmax(dim=0))
                 for below in range(step + 1, 3):
                     eye = torch.eye(len(mixed[below]) // len(h), dtype=torch.float64)
                     mixed[below] = torch.kron(select, eye) @ mixed[below]
-        return model.classify(slide)
+        return model.classifier(slide)
 
     results = []
     for answer in (lambda: model(StoredBag(tables)).logits, dense):
@@ -157,18 +164,18 @@ def test_in_training_logits_and_gradients_equal_those_of_dense_kronecker_matrice
 
 
 def test_selecting_everything_is_the_sum_of_attention_models_of_each_magnification():
-    tables, model = levels(3, 6, 24), small(k=100)
+    tables, model = tables_of(3, 6, 24), small(k=100)
     pooled = []
-    for embed, attend, table in zip(model.embeds, model.attends, tables, strict=True):
+    for embed, attend, table in zip(model.embedders, model.attention, tables, strict=True):
         h = embed(table)
         pooled.append(attend(h).softmax(dim=0) @ h)
-    expected = model.classify(sum(pooled))
+    expected = model.classifier(sum(pooled))
     for training in (True, False):
         torch.testing.assert_close(model.train(training)(StoredBag(tables)).logits, expected)
 
 
 def test_the_order_of_parents_does_not_matter():
-    low, mid, high = levels(10, 40, 640)
+    low, mid, high = tables_of(10, 40, 640)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(2))
     moved = [table.view(10, -1, 8)[order].reshape(-1, 8) for table in (low, mid, high)]
     model = small().eval()
@@ -177,18 +184,18 @@ def test_the_order_of_parents_does_not_matter():
     )
 
 
-def test_the_aiming_heads_learn_in_training_and_only_then():
-    tables, model = levels(10, 40, 640), small()
+def test_the_zoom_attention_gets_a_gradient_in_training_only():
+    tables, model = tables_of(10, 40, 640), small()
     for training in (False, True):
         model.zero_grad()
         model.train(training)(StoredBag(tables)).logits[0].backward()
-        for aim in model.zoom_attention:
-            grad = aim.score.weight.grad
+        for attention in model.zoom_attention:
+            grad = attention.score.weight.grad
             assert (grad is not None and bool(grad.any())) is training
 
 
-def test_a_seed_gives_the_same_bits_in_training():
-    tables = levels(10, 40, 640)
+def test_the_same_seed_gives_the_same_bits_in_training():
+    tables = tables_of(10, 40, 640)
 
     def logits() -> Tensor:
         return small(generator=torch.Generator().manual_seed(0))(StoredBag(tables)).logits
@@ -196,13 +203,13 @@ def test_a_seed_gives_the_same_bits_in_training():
     assert logits().equal(logits())
 
 
-def test_a_look_tells_what_was_seen_and_what_was_zoomed_into():
-    looks = small().eval()(StoredBag(levels(10, 40, 640))).looks
+def test_a_look_lists_the_patches_and_the_selected_ones():
+    looks = small().eval()(StoredBag(tables_of(10, 40, 640))).looks
     assert [len(look.rows) for look in looks] == [10, 12, 48]
-    for look, below in pairwise(looks):
+    for look, next_look in pairwise(looks):
         best = look.zoom_attention.topk(3).indices.sort().values
         assert look.selected.equal(best)
-        parents = below.rows.view(3, -1)[:, 0] // (len(below.rows) // 3)
+        parents = next_look.rows.view(3, -1)[:, 0] // (len(next_look.rows) // 3)
         assert look.rows[look.selected].equal(parents)
     assert looks[-1].selected is None
     assert looks[-1].zoom_attention is None
@@ -210,8 +217,8 @@ def test_a_look_tells_what_was_seen_and_what_was_zoomed_into():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_attention_sums_to_one_and_is_detached(training):
-    prediction = small().train(training)(StoredBag(levels(10, 40, 640)))
-    for attention in prediction.attention:
+    prediction = small().train(training)(StoredBag(tables_of(10, 40, 640)))
+    for attention in prediction.scores:
         torch.testing.assert_close(attention.sum(), torch.tensor(1.0))
         assert not attention.requires_grad
 
@@ -219,47 +226,47 @@ def test_attention_sums_to_one_and_is_detached(training):
 @pytest.mark.parametrize("scale_free", [False, True])
 @pytest.mark.parametrize("training", [True, False])
 def test_patches_that_do_not_exist_change_nothing(training, scale_free):
-    def look_at(filling: float) -> tuple[Tensor, ...]:
-        tables = levels(4, 16)
+    def results_with(placeholder: float) -> tuple[Tensor, ...]:
+        tables = tables_of(4, 16)
         valid = (torch.ones(4, dtype=torch.bool), torch.arange(16) % 4 != 3)
-        tables[1][~valid[1]] = filling
-        valid[0][2], tables[0][2] = False, filling
-        tables[1][8:12], valid[1][8:12] = filling, False
+        tables[1][~valid[1]] = placeholder
+        valid[0][2], tables[0][2] = False, placeholder
+        tables[1][8:12], valid[1][8:12] = placeholder, False
         generator = torch.Generator().manual_seed(0)
         model = small(
             num_magnifications=2, k=2, sigma=0.1, generator=generator, scale_free=scale_free
         )
         prediction = model.train(training)(StoredBag(tables, valid=valid))
-        assert prediction.looks[0].attention[2] == 0
+        assert prediction.looks[0].score[2] == 0
         assert prediction.looks[0].zoom_attention[2] == 0
-        assert prediction.looks[1].attention[3::4].count_nonzero() == 0
-        return prediction.logits, *prediction.attention
+        assert prediction.looks[1].score[3::4].count_nonzero() == 0
+        return prediction.logits, *prediction.scores
 
-    for one, other in zip(look_at(0.0), look_at(100.0), strict=True):
+    for one, other in zip(results_with(0.0), results_with(100.0), strict=True):
         assert one.equal(other)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_any_number_of_magnifications_can_be_looked_at(count):
-    tables = levels(5, 10, 40, 80)[:count]
+def test_any_number_of_magnifications_is_possible(count):
+    tables = tables_of(5, 10, 40, 80)[:count]
     prediction = small(num_magnifications=count)(StoredBag(tables))
     assert len(prediction.looks) == count
     assert prediction.logits.shape == (2,)
 
 
 def test_each_zoom_may_have_its_own_k():
-    looks = small(k=(2, 5)).eval()(StoredBag(levels(10, 40, 640))).looks
+    looks = small(k=(2, 5)).eval()(StoredBag(tables_of(10, 40, 640))).looks
     assert [len(look.rows) for look in looks] == [10, 8, 80]
 
 
-def test_with_a_single_head_the_attention_that_pools_also_zooms():
+def test_with_a_single_head_the_pooling_attention_also_zooms():
     model = small(heads="single").eval()
-    look = model(StoredBag(levels(10, 40, 640))).looks[0]
-    assert look.zoom_attention.equal(look.attention)
+    look = model(StoredBag(tables_of(10, 40, 640))).looks[0]
+    assert look.zoom_attention.equal(look.score)
     assert len(model.zoom_attention) == 0
 
 
-def test_scale_free_scores_span_zero_to_one_whatever_their_scale():
+def test_min_max_scaled_scores_range_from_0_to_1():
     scores = torch.tensor([3.0, 1.0, 2.0, 900.0])
     valid = torch.tensor([True, True, True, False])
     for scaled in (scores, 10 * scores - 7):
@@ -268,91 +275,93 @@ def test_scale_free_scores_span_zero_to_one_whatever_their_scale():
         )
 
 
-def test_scale_free_noise_fades_and_the_published_one_does_not():
-    for scale_free, faded in ((True, 0.1), (False, 0.4)):
+def test_only_scale_free_noise_falls_during_training():
+    for scale_free, sigma in ((True, 0.1), (False, 0.4)):
         model = small(scale_free=scale_free, sigma=0.4)
         model.set_progress(0.75)
-        assert [topk.sigma for topk in model.topks] == pytest.approx([faded, faded])
+        assert [topk.sigma for topk in model.topks] == pytest.approx([sigma, sigma])
 
 
-def test_with_hindsight_more_is_zoomed_into_as_training_begins():
-    model, bag = small(num_magnifications=2, k=3, hindsight=True), StoredBag(levels(20, 80))
+def test_with_hindsight_training_begins_with_more_patches():
+    model, bag = small(num_magnifications=2, k=3, hindsight=True), StoredBag(tables_of(20, 80))
     assert len(model(bag).looks[0].selected) == 6
     model.set_progress(0.6)
     assert len(model(bag).looks[0].selected) == 3
 
 
-def test_of_hindsight_the_aims_learn_alone():
+def test_the_hindsight_loss_trains_only_the_zoom_attention_and_its_embedding():
     model = small(hindsight=True)
     model.set_progress(1.0)
-    model(StoredBag(levels(10, 40, 640))).terms["hindsight"].backward()
-    learning = {name for name, weight in model.named_parameters() if weight.grad is not None}
-    assert all(name.startswith(("zoom_attention.", "embeds.0", "embeds.1")) for name in learning)
-    assert any(name.startswith("zoom_attention.1.") for name in learning)
+    model(StoredBag(tables_of(10, 40, 640))).terms["hindsight"].backward()
+    trained = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert all(
+        name.startswith(("zoom_attention.", "embedders.0", "embedders.1")) for name in trained
+    )
+    assert any(name.startswith("zoom_attention.1.") for name in trained)
 
 
-def test_without_hindsight_the_objective_is_the_cross_entropy():
+def test_without_hindsight_the_objective_is_the_loss_of_the_task():
     model, label = small(), torch.tensor(1)
-    prediction = model(StoredBag(levels(10, 40, 640)))
+    prediction = model(StoredBag(tables_of(10, 40, 640)))
     expected = nn.functional.cross_entropy(prediction.logits, label)
-    assert model.objective(prediction, label).equal(expected)
+    assert model.objective(prediction, label, F.cross_entropy).equal(expected)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scale_free": True, "hindsight": True}, "with hindsight there is no noise to scale"),
+        ({"scale_free": True, "hindsight": True}, "hindsight has no noise"),
         ({"num_magnifications": 0}, "num_magnifications=0: at least 1"),
         ({"heads": "triple"}, "heads='triple' is unknown; it is one of"),
-        ({"k": (3, 4, 5)}, r"k=\[3, 4, 5\] has 3 numbers, and 3 magnifications are 2 zooms"),
+        ({"k": (3, 4, 5)}, r"k=\[3, 4, 5\] has 3 numbers, but 3 magnifications have 2 zooms"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings, message):
+def test_invalid_settings_are_an_error(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**settings)
 
 
-def test_a_bag_with_fewer_magnifications_than_the_model_is_refused():
-    with pytest.raises(ValueError, match="holds 2 magnifications and this is the last"):
-        small()(StoredBag(levels(10, 40)))
+def test_a_bag_with_fewer_magnifications_than_the_model_is_an_error():
+    with pytest.raises(ValueError, match="has 2 magnifications, and this is the highest"):
+        small()(StoredBag(tables_of(10, 40)))
 
 
 def planted(seed: int, count: int) -> list[tuple[StoredBag, int, Tensor]]:
-    """Slides whose odd ones hold a lesion, that children show and parents merely hint at.
+    """Return bags, labels and where to zoom; every second slide has a lesion, visible in children.
 
-    A hint (feature 0) is on four of 24 parents in every slide; in odd slides their children
-    have feature 1 as well.
+    Four of the 24 parents of every slide stand out by feature 0; in slides with a lesion, their
+    children stand out by feature 1.
     """
     generator = torch.Generator().manual_seed(seed)
     slides = []
     for index in range(count):
         low, high = (torch.randn(n, 16, generator=generator) for n in (24, 96))
-        hinted = torch.randperm(24, generator=generator)[:4]
-        low[hinted, 0] += 4
+        marked = torch.randperm(24, generator=generator)[:4]
+        low[marked, 0] += 4
         if index % 2:
-            high.view(24, 4, 16)[hinted, :, 1] += 4
-        slides.append((StoredBag((low, high)), index % 2, hinted))
+            high.view(24, 4, 16)[marked, :, 1] += 4
+        slides.append((StoredBag((low, high)), index % 2, marked))
     return slides
 
 
-@pytest.mark.parametrize("aiming", [{"scale_free": True, "sigma": 0.05}, {}, {"hindsight": True}])
-def test_it_learns_to_zoom_where_the_class_is(aiming):
+@pytest.mark.parametrize("settings", [{"scale_free": True, "sigma": 0.05}, {}, {"hindsight": True}])
+def test_it_learns_to_zoom_into_the_patches_that_determine_the_class(settings):
     torch.manual_seed(0)
-    model = ZoomMIL(16, 2, num_magnifications=2, dim=32, k=4, **aiming)
+    model = ZoomMIL(16, 2, num_magnifications=2, dim=32, k=4, **settings)
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
     epochs, slides = 12, planted(0, 30)
     for epoch in range(epochs):
         model.set_progress(epoch / epochs)
         for bag, label, _ in slides:
             optimizer.zero_grad()
-            model.objective(model(bag), torch.tensor(label)).backward()
+            model.objective(model(bag), torch.tensor(label), F.cross_entropy).backward()
             optimizer.step()
     model.eval()
     scores, hits = {0: [], 1: []}, []
-    for bag, label, hinted in planted(1, 60):
+    for bag, label, marked in planted(1, 60):
         prediction = model(bag)
         scores[label].append(float(prediction.logits.detach().diff()))
-        hits.append(float(torch.isin(hinted, prediction.looks[0].selected).double().mean()))
+        hits.append(float(torch.isin(marked, prediction.looks[0].selected).double().mean()))
     higher = [one > zero for one in scores[1] for zero in scores[0]]
     assert sum(higher) / len(higher) > 0.9  # the area under the ROC curve
-    assert sum(hits) / len(hits) > 2 * 4 / 24  # twice what chance selects
+    assert sum(hits) / len(hits) > 2 * 4 / 24  # twice the rate of chance

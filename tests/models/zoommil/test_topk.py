@@ -79,7 +79,7 @@ def test_selection_lies_within_four_standard_errors_of_an_independent_monte_carl
     assert (np.abs(ours - mean) <= 4 * math.sqrt(2) * np.maximum(error, 1 / samples)).all()
 
 
-def test_two_scores_are_chosen_by_the_normal_distribution_of_their_difference():
+def test_two_scores_are_selected_by_the_normal_distribution_of_their_difference():
     scores = torch.tensor([0.4, 0.1], dtype=torch.float64, requires_grad=True)
     sigma, samples = 0.5, 20_000
     z = 0.3 / (sigma * math.sqrt(2))
@@ -116,7 +116,7 @@ def test_the_gradient_sums_to_zero_on_average(baseline):
     assert sums.mean().abs() <= 4 * sums.std() / math.sqrt(len(sums))
 
 
-def test_the_baseline_keeps_the_mean_of_the_gradient_and_takes_variance():
+def test_the_baseline_keeps_the_mean_of_the_gradient_and_reduces_its_variance():
     # An upstream far from zero, as the features of a trunk with a ReLU give.
     upstream = 5 + torch.randn(2, 6, dtype=torch.float64)
     plain = torch.stack(list(gradients(layer(2, baseline=False), upstream, 400)))
@@ -127,7 +127,7 @@ def test_the_baseline_keeps_the_mean_of_the_gradient_and_takes_variance():
 
 
 @pytest.mark.parametrize("baseline", [True, False])
-def test_the_full_gradient_is_the_one_of_stored_one_hots(baseline):
+def test_the_full_gradient_equals_that_of_stored_one_hots(baseline):
     topk = layer(3, baseline=baseline)
     one_hots, noise = stored_one_hots(topk, SCORES)
     upstream = torch.randn(3, 6, dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_the_full_gradient_is_the_one_of_stored_one_hots(baseline):
     torch.testing.assert_close(next(gradients(topk, upstream, 1)), expected)
 
 
-def test_the_diagonal_gradient_is_the_formula_of_the_released_code():
+def test_the_diagonal_gradient_equals_that_of_the_released_code():
     topk = layer(3, jacobian="diagonal")
     one_hots, noise = stored_one_hots(topk, SCORES)
     upstream = torch.randn(3, 6, dtype=torch.float64)
@@ -156,7 +156,7 @@ def test_the_diagonal_gradient_does_not_sum_to_zero():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
-def test_a_seed_gives_the_same_bits_forward_and_backward(dtype, jacobian):
+def test_the_same_seed_gives_the_same_bits_forward_and_backward(dtype, jacobian):
     scores, upstream = torch.randn(50, dtype=dtype), torch.randn(4, 50, dtype=dtype)
 
     def run() -> tuple[Tensor, Tensor]:
@@ -170,7 +170,7 @@ def test_a_seed_gives_the_same_bits_forward_and_backward(dtype, jacobian):
     assert select.dtype == grad.dtype == dtype
 
 
-def test_each_forward_pass_draws_anew():
+def test_each_forward_pass_draws_new_noise():
     topk = layer(2)
     assert not topk(SCORES).equal(topk(SCORES))
 
@@ -185,12 +185,12 @@ def test_the_order_of_backward_passes_does_not_matter():
     assert [leaf.grad.tolist() for leaf in leaves] == [grad.tolist() for grad in in_order]
 
 
-def test_after_training_the_selection_is_the_hard_top_k_in_order_of_position():
+def test_evaluation_selects_the_hard_top_k_in_order_of_position():
     select = layer(3).eval()(SCORES)
     assert select.tolist() == torch.eye(6)[[0, 2, 4]].tolist()
 
 
-def test_fading_noise_ends_in_the_hard_top_k():
+def test_vanishing_noise_gives_the_hard_top_k():
     assert layer(3, sigma=1e-6)(SCORES).equal(layer(3).eval()(SCORES))
 
 
@@ -208,33 +208,33 @@ def test_selecting_everything_is_the_identity_and_constant(k):
     assert not select.requires_grad
 
 
-def test_ties_go_to_the_first():
+def test_the_first_of_equal_scores_is_selected():
     scores = torch.tensor([[1.0, 2, 1, 1, 2], [5, 5, 5, 5, 5], [1, 2, 3, 4, 5]])
     assert top_indices(scores, 3).tolist() == [[0, 1, 4], [0, 1, 2], [2, 3, 4]]
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_what_does_not_exist_is_never_selected(training):
+def test_invalid_patches_are_never_selected(training):
     valid = torch.tensor([True, True, False, True, False, True])
     select = layer(3).train(training)(SCORES, valid)
     assert select[:, ~valid].count_nonzero() == 0
     torch.testing.assert_close(select.sum(dim=1), torch.ones(3, dtype=torch.float64))
 
 
-def test_what_does_not_exist_gets_no_gradient():
+def test_invalid_patches_get_no_gradient():
     scores, valid = SCORES.clone().requires_grad_(), torch.arange(6) != 2
     layer(3)(scores, valid)[0].norm().backward()
     assert scores.grad[2] == 0
     assert scores.grad.isfinite().all()
 
 
-def test_no_more_are_selected_than_exist():
+def test_no_more_patches_are_selected_than_are_valid():
     valid = torch.tensor([True, False, False, False, False, True])
     assert layer(3)(SCORES, valid).tolist() == torch.eye(6)[[0, 5]].tolist()
 
 
-def test_scores_that_are_not_numbers_are_refused():
-    with pytest.raises(ValueError, match="1 of 2 scores are not numbers"):
+def test_nan_scores_are_an_error():
+    with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
         layer(1)(torch.tensor([0.0, float("nan")]))
 
 
@@ -242,18 +242,18 @@ def test_scores_that_are_not_numbers_are_refused():
     ("settings", "message"),
     [
         ({"k": 0}, "k=0: at least 1"),
-        ({"k": 2, "sigma": -1.0}, "sigma=-1.0: the noise"),
-        ({"k": 2, "num_samples": 1}, "num_samples=1: a mean"),
+        ({"k": 2, "sigma": -1.0}, "sigma=-1.0: a standard deviation"),
+        ({"k": 2, "num_samples": 1}, "num_samples=1: at least 2"),
         ({"k": 2, "jacobian": "half"}, "jacobian='half' is unknown; it is one of"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings, message):
+def test_invalid_settings_are_an_error(settings, message):
     with pytest.raises(ValueError, match=message):
         PerturbedTopK(**settings)
 
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
-def test_memory_grows_with_draws_times_patches_and_selected_times_patches_only(jacobian):
+def test_memory_is_linear_in_samples_times_patches_plus_selected_times_patches(jacobian):
     n, k, samples = 400, 50, 30
     kept: list[int] = []  # sizes of what waits for the backward pass
     scores = torch.randn(n, requires_grad=True)
