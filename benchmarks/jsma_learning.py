@@ -1,16 +1,16 @@
-"""Find the magnification that tells: joint attention on composed tissue whose class lives at one.
+"""Train joint attention on composed tissue whose class is visible at one magnification only.
 
-An image is laid of normal tiles, and the detail of one scale is replaced: by that of other normal
-tiles, or, in the other class, by that of lesion tiles. Detail of a scale averages to nothing at
-the next lower magnification, and so does the class.
+An image is composed of normal tiles. Its detail at one scale is replaced by the detail of other
+normal tiles or, in the other class, of lesion tiles. Detail of a scale averages out at the next
+lower magnification, and so does the class.
 
-    fine      what averages to 0 over 4 x 4 pixels: it shows at 20x, and at no lower magnification
-    middle    what is even over these and averages to 0 over 16 x 16: it shows at 5x, and not at
-              1.25x; at 20x it stands behind fine detail, of either tissue in both classes
+    fine      detail that averages to 0 over 4 x 4 pixels: visible at 20x, at no lower magnification
+    middle    detail that is constant over 4 x 4 pixels and averages to 0 over 16 x 16: visible at
+              5x, not at 1.25x; at 20x, fine detail of random tissue covers it in both classes
 
-No tile is in two of train, validation and test. Trains one model on all magnifications and one on
-each, and prints test accuracy, the share of attention of each magnification, and then what
-the first does with other numbers of patches. What is done already is not done again.
+Train, validation and test share no tile. One model is trained on all magnifications, and one on
+each. The script prints test accuracy and the share of attention of each magnification, then the
+results of the first model for other numbers of patches. Finished runs are kept.
 
     python benchmarks/jsma_learning.py TILES --normal H --lesion AC --band middle --work /tmp/jsma
 """
@@ -36,26 +36,26 @@ MAGNIFICATIONS = (1.25, 5.0, 20.0)
 MPP, SIDE, PATCH = 0.5, 1536, 96
 PARTS, SHARES = ("train", "val", "test"), (0.5, 0.2, 0.3)
 SCALES = {"fine": (1, 4), "middle": (4, 16)}
-GAIN = 1.5  # of the detail that tells
+GAIN = 1.5  # factor of the detail of the class
 LABELS = ("normal", "lesion")
-SETTLED, MOST_PATCHES = (0.2, 0.1), 20
+CI_HALF_WIDTHS, MAX_PATCHES = (0.2, 0.1), 20
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
 
 def averaged(picture: Picture, side: int) -> Float32[np.ndarray, "h w 3"]:
-    """Give each square of `side` pixels its mean color."""
+    """Replace each square of `side` pixels by its mean color."""
     small = Image.fromarray(picture).reduce(side)
     return np.asarray(small.resize(picture.shape[1::-1], Image.Resampling.NEAREST), np.float32)
 
 
 def detail(picture: Picture, above: int, below: int) -> Float32[np.ndarray, "h w 3"]:
-    """Give what is even over squares of `above` pixels, and averages to 0 over those of `below`."""
+    """Return detail constant over squares of `above` pixels, with mean 0 over those of `below`."""
     return averaged(picture, above) - averaged(picture, below)
 
 
-def laid(files: tuple[Path, ...], rng: np.random.Generator) -> Picture:
-    """Lay tiles side by side."""
+def mosaic(files: tuple[Path, ...], rng: np.random.Generator) -> Picture:
+    """Arrange random tiles side by side."""
     tile = np.asarray(Image.open(files[0])).shape[0]
     count = -(-SIDE // tile)
     chosen = rng.choice(len(files), (count, count))
@@ -66,15 +66,15 @@ def laid(files: tuple[Path, ...], rng: np.random.Generator) -> Picture:
 def composed(files: TileFiles, label: str, band: str, rng: np.random.Generator) -> Picture:
     """Compose an image of a class."""
     above, below = SCALES[band]
-    telling = laid(files.lesion if label == "lesion" else files.normal, rng)
-    image = averaged(laid(files.normal, rng), below) + GAIN * detail(telling, above, below)
+    class_tiles = mosaic(files.lesion if label == "lesion" else files.normal, rng)
+    image = averaged(mosaic(files.normal, rng), below) + GAIN * detail(class_tiles, above, below)
     if band == "middle":
-        image += detail(laid(files.normal + files.lesion, rng), 1, above)
+        image += detail(mosaic(files.normal + files.lesion, rng), 1, above)
     return np.rint(image.clip(0, 255)).astype(np.uint8)
 
 
 def write(path: Path, picture: Picture) -> None:
-    """Write an image as a pyramid with a level for each magnification."""
+    """Write an image as a pyramid with one level per magnification."""
     write_pyramid(
         path,
         lambda column, row: picture[row * 256 :, column * 256 :][:256, :256],
@@ -87,7 +87,7 @@ def write(path: Path, picture: Picture) -> None:
 
 
 def cohort_of(options: argparse.Namespace) -> Cohort:
-    """Compose the cohort, unless it is there."""
+    """Read the cohort; compose it first if it does not exist."""
     table = options.work / "cohort" / "cohort.csv"
     if not table.exists():
         table.parent.mkdir(parents=True)
@@ -107,7 +107,7 @@ def cohort_of(options: argparse.Namespace) -> Cohort:
 
 
 def trained(cohort: Cohort, magnifications: tuple[float, ...], options: argparse.Namespace) -> Path:
-    """Train a model, unless it is there."""
+    """Train a model if it does not exist, and return its run folder."""
     name = "multi" if len(magnifications) > 1 else f"{magnifications[0]:g}x"
     run = options.work / f"{name}{options.tag}"
     flags = {
@@ -115,7 +115,7 @@ def trained(cohort: Cohort, magnifications: tuple[float, ...], options: argparse
         "slide.patch_size": PATCH,
         "slide.tissue": "all",
         "model.thumbnail_px": PATCH,
-        "model.frozen": True,
+        "model.freeze_backbone": True,
         "model.dropout": 0.2,
         "train.augment": False,
         "train.batch_size": 8,
@@ -128,15 +128,15 @@ def trained(cohort: Cohort, magnifications: tuple[float, ...], options: argparse
     return run
 
 
-def tested(cohort: Cohort, run: Path, name: str, **changed: object) -> dict:
-    """Evaluate a run on the test images, with settings changed, and give the metrics."""
+def test_metrics(cohort: Cohort, run: Path, name: str, **overrides: object) -> dict:
+    """Evaluate a run on the test images with some settings overridden, and return the metrics."""
     out = run / name
-    evaluate(run, cohort.source, out, changed=changed)
+    evaluate(run, cohort.source, out, overrides=overrides)
     return json.loads((out / "metrics.json").read_text())
 
 
-def told(name: str, metrics: dict) -> str:
-    """Say in a line what a model reached, and where it looked."""
+def table_row(name: str, metrics: dict) -> str:
+    """Return accuracy, number of patches and share of each magnification as a line of text."""
     score, cost = metrics["slides"]["scores"]["accuracy"], metrics["cost"]
     shares = " ".join(
         f"{each['magnification']:g}x {each['mean']:.1%}" for each in metrics["probability"]
@@ -148,31 +148,36 @@ def told(name: str, metrics: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tiles", type=Path, help="folder of tiles, one sub-folder a class")
+    parser.add_argument("tiles", type=Path, help="folder of tiles, with one subfolder per class")
     parser.add_argument("--normal", default=None)
     parser.add_argument("--lesion", default=None)
-    parser.add_argument("--band", choices=list(SCALES), required=True, help="where the class lives")
+    parser.add_argument(
+        "--band", choices=list(SCALES), required=True, help="scale at which the class is visible"
+    )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--images", default="64,24,80", help="train, val, test")
-    parser.add_argument("--seed", type=int, default=0, help="of the images")
+    parser.add_argument("--images", default="64,24,80", help="number of train, val and test images")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the images")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--tag", default="", help="keeps runs of other settings apart")
+    parser.add_argument("--tag", default="", help="suffix of the run folders")
     options = parser.parse_args()
     cohort = cohort_of(options)
     cells = lay_cells((SIDE, SIDE), MPP, magnifications=MAGNIFICATIONS, patch_size=PATCH)
     print("cells:", ", ".join(f"{20 * MPP / m.mpp:g}x {len(m.boxes)}" for m in cells.maps))
     print(f"{'model':28}{'accuracy':>8}{'95% interval':>18}{'patches':>9}  share of attention")
     joint = trained(cohort, MAGNIFICATIONS, options)
-    print(told(joint.name, tested(cohort, joint, "evaluation")), flush=True)
+    print(table_row(joint.name, test_metrics(cohort, joint, "evaluation")), flush=True)
     for k in (2, 3, 10):
-        print(told(f"{joint.name}, k={k}", tested(cohort, joint, f"k-{k}", k=k)), flush=True)
-    for ci_half_width in SETTLED:
-        drawn_on = {"k": 2, "ci_half_width": ci_half_width, "max_patches": MOST_PATCHES}
-        metrics = tested(cohort, joint, f"ci_half_width-{ci_half_width}", **drawn_on)
-        print(told(f"{joint.name}, ci_half_width={ci_half_width}", metrics), flush=True)
+        print(
+            table_row(f"{joint.name}, k={k}", test_metrics(cohort, joint, f"k-{k}", k=k)),
+            flush=True,
+        )
+    for ci_half_width in CI_HALF_WIDTHS:
+        adaptive = {"k": 2, "ci_half_width": ci_half_width, "max_patches": MAX_PATCHES}
+        metrics = test_metrics(cohort, joint, f"ci_half_width-{ci_half_width}", **adaptive)
+        print(table_row(f"{joint.name}, ci_half_width={ci_half_width}", metrics), flush=True)
     for magnification in MAGNIFICATIONS:
         run = trained(cohort, (magnification,), options)
-        print(told(run.name, tested(cohort, run, "evaluation")), flush=True)
+        print(table_row(run.name, test_metrics(cohort, run, "evaluation")), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""The time protocol of joint attention: tables 5 and 6 of Zhang et al., CVPR-W 2021.
+"""Measure the times of joint attention: tables 5 and 6 of Zhang et al., CVPR-W 2021.
 
-Seconds per training epoch and milliseconds per image at inference, of each magnification alone, of
-all of them one after the other ("combined"), and of the joint model ("multi"); with 5 patches and
-with all. Images are painted, of the paper's two sizes, and held in memory, so no decoding is timed.
-A round times every model once, and the quickest of the rounds is told, as whatever else the machine
-does only adds to it. An epoch is scaled from a batch of 4 (from one image where all patches are
-looked at) to the paper's number of training images.
+Seconds per training epoch and milliseconds per image at inference are measured for each
+magnification alone, for all of them one after the other ("combined"), and for the joint model
+("multi"); with 5 patches and with all. Images are painted in the paper's two sizes and kept in
+memory, so no decoding is timed. A round times every model once. The fastest round is reported,
+because other work of the machine only adds time. An epoch is scaled from a batch of 4 (a single
+image if all patches are encoded) to the paper's number of training images.
 
     python benchmarks/jsma_time.py --protocol BACH --json bach.json
 
-With `--slides FOLDER`, instead: one answer on painted slides of 10,000 and of 40,000 pixels a side.
+With `--slides FOLDER`, predictions on painted slides with sides of 10,000 and 40,000 pixels are
+timed instead.
 """
 
 import argparse
@@ -22,23 +23,22 @@ from statistics import mean
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 
-from parfocal.bag import Prediction
 from parfocal.cells import lay_cells
 from parfocal.cost import Cost
 from parfocal.encoders.allocator import keep_freed_memory
 from parfocal.features.pixels import SlidePixels
 from parfocal.models import JointAttention
 from parfocal.models.layers.backbone import Backbone
-from parfocal.models.layers.patch_sampling import SamplingConfig
+from parfocal.models.layers.sampling_config import SamplingConfig
+from parfocal.prediction import Prediction
 from parfocal.slide.slide import Slide, open_slide, slide_from_array
 from parfocal.slide.synthetic.painting import Painting, SlidePlan, paint_slide
 from parfocal.slide.tissue import find_tissue
 
-FEW, EVERY = (
-    SamplingConfig(5),
-    SamplingConfig(10**6, inference="all"),
-)  # more than there are: all are drawn
+FEW = SamplingConfig(5)
+EVERY = SamplingConfig(10**6, inference="all")  # k above the number of cells: all are sampled
 SPARSE = Painting(tissue_share=0.12, lesion_um=400.0)
 BATCH = 4
 TIMES = ("train_few", "train_all", "infer_few", "infer_all")
@@ -46,7 +46,7 @@ TIMES = ("train_few", "train_all", "infer_few", "infer_all")
 
 @dataclass(frozen=True)
 class Protocol:
-    """One of the paper's data sets: sizes, magnifications, training images."""
+    """Image size, magnifications and number of training images of a data set of the paper."""
 
     name: str
     size: tuple[int, int]
@@ -63,7 +63,7 @@ PROTOCOLS = (
 
 @dataclass(frozen=True)
 class Timed:
-    """A model, and the seconds an image took it in each round."""
+    """A model, and its seconds per image in each round."""
 
     name: str
     model: JointAttention
@@ -74,15 +74,15 @@ class Timed:
     infer_all: list[float] = field(default_factory=list)
 
     def round(self, slides: Sequence[Slide]) -> None:
-        """Time the model once more. The paper trains no joint model on all patches."""
-        self.train_few.append(taught(self.model, FEW, slides))
+        """Time the model once. The paper trains no joint model on all patches."""
+        self.train_few.append(training_time(self.model, FEW, slides))
         if self.name != "multi":
-            self.train_all.append(taught(self.model, EVERY, slides[:1]))
-        self.infer_few.append(asked(self.model, FEW, slides[0]))
-        self.infer_all.append(asked(self.model, EVERY, slides[0]))
+            self.train_all.append(training_time(self.model, EVERY, slides[:1]))
+        self.infer_few.append(inference_time(self.model, FEW, slides[0]))
+        self.infer_all.append(inference_time(self.model, EVERY, slides[0]))
 
     def row(self, images: int) -> dict[str, str | float | None]:
-        """Give what the paper's tables have."""
+        """Return a row of the paper's tables."""
         return {
             "model": self.name,
             "cells": self.cells,
@@ -105,7 +105,7 @@ def painted(protocol: Protocol) -> list[Slide]:
 
 
 def sources(slides: Sequence[Slide]) -> list[SlidePixels]:
-    """Give fresh sources, which have read nothing yet."""
+    """Return new pixel sources, which have read nothing yet."""
     return [SlidePixels(slide, find_tissue(slide, method="all")) for slide in slides]
 
 
@@ -119,56 +119,59 @@ def model_of(magnifications: tuple[float, ...], backbone: str, patch_size: int) 
     return model
 
 
-def taught(model: JointAttention, drawing: SamplingConfig, slides: Sequence[Slide]) -> float:
-    """Take one training step, and give the seconds of an image."""
-    model.train().read.drawing = drawing
+def training_time(
+    model: JointAttention, sampling: SamplingConfig, slides: Sequence[Slide]
+) -> float:
+    """Return the seconds per image of one training step."""
+    model.train().patch_classifier.sampling = sampling
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     start = time.perf_counter()
-    loss = model.objective(model(sources(slides)), torch.zeros(len(slides), dtype=torch.int64))
+    target = torch.zeros(len(slides), dtype=torch.int64)
+    loss = model.objective(model(sources(slides)), target, F.cross_entropy)
     loss.backward()
     optimizer.step()
     return (time.perf_counter() - start) / len(slides)
 
 
-def asked(model: JointAttention, drawing: SamplingConfig, slide: Slide) -> float:
-    """Ask about an image, and give the seconds."""
-    model.eval().read.drawing = drawing
-    return answered(lambda source: model([source]), slide)
+def inference_time(model: JointAttention, sampling: SamplingConfig, slide: Slide) -> float:
+    """Return the seconds of a prediction for an image."""
+    model.eval().patch_classifier.sampling = sampling
+    return time_of(lambda source: model([source]), slide)
 
 
-def answered(ask: Callable[[SlidePixels], object], slide: Slide) -> float:
-    """Give the seconds of an answer."""
+def time_of(run: Callable[[SlidePixels], object], slide: Slide) -> float:
+    """Return the seconds of a call on a new pixel source of a slide."""
     (source,) = sources([slide])
     start = time.perf_counter()
     with torch.inference_mode():
-        run_model(source)
+        run(source)
     return time.perf_counter() - start
 
 
 def exhaustive(network: Backbone, slide: Slide) -> float:
     """Time the encoding of 12 patches of 512 x 512 at the scan's own magnification."""
     boxes = torch.tensor([[512.0 * x, 512.0 * y, 512, 512] for y in range(3) for x in range(4)])
-    return answered(
+    return time_of(
         lambda source: network(source.request(boxes, (512, 512)).result().float() / 255), slide
     )
 
 
 def shares(model: JointAttention, protocol: Protocol, slides: Sequence[Slide]) -> dict[str, float]:
-    """Give what 5 patches are of the image: of its pixels, of its cells, and of its area."""
-    model.eval().read.drawing = FEW
+    """Return the share of 5 patches in the image's pixels, in its cells and in its area."""
+    model.eval().patch_classifier.sampling = FEW
     with torch.inference_mode():
-        seen = [seen_of(model([source]), protocol.size) for source in sources(slides)]
+        areas = [covered_share(model([source]), protocol.size) for source in sources(slides)]
     pixels = FEW.k * model.patch_size**2
     cells = len(cells_of(protocol, protocol.magnifications, model.patch_size))
     return {
         "pixels read over pixels of the scan": pixels / np.prod(protocol.size),
-        "cells drawn over cells there are": FEW.k / cells,
-        "area that patches lie on over area": mean(seen),
+        "cells sampled over all cells": FEW.k / cells,
+        "area covered by patches over area": mean(areas),
     }
 
 
-def seen_of(prediction: Prediction, size: tuple[int, int]) -> float:
-    """Give the share of an image's area that was in a patch."""
+def covered_share(prediction: Prediction, size: tuple[int, int]) -> float:
+    """Return the share of an image's area that the sampled patches cover."""
     covered = np.zeros((size[1], size[0]), dtype=bool)
     for look in prediction.slides[0].looks:
         for x, y, width, height in look.places.boxes[look.selected].round().int().tolist():
@@ -179,21 +182,21 @@ def seen_of(prediction: Prediction, size: tuple[int, int]) -> float:
 def cells_of(
     protocol: Protocol, magnifications: tuple[float, ...], patch_size: int
 ) -> torch.Tensor:
-    """Give the patches of all maps."""
+    """Return the boxes of the cells of all magnifications."""
     return lay_cells(
         protocol.size, protocol.mpp, magnifications=magnifications, patch_size=patch_size
     ).boxes
 
 
 def measure(protocol: Protocol, options: argparse.Namespace) -> dict[str, object]:
-    """Time all models in rounds, after one that is not counted."""
+    """Time all models in rounds; the first round is a warm-up."""
     slides = painted(protocol)
     timed = []
     for each in [(each,) for each in protocol.magnifications] + [protocol.magnifications]:
         name = "multi" if len(each) > 1 else f"{each[0]:g}x"
         model = model_of(each, options.backbone, options.patch)
         timed.append(Timed(name, model, len(cells_of(protocol, each, options.patch))))
-    network = timed[-1].model.encode
+    network = timed[-1].model.encoder
     twelve = []
     for number in range(options.rounds + 1):
         for each in timed:
@@ -205,7 +208,7 @@ def measure(protocol: Protocol, options: argparse.Namespace) -> dict[str, object
         print(f"round {number} of {options.rounds}", flush=True)
     rows = [each.row(protocol.training_images) for each in timed]
     found = ratios(rows) | {
-        "12 patches of 512, over 5 drawn, inference": 1000 * min(twelve) / rows[-1]["infer_ms_5"]
+        "12 patches of 512, over 5 sampled, inference": 1000 * min(twelve) / rows[-1]["infer_ms_5"]
     }
     rounds = {each.name: {key: getattr(each, key) for key in TIMES} for each in timed}
     return {
@@ -217,7 +220,7 @@ def measure(protocol: Protocol, options: argparse.Namespace) -> dict[str, object
 
 
 def ratios(rows: Sequence[dict]) -> dict[str, float]:
-    """Give the ratios that the paper tells."""
+    """Return the ratios that the paper reports."""
     *single, multi = rows
     return {
         "multi over combined, training": multi["train_s_5"] / sum(r["train_s_5"] for r in single),
@@ -228,7 +231,7 @@ def ratios(rows: Sequence[dict]) -> dict[str, float]:
 
 
 def show(found: dict, protocol: Protocol) -> None:
-    """Print a table as the paper's, and what is to be reached."""
+    """Print a table like the paper's, and the ratios."""
     print(f"\n{protocol.name}: {protocol.size[0]} x {protocol.size[1]} px")
     print("            cells  train s: 5    all   infer ms: 5    all")
     for row in found["rows"]:
@@ -242,7 +245,7 @@ def show(found: dict, protocol: Protocol) -> None:
 
 
 def whole_slides(folder: Path, options: argparse.Namespace) -> list[dict[str, float]]:
-    """Time answers on slide files, from opening them; the first round is not counted."""
+    """Time predictions from slide files, including opening them; the first round is a warm-up."""
     model = model_of((2.5, 5.0, 10.0), options.backbone, options.patch).eval()
     paths = {side: folder / f"painted-{side}.tif" for side in (10_000, 40_000)}
     for side, path in paths.items():
@@ -261,11 +264,11 @@ def whole_slides(folder: Path, options: argparse.Namespace) -> list[dict[str, fl
 
 
 def whole_slide(path: Path, model: JointAttention, tissue: str) -> tuple[float, Cost]:
-    """Answer from a slide file, and give the seconds and the bill."""
+    """Return the seconds and the cost of a prediction from a slide file."""
     start = time.perf_counter()
     with open_slide(path) as slide, torch.inference_mode():
         model([SlidePixels(slide, find_tissue(slide, method=tissue))])
-        cost = slide.bill.close()
+        cost = slide.cost_meter.total()
     return time.perf_counter() - start, cost
 
 
@@ -274,10 +277,14 @@ def main() -> None:
     parser.add_argument("--protocol", choices=[each.name for each in PROTOCOLS], default="BACH")
     parser.add_argument("--backbone", default="efficientnet-lite0", help="see `Backbone`")
     parser.add_argument("--patch", type=int, default=299, help="side of a patch in pixels")
-    parser.add_argument("--rounds", type=int, default=5, help="measured, after one that is not")
-    parser.add_argument("--slides", type=Path, help="folder for painted slides; times these alone")
-    parser.add_argument("--tissue", default="otsu", help="how it is found on these slides")
-    parser.add_argument("--json", type=Path, help="file to keep the numbers in")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measured rounds, after a warm-up round"
+    )
+    parser.add_argument(
+        "--slides", type=Path, help="folder for painted slides; only these are timed"
+    )
+    parser.add_argument("--tissue", default="otsu", help="tissue detection on these slides")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
     keep_freed_memory()  # as the commands do
     found: dict[str, object] = {"backbone": options.backbone, "threads": torch.get_num_threads()}

@@ -1,18 +1,18 @@
-"""MagNet on painted lesions, large and small, against the color of the slide.
+"""Train MagNet on painted lesions, large and small, and compare it with mean RGB.
 
     python benchmarks/magnet_learning.py /tmp/learned
     python benchmarks/magnet_learning.py /tmp/composed --tiles TILES --slides 80 --models magnet-4 \
         --set "slide.magnifications=[5]"
 
-Paints slides of 512 µm, half of them with a lesion of 180 or of 60 µm that shows only when sharp,
-inside a region that catches the eye on every slide; trains the networks on those painted with the
-large lesions first (`until-large`), and goes on with all (`until-small`); and prints, of each, the
-AUROC of each size against all slides without, what it is ahead of the others, with 95% intervals
-of a bootstrap in which all are scored on the same slides, and what its leaves fall on. With
-`--tiles`, slides of 2.5 mm composed of these, with one lesion of 800 µm.
+The script paints slides of 512 µm, half of them with a lesion of 180 or 60 µm that is visible only
+at high magnification, inside a conspicuous region that is on every slide. It trains the networks
+on the slides with large lesions first (`until-large`), then on all (`until-small`). It prints the
+AUROC of each model for each lesion size against all slides without a lesion and the differences
+between models, with 95% intervals from a paired bootstrap, and how much of the leaves lies on
+lesions. With `--tiles`, slides of 2.5 mm are composed of these tiles, with one lesion of 800 µm.
 
-The networks are light (`LIGHT`): pictures of 16 px, leaves of 64, the first five blocks of
-EfficientNet-Lite0. `--set` changes settings of the networks. What is done already is kept.
+The networks are small (`LIGHT`): pictures of 16 px, leaves of 64 px, the first five blocks of
+EfficientNet-Lite0. `--set` changes settings of the networks. Finished runs are kept.
 """
 
 import argparse
@@ -34,18 +34,22 @@ from parfocal.train import train
 
 MODELS = ("meanrgb", "magnet-3", "magnet-4")
 LIGHT = (
-    *("model.side=16", "model.leaf_side=64", "model.hidden_dim=64"),
-    *("model.backbone=efficientnet-lite0-stem", "model.auxiliary=null", "model.hindsight=0.35"),
+    *("model.picture_px=16", "model.leaf_px=64", "model.hidden_dim=64"),
+    *(
+        "model.backbone=efficientnet-lite0-stem",
+        "model.auxiliary_backbone=null",
+        "model.hindsight=0.35",
+    ),
     *("train.epochs=7", "train.batch_size=4", "train.learning_rate=0.0015"),
 )
-BRIEF = ("train.epochs=20",)  # of mean RGB
+MEANRGB = ("train.epochs=20",)
 SPLITS = (0.46, 0.08, 0.46)
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Design:
-    """Sizes of lesions, the largest first, and the slides they are on."""
+    """Sizes of lesions, largest first, and the size of the slides."""
 
     lesions_um: dict[str, float]
     size: int
@@ -57,7 +61,7 @@ COMPOSED = Design({"large": 800.0}, size=2048, mpp=1.2)
 
 
 def paint(work: Path, design: Design, *, slides: int, tiles: Path | None) -> list[Path]:
-    """Paint so many slides with each size of lesions; give a table of one size, of two, ..."""
+    """Paint slides with each size of lesions; return a table up to each size."""
     tables, rows = [], []
     for seed, (name, lesion_um) in enumerate(design.lesions_um.items(), start=21):
         painting = Painting(
@@ -89,20 +93,20 @@ def _write(table: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def _renamed(row: dict[str, str], folder: str) -> dict[str, str]:
-    """Tell slides of one folder from those of the other."""
+    """Prefix ids and paths with the folder, so that they are unique."""
     names = {key: f"{folder}-{row[key]}" for key in ("slide_id", "patient_id")}
     files = {key: row[key] and f"{folder}/{row[key]}" for key in ("path", "outlines")}
     return {**row, **names, **files, "stratum": folder if row["label"] == "tumor" else "negative"}
 
 
-def learned(model: str, tables: list[Path], arguments: argparse.Namespace) -> list[Path]:
-    """Train a model table by table, and evaluate it after each; what is done already is kept."""
+def train_and_evaluate(model: str, tables: list[Path], arguments: argparse.Namespace) -> list[Path]:
+    """Train a model on one table after the other, and evaluate it after each."""
     networks = model.startswith("magnet")
-    overrides = [*LIGHT, *arguments.set] if networks else [*BRIEF]
+    overrides = [*LIGHT, *arguments.set] if networks else [*MEANRGB]
     runs = []
     for table in tables if networks else tables[-1:]:
         run = table.with_name(f"{model}-{table.stem}")
-        taught(model, table, run, overrides, arguments.device)
+        train_model(model, table, run, overrides, arguments.device)
         overrides = [*overrides, f"train.init_from={run}"]
         if not (run / "evaluation" / "predictions.csv").exists():
             evaluate(run, tables[-1], run / "evaluation", device=arguments.device)
@@ -110,52 +114,54 @@ def learned(model: str, tables: list[Path], arguments: argparse.Namespace) -> li
     return runs
 
 
-def taught(model: str, cohort: Path, out: Path, overrides: list[str], device: str) -> None:
-    """Train a model, or go on with it."""
+def train_model(model: str, cohort: Path, out: Path, overrides: list[str], device: str) -> None:
+    """Train a model, or resume its training."""
     train(
         read_cohort(cohort),
         load_settings(model, overrides=overrides),
         out,
-        cache=None if model.startswith("magnet") else out.with_name("cache"),  # of the same places
+        cache=None
+        if model.startswith("magnet")
+        else out.with_name("cache"),  # which reads the same regions in every epoch
         device=device,
         resume=out.exists(),
         progress=False,
     )
 
 
-def read_answers(found: Path) -> dict[str, float]:
-    """Give the probability of a lesion on each slide."""
-    with (found / "predictions.csv").open(newline="") as file:
+def read_probabilities(folder: Path) -> dict[str, float]:
+    """Read the predicted probability of a lesion on each slide."""
+    with (folder / "predictions.csv").open(newline="") as file:
         return {row["slide_id"]: float(row["prob_tumor"]) for row in csv.DictReader(file)}
 
 
 def compare(
-    answers: dict[str, dict[str, float]], strata: dict[str, str], stratum: str
+    probabilities: dict[str, dict[str, float]], strata: dict[str, str], stratum: str
 ) -> dict[str, dict[str, float]]:
-    """Score the slides of a stratum against the negatives, of all models on the same draws."""
-    slides = [slide for slide in next(iter(answers.values())) if slide in strata]
+    """Score a stratum against the negatives, with the same resamples for all models."""
+    slides = [slide for slide in next(iter(probabilities.values())) if slide in strata]
     slides = [slide for slide in slides if strata[slide] in (stratum, "negative")]
     truth = np.array([strata[slide] == stratum for slide in slides])
     random = np.random.default_rng(0)
     classes = [np.flatnonzero(truth == value) for value in (False, True)]
-    draws = [
+    resamples = [
         np.concatenate([random.choice(members, len(members)) for members in classes])
         for _ in range(RESAMPLES)
     ]
-    scores, drawn = {}, {}
-    for model, said in answers.items():
-        score = np.array([said[slide] for slide in slides])
+    scores, resampled = {}, {}
+    for model, by_slide in probabilities.items():
+        score = np.array([by_slide[slide] for slide in slides])
         scores[model] = roc_auc_score(truth, score)
-        drawn[model] = np.array([roc_auc_score(truth[at], score[at]) for at in draws])
-    told = {model: _told(scores[model], drawn[model]) for model in answers}
-    for one, other in combinations(answers, 2):
-        ahead = _told(scores[other] - scores[one], drawn[other] - drawn[one])
-        told[f"{other} over {one}"] = ahead
-    return told
+        resampled[model] = np.array([roc_auc_score(truth[at], score[at]) for at in resamples])
+    results = {model: _interval(scores[model], resampled[model]) for model in probabilities}
+    for one, other in combinations(probabilities, 2):
+        difference = scores[other] - scores[one]
+        results[f"{other} over {one}"] = _interval(difference, resampled[other] - resampled[one])
+    return results
 
 
-def _told(value: float, drawn: np.ndarray) -> dict[str, float]:
-    low, high = np.percentile(drawn, [2.5, 97.5])
+def _interval(value: float, resampled: np.ndarray) -> dict[str, float]:
+    low, high = np.percentile(resampled, [2.5, 97.5])
     return {"value": round(value, 3), "low": round(low, 3), "high": round(high, 3)}
 
 
@@ -163,7 +169,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--tiles", type=Path, help="Compose slides of the tiles in this folder.")
-    parser.add_argument("--slides", type=int, default=300, help="Of each size of lesions.")
+    parser.add_argument(
+        "--slides", type=int, default=300, help="Number of slides for each size of lesions."
+    )
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", default="auto")
@@ -171,15 +179,17 @@ def main() -> None:
     arguments = parser.parse_args()
     design = PAINTED if arguments.tiles is None else COMPOSED
     tables = paint(arguments.work, design, slides=arguments.slides, tiles=arguments.tiles)
-    runs = [run for model in arguments.models for run in learned(model, tables, arguments)]
+    runs = [
+        run for model in arguments.models for run in train_and_evaluate(model, tables, arguments)
+    ]
     folders = {run.name: run / "evaluation" for run in runs}
-    answers = {name: read_answers(found) for name, found in folders.items()}
+    probabilities = {name: read_probabilities(path) for name, path in folders.items()}
     strata = {slide.slide_id: str(slide.stratum) for slide in read_cohort(tables[-1]).slides}
     results: dict[str, object] = {
-        each: compare(answers, strata, each) for each in design.lesions_um
+        each: compare(probabilities, strata, each) for each in design.lesions_um
     }
-    for name, found in folders.items():
-        metrics = json.loads((found / "metrics.json").read_text())
+    for name, folder in folders.items():
+        metrics = json.loads((folder / "metrics.json").read_text())
         if name.startswith("magnet"):
             results[f"leaves of {name}"] = metrics["localization"][-1]
     text = json.dumps(results, indent=1)

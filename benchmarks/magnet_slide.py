@@ -1,14 +1,14 @@
-"""From a slide file to MagNet's answer, for slides of any size: seconds, pixels, patches.
+"""Measure MagNet from a slide file to the prediction: seconds, pixels, patches.
 
     python benchmarks/magnet_slide.py --paint 20000 /tmp/small.tif
     python benchmarks/magnet_slide.py --paint 100000 /tmp/large.tif
     python benchmarks/magnet_slide.py /tmp/small.tif /tmp/large.tif [--patches 2,3,3]
 
-`--paint` paints a 40x scan of so many pixels a side, an eighth of it tissue. Layers that choose
-squares are untrained, so squares are large: where a model looks depends on its weights, and how
-much it decodes does too. Seconds are from opening the file to the answer, without loading weights;
-tissue is found, as in `parfocal predict`. Patches are the leaves that are encoded; tiling is what
-covers the tissue with patches as large as a leaf at 10x and at 20x.
+`--paint` paints a 40x scan with the given side in pixels, an eighth of it tissue. The layers that
+choose squares are untrained, so the squares are large: which squares a model chooses, and therefore
+how much it decodes, depends on its weights. Seconds include opening the file and finding tissue, as
+in `parfocal predict`, but not loading weights. Patches are the encoded leaves; tiling covers the
+tissue with patches as large as a leaf, at 10x and at 20x.
 """
 
 import argparse
@@ -32,33 +32,33 @@ from parfocal.slide.tissue import find_tissue
 TILED = (10.0, 20.0)
 
 
-def answer(path: Path, model: MagNet) -> tuple[float, CostMeter]:
-    """Answer for one slide file, and tell the seconds."""
-    start, bill = time.perf_counter(), CostMeter()
-    with open_slide(path, bill=bill) as slide:
+def predict(path: Path, model: MagNet) -> tuple[float, CostMeter]:
+    """Predict one slide file, and return the seconds and the cost meter."""
+    start, cost_meter = time.perf_counter(), CostMeter()
+    with open_slide(path, cost_meter=cost_meter) as slide:
         with closing(SlidePixels(slide, find_tissue(slide))) as pixels, torch.no_grad():
             model([pixels])
-        return time.perf_counter() - start, bill
+        return time.perf_counter() - start, cost_meter
 
 
 def measure(path: Path, model: MagNet, *, repeats: int) -> dict[str, object]:
-    taken, bills = zip(*(answer(path, model) for _ in range(repeats)), strict=True)
-    leaf_side = model.sides[-1]
+    times, cost_meters = zip(*(predict(path, model) for _ in range(repeats)), strict=True)
+    config = model.search.config
     with open_slide(path) as slide:
         size, tissue = slide.size, find_tissue(slide)
         tiles = {
             f"{magnification:g}x": PatchGrid.over(
-                tissue, mpps=(mpp_of(magnification),), patch_size=leaf_side
+                tissue, mpps=(mpp_of(magnification),), patch_size=config.leaf_px
             ).sharpest_patches
             for magnification in TILED
         }
-    leaves, decoded = 1, bills[0].close().pixels_decoded
-    for count in model.patches:
+    leaves, decoded = 1, cost_meters[0].total().pixels_decoded
+    for count in config.patches:
         leaves *= count
     return {
         "slide": path.name,
         "side": max(size),
-        "seconds": statistics.median(taken),
+        "seconds": statistics.median(times),
         "pixels_decoded": decoded,
         "share_of_level_0": decoded / (size[0] * size[1]),
         "leaves": leaves,
@@ -82,7 +82,7 @@ def main() -> None:
         return
     torch.manual_seed(0)
     patches = [int(count) for count in arguments.patches.split(",")]
-    model = MagNet(2, patches=patches, backbone=arguments.backbone, auxiliary=None)
+    model = MagNet(2, patches=patches, backbone=arguments.backbone, auxiliary_backbone=None)
     model.load_pretrained()
     found = [measure(path, model.eval(), repeats=arguments.repeats) for path in arguments.slides]
     text = json.dumps(found, indent=1)

@@ -1,15 +1,15 @@
-"""A training step of MagNet, read from slide files against the same step from memory.
+"""Measure a training step of MagNet from slide files, compared with the same step from memory.
 
     python benchmarks/paint_slides.py /tmp/slides
     python benchmarks/magnet_step.py /tmp/slides/*.tif [--patches 2,3,3] [--batch 4] [--device cuda]
     python benchmarks/magnet_step.py /tmp/slides/small.tif --kept [--checkpointing]
     python benchmarks/magnet_step.py --sampler
 
-The two sides have the same weights, which do not change, and so look at the same places; they take
-turns, and the median counts. Of the files, what the system keeps in memory is not read again from
-the disk. Peak memory is that of the process, or of the GPU. `--kept` counts what the forward pass
-of a slide keeps for going back; `--sampler` holds the linearized sampler against one grid_sample
-over as many points, forward and backward.
+Both variants use the same constant weights, so they read the same squares. They alternate, and the
+median is reported. Files may be in the disk cache of the system. Peak memory is that of the
+process, or of the GPU. `--kept` counts the activations that the forward pass of a slide keeps for
+the backward pass; `--sampler` compares the linearized sampler with a single grid_sample of as many
+points, forward and backward.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from parfocal.models.magnet.multisampling import LinearizedSampler
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.tissue import find_tissue
 
-SIDES = {"pictures": (126, 56, 16), "leaves": (504, 224, 4)}  # of image and view, images
+SIDES = {"pictures": (126, 56, 16), "leaves": (504, 224, 4)}  # image side, view side, images
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """Time work, with all a GPU was given to do."""
+    """Return the seconds of a call, including the work queued on a GPU."""
     start = time.perf_counter()
     work()
     if device != "cpu":
@@ -44,10 +44,10 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def step(model: MagNet, sources: Sequence[SlidePixels]) -> None:
-    """Forward, loss and backward."""
+    """Run forward, loss and backward."""
     label = torch.arange(len(sources), device=next(model.parameters()).device) % 2
     model.zero_grad()
-    model.objective(model(sources), label).backward()
+    model.objective(model(sources), label, F.cross_entropy).backward()
 
 
 def build(arguments: argparse.Namespace) -> MagNet:
@@ -56,18 +56,18 @@ def build(arguments: argparse.Namespace) -> MagNet:
         2,
         patches=[int(count) for count in arguments.patches.split(",")],
         backbone=arguments.backbone,
-        auxiliary=arguments.backbone,
-        gradient_checkpointing=arguments.gradient_checkpointing,
+        auxiliary_backbone=arguments.backbone,
+        gradient_checkpointing=arguments.checkpointing,
     ).to(arguments.device)
 
 
 def count_kept(slide: Slide, model: MagNet) -> dict[str, float]:
-    """Add up the memory of all tensors kept for the backward pass, but for weights."""
+    """Return the memory of all tensors kept for the backward pass, without the weights."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage  # held, so that its place is not taken by another
+        kept[storage.data_ptr()] = storage  # kept alive, so that its address is not reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -85,14 +85,14 @@ def time_steps(slides: Sequence[Slide], arguments: argparse.Namespace) -> dict[s
         def sources() -> list[SlidePixels]:
             return [SlidePixels(*each, pool=pool) for each in zip(slides, tissues, strict=True)]
 
-        remembered = sources()
-        step(model, remembered)
-        taken: dict[str, list[float]] = {"files": [], "memory": []}
+        in_memory = sources()
+        step(model, in_memory)
+        times: dict[str, list[float]] = {"files": [], "memory": []}
         for _ in range(arguments.repeats):
             fresh = sources()
-            taken["files"].append(seconds(lambda new=fresh: step(model, new), arguments.device))
-            taken["memory"].append(seconds(lambda: step(model, remembered), arguments.device))
-    found = {side: statistics.median(each) for side, each in taken.items()}
+            times["files"].append(seconds(lambda new=fresh: step(model, new), arguments.device))
+            times["memory"].append(seconds(lambda: step(model, in_memory), arguments.device))
+    found = {name: statistics.median(each) for name, each in times.items()}
     if arguments.device == "cpu":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     else:
@@ -101,10 +101,10 @@ def time_steps(slides: Sequence[Slide], arguments: argparse.Namespace) -> dict[s
 
 
 def time_sampler(image_side: int, side: int, images: int, *, repeats: int) -> dict[str, float]:
-    draw = torch.Generator().manual_seed(0)
-    image = torch.rand(images, 3, image_side, image_side, generator=draw)
-    at = torch.rand(images, 1, side, side, 2, generator=draw) - 0.5
-    sampler = LinearizedSampler(generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(images, 3, image_side, image_side, generator=generator)
+    at = torch.rand(images, 1, side, side, 2, generator=generator) - 0.5
+    sampler = LinearizedSampler(generator=generator)
 
     def linearized() -> None:
         sampler(image, at.clone().requires_grad_()).sum().backward()
@@ -113,12 +113,12 @@ def time_sampler(image_side: int, side: int, images: int, *, repeats: int) -> di
         points = at[:, 0].repeat(1, sampler.points, 1, 1).requires_grad_()
         F.grid_sample(image, points, align_corners=False).sum().backward()
 
-    taken: dict[str, list[float]] = {"linearized": [], "grid_sample": []}
+    times: dict[str, list[float]] = {"linearized": [], "grid_sample": []}
     linearized(), plain()
     for _ in range(repeats):
-        taken["linearized"].append(seconds(linearized, "cpu"))
-        taken["grid_sample"].append(seconds(plain, "cpu"))
-    found = {side: statistics.median(each) for side, each in taken.items()}
+        times["linearized"].append(seconds(linearized, "cpu"))
+        times["grid_sample"].append(seconds(plain, "cpu"))
+    found = {name: statistics.median(each) for name, each in times.items()}
     return {**found, "ratio": found["linearized"] / found["grid_sample"]}
 
 

@@ -2,16 +2,16 @@
 
 Source: Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling Models",
     ICML 2019: five digits, three of one class, which is the label, on a canvas of 1500 x 1500 with
-    50 patterns of noise; a thumbnail of 180 x 180, patches of 50 x 50, ten of them drawn.
+    50 patterns of noise; a thumbnail of 180 x 180, patches of 50 x 50, ten of them sampled.
 
-Digits come from IDX files, as MNIST is given out, at a path you name:
+Digits are read from the IDX files of MNIST:
 
     python examples/megapixel_mnist.py DIGITS --out errors.csv --epochs 20 --train 500 --test 100
 
-DIGITS holds train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- files, plain or .gz.
-Every estimator named is trained from the same seed; a row tells the error after an epoch. A large
-canvas is mostly empty, so that few patches show a digit before attention has learned to find one:
-the smaller the canvas (--side, and --noise with it), the sooner it learns.
+DIGITS contains train-images-idx3-ubyte, train-labels-idx1-ubyte and the two t10k- files, plain or
+as .gz. Each estimator is trained from the same seed; a row of the CSV file has the error after an
+epoch. A large canvas is mostly empty, so few patches contain a digit before attention has learned
+to find them. Training is faster on a smaller canvas (--side, with less --noise).
 """
 
 import argparse
@@ -33,20 +33,24 @@ from parfocal.models import AttentionSampling
 from parfocal.slide.slide import slide_from_array
 from parfocal.slide.tissue import find_tissue
 
-DIGITS, SAME = 5, 3  # on a canvas, and those of the label
+DIGITS, SAME = 5, 3  # digits on a canvas, and how many of them have the class of its label
 SIDE, NOISE, PATCH, THUMBNAIL = 1500, 50, 50, 180  # published
-WIDTHS = (16, 32, 64, 64)  # of the patch network's convolutions
-KEPT_BYTES = 2**30  # of canvases; more are painted anew whenever asked for
+WIDTHS = (16, 32, 64, 64)  # channels of the patch network's convolutions
+MAX_KEPT_BYTES = 2**30  # larger sets of canvases are painted again for each use
 
 
 def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     """Read an IDX file of bytes, plain or as .gz."""
-    packed = path.with_name(path.name + ".gz")
-    if not (path.exists() or packed.exists()):
-        raise SystemExit(f"{path}: not there, nor as .gz; give the folder MNIST came in.")
-    content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
+    compressed = path.with_name(path.name + ".gz")
+    if not (path.exists() or compressed.exists()):
+        raise SystemExit(
+            f"{path}: no such file, nor with .gz. Set DIGITS to the folder of the MNIST files."
+        )
+    content = path.read_bytes() if path.exists() else gzip.decompress(compressed.read_bytes())
     if content[:3] != b"\0\0\x08":
-        raise SystemExit(f"{path}: not an IDX file of bytes; give the folder MNIST came in.")
+        raise SystemExit(
+            f"{path}: not an IDX file of bytes. Set DIGITS to the folder of the MNIST files."
+        )
     shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
 
@@ -58,7 +62,7 @@ def paint(
     noise: int,
     rng: np.random.Generator,
 ) -> tuple[UInt8[np.ndarray, "s s"], int]:
-    """Paint a canvas: three digits of one class, two of others, and strokes of noise."""
+    """Paint a canvas with three digits of one class, two of others, and strokes of noise."""
     canvas = np.zeros((side, side), dtype=np.uint8)
     label = int(rng.integers(10))
     alike, other = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
@@ -71,14 +75,14 @@ def paint(
 def put(
     canvas: UInt8[np.ndarray, "s s"], picture: UInt8[np.ndarray, "h w"], rng: np.random.Generator
 ) -> None:
-    """Lay a picture somewhere on a canvas, the brighter of the two showing."""
+    """Paint a picture at a random position; where pixels overlap, the brighter one is kept."""
     y, x = rng.integers(0, len(canvas) - len(picture), 2)
     place = canvas[y : y + len(picture), x : x + len(picture)]
     np.maximum(place, picture, out=place)
 
 
 def stroke(rng: np.random.Generator) -> UInt8[np.ndarray, "28 28"]:
-    """Draw a line of noise, as large as a digit."""
+    """Draw a random line, as large as a digit."""
     start, end = rng.uniform(4, 24, (2, 2))
     points = np.rint(start + np.linspace(0, 1, 40)[:, None] * (end - start)).astype(int)
     picture = np.zeros((28, 28), dtype=np.uint8)
@@ -89,7 +93,7 @@ def stroke(rng: np.random.Generator) -> UInt8[np.ndarray, "28 28"]:
 
 @dataclass(frozen=True)
 class Canvases:
-    """Canvases, painted when first asked for, and kept where all fit in memory."""
+    """Canvases that are painted when needed, and kept if all fit in memory."""
 
     digits: UInt8[np.ndarray, "n 28 28"]
     labels: UInt8[np.ndarray, " n"]
@@ -101,21 +105,21 @@ class Canvases:
     kept: dict[int, tuple[UInt8[np.ndarray, "s s"], int]] = field(default_factory=dict)
 
     def __getitem__(self, number: int) -> tuple[SlidePixels, int]:
-        """Give a canvas as a source of pixels; it has no magnification, so any will do."""
-        canvas, label = self.kept[number] if number in self.kept else self._painted(number)
+        """Return a canvas and its label; the magnification is arbitrary."""
+        canvas, label = self.kept[number] if number in self.kept else self._paint(number)
         slide = slide_from_array(np.repeat(canvas[..., None], 3, axis=2), mpp=1.0)
         return SlidePixels(slide, find_tissue(slide, method="all"), pool=self.pool), label
 
-    def _painted(self, number: int) -> tuple[UInt8[np.ndarray, "s s"], int]:
+    def _paint(self, number: int) -> tuple[UInt8[np.ndarray, "s s"], int]:
         rng = np.random.default_rng((self.seed, number))
         painted = paint(self.digits, self.labels, self.side, self.noise, rng)
-        if self.count * self.side**2 <= KEPT_BYTES:
+        if self.count * self.side**2 <= MAX_KEPT_BYTES:
             self.kept[number] = painted
         return painted
 
 
 def canvases(options: argparse.Namespace, pool: Executor) -> tuple[Canvases, Canvases]:
-    """Give canvases to train on and to test on, of other digits."""
+    """Return the training and test canvases, which have different digits."""
     parts = []
     for part, count in (("train", options.train), ("t10k", options.test)):
         digits = read_idx(options.digits / f"{part}-images-idx3-ubyte")
@@ -127,7 +131,7 @@ def canvases(options: argparse.Namespace, pool: Executor) -> tuple[Canvases, Can
 
 
 def patch_network() -> nn.Sequential:
-    """Make what encodes a patch, to begin with black as 0, so that strokes stand out."""
+    """Build the patch network; initially a black patch has features of 0."""
     layers: list[nn.Module] = []
     for in_dim, dim in pairwise((3, *WIDTHS)):
         convolution = nn.Conv2d(in_dim, dim, 3, stride=2, padding=1)
@@ -146,17 +150,17 @@ def model_of(options: argparse.Namespace, estimator: str) -> AttentionSampling:
         thumbnail_px=round(THUMBNAIL * options.side / SIDE),
         k=options.k,
         estimator=estimator,
-        alpha=options.alpha,
+        entropy_weight=options.entropy_weight,
         generator=torch.Generator().manual_seed(options.seed),
     )
-    model.read.encode = patch_network()
+    model.patch_classifier.encoder = patch_network()
     return model
 
 
-def learn(
+def train_epochs(
     model: AttentionSampling, train: Canvases, test: Canvases, options: argparse.Namespace
 ) -> Iterator[tuple[int, float, float]]:
-    """Train a model, and give the loss and the error on the test canvases after each epoch."""
+    """Train a model; yield the epoch, its loss and the error on the test canvases."""
     optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
     for epoch in range(options.epochs):
         model.train()
@@ -164,7 +168,8 @@ def learn(
         for batch in torch.randperm(train.count).split(options.batch):
             chosen = [train[place] for place in batch.tolist()]
             prediction = model([source for source, _ in chosen])
-            loss = model.objective(prediction, torch.tensor([label for _, label in chosen]))
+            target = torch.tensor([label for _, label in chosen])
+            loss = model.objective(prediction, target, nn.functional.cross_entropy)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -175,7 +180,7 @@ def learn(
 
 @torch.no_grad()
 def error_of(model: AttentionSampling, test: Canvases) -> float:
-    """Give the share of canvases that are taken for another class."""
+    """Return the share of misclassified canvases."""
     wrong = 0
     for number in range(test.count):
         source, label = test[number]
@@ -187,17 +192,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("digits", type=Path, help="folder of the IDX files")
     parser.add_argument("--out", type=Path, required=True, help="CSV to write")
-    parser.add_argument("--side", type=int, default=SIDE, help="of a canvas; published: 1500")
-    parser.add_argument("--noise", type=int, default=NOISE, help="strokes; published: 50")
-    parser.add_argument("--train", type=int, default=5000, help="canvases; published: 5000")
-    parser.add_argument("--test", type=int, default=1000, help="canvases; published: 1000")
+    parser.add_argument(
+        "--side", type=int, default=SIDE, help="side of a canvas in pixels; published: 1500"
+    )
+    parser.add_argument(
+        "--noise", type=int, default=NOISE, help="number of noise strokes; published: 50"
+    )
+    parser.add_argument(
+        "--train", type=int, default=5000, help="number of training canvases; published: 5000"
+    )
+    parser.add_argument(
+        "--test", type=int, default=1000, help="number of test canvases; published: 1000"
+    )
     parser.add_argument("--epochs", type=int, default=500, help="published: 500")
     parser.add_argument("--batch", type=int, default=128, help="published: 128")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="published: 0.001")
-    parser.add_argument("--alpha", type=float, default=1e-4, help="of entropy; published: 0.0001")
-    parser.add_argument("--k", type=int, default=10, help="patches drawn; published: 10")
+    parser.add_argument("--entropy-weight", type=float, default=1e-4, help="published: 0.0001")
+    parser.add_argument("--k", type=int, default=10, help="patches per canvas; published: 10")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--estimators", default="unbiased,published", help="see `aggregate`")
+    parser.add_argument(
+        "--estimators", default="unbiased,published_gradient", help="see `aggregate`"
+    )
     options = parser.parse_args()
     with ThreadPoolExecutor() as pool, options.out.open("w", newline="") as opened:
         train, test = canvases(options, pool)
@@ -205,7 +220,7 @@ def main() -> None:
         writer.writerow(["estimator", "epoch", "train_loss", "test_error"])
         for estimator in options.estimators.split(","):
             model = model_of(options, estimator)
-            for epoch, loss, error in learn(model, train, test, options):
+            for epoch, loss, error in train_epochs(model, train, test, options):
                 writer.writerow([estimator, epoch, f"{loss:.4f}", f"{error:.4f}"])
                 opened.flush()
                 print(f"{estimator} epoch {epoch}: loss {loss:.4f}, error {error:.1%}", flush=True)
