@@ -1,14 +1,14 @@
-"""The classic bags (musk1, elephant) through the models here, by ten-fold cross-validation.
+"""Ten-fold cross-validation on the classic bags musk1 and elephant.
 
     python benchmarks/mil_bags.py BAGS [--models abmil abmil-plain] [--seeds 5]
 
-BAGS holds musk1.csv and elephant.csv without headers: label of the bag, its id, features. As Ilse
-et al., ICML 2018, whose layers are those of MI-Net (Wang et al., Pattern Recognition 2018): 256,
-128 and 64 wide, in front of an attention 64 wide; one bag a step, for 100 epochs. Optimizer and
-rates, which we could not see in the paper, are those of MI-Net's code (yanyongluan/MINNs; that of
-elephant is our recollection of its table). Features are standardized on the training bags, and
-the last epoch counts. Accuracy is the mean over folds, ± the standard deviation of that mean over
-seeds; published is theirs, ± its standard error.
+BAGS contains musk1.csv and elephant.csv without headers: label and id of the bag, features. The
+setup follows Ilse et al., ICML 2018, with the layers of MI-Net (Wang et al., Pattern Recognition
+2018): 256, 128 and 64 units, then attention with 64 units; one bag per step, 100 epochs. The paper
+does not give optimizer and learning rates, so they are those of MI-Net's code (yanyongluan/MINNs;
+the values for elephant are from memory). Features are standardized on the training bags, and the
+last epoch is evaluated. Accuracy is the mean over folds, ± the standard deviation of that mean over
+seeds; the published numbers have the standard error.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from parfocal.bag import StoredBag
 from parfocal.models import ABMIL, CLAM, DSMIL, MaxPooling, MeanPooling
+from parfocal.models.contract import OwnObjective
 
 FOLDS, EPOCHS, DIM = 10, 100, 64
 MOMENTUM = 0.9
@@ -39,8 +40,8 @@ PUBLISHED = {
 Bags = list[tuple[Tensor, int]]
 
 
-class Deep(nn.Module):
-    """The paper's first layers, in front of a model of bags."""
+class BagClassifier(nn.Module):
+    """The first layers of the paper, then a MIL model."""
 
     def __init__(self, in_dim: int, model: nn.Module) -> None:
         super().__init__()
@@ -51,16 +52,16 @@ class Deep(nn.Module):
 
     def loss(self, rows: Tensor, label: int) -> Tensor:
         prediction = self.model(StoredBag([self.layers(rows)]))
-        if hasattr(self.model, "objective"):
-            return self.model.objective(prediction, torch.tensor(label))
+        if isinstance(self.model, OwnObjective):
+            return self.model.objective(prediction, torch.tensor(label), F.cross_entropy)
         return F.cross_entropy(prediction.logits[None], torch.tensor([label]))
 
-    def answer(self, rows: Tensor) -> int:
+    def predict(self, rows: Tensor) -> int:
         return int(self.model(StoredBag([self.layers(rows)])).logits.argmax())
 
 
 def make(name: str) -> nn.Module:
-    """Models with the paper's widths, all behind the same first layers."""
+    """Build a model with the widths of the paper."""
     shared = {"dim": DIM, "dropout": 0.0}
     return {
         "abmil": lambda: ABMIL(128, 2, **shared, hidden_dim=64, gated=True),
@@ -82,13 +83,13 @@ def read_bags(path: Path) -> Bags:
 
 
 def accuracy(name: str, bags: Bags, training: tuple[float, float], seed: int) -> float:
-    """The mean over ten folds."""
+    """Return the mean accuracy over ten folds."""
     order = torch.randperm(len(bags), generator=torch.Generator().manual_seed(seed)).tolist()
-    # Dealt by class, so that every fold has both.
-    dealt = sorted(order, key=lambda place: bags[place][1])
+    # Sorted by class, so that every fold has both classes.
+    by_class = sorted(order, key=lambda place: bags[place][1])
     scores = []
     for fold in range(FOLDS):
-        held_out = set(dealt[fold::FOLDS])
+        held_out = set(by_class[fold::FOLDS])
         test = [bags[place] for place in held_out]
         scores.append(
             fold_accuracy(name, [bags[p] for p in order if p not in held_out], test, training, seed)
@@ -100,12 +101,12 @@ def fold_accuracy(
     name: str, train: Bags, test: Bags, training: tuple[float, float], seed: int
 ) -> float:
     torch.manual_seed(seed)
-    every = torch.cat([rows for rows, _ in train])
-    mean, spread = every.mean(dim=0), every.std(dim=0).clamp(min=1e-6)
+    all_rows = torch.cat([rows for rows, _ in train])
+    mean, spread = all_rows.mean(dim=0), all_rows.std(dim=0).clamp(min=1e-6)
     train, test = (
         [((rows - mean) / spread, label) for rows, label in part] for part in (train, test)
     )
-    model = Deep(every.shape[1], make(name)).train()
+    model = BagClassifier(all_rows.shape[1], make(name)).train()
     rate, decay = training
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -123,7 +124,7 @@ def fold_accuracy(
             optimizer.step()
     model.eval()
     with torch.no_grad():
-        return fmean(model.answer(rows) == label for rows, label in test)
+        return fmean(model.predict(rows) == label for rows, label in test)
 
 
 def main() -> None:
@@ -133,18 +134,23 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(TRAINING), choices=TRAINING)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     results = []
-    for data in asked.sets:
-        bags = read_bags(asked.bags / f"{data}.csv")
-        for name in asked.models:
-            found = [accuracy(name, bags, TRAINING[data], seed) for seed in range(asked.seeds)]
-            spread = stdev(found) if len(found) > 1 else 0.0
+    for data in arguments.sets:
+        bags = read_bags(arguments.bags / f"{data}.csv")
+        for name in arguments.models:
+            accuracies = [
+                accuracy(name, bags, TRAINING[data], seed) for seed in range(arguments.seeds)
+            ]
+            spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
             published = PUBLISHED.get((data, name), "")
-            print(f"{data:10}{name:13}{fmean(found):.3f} ± {spread:.3f}   {published}", flush=True)
-            results.append({"set": data, "model": name, "accuracies": found})
-    if asked.json:
-        asked.json.write_text(json.dumps(results, indent=2) + "\n")
+            print(
+                f"{data:10}{name:13}{fmean(accuracies):.3f} ± {spread:.3f}   {published}",
+                flush=True,
+            )
+            results.append({"set": data, "model": name, "accuracies": accuracies})
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
