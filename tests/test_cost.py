@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from parfocal.cost import Cost, CostMeter, ExhaustiveCost, count_macs, no_mac_counting
 
 
-def test_patches_are_billed_by_step():
+def test_patches_are_counted_per_step():
     cost_meter = CostMeter()
     cost_meter.add_patches(1, 8)
     cost_meter.add_patches(0, 5)
@@ -18,7 +18,7 @@ def test_patches_are_billed_by_step():
     assert cost_meter.total().patches == (5, 16)
 
 
-def test_threads_lose_no_pixel():
+def test_pixels_added_by_threads_are_all_counted():
     cost_meter = CostMeter()
     with ThreadPoolExecutor(8) as pool:
         for _ in range(2000):
@@ -26,7 +26,7 @@ def test_threads_lose_no_pixel():
     assert cost_meter.total().pixels_decoded == 6000
 
 
-def test_bytes_are_unknown_until_a_reader_tells():
+def test_bytes_are_none_until_a_reader_reports_some():
     cost_meter = CostMeter()
     cost_meter.add_pixels(10)
     assert cost_meter.total().bytes_read is None
@@ -34,7 +34,7 @@ def test_bytes_are_unknown_until_a_reader_tells():
     assert cost_meter.total().bytes_read == 7
 
 
-def test_seconds_add_up_by_stage():
+def test_seconds_add_up_per_stage():
     cost_meter = CostMeter()
     for _ in range(2):
         with cost_meter.measure_time("read"):
@@ -45,7 +45,7 @@ def test_seconds_add_up_by_stage():
     assert seconds["encode"] == 0
 
 
-def test_seconds_count_when_the_block_fails():
+def test_seconds_are_added_if_the_block_fails():
     cost_meter = CostMeter()
     with pytest.raises(OSError, match="lost"), cost_meter.measure_time("read"):
         raise OSError("lost")
@@ -66,7 +66,7 @@ def test_a_matrix_product_is_counted_as_multiply_accumulates():
     assert cost_meter.total().macs == 3 * 5 * 7
 
 
-def test_what_bills_itself_is_not_counted_twice():
+def test_macs_are_not_counted_inside_no_mac_counting():
     cost_meter = CostMeter()
     with cost_meter.measure_macs():
         torch.ones(3, 5) @ torch.ones(5, 7)
@@ -75,7 +75,7 @@ def test_what_bills_itself_is_not_counted_twice():
     assert cost_meter.total().macs == 105
 
 
-def test_a_convolution_is_counted_once_for_each_shape_of_its_input():
+def test_the_macs_of_a_module_are_counted_once_per_input_shape():
     layer = nn.Conv2d(3, 8, 3, padding=1)
     runs = []
     layer.register_forward_hook(lambda *_: runs.append(1))
@@ -84,29 +84,29 @@ def test_a_convolution_is_counted_once_for_each_shape_of_its_input():
     assert len(runs) == 1
 
 
-def test_macs_are_those_of_torchs_own_counter():
+def test_macs_equal_those_of_the_flop_counter_of_torch():
     layers = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.Flatten(), nn.Linear(8 * 36, 5))
     with FlopCounterMode(display=False) as counter:
         layers(torch.zeros(2, 4, 8, 8))
     assert count_macs(layers, (2, 4, 8, 8)) == counter.get_total_flops() // 2
 
 
-def test_counting_does_not_load_torchs_compiler():
+def test_counting_does_not_import_the_compiler_of_torch():
     count = "import sys, torch; from parfocal.cost import CostMeter, count_macs\n"
     count += "with CostMeter().measure_macs(): count_macs(torch.nn.Conv2d(1, 1, 1), (1, 1, 2, 2))\n"
     count += "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", count], check=True)
 
 
-def test_shares_compare_with_looking_at_everything():
-    everything = ExhaustiveCost(10, patches=3680, descendants=3840, macs=200, pixels=1000)
-    cost = Cost((60, 32), 30, None, 50, {}, everything)
+def test_shares_are_relative_to_the_exhaustive_cost():
+    exhaustive = ExhaustiveCost(10, patches=3680, descendants=3840, macs=200, pixels=1000)
+    cost = Cost((60, 32), 30, None, 50, {}, exhaustive)
     assert cost.share_patches == pytest.approx(0.025)
     assert cost.share_pixels == 0.03
     assert cost.share_macs == 0.25
 
 
-def test_there_is_no_share_of_nothing():
+def test_a_share_of_zero_or_of_an_unknown_cost_is_none():
     assert Cost((1,), 0, None, 1, {}).share_patches is None
     nothing = Cost((1,), 0, None, 1, {}, ExhaustiveCost(10, 0, 4, 0, 0))
     assert nothing.share_macs is nothing.share_pixels is None

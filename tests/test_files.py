@@ -3,7 +3,7 @@ import pytest
 from parfocal.files import whole_file, write_together, write_whole
 
 
-def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")
     with whole_file(path) as part:
@@ -13,7 +13,7 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_interruption_leaves_what_was_there(tmp_path):
+def test_an_interruption_leaves_the_existing_file(tmp_path):
     path = tmp_path / "a.txt"
     write_whole(path, b"before")
 
@@ -28,7 +28,7 @@ def test_an_interruption_leaves_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_the_path(tmp_path, monkeypatch):
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -38,14 +38,14 @@ def test_a_full_disk_is_told_with_the_path(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_told_with_the_path_asked_for(tmp_path):
+def test_a_missing_folder_is_reported_with_the_requested_path(tmp_path):
     path = tmp_path / "nowhere" / "a.txt"
     with pytest.raises(FileNotFoundError) as caught:
         write_whole(path, b"content")
     assert caught.value.filename == str(path)
 
 
-def test_files_that_belong_together_are_all_written_or_none(tmp_path, monkeypatch):
+def test_several_files_are_all_written_or_none(tmp_path, monkeypatch):
     contents = {tmp_path / name: name.encode() for name in ("a", "b", "c")}
     write_together(contents)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == contents

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from parfocal.grid import GridError, PatchGrid, child_order
+from parfocal.grid import GridError, PatchGrid, child_order, whole_ratio
 from parfocal.slide.tissue import Tissue
 
 
 def tissue(width, height, *, mpp=1.0, levels=(1.0,), mask=None):
-    """A slide of given size, all tissue unless a mask says otherwise."""
+    """Return the tissue of a slide of this size, all of it tissue unless there is a mask."""
     mask = np.ones((height // 16, width // 16), dtype=bool) if mask is None else mask
     return Tissue(
         mask=mask,
@@ -47,7 +47,7 @@ def test_skipping_a_magnification_keeps_the_order():
     assert np.array_equal(direct.coords(1), through.coords(2))
 
 
-def test_children_lie_depth_first_and_down_the_columns():
+def test_children_are_ordered_depth_first_and_column_by_column():
     assert child_order(4)[:6].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [0, 3]]
     assert child_order(3).tolist() == [[c, r] for c in range(3) for r in range(3)]
 
@@ -58,7 +58,7 @@ def test_any_whole_ratio_nests():
     assert len(np.unique(grid.coords(2), axis=0)) == grid.counts[2] == 144
 
 
-def test_rows_asked_for_are_the_rows_of_the_whole():
+def test_the_coordinates_of_some_rows_are_those_of_the_whole_grid():
     grid = PatchGrid.over(tissue(4096, 4096), (8, 4, 1), 256)
     rows = np.array([200, 3, 77])
     assert np.array_equal(grid.coords(2, rows), grid.coords(2)[rows])
@@ -72,7 +72,7 @@ def test_only_patches_with_tissue_are_kept():
     assert grid.sharpest_patches == 64
 
 
-def test_where_no_patch_has_enough_tissue_all_with_any_are_kept():
+def test_if_no_patch_has_enough_tissue_all_with_any_are_kept():
     mask = np.zeros((256, 256), dtype=bool)
     mask[0, 0] = True
     grid = PatchGrid.over(tissue(4096, 4096, mask=mask), (8, 1), 256)
@@ -89,7 +89,7 @@ def test_children_beyond_the_edge_do_not_exist():
     assert grid.valid(0).all()
 
 
-def test_children_that_are_only_glass_do_not_exist_unless_all_do():
+def test_children_without_tissue_do_not_exist_unless_all_are_kept():
     mask = np.zeros((256, 256), dtype=bool)
     mask[:, 150:160] = True  # 2400 to 2560 of 4096 pixels
     area = tissue(4096, 4096, mask=mask)
@@ -105,7 +105,7 @@ def test_children_that_are_only_glass_do_not_exist_unless_all_do():
 def test_a_child_with_too_little_tissue_does_not_exist_nor_do_its_children():
     mask = np.zeros((256, 256), dtype=bool)
     mask[:, :20] = True
-    mask[:8, 64:70] = True  # little of a child, much of a grandchild
+    mask[:8, 64:70] = True  # a small share of a child, a large one of a grandchild
     grid = PatchGrid.over(tissue(4096, 4096, mask=mask), (8, 4, 1), 256, min_tissue=0.05)
     assert grid.coords(1)[grid.valid(1)].tolist() == [[0, y] for y in range(0, 4096, 1024)]
     sharp = grid.coords(2)[grid.valid(2)]
@@ -113,13 +113,13 @@ def test_a_child_with_too_little_tissue_does_not_exist_nor_do_its_children():
     assert len(sharp) < grid.sharpest_patches == 33
 
 
-def test_zooming_into_everything_sees_no_more_than_looking_at_everything():
+def test_zooming_into_all_patches_visits_no_more_than_exhaustive_processing():
     mask = np.random.default_rng(0).random((125, 187)) < 0.1
     grid = PatchGrid.over(tissue(3000, 2000, mask=mask), (8, 4, 1), 256)
     assert 0 < np.count_nonzero(grid.valid(2)) <= grid.sharpest_patches
 
 
-def test_a_patch_has_tissue_where_a_child_has():
+def test_a_patch_exists_if_a_child_does():
     mask = np.random.default_rng(0).random((125, 187)) < 0.002
     grid = PatchGrid.over(tissue(3000, 2000, mask=mask), (8, 4, 1), 256)
     for step in (0, 1):
@@ -130,19 +130,19 @@ def test_a_patch_has_tissue_where_a_child_has():
     assert np.array_equal(grid.valid(2, rows), grid.valid(2)[rows])
 
 
-def test_the_sharpest_magnification_snaps_to_a_stored_level_near_it():
+def test_the_sharpest_resolution_is_that_of_a_stored_level_near_it():
     area = tissue(40_000, 40_000, mpp=0.2428, levels=(0.2428, 0.9712))
     grid = PatchGrid.over(area, (8, 4, 1), 256)
     assert grid.mpps == pytest.approx((7.7696, 3.8848, 0.9712))
     assert grid.side_px(2) == pytest.approx(1024)
 
 
-def test_a_magnification_no_level_is_near_is_kept_as_asked():
+def test_resolutions_far_from_every_level_are_kept_as_requested():
     grid = PatchGrid.over(tissue(40_000, 40_000, mpp=0.688, levels=(0.688, 2.752)), (4, 1), 256)
     assert grid.mpps == (4, 1)
 
 
-def test_sharper_than_the_scan_is_refused():
+def test_a_resolution_finer_than_the_scan_is_refused():
     with pytest.raises(GridError, match=r"10x .1 um/px. is sharper than the scan, which is 2.5x"):
         PatchGrid.over(tissue(4096, 4096, mpp=4.0, levels=(4.0,)), (8, 1))
 
@@ -152,14 +152,22 @@ def test_a_slide_smaller_than_a_patch_is_refused():
         PatchGrid.over(tissue(1024, 512), (8, 1))
 
 
-def test_steps_that_do_not_nest_are_refused():
+def test_ratios_that_do_not_nest_are_refused():
     with pytest.raises(ValueError, match=r"1.25x to 3x is a ratio of 2.4"):
         PatchGrid.over(tissue(4096, 4096), (8, 10 / 3))
 
 
-def test_a_scan_within_five_percent_of_the_sharpest_is_read_as_it_is():
+def test_a_scan_within_five_percent_of_the_sharpest_resolution_is_read_without_resampling():
     for mpp in (0.954, 1.052):  # 1 is 4.8% above, and 4.9% below
         grid = PatchGrid.over(tissue(4096, 4096, mpp=mpp, levels=(mpp,)), (4, 1))
         assert grid.mpps == pytest.approx((4 * mpp, mpp))
     with pytest.raises(GridError, match=r"10x .1 um/px. is sharper than the scan, which is 9.43x"):
         PatchGrid.over(tissue(4096, 4096, mpp=1.06, levels=(1.06,)), (4, 1))
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller", "ratio"),
+    [(10, 2.5, 4), (8.0, 8 / 3, 3), (10, 10 / 2.0000001, 2), (10, 9.99, None), (10, 3.33, None)],
+)
+def test_patches_nest_only_at_whole_ratios(larger, smaller, ratio):
+    assert whole_ratio(larger, smaller) == ratio

@@ -1,17 +1,18 @@
 """Classify gigapixel whole-slide images by learning where to zoom.
 
-The names below are loaded when first used, so that `parfocal --help` does not wait for torch.
-What a stage does as a whole stands in its own module: `parfocal.predict.slide.predict`,
-`parfocal.train.train`, `parfocal.evaluate.run.evaluate`.
+The names below are imported when first used, so that `parfocal --help` does not wait for torch.
+Each subcommand calls one function: `parfocal.predict.slide.predict`, `parfocal.train.train`,
+`parfocal.evaluate.run.evaluate` and so on.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from parfocal.bag import Bag, Look, PixelSource, Prediction, StoredBag
+    from parfocal.bag import Bag, PixelSource, StoredBag
     from parfocal.cost import Cost, CostMeter
-    from parfocal.encoders.encoder import Encoder, load_encoder
+    from parfocal.encoders.encoder import Encoder
+    from parfocal.encoders.loading import load_encoder
     from parfocal.features.live import live_bag
     from parfocal.features.pixels import SlidePixels
     from parfocal.features.store import FeatureFile
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from parfocal.models import MODELS
     from parfocal.models.checkpoint import Checkpoint
     from parfocal.models.zoommil import ZoomMIL
+    from parfocal.prediction import Look, Prediction
     from parfocal.slide.errors import SlideError
     from parfocal.slide.slide import Box, Slide, open_slide, slide_from_array
     from parfocal.slide.tissue import Tissue, find_tissue
@@ -49,10 +51,11 @@ __all__ = [
     "slide_from_array",
 ]
 
-_HOMES = {
-    "bag": ("Bag", "Look", "PixelSource", "Prediction", "StoredBag"),
+_MODULES = {
+    "bag": ("Bag", "PixelSource", "StoredBag"),
     "cost": ("CostMeter", "Cost"),
-    "encoders.encoder": ("Encoder", "load_encoder"),
+    "encoders.encoder": ("Encoder",),
+    "encoders.loading": ("load_encoder",),
     "features.live": ("live_bag",),
     "features.pixels": ("SlidePixels",),
     "features.store": ("FeatureFile",),
@@ -60,6 +63,7 @@ _HOMES = {
     "models": ("MODELS",),
     "models.checkpoint": ("Checkpoint",),
     "models.zoommil": ("ZoomMIL",),
+    "prediction": ("Look", "Prediction"),
     "slide.errors": ("SlideError",),
     "slide.slide": ("Box", "Slide", "open_slide", "slide_from_array"),
     "slide.tissue": ("Tissue", "find_tissue"),
@@ -67,8 +71,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from the module it lives in."""
-    for module, names in _HOMES.items():
+    """Import a public name from its module."""
+    for module, names in _MODULES.items():
         if name in names:
             return getattr(import_module(f"parfocal.{module}"), name)
-    raise AttributeError(f"parfocal has no {name!r}; it has {', '.join(__all__)}.")
+    raise AttributeError(
+        f"module 'parfocal' has no attribute {name!r}; it has {', '.join(__all__)}."
+    )

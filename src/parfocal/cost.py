@@ -79,7 +79,7 @@ class Cost:
 
     @property
     def share_pixels(self) -> float | None:
-        """Pixels decoded, including those for finding tissue, as a share of the exhaustive number."""
+        """Pixels decoded, also to find tissue, as a share of the exhaustive number."""
         if self.exhaustive is None or self.exhaustive.pixels == 0:
             return None
         return self.pixels_decoded / self.exhaustive.pixels

@@ -1,4 +1,4 @@
-"""Files that take their name only when they are whole and on the disk."""
+"""Write files that get their name only when they are complete and on the disk."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,10 +8,13 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, renamed to it at the end, removed upon any failure.
+    """Return a temporary path next to `path`, and rename it to `path` at the end of the block.
+
+    If the block fails or is interrupted, the temporary file is removed, and an existing `path` is
+    unchanged.
 
     Raises:
-        OSError: as the block's own, of this path.
+        OSError: the file cannot be written; an error of the temporary path names `path` instead.
     """
     part = path.with_name(f".{path.name}.part")
     try:
@@ -27,22 +30,33 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; one that is there is replaced."""
+    """Write a file completely or not at all, replacing an existing one.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with whole_file(path) as part:
         part.write_bytes(content)
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write files of which none is worth anything alone: all of them whole, or none."""
+    """Write several files, all of them or none.
+
+    Args:
+        contents: content of each file, by path.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     with ExitStack() as stack:
         for path, content in contents.items():
             part = stack.enter_context(whole_file(path))
             part.write_bytes(content)
-            sync(part)  # the last that can run out of room; what is left to do is to rename
+            sync(part)  # now a full disk can no longer fail the renaming
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the entries of a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -18,14 +18,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
-def test_freed_memory_is_used_again_without_page_faults():
-    given_back, kept = (
+def test_freed_memory_is_reused_without_page_faults():
+    default, tuned_count = (
         int(subprocess.check_output([sys.executable, "-c", FAULTS.format(tuned=tuned)]))
         for tuned in (False, True)
     )
-    assert kept < given_back - 10_000
+    assert tuned_count < default - 10_000
 
 
-def test_other_c_libraries_are_left_alone(monkeypatch):
+def test_other_c_libraries_are_not_changed(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", "1.2"))
     assert not keep_freed_memory()

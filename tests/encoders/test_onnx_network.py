@@ -16,19 +16,19 @@ def network(request):
 
 
 @pytest.mark.parametrize("size", [64, 75])
-def test_onnxruntime_answers_as_torch(network, size):
+def test_onnxruntime_computes_the_same_as_torch(network, size):
     x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-    wanted = network(x)
+    expected = network(x)
     features = OnnxNetwork(network, size)(x.to(memory_format=torch.channels_last))
-    assert (features - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    assert (features - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 def test_the_graph_is_valid_onnx(network):
     onnx.checker.check_model(OnnxGraph(network, 64).model, full_check=True)
 
 
-def test_an_operation_without_counterpart_is_known_at_once():
+def test_an_unsupported_operation_fails_when_the_graph_is_built():
     network = EfficientNetLite0()
     network.blocks.append(torch.nn.Sigmoid())
-    with pytest.raises(AssertionError, match="no ONNX operation is known for Sigmoid"):
+    with pytest.raises(AssertionError, match="no ONNX operation for Sigmoid"):
         OnnxGraph(network.requires_grad_(False), 64)

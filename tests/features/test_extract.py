@@ -38,7 +38,7 @@ def names(folder):
 
 
 def interrupt_at(encoder, call, error):
-    """Let an encoder fail at its n-th batch."""
+    """Make an encoder fail at a batch."""
     calls = iter(range(1_000_000))
 
     def fail(*_):
@@ -57,10 +57,10 @@ def test_every_patch_of_every_magnification_is_written(tmp_path, slide, grid, en
     assert slide.cost_meter.total().patches == expected
 
 
-def test_a_slide_of_a_table_without_mpp_is_told_of_its_column(cohort, out, encoder):
+def test_a_missing_mpp_is_reported_with_the_column_of_the_cohort(cohort, out, encoder):
     _, path, _ = cohort[0]
     result = extract_cohort([("000", path, None)], out, encoder=encoder, settings=SETTINGS)
-    assert "Give it in the cohort's mpp column" in result.failed["000"]
+    assert "Set it in the cohort's mpp column" in result.failed["000"]
 
 
 def test_float32_keeps_what_float16_rounds_off(tmp_path, slide, grid, encoder, settings):
@@ -74,7 +74,7 @@ def test_float32_keeps_what_float16_rounds_off(tmp_path, slide, grid, encoder, s
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of memory")])
-def test_nothing_is_left_where_the_encoder_is_interrupted(cohort, out, encoder, error):
+def test_an_interrupted_extraction_leaves_no_file(cohort, out, encoder, error):
     interrupt_at(encoder, 3, error)
     with pytest.raises((KeyboardInterrupt, RuntimeError)):
         extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
@@ -89,7 +89,7 @@ def test_a_cohort_becomes_a_folder_of_feature_files(cohort, out, encoder):
     assert FeatureFile(out / "000.h5").header.slide_id == "S-000"
 
 
-def test_a_second_run_goes_on_where_the_first_stopped(cohort, out, encoder):
+def test_a_second_run_continues_where_the_first_stopped(cohort, out, encoder):
     interrupt_at(encoder, 300 // encoder.batch_size, KeyboardInterrupt)  # in the second slide
     with pytest.raises(KeyboardInterrupt):
         extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
@@ -98,7 +98,7 @@ def test_a_second_run_goes_on_where_the_first_stopped(cohort, out, encoder):
     assert (result.skipped, result.done) == (("000",), ("001", "002"))
 
 
-def test_a_slide_that_fails_is_told_and_the_others_go_on(cohort, out, encoder, caplog):
+def test_a_slide_that_fails_is_recorded_and_the_others_are_extracted(cohort, out, encoder, caplog):
     caplog.set_level("INFO")
     cohort[1][1].write_bytes(b"not a slide")
     missing = ("003", cohort[0][1].with_name("none.svs"), None)
@@ -116,7 +116,7 @@ def test_a_magnification_sharper_than_the_scan_fails_that_slide(cohort, out, enc
     assert "sharper than the scan" in result.failed["000"]
 
 
-def test_a_folder_made_otherwise_is_refused_before_any_work(cohort, out, encoder):
+def test_a_folder_made_with_other_settings_is_refused_before_any_work(cohort, out, encoder):
     extract_cohort(cohort[2:], out, encoder=encoder, settings=SETTINGS)
     other = replace(SETTINGS, patch_size=64)
     with pytest.raises(MixedFeaturesError, match=r"002.h5: .* patch size 32, and now it is 64"):
@@ -124,7 +124,7 @@ def test_a_folder_made_otherwise_is_refused_before_any_work(cohort, out, encoder
     assert names(out) == ["002.h5"]
 
 
-def test_a_slide_file_that_changed_is_not_taken_for_done(cohort, out, encoder):
+def test_features_of_a_changed_slide_file_are_not_skipped(cohort, out, encoder):
     extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
     cohort[0][1].write_bytes(cohort[1][1].read_bytes())
     result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
@@ -132,14 +132,14 @@ def test_a_slide_file_that_changed_is_not_taken_for_done(cohort, out, encoder):
     assert result.skipped == ("001", "002")
 
 
-def test_a_slide_given_another_mpp_is_not_taken_for_done(cohort, out, encoder):
+def test_features_of_a_slide_with_another_mpp_are_not_skipped(cohort, out, encoder):
     extract_cohort(cohort[:1], out, encoder=encoder, settings=SETTINGS)
     slide_id, path, _ = cohort[0]
     result = extract_cohort([(slide_id, path, 0.5)], out, encoder=encoder, settings=SETTINGS)
     assert "slide mpp 1.0, and now it is 0.5" in result.failed["000"]
 
 
-def test_a_damaged_feature_file_is_told_and_the_others_go_on(cohort, out, encoder):
+def test_a_damaged_feature_file_is_recorded_and_the_others_are_extracted(cohort, out, encoder):
     out.mkdir()
     (out / "000.h5").write_bytes(b"cut short")
     result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)

@@ -29,12 +29,12 @@ def stored(tmp_path, slide, grid, encoder, settings):
     return FeatureFile(tmp_path / "a.h5").bag()
 
 
-def one_hot(*chosen: int, of: int) -> torch.Tensor:
-    return torch.eye(of)[list(chosen)]
+def one_hot(*rows: int, of: int) -> torch.Tensor:
+    return torch.eye(of)[list(rows)]
 
 
-def path_down(bag: Bag) -> list[torch.Tensor]:
-    """Zoom twice, by choosing and by mixing; give all the features on the way."""
+def zoom_twice(bag: Bag) -> list[torch.Tensor]:
+    """Zoom twice, by selecting and by mixing patches; return the features of every bag."""
     middle = bag.zoom(one_hot(1, 5, of=6))
     mixed = bag.zoom(torch.softmax(torch.arange(12.0).reshape(2, 6), dim=1))
     sharp = [middle.zoom(one_hot(0, 3, 7, of=8)), mixed.zoom(one_hot(2, of=8))]
@@ -47,12 +47,12 @@ def test_a_live_bag_is_a_bag(bag):
     assert bag.valid.all()
 
 
-def test_live_features_are_the_stored_ones_bit_for_bit(bag, stored):
-    for live, from_file in zip(path_down(bag), path_down(stored), strict=True):
+def test_live_features_equal_stored_ones_bit_for_bit(bag, stored):
+    for live, from_file in zip(zoom_twice(bag), zoom_twice(stored), strict=True):
         assert torch.equal(live, from_file)
 
 
-def test_live_patches_lie_where_the_stored_ones_lie(bag, stored, grid):
+def test_live_and_stored_patches_have_the_same_places(bag, stored, grid):
     for step in range(3):
         assert bag.cells().equal(stored.cells())
         assert np.array_equal(np.rint(bag.cells().numpy() * grid.side_px(step)), grid.coords(step))
@@ -60,20 +60,20 @@ def test_live_patches_lie_where_the_stored_ones_lie(bag, stored, grid):
             bag, stored = bag.zoom(None), stored.zoom(None)
 
 
-def test_a_model_answers_the_same_live_and_stored_bit_for_bit(bag, stored, encoder):
+def test_a_model_computes_the_same_logits_live_and_stored_bit_for_bit(bag, stored, encoder):
     torch.manual_seed(0)
     model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=2).eval()
     assert torch.equal(model(bag).logits, model(stored).logits)
 
 
-def test_features_are_those_of_each_patch_read_alone(bag, slide, grid, encoder):
+def test_features_are_those_of_patches_read_one_by_one(bag, slide, grid, encoder):
     boxes = grid.boxes(1, np.array([4, 5, 6, 7]))
     patches = np.stack([slide.read(box, grid.mpps[1]) for box in boxes])
     expected = encoder(patches).half().float()
     assert torch.equal(bag.zoom(one_hot(1, of=6)).features(), expected)
 
 
-def test_only_what_is_asked_for_is_read_and_written_on_the_bill(bag, slide):
+def test_only_requested_patches_are_read_and_counted(bag, slide):
     middle = bag.zoom(one_hot(0, 1, of=6))
     sharp = middle.zoom(one_hot(3, of=8))
     assert slide.cost_meter.total().patches == ()  # zooming reads nothing
@@ -85,14 +85,14 @@ def test_only_what_is_asked_for_is_read_and_written_on_the_bill(bag, slide):
     assert slide.cost_meter.total().patches == (6, 8, 16)
 
 
-def test_of_mixed_patches_only_those_in_the_mixture_are_read(bag, slide):
+def test_only_patches_in_a_mixture_are_read(bag, slide):
     mixture = torch.tensor([[0.5, 0.5, 0, 0, 0, 0], [0, 0.2, 0, 0.8, 0, 0]])
     bag.zoom(mixture).features()
     assert slide.cost_meter.total().patches == (0, 12)  # the children of 0, 1 and 3
 
 
-def test_the_bill_tells_macs_pixels_and_seconds(bag, slide, grid, encoder):
-    with slide.cost_meter.measure_macs():  # as round a model; what the encoder computes is not counted twice
+def test_macs_pixels_and_seconds_are_measured(bag, slide, grid, encoder):
+    with slide.cost_meter.measure_macs():  # as around a model; does not count the encoder twice
         bag.features()
     cost = slide.cost_meter.total()
     assert cost.macs == 6 * encoder.macs_per_patch()
@@ -101,7 +101,7 @@ def test_the_bill_tells_macs_pixels_and_seconds(bag, slide, grid, encoder):
     assert cost.seconds["encode"] > 0
 
 
-def test_a_patch_asked_for_twice_is_encoded_once(bag, slide):
+def test_a_patch_requested_twice_is_encoded_once(bag, slide):
     twice = one_hot(0, of=6)
     bag.zoom(twice).features()
     bag.zoom(twice).features()
@@ -109,7 +109,7 @@ def test_a_patch_asked_for_twice_is_encoded_once(bag, slide):
     assert slide.cost_meter.total().patches == (0, 8)
 
 
-def test_a_patch_off_the_scan_is_zero_and_neither_read_nor_on_the_bill(bag, slide):
+def test_a_patch_beyond_the_scan_is_zero_and_neither_read_nor_counted(bag, slide):
     edge = bag.zoom(one_hot(2, of=6))  # its right half lies beyond the scan
     assert edge.valid.tolist() == [True, True, False, False]
     assert edge.features().any(dim=1).tolist() == [True, True, False, False]
@@ -133,9 +133,7 @@ def on_tissue(thin) -> PatchGrid:
     return PatchGrid.over(find_tissue(thin), (8, 4, 1), 32)
 
 
-def test_a_child_that_is_only_glass_is_zero_and_neither_read_nor_on_the_bill(
-    thin, on_tissue, encoder
-):
+def test_a_child_without_tissue_is_zero_and_neither_read_nor_counted(thin, on_tissue, encoder):
     before = thin.cost_meter.total().pixels_decoded
     middle = live_bag(thin, on_tissue, encoder).zoom(one_hot(0, of=4))
     assert middle.valid.tolist() == [False, False, True, True]
@@ -146,7 +144,7 @@ def test_a_child_that_is_only_glass_is_zero_and_neither_read_nor_on_the_bill(
 
 
 @pytest.mark.parametrize("k", [3, 1000])
-def test_with_glass_left_out_live_and_stored_agree_bit_for_bit(
+def test_without_glass_live_and_stored_predictions_are_equal_bit_for_bit(
     tmp_path, thin, on_tissue, encoder, k
 ):
     settings = SlideSettings((1.25, 2.5, 10), patch_size=32)
@@ -163,7 +161,7 @@ def test_with_glass_left_out_live_and_stored_agree_bit_for_bit(
         assert look.selected is None or exists[look.selected].all()
 
 
-def test_training_reads_no_glass_either(thin, on_tissue, encoder):
+def test_training_reads_no_glass(thin, on_tissue, encoder):
     model = ZoomMIL(encoder.spec.dim, 2, dim=16, k=2).train()
     model(live_bag(thin, on_tissue, encoder)).logits.sum().backward()
     coarse, middle, sharp = thin.cost_meter.total().patches
@@ -176,13 +174,13 @@ def test_features_are_rounded_to_float16(bag):
     assert torch.equal(features, features.half().float())
 
 
-def test_any_number_of_threads_gives_the_same(slide, grid, encoder):
+def test_features_do_not_depend_on_the_number_of_threads(slide, grid, encoder):
     one, eight = (live_bag(slide, grid, encoder, threads=threads) for threads in (1, 8))
-    for a, b in zip(path_down(one), path_down(eight), strict=True):
+    for a, b in zip(zoom_twice(one), zoom_twice(eight), strict=True):
         assert torch.equal(a, b)
 
 
-def test_later_patches_are_read_while_earlier_ones_are_encoded(slide, grid, encoder):
+def test_patches_are_read_while_earlier_ones_are_encoded(slide, grid, encoder):
     encoder.batch_size = 2
     readers: list[int] = []
     encoder.network.register_forward_hook(lambda *_: readers.append(threading.active_count()))
@@ -192,13 +190,13 @@ def test_later_patches_are_read_while_earlier_ones_are_encoded(slide, grid, enco
     assert threading.active_count() == before
 
 
-def test_what_goes_wrong_in_a_reading_thread_is_raised(bag, slide):
+def test_an_error_in_a_reading_thread_is_raised(bag, slide):
     slide.close()
     with pytest.raises(ValueError, match="the slide is closed"):
         bag.features()
 
 
-def test_an_interrupted_look_can_be_asked_again(bag, slide, encoder):
+def test_features_can_be_requested_again_after_an_interruption(bag, slide, encoder):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -211,7 +209,7 @@ def test_an_interrupted_look_can_be_asked_again(bag, slide, encoder):
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet50-layer3-random"])
-def test_batch_mates_move_a_feature_by_little_more_than_float16_itself(name):
+def test_the_batch_changes_a_feature_by_little_more_than_a_float16_step(name):
     patches = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     encoder = load_encoder(name)
     together = encoder(patches).half().float()

@@ -1,4 +1,4 @@
-"""Regions asked for are those of the slide, read once, in time, and billed."""
+"""Requested regions are those of the slide; they are read once, in threads, and counted."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,8 @@ def source_of(slide: Slide, **options) -> SlidePixels:
     return SlidePixels(slide, find_tissue(slide, method="all"), **options)
 
 
-def boxes(*given: tuple[float, ...]) -> Tensor:
-    return torch.tensor(given, dtype=torch.float32)
+def boxes(*rows: tuple[float, ...]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 @pytest.fixture
@@ -36,32 +36,32 @@ def source(picture) -> SlidePixels:
     return source_of(slide_from_array(picture, mpp=0.5))
 
 
-def test_slides_and_turned_slides_are_pixel_sources(source):
+def test_slides_and_augmented_slides_are_pixel_sources(source):
     assert isinstance(source, PixelSource)
     assert isinstance(AugmentedSource(source, mirror=True, quarter_turns=1), PixelSource)
     assert (source.size, source.mpp) == ((160, 120), 0.5)
 
 
-def test_a_region_of_as_many_pixels_is_given_as_it_is(source, picture):
+def test_a_region_of_the_requested_size_is_not_resampled(source, picture):
     pixels = source.request(boxes((10, 20, 30, 40)), (40, 30)).result()
     assert pixels.shape == (1, 3, 40, 30)
     assert (pixels[0].permute(1, 2, 0).numpy() == picture[20:60, 10:40]).all()
 
 
-def test_a_region_of_more_pixels_is_averaged_over_areas(source, picture):
+def test_a_larger_region_is_averaged_over_areas(source, picture):
     pixels = source.request(boxes((0, 0, 160, 120)), (30, 80)).result()
     means = picture.reshape(30, 4, 80, 2, 3).mean(axis=(1, 3))
     assert np.abs(pixels[0].permute(1, 2, 0).numpy() - means).max() <= 0.5
 
 
-def test_a_region_of_fewer_pixels_is_enlarged_bilinearly(source, picture):
+def test_a_smaller_region_is_enlarged_bilinearly(source, picture):
     pixels = source.request(boxes((10, 20, 8, 6)), (24, 32)).result()
     small = torch.from_numpy(picture[20:26, 10:18]).permute(2, 0, 1)[None].float()
-    wanted = F.interpolate(small, (24, 32), mode="bilinear", align_corners=False)
-    assert (pixels.float() - wanted).abs().max() <= 1
+    expected = F.interpolate(small, (24, 32), mode="bilinear", align_corners=False)
+    assert (pixels.float() - expected).abs().max() <= 1
 
 
-def test_outside_the_scan_all_is_white(source, picture):
+def test_outside_the_scan_pixels_are_white(source, picture):
     pixels = source.request(boxes((-10, -10, 20, 20), (500, 500, 20, 20)), (20, 20)).result()
     assert (pixels[1] == 255).all()
     assert (pixels[0, :, :10] == 255).all()
@@ -72,11 +72,11 @@ def test_no_boxes_give_no_pixels(source):
     assert source.request(torch.zeros(0, 4), (8, 9)).result().shape == (0, 3, 8, 9)
 
 
-def test_asking_returns_before_anything_is_read(source, picture, monkeypatch):
+def test_a_request_returns_before_anything_is_read(source, picture, monkeypatch):
     may_read = threading.Event()
     resample = Slide.resample
     monkeypatch.setattr(
-        Slide, "resample", lambda *given, **named: may_read.wait() and resample(*given, **named)
+        Slide, "resample", lambda *args, **kwargs: may_read.wait() and resample(*args, **kwargs)
     )
     waiting = source.request(boxes((0, 0, 8, 8)), (8, 8))
     assert not waiting.done()
@@ -87,11 +87,11 @@ def test_asking_returns_before_anything_is_read(source, picture, monkeypatch):
 def test_one_thread_is_enough(picture):
     with ThreadPoolExecutor(1) as pool:
         source = source_of(slide_from_array(picture, mpp=0.5), pool=pool)
-        asked = [source.request(boxes((x, 0, 8, 8)), (8, 8)) for x in range(20)]
-        assert [each.result().shape[0] for each in asked] == [1] * 20
+        futures = [source.request(boxes((x, 0, 8, 8)), (8, 8)) for x in range(20)]
+        assert [future.result().shape[0] for future in futures] == [1] * 20
 
 
-def test_a_region_asked_for_again_is_read_and_billed_once(picture):
+def test_a_region_requested_again_is_read_and_counted_once(picture):
     slide = slide_from_array(picture, mpp=0.5)
     source = source_of(slide)
     twice = boxes((0, 0, 8, 8), (8, 0, 8, 8), (0, 0, 8, 8))
@@ -104,14 +104,14 @@ def test_a_region_asked_for_again_is_read_and_billed_once(picture):
     assert cost.seconds["read"] > 0
 
 
-def test_an_overview_is_no_patch(picture):
+def test_a_request_without_a_step_counts_no_patch(picture):
     slide = slide_from_array(picture, mpp=0.5)
     source_of(slide).request(boxes((0, 0, 160, 120)), (12, 16)).result()
     cost = slide.cost_meter.total()
     assert (cost.patches, cost.pixels_decoded) == ((), 160 * 120)
 
 
-def test_regions_asked_for_long_ago_are_let_go_of(picture):
+def test_the_least_recently_requested_regions_are_dropped(picture):
     slide = slide_from_array(picture, mpp=0.5)
     source = source_of(slide)
     first = boxes((0, 0, 1, 1))
@@ -123,39 +123,41 @@ def test_regions_asked_for_long_ago_are_let_go_of(picture):
     assert slide.cost_meter.total().patches == (MAX_KEPT + 2,)
 
 
-def test_a_region_that_cannot_be_read_is_told_when_waited_for(source, monkeypatch):
-    def damaged(*given, **named):
+def test_a_region_that_cannot_be_read_is_an_error_when_it_is_waited_for(source, monkeypatch):
+    def damaged(*args, **kwargs):
         raise SlideError("array: damaged at x=0, y=0")
 
     monkeypatch.setattr(Slide, "resample", damaged)
     waiting = source.request(boxes((0, 0, 8, 8)), (8, 8))
-    turned = AugmentedSource(source, mirror=False, quarter_turns=1).request(boxes((0, 0, 8, 8)), (8, 8))
-    for asked in (waiting, turned):
+    augmented = AugmentedSource(source, mirror=False, quarter_turns=1).request(
+        boxes((0, 0, 8, 8)), (8, 8)
+    )
+    for future in (waiting, augmented):
         with pytest.raises(SlideError, match="damaged at x=0"):
-            asked.result()
+            future.result()
 
 
-def test_closing_waits_for_what_is_being_read_and_cancels_the_rest(picture, monkeypatch):
-    begun, may_end = threading.Event(), threading.Event()
+def test_closing_waits_for_running_reads_and_cancels_the_others(picture, monkeypatch):
+    started, may_end = threading.Event(), threading.Event()
 
     def slow(self, box, size):
-        begun.set()
+        started.set()
         assert may_end.wait(10)
         return np.zeros((*size, 3), dtype=np.uint8)
 
     monkeypatch.setattr(Slide, "resample", slow)
     with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as other:
         source = source_of(slide_from_array(picture, mpp=0.5), pool=pool)
-        asked = source.request(boxes((0, 0, 8, 8), (8, 0, 8, 8)), (8, 8))
-        assert begun.wait(10)
+        future = source.request(boxes((0, 0, 8, 8), (8, 0, 8, 8)), (8, 8))
+        assert started.wait(10)
         closing = other.submit(source.close)
         assert not closing.done()
         may_end.set()
         closing.result(10)
-        assert asked.exception(10) is not None
+        assert future.exception(10) is not None
 
 
-def test_the_share_of_tissue_is_that_of_the_mask():
+def test_tissue_shares_are_those_of_the_mask():
     pixels = np.full((512, 512, 3), 245, dtype=np.uint8)
     pixels[:, :256] = (200, 90, 150)
     slide = slide_from_array(pixels, mpp=16.0)
@@ -167,20 +169,22 @@ def test_the_share_of_tissue_is_that_of_the_mask():
 
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_a_turned_source_gives_the_turned_picture(source, picture, mirror, turns):
-    turned = AugmentedSource(source, mirror=mirror, quarter_turns=turns)
+def test_an_augmented_source_returns_the_transformed_picture(source, picture, mirror, turns):
+    augmented = AugmentedSource(source, mirror=mirror, quarter_turns=turns)
     whole = np.rot90(picture[:, ::-1] if mirror else picture, turns)
-    assert turned.size == whole.shape[1::-1]
-    pixels = turned.request(boxes((5, 7, 30, 20)), (20, 30), step=0).result()
+    assert augmented.size == whole.shape[1::-1]
+    pixels = augmented.request(boxes((5, 7, 30, 20)), (20, 30), step=0).result()
     assert (pixels[0].permute(1, 2, 0).numpy() == whole[7:27, 5:35]).all()
 
 
-def test_a_turned_source_has_its_tissue_turned():
+def test_an_augmented_source_transforms_its_tissue():
     pixels = np.full((512, 512, 3), 245, dtype=np.uint8)
     pixels[:, :256] = (200, 90, 150)
     slide = slide_from_array(pixels, mpp=16.0)
-    turned = AugmentedSource(SlidePixels(slide, find_tissue(slide)), mirror=False, quarter_turns=1)
-    assert turned.tissue(boxes((0, 300, 512, 200), (0, 0, 512, 200))).tolist() == [1, 0]
+    augmented = AugmentedSource(
+        SlidePixels(slide, find_tissue(slide)), mirror=False, quarter_turns=1
+    )
+    assert augmented.tissue(boxes((0, 300, 512, 200), (0, 0, 512, 200))).tolist() == [1, 0]
 
 
 def test_a_cached_region_is_not_read_again(picture, tmp_path):
@@ -190,13 +194,13 @@ def test_a_cached_region_is_not_read_again(picture, tmp_path):
         source = source_of(slide, cache=PixelCache(tmp_path / "cache"))
         pixels = source.request(boxes((3, 4, 16, 16)), (8, 8), step=0).result()
         found.append((pixels, slide.cost_meter.total()))
-    (first, paid), (again, free) = found
+    (first, first_cost), (again, second_cost) = found
     assert torch.equal(first, again)
-    assert (paid.pixels_decoded, free.pixels_decoded) == (256, 0)
-    assert paid.patches == free.patches == (1,)
+    assert (first_cost.pixels_decoded, second_cost.pixels_decoded) == (256, 0)
+    assert first_cost.patches == second_cost.patches == (1,)
 
 
-def test_a_cache_keeps_to_its_bound_and_lets_the_oldest_go(tmp_path):
+def test_a_cache_keeps_its_limit_by_deleting_the_least_recently_used(tmp_path):
     cache = PixelCache(tmp_path, limit_gib=20_000 / 2**30)
     region = np.zeros((32, 64, 3), dtype=np.uint8)  # 6,144 bytes and a header of 128
     for name in "abc":
@@ -209,7 +213,7 @@ def test_a_cache_keeps_to_its_bound_and_lets_the_oldest_go(tmp_path):
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.npy")) <= 20_000
 
 
-def test_a_damaged_region_in_the_cache_is_read_anew(tmp_path):
+def test_a_damaged_region_in_the_cache_is_not_used(tmp_path):
     cache = PixelCache(tmp_path)
     cache.put("a", np.zeros((2, 2, 3), dtype=np.uint8))
     next(tmp_path.rglob("*.npy")).write_bytes(b"no array")

@@ -1,22 +1,22 @@
-"""What a model saw is told alike, whether it was given a bag or pixels."""
+"""The places of visited patches are the same for bags and for pixels."""
 
 import numpy as np
 import pytest
 import torch
 
 from parfocal.bag import Bag, PixelSource, StoredBag
-from parfocal.prediction import Look
 from parfocal.cost import CostMeter
 from parfocal.encoders.encoder import Encoder
 from parfocal.features.header import SlideSettings
 from parfocal.features.opener import open_input
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.grid import GridError, PatchGrid
+from parfocal.prediction import Look
 from parfocal.slide.slide import slide_from_array
 
 
-class NoBag(StoredBag):
-    """Stands where a bag would, and is not asked."""
+class UnusedBag(StoredBag):
+    """A bag that no test reads."""
 
     def __init__(self) -> None:
         super().__init__([torch.zeros(1, 1)])
@@ -24,7 +24,7 @@ class NoBag(StoredBag):
 
 @pytest.fixture
 def nested() -> PatchGrid:
-    """Two patches, of which the second child of the first and all of the second's do not exist."""
+    """Two patches; the second child of the first, and all children of the second, do not exist."""
     return PatchGrid(
         mpps=(2.0, 1.0),
         patch_size=16,
@@ -36,10 +36,10 @@ def nested() -> PatchGrid:
     )
 
 
-def test_looks_at_a_bag_are_given_their_places(nested):
+def test_looks_of_a_bag_get_places_of_the_existing_patches(nested):
     low = Look(torch.arange(2), torch.tensor([0.9, 0.1]), selected=torch.tensor([0]))
     high = Look(torch.arange(4), torch.tensor([0.5, 0.0, 0.3, 0.2]))
-    first, second = BagInput(NoBag(), nested, (0, 1), CostMeter()).locate([low, high])
+    first, second = BagInput(UnusedBag(), nested, (0, 1), CostMeter()).locate([low, high])
     assert first.places.boxes.tolist() == [[0, 0, 32, 32], [32, 0, 32, 32]]
     assert first.places.mpps.tolist() == [2, 2]
     assert first.places.parents is None
@@ -49,15 +49,15 @@ def test_looks_at_a_bag_are_given_their_places(nested):
     assert second.places.parents.tolist() == [0, 0, 0]
 
 
-def test_what_was_selected_is_found_again_among_what_exists(nested):
+def test_selected_positions_are_renumbered_to_existing_patches(nested):
     look = Look(torch.arange(4), torch.full((4,), 0.25), torch.tensor([1, 3]))
-    (found,) = BagInput(NoBag(), nested, (1,), CostMeter()).locate([look])
+    (found,) = BagInput(UnusedBag(), nested, (1,), CostMeter()).locate([look])
     assert found.rows[found.selected].tolist() == [3]
 
 
-def test_how_much_there_is_to_see_is_unknown_where_the_grid_is_sharper(nested):
-    assert BagInput(NoBag(), nested, (0, 1), CostMeter()).sharpest.patches == 3
-    assert BagInput(NoBag(), nested, (0,), CostMeter()).sharpest is None
+def test_the_sharpest_patches_are_unknown_if_the_grid_has_a_higher_magnification(nested):
+    assert BagInput(UnusedBag(), nested, (0, 1), CostMeter()).sharpest.patches == 3
+    assert BagInput(UnusedBag(), nested, (0,), CostMeter()).sharpest is None
 
 
 def picture(tissue: int = 240) -> np.ndarray:
@@ -66,7 +66,7 @@ def picture(tissue: int = 240) -> np.ndarray:
     return pixels
 
 
-def test_an_encoder_makes_a_bag_and_none_pixels(encoder: Encoder):
+def test_a_slide_is_opened_as_a_bag_with_an_encoder_and_as_pixels_without(encoder: Encoder):
     slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5), 64)
     with open_input(slide, settings, encoder) as bag, open_input(slide, settings, None) as pixels:
         assert isinstance(bag.model_input, Bag)
@@ -75,14 +75,14 @@ def test_an_encoder_makes_a_bag_and_none_pixels(encoder: Encoder):
         assert isinstance(pixels, SlideInput)
 
 
-def test_bags_and_pixels_agree_on_how_much_there_is_to_see(encoder: Encoder):
+def test_bags_and_pixels_have_the_same_sharpest_patches(encoder: Encoder):
     slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5), 64)
     with open_input(slide, settings, encoder) as bag, open_input(slide, settings, None) as pixels:
         assert bag.sharpest.patches == pixels.sharpest.patches == 16
         assert bag.sharpest.mpp == pixels.sharpest.mpp == 4.0
 
 
-def test_of_a_ladder_that_fits_the_sharpest_step_there_is_counts():
+def test_the_sharpest_available_magnification_counts():
     slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5, 5.0), 64)
     with open_input(slide, settings, None, skip_unavailable_magnifications=True) as pixels:
         assert pixels.sharpest.mpp == 4.0

@@ -41,10 +41,10 @@ def write(path, header, tables, **options):
 
 
 @contextmanager
-def disk_of(most_bytes: int) -> Iterator[None]:
-    """Let no file grow larger, as where the disk is full."""
+def limited_disk(max_bytes: int) -> Iterator[None]:
+    """Limit the size of files, as a full disk does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, hard))
     try:
         yield
     finally:
@@ -56,12 +56,12 @@ def set_attribute(path, name, value):
         file.attrs[name] = value
 
 
-def test_every_row_comes_back_as_it_was_written(path, tables):
+def test_every_row_is_read_as_it_was_written(path, tables):
     for rows, table in zip(FeatureFile(path).levels, tables, strict=True):
         assert torch.equal(rows[torch.arange(len(table))], table)
 
 
-def test_what_the_file_says_of_itself_comes_back(path, header, grid):
+def test_the_header_is_read_as_it_was_written(path, header, grid):
     stored = FeatureFile(path)
     assert stored.header == replace(header, grid=stored.header.grid)
     assert stored.header.grid.counts == grid.counts
@@ -72,7 +72,7 @@ def test_what_the_file_says_of_itself_comes_back(path, header, grid):
     assert (stored.coords(2) == grid.coords(2)).all()
 
 
-def test_other_programs_find_coords_and_validity_beside_the_features(path, grid):
+def test_other_programs_find_coordinates_and_validity_with_the_features(path, grid):
     with h5py.File(path) as file:
         assert (file["5x/coords"][:] == grid.coords(1)).all()
         assert (file["5x/valid"][:] == grid.valid(1)).all()
@@ -81,12 +81,12 @@ def test_other_programs_find_coords_and_validity_beside_the_features(path, grid)
         assert file["20x/features"].chunks[0] >= 256
 
 
-def test_rows_come_in_the_order_asked_for_and_twice_where_asked_twice(path, tables):
+def test_rows_are_returned_in_the_requested_order_and_can_repeat(path, tables):
     rows = torch.tensor([300, 7, 8, 300, 0])
     assert torch.equal(FeatureFile(path).levels[2][rows], tables[2][rows])
 
 
-def test_no_rows_are_none(path, encoder):
+def test_no_rows_give_an_empty_tensor(path, encoder):
     empty = FeatureFile(path).levels[2][torch.arange(0)]
     assert empty.shape == (0, encoder.spec.dim)
 
@@ -99,7 +99,7 @@ def test_a_bag_zooms_into_the_children(path, tables):
     assert bag.valid.tolist() == [True, True, False, False]  # the right half is off the scan
 
 
-def test_a_bag_may_skip_a_magnification(path, tables):
+def test_a_bag_can_skip_a_magnification(path, tables):
     select = torch.zeros(1, 6)
     select[0, 5] = 1
     bag = FeatureFile(path).bag((2.5, 20.0)).zoom(select)
@@ -111,7 +111,7 @@ def test_a_bag_of_a_magnification_that_is_not_stored_is_refused(path):
         FeatureFile(path).bag((2.5, 10.0))
 
 
-def test_float32_is_stored_when_asked_for(tmp_path, header, tables):
+def test_features_can_be_stored_as_float32(tmp_path, header, tables):
     exact = [torch.full(table.shape, 1 / 3) for table in tables]
     write(tmp_path / "a.h5", header, exact, dtype="float32")
     assert (FeatureFile(tmp_path / "a.h5").levels[0][torch.arange(6)] == exact[0]).all()
@@ -140,17 +140,17 @@ def test_a_forked_process_reads_what_its_parent_has_read(path):
         assert pool.submit(column_sum, file).result() == expected
 
 
-def test_runs_are_cut_where_rows_lie_far_apart():
+def test_runs_are_split_at_large_gaps():
     rows = np.array([3, 4, 9, 100])
     assert [run.tolist() for run in contiguous_runs(rows, 5)] == [[3, 4, 9], [100]]
 
 
-def test_the_file_takes_no_more_room_than_it_needs(path):
-    assert path.stat().st_size < 300_000  # reserved were more than a megabyte
+def test_the_reserved_disk_space_is_released(path):
+    assert path.stat().st_size < 300_000  # more than a megabyte was reserved
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_nothing_is_left_of_a_file_whose_writing_was_interrupted(tmp_path, header, tables, error):
+def test_an_interrupted_write_leaves_no_file(tmp_path, header, tables, error):
     def interrupted():
         yield tables[0]
         raise error
@@ -167,47 +167,49 @@ def test_a_whole_file_survives_an_interrupted_rewrite(path, header, tables):
     assert torch.equal(FeatureFile(path).levels[0][torch.arange(6)], tables[0])
 
 
-@pytest.mark.parametrize("most_bytes", [100, 10_000, 500_000])
-def test_a_full_disk_is_told_before_the_work_and_leaves_nothing(tmp_path, header, most_bytes):
-    told = r"a.h5: the feature file could not be written \(File too large\).*Free space"
-    full = disk_of(most_bytes)
-    with full, pytest.raises(UnwritableError, match=told), create(tmp_path / "a.h5", header):
+@pytest.mark.parametrize("max_bytes", [100, 10_000, 500_000])
+def test_a_full_disk_is_reported_before_the_work_and_leaves_no_file(tmp_path, header, max_bytes):
+    message = r"a.h5: the feature file could not be written \(File too large\).*Free space"
+    full = limited_disk(max_bytes)
+    with full, pytest.raises(UnwritableError, match=message), create(tmp_path / "a.h5", header):
         pytest.fail("the work began")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path, header):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path, header):
     (tmp_path / "file").touch()
-    told = r"a.h5: the feature file could not be written \(File exists\)"
-    with pytest.raises(UnwritableError, match=told), create(tmp_path / "file" / "a.h5", header):
+    message = r"a.h5: the feature file could not be written \(File exists\)"
+    with pytest.raises(UnwritableError, match=message), create(tmp_path / "file" / "a.h5", header):
         pytest.fail("the work began")
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(StoreError, match=r"a.h5: there is no such feature file. Run `parfocal ext"):
         FeatureFile(tmp_path / "a.h5")
 
 
-def test_a_file_that_is_not_hdf5_is_told(tmp_path):
+def test_a_file_that_is_not_hdf5_is_an_error(tmp_path):
     (tmp_path / "a.h5").write_text("not HDF5")
-    with pytest.raises(StoreError, match=r"a.h5: the feature file is incomplete .*Delete it and extract"):
+    with pytest.raises(
+        StoreError, match=r"a.h5: the feature file is incomplete .*Delete it and extract"
+    ):
         FeatureFile(tmp_path / "a.h5")
 
 
-def test_a_file_cut_short_is_told(path):
+def test_a_truncated_file_is_an_error(path):
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(StoreError, match=r"S-001.h5: the feature file is incomplete .*Delete it"):
         FeatureFile(path)
 
 
-def test_a_file_that_lacks_a_table_is_told(path):
+def test_a_file_without_a_table_is_an_error(path):
     with h5py.File(path, "r+") as file:
         del file["20x/features"]
     with pytest.raises(StoreError, match=r"incomplete or damaged \(.*features.*\). Delete it"):
         FeatureFile(path)
 
 
-def test_features_of_another_program_are_told(tmp_path):
+def test_hdf5_files_of_other_programs_are_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"] = np.zeros((3, 4))
     with pytest.raises(StoreError, match=r"a.h5: an HDF5 file, but not a feature file of parf"):
@@ -220,15 +222,15 @@ def test_a_newer_format_is_refused(path):
         FeatureFile(path)
 
 
-def test_features_made_as_asked_pass(path, encoder, settings):
+def test_features_of_the_expected_encoder_and_patches_pass(path, encoder, settings):
     FeatureFile(path).check(encoder.spec, settings)
     FeatureFile(path).check(encoder.spec, replace(settings, magnifications=(2.5, 20.0)))
 
 
 def test_another_encoder_is_refused_naming_both(path, encoder, settings):
     other = replace(encoder.spec, name="resnet50-layer3", weights_hash="0123456789abcdef")
-    told = r"made with encoder tiny \(weights [\w-]+\), and now it is resnet50-layer3 \("
-    with pytest.raises(MixedFeaturesError, match=told):
+    message = r"made with encoder tiny \(weights [\w-]+\), and now it is resnet50-layer3 \("
+    with pytest.raises(MixedFeaturesError, match=message):
         FeatureFile(path).check(other, settings)
 
 
@@ -249,7 +251,7 @@ def test_another_preparation_of_pixels_is_refused(path, encoder, settings):
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ({"patch_size": 256}, "patch size 16, and now it is 256"),
         ({"tissue": "gray"}, "tissue method otsu, and now it is gray"),
@@ -258,17 +260,17 @@ def test_another_preparation_of_pixels_is_refused(path, encoder, settings):
         ({"magnifications": (2.5, 5.0, 40.0)}, "of 2.5x, 5x, 20x, and 40x is asked for"),
     ],
 )
-def test_other_patches_are_refused_naming_both(path, encoder, settings, other, told):
-    with pytest.raises(MixedFeaturesError, match=told):
+def test_other_patches_are_refused_naming_both(path, encoder, settings, other, message):
+    with pytest.raises(MixedFeaturesError, match=message):
         FeatureFile(path).check(encoder.spec, replace(settings, **other))
 
 
 def test_features_of_another_slide_are_refused(path, encoder, settings, slide):
-    told = rf"fingerprint {'ab' * 16}, and now it is {slide.fingerprint}"
-    with pytest.raises(MixedFeaturesError, match=told):
+    message = rf"fingerprint {'ab' * 16}, and now it is {slide.fingerprint}"
+    with pytest.raises(MixedFeaturesError, match=message):
         FeatureFile(path).check(encoder.spec, settings, slide=slide)
 
 
-def test_an_id_that_is_no_file_name_is_refused(tmp_path):
+def test_an_id_that_cannot_be_a_file_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"slide id '../S-1' cannot name its feature file"):
         feature_path(tmp_path, "../S-1")

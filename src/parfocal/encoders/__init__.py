@@ -1,1 +1,1 @@
-"""Patches of pixels -> feature vectors: the encoders, and how they are loaded."""
+"""Encoders, which compute feature vectors from patches of pixels."""

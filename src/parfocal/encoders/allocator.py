@@ -1,17 +1,17 @@
-"""How this process keeps the memory that torch frees."""
+"""Let a process keep the memory that torch frees."""
 
 import ctypes
 import platform
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory it frees, so that the next layer need not ask again.
+    """Let this process keep memory that it frees, instead of returning it to the kernel.
 
-    Otherwise glibc gives each large activation back to the kernel, and a batch of 32 spends
-    half its time on page faults. Holds for the whole process, which may keep 10 % more memory.
+    By default glibc returns each large activation to the kernel, and a batch of 32 spends half its
+    time on page faults. The setting applies to the whole process, which can use 10% more memory.
 
     Returns:
-        Whether it was done: other C libraries have no such setting and are left alone.
+        Whether the setting was made. C libraries other than glibc do not have it.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

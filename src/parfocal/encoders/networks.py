@@ -1,8 +1,8 @@
-"""The convolutional networks behind the encoders we ship, in plain torch.
+"""The convolutional networks of the built-in encoders.
 
-They are used frozen, and a frozen batch norm is an affine map. So none stands in a network:
-`fold` merges each into the convolution before it when weights are loaded. The answer is the
-same but for rounding, and comes 1.1 to 1.7 times as fast on a CPU.
+The networks are used frozen, and a frozen batch norm is an affine map, so they contain no batch
+norms: `fold` merges each into the preceding convolution when weights are loaded. The output is the
+same up to rounding, and 1.1 to 1.7 times as fast on a CPU.
 
 Sources: Liu, "Higher accuracy on vision models with EfficientNet-Lite", 2020, and Tan & Le,
     "EfficientNet", ICML 2019. He et al., "Deep Residual Learning", CVPR 2016, with the
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow does it.
+    """A convolution with TensorFlow's "SAME" padding.
 
-    The output is the input's size over the stride, rounded up. Where the padding is odd, the
-    extra zeros go to the right and the bottom, which `padding=` cannot say.
+    The output size is the input size divided by the stride, rounded up. If the total padding is
+    odd, the extra zeros are at the right and the bottom, which `padding=` cannot express.
     """
 
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:  # noqa: A002
-        """Convolve."""
+        """Pad and convolve."""
         top, bottom = self._zeros(input.shape[2], 0)
         left, right = self._zeros(input.shape[3], 1)
         if (top, left) != (bottom, right):
@@ -35,14 +35,14 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(input, self.weight, self.bias, self.stride, padding, groups=self.groups)
 
     def _zeros(self, size: int, axis: int) -> tuple[int, int]:
-        """Zeros before and after an axis."""
+        """Return the number of zeros before and after an axis."""
         kernel, stride = self.kernel_size[axis], self.stride[axis]
         zeros = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         return zeros // 2, zeros - zeros // 2
 
 
 class InvertedResidual(nn.Module):
-    """Widen, convolve each channel alone, narrow again."""
+    """Inverted residual block: expand, depthwise convolution, project."""
 
     def __init__(self, in_dim: int, dim: int, kernel: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_dim == dim
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
-        """Transform a map."""
+        """Compute the feature map of the block."""
         y: Tensor = x
         if self.expand_conv is not None:
             y = F.relu6(self.expand_conv(y), inplace=True)
@@ -63,9 +63,9 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Features of 1280 values from an image, 4.7 million parameters with the classifier.
+    """EfficientNet-Lite0 without its classifier: 1280 features per image.
 
-    Modules are named as in the weights of `efficientnet_pytorch`, without its underscores.
+    Modules are named as in the weights of `efficientnet_pytorch`, without leading underscores.
     """
 
     dim: ClassVar[int] = 1280
@@ -77,7 +77,7 @@ class EfficientNetLite0(nn.Module):
         "project_conv": "bn2",
         "conv_head": "bn1",
     }
-    # width, blocks, kernel, stride of the first block, how much wider inside
+    # channels, blocks, kernel size, stride of the first block, expansion factor
     stages: ClassVar[tuple[tuple[int, int, int, int, int], ...]] = (
         (16, 1, 3, 1, 1),
         (24, 2, 3, 2, 6),
@@ -101,17 +101,17 @@ class EfficientNetLite0(nn.Module):
         self.conv_head = SameConv2d(in_dim, self.dim, 1)
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1280"]:
-        """Encode normalized images."""
+        """Compute features of normalized images."""
         return self.feature_maps(x).mean((2, 3))
 
     def feature_maps(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1280 i j"]:
-        """Encode normalized images place by place, each a thirty-second of a side."""
+        """Compute the last feature map of normalized images, at 1/32 of their side."""
         x = F.relu6(self.conv_stem(x), inplace=True)
         return F.relu6(self.conv_head(self.blocks(x)), inplace=True)
 
 
 class Bottleneck(nn.Module):
-    """Narrow, convolve, widen, and add to what came in."""
+    """Bottleneck residual block of ResNet."""
 
     def __init__(self, in_dim: int, dim: int, stride: int) -> None:
         super().__init__()
@@ -124,16 +124,16 @@ class Bottleneck(nn.Module):
             self.downsample.append(nn.Conv2d(in_dim, dim, 1, stride))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
-        """Transform a map."""
+        """Compute the feature map of the block."""
         y = F.relu(self.conv1(x), inplace=True)
         y = F.relu(self.conv2(y), inplace=True)
         return F.relu(self.conv3(y).add_(self.downsample(x)), inplace=True)
 
 
 class ResNet50Layer3(nn.Module):
-    """ResNet-50 without its last stage and classifier: features of 1024 values, as ZoomMIL's.
+    """ResNet-50 without its last stage and classifier: 1024 features per image, as in ZoomMIL.
 
-    Modules are named as in torchvision, whose weights and timm's therefore load.
+    Modules are named as in torchvision and timm, so that their weights load.
     """
 
     dim: ClassVar[int] = 1024
@@ -154,14 +154,14 @@ class ResNet50Layer3(nn.Module):
         return nn.Sequential(Bottleneck(in_dim, dim, stride), *rest)
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1024"]:
-        """Encode normalized images."""
+        """Compute features of normalized images."""
         x = self.maxpool(F.relu(self.conv1(x), inplace=True))
         x = self.layer3(self.layer2(self.layer1(x)))
         return x.mean((2, 3))
 
 
 class TinyNetwork(nn.Module):
-    """Features of 32 values in no time, for tests: color, and how random filters answer."""
+    """A fast network for tests: mean and deviation of colors and of 13 random filters."""
 
     dim: ClassVar[int] = 32
 
@@ -170,7 +170,7 @@ class TinyNetwork(nn.Module):
         self.conv = nn.Conv2d(3, 13, 5, stride=2)
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 32"]:
-        """Encode normalized images."""
+        """Compute features of normalized images."""
         y = F.relu(self.conv(x))
         statistics = [(z.mean((2, 3)), z.std((2, 3))) for z in (x, y)]
         return torch.cat([value for pair in statistics for value in pair], dim=1)
@@ -180,14 +180,14 @@ Foldable = EfficientNetLite0 | ResNet50Layer3
 
 
 def norm_names(network: Foldable) -> dict[str, str]:
-    """Give each convolution of a network with the batch norm that follows it in its weights."""
+    """Return the name of the batch norm that follows each convolution in published weights."""
     names = [name for name, part in network.named_modules() if isinstance(part, nn.Conv2d)]
     parts = {name: name.rpartition(".") for name in names}
     return {name: f"{stem}{dot}{network.norms[last]}" for name, (stem, dot, last) in parts.items()}
 
 
 def weight_names(network: Foldable) -> list[str]:
-    """List the tensors that `fold` needs."""
+    """Return the names of the tensors that `fold` needs."""
     fields = ("weight", "bias", "running_mean", "running_var")
     return [
         key
@@ -197,9 +197,13 @@ def weight_names(network: Foldable) -> list[str]:
 
 
 def fold(network: Foldable, weights: Mapping[str, Tensor]) -> None:
-    """Fill a network with published weights, batch norms merged into the convolutions.
+    """Load published weights into a network, with batch norms merged into the convolutions.
 
-    A norm gives (y - mean) / sqrt(var + eps) * weight + bias of each channel y.
+    A batch norm computes (y - mean) / sqrt(var + eps) * weight + bias of each channel y.
+
+    Args:
+        network: network to load into.
+        weights: tensors by name; see `weight_names`.
     """
     folded = {}
     for conv, norm in norm_names(network).items():
@@ -211,12 +215,17 @@ def fold(network: Foldable, weights: Mapping[str, Tensor]) -> None:
 
 
 def fill_randomly(network: nn.Module, *, seed: int) -> None:
-    """Fill a network with weights drawn from a seed that keep activations of order 1."""
+    """Load random weights that keep activations of order 1 into a network.
+
+    Args:
+        network: network to load into.
+        seed: seed of the weights.
+    """
     generator = torch.Generator().manual_seed(seed)
-    drawn = {
+    weights = {
         name: torch.randn(empty.shape, generator=generator) / empty[0].numel() ** 0.5
         if empty.ndim > 1
         else torch.zeros(empty.shape)
         for name, empty in network.state_dict().items()
     }
-    network.load_state_dict(drawn, assign=True)
+    network.load_state_dict(weights, assign=True)

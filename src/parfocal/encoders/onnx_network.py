@@ -1,7 +1,7 @@
-"""Our networks in onnxruntime, faster than torch on a CPU.
+"""Run the built-in networks in onnxruntime, which is faster than torch on a CPU.
 
-Needs `pip install 'parfocal[onnx]'`. The graph is written here operation by operation, in
-milliseconds, where torch's own exporter takes ten seconds; each case reads as the `forward` of
+Needs `pip install 'parfocal[onnx]'`. The graph is built here operation by operation, in
+milliseconds; torch's exporter takes ten seconds. Each case of `OnnxGraph` follows the `forward` of
 its class in `networks`.
 """
 
@@ -23,33 +23,41 @@ from parfocal.encoders.networks import (
     SameConv2d,
 )
 
-OPSET, IR_VERSION = 17, 8  # enough for these operations, and read by older onnxruntimes
+OPSET, IR_VERSION = 17, 8  # enough for these operations, and supported by older onnxruntimes
 
 
 class OnnxNetwork:
-    """A network that onnxruntime runs on the CPU, on one thread; it may be called from several.
+    """A network run by onnxruntime on one CPU thread; safe to call from several threads.
 
     Args:
-        network: with its weights, on the CPU.
-        size: height and width of its input.
+        network: network with weights, on the CPU.
+        size: height and width of its input, in pixels.
     """
 
     def __init__(self, network: Foldable, size: int) -> None:
         options = onnxruntime.SessionOptions()
-        # Threads that share one batch wait for the slowest, and those that read slides slow some.
+        # Threads that share a batch wait for the slowest one, which reading threads slow down.
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
             OnnxGraph(network, size).model, options, providers=["CPUExecutionProvider"]
         )
 
     def __call__(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """Encode normalized images."""
+        """Compute features of normalized images."""
         (features,) = self.session.run(None, {"x": x.contiguous().numpy()})
         return torch.from_numpy(features)
 
 
 class OnnxGraph:
-    """A network written as an ONNX model, from images "x" to features; `model` is its bytes."""
+    """Builds the ONNX model of a network, from images "x" to features.
+
+    Args:
+        network: network with weights, on the CPU.
+        size: height and width of its input, in pixels.
+
+    Attributes:
+        model: serialized ONNX model.
+    """
 
     def __init__(self, network: Foldable, size: int) -> None:
         self.nodes: list[NodeProto] = []
@@ -67,7 +75,7 @@ class OnnxGraph:
         self.model: bytes = model.SerializeToString()
 
     def _write(self, part: nn.Module, x: str) -> str:
-        """Write a part of the network that takes `x`, and name what it gives."""
+        """Add the nodes of a module with input `x`, and return the name of its output."""
         match part:
             case EfficientNetLite0():
                 y = self._relu6(self._write(part.conv_stem, x))
@@ -100,11 +108,11 @@ class OnnxGraph:
             case nn.Conv2d():
                 y = self._conv(part, x)
             case _:
-                raise AssertionError(f"no ONNX operation is known for {type(part).__name__}")
+                raise AssertionError(f"no ONNX operation for {type(part).__name__}")
         return y
 
     def _conv(self, part: nn.Conv2d, x: str) -> str:
-        """Write a convolution; SAME_UPPER is TensorFlow's padding."""
+        """Add a convolution; SAME_UPPER is TensorFlow's padding."""
         same = isinstance(part, SameConv2d)
         weights = (self._tensor(tensor.detach().numpy()) for tensor in part.parameters())
         return self._node(
@@ -124,13 +132,13 @@ class OnnxGraph:
         return self._node("Flatten", self._node("GlobalAveragePool", x))
 
     def _node(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operation, and name what it gives."""
+        """Add an operation, and return the name of its output."""
         name = f"y{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
 
     def _tensor(self, value: np.ndarray | np.float32) -> str:
-        """Add a constant, and name it."""
+        """Add a constant, and return its name."""
         name = f"w{len(self.tensors)}"
         self.tensors.append(numpy_helper.from_array(np.asarray(value), name))
         return name

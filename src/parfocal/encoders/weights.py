@@ -1,4 +1,4 @@
-"""Published weights: found, checked, and handed over under a network's own names."""
+"""Read files of published weights, check them, and load them into the built-in networks."""
 
 import hashlib
 import re
@@ -20,14 +20,14 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 
 class EncoderError(Exception):
-    """An encoder that cannot be loaded; the message says which, why and what to do."""
+    """An encoder cannot be loaded."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a file of named tensors: `.safetensors`, or what torch saves, without its pickle.
+    """Read a `.safetensors` file, or a state dict saved by torch, without running pickled code.
 
     Raises:
-        EncoderError: there is no such file, or it holds something else.
+        EncoderError: the file is missing, or contains anything but tensors.
     """
     check_exists(path)
     try:
@@ -36,21 +36,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise EncoderError(
-            f"{path}: not readable as weights ({first_line(error)}). Give a .safetensors file, or "
-            "a .pth of plain tensors saved with torch.save(model.state_dict(), path)."
+            f"{path}: cannot be read as weights ({first_line(error)}). Give a .safetensors file "
+            "or a .pth of plain tensors saved with torch.save(model.state_dict(), path)."
         ) from error
     if not isinstance(weights, dict) or not all(torch.is_tensor(v) for v in weights.values()):
         raise EncoderError(
-            f"{path}: holds more than named tensors; save the model's state_dict() alone."
+            f"{path}: contains more than named tensors; save only the model's state_dict()."
         )
     return weights
 
 
 def check_exists(path: Path) -> Path:
-    """Give a weights file back.
+    """Return the path of a weights file if it exists.
 
     Raises:
-        EncoderError: there is none.
+        EncoderError: the file does not exist.
     """
     if not path.is_file():
         raise EncoderError(f"{path}: no such weights file; check the path given as weights.")
@@ -58,10 +58,10 @@ def check_exists(path: Path) -> Path:
 
 
 def read_lite0() -> dict[str, Tensor]:
-    """Read the ImageNet weights of EfficientNet-Lite0 that came with our requirements.
+    """Read the ImageNet weights of EfficientNet-Lite0, which are installed as a requirement.
 
     Raises:
-        EncoderError: the file is not the one published.
+        EncoderError: the file is missing, or differs from the published one.
     """
     with as_file(files(LITE0_PACKAGE) / "models" / LITE0_FILE) as path:
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != LITE0_SHA256:
@@ -73,50 +73,50 @@ def read_lite0() -> dict[str, Tensor]:
 
 
 def fill(network: Foldable, weights: Mapping[str, Tensor], *, source: str) -> str:
-    """Fill a network with published weights; what it has no place for is left out.
+    """Load published weights into a network; tensors that it does not have are ignored.
 
     Args:
-        network: to fill.
-        weights: under the names of torchvision or of efficientnet_pytorch.
-        source: of the weights, for messages.
+        network: network to load into.
+        weights: tensors by their name in torchvision or efficientnet_pytorch.
+        source: name of the weights, for error messages.
 
     Returns:
-        16 hex digits that are the same for the same weights, whatever file they came in.
+        Hash of the weights in 16 hex digits, independent of the type of file.
 
     Raises:
-        EncoderError: a tensor is missing, or of another shape.
+        EncoderError: a tensor is missing, or has another shape.
     """
-    # efficientnet_pytorch marks every module private: _blocks.0._bn1.weight
+    # Module names of efficientnet_pytorch start with an underscore: _blocks.0._bn1.weight
     named = {re.sub(r"(^|\.)_", r"\1", name): value for name, value in weights.items()}
-    wanted = weight_names(network)
-    missing = [name for name in wanted if name not in named]
+    required = weight_names(network)
+    missing = [name for name in required if name not in named]
     if missing:
         raise EncoderError(
-            f"{source}: {len(missing)} of {len(wanted)} tensors of {type(network).__name__} are "
+            f"{source}: {len(missing)} of {len(required)} tensors of {type(network).__name__} are "
             f"missing, first {missing[0]!r}. Give weights of that network, under the names of "
             "torchvision, timm (resnet50) or efficientnet_pytorch (efficientnet-lite0)."
         )
-    # Published ones may be laid out as another framework has them, which safetensors does not save.
-    chosen = {name: named[name].contiguous() for name in wanted}
+    # Published tensors may have the strides of another framework, which safetensors cannot save.
+    chosen = {name: named[name].contiguous() for name in required}
     try:
         fold(network, chosen)
     except RuntimeError as error:
         raise EncoderError(
-            f"{source}: a tensor is not of the shape that {type(network).__name__} has "
+            f"{source}: a tensor has another shape than in {type(network).__name__} "
             f"({first_line(error)}). Give weights of that network."
         ) from error
     return digest(chosen)
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
-    """Give 16 hex digits of the sha256 over names and values."""
-    total = hashlib.sha256()
+    """Return the first 16 hex digits of the SHA-256 over names and values."""
+    state = hashlib.sha256()
     for name in sorted(weights):
-        total.update(name.encode())
-        total.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]
+        state.update(name.encode())
+        state.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return state.hexdigest()[:16]
 
 
 def first_line(error: Exception) -> str:
-    """Give what an error says first, to be quoted inside a sentence."""
+    """Return the first line of an error's message, to quote inside a sentence."""
     return str(error).strip().split("\n")[0].rstrip(".:")

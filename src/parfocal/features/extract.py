@@ -132,9 +132,10 @@ def _check_existing(paths: list[Path], encoder: Encoder, settings: SlideSettings
         older += stored.format_version < FORMAT_VERSION
     if older:
         logger.info(
-            "%d existing feature files have an older format version; they are kept and used as "
-            "they are, and new files have version %d",
+            "%d existing feature %s an older format version: kept as they are, and read like new "
+            "files, which have version %d",
             older,
+            "file has" if older == 1 else "files have",
             FORMAT_VERSION,
         )
 

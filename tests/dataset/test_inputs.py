@@ -1,0 +1,90 @@
+"""One function decides how the slides of a cohort are opened for a model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from parfocal.bag import Bag, PixelSource
+from parfocal.dataset.cohort import CohortError, CohortSlide
+from parfocal.dataset.inputs import Inputs, LiveInputs, StoredInputs, cohort_inputs
+from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.loading import load_encoder
+from parfocal.features.errors import MixedFeaturesError
+from parfocal.features.extract import extract_cohort
+from parfocal.features.header import SlideSettings
+from parfocal.slide.errors import SlideError
+
+SETTINGS = SlideSettings((1.25, 2.5), 64)
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> CohortSlide:
+    pixels = np.full((256, 512, 3), 245, dtype=np.uint8)
+    pixels[:, :240] = np.random.default_rng(0).integers(90, 200, (256, 240, 3))
+    Image.fromarray(pixels).save(tmp_path / "scan.png")
+    return CohortSlide("001", tmp_path / "scan.png", "benign", "p1", row=2, mpp=4.0)
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return load_encoder("tiny")
+
+
+@pytest.fixture
+def features(slide: CohortSlide, encoder: Encoder, tmp_path: Path) -> Path:
+    folder = tmp_path / "features"
+    extract_cohort(
+        [(slide.slide_id, slide.path, slide.mpp)], folder, encoder=encoder, settings=SETTINGS
+    )
+    return folder
+
+
+def test_stored_and_live_bags_are_equal(slide, encoder: Encoder, features: Path):
+    stored = cohort_inputs(SETTINGS, pytest.fail, features=features)
+    live = cohort_inputs(SETTINGS, lambda: encoder)
+    assert (type(stored), type(live)) == (StoredInputs, LiveInputs)
+    assert stored.encoder == live.encoder == encoder.spec
+    assert stored.source_file(slide) == features / "001.h5"
+    assert live.source_file(slide) == slide.path
+    with stored.open(slide) as first, live.open(slide) as second:
+        assert isinstance(first.model_input, Bag)
+        assert torch.equal(first.model_input.features(), second.model_input.features())
+        assert first.sharpest == second.sharpest
+        assert first.cost_meter.total().patches == ()
+        assert second.cost_meter.total().patches == (4,)
+
+
+def test_without_an_encoder_slides_are_opened_as_pixels(slide):
+    inputs = cohort_inputs(SETTINGS, None)
+    assert isinstance(inputs, Inputs)
+    assert inputs.encoder is None
+    inputs.check(slide)
+    with inputs.open(slide) as slide_input:
+        assert isinstance(slide_input.model_input, PixelSource)
+
+
+def test_a_model_that_takes_pixels_cannot_use_stored_features(features: Path):
+    with pytest.raises(CohortError, match="takes pixels, so it cannot use stored features; leave"):
+        cohort_inputs(SETTINGS, None, features=features)
+
+
+def test_a_folder_without_features_is_refused(tmp_path: Path):
+    with pytest.raises(CohortError, match=r"no such folder; run `parfocal extract` first"):
+        cohort_inputs(SETTINGS, pytest.fail, features=tmp_path / "none")
+    with pytest.raises(CohortError, match=r"no feature files \(\*\.h5\) here"):
+        cohort_inputs(SETTINGS, pytest.fail, features=tmp_path)
+
+
+def test_stored_features_of_other_patches_fail_the_check(slide, features: Path):
+    inputs = cohort_inputs(SlideSettings((1.25, 2.5), 32), pytest.fail, features=features)
+    with pytest.raises(MixedFeaturesError, match="patch size 64, and now it is 32"):
+        inputs.check(slide)
+
+
+def test_a_missing_mpp_is_reported_with_the_column_of_the_cohort(slide):
+    unknown = CohortSlide("001", slide.path, "benign", "p1", row=2)
+    with pytest.raises(SlideError, match="in the cohort's mpp column"):
+        cohort_inputs(SETTINGS, None).check(unknown)
