@@ -1,11 +1,12 @@
-# The two commands of the README. Each sets up .venv first, and is quick when that is done.
+# The commands of the README. Each sets up .venv first, and is quick when that is done.
 #   make demo    paint a cohort, train, evaluate and predict on it; see demo-out/
 #   make test    formatting, lint, types, the import contract and the tests
+#   make docs    bring the generated pages of docs/ up to date
 #   make clean   remove .venv and what the tools left
 # With another interpreter: make test PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := test
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -23,6 +24,9 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+docs: $(READY)
+	@for script in docs/make_*.py; do $(BIN)/python "$$script"; done
 
 # The stamp is written last, so that a set-up stopped half-way starts again.
 $(READY): pyproject.toml constraints.txt hatch_build.py

@@ -1,31 +1,31 @@
-"""Write docs/settings.md from the docstrings of the code: `python docs/make_settings.py`."""
+"""Write docs/settings.md from the docstrings and types of the settings; run by `make docs`."""
 
 import inspect
 import json
 import re
-from collections.abc import Set
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
 
 from parfocal.models import MODELS
+from parfocal.models.contract import Setting
 from parfocal.settings.sections import SECTIONS
 
 PAGE = Path(__file__).with_name("settings.md")
-# What a run itself gives to a model: the data say it, or another section.
-GIVEN = {
-    *("in_dim", "num_classes", "num_slides", "generator"),
-    *("num_magnifications", "magnifications", "patch_size"),
-}
 INTRO = """# Settings
 
-This page is made from the docstrings by `python docs/make_settings.py`; a test compares the two.
-
-A recipe is a YAML file with the sections below. `parfocal train --model NAME` takes
-[one of ours](methods.md#recipes), or a file of yours; `--config FILE` lays a file with some keys
-over it, `--set section.key=value` a single one, and the command's own flags win over all. What a
-run was trained with stands in its `settings.yaml`, which is again such a file.
+The settings of `parfocal train` are read from a YAML file with one section for each stage: the
+patches of a slide, the encoder, the model, the training. This page lists every setting. It is
+generated from the docstrings by `make docs`.
 
 ```yaml
-# mine.yaml: parfocal train cohort.csv --model zoommil --config mine.yaml --out run
+# mine.yaml
 slide:
   magnifications: [2.5, 10]
 model:
@@ -34,46 +34,117 @@ train:
   epochs: 50
   patience: 10
 ```
+
+Settings come from four places; a later one takes precedence:
+
+1. a recipe, chosen with `--model NAME`: [one of parfocal's](recipes.md), or a YAML file
+   that has at least the sections `slide` and `model`;
+2. a YAML file with some of the settings, given with `--config FILE`;
+3. single settings, given with `--set SECTION.KEY=VALUE`; the value is YAML, so `true`, `null`,
+   `1e-3`, `[2.5, 10]` and `'text'` are understood;
+4. the options of the command, such as `--epochs`.
+
+For example:
+
+    parfocal train cohort.csv --model zoommil --config mine.yaml --set train.seed=1 --out run
+
+The run folder stores all settings, defaults included, in `settings.yaml`, which is a recipe again.
+
+`parfocal predict` and `parfocal evaluate` also take `--set model.KEY=VALUE`. It changes a setting
+of the trained model that does not affect the shape of its weights, such as the number of patches
+to read.
 """
+MODEL_INTRO = """## `model`
+
+`name` is the name of the model. The other settings are arguments of the model's class and depend on
+the model.
+"""
+BOUNDS = {Ge: ("ge", "≥"), Gt: ("gt", ">"), Le: ("le", "≤"), Lt: ("lt", "<")}
 
 
 def page() -> str:
-    """Give the whole page."""
+    """Return the whole page."""
     parts = [INTRO]
     for name, section in SECTIONS.items():
         if name != "model":
-            parts.append(f"## `{name}`\n\n{_table(section, frozenset())}")
-    parts.append(
-        "## `model`\n\n`name` is the model's; the other keys are the arguments of its class.\n"
-    )
-    parts += [f"### `{name}`\n\n{_table(model, GIVEN)}" for name, model in MODELS.items()]
+            summary = (inspect.getdoc(section) or "").partition("\n")[0]
+            parts.append(
+                f"## `{name}`\n\n{summary}\n\n{_table(section, _section_settings(section))}"
+            )
+    parts.append(MODEL_INTRO)
+    for name, model in MODELS.items():
+        parts.append(f"### `{name}`\n\n{_table(model.module_class, model.settings)}")
     return "\n".join(parts)
 
 
-def _table(described: type, given: Set[str]) -> str:
-    said = _arguments(inspect.getdoc(described) or "")
+def _section_settings(section: Any) -> list[Setting]:
+    hints = typing.get_type_hints(section, include_extras=True)
+    settings = []
+    for member in fields(section):
+        default = member.default
+        if member.default_factory is not MISSING:
+            default = member.default_factory()
+        settings.append(Setting(member.name, hints[member.name], default))
+    return settings
+
+
+def _table(described: type, settings: Sequence[Setting]) -> str:
+    meanings = _arguments(inspect.getdoc(described) or "")
     rows = [
-        f"| `{parameter.name}` | {_default(parameter)} | {said[parameter.name]} |"
-        for parameter in inspect.signature(described).parameters.values()
-        if parameter.name not in given
+        f"| `{each.name}` | {_values(each.type)} | {_default(each.default)} "
+        f"| {meanings[each.name]} |"
+        for each in settings
     ]
-    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| key | values | default | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
 
 def _arguments(docstring: str) -> dict[str, str]:
-    """Read the Args of a docstring: name -> what is said of it, on one line."""
+    """Return the arguments in a docstring: name -> description on one line."""
     listed = docstring.partition("Args:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.M)
-    return {name: " ".join(text.split()).replace("|", r"\|") for name, text in entries}
+    return {name: _as_yaml(" ".join(text.split())) for name, text in entries}
 
 
-def _default(parameter: inspect.Parameter) -> str:
-    if parameter.default is inspect.Parameter.empty:
-        return "to be given"
-    if callable(parameter.default) or repr(parameter.default).startswith("<"):
-        return ""
-    value = parameter.default
-    return f"`{value if isinstance(value, str) else json.dumps(value)}`"  # as YAML has it
+def _as_yaml(text: str) -> str:
+    """Replace Python's constants by YAML's, and escape the column separator."""
+    for python, yaml in (("None", "null"), ("True", "true"), ("False", "false")):
+        text = re.sub(rf"\b{python}\b", yaml, text)
+    return text.replace("|", r"\|")
+
+
+def _values(annotation: Any) -> str:
+    """Return the allowed values of a type, for people."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        bounds = [bound for each in arguments[1:] for bound in _bounds(each)]
+        return " ".join([_values(arguments[0]), " and ".join(bounds)]).strip()
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_values(argument) for argument in arguments)
+    if origin is not None:
+        items = dict.fromkeys(_values(each) for each in arguments if each is not Ellipsis)
+        return f"list of {' or '.join(map(_plural, items))}"
+    names = {bool: "`true`, `false`", int: "integer", float: "number", str: "text", Path: "path"}
+    return "`null`" if annotation is type(None) else names[annotation]
+
+
+def _plural(values: str) -> str:
+    """Return "numbers ≥ 0" for "number ≥ 0"."""
+    noun, space, bounds = values.partition(" ")
+    return f"{noun if noun == 'text' else noun + 's'}{space}{bounds}"
+
+
+def _bounds(metadata: object) -> list[str]:
+    constraints = metadata.metadata if isinstance(metadata, FieldInfo) else [metadata]
+    found = ((BOUNDS[type(each)], each) for each in constraints if type(each) in BOUNDS)
+    return [f"{sign} {getattr(each, name):g}" for (name, sign), each in found]
+
+
+def _default(value: object) -> str:
+    if value is MISSING:
+        return "required"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"  # as in YAML
 
 
 if __name__ == "__main__":

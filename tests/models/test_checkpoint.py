@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from parfocal.bag import StoredBag
-from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.features.header import SlideSettings
-from parfocal.models.checkpoint import Checkpoint, CheckpointError, Training, build_model
+from parfocal.models.checkpoint import Checkpoint, CheckpointError, TrainingProvenance, build_model
 
 SETTINGS = {"in_dim": 32, "num_classes": 2, "num_magnifications": 2, "dim": 8, "k": 3}
 
@@ -25,7 +25,7 @@ def trained() -> Checkpoint:
         labels=("benign", "tumor"),
         encoder=load_encoder("tiny").spec,
         slide=SlideSettings((1.25, 2.5), patch_size=64, children="all"),
-        training=Training(seed=3, epoch=7, slides={"train": ["007"], "val": ["8"]}),
+        training=TrainingProvenance(seed=3, epoch=7, slides={"train": ["007"], "val": ["8"]}),
         encoder_weights=Path("some.pth"),
     )
 
@@ -35,13 +35,13 @@ def edit(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_a_loaded_model_answers_as_the_saved_one_and_knows_all_it_did(trained, tmp_path):
+def test_a_loaded_checkpoint_equals_the_saved_one(trained, tmp_path):
     trained.save(tmp_path)
     loaded = Checkpoint.load(tmp_path)
     bag = StoredBag((torch.rand(5, 32), torch.rand(20, 32)))
     assert torch.equal(loaded.model(bag).logits, trained.model(bag).logits)
     assert not loaded.model.training
-    assert replace(loaded, model=trained.model).__dict__ == trained.__dict__
+    assert replace(loaded, model=trained.model, stored_hash=None).__dict__ == trained.__dict__
     assert loaded.weights_hash == trained.weights_hash
     assert loaded.mpps == (8.0, 4.0)
     assert (loaded.magnifications, loaded.patch_size) == ((1.25, 2.5), 64)
@@ -51,7 +51,7 @@ def test_only_two_whole_files_are_left(trained, tmp_path):
     trained.save(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["checkpoint.json", "checkpoint.safetensors"]
-    assert json.loads((tmp_path / "checkpoint.json").read_text())["format_version"] == 1
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["format_version"] == 2
 
 
 def test_a_save_that_fails_leaves_no_checkpoint(trained, tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_a_save_that_fails_leaves_no_checkpoint(trained, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_encoder_is_found_again(trained):
+def test_the_encoder_of_the_training_is_loaded(trained):
     trained = replace(trained, encoder_weights=None)
     assert trained.load_encoder().spec == trained.encoder
 
@@ -72,7 +72,7 @@ def test_the_encoder_is_found_again(trained):
 def test_another_encoder_under_the_same_name_is_refused(trained):
     other = replace(trained.encoder, weights_hash="other")
     with pytest.raises(
-        CheckpointError, match="tiny with weights_hash other, and the encoder found"
+        CheckpointError, match="encoder tiny: the model was trained with weights_hash other, and"
     ):
         replace(trained, encoder=other, encoder_weights=None).load_encoder()
 
@@ -84,18 +84,22 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
         Checkpoint.load(tmp_path / "none")
 
 
-def test_of_a_run_of_folds_one_is_to_be_given(trained, tmp_path):
+def test_a_run_with_folds_is_refused_and_a_fold_is_named(trained, tmp_path):
     for number in range(2):
         trained.save(tmp_path / f"fold-{number}")
-    with pytest.raises(CheckpointError, match=r"a run of 2 folds; give one of them, as .*/fold-0"):
+    with pytest.raises(
+        CheckpointError, match=r"a run with 2 folds; give one of them, for example .*/fold-0"
+    ):
         Checkpoint.load(tmp_path)
 
 
 @pytest.mark.parametrize("versions", [{"parfocal": "8.1"}, "8.1"])
-def test_a_newer_format_is_refused_whatever_else_it_says(trained, tmp_path, versions):
+def test_a_newer_format_is_refused_whatever_else_the_file_holds(trained, tmp_path, versions):
     trained.save(tmp_path)
     edit(tmp_path, format_version=9, versions=versions)
-    with pytest.raises(CheckpointError, match=r"format 9, and this parfocal \(0\..* reads up to 1"):
+    with pytest.raises(
+        CheckpointError, match=r"format version 9; this parfocal \(0\..* reads up to 2"
+    ):
         Checkpoint.load(tmp_path)
 
 
@@ -105,8 +109,9 @@ def test_a_newer_format_is_refused_whatever_else_it_says(trained, tmp_path, vers
         ("{", "damaged (Expecting"),
         ("[]", "not a checkpoint of parfocal"),
         ('{"format": "other"}', "not a checkpoint of parfocal"),
-        ('{"format": "parfocal checkpoint"}', "damaged (KeyError: 'labels')"),
-        ('{"format": "parfocal checkpoint", "format_version": 1}', "damaged (KeyError: 'labels')"),
+        ('{"format": "parfocal checkpoint"}', "damaged (KeyError: 'encoder')"),
+        ('{"format": "parfocal checkpoint", "format_version": 1}', "damaged (KeyError: 'encoder')"),
+        ('{"format": "parfocal checkpoint", "format_version": 2}', "damaged (KeyError: 'encoder')"),
     ],
 )
 def test_a_damaged_description_is_refused(trained, tmp_path, content, message):
@@ -120,7 +125,7 @@ def test_weights_of_another_run_or_none_are_refused(trained, tmp_path):
     trained.save(tmp_path)
     weights = tmp_path / "checkpoint.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"not the weights that checkpoint\.json beside it"):
+    with pytest.raises(CheckpointError, match=r"not the weights that checkpoint\.json describes"):
         Checkpoint.load(tmp_path)
     weights.unlink()
     with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: missing"):

@@ -21,47 +21,53 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
             "model.name=zommil",
             "unknown model 'zommil'; known: zoommil, ",
         ),
-        ("train.epochs=many", "train.epochs: 'many' is refused; give a whole number."),
-        ("train.epochs=0", "train.epochs: 0 is refused; give 1 or more."),
-        ("train.warmup=1", "train.warmup: 1 is refused; give less than 1."),
-        ("train.lr_floor=2", "train.lr_floor: 2 is refused; give 1 or less."),
-        ("train.learning_rate=0", "train.learning_rate: 0 is refused; give more than 0."),
-        ("train.refit=maybe", "train.refit: 'maybe' is refused; give true or false."),
-        ("train.betas=[0.9]", "train.betas: [0.9] is refused; give one value more."),
-        ("train.betas=[0.9, 0.9, 0.9]", "train.betas: [0.9, 0.9, 0.9] is refused; give 2 values."),
-        ("train.labels=[0, 1]", "train.labels: 0 is refused; give text, in quotes where it looks"),
-        ("encoder.weights=3", "encoder.weights: 3 is refused; give a path."),
-        ("model.k=abc", "model.k: 'abc' is refused; give a whole number or a list."),
-        ("model.k=[4, abc]", "model.k: 'abc' is refused; give a whole number."),
-        ("model.dropout=much", "model.dropout: 'much' is refused; give a number."),
+        ("train.epochs=many", "train.epochs: 'many' is invalid; use a whole number."),
+        ("train.epochs=0", "train.epochs: 0 is invalid; use 1 or more."),
+        ("train.warmup=1", "train.warmup: 1 is invalid; use less than 1."),
+        ("train.lr_floor=2", "train.lr_floor: 2 is invalid; use 1 or less."),
+        ("train.learning_rate=0", "train.learning_rate: 0 is invalid; use more than 0."),
+        ("train.refit=maybe", "train.refit: 'maybe' is invalid; use true or false."),
+        ("train.betas=[0.9]", "train.betas: [0.9] is invalid; use one more value."),
+        ("train.betas=[0.9, 0.9, 0.9]", "train.betas: [0.9, 0.9, 0.9] is invalid; use 2 values."),
+        ("train.labels=[0, 1]", "train.labels: 0 is invalid; use text, in quotes if it looks"),
+        ("encoder.weights=3", "encoder.weights: 3 is invalid; use a path."),
+        ("model.k=abc", "model.k: 'abc' is invalid; use a whole number or a list."),
+        ("model.k=[4, abc]", "model.k: 'abc' is invalid; use a whole number."),
+        ("model.dropout=much", "model.dropout: 'much' is invalid; use a number."),
         ("model.name=[zoommil]", "unknown model \"['zoommil']\"; known: zoommil, "),
         (
             "model.heads=triple",
             "model zoommil: heads='triple' is unknown",
         ),
         ("model.k=[3]", "model zoommil: k=[3] has 1 numbers, and 3 magnifications are 2 zooms"),
-        ("model.dim=99999999999999999999", "model.dim: 99999999999999999999 is refused; give less"),
-        ("train.seed=99999999999999999999", "train.seed: 99999999999999999999 is refused; give"),
+        (
+            "model.dim=99999999999999999999",
+            "model.dim: 99999999999999999999 is too large; use less",
+        ),
+        ("train.seed=99999999999999999999", "train.seed: 99999999999999999999 is too large; use"),
         (
             "model.dim=0",
-            "model zoommil: with dim=0, k=12, num_samples=100 it has a layer of no size",
+            "model zoommil: one of dim=0, k=12, num_samples=100 is not a valid size of a layer",
         ),
-        ("model.dim=-3", "model zoommil: with dim=-3, k=12, num_samples=100 it has a layer of no"),
-        ("model.dim=9000000000000000000", "it has a layer of no size, or of none that there is"),
-        ("slide.tissue=blue", "slide.tissue: 'blue' is refused; give 'otsu', 'gray' or 'all'."),
-        ("slide.children=some", "slide.children: 'some' is refused"),
-        ("encoder.runtime=gpu", "encoder.runtime: 'gpu' is refused"),
+        ("model.dim=-3", "model zoommil: one of dim=-3, k=12, num_samples=100 is not a valid size"),
+        ("model.dim=9000000000000000000", "is not a valid size of a layer; correct it."),
+        ("slide.tissue=blue", "slide.tissue: 'blue' is invalid; use 'otsu', 'gray' or 'all'."),
+        ("slide.children=some", "slide.children: 'some' is invalid"),
+        ("encoder.runtime=gpu", "encoder.runtime: 'gpu' is invalid"),
         ("slide.magnifications=10,2.5", "slide.magnifications: [10, 2.5] do not ascend"),
         ("slide.magnifications=[]", "slide.magnifications: [] do not ascend"),
         ("slide.magnifications=0,5", "slide.magnifications: [0, 5] do not ascend"),
         ("slide.magnifications=5,inf", "slide.magnifications: [5, inf] do not ascend"),
-        ("slide.magnifications=5,12", "slide.magnifications: [5, 12] are not whole multiples"),
-        ("slide.magnifications=5,6", "slide.magnifications: [5, 6] are not whole multiples"),
-        ("slide.patch_size=0", "slide.patch_size: 0 pixels are no patch"),
-        ("slide.min_tissue=10", "slide.min_tissue: 10 is no share; give one from 0 to 1."),
-        ("slide.magnifications=a,b", "slide.magnifications: 'a' is refused; give a number."),
-        ("train.epochs", "'train.epochs' is not section.key=value, as train.epochs=3."),
-        ("epochs=3", "'epochs=3' is not section.key=value"),
+        (
+            "slide.magnifications=5,12",
+            "slide.magnifications: [5, 12] must each be a whole multiple",
+        ),
+        ("slide.magnifications=5,6", "slide.magnifications: [5, 6] must each be a whole multiple"),
+        ("slide.patch_size=0", "slide.patch_size: 0 is not positive"),
+        ("slide.min_tissue=10", "slide.min_tissue: 10 is not in 0..1"),
+        ("slide.magnifications=a,b", "slide.magnifications: 'a' is invalid; use a number."),
+        ("train.epochs", "'train.epochs' is not SECTION.KEY=VALUE; write it as train.epochs=3."),
+        ("epochs=3", "'epochs=3' is not SECTION.KEY=VALUE"),
         ("train.epochs=[", "'train.epochs=[': the value is not YAML"),
     ],
 )
@@ -71,8 +77,8 @@ def test_a_wrong_value_is_refused_in_one_line(override, message):
     assert "\n" not in str(caught.value)
 
 
-def told(name: str, override: str) -> str:
-    """Give what is said of a setting, if it is refused."""
+def refusal(name: str, override: str) -> str:
+    """Return the error message for a setting; empty if the setting is valid."""
     try:
         load_settings(name, overrides=[override])
     except SettingsError as error:
@@ -81,7 +87,7 @@ def told(name: str, override: str) -> str:
 
 
 def settings_of(name: str) -> list[str]:
-    """Give all settings of a recipe as section.key, but the model's name."""
+    """Return all settings of a recipe as section.key, without model.name."""
     sections = yaml.safe_load(load_settings(name).to_yaml())
     return [
         f"{section}.{key}"
@@ -92,20 +98,33 @@ def settings_of(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_no_setting_of_any_model_is_refused_in_the_words_of_a_library(name):
+def test_messages_about_settings_do_not_quote_a_library(name):
     for setting in settings_of(name):
         for value in ("{a: 1}", "[[a]]", ".inf", "-.5", "2020-01-01"):
-            said = told(name, f"{setting}={value}")
-            assert not re.search(r"another value|[Ii]nput|\\.int|\\.float", said.partition(":")[2])
+            message = refusal(name, f"{setting}={value}").partition(":")[2]
+            assert not re.search(r"another value|[Ii]nput|\\.int|\\.float", message)
 
 
 def test_a_model_of_one_magnification_refuses_several():
-    with pytest.raises(
-        SettingsError, match=r"\[5, 10\], and model mean looks at one only; give one"
-    ):
+    message = r"\[5, 10\], but model mean uses one magnification; give one"
+    with pytest.raises(SettingsError, match=message):
         load_settings("mean", overrides=["slide.magnifications=5,10"])
 
 
 def test_a_warm_up_without_a_cosine_is_refused():
-    with pytest.raises(SettingsError, match=r"train\.warmup=0\.2 is of the cosine, and the sched"):
+    message = r"train\.warmup=0\.2 has no effect with schedule 'plateau'; set schedule=cosine"
+    with pytest.raises(SettingsError, match=message):
         load_settings("mean", overrides=["train.warmup=0.2"])
+
+
+def test_a_model_that_takes_pixels_refuses_an_encoder():
+    message = r"encoder: model jsma takes pixels and has its own network \(model\.backbone\)"
+    with pytest.raises(SettingsError, match=message):
+        load_settings("jsma", overrides=["encoder.name=tiny"])
+
+
+@pytest.mark.parametrize("override", ["train.batch_size=2", "train.augment=true"])
+def test_batches_and_augmentation_are_refused_for_a_model_that_takes_features(override):
+    message = "model mean trains on the features of one slide at a time; remove it"
+    with pytest.raises(SettingsError, match=message):
+        load_settings("mean", overrides=[override])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parfocal.dataset import Cohort, read_cohort
-from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.features.header import Header, SlideSettings
 from parfocal.features.store import create, feature_path
 from parfocal.grid import PatchGrid
@@ -33,7 +33,7 @@ def settings() -> RunSettings:
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Cohort:
-    """Toy slides: a coarse patch hints at something, and its children say what it is."""
+    """Toy slides: one coarse patch stands out, and the features of its children give the label."""
     rows = ["slide_id,path,label"]
     rng = np.random.default_rng(0)
     for number in range(20):

@@ -1,4 +1,4 @@
-"""Training that reads slides as the model zooms, and slides that cannot be read."""
+"""Training that reads slide files as the model zooms, and slides that cannot be read."""
 
 import csv
 from dataclasses import replace
@@ -10,7 +10,7 @@ from PIL import Image
 
 from parfocal.dataset import Cohort, CohortError, read_cohort
 from parfocal.features.errors import MixedFeaturesError, StoreError
-from parfocal.features.store import StoredRows
+from parfocal.features.store import StoredFeatures
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.settings import RunSettings
 from parfocal.train import RunError, train
@@ -18,7 +18,7 @@ from parfocal.train import RunError, train
 
 @pytest.fixture
 def painted(tmp_path: Path) -> Cohort:
-    """Small slides: a block of tissue, striped where ill."""
+    """Small slides with a block of tissue, with stripes for label ill."""
     rng = np.random.default_rng(0)
     rows = ["slide_id,path,label,mpp"]
     for number in range(8):
@@ -57,7 +57,7 @@ def test_a_model_is_trained_on_slide_files_alone(painted, live, tmp_path):
     assert trained.mpps == (2.0, 0.5)
 
 
-def test_what_is_in_the_cache_is_not_encoded_again(painted, live, tmp_path):
+def test_cached_features_are_not_encoded_again(painted, live, tmp_path):
     cached = {"cache": tmp_path / "cache", "device": "cpu", "progress": False}
     first = train(painted, live, tmp_path / "a", **cached)
     second = train(painted, live, tmp_path / "b", **cached)
@@ -80,38 +80,40 @@ def test_slides_that_cannot_be_used_are_left_out_and_listed(painted, live, tmp_p
     assert Checkpoint.load(tmp_path / "run").training.slides["train"] == ["1", "2", "4", "5"]
 
 
-def test_too_few_slides_that_can_be_used_are_an_error(painted, live, tmp_path):
+def test_too_few_readable_slides_are_an_error(painted, live, tmp_path):
     for number in (0, 2, 4, 6):
         (tmp_path / f"{number}.png").write_bytes(b"no picture")
-    with pytest.raises(RunError, match=r"no train slide of class 'well' is left: .* slides failed"):
+    with pytest.raises(
+        RunError, match=r"no training slide of class 'well' is left: .* slides failed"
+    ):
         train(painted, live, tmp_path / "run", device="cpu", progress=False)
     assert not (tmp_path / "run").exists()  # so that it may be run again
 
 
-def test_a_slide_that_fails_while_training_is_left_out_from_there(
+def test_a_slide_that_fails_during_training_is_left_out_from_then_on(
     cohort, settings, tmp_path, monkeypatch
 ):
-    give = StoredRows.__getitem__
+    read = StoredFeatures.__getitem__
     reads = []
 
     def damaged(self, rows):
         reads.append(self._path.stem)
         if reads.count("004") > 2 and self._path.stem == "004":
             raise StoreError("004.h5: damaged")
-        return give(self, rows)
+        return read(self, rows)
 
-    monkeypatch.setattr(StoredRows, "__getitem__", damaged)
+    monkeypatch.setattr(StoredFeatures, "__getitem__", damaged)
     features = tmp_path / "features"
     summary = train(
         cohort, settings, tmp_path / "run", features=features, device="cpu", progress=False
     )
     assert summary.failed == failed(tmp_path / "run") == {"004": "004.h5: damaged"}
     assert reads.count("004") == 3
-    taught = Checkpoint.load(tmp_path / "run").training.slides
-    assert "004" in taught["train"] + taught["val"]  # it had been seen before it failed
+    slides = Checkpoint.load(tmp_path / "run").training.slides
+    assert "004" in slides["train"] + slides["val"]  # it was used before it failed
 
 
-def test_missing_files_are_found_before_anything_starts(painted, live, tmp_path):
+def test_missing_slide_files_are_reported_before_training(painted, live, tmp_path):
     (tmp_path / "2.png").unlink()
     (tmp_path / "5.png").unlink()
     with pytest.raises(CohortError, match=r"2 slide files missing: .*2\.png \(row 4\), .*5\.png"):
@@ -119,7 +121,7 @@ def test_missing_files_are_found_before_anything_starts(painted, live, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_missing_feature_files_are_found_too(cohort, settings, tmp_path):
+def test_missing_feature_files_are_reported_before_training(cohort, settings, tmp_path):
     (tmp_path / "features/004.h5").unlink()
     options = {"features": tmp_path / "features", "device": "cpu", "progress": False}
     with pytest.raises(CohortError, match=r"1 feature files missing: .*004\.h5"):
@@ -129,16 +131,18 @@ def test_missing_feature_files_are_found_too(cohort, settings, tmp_path):
         train(cohort, settings, tmp_path / "run", **{**options, "features": tmp_path / "empty"})
 
 
-def test_features_made_otherwise_stop_the_run(cohort, settings, tmp_path):
+def test_features_of_another_encoder_or_patch_size_are_refused(cohort, settings, tmp_path):
     options = {"features": tmp_path / "features", "device": "cpu", "progress": False}
     other = replace(settings, encoder=replace(settings.encoder, name="efficientnet-lite0"))
-    with pytest.raises(MixedFeaturesError, match="made by tiny, and encoder efficientnet-lite0 is"):
+    with pytest.raises(
+        MixedFeaturesError, match="made by encoder tiny, and the settings name efficientnet-lite0"
+    ):
         train(cohort, other, tmp_path / "run", **options)
     larger = replace(settings, slide=replace(settings.slide, patch_size=32))
     with pytest.raises(MixedFeaturesError, match="patch size 16"):
         train(cohort, larger, tmp_path / "run", **options)
 
 
-def test_a_device_that_is_not_there_is_refused(cohort, settings, tmp_path):
+def test_an_unknown_device_is_refused(cohort, settings, tmp_path):
     with pytest.raises(ValueError, match="device 'gpu' is not known; choose auto, cpu"):
         train(cohort, settings, tmp_path / "run", device="gpu")

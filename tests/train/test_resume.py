@@ -1,4 +1,4 @@
-"""A run that was stopped, by whatever, goes on as if it had not been."""
+"""An interrupted run continues as if it had not been interrupted."""
 
 import csv
 import signal
@@ -17,7 +17,7 @@ from parfocal.train import RunError, RunSummary, train
 
 @pytest.fixture(autouse=True)
 def ctrl_c():
-    """Ctrl-C is heard, also where the tests run in the background, which ignores it."""
+    """Enable Ctrl-C, which is ignored if the tests run in the background."""
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, usual)
@@ -29,7 +29,7 @@ def settings(settings: RunSettings) -> RunSettings:
     return replace(settings, train=few)
 
 
-def taught(cohort, settings, out: Path, *, resume: bool = False) -> RunSummary:
+def run_training(cohort, settings, out: Path, *, resume: bool = False) -> RunSummary:
     features = cohort.source.parent / "features"
     return train(
         cohort, settings, out, features=features, device="cpu", resume=resume, progress=False
@@ -43,34 +43,34 @@ def metrics(path: Path) -> list[dict[str, str]]:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, slides: int, error: BaseException) -> None:
-    """Raise once, when so many slides have been learned from."""
-    learned = []
+    """Raise an error at the given training step."""
+    targets = []
     loss = ZoomMIL.objective
 
-    def counted(model, prediction, label):
-        learned.append(label)
-        if len(learned) == slides:
+    def failing(model, prediction, target, task_loss):
+        targets.append(target)
+        if len(targets) == slides:
             raise error
-        return loss(model, prediction, label)
+        return loss(model, prediction, target, task_loss)
 
-    monkeypatch.setattr(ZoomMIL, "objective", counted)
+    monkeypatch.setattr(ZoomMIL, "objective", failing)
 
 
 @pytest.fixture
 def whole(cohort, settings, tmp_path) -> Path:
-    taught(cohort, settings, tmp_path / "whole")
+    run_training(cohort, settings, tmp_path / "whole")
     return tmp_path / "whole"
 
 
-@pytest.mark.parametrize("slides", [3, 37, 42])  # 14 an epoch: in the first, and twice in the third
-def test_a_killed_run_ends_as_an_unbroken_one(cohort, settings, whole, monkeypatch, slides):
+@pytest.mark.parametrize("slides", [3, 37, 42])  # 14 per epoch: in the first and third
+def test_a_resumed_run_equals_an_uninterrupted_one(cohort, settings, whole, monkeypatch, slides):
     out = whole.with_name("run")
     stop_after(monkeypatch, slides, RuntimeError("killed"))
     with pytest.raises(RuntimeError, match="killed"):
-        taught(cohort, settings, out)
-    with pytest.raises(CheckpointError, match="finish it with --resume"):
+        run_training(cohort, settings, out)
+    with pytest.raises(CheckpointError, match="finish the run with --resume"):
         Checkpoint.load(out)
-    taught(cohort, settings, out, resume=True)
+    run_training(cohort, settings, out, resume=True)
     assert metrics(out / "metrics.csv") == metrics(whole / "metrics.csv")
     assert Checkpoint.load(out).weights_hash == Checkpoint.load(whole).weights_hash
     assert not (out / "resume").exists()
@@ -83,60 +83,60 @@ def test_a_run_killed_while_it_is_saved_needs_no_further_epoch(
     with monkeypatch.context() as broken:
         broken.setattr(Checkpoint, "save", lambda self, folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            taught(cohort, settings, out)
-    stop_after(monkeypatch, 1, RuntimeError("learned again"))
-    taught(cohort, settings, out, resume=True)
+            run_training(cohort, settings, out)
+    stop_after(monkeypatch, 1, RuntimeError("trained again"))
+    run_training(cohort, settings, out, resume=True)
     assert metrics(out / "metrics.csv") == metrics(whole / "metrics.csv")
     assert Checkpoint.load(out).weights_hash == Checkpoint.load(whole).weights_hash
 
 
-def test_a_refit_goes_on_too(cohort, settings, tmp_path, monkeypatch):
+def test_a_refit_is_resumed(cohort, settings, tmp_path, monkeypatch):
     refit = replace(settings, train=replace(settings.train, refit=True, epochs=2))
-    taught(cohort, refit, tmp_path / "whole")
+    run_training(cohort, refit, tmp_path / "whole")
     stop_after(monkeypatch, 30, RuntimeError("killed"))
     with pytest.raises(RuntimeError, match="killed"):
-        taught(cohort, refit, tmp_path / "run")
-    taught(cohort, refit, tmp_path / "run", resume=True)
+        run_training(cohort, refit, tmp_path / "run")
+    run_training(cohort, refit, tmp_path / "run", resume=True)
     found = [Checkpoint.load(tmp_path / name).weights_hash for name in ("whole", "run")]
     assert found[0] == found[1]
 
 
-def test_a_ctrl_c_whose_exception_got_lost_is_heard_at_the_next_slide(
+def test_a_swallowed_keyboard_interrupt_stops_at_the_next_slide(
     cohort, settings, tmp_path, monkeypatch
 ):
-    loss, learned = ZoomMIL.objective, []
+    loss, targets = ZoomMIL.objective, []
 
-    def losing(model, prediction, label):
-        learned.append(label)
-        if len(learned) == 3:
+    def swallowing(model, prediction, target, task_loss):
+        targets.append(target)
+        if len(targets) == 3:
             with suppress(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
-        return loss(model, prediction, label)
+        return loss(model, prediction, target, task_loss)
 
-    monkeypatch.setattr(ZoomMIL, "objective", losing)
+    monkeypatch.setattr(ZoomMIL, "objective", swallowing)
     with pytest.raises(KeyboardInterrupt):
-        taught(cohort, settings, tmp_path / "run")
-    assert len(learned) == 3
+        run_training(cohort, settings, tmp_path / "run")
+    assert len(targets) == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_says_how_to_go_on(cohort, settings, whole, monkeypatch):
+def test_the_message_of_ctrl_c_says_how_to_continue(cohort, settings, whole, monkeypatch):
     out = whole.with_name("run")
     stop_after(monkeypatch, 20, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt) as caught:
-        taught(cohort, settings, out)
+        run_training(cohort, settings, out)
     epochs = len((out / "metrics.csv").read_text().splitlines()) - 1
-    how = "with resume it goes on."
-    assert str(caught.value) == f"{out}: stopped after {epochs} whole epochs; {how}"
+    message = f"{out}: stopped after {epochs} complete epochs; continue with --resume."
+    assert str(caught.value) == message
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    taught(cohort, settings, out, resume=True)
+    run_training(cohort, settings, out, resume=True)
     assert Checkpoint.load(out).weights_hash == Checkpoint.load(whole).weights_hash
 
 
-def test_a_finished_run_is_left_as_it_is(cohort, settings, whole, monkeypatch):
-    stop_after(monkeypatch, 1, RuntimeError("learned again"))
+def test_a_finished_run_is_not_changed(cohort, settings, whole, monkeypatch):
+    stop_after(monkeypatch, 1, RuntimeError("trained again"))
     before = (whole / "checkpoint.json").read_bytes()
-    summary = taught(cohort, settings, whole, resume=True)
+    summary = run_training(cohort, settings, whole, resume=True)
     assert summary.epochs == len(metrics(whole / "metrics.csv"))
     assert (whole / "checkpoint.json").read_bytes() == before
 
@@ -145,18 +145,20 @@ def test_finished_folds_are_not_trained_again(cohort, settings, tmp_path, monkey
     folds = replace(settings, train=replace(settings.train, folds=2, epochs=1))
     stop_after(monkeypatch, 12, RuntimeError("killed"))  # in the second
     with pytest.raises(RuntimeError, match="killed"):
-        taught(cohort, folds, tmp_path / "run")
+        run_training(cohort, folds, tmp_path / "run")
     first = (tmp_path / "run/fold-0/summary.json").read_bytes()
-    assert len(taught(cohort, folds, tmp_path / "run", resume=True).folds) == 2
+    assert len(run_training(cohort, folds, tmp_path / "run", resume=True).folds) == 2
     assert (tmp_path / "run/fold-0/summary.json").read_bytes() == first
 
 
-def test_another_run_is_not_gone_on_with(cohort, settings, tmp_path, whole):
+def test_a_run_with_other_settings_or_slides_is_not_resumed(cohort, settings, tmp_path, whole):
     slower = replace(settings, train=replace(settings.train, learning_rate=1e-5))
-    with pytest.raises(RunError, match=r"the run there has train\.learning_rate 0\.001, not 1e-05"):
-        taught(cohort, slower, whole, resume=True)
+    with pytest.raises(
+        RunError, match=r"the run in this folder has train\.learning_rate 0\.001, not 1e-05"
+    ):
+        run_training(cohort, slower, whole, resume=True)
     (tmp_path / "fewer.csv").write_text(
         "".join((tmp_path / "cohort.csv").read_text().splitlines(keepends=True)[:-2])
     )
-    with pytest.raises(RunError, match="the run there has other slides"):
-        taught(read_cohort(tmp_path / "fewer.csv"), settings, whole, resume=True)
+    with pytest.raises(RunError, match="the run in this folder has other slides"):
+        run_training(read_cohort(tmp_path / "fewer.csv"), settings, whole, resume=True)

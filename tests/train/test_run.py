@@ -11,22 +11,23 @@ import torch
 import yaml
 from torch import Tensor
 
-from parfocal.bag import Prediction
 from parfocal.dataset import read_split
-from parfocal.dataset.inputs import StoredBags
+from parfocal.dataset.inputs import StoredInputs
 from parfocal.features.store import FeatureFile, feature_path
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.contract import Loss
 from parfocal.models.zoommil import ZoomMIL
+from parfocal.prediction import Prediction
 from parfocal.settings import RunSettings, load_settings
 from parfocal.train import RunError, RunSummary, train
 
 
-def changed(settings: RunSettings, **train_settings: object) -> RunSettings:
+def with_train(settings: RunSettings, **train_settings: object) -> RunSettings:
     return replace(settings, train=replace(settings.train, **train_settings))
 
 
 def metrics(folder: Path, name: str = "metrics") -> list[dict[str, str]]:
-    """Give what is the same on every machine."""
+    """Return the metrics of each epoch without the wall-clock time."""
     with (folder / f"{name}.csv").open() as file:
         return [
             {key: value for key, value in row.items() if key != "seconds"}
@@ -34,13 +35,13 @@ def metrics(folder: Path, name: str = "metrics") -> list[dict[str, str]]:
         ]
 
 
-def taught(cohort, settings, out: Path, **options: object) -> RunSummary:
+def run_training(cohort, settings, out: Path, **options: object) -> RunSummary:
     features = cohort.source.parent / "features"
     return train(cohort, settings, out, features=features, device="cpu", progress=False, **options)
 
 
-def test_a_run_folder_holds_all_that_was_promised(cohort, settings, tmp_path):
-    summary = taught(cohort, settings, tmp_path / "run")
+def test_a_run_folder_holds_the_documented_files(cohort, settings, tmp_path):
+    summary = run_training(cohort, settings, tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "checkpoint.json",
         "checkpoint.safetensors",
@@ -50,7 +51,6 @@ def test_a_run_folder_holds_all_that_was_promised(cohort, settings, tmp_path):
         "settings.yaml",
         "split.csv",
         "summary.json",
-        "tensorboard",
     ]
     resolved = yaml.safe_load((tmp_path / "run/settings.yaml").read_text())
     assert resolved["train"]["labels"] == ["ill", "well"]
@@ -58,99 +58,98 @@ def test_a_run_folder_holds_all_that_was_promised(cohort, settings, tmp_path):
     assert len(read_split(tmp_path / "run/split.csv")) == 20
     assert [row["epoch"] for row in metrics(tmp_path / "run")] == ["1", "2", "3", "4"]
     assert json.loads((tmp_path / "run/summary.json").read_text())["epochs"] == summary.epochs == 4
-    assert list((tmp_path / "run/tensorboard/metrics").glob("events*"))
 
 
-def test_a_run_knows_the_files_it_has_seen(cohort, settings, tmp_path):
-    taught(cohort, settings, tmp_path / "run")
+def test_a_checkpoint_has_the_fingerprints_of_its_slides(cohort, settings, tmp_path):
+    run_training(cohort, settings, tmp_path / "run")
     training = Checkpoint.load(tmp_path / "run").training
-    seen = {slide_id for part in training.slides.values() for slide_id in part}
+    used = {slide_id for part in training.slides.values() for slide_id in part}
     features = cohort.source.parent / "features"
-    files = {slide_id: FeatureFile(feature_path(features, slide_id)) for slide_id in seen}
+    files = {slide_id: FeatureFile(feature_path(features, slide_id)) for slide_id in used}
     assert training.fingerprints == {name: file.fingerprint for name, file in files.items()}
 
 
-def test_a_report_that_fails_costs_the_run_nothing(cohort, settings, tmp_path, monkeypatch, caplog):
+def test_a_failed_report_does_not_fail_the_run(cohort, settings, tmp_path, monkeypatch, caplog):
     def broken(*arguments: object) -> None:
         raise OSError("no room")
 
     monkeypatch.setattr("parfocal.train.run.write_report", broken)
     out = tmp_path / "run"
-    assert taught(cohort, changed(settings, epochs=1), out).out == out
+    assert run_training(cohort, with_train(settings, epochs=1), out).out == out
     assert Checkpoint.load(out).labels == ("ill", "well")
     again = f"Try again: parfocal report {out} --out {out / 'report.html'}"
     assert f"could not be written (OSError: no room); all else is. {again}" in caplog.text
     assert not (out / "report.html").exists()
 
 
-def test_the_checkpoint_predicts_with_nothing_else(cohort, settings, tmp_path):
-    summary = taught(cohort, settings, tmp_path / "run")
+def test_a_checkpoint_is_enough_for_prediction(cohort, settings, tmp_path):
+    summary = run_training(cohort, settings, tmp_path / "run")
     trained = Checkpoint.load(tmp_path / "run")
     assert trained.labels == ("ill", "well")
     assert trained.slide == settings.slide
     assert trained.training.epoch == summary.best_epoch
     parts = {row.slide_id: row.split for row in read_split(tmp_path / "run/split.csv")}
     assert {parts[slide_id] for slide_id in trained.training.slides["train"]} == {"train"}
-    bags = StoredBags(tmp_path / "features", trained.slide, encoder=trained.encoder)
-    with bags.open(cohort.slides[0]) as opened, torch.no_grad():
-        prediction = trained.model(opened.model_input)
+    inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoder)
+    with inputs.open(cohort.slides[0]) as slide_input, torch.no_grad():
+        prediction = trained.model(slide_input.model_input)
         assert prediction.logits.shape == (2,)
-        look = opened.locate(prediction.looks)[1]
+        look = slide_input.locate(prediction.looks)[1]
         assert look.places.boxes[0, 2:].tolist() == [64, 64]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_what_is_told_only_when_zooming_is_learned(cohort, settings, tmp_path, seed):
-    given = changed(settings, epochs=8, seed=seed, test_fraction=0.2)
-    taught(cohort, given, tmp_path / "run")
+def test_labels_that_need_zooming_are_learned(cohort, settings, tmp_path, seed):
+    longer = with_train(settings, epochs=8, seed=seed, test_fraction=0.2)
+    run_training(cohort, longer, tmp_path / "run")
     trained = Checkpoint.load(tmp_path / "run")
-    bags = StoredBags(tmp_path / "features", trained.slide, encoder=trained.encoder)
+    inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoder)
     test = {row.slide_id for row in read_split(tmp_path / "run/split.csv") if row.split == "test"}
     assert len(test) == 4
     for slide in cohort.slides:
         if slide.slide_id in test:
-            with bags.open(slide) as opened, torch.no_grad():
-                answer = trained.model(opened.model_input).logits.argmax()
-            assert trained.labels[answer] == slide.label
+            with inputs.open(slide) as slide_input, torch.no_grad():
+                predicted = trained.model(slide_input.model_input).logits.argmax()
+            assert trained.labels[predicted] == slide.label
 
 
-def test_the_same_seed_gives_the_same_run_and_another_another(cohort, settings, tmp_path):
+def test_equal_seeds_give_equal_runs_and_different_seeds_different_ones(cohort, settings, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        split = changed(settings, seed=seed, epochs=2)
-        torch.manual_seed(seed + len(name))  # whatever was drawn before does not matter
-        taught(cohort, split, tmp_path / name)
+        split = with_train(settings, seed=seed, epochs=2)
+        torch.manual_seed(seed + len(name))  # earlier draws have no effect
+        run_training(cohort, split, tmp_path / name)
     assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
     hashes = [Checkpoint.load(tmp_path / name).weights_hash for name in "abc"]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_training_leaves_the_callers_chance_alone(cohort, settings, tmp_path):
+def test_training_does_not_change_the_global_random_state(cohort, settings, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    taught(cohort, changed(settings, epochs=1), tmp_path / "run")
+    run_training(cohort, with_train(settings, epochs=1), tmp_path / "run")
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_run_stops_when_nothing_gets_better(cohort, settings, tmp_path):
-    still = changed(settings, epochs=20, patience=2, learning_rate=1e-12)
-    summary = taught(cohort, still, tmp_path / "run")
+def test_a_run_stops_without_improvement(cohort, settings, tmp_path):
+    still = with_train(settings, epochs=20, patience=2, learning_rate=1e-12)
+    summary = run_training(cohort, still, tmp_path / "run")
     assert summary.best_epoch is not None
     assert summary.epochs == summary.best_epoch + 2 < 20
 
 
-def test_the_rate_falls_when_the_loss_rests(cohort, settings, tmp_path):
-    still = changed(settings, epochs=4, learning_rate=1e-6, lr_patience=0, lr_factor=0.5)
-    taught(cohort, still, tmp_path / "run")
+def test_the_rate_falls_when_the_loss_stops_improving(cohort, settings, tmp_path):
+    still = with_train(settings, epochs=4, learning_rate=1e-6, lr_patience=0, lr_factor=0.5)
+    run_training(cohort, still, tmp_path / "run")
     rates = [float(row["learning_rate"]) for row in metrics(tmp_path / "run")]
     assert rates[0] == 1e-6
     assert rates[-1] < 1e-6
 
 
-def test_a_refit_learns_from_validation_slides_for_the_best_number_of_epochs(
+def test_a_refit_trains_on_validation_slides_for_the_best_number_of_epochs(
     cohort, settings, tmp_path
 ):
-    summary = taught(cohort, changed(settings, refit=True, epochs=3), tmp_path / "run")
+    summary = run_training(cohort, with_train(settings, refit=True, epochs=3), tmp_path / "run")
     again = metrics(tmp_path / "run", "refit")
     first = metrics(tmp_path / "run")
     assert summary.best_epoch is not None
@@ -160,12 +159,12 @@ def test_a_refit_learns_from_validation_slides_for_the_best_number_of_epochs(
     assert rates == [row["learning_rate"] for row in first[: len(again)]]
     trained = Checkpoint.load(tmp_path / "run")
     assert trained.training.refit
-    taught(cohort, changed(settings, epochs=3), tmp_path / "plain")
+    run_training(cohort, with_train(settings, epochs=3), tmp_path / "plain")
     assert trained.weights_hash != Checkpoint.load(tmp_path / "plain").weights_hash
 
 
 def test_folds_are_runs_of_their_own(cohort, settings, tmp_path):
-    summary = taught(cohort, changed(settings, folds=3, epochs=1), tmp_path / "run")
+    summary = run_training(cohort, with_train(settings, folds=3, epochs=1), tmp_path / "run")
     assert len(summary.folds) == 3
     tested = []
     for fold in range(3):
@@ -176,16 +175,18 @@ def test_folds_are_runs_of_their_own(cohort, settings, tmp_path):
     assert json.loads((tmp_path / "run/summary.json").read_text())["epochs"] == 3
 
 
-def test_gradients_are_added_up_over_slides(cohort, settings, tmp_path):
-    taught(cohort, changed(settings, epochs=1, accumulate_grad_batches=4), tmp_path / "four")
-    taught(cohort, changed(settings, epochs=1), tmp_path / "one")
+def test_gradients_are_accumulated_over_slides(cohort, settings, tmp_path):
+    run_training(
+        cohort, with_train(settings, epochs=1, accumulate_grad_batches=4), tmp_path / "four"
+    )
+    run_training(cohort, with_train(settings, epochs=1), tmp_path / "one")
     hashes = [Checkpoint.load(tmp_path / name).weights_hash for name in ("four", "one")]
     assert hashes[0] != hashes[1]
 
 
 def test_an_epoch_is_a_line_in_the_log(cohort, settings, tmp_path, caplog):
     caplog.set_level(logging.INFO, "parfocal")
-    taught(cohort, changed(settings, epochs=1), tmp_path / "run")
+    run_training(cohort, with_train(settings, epochs=1), tmp_path / "run")
     (line,) = re.findall(r"epoch 1 of 1: .*", caplog.text)
     number = r"[01]\.\d{3}"
     scores = f"loss {number}, validation loss {number}, weighted F1 {number}, macro AUROC {number}"
@@ -198,50 +199,48 @@ def test_a_model_of_one_magnification_is_trained_by_the_same_loop(cohort, settin
         "mean", overrides=["slide.patch_size=16", "encoder.name=tiny", "train.epochs=1"]
     )
     mean = replace(mean, slide=replace(mean.slide, magnifications=(5.0,)))
-    taught(cohort, mean, tmp_path / "run")
+    run_training(cohort, mean, tmp_path / "run")
     assert Checkpoint.load(tmp_path / "run").model_name == "mean"
 
 
 def test_a_model_with_a_loss_of_its_own_is_trained_by_it(cohort, settings, tmp_path, monkeypatch):
-    def nothing(self: ZoomMIL, prediction: Prediction, label: Tensor) -> Tensor:
+    def nothing(self: ZoomMIL, prediction: Prediction, target: Tensor, loss: Loss) -> Tensor:
         return 0 * prediction.logits.sum()
 
     monkeypatch.setattr(ZoomMIL, "objective", nothing, raising=False)
-    taught(cohort, changed(settings, epochs=1), tmp_path / "run")
+    run_training(cohort, with_train(settings, epochs=1), tmp_path / "run")
     assert metrics(tmp_path / "run")[0]["train_loss"] == "0.0"
 
 
-def test_the_noise_of_scale_free_scores_fades(cohort, settings, tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr(ZoomMIL, "set_progress", lambda self, fraction: told.append(fraction))
-    taught(cohort, changed(settings, epochs=4), tmp_path / "run")
-    assert told == [0, 0.25, 0.5, 0.75]
+def test_the_progress_is_set_before_each_epoch(cohort, settings, tmp_path, monkeypatch):
+    fractions = []
+    monkeypatch.setattr(ZoomMIL, "set_progress", lambda self, fraction: fractions.append(fraction))
+    run_training(cohort, with_train(settings, epochs=4), tmp_path / "run")
+    assert fractions == [0, 0.25, 0.5, 0.75]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(cohort, settings, tmp_path, monkeypatch):
-    def endless(self: ZoomMIL, prediction: Prediction, label: Tensor) -> Tensor:
+def test_an_infinite_loss_stops_the_run(cohort, settings, tmp_path, monkeypatch):
+    def endless(self: ZoomMIL, prediction: Prediction, target: Tensor, loss: Loss) -> Tensor:
         return prediction.logits.sum() / 0
 
     monkeypatch.setattr(ZoomMIL, "objective", endless, raising=False)
     with pytest.raises(
         RunError, match=r"epoch 1: the loss is .*; lower train\.learning_rate \(0.0"
     ):
-        taught(cohort, settings, tmp_path / "run")
+        run_training(cohort, settings, tmp_path / "run")
 
 
 def test_a_folder_in_use_is_refused(cohort, settings, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/notes.txt").touch()
-    with pytest.raises(
-        RunError, match=r"the folder is not empty\. Give another --out, or --resume"
-    ):
-        taught(cohort, settings, tmp_path / "run")
-    with pytest.raises(RunError, match=r"there is no run in it to go on with\. Give the --out of"):
-        taught(cohort, settings, tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match=r"the folder is not empty\. Use another --out, or --resume"):
+        run_training(cohort, settings, tmp_path / "run")
+    with pytest.raises(RunError, match=r"there is no run in it to continue\. Give the --out of"):
+        run_training(cohort, settings, tmp_path / "run", resume=True)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
 
 
-def test_a_disk_that_fills_up_while_the_log_is_written_is_told_once(
+def test_a_full_disk_while_tensorboard_writes_is_reported_once(
     cohort, settings, tmp_path, monkeypatch, capsys
 ):
     def full(self, content):
@@ -249,14 +248,38 @@ def test_a_disk_that_fills_up_while_the_log_is_written_is_told_once(
 
     monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
     with pytest.raises(OSError, match="No space left on device"):
-        taught(cohort, settings, tmp_path / "run")
+        run_training(cohort, with_train(settings, tensorboard=True), tmp_path / "run")
     assert capsys.readouterr().err == ""
 
 
 def test_the_progress_bar_counts_epochs_from_1(cohort, settings, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     features = cohort.source.parent / "features"
-    train(cohort, changed(settings, epochs=2), tmp_path / "run", features=features, device="cpu")
-    said = capsys.readouterr()
-    last = [line.split("\r")[-1] for line in (said.out + said.err).split("\n")]
+    train(cohort, with_train(settings, epochs=2), tmp_path / "run", features=features, device="cpu")
+    output = capsys.readouterr()
+    last = [line.split("\r")[-1] for line in (output.out + output.err).split("\n")]
     assert {line[:12] for line in last if "poch" in line} == {"epoch 1 of 2", "epoch 2 of 2"}
+
+
+def test_tensorboard_logs_are_written_if_asked_for(cohort, settings, tmp_path):
+    run_training(cohort, with_train(settings, epochs=1, tensorboard=True), tmp_path / "run")
+    assert list((tmp_path / "run/tensorboard/metrics").glob("events*"))
+
+
+def test_tensorboard_that_is_not_installed_is_refused_before_training(
+    cohort, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("parfocal.train.tensorboard.find_spec", lambda name: None)
+    message = (
+        r"TensorBoard is not installed; install it with `pip install 'parfocal\[tensorboard\]'`"
+    )
+    with pytest.raises(RunError, match=message):
+        run_training(cohort, with_train(settings, tensorboard=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_does_not_import_tensorboard(cohort, settings, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
+        monkeypatch.delitem(sys.modules, name)
+    run_training(cohort, with_train(settings, epochs=1), tmp_path / "run")
+    assert "tensorboard" not in sys.modules

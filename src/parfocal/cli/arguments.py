@@ -2,12 +2,15 @@
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 import typer
+
+if TYPE_CHECKING:
+    from parfocal.models.checkpoint import SettingValue
 
 Part = Literal["train", "val", "test", "all"]
 
@@ -166,6 +169,15 @@ def parse_magnifications(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(
             f"{text!r} is not a list like 1.25,2.5,10", param_hint="--magnifications"
         ) from None
+
+
+def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, SettingValue]":
+    """Parse and check the settings that `--set` changes in a trained model."""
+    if not changes:
+        return {}
+    from parfocal.settings import model_overrides  # loads YAML and pydantic, needed only here
+
+    return model_overrides(run, changes)
 
 
 def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> None:

@@ -23,6 +23,7 @@ from parfocal.cli.arguments import (
     Run,
     TimedSlides,
     finish,
+    parse_changes,
     parse_magnifications,
 )
 
@@ -148,7 +149,6 @@ def evaluate(
     Example: `parfocal evaluate run cohort.csv --out evaluation`
     """
     from parfocal.evaluate.run import evaluate as evaluate_model
-    from parfocal.settings import model_overrides
 
     result = evaluate_model(
         run,
@@ -160,7 +160,7 @@ def evaluate(
         device=device,
         allow_training_slides=training_slides,
         external=external,
-        overrides=model_overrides(run, changes or ()),
+        overrides=parse_changes(run, changes),
     )
     written = [name for name in ("metrics.json", "report.html") if (out / name).exists()]
     typer.echo(f"{result.summary}; wrote {' and '.join(str(out / name) for name in written)}")

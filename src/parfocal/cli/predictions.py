@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import Changes, Device, Mpp, Out, Run, Slides, finish, output_folder
+from parfocal.cli.arguments import (
+    Changes,
+    Device,
+    Mpp,
+    Out,
+    Run,
+    Slides,
+    finish,
+    output_folder,
+    parse_changes,
+)
 from parfocal.progress import erase_bars
 
 
@@ -67,10 +77,9 @@ def predict(
     from parfocal.explain.export import export
     from parfocal.models.checkpoint import Checkpoint
     from parfocal.predict.folder import FailedSlide, predict_slides
-    from parfocal.settings import model_overrides
 
     failed: dict[str, str] = {}
-    trained = Checkpoint.load(run, overrides=model_overrides(run, changes or ()))
+    trained = Checkpoint.load(run, overrides=parse_changes(run, changes))
     lesions = None
     if outlines is not None:
         cohort = read_cohort(outlines, labels=trained.labels)

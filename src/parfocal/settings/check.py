@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from parfocal.cells import octaves
 from parfocal.grid import whole_ratio
+from parfocal.grid import whole_ratio
 from parfocal.models import MODELS
 from parfocal.settings.renamed import renamed_key, renamed_value
 from parfocal.settings.sections import SECTIONS, ModelSettings, RunSettings
@@ -156,6 +157,12 @@ def _parse_magnifications(content: dict[str, Any]) -> dict[str, Any]:
     lowest, dash, highest = text.replace("x", "").partition("-")
     if not dash:
         return {**content, "slide": {**content["slide"], "magnifications": text.split(",")}}
+    name = content["model"]["name"]
+    if name in list(MODELS) and not MODELS[name].traits.skips_magnifications:
+        raise SettingsError(
+            f"slide.magnifications: {text!r} is a range, but model {name} needs a list, such as "
+            "1.25,2.5,10."
+        )
     try:
         magnifications = octaves(float(lowest), float(highest))
     except ValueError as error:

@@ -69,15 +69,16 @@ class TrainSettings:
             loss among equals.
         learning_rate: highest learning rate of the schedule.
         weight_decay: weight decay of the optimizer.
-        optimizer: optimizer.
+        optimizer: optimizer, from `torch.optim`.
         betas: decay rates of the optimizer's running means of the gradient and of its square.
-        lookahead: whether to wrap the optimizer in Lookahead (every 6 steps, halfway).
+        lookahead: whether to wrap the optimizer in Lookahead (slow weights move halfway every 6 steps).
         schedule: learning-rate schedule: "plateau" multiplies the rate by `lr_factor` when
             `monitor` stops improving, "cosine" lowers it to `lr_floor` over all epochs, "constant"
             keeps it.
         monitor: metric on the validation slides that the schedule "plateau" monitors.
-        lr_factor: factor of the schedule "plateau".
-        lr_patience: number of epochs without improvement before "plateau" lowers the rate.
+        lr_factor: factor by which the schedule "plateau" multiplies the rate.
+        lr_patience: number of epochs without improvement that the schedule "plateau" tolerates before
+            it lowers the rate.
         lr_floor: final rate of the schedule "cosine", as a fraction of `learning_rate`.
         warmup: fraction of the epochs in which the rate rises linearly before the schedule
             "cosine"; 0 for no warm-up.
@@ -102,7 +103,7 @@ class TrainSettings:
         folds: number of cross-validation folds, each with a model and a test part of its own; null
             for one model.
         labels: class labels in the order of the logits; null for the labels of the cohort, sorted.
-        tensorboard: whether to write the metrics of each epoch for TensorBoard, too; needs
+        tensorboard: whether to also write the metrics of each epoch for TensorBoard, which needs
             `pip install 'parfocal[tensorboard]'`.
     """
 

@@ -1,0 +1,74 @@
+"""Every renamed setting is refused under its old name, and read from a run folder of version 1."""
+
+import re
+
+import pytest
+
+from parfocal.models import MODELS
+from parfocal.models.renamed import RENAMED
+from parfocal.settings import SettingsError, load_settings
+from parfocal.settings.check import check_model_settings
+from parfocal.settings.renamed import SECTION_KEYS, SECTION_VALUES, upgrade_sections
+from parfocal.settings.sections import SECTIONS
+
+SECTION_ROWS = [
+    (section, old, new) for section, keys in SECTION_KEYS.items() for old, new in keys.items()
+]
+MODEL_ROWS = [
+    (model, old, new) for model, table in RENAMED.items() for old, new in table.settings.items()
+]
+MODEL_VALUES = [
+    (model, key, old, new)
+    for model, table in RENAMED.items()
+    for key, values in table.values.items()
+    for old, new in values.items()
+]
+
+
+@pytest.mark.parametrize(("section", "old", "new"), SECTION_ROWS)
+def test_the_old_key_of_a_section_is_refused_with_the_new_one(section, old, new):
+    message = rf"^{section}\.{old} was renamed to {section}\.{new}\.$"
+    with pytest.raises(SettingsError, match=message):
+        load_settings("zoommil", overrides=[f"{section}.{old}=1"])
+    assert new in SECTIONS[section].__dataclass_fields__
+
+
+def test_the_old_key_in_a_file_is_refused_with_the_new_one(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("train: {batch: 2}")
+    with pytest.raises(SettingsError, match=r"^train\.batch was renamed to train\.batch_size\.$"):
+        load_settings("zoommil", config)
+
+
+@pytest.mark.parametrize(("model", "old", "new"), MODEL_ROWS)
+def test_the_old_key_of_a_model_is_refused_with_the_new_one(model, old, new):
+    with pytest.raises(SettingsError, match=rf"^model\.{old} was renamed to model\.{new}\.$"):
+        check_model_settings({"name": model, old: 1})
+    assert new in [setting.name for setting in MODELS[model].settings]
+
+
+@pytest.mark.parametrize(("model", "key", "old", "new"), MODEL_VALUES)
+def test_the_old_value_of_a_model_setting_is_refused_with_the_new_one(model, key, old, new):
+    message = re.escape(f"model.{key}: {old!r} was renamed to {new!r}.")
+    with pytest.raises(SettingsError, match=message):
+        check_model_settings({"name": model, key: old})
+    assert check_model_settings({"name": model, key: new}).arguments[key] == new
+
+
+def test_the_old_value_of_a_section_is_refused_with_the_new_one():
+    assert SECTION_VALUES == {"slide": {"tissue": {"grey": "gray"}}}
+    with pytest.raises(SettingsError, match=r"^slide\.tissue: 'grey' was renamed to 'gray'\.$"):
+        load_settings("zoommil", overrides=["slide.tissue=grey"])
+
+
+def test_settings_of_version_1_get_the_new_names():
+    old = {
+        "slide": {"magnifications": [10], "tissue": "grey"},
+        "model": {"name": "patchsupervised", "clear": 1},
+        "train": {"watch": "accuracy", "epochs": 3},
+    }
+    assert upgrade_sections(old) == {
+        "slide": {"magnifications": [10], "tissue": "gray"},
+        "model": {"name": "patchsupervised", "negative_class": 1},
+        "train": {"monitor": "accuracy", "epochs": 3},
+    }
