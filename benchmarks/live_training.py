@@ -1,8 +1,8 @@
-"""How much of its slides a whole training on demand encodes, against extracting all of it first.
+"""Measure how many patches a live training encodes, against extracting all of them first.
 
-Trains live with a cache, with the published scores, scale-free ones and hindsight, and prints the
-patches encoded by the first epoch and by the last over all that extraction would encode; in the
-same units, what visits at the end would cost without a cache.
+Trains live with a cache, with the recipes of published scores, scale-free scores and hindsight.
+Prints the patches encoded in the first epoch and in all epochs, as a share of the patches that
+extraction would encode.
 
     python benchmarks/live_training.py COHORT --magnifications 2.5,10 --k 2 --work /tmp/live
 """
@@ -14,16 +14,16 @@ import time
 from pathlib import Path
 
 from parfocal.dataset import read_cohort
-from parfocal.dataset.inputs import LiveBags
-from parfocal.encoders.encoder import load_encoder
+from parfocal.dataset.inputs import LiveInputs
+from parfocal.encoders.loading import load_encoder
 from parfocal.settings import load_settings
 from parfocal.train import train
 
 RECIPES = ("zoommil", "zoommil-scalefree", "zoommil-hindsight")
 
 
-def encoded(run: Path) -> list[int]:
-    """Give the patches encoded in each epoch."""
+def encoded_patches(run: Path) -> list[int]:
+    """Return the number of patches encoded in each epoch."""
     with (run / "metrics.csv").open(newline="") as file:
         return [int(row["patches_encoded"]) for row in csv.DictReader(file)]
 
@@ -47,18 +47,17 @@ def main() -> None:
         "train.patience": arguments.epochs,
     }
     settings = load_settings(RECIPES[0], flags=flags)
-    bags = LiveBags(load_encoder(arguments.encoder), settings.slide)
-    everything = coarse = 0
+    inputs = LiveInputs(settings.slide, load_encoder(arguments.encoder))
+    total = lowest = 0
     for slide in cohort.slides:
         if slide.split != "test":
-            with bags.open(slide) as opened:
-                coarse += opened.grid.counts[0]
-                everything += sum(
-                    int(opened.grid.valid(step).sum()) for step in range(len(opened.grid.mpps))
-                )
-    print(f"train and val: {everything:,} patches at all magnifications, {coarse:,} at the lowest")
+            with inputs.open(slide) as slide_input:
+                grid = slide_input.grid
+                lowest += grid.counts[0]
+                total += sum(int(grid.valid(step).sum()) for step in range(len(grid.mpps)))
+    print(f"train and val: {total:,} patches at all magnifications, {lowest:,} at the lowest")
     print(f"{'recipe':20}{'first epoch':>13}{'all epochs':>12}{'s':>7}")
-    results = {"everything": everything, "coarse": coarse}
+    results = {"patches": total, "lowest": lowest}
     for recipe in RECIPES:
         run, start = arguments.work / recipe, time.perf_counter()
         train(
@@ -68,11 +67,10 @@ def main() -> None:
             cache=arguments.work / f"{recipe}-cache",
             progress=False,
         )
-        counts, seconds = encoded(run), time.perf_counter() - start
+        counts, seconds = encoded_patches(run), time.perf_counter() - start
         results[recipe] = {"by_epoch": counts, "seconds": seconds}
         print(
-            f"{recipe:20}{counts[0] / everything:>13.1%}{sum(counts) / everything:>12.1%}"
-            f"{seconds:>7.0f}",
+            f"{recipe:20}{counts[0] / total:>13.1%}{sum(counts) / total:>12.1%}{seconds:>7.0f}",
             flush=True,
         )
     if arguments.json:

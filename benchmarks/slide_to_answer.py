@@ -1,10 +1,11 @@
-"""From a slide file to an answer: zooming in, looking at everything, and bare encoding.
+"""Measure the time from a slide file to a prediction, against encoding every patch.
 
-Each row is timed in one process with the model loaded, the sides in turn; medians. `ratio` is
-the time of looking at everything at 10x over the time of zooming, `of patches` that ratio over
-the ratio of patches encoded, and `bare` the time of zooming over that of encoding the same
-patches from memory with nothing else done (of everything: 960 of them, scaled). `sharp s` is the
-time of the looks after the first, in one run: it should not grow with the tissue.
+Each row is timed in one process with the model loaded; the two methods take turns, and the median
+is printed. `over bare` is the time divided by the time to encode the same patches from memory and
+do nothing else (for all patches: 960 of them, scaled). `speed-up` is the time of encoding all
+patches at 10x divided by the time of the row, and `of patches` is the speed-up divided by the ratio
+of the numbers of patches. `higher s` is the time at the magnifications after the first, in one run;
+it should not grow with the tissue.
 
     python benchmarks/slide_to_answer.py SLIDE... --encoder efficientnet-lite0
     python benchmarks/slide_to_answer.py SLIDE... --encoder resnet50-layer3-random
@@ -25,28 +26,30 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from parfocal.bag import Bag, Prediction
+from parfocal.bag import Bag
 from parfocal.cost import Cost, CostMeter
-from parfocal.encoders.encoder import Encoder, load_encoder
+from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import live_bag
 from parfocal.grid import PatchGrid
 from parfocal.models import MODELS
+from parfocal.prediction import Prediction
 from parfocal.slide import open_slide
 
 T = TypeVar("T")
 
-BARE_SAMPLE = 960  # patches of all, whose time stands for the rest
+BARE_SAMPLE = 960  # number of patches timed if there are many; the time is scaled
 
-LADDERS = {
+MAGNIFICATIONS = {  # and the number of patches to zoom into
     "1.25, 2.5": ((1.25, 2.5), 8),
     "1.25, 2.5, 10": ((1.25, 2.5, 10.0), 12),
     "1.25, 2.5, 5, 10": ((1.25, 2.5, 5.0, 10.0), 12),
 }
 
 
-class TimedBag:
-    """A bag that notes how long each look takes, reading and encoding included."""
+class StepTimedBag:
+    """A bag that times reading and encoding at each magnification."""
 
     def __init__(self, bag: Bag, seconds: list[float]) -> None:
         self._bag, self._seconds = bag, seconds
@@ -64,38 +67,38 @@ class TimedBag:
         self._seconds.append(seconds)
         return features
 
-    def zoom(self, select: torch.Tensor) -> "TimedBag":
-        return TimedBag(self._bag.zoom(select), self._seconds)
+    def zoom(self, select: torch.Tensor) -> "StepTimedBag":
+        return StepTimedBag(self._bag.zoom(select), self._seconds)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One run over one slide."""
+class Run:
+    """One prediction of one slide."""
 
     prediction: Prediction
     grid: PatchGrid
     cost: Cost
-    looks: list[float]
+    step_seconds: list[float]
 
 
-def answer(path: Path, magnifications: tuple[float, ...], model, encoder: Encoder) -> Answer:
-    bill = CostMeter()
-    with open_slide(path, bill=bill) as slide:
+def predict(path: Path, magnifications: tuple[float, ...], model, encoder: Encoder) -> Run:
+    cost_meter = CostMeter()
+    with open_slide(path, cost_meter=cost_meter) as slide:
         grid = SlideSettings(magnifications).grid(slide)
-        looks: list[float] = []
-        bag = TimedBag(live_bag(slide, grid, encoder), looks)
-        with torch.inference_mode(), bill.counted(), bill.timed("model"):
+        step_seconds: list[float] = []
+        bag = StepTimedBag(live_bag(slide, grid, encoder), step_seconds)
+        with torch.inference_mode(), cost_meter.measure_macs(), cost_meter.measure_time("model"):
             prediction = model(bag)
-    return Answer(prediction, grid, bill.close(), looks)
+    return Run(prediction, grid, cost_meter.total(), step_seconds)
 
 
-def pixels_of(path: Path, run: Answer, most: int | None = None) -> np.ndarray:
-    """Read the patches a run looked at into memory, or as many of them as wanted."""
+def read_pixels(path: Path, run: Run, limit: int | None = None) -> np.ndarray:
+    """Read the patches of a run into memory, up to `limit` per magnification."""
     patches = []
     with open_slide(path) as slide:
         for step, look in enumerate(run.prediction.looks):
             rows = look.rows.numpy()
-            existing = rows[run.grid.valid(step, rows)][:most]
+            existing = rows[run.grid.valid(step, rows)][:limit]
             patches += [
                 slide.read(box, run.grid.mpps[step]) for box in run.grid.boxes(step, existing)
             ]
@@ -111,80 +114,84 @@ def timed(call: Callable[..., T], *arguments: object) -> tuple[float, T]:
 def build(magnifications: tuple[float, ...], k: int, dim: int):
     torch.manual_seed(0)
     if len(magnifications) == 1:
-        return MODELS["mean"](dim, 2).eval()
-    return MODELS["zoommil"](dim, 2, num_magnifications=len(magnifications), k=k).eval()
+        return MODELS["mean"].build(in_dim=dim, num_classes=2).eval()
+    return (
+        MODELS["zoommil"]
+        .build(in_dim=dim, num_classes=2, num_magnifications=len(magnifications), k=k)
+        .eval()
+    )
 
 
 def measure(path: Path, encoder: Encoder, repeats: int, exhaustive: bool) -> list[dict]:
     rows = []
-    everything = None
+    all_patches = None
     if exhaustive:
         model = build((10.0,), 0, encoder.spec.dim)
-        seconds, everything_run = timed(answer, path, (10.0,), model, encoder)
-        patches = sum(everything_run.cost.patches)
-        pixels = pixels_of(path, everything_run, BARE_SAMPLE)
+        seconds, exhaustive_run = timed(predict, path, (10.0,), model, encoder)
+        patches = sum(exhaustive_run.cost.patches)
+        pixels = read_pixels(path, exhaustive_run, BARE_SAMPLE)
         bare = timed(encoder, pixels)[0] * patches / len(pixels)
-        everything = (seconds, patches)
-        rows.append(row("everything at 10x", everything_run, seconds, bare, None))
-    for name, (magnifications, k) in LADDERS.items():
+        all_patches = (seconds, patches)
+        rows.append(row("all at 10x", exhaustive_run, seconds, bare, None))
+    for name, (magnifications, k) in MAGNIFICATIONS.items():
         model = build(magnifications, k, encoder.spec.dim)
-        run = answer(path, magnifications, model, encoder)  # warms the file cache
-        pixels = pixels_of(path, run)
+        run = predict(path, magnifications, model, encoder)  # warms the file cache
+        pixels = read_pixels(path, run)
         encoder(pixels[:32])
         zooming, encoding = [], []
         for _ in range(repeats):
-            zooming.append(timed(answer, path, magnifications, model, encoder)[0])
+            zooming.append(timed(predict, path, magnifications, model, encoder)[0])
             encoding.append(timed(encoder, pixels)[0])
         rows.append(
-            row(name, run, statistics.median(zooming), statistics.median(encoding), everything)
+            row(name, run, statistics.median(zooming), statistics.median(encoding), all_patches)
         )
     return rows
 
 
 def row(
-    name: str, run: Answer, seconds: float, bare: float, everything: tuple[float, int] | None
+    name: str, run: Run, seconds: float, bare: float, all_patches: tuple[float, int] | None
 ) -> dict:
     patches = sum(run.cost.patches)
     out = {
-        "look": name,
+        "magnifications": name,
         "patches": patches,
-        "by_step": list(run.cost.patches),
+        "patches_per_step": list(run.cost.patches),
         "tissue_patches_10x": run.grid.sharpest_patches,
         "mpixels": run.cost.pixels_decoded / 1e6,
         "tmacs": run.cost.macs / 1e12,
         "seconds": seconds,
-        "sharp_seconds": sum(run.looks[1:]),
-        "bare": seconds / bare,
-        "ratio": None,
+        "higher_seconds": sum(run.step_seconds[1:]),
+        "over_bare": seconds / bare,
+        "speed_up": None,
         "of_patches": None,
     }
-    if everything is not None:
-        out["ratio"] = everything[0] / seconds
-        out["of_patches"] = out["ratio"] / (everything[1] / patches)
+    if all_patches is not None:
+        out["speed_up"] = all_patches[0] / seconds
+        out["of_patches"] = out["speed_up"] / (all_patches[1] / patches)
     return out
 
 
 def show(rows: list[dict], title: str) -> None:
     print(f"\n{title}")
     print(
-        f"{'look':22}{'patches':>9}{'Mpx':>9}{'TMAC':>8}{'s':>9}{'sharp s':>9}"
-        f"{'bare':>7}{'ratio':>8}{'of patches':>12}"
+        f"{'magnifications':22}{'patches':>9}{'Mpx':>9}{'TMAC':>8}{'s':>9}{'higher s':>9}"
+        f"{'over bare':>10}{'speed-up':>9}{'of patches':>12}"
     )
     for r in rows:
-        ratio = "" if r["ratio"] is None else f"{r['ratio']:.1f}"
+        ratio = "" if r["speed_up"] is None else f"{r['speed_up']:.1f}"
         share = "" if r["of_patches"] is None else f"{r['of_patches']:.2f}"
         print(
-            f"{r['look']:22}{r['patches']:>9,}{r['mpixels']:>9.1f}{r['tmacs']:>8.3f}"
-            f"{r['seconds']:>9.2f}{r['sharp_seconds']:>9.2f}{r['bare']:>7.2f}{ratio:>8}{share:>12}"
+            f"{r['magnifications']:22}{r['patches']:>9,}{r['mpixels']:>9.1f}{r['tmacs']:>8.3f}"
+            f"{r['seconds']:>9.2f}{r['higher_seconds']:>9.2f}{r['over_bare']:>10.2f}{ratio:>9}{share:>12}"
         )
 
 
 def start_up(encoder: str, weights: Path | None) -> dict[str, float]:
-    """Time a fresh process that imports what `predict` needs, then loads the encoder."""
+    """Time a new process that imports `predict` and loads the encoder."""
     code = (
         "import time; t = time.perf_counter();"
         "import parfocal.predict.slide; a = time.perf_counter();"
-        "from pathlib import Path; from parfocal.encoders.encoder import load_encoder;"
+        "from pathlib import Path; from parfocal.encoders.loading import load_encoder;"
         f"load_encoder({encoder!r}, weights={f'Path({str(weights)!r})' if weights else None});"
         "b = time.perf_counter(); print(a - t, b - a)"
     )
@@ -201,9 +208,14 @@ def start_up(encoder: str, weights: Path | None) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("slides", nargs="+", type=Path, help="the first is also looked at whole")
+    parser.add_argument(
+        "slides",
+        nargs="+",
+        type=Path,
+        help="slide files; for the first, all patches are encoded, too",
+    )
     parser.add_argument("--encoder", default="efficientnet-lite0")
-    parser.add_argument("--weights", type=Path, help="a file of them")
+    parser.add_argument("--weights", type=Path, help="file with weights of the encoder")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runtime", default="auto")

@@ -1,12 +1,12 @@
-"""One step of ZoomMIL, ours against a plain dense version of the published algorithm.
+"""Measure one step of ZoomMIL, against a plain dense version of the published algorithm.
 
     python benchmarks/zoom_step.py [--rows 2048 --k 64] [--repeats 5] [--json PATH]
 
-Three levels of random features in memory, 4 and then 16 children a patch, n = 100 draws. A
-training step is forward, cross-entropy and backward; an evaluation step is forward alone. The two
-sides have the same weights and take turns; the median counts. Peak memory beyond inputs and
-weights is that of one step in a fresh process. Without --rows and --k both cases run, a large one
-(the dense side takes about 7.5 GB and a minute) and a small one.
+Random features of three magnifications are in memory, with 4 and then 16 children per patch and
+n = 100 noise samples. A training step is forward, cross-entropy and backward; an evaluation step is
+forward alone. The two methods have the same weights and take turns, and the median is printed. Peak
+memory is that of one step in a new process, without inputs and weights. Without --rows and --k two
+cases run: a large one, for which the dense method takes about 7.5 GB and a minute, and a small one.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from parfocal.models import ZoomMIL
 
 CHILDREN = (4, 16)
 DIM, CLASSES, DRAWS, SIGMA = 1024, 3, 100, 2e-3
-SIDES = ("parfocal", "dense")
+METHODS = ("parfocal", "dense")
 PHASES = ("train", "eval")
 
 
 class DenseTopK(torch.autograd.Function):
-    """Perturbed top-K with every one-hot and all noise in memory, and the diagonal gradient."""
+    """Perturbed top-K with all one-hot matrices and noise in memory, and a diagonal gradient."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, k: int) -> Tensor:
@@ -56,23 +56,23 @@ def dense_select(scores: Tensor, k: int, *, training: bool) -> Tensor:
 
 
 def expand(select: Tensor, table: Tensor, rows: int) -> Tensor:
-    """Select the children of patches, of which there are `rows`, by a Kronecker matrix."""
+    """Select the children of patches with a Kronecker product; `rows` is the number of patches."""
     return torch.kron(select, torch.eye(len(table) // rows)) @ table
 
 
 def dense_logits(model: ZoomMIL, levels: list[Tensor], k: int) -> Tensor:
-    """The published algorithm: each selection at once applied to all sharper levels."""
+    """Run the published algorithm: apply each selection to all higher magnifications at once."""
     levels, slide = list(levels), torch.zeros(())
     for step in range(len(levels)):
-        h = model.embeds[step](levels[step])
-        slide = slide + model.attends[step](h).softmax(dim=0) @ h
+        h = model.embedders[step](levels[step])
+        slide = slide + model.attention[step](h).softmax(dim=0) @ h
         if step + 1 < len(levels):
             scores = model.zoom_attention[step](h).softmax(dim=0)
             select = dense_select(scores, min(k, len(scores)), training=model.training)
             rows = len(levels[step])
             for below in range(step + 1, len(levels)):
                 levels[below] = expand(select, levels[below], rows)
-    return model.classify(slide)
+    return model.classifier(slide)
 
 
 def make_case(rows: int, k: int) -> tuple[ZoomMIL, list[Tensor]]:
@@ -82,11 +82,11 @@ def make_case(rows: int, k: int) -> tuple[ZoomMIL, list[Tensor]]:
     return model, [torch.randn(count, DIM) for count in counts]
 
 
-def step_of(side: str, phase: str, model: ZoomMIL, levels: list[Tensor], k: int) -> Tensor:
-    """One step; the logits."""
+def run_step(method: str, phase: str, model: ZoomMIL, levels: list[Tensor], k: int) -> Tensor:
+    """Run one step, and return the logits."""
     model.train(phase == "train")
     with torch.set_grad_enabled(phase == "train"):
-        if side == "parfocal":
+        if method == "parfocal":
             logits = model(StoredBag(levels)).logits
         else:
             logits = dense_logits(model, levels, k)
@@ -96,43 +96,43 @@ def step_of(side: str, phase: str, model: ZoomMIL, levels: list[Tensor], k: int)
     return logits.detach()
 
 
-def time_sides(case: tuple[int, int], phase: str, repeats: int) -> dict[str, float]:
-    """Median seconds a side, the sides taking turns; the first turn warms up."""
+def time_methods(case: tuple[int, int], phase: str, repeats: int) -> dict[str, float]:
+    """Return the median seconds of each method; they take turns, and the first turn is dropped."""
     model, levels = make_case(*case)
-    taken: dict[str, list[float]] = {side: [] for side in SIDES}
+    taken: dict[str, list[float]] = {method: [] for method in METHODS}
     for _ in range(repeats + 1):
-        for side in SIDES:
+        for method in METHODS:
             start = time.perf_counter()
-            step_of(side, phase, model, levels, case[1])
-            taken[side].append(time.perf_counter() - start)
-    return {side: statistics.median(times[1:]) for side, times in taken.items()}
+            run_step(method, phase, model, levels, case[1])
+            taken[method].append(time.perf_counter() - start)
+    return {method: statistics.median(times[1:]) for method, times in taken.items()}
 
 
 def memory_field(name: str) -> float:
-    """A line of this process's memory, in MB."""
+    """Return a field of this process's memory status, in MB."""
     return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def print_peak(side: str, phase: str, case: tuple[int, int]) -> None:
-    """Print the MB that one step takes beyond inputs and weights; for a fresh process."""
-    step_of(side, phase, *make_case(8, 2), 2)  # the libraries set themselves up
+def print_peak(method: str, phase: str, case: tuple[int, int]) -> None:
+    """Print the peak memory of one step without inputs and weights, in MB; for a new process."""
+    run_step(method, phase, *make_case(8, 2), 2)  # initializes the libraries
     model, levels = make_case(*case)
     before = memory_field("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
-    step_of(side, phase, model, levels, case[1])
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    run_step(method, phase, model, levels, case[1])
     print(memory_field("VmHWM") - before)
 
 
-def peak_of(side: str, phase: str, case: tuple[int, int]) -> float:
+def peak_of(method: str, phase: str, case: tuple[int, int]) -> float:
     call = [sys.executable, __file__, "--rows", str(case[0]), "--k", str(case[1])]
-    call += ["--peak-of", side, phase]
+    call += ["--peak-of", method, phase]
     return float(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
 
 
 def largest_difference(case: tuple[int, int]) -> float:
-    """Of evaluation logits, between the sides."""
+    """Return the largest difference of the evaluation logits between the methods."""
     model, levels = make_case(*case)
-    ours, dense = (step_of(side, "eval", model, levels, case[1]) for side in SIDES)
+    ours, dense = (run_step(method, "eval", model, levels, case[1]) for method in METHODS)
     return float((ours - dense).abs().max())
 
 
@@ -142,34 +142,38 @@ def measure(case: tuple[int, int], repeats: int) -> dict[str, Any]:
     print(f"N1={rows} K={k}: evaluation logits differ by {result['difference']:.1e}")
     print(f"{'':6}{'parfocal':>12}{'dense':>12}{'ratio':>9}{'parfocal':>13}{'dense':>12}")
     for phase in PHASES:
-        taken = time_sides(case, phase, repeats)
-        peaks = {side: peak_of(side, phase, case) for side in SIDES}
+        taken = time_methods(case, phase, repeats)
+        peaks = {method: peak_of(method, phase, case) for method in METHODS}
         ratio = taken["dense"] / taken["parfocal"]
         result[phase] = {"seconds": taken, "ratio": ratio, "peak_mb": peaks}
-        times = "".join(f"{1e3 * taken[side]:9.1f} ms" for side in SIDES)
-        memory = "".join(f"{peaks[side]:9.0f} MB" for side in SIDES)
+        times = "".join(f"{1e3 * taken[method]:9.1f} ms" for method in METHODS)
+        memory = "".join(f"{peaks[method]:9.0f} MB" for method in METHODS)
         print(f"{phase:6}{times}{ratio:8.1f}x {memory}")
     return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, help="patches at the lowest magnification")
-    parser.add_argument("--k", type=int, default=12, help="patches zoomed into")
+    parser.add_argument("--rows", type=int, help="number of patches at the lowest magnification")
+    parser.add_argument("--k", type=int, default=12, help="number of patches to zoom into")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
     parser.add_argument("--peak-of", nargs=2, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    cases = [(2048, 64), (128, 12)] if asked.rows is None else [(asked.rows, asked.k)]
-    if asked.peak_of:
-        print_peak(*asked.peak_of, cases[0])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    cases = [(2048, 64), (128, 12)] if arguments.rows is None else [(arguments.rows, arguments.k)]
+    if arguments.peak_of:
+        print_peak(*arguments.peak_of, cases[0])
         return
-    results = [measure(case, asked.repeats) for case in cases]
-    if asked.json:
-        context = {"torch": torch.__version__, "threads": asked.threads, "repeats": asked.repeats}
-        asked.json.write_text(json.dumps({**context, "cases": results}, indent=2) + "\n")
+    results = [measure(case, arguments.repeats) for case in cases]
+    if arguments.json:
+        context = {
+            "torch": torch.__version__,
+            "threads": arguments.threads,
+            "repeats": arguments.repeats,
+        }
+        arguments.json.write_text(json.dumps({**context, "cases": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
