@@ -31,19 +31,19 @@ def test_megapixel_mnist_writes_the_error_of_each_estimator_by_epoch(tmp_path: P
     subprocess.run(command, check=True, capture_output=True)
     with out.open() as opened:
         rows = [(row["estimator"], row["epoch"]) for row in csv.DictReader(opened)]
-    assert rows == [(name, epoch) for name in ("unbiased", "published") for epoch in "12"]
+    assert rows == [(name, epoch) for name in ("unbiased", "published_gradient") for epoch in "12"]
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
-        ("train-images-idx3-ubyte", "not an IDX file of bytes; give the folder"),
-        ("else", "train-images-idx3-ubyte: not there, nor as .gz; give the folder"),
+        ("train-images-idx3-ubyte", "not an IDX file of bytes. Set DIGITS to"),
+        ("else", "train-images-idx3-ubyte: no such file, nor with .gz. Set DIGITS to"),
     ],
 )
-def test_a_folder_without_idx_files_is_refused(tmp_path: Path, name: str, told: str):
+def test_a_folder_without_idx_files_is_refused(tmp_path: Path, name: str, message: str):
     (tmp_path / name).write_bytes(b"no digits")
     script = EXAMPLES / "megapixel_mnist.py"
     command = [sys.executable, str(script), str(tmp_path), "--out", str(tmp_path / "errors.csv")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert told in done.stderr
+    assert message in done.stderr

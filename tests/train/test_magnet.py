@@ -1,4 +1,4 @@
-"""MagNet and the baselines of its table: trained, evaluated and predicted with from slide files."""
+"""MagNet and the baselines of its paper: training, evaluation and prediction from slide files."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ STAGES = ("macro", "micro", "itc")
 
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """Pink slides, with a dark outlined square where ill."""
+    """Write pink slides; those labeled "ill" have a dark square with an outline."""
     folder, rng = tmp_path_factory.mktemp("painted"), np.random.default_rng(0)
     rows = ["slide_id,path,label,mpp,split,stratum,outlines"]
     for number in range(24):
@@ -50,11 +50,12 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 def settings_of(recipe: str, **flags) -> RunSettings:
     own: dict[str, object] = {"train.labels": ["well", "ill"], "slide.tissue": "all"}
     if recipe == "magnet-3":
-        own |= {"model.patches": [2, 2], "model.side": 28, "model.leaf_side": 32}
-        own |= {"model.backbone": "small", "model.auxiliary": "small", "model.hidden_dim": 16}
+        own |= {"model.patches": [2, 2], "model.picture_px": 28, "model.leaf_px": 32}
+        own |= {"model.backbone": "small", "model.auxiliary_backbone": "small"}
+        own |= {"model.hidden_dim": 16}
         own |= {"train.batch_size": 4, "train.epochs": 3, "train.learning_rate": 1e-3}
     if recipe == "meanrgb":
-        own |= {"model.side": 32, "train.batch_size": 4, "train.epochs": 5}
+        own |= {"model.thumbnail_px": 32, "train.batch_size": 4, "train.epochs": 5}
     if recipe == "patchsupervised":
         own |= {"slide.patch_size": 64, "encoder.name": "tiny", "train.epochs": 4}
         own |= {"train.learning_rate": 1e-2, "model.dim": 16}
@@ -68,13 +69,13 @@ def run(painted: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_magnet_is_taught_from_slide_files(run):
+def test_magnet_is_trained_from_slide_files(run):
     with (run / "metrics.csv").open(newline="") as file:
         losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
     assert losses[-1] < losses[0]
 
 
-def test_its_table_tells_each_stratum_from_the_negatives(painted, run, tmp_path):
+def test_each_stratum_is_scored_against_the_negatives(painted, run, tmp_path):
     evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     strata = json.loads((tmp_path / "metrics.json").read_text())["strata"]
     assert set(strata) == {*STAGES, "macro + micro", "all"}
@@ -82,14 +83,14 @@ def test_its_table_tells_each_stratum_from_the_negatives(painted, run, tmp_path)
     assert strata["all"]["auroc"]["value"] is not None
 
 
-def test_its_squares_are_held_against_squares_laid_blindly(painted, run, tmp_path):
+def test_the_overlap_of_squares_with_lesions_is_compared_with_chance(painted, run, tmp_path):
     evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     whole, *_, leaves = json.loads((tmp_path / "metrics.json").read_text())["localization"]
     assert whole["attention"]["value"] == 1
     assert LESION**2 / SIDE**2 < leaves["attention_by_chance"] < 1
 
 
-def test_a_prediction_tells_each_square_with_its_parent_and_draws_the_way_down(
+def test_a_prediction_contains_each_square_with_its_parent_and_pictures_of_the_zoom(
     painted, run, tmp_path
 ):
     slide = painted.slides[-1]
@@ -104,44 +105,44 @@ def test_a_prediction_tells_each_square_with_its_parent_and_draws_the_way_down(
     assert regions["2-3"]["score"] == pytest.approx(
         max(record["prediction"]["probabilities"].values())
     )
-    drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == {"23.png", "23-leaves.png", "23-filter.png"}
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {"23.png", "23-leaves.png", "23-filter.png"}
 
 
-def green(picture: Path) -> bool:
-    """Whether anything is drawn in the color of lesions."""
+def has_outlines(picture: Path) -> bool:
+    """Return whether a picture has pixels in the color of outlines."""
     return bool((np.asarray(Image.open(picture)) == descent.LESION).all(axis=2).any())
 
 
-def test_known_lesions_are_drawn_on_the_leaves(painted, run, tmp_path):
+def test_outlines_of_lesions_are_drawn_on_the_leaves(painted, run, tmp_path):
     well, ill = painted.slides[-2:]
-    known = {ill.path: ill.outlines}
+    outlines = {ill.path: ill.outlines}
     paths, trained = [well.path, ill.path], Checkpoint.load(run)
-    list(predict_slides(paths, trained, tmp_path, mpp=1, device="cpu", outlines=known))
-    assert [green(tmp_path / f"{n}-leaves.png") for n in (22, 23)] == [False, True]
+    list(predict_slides(paths, trained, tmp_path, mpp=1, device="cpu", outlines=outlines))
+    assert [has_outlines(tmp_path / f"{n}-leaves.png") for n in (22, 23)] == [False, True]
 
 
-def test_outlines_come_from_a_table_on_the_command_line(painted, run, tmp_path, monkeypatch):
+def test_the_command_line_takes_outlines_from_a_cohort_table(painted, run, tmp_path, monkeypatch):
     slide, device = str(painted.slides[-1].path), ("--mpp", "1", "--device", "cpu")
-    given = ["predict", str(run), slide, *device, "--outlines", str(painted.source)]
-    monkeypatch.setattr("sys.argv", ["parfocal", *given, "--out", str(tmp_path)])
+    arguments = ["predict", str(run), slide, *device, "--outlines", str(painted.source)]
+    monkeypatch.setattr("sys.argv", ["parfocal", *arguments, "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
-    assert green(tmp_path / "23-leaves.png")
+    assert has_outlines(tmp_path / "23-leaves.png")
 
 
-def test_outlines_are_refused_of_a_model_without_leaves(painted, tmp_path):
+def test_outlines_are_refused_for_a_model_without_leaves(painted, tmp_path):
     train(painted, settings_of("meanrgb"), tmp_path / "run", device="cpu", progress=False)
     trained = Checkpoint.load(tmp_path / "run")
     with pytest.raises(ValueError, match="leaves of MagNet, and model meanrgb has none"):
         list(predict_slides([painted.slides[0].path], trained, tmp_path, outlines={}))
 
 
-def test_a_prediction_tells_the_answer_after_each_leaf(painted, run):
+def test_a_prediction_contains_the_probabilities_after_each_leaf(painted, run):
     record = predict(painted.slides[-1].path, Checkpoint.load(run), mpp=1)
     *squares, leaves = ([r for r in record.regions if r.step == step] for step in range(3))
-    assert {region.probabilities for of in squares for region in of} == {None}
+    assert {region.probabilities for layer in squares for region in layer} == {None}
     assert [leaf.probabilities[record.label] for leaf in leaves] == [leaf.score for leaf in leaves]
     assert leaves[-1].probabilities == pytest.approx(record.probabilities)
 
@@ -157,64 +158,64 @@ def test_a_prediction_tells_the_answer_after_each_leaf(painted, run):
             PINK,
             "odd.png: the image is 40 x 40 px at 10x, smaller than one patch of 224 px",
         ),
-        ((600, 600), GRAY, "nothing of the slide of 600 x 600 px is colored at the 28 px"),
+        ((600, 600), GRAY, "all of the slide of 600 x 600 px is gray in its thumbnail of 28 px"),
     ],
     ids=["one level", "long and thin", "under 448 px", "tiny", "gray"],
 )
-def test_odd_slides_are_answered_or_refused_in_a_line(run, tmp_path, size, color, outcome):
-    Image.new("RGB", size, color).save(tmp_path / "odd.png")  # an image is one stored level
+def test_unusual_slides_are_predicted_or_refused(run, tmp_path, size, color, outcome):
+    Image.new("RGB", size, color).save(tmp_path / "odd.png")  # an image has a single level
     trained = Checkpoint.load(run)
-    (found,) = predict_slides([tmp_path / "odd.png"], trained, tmp_path, mpp=1, device="cpu")
-    if isinstance(found, FailedSlide):
-        assert found.reason.startswith(outcome)
-        assert "\n" not in found.reason
+    (result,) = predict_slides([tmp_path / "odd.png"], trained, tmp_path, mpp=1, device="cpu")
+    if isinstance(result, FailedSlide):
+        assert result.reason.startswith(outcome)
+        assert "\n" not in result.reason
     else:
-        assert found.label in outcome
+        assert result.label in outcome
         assert (tmp_path / "odd.json").exists()
 
 
-def test_leaves_are_left_out_at_prediction_once_the_answer_rests(painted, run):
+def test_early_exit_can_be_set_at_prediction(painted, run):
     trained = Checkpoint.load(run, overrides={"early_exit_patience": 1})
-    trained.model.read.classify[-1].weight.data.zero_()  # settled from the first
+    trained.model.aggregator.classifier[-1].weight.data.zero_()  # constant probabilities
     record = predict(painted.slides[0].path, trained, mpp=1)
-    assert record.stop_reason == "settled after 2 of 4 leaves"
-    assert record.cost.patches == (1, 2, 2)  # the next square is read ahead
+    assert record.stop_reason == "early exit after 2 of 4 leaves"
+    assert record.cost.patches == (1, 2, 2)  # the next square is already being read
 
 
-def test_mean_rgb_learns_what_the_color_tells(painted, tmp_path):
+def test_mean_rgb_learns_classes_that_differ_in_color(painted, tmp_path):
     train(painted, settings_of("meanrgb"), tmp_path / "run", device="cpu", progress=False)
     found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
     assert found.scores["auroc_macro"].value >= 0.9
 
 
-def test_the_patch_supervised_model_finds_patches_of_outlined_lesions(painted, tmp_path):
+def test_the_patch_supervised_model_finds_outlined_lesions(painted, tmp_path):
     settings = settings_of("patchsupervised")
-    kept = tmp_path / "cache"
-    train(painted, settings, tmp_path / "run", cache=kept, device="cpu", progress=False)
+    cache = tmp_path / "cache"
+    train(painted, settings, tmp_path / "run", cache=cache, device="cpu", progress=False)
     found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
     assert found.scores["auroc_macro"].value >= 0.9
-    (met,) = found.to_dict()["localization"]
-    assert met["attention"]["value"] > 2 * met["attention_by_chance"]
+    (overlap,) = found.to_dict()["localization"]
+    assert overlap["attention"]["value"] > 2 * overlap["attention_by_chance"]
 
 
-def test_lesions_without_outlines_cannot_teach_patches(painted, tmp_path):
+def test_a_missing_outline_is_refused_for_the_patch_supervised_model(painted, tmp_path):
     bare = replace(painted, slides=tuple(replace(s, outlines=None) for s in painted.slides))
     with pytest.raises(RunError, match=r"slide 1 \(ill\) has no outlines, and the model is taught"):
         train(bare, settings_of("patchsupervised"), tmp_path / "run", device="cpu", progress=False)
 
 
-def test_a_stratum_can_be_left_out_of_training_but_not_moved_to_the_test(painted, tmp_path):
+def test_an_excluded_stratum_keeps_its_split_but_is_not_trained_on(painted, tmp_path):
     settings = settings_of("meanrgb", **{"train.exclude_strata": ["itc"], "train.epochs": 1})
     train(painted, settings, tmp_path / "run", device="cpu", progress=False)
-    learned = Checkpoint.load(tmp_path / "run").training.slides
+    trained_on = Checkpoint.load(tmp_path / "run").training.slides
     itc = {slide.slide_id for slide in painted.slides if slide.stratum == "itc"}
-    assert itc.isdisjoint(learned["train"] + learned["val"])
+    assert itc.isdisjoint(trained_on["train"] + trained_on["val"])
     with (tmp_path / "run" / "split.csv").open(newline="") as file:
         parts = {row["slide_id"]: row["split"] for row in csv.DictReader(file)}
     assert parts == {slide.slide_id: slide.split for slide in painted.slides}
 
 
-def test_a_stratum_that_is_not_there_cannot_be_left_out(painted, tmp_path):
+def test_an_unknown_stratum_cannot_be_excluded(painted, tmp_path):
     settings = settings_of("meanrgb", **{"train.exclude_strata": ["itcs"]})
     with pytest.raises(RunError, match=r"no slide is of stratum 'itcs' \(there are: itc, macro,"):
         train(painted, settings, tmp_path / "run", device="cpu", progress=False)

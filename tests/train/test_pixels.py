@@ -1,4 +1,4 @@
-"""Models of pixels are trained by the same loop, batch by batch, from slide files alone."""
+"""Models that take pixels are trained in batches, by the same loop, from slide files alone."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ SIDE, LESION, LESIONS = 128, 32, 4
 
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """Pink slides with dark squares that catch the eye, finely striped where ill."""
+    """Write pink slides with dark squares; those of slides labeled "ill" have fine stripes."""
     folder, rng = tmp_path_factory.mktemp("painted"), np.random.default_rng(0)
     rows = ["slide_id,path,label,mpp,split,outlines"]
     for number in range(40):
@@ -81,7 +81,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-def test_joint_attention_learns_a_planted_lesion_and_looks_at_it(painted, run, tmp_path):
+def test_joint_attention_learns_a_planted_lesion_and_attends_to_it(painted, run, tmp_path):
     found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     assert found.scores["accuracy"].value == 1
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -93,7 +93,7 @@ def test_joint_attention_learns_a_planted_lesion_and_looks_at_it(painted, run, t
     )
 
 
-def test_shares_of_magnifications_are_told_as_a_table_and_sum_to_1(painted, run, tmp_path):
+def test_the_shares_of_magnifications_are_reported_and_sum_to_1(painted, run, tmp_path):
     found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert [row["magnification"] for row in metrics["probability"]] == [5, 10]
@@ -103,28 +103,30 @@ def test_shares_of_magnifications_are_told_as_a_table_and_sum_to_1(painted, run,
         assert float(row["share_5x"]) + float(row["share_10x"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_slide_is_predicted_billed_and_drawn(painted, run, tmp_path):
+def test_a_prediction_has_regions_cost_and_a_map(painted, run, tmp_path):
     path = painted.slides[32].path
     (record,) = predict_slides([path], Checkpoint.load(run), tmp_path, mpp=1.0, device="cpu")
     assert (tmp_path / f"{path.stem}.png").exists()
     saved = json.loads((tmp_path / f"{path.stem}.json").read_text())
-    looked = [region for region in saved["regions"] if region["order"] is not None]
-    assert sorted(region["order"] for region in looked) == list(range(5))
-    assert all(region["selected"] and region["score_kind"] == "probability" for region in looked)
+    visited = [region for region in saved["regions"] if region["order"] is not None]
+    assert sorted(region["order"] for region in visited) == list(range(5))
+    assert all(
+        region["selected"] and region["score_kind"] == "sampling_probability" for region in visited
+    )
     assert sum(region["score"] for region in saved["regions"]) == pytest.approx(1)
     assert sum(saved["cost"]["patches"]) == sum(step["patches"] for step in saved["steps"]) == 5
-    assert saved["stop_reason"] == "the 5 patches allowed are drawn"
+    assert saved["stop_reason"] == "the limit of 5 patches was reached"
     assert saved["model"]["encoder"] is None
-    everything = saved["cost"]["exhaustive"]
-    assert (everything["patches"], everything["magnification"]) == (16, 10)
+    exhaustive = saved["cost"]["exhaustive"]
+    assert (exhaustive["patches"], exhaustive["magnification"]) == (16, 10)
     assert saved["cost"]["share_macs"] > 0
     assert record.summary.startswith("32: ")
 
 
-def test_how_much_is_looked_at_can_be_changed_after_training(painted, run, tmp_path):
+def test_sampling_can_be_changed_after_training(painted, run, tmp_path):
     changed = Checkpoint.load(run, overrides={"inference": "all"})
     (record,) = predict_slides([painted.slides[32].path], changed, tmp_path, mpp=1.0, device="cpu")
-    assert record.stop_reason == "all 20 cells with attention looked at"
+    assert record.stop_reason == "all 20 cells with attention were visited"
     with pytest.raises(
         CheckpointError, match=r"jsma was trained without a setting 'kk'; it has num"
     ):
@@ -139,14 +141,14 @@ def test_the_same_seed_trains_the_same_model(painted, tmp_path):
     assert losses[0].val_loss == losses[1].val_loss
 
 
-def test_slides_learned_from_are_mirrored_and_turned(painted, tmp_path, monkeypatch):
-    ways, ask = set(), AugmentedSource.request
+def test_training_slides_are_mirrored_and_rotated(painted, tmp_path, monkeypatch):
+    ways, request = set(), AugmentedSource.request
 
-    def noted(self, *given, **named):
-        ways.add((self.mirror, self.turns))
-        return ask(self, *given, **named)
+    def record(self, *arguments, **options):
+        ways.add((self.mirror, self.quarter_turns))
+        return request(self, *arguments, **options)
 
-    monkeypatch.setattr(AugmentedSource, "request", noted)
+    monkeypatch.setattr(AugmentedSource, "request", record)
     settings = settings_of("jsma", **{"train.epochs": 2, "train.augment": True})
     train(painted, settings, tmp_path / "run", device="cpu", progress=False)
     assert len(ways) == 8
@@ -160,7 +162,7 @@ def test_attention_sampling_is_trained_by_the_same_command(painted, tmp_path):
 
 
 def damaged(cohort: Cohort, folder: Path, numbers: tuple[int, ...]) -> Cohort:
-    """The same slides, of which some are cut short, or smaller than a patch."""
+    """Return the cohort with some slide files truncated."""
     slides = []
     for number, slide in enumerate(cohort.slides):
         path = slide.path
@@ -171,7 +173,7 @@ def damaged(cohort: Cohort, folder: Path, numbers: tuple[int, ...]) -> Cohort:
     return replace(cohort, slides=tuple(slides))
 
 
-def test_a_corrupt_image_is_left_out_and_listed(painted, tmp_path):
+def test_a_corrupt_image_is_skipped_and_listed(painted, tmp_path):
     cohort = damaged(painted, tmp_path, (3,))
     settings = settings_of("jsma", **{"train.epochs": 1})
     summary = train(cohort, settings, tmp_path / "run", device="cpu", progress=False)
@@ -179,15 +181,13 @@ def test_a_corrupt_image_is_left_out_and_listed(painted, tmp_path):
     assert "3.png" in summary.failed["3"]
 
 
-def test_an_image_that_goes_bad_in_the_middle_of_a_batch_leaves_alone(
-    painted, tmp_path, monkeypatch
-):
-    read, poisoned = SlidePixels.request, painted.slides[2].path.stem
+def test_an_image_that_fails_inside_a_batch_is_skipped_alone(painted, tmp_path, monkeypatch):
+    original, damaged_id = SlidePixels.request, painted.slides[2].path.stem
 
     def request(self, boxes, size, *, step=None):
-        if self._slide.id == poisoned:
-            raise SlideError(f"{poisoned}.png: damaged")
-        return read(self, boxes, size, step=step)
+        if self._slide.id == damaged_id:
+            raise SlideError(f"{damaged_id}.png: damaged")
+        return original(self, boxes, size, step=step)
 
     monkeypatch.setattr(SlidePixels, "request", request)
     settings = settings_of("jsma", **{"train.epochs": 2})
@@ -202,7 +202,7 @@ def test_an_image_that_goes_bad_in_the_middle_of_a_batch_leaves_alone(
         ((128, 128), 4.0, "5x (2 um/px) is sharper than the scan, which is 2.5x"),
     ],
 )
-def test_images_that_do_not_fit_the_magnifications_are_left_out_and_listed(
+def test_images_without_the_magnifications_are_skipped_and_listed(
     painted, tmp_path, size, mpp, reason
 ):
     misfit = tmp_path / "misfit.png"
@@ -215,7 +215,7 @@ def test_images_that_do_not_fit_the_magnifications_are_left_out_and_listed(
     assert reason in summary.failed["0"]
 
 
-def test_gray_deep_and_transparent_images_answer_as_their_colors_do(painted, run, tmp_path):
+def test_gray_16_bit_and_transparent_images_are_predicted_like_rgb_images(painted, run, tmp_path):
     rng = np.random.default_rng(0)
     gray = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
     kinds = {
@@ -232,7 +232,7 @@ def test_gray_deep_and_transparent_images_answer_as_their_colors_do(painted, run
     assert all(other == color for other in others)
 
 
-def test_a_range_of_magnifications_has_those_that_fit_each_slide(painted, tmp_path):
+def test_a_range_of_magnifications_uses_those_available_in_each_slide(painted, tmp_path):
     flags = {"slide.magnifications": "1.25-40", "train.epochs": 1}
     settings = settings_of("jsma", **flags)
     assert settings.slide.magnifications == (1.25, 2.5, 5, 10, 20, 40)
@@ -241,7 +241,7 @@ def test_a_range_of_magnifications_has_those_that_fit_each_slide(painted, tmp_pa
     assert {step.level for result in found.results for step in result.steps} == {2.5, 5, 10}
 
 
-def test_a_cache_of_regions_spares_reading(painted, tmp_path):
+def test_a_cache_of_regions_is_written_and_changes_nothing(painted, tmp_path):
     settings = settings_of("jsma", **{"train.epochs": 1})
     runs = [
         train(painted, settings, tmp_path / name, cache=tmp_path / "cache", device="cpu")
@@ -251,7 +251,7 @@ def test_a_cache_of_regions_spares_reading(painted, tmp_path):
     assert list((tmp_path / "cache").rglob("*.npy"))
 
 
-def test_stored_features_are_of_no_use_to_a_model_of_pixels(painted, run, tmp_path):
+def test_stored_features_are_refused_for_a_model_that_takes_pixels(painted, run, tmp_path):
     with pytest.raises(RunError, match="model jsma encodes by itself, so it cannot learn from"):
         train(painted, settings_of("jsma"), tmp_path / "run", features=tmp_path, device="cpu")
     with pytest.raises(EvaluationError, match="model jsma encodes by itself, so it cannot use"):
@@ -266,32 +266,36 @@ def test_stored_features_are_of_no_use_to_a_model_of_pixels(painted, run, tmp_pa
             {"encoder.name": "tiny"},
             "encoder: model jsma encodes by itself, so it",
         ),
-        ("jsma", {"model.backbone": "vgg"}, "model jsma: backbone 'vgg' is unknown"),
+        ("jsma", {"model.backbone": "vgg"}, "model jsma: backbone='vgg' is unknown"),
         ("jsma", {"slide.magnifications": "20-5"}, "slide.magnifications: '20-5' is refused"),
-        ("attentionsampling", {"slide.magnifications": (5.0, 10.0)}, "it looks at one; give one"),
+        (
+            "attentionsampling",
+            {"slide.magnifications": (5.0, 10.0)},
+            "set exactly one",
+        ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(recipe, flags, message):
+def test_inconsistent_settings_are_refused(recipe, flags, message):
     with pytest.raises(SettingsError, match=message):
         load_settings(recipe, flags=flags)
 
 
 @pytest.mark.parametrize(("key", "value"), [("batch_size", 2), ("augment", True)])
-def test_what_is_of_pixels_alone_is_refused_for_models_of_features(key, value):
+def test_settings_for_pixels_are_refused_for_models_that_take_features(key, value):
     with pytest.raises(SettingsError, match=f"train.{key}: model zoommil is given features"):
         load_settings("zoommil", flags={f"train.{key}": value})
 
 
-def test_the_command_line_changes_how_much_is_looked_at(painted, run, tmp_path, capsys):
+def test_the_command_line_overrides_the_sampling_settings(painted, run, tmp_path, capsys):
     slide, evaluation = painted.slides[32].path, tmp_path / "e"
     predicting = ["predict", str(run), str(slide), "--mpp", "1", "--device", "cpu"]
-    said = []
+    outputs = []
     for changes in (["model.inference=all"], ["model.k=2", "model.inference=topk"]):
         options = [part for change in changes for part in ("--set", change)]
         app([*predicting, "--out", str(tmp_path), *options], standalone_mode=False)
-        said.append(capsys.readouterr().out)
-    assert "looked at 20 of 16 patches" in said[0]
-    assert "looked at 2 of 16 patches" in said[1]
+        outputs.append(capsys.readouterr().out)
+    assert "looked at 20 of 16 patches" in outputs[0]
+    assert "looked at 2 of 16 patches" in outputs[1]
     evaluating = ["evaluate", str(run), str(painted.source), "--out", str(evaluation)]
     app([*evaluating, "--device", "cpu", "--set", "model.k=3"], standalone_mode=False)
     patches = json.loads((evaluation / "metrics.json").read_text())["cost"]["patches"]
