@@ -153,7 +153,8 @@ def _key_text(encoder: EncoderSpec, patch_size: int) -> str:
     """
     return (
         f"EncoderSpec(name={encoder.name!r}, dim={encoder.dim}, input_size={encoder.input_size}, "
-        f"mean={encoder.mean}, std={encoder.std}, mpp_range=(0.0, 0.0), licence='', "
+        f"mean={encoder.mean}, std={encoder.std}, mpp_range=(0.0, 0.0), "
+        "licence='', "  # the name of this field in version 1
         f"weights_hash={encoder.weights_hash!r}, interpolation={encoder.interpolation!r}), "
         f"{patch_size}"
     )
