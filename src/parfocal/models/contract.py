@@ -41,7 +41,8 @@ class ModelTraits:
         skips_magnifications: whether the model has the setting `skip_unavailable_magnifications`.
         needs_outlines: whether training needs outlines of lesions; see `PatchSupervision`.
         has_leaves: whether the last look consists of squares inside squares, as of `SquareReader`.
-        adversarial: whether training tells the model which slide comes next; see `Adversarial`.
+        adversarial: whether the model has to know which training slide comes next; see
+            `Adversarial`.
         own_objective: whether the model has a training objective of its own; see `OwnObjective`. If
             False, it is trained with the loss of the task alone.
         follows_progress: whether the model changes as training advances; see `ProgressAware`.

@@ -38,12 +38,13 @@ SAMPLING_SETTINGS = {
 PATCH_CLASSIFIER = {
     "read.encode.": "patch_classifier.encoder.",
     "read.classify.": "patch_classifier.classifier.",
-    "read.centre": "patch_classifier.feature_mean",
+    "read.centre": "patch_classifier.feature_mean",  # codespell:ignore centre
 }
 ESTIMATORS = {
     "replacement": "with_replacement",
     "literal": "partial_sum",
     "published": "published_gradient",
+    "renormalised": "renormalized",
 }
 
 RENAMED: dict[str, Renamed] = {
@@ -154,10 +155,10 @@ RENAMED: dict[str, Renamed] = {
             "read.classify.": "aggregator.classifier.",
             "explorer.attend.": "explorer.attention.",
             "explorer.classify.": "explorer.classifier.",
-            "glances.0.encode.": "auxiliary.0.encoder.",
-            "glances.0.classify.": "auxiliary.0.classifier.",
-            "glances.1.encode.": "auxiliary.1.encoder.",
-            "glances.1.classify.": "auxiliary.1.classifier.",
+            "glances.0.encode.": "auxiliary.0.encoder.",  # codespell:ignore glances
+            "glances.0.classify.": "auxiliary.0.classifier.",  # codespell:ignore glances
+            "glances.1.encode.": "auxiliary.1.encoder.",  # codespell:ignore glances
+            "glances.1.classify.": "auxiliary.1.classifier.",  # codespell:ignore glances
         },
     ),
     "meanrgb": Renamed(
