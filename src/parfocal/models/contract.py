@@ -169,8 +169,9 @@ def run_model(model: Callable[..., Prediction], inputs: Sequence[Bag | PixelSour
 def training_loss(
     model: nn.Module, traits: ModelTraits, prediction: Prediction, target: Tensor, loss: Loss
 ) -> Float[Tensor, ""]:
-    """Return the scalar that training minimizes: the model's own objective if it has one, else the
-    loss of the task.
+    """Return the scalar that training minimizes.
+
+    It is the model's own objective if it has one, and the loss of the task otherwise.
 
     Args:
         model: the model that made the prediction.
@@ -193,8 +194,9 @@ class OwnObjective(Protocol):
         """Return the scalar to minimize.
 
         Args:
-            prediction: output of the model in training mode; `prediction.terms` holds what
-            `forward` left for here. target: class of the slide, or one class per slide of a batch.
+            prediction: output of the model in training mode; `terms` holds what `forward` computed
+                for this method.
+            target: class of the slide, or one class per slide of a batch.
             loss: loss of the task on logits and target.
         """
 
@@ -220,8 +222,7 @@ class Adversarial(Protocol):
     """A model trained to hide which slide a patch comes from (trait `adversarial`)."""
 
     def set_slide(self, slide: int) -> None:
-        """Set the position of the next training slide, counted from 0; called before each training
-        step."""
+        """Set the position of the next training slide, from 0; called before each step."""
 
 
 @runtime_checkable
@@ -251,5 +252,4 @@ class SquareReader(Protocol):
 
     @property
     def gray_spread(self) -> int:
-        """Range of the three colors of a pixel below which it counts as gray; 0 to keep all
-        pixels."""
+        """Range of a pixel's red, green and blue below which it is gray; 0 to keep all pixels."""
