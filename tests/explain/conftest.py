@@ -1,4 +1,4 @@
-"""A folder of predictions, and a server that shows it."""
+"""A folder of predictions, and a server for it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from parfocal.slide.slide import open_slide
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., Path]) -> Path:
-    """A folder as the demonstration leaves it: slides and their table, predictions, other JSON."""
+    """A folder like that of `parfocal demo`: slides, a cohort table, predictions, other JSON."""
     root = tmp_path_factory.mktemp("shown")
     outline = [[600, 300], [800, 300], [800, 500], [600, 500], [600, 300]]
     write_json(
@@ -21,12 +21,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., 
         {"type": "Polygon", "coordinates": [outline]},
     )
     rows = ["slide_id,path,label,outlines"]
-    for name, label, said in (("a", "tumor", 0.8), ("b", "normal", 0.9), ("c", "normal", 0.1)):
+    for name, label, tumor in (("a", "tumor", 0.8), ("b", "normal", 0.9), ("c", "normal", 0.1)):
         slide = write_slide(root / "cohort" / f"{name}.tif", painted())
         with open_slide(slide) as opened:
             fingerprint = opened.fingerprint
-        chances = {"normal": 1 - said, "tumor": said}
-        answer = {"label": max(chances, key=lambda each: chances[each]), "probabilities": chances}
+        probabilities = {"normal": 1 - tumor, "tumor": tumor}
+        predicted = "tumor" if tumor > 0.5 else "normal"
+        answer = {"label": predicted, "probabilities": probabilities}
         content = prediction(slide, fingerprint, prediction=answer)
         write_json(root / "predictions" / f"{name}.json", content)
         rows.append(f"{name},{name}.tif,{label},{'lesion.geojson' if label == 'tumor' else ''}")

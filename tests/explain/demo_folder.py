@@ -1,4 +1,4 @@
-"""What is shown in tests: a painted slide with a dark lesion, predictions of it, and a server."""
+"""Painted slides with a dark lesion, predictions for them, and a server."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ import uvicorn
 from parfocal.explain.library import Library
 from parfocal.explain.viewer import build_app, listen
 
-SIDE = 1500  # no multiple of a tile, so that there are edges
+SIDE = 1500  # not a multiple of the tile size, so that edge tiles are smaller
 LESION = (600, 300, 200)  # x, y and side
 DARK, PINK = (60, 20, 90), (220, 160, 200)
 LABELS = ("normal", "tumor")
@@ -34,27 +34,34 @@ def region(
     return {
         **{"id": name, "step": step, "x": x, "y": y, "width": side, "height": side},
         **{"mpp": (4.0, 1.0)[step], "score": score, "score_kind": "attention"},
-        **{"parent": None, "selected": False, "order": 0, "zoom_score": None, **more},
+        **{"parent": None, "selected": False, "order": 0, "zoom_attention": None, **more},
     }
 
 
 def prediction(slide: Path, fingerprint: str, **changes: object) -> dict:
-    """Four patches at 2.5x; the one with the lesion is zoomed into; its best child is on it."""
+    """Return a prediction with four patches at 2.5x, of which one is zoomed into.
+
+    The child with the highest score is the lesion.
+    """
     regions = [
         region(
-            f"0-{place}", 0, (750 * (place % 2), 750 * (place // 2), 750), score, zoom_score=score
+            f"0-{place}",
+            0,
+            (750 * (place % 2), 750 * (place // 2), 750),
+            score,
+            zoom_attention=score,
         )
         for place, score in enumerate((0.7, 0.1, 0.1, 0.1))
     ]
     regions[0]["selected"] = True
-    best = region("1-0", 1, LESION, 0.9, parent="0-0")
-    regions += [best, region("1-1", 1, (0, 0, LESION[2]), 0.1, parent="0-0")]
+    top = region("1-0", 1, LESION, 0.9, parent="0-0")
+    regions += [top, region("1-1", 1, (0, 0, LESION[2]), 0.1, parent="0-0")]
     for order, each in enumerate(regions):
         each["order"] = order
-    everything = {"magnification": 10.0, "patches": 60, "descendants": 64, "macs": 9, "pixels": 9}
+    exhaustive = {"magnification": 10.0, "patches": 60, "descendants": 64, "macs": 9, "pixels": 9}
     seconds = dict.fromkeys(("open", "tissue", "read", "encode", "model", "total"), 0.5)
     return {
-        "format_version": 1,
+        "format_version": 2,
         "slide": {
             **{"id": slide.stem, "path": str(slide), "fingerprint": fingerprint},
             **{"size": [SIDE, SIDE], "mpp": 1.0, "mpp_source": "file: painted"},
@@ -62,15 +69,15 @@ def prediction(slide: Path, fingerprint: str, **changes: object) -> dict:
         "model": {
             **{"name": "zoommil", "weights_sha256": "ab" * 32, "encoder": "tiny"},
             **{"encoder_weights_sha256": "cd" * 8, "magnifications": [2.5, 10.0]},
-            **{"patch_size": 64, "parfocal": "0.1.0"},
+            **{"patch_size": 64, "parfocal_version": "0.1.0"},
         },
         "prediction": {"label": "tumor", "probabilities": {"normal": 0.2, "tumor": 0.8}},
-        "stop_reason": "every magnification looked at",
+        "stop_reason": "every magnification was visited",
         "steps": [{"mpp": 4.0, "patches": 4}, {"mpp": 1.0, "patches": 2}],
         "regions": regions,
         "cost": {
             **{"patches": [4, 2], "pixels_decoded": 5, "bytes_read": None, "macs": 3},
-            **{"seconds": seconds, "exhaustive": everything},
+            **{"seconds": seconds, "exhaustive": exhaustive},
         },
         **changes,
     }
@@ -83,7 +90,7 @@ def write_json(path: Path, content: object) -> Path:
 
 
 class Server:
-    """A server in a thread of this process."""
+    """A server that runs in a thread of this process."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -92,7 +99,7 @@ class Server:
     def request(
         self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None
     ) -> tuple[HTTPResponse, bytes]:
-        """Send a request as it is written: no client tidies up the path."""
+        """Send a request with the path unchanged; HTTP clients would normalize it."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, headers=headers or {})

@@ -1,4 +1,4 @@
-"""What the command line shows: view, report, and what predict writes for other viewers."""
+"""The commands view and report, and the exports of predict."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def viewer(folder: Path) -> Iterator[subprocess.Popen[str]]:
         started.kill()
 
 
-def test_the_viewer_says_where_it_is_and_ends_with_ctrl_c(viewer: subprocess.Popen[str]):
+def test_the_viewer_prints_its_address_and_ends_with_ctrl_c(viewer: subprocess.Popen[str]):
     assert viewer.stdout is not None
     line = viewer.stdout.readline()
     assert line.startswith("3 slides at http://127.0.0.1:")
@@ -36,18 +36,20 @@ def test_the_viewer_says_where_it_is_and_ends_with_ctrl_c(viewer: subprocess.Pop
     assert (viewer.returncode, out, err) == (0, "", "")
 
 
-def test_an_address_others_can_reach_is_warned_of(
+def test_a_public_address_gives_a_warning(
     folder: Path, parfocal: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("parfocal.explain.viewer.serve", lambda library, listening: None)
     open_to_all = parfocal("view", folder, "--host", "0.0.0.0", "--port", "0", "--no-browser")
-    assert "whoever can reach this address can see these slides" in open_to_all.err
+    assert "other computers that reach this address see the slides" in open_to_all.err
     assert open_to_all.code == 0
     here = parfocal("view", folder, "--port", "0", "--no-browser")
     assert (here.code, here.err) == (0, "")
 
 
-def test_nothing_to_view_is_a_line(tmp_path: Path, parfocal: Callable[..., CommandResult]):
+def test_a_folder_without_predictions_is_an_error_of_one_line(
+    tmp_path: Path, parfocal: Callable[..., CommandResult]
+):
     found = parfocal("view", tmp_path, "--no-browser")
     assert found.code == 1
     assert found.err.startswith(f"parfocal: {tmp_path}: no predictions here")
@@ -58,13 +60,13 @@ def test_a_report_is_written(folder: Path, tmp_path: Path, parfocal: Callable[..
     out = tmp_path / "report.html"
     found = parfocal("report", folder, "--out", out)
     assert found.code == 0
-    assert "<h2>Worst mistakes</h2>" in out.read_text()
-    told = re.fullmatch(r"(.*): (\d+) kB; open it in a browser\n", found.out)
-    assert told[1] == str(out)
-    assert int(told[2]) == round(out.stat().st_size / 1000) > 0
+    assert "<h2>Most confident errors</h2>" in out.read_text()
+    printed = re.fullmatch(r"(.*): (\d+) kB; open it in a browser\n", found.out)
+    assert printed[1] == str(out)
+    assert int(printed[2]) == round(out.stat().st_size / 1000) > 0
 
 
-def test_predict_writes_for_other_viewers_when_asked(
+def test_predict_writes_the_requested_exports(
     tmp_path: Path,
     parfocal: Callable[..., CommandResult],
     untrained: Checkpoint,

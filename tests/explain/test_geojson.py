@@ -20,7 +20,7 @@ def record(tmp_path):
 
 
 def all_features(collection):
-    """Give the features, and those nested in them, as QuPath reads them."""
+    """Return the features and their child objects, as QuPath reads them."""
     waiting = list(collection["features"])
     while waiting:
         feature = waiting.pop(0)
@@ -80,7 +80,7 @@ def test_the_top_patch_lies_on_the_painted_lesion(record):
     assert (pixels[y - 1, x : x + width] == PINK).all()
 
 
-def test_annotations_are_the_sharp_patches_that_counted_most(record):
+def test_annotations_are_the_top_patches_of_the_highest_magnification(record):
     annotations = [
         feature["properties"]
         for feature in to_geojson(record)["features"]
@@ -93,25 +93,25 @@ def test_annotations_are_the_sharp_patches_that_counted_most(record):
     assert annotations[0]["classification"]["name"] == "tumor"
 
 
-def test_places_can_be_counted_from_the_scanned_bounds(record):
+def test_coordinates_can_start_at_the_scanned_bounds(record):
     shifted = to_geojson(record, offset=(100.0, 50.0))["features"][0]
     assert box_of(shifted) == (LESION[0] - 100, LESION[1] - 50, LESION[2], LESION[2])
 
 
-def test_patches_of_which_only_a_thumbnail_was_seen_are_left_out(tmp_path):
+def test_patches_that_were_not_visited_are_left_out(tmp_path):
     content = prediction(tmp_path / "a.tif", "f" * 32)
     content["regions"][-1]["order"] = None
     record = read_prediction(write_json(tmp_path / "a.json", content))
     assert len(list(all_features(to_geojson(record)))) == 6
 
 
-def test_outlines_drawn_in_qupath_come_back_as_lesions(record, tmp_path):
+def test_exported_outlines_are_read_as_lesions(record, tmp_path):
     write_geojson(record, tmp_path / "a.geojson")
     drawn = read_outlines(tmp_path / "a.geojson").polygons[0].outer
     assert drawn[0].tolist() == [LESION[0], LESION[1]]
 
 
-def test_only_what_is_asked_for_is_written(record, tmp_path):
+def test_only_the_requested_exports_are_written(record, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     export(record, out, geojson=False, from_bounds=False, overlay=False)

@@ -1,64 +1,71 @@
-import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from parfocal.explain.heatmap import CHOSEN, STEP_COLORS, draw_map, most_attended, part_shown
-from parfocal.explain.map_layout import HEADER, MARGIN, Layout, colors, fit
+from parfocal.cost import Cost, ExhaustiveCost
+from parfocal.explain.heatmap import SELECTED, STEP_COLORS, draw_map, visible_box
+from parfocal.explain.map_layout import HEADER, MARGIN, Layout, scale_colors, shorten
+from parfocal.explain.record import ModelFacts, PredictionRecord, Region, SlideFacts
 from parfocal.slide.slide import Box
 
 
 def region(step, column, row, side, score, *, selected=False):
-    return {
-        "id": f"{step}-{column}-{row}",
-        "step": step,
-        "x": column * side,
-        "y": row * side,
-        "width": side,
-        "height": side,
-        "score": score,
-        "selected": selected,
-    }
+    return Region(
+        id=f"{step}-{column}-{row}",
+        step=step,
+        x=column * side,
+        y=row * side,
+        width=side,
+        height=side,
+        mpp=(4.0, 2.0)[step],
+        score=score,
+        score_kind="attention",
+        parent=None,
+        selected=selected,
+        order=0,
+    )
 
 
-def record(size=(4000, 4000), **changes):
-    """Four patches at a low magnification; one is zoomed into, its four children are seen."""
-    regions = [
-        region(0, 0, 0, 1000.0, 0.1),
-        region(0, 1, 0, 1000.0, 0.2),
-        region(0, 0, 1, 1000.0, 0.3),
-        region(0, 1, 1, 1000.0, 0.4, selected=True),
-        region(1, 2, 2, 500.0, 0.7),
-        region(1, 3, 2, 500.0, 0.2),
-        region(1, 2, 3, 500.0, 0.1),
-        region(1, 3, 3, 500.0, 0.0),
-    ]
-    whole = {
-        "slide": {"id": "slide-7", "size": size, "mpp": 0.5},
-        "prediction": {"label": "cancer", "probabilities": {"benign": 0.25, "cancer": 0.75}},
-        "steps": [
-            {"mpp": 4.0, "magnification": 2.5, "patches": 4},
-            {"mpp": 2.0, "magnification": 5.0, "patches": 4},
-        ],
-        "regions": regions,
-    }
-    return copy.deepcopy(whole) | changes
+REGIONS = (
+    region(0, 0, 0, 1000.0, 0.1),
+    region(0, 1, 0, 1000.0, 0.2),
+    region(0, 0, 1, 1000.0, 0.3),
+    region(0, 1, 1, 1000.0, 0.4, selected=True),
+    region(1, 2, 2, 500.0, 0.7),
+    region(1, 3, 2, 500.0, 0.2),
+    region(1, 2, 3, 500.0, 0.1),
+    region(1, 3, 3, 500.0, 0.0),
+)
+
+
+def record(size=(4000, 4000), regions=REGIONS):
+    """Return a prediction with four patches at 2.5x, of which one is zoomed into."""
+    return PredictionRecord(
+        slide=SlideFacts("slide-7", None, "0" * 32, size, 0.5, "given"),
+        model=ModelFacts("zoommil", "0" * 64, None, None, (2.5, 5.0), 256, "0.1"),
+        probabilities={"benign": 0.25, "cancer": 0.75},
+        stop_reason="every magnification was visited",
+        mpps=(4.0, 2.0),
+        regions=tuple(regions),
+        cost=Cost((4, 4), 1, None, 1, {"total": 1.0}, ExhaustiveCost(5.0, 16, 16, 2, 2)),
+    )
 
 
 WHITE = np.full((100, 100, 3), 255, dtype=np.uint8)
 
 
 class Drawn:
-    """A map, and where its panels lie."""
+    """A drawn map with the positions of its panels."""
 
-    def __init__(self, path, given, thumbnail=WHITE, **more):
-        draw_map(given, thumbnail, path, caption="looked at 8 patches", **more)
+    def __init__(self, path, record, thumbnail=WHITE, **more):
+        draw_map(record, thumbnail, path, **more)
         self.pixels = np.array(Image.open(path))
-        self.layout = Layout.of(part_shown(given), len(given["steps"]) + 1)
+        self.layout = Layout.fitting(visible_box(record), len(record.mpps) + 1)
 
     def at(self, panel, x, y):
-        """Give the color of a panel at a level-0 place."""
+        """Return the color of a panel at a level-0 position."""
         row, column = divmod(panel, self.layout.columns)
         width, height = self.layout.cell
         x, y = x - self.layout.corner[0], y - self.layout.corner[1]
@@ -68,13 +75,13 @@ class Drawn:
 
 
 def color_of(share):
-    return tuple(colors(np.array([float(share)]))[0].tolist())
+    return tuple(scale_colors(np.array([float(share)]))[0].tolist())
 
 
-def test_the_part_with_patches_is_shown_with_a_margin_but_no_more_than_the_slide():
-    assert part_shown(record()) == Box(0, 0, 2100, 2100)
-    moved = [each | {"x": each["x"] + 1500, "y": each["y"] + 1500} for each in record()["regions"]]
-    assert part_shown(record(regions=moved)) == Box(1400, 1400, 2200, 2200)
+def test_a_map_shows_the_patches_with_a_margin_within_the_slide():
+    assert visible_box(record()) == Box(0, 0, 2100, 2100)
+    moved = [replace(region, x=region.x + 1500, y=region.y + 1500) for region in REGIONS]
+    assert visible_box(record(regions=moved)) == Box(1400, 1400, 2200, 2200)
 
 
 def test_each_patch_carries_the_color_of_its_attention(tmp_path):
@@ -85,11 +92,10 @@ def test_each_patch_carries_the_color_of_its_attention(tmp_path):
         assert drawn.at(2, x, y) == color_of(score)
 
 
-def test_the_highest_attention_is_darkest_where_it_stands_out(tmp_path):
-    given = record()
-    for column in range(96):
-        given["regions"].append(region(0, column % 8, column // 8, 500.0, 0.0))
-    # 0.4 is more than four times an even share of 100 patches.
+def test_attention_above_four_times_uniform_is_darkest(tmp_path):
+    others = [region(0, column % 8, column // 8, 500.0, 0.0) for column in range(96)]
+    given = record(regions=[*REGIONS, *others])
+    # 0.4 is more than four times uniform attention over 100 patches.
     assert Drawn(tmp_path / "map.png", given).at(1, 1900, 1900) == color_of(1)
 
 
@@ -102,12 +108,12 @@ def test_a_magnification_shows_only_its_own_patches(tmp_path):
 def test_only_patches_zoomed_into_are_outlined(tmp_path):
     drawn = Drawn(tmp_path / "map.png", record())
     pixel = 1 / drawn.layout.scale[0]
-    assert drawn.at(1, 1000 + pixel, 1500) == CHOSEN
-    assert drawn.at(1, 2000 - pixel, 1500) == CHOSEN
+    assert drawn.at(1, 1000 + pixel, 1500) == SELECTED
+    assert drawn.at(1, 2000 - pixel, 1500) == SELECTED
     assert drawn.at(1, 500, 1000 + pixel) == color_of(0.3)
 
 
-def test_the_slide_is_shown_plain_but_for_the_rim_of_what_was_visited(tmp_path):
+def test_the_first_panel_shows_the_slide_with_visited_areas_outlined(tmp_path):
     pink = np.full((50, 50, 3), (230, 150, 190), dtype=np.uint8)
     drawn = Drawn(tmp_path / "map.png", record(), pink)
     pixel = 1 / drawn.layout.scale[0]
@@ -124,39 +130,40 @@ def test_tissue_shades_a_color_and_does_not_change_it(tmp_path):
     assert drawn.at(1, 1500, 500) == pytest.approx(expected, abs=0.5)
 
 
-def test_a_sharp_patch_keeps_its_place_and_color_on_a_huge_slide(tmp_path):
+def test_a_small_patch_keeps_its_position_and_color_on_a_huge_slide(tmp_path):
     tiny = region(1, 250, 250, 256.0, 0.9)
-    given = record(size=(100_000, 100_000))
-    given["regions"] += [tiny]
+    given = record(size=(100_000, 100_000), regions=[*REGIONS, tiny])
     drawn = Drawn(tmp_path / "map.png", given)
     assert drawn.at(2, 250.5 * 256, 250.5 * 256) == color_of(1)
 
 
-def test_patches_that_count_nearly_alike_look_alike(tmp_path):
-    given = record()
-    for number, patch in enumerate(given["regions"]):
-        patch["score"] = 0.25 + number * 1e-6
-    drawn = Drawn(tmp_path / "map.png", given)
+def test_nearly_equal_scores_have_the_same_color(tmp_path):
+    regions = [replace(each, score=0.25 + i * 1e-6) for i, each in enumerate(REGIONS)]
+    drawn = Drawn(tmp_path / "map.png", record(regions=regions))
     assert drawn.at(1, 500, 500) == drawn.at(1, 1500, 1500) == color_of(0.25)
 
 
-def test_probabilities_over_all_magnifications_share_one_scale(tmp_path):
-    given = record()
-    for patch, score in zip(given["regions"], [0.8, *[0.0] * 3, 0.2, *[0.0] * 3], strict=True):
-        patch |= {"score": score, "score_kind": "probability"}
-    drawn = Drawn(tmp_path / "map.png", given)
+def test_sampling_probabilities_share_one_scale(tmp_path):
+    scores = [0.8, *[0.0] * 3, 0.2, *[0.0] * 3]
+    regions = [
+        replace(each, score=score, score_kind="sampling_probability")
+        for each, score in zip(REGIONS, scores, strict=True)
+    ]
+    drawn = Drawn(tmp_path / "map.png", record(regions=regions))
     assert drawn.at(1, 500, 500) == color_of(1)
     assert drawn.at(2, 1250, 1250) == color_of(0.25)
 
 
 def test_a_magnification_without_patches_is_drawn_empty(tmp_path):
-    given = record()
-    given["regions"] = given["regions"][:4]
-    assert Drawn(tmp_path / "map.png", given).at(2, 1250, 1250) == (255, 255, 255)
+    assert Drawn(tmp_path / "map.png", record(regions=REGIONS[:4])).at(2, 1250, 1250) == (
+        255,
+        255,
+        255,
+    )
 
 
 def test_the_scale_darkens_evenly():
-    red, green, blue = colors(np.linspace(0, 1, 50)).astype(float).T
+    red, green, blue = scale_colors(np.linspace(0, 1, 50)).astype(float).T
     lightness = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     steps = np.diff(lightness)
     assert (steps < 0).all()
@@ -171,19 +178,16 @@ def test_any_shape_of_slide_fits_on_a_screen(tmp_path, size):
     assert height <= 1600
 
 
-def test_what_reaches_beyond_the_slide_is_cut(tmp_path):
-    given = record(size=(1500, 1500))
-    given["regions"].append(region(1, 9, 9, 500.0, 0.1))
+def test_patches_beyond_the_slide_are_cut_off(tmp_path):
+    given = record(size=(1500, 1500), regions=[*REGIONS, region(1, 9, 9, 500.0, 0.1)])
     drawn = Drawn(tmp_path / "map.png", given)
     assert drawn.at(1, 1400, 500) == color_of(0.2)
 
 
-def test_the_most_attended_patches_are_shown_in_their_order(tmp_path):
+def test_the_top_patches_are_drawn_in_the_order_of_their_ranks(tmp_path):
     given = record()
-    best = most_attended(given, 2)
-    assert [patch["id"] for patch in best] == ["1-2-2", "1-3-2"]
-    shown = {"1-3-2": np.full((256, 256, 3), 50), "1-2-2": np.full((99, 256, 3), 200)}
-    details = {name: pixels.astype(np.uint8) for name, pixels in shown.items()}
+    pixels = {"1-3-2": np.full((256, 256, 3), 50), "1-2-2": np.full((99, 256, 3), 200)}
+    details = {name: patch.astype(np.uint8) for name, patch in pixels.items()}
     with_tiles = Drawn(tmp_path / "tiles.png", given, details=details).pixels
     without = Drawn(tmp_path / "map.png", given).pixels
     assert with_tiles.shape[0] > without.shape[0]
@@ -193,11 +197,11 @@ def test_the_most_attended_patches_are_shown_in_their_order(tmp_path):
 
 
 def test_a_long_name_is_shortened_in_its_middle():
-    assert fit("a-slide", 18, 500) == "a-slide"
-    short = fit("start" + "x" * 500 + "finish", 18, 300)
-    assert short.startswith("start")
-    assert short.endswith("finish")
-    assert "…" in short
+    assert shorten("a-slide", 18, 500) == "a-slide"
+    shortened = shorten("start" + "x" * 500 + "finish", 18, 300)
+    assert shortened.startswith("start")
+    assert shortened.endswith("finish")
+    assert "…" in shortened
 
 
 def test_the_same_record_gives_the_same_bytes(tmp_path):
@@ -206,7 +210,7 @@ def test_the_same_record_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
-def test_a_map_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_map_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
     def fail(self, *args, **kwargs):
         args[0].write_bytes(b"half")
         raise OSError("No space left on device")
@@ -220,10 +224,3 @@ def test_a_map_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_record_without_regions_is_refused(tmp_path):
     with pytest.raises(ValueError, match="slide-7: the record has no regions to draw"):
         draw_map(record(regions=[]), WHITE, tmp_path / "map.png")
-
-
-def test_a_region_without_a_place_is_refused(tmp_path):
-    given = record()
-    del given["regions"][3]["x"], given["regions"][3]["width"]
-    with pytest.raises(ValueError, match="a region of the record has no width, x, so its place"):
-        draw_map(given, WHITE, tmp_path / "map.png")

@@ -4,28 +4,29 @@ import shutil
 import pytest
 
 from explain.demo_folder import write_json
-from parfocal.explain.library import LibraryError, load_library
+from parfocal.explain.library import load_library
+from parfocal.explain.truths import LibraryError
 
 
-def test_a_folder_as_the_demonstration_leaves_it_is_shown_whole(folder):
+def test_a_folder_like_that_of_demo_is_found_completely(folder):
     library = load_library([folder])
     assert [slide.id for slide in library.slides.values()] == ["a", "b", "c"]
     assert library.problems == []
     assert next(iter(library.slides.values())).truth.label == "tumor"
 
 
-def test_one_prediction_can_be_shown(folder):
+def test_a_single_prediction_can_be_shown(folder):
     (slide,) = load_library([folder / "predictions" / "b.json"]).slides.values()
     assert (slide.id, slide.truth.label) == ("b", None)
 
 
-def test_labels_are_those_of_a_cohort_that_is_named(folder):
+def test_labels_are_read_from_the_given_cohort_table(folder):
     cohort = folder / "cohort" / "cohort.csv"
     slides = load_library([folder / "predictions"], cohort=cohort).slides.values()
     assert [slide.truth.label for slide in slides] == ["tumor", "normal", "normal"]
 
 
-def test_the_split_of_a_run_tells_labels(folder, tmp_path):
+def test_labels_are_read_from_the_split_of_a_run(folder, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "split.csv").write_text("slide_id,patient_id,label,split\nb,b,tumor,test\n")
@@ -33,7 +34,7 @@ def test_the_split_of_a_run_tells_labels(folder, tmp_path):
     assert [slide.truth.label for slide in slides] == [None, "tumor", None]
 
 
-def test_tables_that_disagree_are_told(folder, tmp_path):
+def test_tables_that_disagree_on_a_label_are_refused(folder, tmp_path):
     (tmp_path / "split.csv").write_text("slide_id,patient_id,label,split\na,a,normal,test\n")
     with pytest.raises(
         LibraryError, match=r"a: labeled 'tumor' in .*cohort.csv and 'normal' in .*sp"
@@ -46,20 +47,21 @@ def test_a_slide_alone_can_be_shown(folder):
     assert (slide.predictions, slide.size, slide.problem) == ((), (1500, 1500), None)
 
 
-def test_a_slide_given_beside_its_prediction_is_one(folder):
+def test_a_slide_and_its_prediction_are_one_entry(folder):
     library = load_library([folder / "cohort" / "b.tif", folder / "predictions" / "b.json"])
     (slide,) = library.slides.values()
     assert len(slide.predictions) == 1
 
 
-def test_a_slide_that_moved_is_told_and_found_again(folder, tmp_path):
+def test_a_moved_slide_is_reported_and_found_in_the_given_folder(folder, tmp_path):
     content = json.loads((folder / "predictions" / "a.json").read_text())
     content["slide"]["path"] = "/gone/a.tif"
     file = write_json(tmp_path / "a.json", content)
     (slide,) = load_library([file]).slides.values()
     assert slide.problem is not None
     assert (
-        "a: the slide is no longer at /gone/a.tif; say where it is with --slides" in slide.problem
+        "a: the slide is no longer at /gone/a.tif; name the folder it is in with --slides"
+        in slide.problem
     )
     (tmp_path / "new" / "deep").mkdir(parents=True)
     shutil.copy(folder / "cohort" / "a.tif", tmp_path / "new" / "deep")
@@ -80,34 +82,36 @@ def test_a_slide_that_moved_together_with_its_prediction_is_found(folder, tmp_pa
     assert found.path == tmp_path / "demo" / "slides" / "a.tif"
 
 
-def test_a_folder_of_moved_slides_that_is_not_there_is_told(folder, tmp_path):
-    with pytest.raises(LibraryError, match="nowhere: no such folder; --slides names one"):
+def test_a_missing_folder_of_moved_slides_is_refused(folder, tmp_path):
+    with pytest.raises(
+        LibraryError, match="nowhere: no such folder; give one that holds slides to --slides"
+    ):
         load_library([folder], moved_to=[tmp_path / "nowhere"])
 
 
-def test_what_cannot_be_read_is_listed_and_the_rest_shown(folder, tmp_path):
+def test_unreadable_predictions_are_listed_and_the_others_shown(folder, tmp_path):
     shutil.copy(folder / "predictions" / "a.json", tmp_path / "a.json")
     content = json.loads((tmp_path / "a.json").read_text())
     write_json(tmp_path / "new.json", content | {"format_version": 9})
     (tmp_path / "cut.json").write_text("{")
     library = load_library([tmp_path])
     assert len(library.slides) == 1
-    assert "cut.json: cannot be read (no whole JSON)" in library.problems[0]
-    assert "new.json: a prediction of format 9, and this parfocal reads 1" in library.problems[1]
+    assert "cut.json: cannot be read (not valid JSON)" in library.problems[0]
+    assert "new.json: prediction format version 9 is not supported" in library.problems[1]
 
 
-def test_a_folder_without_predictions_is_told(tmp_path):
+def test_a_folder_without_predictions_is_refused(tmp_path):
     write_json(tmp_path / "metrics.json", {})
-    with pytest.raises(LibraryError, match="no predictions here or in the folders within"):
+    with pytest.raises(LibraryError, match="no predictions here or in the direct subfolders"):
         load_library([tmp_path])
 
 
-def test_a_folder_of_which_nothing_can_be_read_tells_why(tmp_path):
+def test_if_no_prediction_can_be_read_the_error_has_the_reason(tmp_path):
     (tmp_path / "cut.json").write_text("{")
     with pytest.raises(LibraryError, match=r"cut\.json: cannot be read"):
         load_library([tmp_path])
 
 
-def test_a_path_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(LibraryError, match="nowhere: there is no such file or folder"):
+def test_a_missing_path_is_refused(tmp_path):
+    with pytest.raises(LibraryError, match="nowhere: no such file or folder"):
         load_library([tmp_path / "nowhere"])

@@ -25,7 +25,7 @@ def test_each_magnification_is_a_channel_with_the_raw_scores(record):
     assert picture[:, -1, -1] == pytest.approx([0.1, 0.0])
 
 
-def test_the_file_says_how_large_its_pixels_are_and_what_its_channels_show(record, tmp_path):
+def test_the_file_records_pixel_size_and_channel_names(record, tmp_path):
     write_overlay(record, tmp_path / "a.ome.tif")
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
         assert tiff.is_ome
@@ -35,7 +35,7 @@ def test_the_file_says_how_large_its_pixels_are_and_what_its_channels_show(recor
         assert np.array_equal(tiff.series[0].asarray(), draw_overlay(record)[0])
 
 
-def test_a_large_slide_has_a_pyramid_that_keeps_small_peaks(record, tmp_path):
+def test_the_pyramid_of_a_large_slide_keeps_small_peaks(record, tmp_path):
     large = replace(record, slide=replace(record.slide, size=(60_000, 40_000)))
     write_overlay(large, tmp_path / "a.ome.tif")
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
@@ -44,12 +44,12 @@ def test_a_large_slide_has_a_pyramid_that_keeps_small_peaks(record, tmp_path):
         assert [level.asarray().max() for level in levels] == pytest.approx([0.9] * 5)
 
 
-def test_openslide_opens_it_at_its_size(record, tmp_path):
+def test_openslide_reads_the_size_of_the_overlay(record, tmp_path):
     write_overlay(record, tmp_path / "a.ome.tif")
     with openslide.OpenSlide(tmp_path / "a.ome.tif") as opened:
         assert opened.dimensions == draw_overlay(record)[0].shape[:0:-1]
 
 
-def test_nothing_looked_at_is_told(record):
-    with pytest.raises(ValueError, match="a: nothing was looked at"):
+def test_a_record_without_regions_is_refused(record):
+    with pytest.raises(ValueError, match="a: the record has no regions to draw"):
         draw_overlay(replace(record, regions=()))

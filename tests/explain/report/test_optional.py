@@ -17,20 +17,21 @@ def old(tmp_path):
         (KeyError("auroc"), "KeyError: 'auroc'"),
     ],
 )
-def test_a_report_that_fails_is_told_with_what_writes_it_again(old, caplog, error, reason):
+def test_a_failed_report_is_logged_with_the_command_that_writes_it(old, caplog, error, reason):
     with optional_report(old, retry_command="parfocal report run"):
         raise error
     assert caplog.messages == [
-        f"{old} could not be written ({reason}); all else is. Try again: parfocal report run"
+        f"{old} could not be written ({reason}); all other results are complete. To try again: "
+        "parfocal report run"
     ]
 
 
-def test_an_earlier_report_is_not_left_to_be_taken_for_the_new_one(old):
+def test_a_report_of_earlier_results_is_deleted(old):
     with optional_report(old, retry_command=""):
         raise KeyError
     assert not old.exists()
 
 
-def test_who_interrupts_is_obeyed(old):
+def test_an_interrupt_is_not_caught(old):
     with pytest.raises(KeyboardInterrupt), optional_report(old, retry_command=""):
         raise KeyboardInterrupt

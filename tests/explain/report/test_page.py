@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from explain.demo_folder import DARK, write_json
-from parfocal.explain.library import LibraryError
 from parfocal.explain.report import ReportError, write_report
+from parfocal.explain.truths import LibraryError
 
 
 def score(value: float) -> dict:
@@ -56,7 +56,7 @@ def metrics(**changes: object) -> dict:
 
 @pytest.fixture
 def work(tmp_path):
-    """A run, its evaluation, and that of another model."""
+    """A run, its evaluation, and the evaluation of another model."""
     settings = {
         "slide": {"magnifications": [2.5, 10.0]},
         "model": {"name": "zoommil"},
@@ -88,7 +88,7 @@ def report(tmp_path, *paths, **more) -> str:
     return (tmp_path / "report.html").read_text()
 
 
-def test_training_is_told(work):
+def test_training_is_reported(work):
     text = text_of(report(work, work / "run"))
     assert "zoommil at 2.5x, 10x, seed 3." in text
     assert "label train val test normal 2 0 0 tumor 0 0 1" in text
@@ -97,84 +97,88 @@ def test_training_is_told(work):
 
 def test_the_heading_names_the_models_the_day_and_what_is_reported_on(work):
     page = report(work, work / "run", work / "evaluation")
-    assert "<title>zoommil · report of parfocal</title>" in page
+    assert "<title>zoommil · parfocal report</title>" in page
     today = datetime.now(tz=UTC).date()
-    assert f"zoommil Report of {today} on run, evaluation. parfocal" in text_of(page)
+    assert f"zoommil Report on run, evaluation, written {today} by parfocal" in text_of(page)
 
 
-def test_patches_are_told_where_some_were_encoded(work):
-    told = {"epochs": 2, "seconds": 3.0, "best_epoch": 2, "failed": {}}
-    for patches, words in ((0, "2 epochs in 3 s; epoch 2 was"), (7, "in 3 s, 7 patches encoded;")):
-        write_json(work / "run" / "summary.json", told | {"patches_encoded": patches})
-        assert words in text_of(report(work, work / "run"))
+def test_the_number_of_encoded_patches_is_reported_if_there_are_any(work):
+    summary = {"epochs": 2, "seconds": 3.0, "best_epoch": 2, "failed": {}}
+    for patches, text in (
+        (0, "2 epochs in 3 s; best epoch: 2."),
+        (7, "in 3 s, 7 patches encoded;"),
+    ):
+        write_json(work / "run" / "summary.json", summary | {"patches_encoded": patches})
+        assert text in text_of(report(work, work / "run"))
 
 
-def test_epochs_are_counted_as_in_the_run(work):
-    # From 1 to 2 on an axis from 0 to 2: from the middle to the right end.
-    points = re.findall(r'points="([\d.]+),[\d.]+ ([\d.]+),[\d.]+"', report(work, work / "run"))
-    assert points[0] == ("175", "306")
+def test_the_epochs_are_those_of_metrics_csv(work):
+    svg = report(work, work / "run").partition("<svg")[2].partition("</svg>")[0]
+    texts = re.findall(r"<text [^>]*>([^<]*)</text>", svg)
+    assert texts[: texts.index("epoch")] == ["0", "1", "2"]
+    assert {"loss", "training", "validation"} <= set(texts)
 
 
 def test_scores_come_with_intervals_and_cost(work):
     text = text_of(report(work, work / "evaluation"))
     assert "micro AUROC 0.750 (0.100 to 0.900) –" in text
     assert "Confusion predicted true normal tumor normal 2 0 tumor 1 1" in text
-    assert "Cost of a slide mean median patches at" in text
+    assert "Cost per slide mean median visited patches at" in text
     assert "multiply-accumulates 1.25 G 1 G" in text
-    assert "Calibration (expected error 0.150)" in text
+    assert "Calibration (expected calibration error 0.150)" in text
     assert "x: x.svs: damaged" in text
     assert "Accuracy against cost" not in text
 
 
-@pytest.mark.parametrize(("at", "told"), [("look", "look 1"), ("magnification", "1x")])
-def test_looks_of_any_size_are_named_by_their_number(work, at, told):
-    met = {"attention": score(0.5), "attention_by_chance": 0.25}
-    content = metrics(localization=[{at: 1.0, **met}, {at: "all", **met}])
-    content["cost"]["patches"] = [{at: 1.0, "mean": 7.0, "median": 7.0}]
+@pytest.mark.parametrize(("key", "name"), [("look", "step 1"), ("magnification", "1x")])
+def test_steps_without_a_magnification_are_named_by_their_number(work, key, name):
+    measures = {"attention": score(0.5), "attention_by_chance": 0.25}
+    content = metrics(localization=[{key: 1.0, **measures}, {key: "all", **measures}])
+    content["cost"]["patches"] = [{key: 1.0, "mean": 7.0, "median": 7.0}]
     write_json(work / "evaluation" / "metrics.json", content)
     text = text_of(report(work, work / "evaluation"))
-    assert f"patches at {told} 7 7" in text
-    assert f"{told} 0.500 (0.100 to 0.900) 0.250 – – all 0.500" in text
+    assert f"patches at {name} 7 7" in text
+    assert f"{name} 0.500 (0.100 to 0.900) 0.250 – – all 0.500" in text
 
 
 def test_two_evaluations_are_drawn_against_their_cost(work):
     page = report(work, work)
     assert "Accuracy against cost" in page
-    assert "<title>zoommil (evaluation)</title>" in page
-    assert "<title>zoommil (evaluation-mean)</title>" in page
+    assert ">zoommil (evaluation)</text>" in page
+    assert ">zoommil (evaluation-mean)</text>" in page
 
 
-def test_slides_seen_in_training_are_not_passed_over(work):
+def test_slides_used_in_training_are_reported(work):
     write_json(work / "evaluation" / "metrics.json", metrics(seen_in_training=4))
-    assert "4 of them seen in training" in text_of(report(work, work / "evaluation"))
+    assert "4 of them were used in training" in text_of(report(work, work / "evaluation"))
 
 
-def test_mistakes_come_first_and_show_where_the_model_looked(folder, tmp_path):
+def test_errors_come_first_and_show_the_visited_patches(folder, tmp_path):
     page = report(tmp_path, folder)
     text = text_of(page)
-    # b is wrong with 0.9; a and c are right.
-    assert "is normal, taken for tumor with 0.90 looked at 6 of 60 patches (10.0%)" in text
+    # b is wrong with probability 0.9; a and c are correct.
+    assert "true normal, predicted tumor (0.90) visited 6 of 60 patches (10.0%)" in text
     assert page.count('stroke="#d55e00"') == 1
     assert '<rect x="600" y="300" width="200" height="200" stroke="#0072b2"' in page
     slides = text[text.index("Slides slide model") :]
     assert slides.index("b zoommil, predictions") < slides.index("a zoommil, predictions")
 
 
-def test_the_gallery_shows_the_patch_that_counted_most(folder, tmp_path):
+def test_the_gallery_shows_the_top_patch(folder, tmp_path):
     page = report(tmp_path, folder / "predictions" / "a.json")
     (picture,) = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
     pixels = np.array(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(int)
     assert np.abs(pixels - DARK).max() < 12
 
 
-def test_the_page_stands_alone(folder, work):
+def test_the_page_is_self_contained(folder, work):
     page = report(work, work, folder)
-    assert re.findall(r'(?:src|href)="(?!data:)', page) == []
+    assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
     assert "url(" not in page
     assert "<script" not in page
 
 
-def test_what_files_say_is_text_and_never_markup(folder, tmp_path):
+def test_text_from_files_is_escaped(folder, tmp_path):
     content = json.loads((folder / "predictions" / "a.json").read_text())
     content["slide"]["id"] = "<script>alert(1)</script>"
     write_json(tmp_path / "predictions" / "a.json", content)
@@ -183,7 +187,7 @@ def test_what_files_say_is_text_and_never_markup(folder, tmp_path):
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_a_slide_that_moved_leaves_a_gap_and_a_warning(folder, tmp_path, caplog):
+def test_a_moved_slide_has_no_picture_but_a_warning(folder, tmp_path, caplog):
     content = (folder / "predictions" / "a.json").read_text().replace(str(folder), "/gone")
     write_json(tmp_path / "predictions" / "a.json", json.loads(content))
     page = report(tmp_path, tmp_path / "predictions")
@@ -191,7 +195,7 @@ def test_a_slide_that_moved_leaves_a_gap_and_a_warning(folder, tmp_path, caplog)
     assert "a: the slide is no longer at /gone" in caplog.text
 
 
-def test_five_hundred_slides_fit_into_five_megabytes(folder, tmp_path):
+def test_a_report_of_five_hundred_slides_is_below_five_megabytes(folder, tmp_path):
     content = json.loads((folder / "predictions" / "a.json").read_text())
     for number in range(500):
         content["slide"]["id"] = f"slide-{number:04}"
@@ -201,17 +205,17 @@ def test_five_hundred_slides_fit_into_five_megabytes(folder, tmp_path):
     assert len(page) < 5e6
 
 
-def test_a_folder_with_nothing_to_report_is_told(tmp_path):
+def test_a_folder_with_nothing_to_report_is_refused(tmp_path):
     with pytest.raises(ReportError, match="no run, evaluation or prediction here"):
         write_report([tmp_path], tmp_path / "report.html")
 
 
-def test_a_path_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(LibraryError, match="nowhere: there is no such file or folder"):
+def test_a_missing_path_is_refused(tmp_path):
+    with pytest.raises(LibraryError, match="nowhere: no such file or folder"):
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
 
 
-def test_a_damaged_file_is_told(work):
+def test_a_damaged_file_is_refused(work):
     (work / "evaluation" / "metrics.json").write_text("{}")
     with pytest.raises(ReportError, match=r"cannot be read .*train or evaluate again"):
         write_report([work], work / "report.html")

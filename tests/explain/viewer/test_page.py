@@ -1,4 +1,4 @@
-"""The page in a real Chromium, as a person uses it."""
+"""The pages in Chromium, used with mouse and keyboard."""
 
 import io
 import json
@@ -16,12 +16,12 @@ from parfocal.explain.report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
-PATIENCE_MS = 60_000  # a machine under load; what is there at once costs no wait
+PATIENCE_MS = 60_000  # for a machine under load
 expect.set_options(timeout=PATIENCE_MS)
 
 pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# It runs as root in a container, and asks nobody on the network.
+# For running as root in a container, without requests to the network.
 OPTIONS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -42,17 +42,17 @@ def chromium() -> Iterator:
 
 @pytest.fixture
 def page(chromium, server) -> Iterator:
-    """A page that must not complain, nor ask anyone but our server."""
+    """A page that must not log errors or send requests to other servers."""
     context = chromium.new_context(base_url=server.url, viewport={"width": 1280, "height": 800})
     context.set_default_timeout(PATIENCE_MS)
-    opened, complaints, asked = context.new_page(), [], []
-    opened.on("console", lambda told: complaints.append(f"{told.type}: {told.text}"))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("request", lambda request: asked.append(request.url))
+    opened, errors, requests = context.new_page(), [], []
+    opened.on("console", lambda message: errors.append(f"{message.type}: {message.text}"))
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("request", lambda request: requests.append(request.url))
     yield opened
     context.close()
-    assert complaints == []
-    assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []
+    assert errors == []
+    assert [url for url in requests if not url.startswith((server.url, "data:", "blob:"))] == []
 
 
 @pytest.fixture
@@ -60,33 +60,33 @@ def slide(server) -> dict:
     return server.json("/api/slides")["slides"][0]
 
 
-def show(page, slide, model="zoommil, predictions", **asked):
+def show(page, slide, model="zoommil, predictions", **state):
     (key,) = [each["key"] for each in slide["predictions"] if each["model"] == model]
-    told = "&".join(f"{name}={value}" for name, value in {"p": key, **asked}.items())
-    page.goto(f"/slides/{slide['key']}#{told}")
+    fragment = "&".join(f"{name}={value}" for name, value in {"p": key, **state}.items())
+    page.goto(f"/slides/{slide['key']}#{fragment}")
     page.wait_for_selector("body[data-ready=yes]")
     page.wait_for_selector(".deep:not([aria-busy=true])")
 
 
 def pixels(page) -> np.ndarray:
-    """Give the first pane when its tiles are there and it has come to rest."""
-    seen: list[bytes] = []
+    """Return the pixels of the first pane after its tiles have loaded and the view is at rest."""
+    shots: list[bytes] = []
     for _ in range(200):
         page.wait_for_timeout(100)
         page.wait_for_selector(".deep:not([aria-busy=true])")
-        seen = [*seen[-2:], page.locator(".pane").first.screenshot()]
-        if len(seen) == 3 and len(set(seen)) == 1:
+        shots = [*shots[-2:], page.locator(".pane").first.screenshot()]
+        if len(shots) == 3 and len(set(shots)) == 1:
             break
-    return np.array(Image.open(io.BytesIO(seen[-1])).convert("RGB")).astype(int)
+    return np.array(Image.open(io.BytesIO(shots[-1])).convert("RGB")).astype(int)
 
 
 def where(image: np.ndarray, color: tuple[int, int, int], tolerance: int) -> list[int]:
-    """Give left, top, right and bottom of what has a color."""
+    """Return left, top, right and bottom of the pixels of a color."""
     rows, columns = np.nonzero(np.abs(image - color).max(axis=2) <= tolerance)
     return [columns.min(), rows.min(), columns.max(), rows.max()]
 
 
-def test_wrong_answers_come_first(page):
+def test_wrong_predictions_come_first(page):
     page.goto("/")
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(3)
@@ -111,16 +111,16 @@ def test_the_list_is_filtered_and_sorted(page):
     assert page.locator("tbody tr td:nth-child(2)").all_inner_texts() == ["c", "b", "a"]
 
 
-def test_a_slide_opens_from_the_list_and_says_what_the_model_said(page):
+def test_a_slide_opens_from_the_list_and_shows_the_prediction(page):
     page.goto("/")
     page.select_option("#model", "zoommil, predictions")
     page.get_by_role("link", name="a", exact=True).click()
     expect(page.locator("#name")).to_have_text("a")
-    expect(page.locator("#answer")).to_contain_text("tumor ✓ right")
-    expect(page.locator("#answer")).to_contain_text("It looked at 6 of 60 patches (10.0%)")
+    expect(page.locator("#answer")).to_contain_text("tumor ✓ correct")
+    expect(page.locator("#answer")).to_contain_text("Visited 6 of 60 patches (10.0%)")
 
 
-def test_a_square_lies_where_the_model_read(page, slide):
+def test_a_frame_lies_on_the_patch_that_the_model_read(page, slide):
     show(page, slide, attention="none", path=0, lesions=0)
     lesion = where(pixels(page), DARK, 30)
     page.locator("[role=treeitem] [role=treeitem] > .node").first.hover()
@@ -130,23 +130,23 @@ def test_a_square_lies_where_the_model_read(page, slide):
     assert lesion[2] - lesion[0] == pytest.approx(LESION[2] / SIDE * 754, abs=4)
 
 
-def test_attention_is_drawn_and_taken_away(page, slide):
+def test_attention_is_shown_and_hidden(page, slide):
     show(page, slide, attention="none", path=0, lesions=0)
     plain = pixels(page)
     left, top, right, bottom = where(plain, DARK, 30)
-    beside = (top + bottom) // 2, left - 30  # in the patch at 2.5x that counted most
+    beside = (top + bottom) // 2, left - 30  # in the patch at 2.5x with the highest score
     page.get_by_label("2.5x").check()
     drawn = pixels(page)
     assert np.abs(drawn[beside] - plain[beside]).max() > 40
     expect(page.locator("#range")).to_contain_text("attention, raw: 0 to 1")
     page.select_option("#scale", "percentile")
-    expect(page.locator("#range")).to_contain_text("percentile of attention among 4")
+    expect(page.locator("#range")).to_contain_text("percentile of attention among 4 patches")
     page.get_by_label("none").check()
     assert np.abs(pixels(page)[beside] - plain[beside]).max() <= 2
     assert right > left
 
 
-def test_outlines_and_zoom_path_are_drawn_and_taken_away(page, slide):
+def test_outlines_and_zoom_path_are_shown_and_hidden(page, slide):
     show(page, slide, attention="none", path=0, lesions=0)
     plain = pixels(page)
     for box in ("Zoom path", "Outlines"):
@@ -156,41 +156,42 @@ def test_outlines_and_zoom_path_are_drawn_and_taken_away(page, slide):
         assert np.abs(pixels(page) - plain).max() <= 8
 
 
-def test_the_tree_tells_why_each_patch_was_looked_at(page, slide):
+def test_the_tree_explains_why_each_patch_was_visited(page, slide):
     show(page, slide)
     first = page.locator("[role=tree] > [role=treeitem]").first
     expect(first).to_have_attribute(
         "title",
         "2.5x · attention 0.7, rank 1 of 4. Zoomed into: zoom attention 0.7, rank 1 of 4; "
-        "the model takes 1.",
+        "the model zooms into the top 1.",
     )
     child = first.locator("[role=treeitem]").first
     expect(child).to_have_attribute(
         "title",
-        "10x · attention 0.9, rank 1 of 2. Seen because the 2.5x patch around it was zoomed into.",
+        "10x · attention 0.9, rank 1 of 2. Visited because the model zoomed into the 2.5x patch "
+        "around it.",
     )
 
 
 def test_the_ranks_in_the_tree_are_explained(page, slide):
     show(page, slide)
     expect(page.locator("#tree-legend")).to_have_text(
-        "#2: the second by attention at its magnification; zoom #2: the second by what chose "
-        "where to zoom."
+        "#2: second highest attention at its magnification; zoom #2: second highest zoom "
+        "attention, which selects the patches to zoom into."
     )
 
 
-def test_numbers_below_a_thousandth_are_all_written_with_a_power_of_ten(page, slide):
+def test_numbers_below_a_thousandth_have_a_power_of_ten(page, slide):
     show(page, slide)
-    told = """async () => {
-      const { short } = await import("/static/dom.js");
-      return [0, 0.7, 0.00123, 0.0000014, 0.000000023, 12345].map(short);
+    script = """async () => {
+      const { formatNumber } = await import("/static/dom.js");
+      return [0, 0.7, 0.00123, 0.0000014, 0.000000023, 12345].map(formatNumber);
     }"""
-    assert page.evaluate(told) == ["0", "0.7", "0.0012", "1.4e-6", "2.3e-8", "12000"]
+    assert page.evaluate(script) == ["0", "0.7", "0.0012", "1.4e-6", "2.3e-8", "12000"]
 
 
-def test_the_scale_bar_tells_how_the_screen_shows_the_slide(page, slide):
+def test_the_scale_bar_has_the_magnification_of_the_screen(page, slide):
     show(page, slide)
-    expect(page.locator(".scale-bar")).to_have_text(re.compile(r"^\d+ µm · shown at [\d.]+x$"))
+    expect(page.locator(".scale-bar")).to_have_text(re.compile(r"^\d+ µm · screen at [\d.]+x$"))
 
 
 def test_a_click_in_the_tree_flies_there(page, slide):
@@ -202,17 +203,17 @@ def test_a_click_in_the_tree_flies_there(page, slide):
     expect(page.locator("[aria-selected=true]")).to_contain_text("attention 0.9")
 
 
-def test_the_order_of_looking_is_stepped_through(page, slide):
+def test_the_order_of_visits_is_stepped_through(page, slide):
     show(page, slide)
-    expect(page.locator("#now")).to_have_text("All 6 patches looked at.")
-    page.get_by_role("button", name="One back").click()
+    expect(page.locator("#now")).to_have_text("All 6 patches visited.")
+    page.get_by_role("button", name="Previous patch").click()
     expect(page.locator("#now")).to_contain_text("Patch 5 of 6: 10x")
-    page.get_by_role("button", name="Nothing yet").click()
-    expect(page.locator("#now")).to_have_text("Nothing looked at yet.")
-    page.get_by_role("button", name="One on").click()
+    page.get_by_role("button", name="First").click()
+    expect(page.locator("#now")).to_have_text("No patch visited yet.")
+    page.get_by_role("button", name="Next patch").click()
     expect(page.locator("#now")).to_contain_text("Patch 1 of 6: 2.5x")
     page.get_by_role("button", name="Play").click()
-    expect(page.locator("#now")).to_have_text("All 6 patches looked at.")
+    expect(page.locator("#now")).to_have_text("All 6 patches visited.")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
@@ -230,22 +231,22 @@ def test_two_models_stand_side_by_side_and_move_together(page, slide):
         expect(bar).not_to_have_text(before)
     pixels(page)  # at rest
     expect(bars.nth(1)).to_have_text(bars.nth(0).inner_text())
-    page.select_option("#beside", label="nothing")
+    page.select_option("#beside", label="no other model")
     expect(page.locator(".pane")).to_have_count(1)
 
 
-def test_a_slide_moves_on_alone_when_the_one_beside_it_is_closed(page, slide):
+def test_a_slide_moves_alone_after_the_second_pane_is_closed(page, slide):
     show(page, slide)
     page.select_option("#beside", label="mean, mean")
     expect(page.locator(".pane-title").nth(1)).to_have_text("mean, mean: tumor 0.80")
-    page.select_option("#beside", label="nothing")
+    page.select_option("#beside", label="no other model")
     before = page.locator(".scale-bar").inner_text()
     page.locator(".deep").hover()
     page.mouse.wheel(0, -600)
     expect(page.locator(".scale-bar")).not_to_have_text(before)
 
 
-def test_the_last_choice_stands_beside_however_quickly_it_was_made(page, slide):
+def test_the_last_of_several_quick_choices_is_compared(page, slide):
     show(page, slide)
     labels = page.locator("#beside option").all_inner_texts()[1:]
     chosen = page.locator("#beside").element_handle()
@@ -259,7 +260,7 @@ def test_the_last_choice_stands_beside_however_quickly_it_was_made(page, slide):
     expect(page.locator(".pane-title").nth(1)).to_have_text("mean, mean: tumor 0.80")
 
 
-def test_a_link_leads_back_to_the_same_view(page, slide):
+def test_a_link_restores_the_view(page, slide):
     show(page, slide)
     page.locator("[role=treeitem] [role=treeitem] > .node").first.click()
     page.get_by_label("2.5x").check()
@@ -276,13 +277,13 @@ def test_a_link_leads_back_to_the_same_view(page, slide):
     assert np.abs(pixels(page) - before[1]).mean() < 1
 
 
-def test_a_link_with_nonsense_opens_the_slide_all_the_same(page, slide):
+def test_a_link_with_invalid_values_still_opens_the_slide(page, slide):
     page.goto(f"/slides/{slide['key']}#p=nobody&x=1e999&w=%00&opacity=much&order=-4&region=<b>")
     page.wait_for_selector("body[data-ready=yes]")
-    expect(page.locator("#now")).to_have_text("Nothing looked at yet.")
+    expect(page.locator("#now")).to_have_text("No patch visited yet.")
 
 
-def test_keys_reach_what_buttons_do(page, slide):
+def test_keys_do_what_the_controls_do(page, slide):
     show(page, slide)
     page.keyboard.press("0")
     expect(page.get_by_label("none")).to_be_checked()
@@ -298,7 +299,7 @@ def test_keys_reach_what_buttons_do(page, slide):
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_the_tree_is_walked_with_arrows(page, slide):
+def test_arrow_keys_move_through_the_tree(page, slide):
     show(page, slide)
     page.locator("[role=tree] > [role=treeitem]").first.focus()
     page.keyboard.press("ArrowRight")
@@ -330,7 +331,7 @@ def test_every_control_has_a_name_for_a_screen_reader(page, slide, place):
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
-def test_light_and_dark_are_those_of_the_system(page, scheme, dark):
+def test_the_color_scheme_is_that_of_the_system(page, scheme, dark):
     page.emulate_media(color_scheme=scheme)
     page.goto("/")
     shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -345,15 +346,13 @@ def test_nothing_is_cut_off_sideways(page, slide, size):
     assert page.evaluate("document.querySelector('.panel').scrollWidth <= innerWidth")
 
 
-def test_a_slide_without_a_prediction_is_shown_plainly(chromium, folder):
+def test_a_slide_without_a_prediction_is_shown_without_panel(chromium, folder):
     with running(load_library([folder / "cohort" / "a.tif"])) as alone:
         page = chromium.new_page(base_url=alone.url)
-        (told,) = alone.json("/api/slides")["slides"]
-        page.goto(f"/slides/{told['key']}")
+        (listed,) = alone.json("/api/slides")["slides"]
+        page.goto(f"/slides/{listed['key']}")
         page.wait_for_selector("body[data-ready=yes]")
-        expect(page.locator("#answer")).to_have_text(
-            "No prediction of this slide: only the slide is shown."
-        )
+        expect(page.locator("#answer")).to_have_text("There is no prediction for this slide.")
         page.close()
 
 
@@ -367,7 +366,7 @@ def test_without_openseadragon_the_whole_slide_is_shown(chromium, server, slide)
     page.close()
 
 
-def test_a_slide_that_has_moved_is_told_and_its_answer_shown(chromium, folder, tmp_path):
+def test_a_moved_slide_is_reported_and_its_prediction_shown(chromium, folder, tmp_path):
     content = (folder / "predictions" / "a.json").read_text()
     (tmp_path / "a.json").write_text(content.replace(str(folder), "/gone"))
     with running(load_library([tmp_path])) as moved:
@@ -378,10 +377,10 @@ def test_a_slide_that_has_moved_is_told_and_its_answer_shown(chromium, folder, t
         page.close()
 
 
-def test_a_running_answer_is_a_chart_whose_points_lead_to_their_squares(chromium, folder, tmp_path):
+def test_clicking_a_point_of_the_probability_chart_selects_its_patch(chromium, folder, tmp_path):
     content = json.loads((folder / "predictions" / "a.json").read_text())
     for region in content["regions"]:
-        region["score_kind"] = ("square", "running")[region["step"]]
+        region["score_kind"] = ("uniform", "class_probability")[region["step"]]
     for region, chance in zip(content["regions"][4:], (0.6, 0.8), strict=True):
         region |= {"score": chance, "probabilities": {"normal": 1 - chance, "tumor": chance}}
     write_json(tmp_path / "a.json", content)
@@ -393,7 +392,7 @@ def test_a_running_answer_is_a_chart_whose_points_lead_to_their_squares(chromium
             "Patch 1: tumor 0.60",
             "Patch 2: tumor 0.80",
         ]
-        expect(page.locator("#attention")).to_be_hidden()  # there is none
+        expect(page.locator("#attention")).to_be_hidden()  # the scores are not attention
         points.nth(1).click()
         expect(page.locator("[aria-selected=true] > .node")).to_have_text("10x · tumor 0.806 of 6")
         expect(points.nth(1)).to_have_class("dot here")

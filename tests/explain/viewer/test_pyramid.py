@@ -14,7 +14,7 @@ def listed(library):
     return list(library.slides.values())
 
 
-def test_the_tiles_of_a_level_cover_the_slide_once():
+def test_the_tiles_of_a_level_cover_the_slide_exactly_once():
     size, level = (1500, 700), levels((1500, 700)) - 2
     boxes = [tile_box(size, level, column, row) for row in range(2) for column in range(3)]
     assert sum(box.width * box.height for box in boxes) == 1500 * 700
@@ -26,7 +26,7 @@ def test_there_is_no_tile_beyond_the_slide():
         assert tile_box((SIDE, SIDE), *place) is None
 
 
-def test_few_slides_are_open_at_once(listed):
+def test_the_number_of_open_slides_is_limited(listed):
     pyramids = Pyramids(open_slides=1)
     for slide in listed:
         pyramids.thumbnail(slide)
@@ -45,7 +45,7 @@ def test_a_slide_in_use_is_not_closed(listed):
     pyramids.close()
 
 
-def test_kept_tiles_stay_within_their_limit(listed):
+def test_cached_tiles_stay_within_their_limit(listed):
     pyramids = Pyramids(kept_bytes=10_000)
     for column in range(5):
         for row in range(5):
@@ -55,20 +55,20 @@ def test_kept_tiles_stay_within_their_limit(listed):
     pyramids.close()
 
 
-def test_a_kept_tile_needs_no_slide(listed):
+def test_a_cached_tile_needs_no_slide(listed):
     pyramids = Pyramids()
     content = pyramids.tile(listed[0], 8, 0, 0)
     pyramids.close()
     assert pyramids.tile(replace(listed[0], path=None), 8, 0, 0) == content
 
 
-def test_a_slide_that_has_moved_is_told(listed):
+def test_a_moved_slide_is_an_error(listed):
     gone = replace(listed[0], path=None, problem="a: the slide is no longer at there.tif")
     with pytest.raises(SlideError, match=r"no longer at there\.tif"):
         Pyramids().tile(gone, 8, 0, 0)
 
 
-def test_another_file_under_the_same_name_is_refused(listed):
+def test_a_changed_slide_file_is_refused(listed):
     other = replace(listed[0], fingerprint="0" * 32)
-    with pytest.raises(SlideError, match="not the file that was looked at"):
+    with pytest.raises(SlideError, match="the file has changed since the prediction"):
         Pyramids().tile(other, 8, 0, 0)

@@ -1,4 +1,5 @@
 import io
+import json
 import random
 import socket
 import string
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from explain.demo_folder import DARK, LESION, PINK
+from parfocal.explain.read_record import read_prediction
 from parfocal.explain.viewer import ViewError, address_of, is_loopback, listen
 from parfocal.explain.viewer.pyramid import TILE_PX, levels
 
@@ -65,31 +67,31 @@ def tile(server, key, level, column, row):
     return np.array(Image.open(io.BytesIO(content))).astype(int)
 
 
-def test_the_list_tells_truth_answer_and_cost(server):
-    told = {slide["id"]: slide for slide in server.json("/api/slides")["slides"]}
-    assert list(told) == ["a", "b", "c"]
-    assert [told[name]["label"] for name in "abc"] == ["tumor", "normal", "normal"]
-    first = told["a"]["predictions"][1]
+def test_the_list_has_true_label_prediction_and_cost(server):
+    slides = {slide["id"]: slide for slide in server.json("/api/slides")["slides"]}
+    assert list(slides) == ["a", "b", "c"]
+    assert [slides[name]["label"] for name in "abc"] == ["tumor", "normal", "normal"]
+    first = slides["a"]["predictions"][1]
     assert (first["label"], first["patches"], first["share_patches"]) == ("tumor", 6, 0.1)
-    assert [each["model"] for each in told["a"]["predictions"]] == [
+    assert [each["model"] for each in slides["a"]["predictions"]] == [
         "mean, mean",
         "zoommil, predictions",
     ]
 
 
-def test_a_slide_comes_with_its_lesions(server, key):
-    told = server.json(f"/api/slides/{key}")
-    assert told["outlines"][0][0][0] == [600.0, 300.0]
-    assert told["tiles"] == {"size": TILE_PX, "levels": levels((1500, 1500))}
-    assert told["mpp"] == 1.0
+def test_a_slide_comes_with_its_outlines(server, key):
+    facts = server.json(f"/api/slides/{key}")
+    assert facts["outlines"][0][0][0] == [600.0, 300.0]
+    assert facts["tiles"] == {"size": TILE_PX, "levels": levels((1500, 1500))}
+    assert facts["mpp"] == 1.0
 
 
-def test_a_prediction_comes_as_it_was_saved(server, folder, key):
+def test_a_prediction_is_the_saved_record(server, folder, key):
     for listed, place in zip(
         server.json(f"/api/slides/{key}")["predictions"], ("mean", "predictions"), strict=True
     ):
-        content = server.request(f"/api/slides/{key}/predictions/{listed['key']}")[1]
-        assert content == (folder / place / "a.json").read_bytes()
+        content = server.json(f"/api/slides/{key}/predictions/{listed['key']}")
+        assert content == json.loads(read_prediction(folder / place / "a.json").to_json())
 
 
 def test_a_tile_shows_the_lesion_where_it_was_painted(server, key):
@@ -125,14 +127,14 @@ def test_edge_tiles_end_with_the_slide(server, key):
     assert tile(server, key, 0, 0, 0).shape == (1, 1, 3)
 
 
-def test_the_page_of_a_slide_that_is_not_there_is_missing_and_still_a_page(server, key):
+def test_the_page_of_a_missing_slide_is_a_page_with_status_404(server, key):
     there, gone = status_of(server, f"/slides/{key}"), status_of(server, "/slides/zzz")
     assert (there[0], gone[0]) == (200, 404)
     assert b"<!doctype html>" in gone[1]
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_nothing_but_what_is_listed_can_be_asked_for(server, key, template):
+def test_only_listed_slides_and_files_are_served(server, key, template):
     for nasty in NASTY:
         raw = template.replace("{key}", key).replace("{}", nasty)
         path = raw.encode().decode("latin-1")  # as bytes on the wire
@@ -234,8 +236,8 @@ def test_a_port_in_use_is_told(server):
         listen("127.0.0.1", server.port)
 
 
-def test_an_address_of_another_machine_is_told():
-    with pytest.raises(ViewError, match=r"203\.0\.113\.7, port 80: cannot be listened on"):
+def test_an_address_of_another_machine_is_refused():
+    with pytest.raises(ViewError, match=r"cannot listen on 203\.0\.113\.7, port 80"):
         listen("203.0.113.7", 80)
 
 

@@ -90,7 +90,8 @@ def line_chart(
         figure = Figure(figsize=(WIDTH, HEIGHT + rows * LEGEND_ROW), layout="constrained")
         axes = figure.add_subplot()
         if diagonal:
-            axes.plot((0, 1), (0, 1), color="#aaaaaa", linestyle=(0, (2, 2)), linewidth=1)
+            dots = (0, (2, 2))
+            axes.plot((0, 1), (0, 1), color="#aaaaaa", linestyle=dots, linewidth=1, clip_on=False)
         handles = [_draw_line(axes, i, line, joined=joined) for i, line in enumerate(lines)]
         _set_up_axes(axes, x, y)
         _add_legend(figure, handles, lines)

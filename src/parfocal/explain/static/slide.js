@@ -98,7 +98,7 @@ class Page {
         "The slide cannot be zoomed: OpenSeadragon could not be downloaded when parfocal was installed. Install parfocal again with access to the npm registry.";
     }
     byId("model").append(...this.#options());
-    byId("beside").append(element("option", { value: "" }, "none"), ...this.#options());
+    byId("beside").append(element("option", { value: "" }, "no other model"), ...this.#options());
     byId("model-label").hidden = slide.predictions.length < 2;
     byId("beside-label").hidden = slide.predictions.length < 2;
     byId("model").onchange = (event) => {
