@@ -12,8 +12,8 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
         ("train.epoch=3", "unknown train setting 'epoch'; known: epochs, patience,"),
         ("train.epoch=3", "Did you mean epochs?"),
         (
-            "trian.epochs=3",
-            "unknown section 'trian'; known: slide, encoder, model, train. Did you mean t",
+            "trains.epochs=3",
+            "unknown section 'trains'; known: slide, encoder, model, train. Did you mean t",
         ),
         ("model.kk=3", "unknown zoommil setting 'kk'; known: dim, k, sigma"),
         ("model.num_magnifications=2", "unknown zoommil setting 'num_magnifications'"),
@@ -39,7 +39,7 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
             "model.heads=triple",
             "model zoommil: heads='triple' is unknown",
         ),
-        ("model.k=[3]", "model zoommil: k=[3] has 1 numbers, and 3 magnifications are 2 zooms"),
+        ("model.k=[3]", "model zoommil: k=[3] has 1 numbers, but 3 magnifications have 2 zooms"),
         (
             "model.dim=99999999999999999999",
             "model.dim: 99999999999999999999 is too large; use less",
@@ -66,6 +66,10 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
         ("slide.patch_size=0", "slide.patch_size: 0 is not positive"),
         ("slide.min_tissue=10", "slide.min_tissue: 10 is not in 0..1"),
         ("slide.magnifications=a,b", "slide.magnifications: 'a' is invalid; use a number."),
+        (
+            "slide.magnifications=2.5-20",
+            "slide.magnifications: '2.5-20' is a range, but model zoommil needs a list, such as",
+        ),
         ("train.epochs", "'train.epochs' is not SECTION.KEY=VALUE; write it as train.epochs=3."),
         ("epochs=3", "'epochs=3' is not SECTION.KEY=VALUE"),
         ("train.epochs=[", "'train.epochs=[': the value is not YAML"),

@@ -77,8 +77,11 @@ def test_a_failed_report_does_not_fail_the_run(cohort, settings, tmp_path, monke
     out = tmp_path / "run"
     assert run_training(cohort, with_train(settings, epochs=1), out).out == out
     assert Checkpoint.load(out).labels == ("ill", "well")
-    again = f"Try again: parfocal report {out} --out {out / 'report.html'}"
-    assert f"could not be written (OSError: no room); all else is. {again}" in caplog.text
+    again = f"To try again: parfocal report {out} --out {out / 'report.html'}"
+    assert (
+        f"could not be written (OSError: no room); all other results are complete. {again}"
+        in caplog.text
+    )
     assert not (out / "report.html").exists()
 
 

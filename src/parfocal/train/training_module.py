@@ -103,7 +103,7 @@ class TrainingModule(pl.LightningModule):
         return self.runner.failed
 
     def train_dataloader(self) -> DataLoader[list[int]]:
-        """Return batches of positions in `train_slides`, drawn anew for each epoch."""
+        """Return batches of positions in `train_slides`, drawn again for each epoch."""
         # After a resume, Lightning's current_epoch is not yet restored when this is called.
         sampler = BalancedSampler(
             self.train_slides,

@@ -1,0 +1,55 @@
+"""Cohorts that cannot be trained on are refused with a reason."""
+
+from dataclasses import replace
+
+import pytest
+
+from parfocal.dataset import Cohort
+from parfocal.train import RunError, train
+from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
+
+LABELS = ("ill", "well")
+
+
+@pytest.fixture
+def slides(cohort: Cohort):
+    """One slide of each class: 000 is ill, 001 is well."""
+    return cohort.slides[:2]
+
+
+def test_slides_of_every_class_are_accepted(slides):
+    assert refuse_too_few(slides, slides, {}, LABELS) is None
+    assert refuse_too_few(slides, (), {}, LABELS) is None  # a refit has no validation slides
+
+
+def test_a_class_without_a_training_slide_is_refused_if_no_slide_failed(slides):
+    message = r"^there is no training slide of class 'well'; add slides, or change the split"
+    with pytest.raises(RunError, match=message):
+        refuse_too_few(slides[:1], slides, {}, LABELS)
+
+
+def test_a_class_whose_training_slides_failed_is_refused_with_the_reason(slides):
+    message = (
+        r"^no training slide of class 'well' is left: 1 slides failed, the first is 001 "
+        r"\(cannot be read\.\) Replace them, or add slides\.$"
+    )
+    with pytest.raises(RunError, match=message):
+        refuse_too_few(slides, (), {"001": "cannot be read."}, LABELS)
+
+
+def test_validation_slides_that_all_failed_are_refused(slides):
+    with pytest.raises(RunError, match="no validation slide is left: 1 slides failed"):
+        refuse_too_few(slides, [replace(slides[0], slide_id="9")], {"9": "damaged."}, LABELS)
+
+
+def test_a_slide_with_a_lesion_needs_outlines(slides):
+    assert refuse_missing_outlines(slides[1:], "well") is None
+    with pytest.raises(RunError, match=r"slide 000 \(ill\) has no outlines, and the model is"):
+        refuse_missing_outlines(slides, "well")
+
+
+def test_an_unknown_stratum_is_refused(cohort, settings, tmp_path):
+    excluded = replace(settings, train=replace(settings.train, exclude_strata=("micro",)))
+    message = r"train\.exclude_strata: no slide has stratum 'micro' \(known: none\); correct or rem"
+    with pytest.raises(RunError, match=message):
+        train(cohort, excluded, tmp_path / "run", features=tmp_path / "features", device="cpu")
