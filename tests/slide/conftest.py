@@ -1,4 +1,4 @@
-"""Small slides with known pixels, and a slow, plain area average to hold them against."""
+"""Small slides with known pixels, and a slow, plain area average to compare with."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ APERIO = "Aperio Image Library v11.2.1\r\n440x304 [0,0 440x304] (64x64)|AppMag =
 
 @pytest.fixture
 def real() -> Callable[[str], Path]:
-    """A real slide, or a skip where the collection is not at hand."""
+    """Return the path of a real slide; skip the test if the collection is not available."""
 
     def find(name: str) -> Path:
         path = DATA / name
         if not path.exists():
-            pytest.skip(f"{name} is not at hand")
+            pytest.skip(f"{name} is not available")
         return path
 
     return find
@@ -28,26 +28,26 @@ def real() -> Callable[[str], Path]:
 
 @pytest.fixture
 def only_openslide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave to OpenSlide what would be read directly."""
-    monkeypatch.setattr("parfocal.slide.slide.open_tiled", lambda *_: None)
+    """Read tiled TIFF with OpenSlide."""
+    monkeypatch.setattr("parfocal.slide.readers.opening.open_tiled_tiff", lambda *_: None)
 
 
 @pytest.fixture(params=["direct", "openslide"])
 def either_reader(request: pytest.FixtureRequest) -> None:
-    """Read tiled TIFF in both ways."""
+    """Read tiled TIFF directly and with OpenSlide."""
     if request.param == "openslide":
         request.getfixturevalue("only_openslide")
 
 
 @pytest.fixture
 def noise() -> np.ndarray:
-    """The hardest picture to resample."""
+    """Return random pixels, the hardest picture to resample."""
     return np.random.default_rng(0).integers(0, 256, (301, 403, 3), dtype=np.uint8)
 
 
 @pytest.fixture
 def pyramid(tmp_path: Path) -> Callable[..., Path]:
-    """Write lossless levels as a TIFF that OpenSlide opens."""
+    """Return a function that writes lossless levels as a TIFF that OpenSlide opens."""
 
     def write(
         levels: Sequence[np.ndarray], mpp: float | None = 0.5, name: str = "slide.tif"
@@ -73,7 +73,7 @@ def pyramid(tmp_path: Path) -> Callable[..., Path]:
 
 
 def _shares(edges: np.ndarray, size: int) -> np.ndarray:
-    """The share of each pixel in each interval, a row an interval."""
+    """Return the share of each pixel in each interval, one row per interval."""
     pixels = np.arange(size)
     low, high = np.maximum(edges[:-1, None], pixels), np.minimum(edges[1:, None], pixels + 1)
     return (high - low).clip(0) / np.diff(edges)[:, None]
@@ -81,7 +81,7 @@ def _shares(edges: np.ndarray, size: int) -> np.ndarray:
 
 @pytest.fixture
 def area_resize() -> Callable[..., np.ndarray]:
-    """Average the area `size` (columns, rows) pixels from (x, y) cover, `step` each: plain."""
+    """Return a plain area average of `size` (columns, rows) pixels from (x, y), `step` each."""
 
     def resize(
         pixels: np.ndarray, x: float, y: float, step: float, size: tuple[int, int]
@@ -96,14 +96,14 @@ def area_resize() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def picture() -> np.ndarray:
-    """Blocks of 8 px in chance colors, 440 x 304: JPEG keeps them, and no two tiles are alike."""
+    """Return 440 x 304 px in random blocks of 8 px, which JPEG preserves; all tiles differ."""
     blocks = np.random.default_rng(0).integers(0, 256, (38, 55, 3), dtype=np.uint8)
     return blocks.repeat(8, axis=0).repeat(8, axis=1)
 
 
 @pytest.fixture
 def plain(tmp_path: Path, picture: np.ndarray) -> Callable[..., Path]:
-    """Write the picture, or another, as a plain pyramid of two levels, in any coding."""
+    """Return a function that writes a plain pyramid of two levels in any encoding."""
 
     def write(pixels: np.ndarray = picture, **options: object) -> Path:
         path = tmp_path / "plain.tif"
@@ -125,9 +125,9 @@ def plain(tmp_path: Path, picture: np.ndarray) -> Callable[..., Path]:
 
 @pytest.fixture
 def aperio(tmp_path: Path, picture: np.ndarray) -> Callable[[str], Path]:
-    """Write the picture as Aperio does: two levels, and a thumbnail in strips between them."""
+    """Return a function that writes an Aperio file: two levels and a thumbnail in strips."""
 
-    def write(coding: str) -> Path:
+    def write(encoding: str) -> Path:
         path = tmp_path / "aperio.svs"
         with tifffile.TiffWriter(path) as tiff:
             for step in (1, 4, 2):
@@ -135,14 +135,14 @@ def aperio(tmp_path: Path, picture: np.ndarray) -> Callable[[str], Path]:
                 description = APERIO if step == 1 else f"{APERIO} -> {pixels.shape[1]}x"
                 if step == 4:
                     tiff.write(pixels, photometric="rgb", rowsperstrip=16, metadata=None)
-                elif coding == "JPEG":
+                elif encoding == "JPEG":
                     _write_bare_jpeg(tiff, pixels, description)
                 else:
                     tiff.write(
                         pixels,
                         tile=(SIDE, SIDE),
                         photometric="rgb",
-                        compression=coding,
+                        compression=encoding,
                         description=description,
                         metadata=None,
                     )
@@ -152,7 +152,7 @@ def aperio(tmp_path: Path, picture: np.ndarray) -> Callable[[str], Path]:
 
 
 def _write_bare_jpeg(tiff: tifffile.TiffWriter, pixels: np.ndarray, description: str) -> None:
-    """Write RGB JPEG tiles that do not say so, and whose tables stand in a tag."""
+    """Write RGB JPEG tiles without a color marker, with their tables in a tag."""
     tables, tiles = zip(*map(_abbreviated, _tiles(pixels)), strict=True)
     tiff.write(
         iter(tiles),
@@ -177,10 +177,10 @@ def _tiles(pixels: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _abbreviated(tile: np.ndarray) -> tuple[bytes, bytes]:
-    """Encode a tile as RGB, and part its tables from the rest; other markers are dropped."""
+    """Encode a tile as RGB, separate its tables from the rest, and drop other markers."""
     jpeg = imagecodecs.jpeg8_encode(tile, level=80, colorspace="RGB", outcolorspace="RGB")
     tables, rest, at = b"", b"", 2
-    while jpeg[at + 1] != 0xDA:  # the scan begins
+    while jpeg[at + 1] != 0xDA:  # start of scan
         end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4])
         tables += jpeg[at:end] if jpeg[at + 1] in (0xDB, 0xC4) else b""
         rest += jpeg[at:end] if jpeg[at + 1] == 0xC0 else b""

@@ -9,7 +9,7 @@ def test_a_partly_covered_pixel_counts_by_its_share():
     assert pixels[0, :, 0].tolist() == [30, 150]  # (0 + 90 / 2) / 1.5, (90 / 2 + 180) / 1.5
 
 
-def test_a_result_may_begin_inside_a_pixel():
+def test_the_result_may_begin_inside_a_pixel():
     row = np.repeat(np.array([[[0], [90], [180]]], dtype=np.uint8), 3, axis=2)
     assert shrink(row, np.array([0.0, 1.0]), np.array([0.5, 2.5]))[0, 0, 0] == 90
 
@@ -26,7 +26,7 @@ def test_whole_blocks_are_averaged_and_rounded(noise):
     assert np.abs(shrink_whole(noise[:300, :400], (4, 2)) - blocks).max() <= 0.5
 
 
-def test_a_ratio_of_one_changes_nothing(noise):
+def test_a_factor_of_one_copies_the_pixels(noise):
     same = shrink_whole(noise, (1, 1))
     assert (same == noise).all()
     assert not np.shares_memory(same, noise)

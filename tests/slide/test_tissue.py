@@ -12,7 +12,7 @@ STAIN = (190, 90, 160)
 
 
 def glass(height=400, width=600):
-    """Slightly yellow glass with the noise of a camera."""
+    """Return slightly yellow glass with the noise of a camera."""
     color = np.random.default_rng(0).normal((242, 241, 237), 2, (height, width, 3))
     return np.clip(color, 0, 255).round().astype(np.uint8)
 
@@ -49,34 +49,32 @@ def test_a_uniform_slide_has_no_tissue(level):
 
 @pytest.mark.parametrize("method", ["otsu", "gray"])
 def test_empty_glass_has_no_tissue(method):
-    with pytest.raises(
-        NoTissueError, match=r"S-1: no tissue found: .* leave it out if it is empty"
-    ):
+    with pytest.raises(NoTissueError, match=r"S-1: no tissue found, .* exclude it if it is empty"):
         find_tissue(slide_of(glass()), method=method)
 
 
-def test_a_dark_scan_is_told_from_a_stained_one():
+def test_a_dark_scan_is_refused():
     pixels = np.zeros((300, 300, 3), dtype=np.uint8)
     pixels[50:120, 50:120] = (20, 30, 220)
     with pytest.raises(NoTissueError, match="S-1: more than half of the scan is nearly black"):
         find_tissue(slide_of(pixels))
 
 
-def test_saturation_is_spread_over_brightness_rounded_down():
+def test_saturation_is_spread_divided_by_brightness_rounded_down():
     brightness, spread = np.meshgrid(np.arange(1, 256), np.arange(256), indexing="ij")
     possible = spread <= brightness
     brightness, spread = brightness[possible], spread[possible]
-    found = _saturation(brightness.astype(np.uint8), spread.astype(np.uint8))
-    assert (found == spread * 255 // brightness).all()
+    saturation = _saturation(brightness.astype(np.uint8), spread.astype(np.uint8))
+    assert (saturation == spread * 255 // brightness).all()
 
 
 @pytest.mark.parametrize("mpp", [4.0, 16.0, 40.0])
 def test_the_mask_does_not_depend_on_the_number_of_cores(monkeypatch, mpp):
     pixels = np.random.default_rng(1).integers(150, 256, (41, 50, 3), dtype=np.uint8)
     slide = slide_from_array(pixels.repeat(9, 0).repeat(9, 1), mpp=mpp)
-    alone, *others = [mask_with_cores(monkeypatch, slide, cores) for cores in (1, 2, 4)]
-    assert 0.01 < alone.mean() < 0.99
-    assert all((mask == alone).all() for mask in others)
+    one, *others = [mask_with_cores(monkeypatch, slide, cores) for cores in (1, 2, 4)]
+    assert 0.01 < one.mean() < 0.99
+    assert all((mask == one).all() for mask in others)
 
 
 def mask_with_cores(monkeypatch, slide, count):
@@ -84,7 +82,7 @@ def mask_with_cores(monkeypatch, slide, count):
     return find_tissue(slide).mask
 
 
-def test_black_borders_and_ink_are_no_tissue():
+def test_black_borders_and_ink_are_not_tissue():
     pixels = glass()
     pixels[:, :100] = (2, 1, 4)
     pixels[50:90, 150:400] = (20, 160, 60)
@@ -95,7 +93,7 @@ def test_black_borders_and_ink_are_no_tissue():
     assert mask[204:296, 204:396].all()
 
 
-def test_specks_and_pinholes_are_cleaned_away():
+def test_specks_and_pinholes_are_removed():
     pixels = glass()
     pixels[100:300, 150:450] = STAIN
     pixels[200:202, 300:302] = 240
@@ -122,7 +120,7 @@ def test_a_large_slide_is_masked_from_a_stored_level(pyramid):
     pixels[512:1024, 512:1024] = STAIN
     with open_slide(pyramid([pixels, pixels[::4, ::4]], mpp=4.0)) as slide:
         tissue = find_tissue(slide)
-        cost = slide.bill.close()
+        cost = slide.cost_meter.total()
     assert tissue.mask.shape == (512, 768)
     assert tissue.mask_mpp == pytest.approx(16)
     assert tissue.level_mpps == pytest.approx((4, 16))
@@ -149,7 +147,7 @@ def test_a_coarse_scan_is_masked_at_its_own_resolution():
 
 
 def plain_share(tissue, x, y, side):
-    """Add up, mask pixel by mask pixel, the part of it a square covers."""
+    """Add the part of each mask pixel that a square covers."""
     scale = tissue.slide_size[0] / tissue.mask.shape[1]
     covered = 0.0
     for row, column in np.argwhere(tissue.mask):
@@ -197,7 +195,7 @@ def test_two_megapixels_take_less_than_a_second():
         ("prostate/591a3db736f2.tif", 0.07, 0.1),
     ],
 )
-def test_the_tissue_of_a_real_slide_is_what_the_eye_sees(real, name, low, high):
+def test_the_tissue_share_of_a_real_slide_matches_visual_inspection(real, name, low, high):
     with open_slide(real(name)) as slide:
         assert low < find_tissue(slide).share < high
 
@@ -213,7 +211,7 @@ def test_the_tumor_patches_of_a_real_slide_are_tissue(real):
 def test_a_real_fluorescence_scan_is_refused(real):
     with (
         open_slide(real("slides/test3-DAPI-2-387.ndpi")) as slide,
-        pytest.raises(NoTissueError, match="fluorescence is not supported"),
+        pytest.raises(NoTissueError, match="Fluorescence is not supported"),
     ):
         find_tissue(slide)
 

@@ -1,4 +1,4 @@
-"""A slide file -> pixels at a requested mpp, and where its tissue is."""
+"""Read slide files at any resolution, and find their tissue."""
 
 from parfocal.slide.errors import (
     ImplausibleMppError,
@@ -6,8 +6,9 @@ from parfocal.slide.errors import (
     NoTissueError,
     SlideError,
 )
-from parfocal.slide.scan import Level
-from parfocal.slide.slide import Box, Slide, open_slide, slide_from_array, slide_id
+from parfocal.slide.identity import file_fingerprint, slide_id
+from parfocal.slide.readers.scan import Level
+from parfocal.slide.slide import Box, Slide, open_slide, slide_from_array
 from parfocal.slide.tissue import Tissue, find_tissue
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Slide",
     "SlideError",
     "Tissue",
+    "file_fingerprint",
     "find_tissue",
     "open_slide",
     "slide_from_array",

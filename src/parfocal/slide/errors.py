@@ -1,4 +1,4 @@
-"""What can be wrong with a slide file."""
+"""Errors about slide files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,77 +6,124 @@ from pathlib import Path
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
 
 
-def give_mpp(which: str, *, listed: bool) -> str:
-    """Say where microns per pixel are given: with the command, or in its table."""
-    where = "in the cohort's mpp column" if listed else "with --mpp"
-    return f"Give {which} {where} (a 40x scan is about 0.25, 20x about 0.5)."
+def mpp_advice(value: str, *, from_cohort: bool) -> str:
+    """Return the sentence that says where to set microns per pixel.
+
+    Args:
+        value: what to set, "it" or "the true value".
+        from_cohort: whether the slide is a row of a cohort's table; if False, it is named on the
+            command line.
+    """
+    place = "in the cohort's mpp column" if from_cohort else "with --mpp"
+    return f"Set {value} {place} (a 40x scan has about 0.25, a 20x scan about 0.5)."
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of another library on one line, without a final period."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 class SlideError(Exception):
-    """A slide that cannot be read as asked; the message says which, what and what to do."""
+    """A slide that cannot be read. The message names the slide, the problem and the remedy."""
 
 
 class MissingMppError(SlideError):
-    """A slide that does not say how large its pixels are."""
+    """A slide that does not record the size of its pixels.
+
+    Args:
+        path: the file.
+        objective_power: nominal magnification that the file records, if any. It is only mentioned,
+            never converted, because it does not determine the size of a pixel.
+        from_cohort: whether the slide is a row of a cohort's table.
+    """
 
     def __init__(
-        self, path: Path, objective_power: str | None = None, *, listed: bool = False
+        self, path: Path, objective_power: str | None = None, *, from_cohort: bool = False
     ) -> None:
-        # An objective power is nominal, so it is told, never converted.
         power = "" if objective_power is None else f" (only an objective of {objective_power}x)"
         super().__init__(
             f"{path.name}: the file records no microns per pixel{power}, so its magnification is "
-            f"unknown. {give_mpp('it', listed=listed)}"
+            f"unknown. {mpp_advice('it', from_cohort=from_cohort)}"
         )
 
 
 class ImplausibleMppError(SlideError):
-    """A slide whose recorded pixel size no microscope has."""
+    """A slide that records a pixel size that no microscope has.
 
-    def __init__(self, path: Path, mpp: float, *, listed: bool = False) -> None:
+    Args:
+        path: the file.
+        mpp: recorded microns per pixel.
+        from_cohort: whether the slide is a row of a cohort's table.
+    """
+
+    def __init__(self, path: Path, mpp: float, *, from_cohort: bool = False) -> None:
         super().__init__(
-            f"{path.name}: {mpp:.3g} microns per pixel is outside {MIN_MPP:g} to {MAX_MPP:g}, so "
-            f"it is not believed. {give_mpp('the true one', listed=listed)}"
+            f"{path.name}: the file records {mpp:.3g} microns per pixel, which is outside the "
+            f"plausible range of {MIN_MPP:g} to {MAX_MPP:g}. "
+            f"{mpp_advice('the true value', from_cohort=from_cohort)}"
         )
 
 
 class DamagedRegionError(SlideError):
-    """A slide whose stored pixels cannot be decoded at one place, given in level-0 pixels."""
+    """A slide with a region whose stored pixels cannot be decoded.
+
+    Args:
+        path: the file.
+        corner: (x, y) of the region's top-left corner, in level-0 pixels.
+        size: width and height of the region, in pixels of the level.
+        level: index of the level.
+        reason: message of the decoder.
+    """
 
     def __init__(
-        self, path: Path, place: tuple[int, int], size: tuple[int, int], level: int, reason: str
+        self, path: Path, corner: tuple[int, int], size: tuple[int, int], level: int, reason: str
     ) -> None:
         super().__init__(
-            f"{path.name}: damaged at x={place[0]}, y={place[1]} ({size[0]} x {size[1]} px of "
-            f"level {level}): {reason}; copy the file again from its source."
+            f"{path.name}: damaged at x={corner[0]}, y={corner[1]} ({size[0]} x {size[1]} px of "
+            f"level {level}): {reason}. Copy the file again from its source."
         )
 
 
 class NoTissueError(SlideError):
-    """A slide on which nothing looks like stained tissue."""
+    """A slide in which no stained tissue was found."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """Which slide failed, and why, the name not being in the reason again."""
+class SlideFailure:
+    """A slide that failed.
+
+    Args:
+        name: id or file of the slide.
+        reason: the reason, without the name.
+    """
 
     name: str
     reason: str
 
 
-def name_once(slide: str, reason: str) -> Told:
-    """Take a slide's name off the front of a reason; of its two names, the longer tells more.
+def name_failure(slide: str, reason: str) -> SlideFailure:
+    """Remove the slide's name from the start of an error message.
 
     Args:
-        slide: its id, or its file.
-        reason: as an error says it.
+        slide: id or file of the slide.
+        reason: message of the error.
 
-    >>> name_once("007", "007.svs: the file is empty")
-    Told(name='007.svs', reason='the file is empty')
-    >>> name_once("007", "scan.svs: the file is empty")
-    Told(name='007', reason='scan.svs: the file is empty')
+    Returns:
+        The longer of the two names, and the reason. If the message begins with another name, that
+        name stays in the reason.
+
+    >>> name_failure("007", "007.svs: the file is empty")
+    SlideFailure(name='007.svs', reason='the file is empty')
+    >>> name_failure("007", "scan.svs: the file is empty")
+    SlideFailure(name='007', reason='scan.svs: the file is empty')
     """
-    name, _, rest = reason.partition(": ")
-    said, known = Path(name).name, Path(slide).name
-    same = said == known or said.startswith(f"{known}.") or known.startswith(f"{said}.")
-    return Told(max(slide, name, key=len), rest) if rest and same else Told(slide, reason)
+    prefix, _, rest = reason.partition(": ")
+    named, slide_name = Path(prefix).name, Path(slide).name
+    is_same = (
+        named == slide_name
+        or named.startswith(f"{slide_name}.")
+        or slide_name.startswith(f"{named}.")
+    )
+    if rest and is_same:
+        return SlideFailure(max(slide, prefix, key=len), rest)
+    return SlideFailure(slide, reason)

@@ -1,4 +1,4 @@
-"""What a slide file holds, and whether it can be used: `parfocal inspect`."""
+"""Report what a slide file holds and whether it can be used: `parfocal inspect`."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +12,14 @@ MAGNIFICATIONS = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
 
 @dataclass(frozen=True)
 class LevelReport:
-    """A stored level, with its true resolution."""
+    """A stored level.
+
+    Args:
+        width: width in pixels of the level.
+        height: height in pixels of the level.
+        downsample: level-0 pixels per pixel of the level.
+        mpp: microns per pixel of the level.
+    """
 
     width: int
     height: int
@@ -21,8 +28,13 @@ class LevelReport:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """A magnification the scan can be read at, and the mpp it will have."""
+class ReachableMagnification:
+    """A magnification at which a slide can be read.
+
+    Args:
+        magnification: nominal magnification.
+        mpp: microns per pixel that the pixels will have.
+    """
 
     magnification: float
     mpp: float
@@ -30,21 +42,21 @@ class Reach:
 
 @dataclass(frozen=True)
 class SlideReport:
-    """What was found in a usable slide.
+    """The contents of a usable slide.
 
     Args:
-        path: as given.
-        id: its name without the extension.
-        vendor: the format, as the reader calls it.
+        path: path of the file, as given.
+        id: id of the slide.
+        vendor: name of the format, as its reader calls it.
         size: width and height in level-0 pixels.
         mpp: microns per level-0 pixel.
-        mpp_source: "given", or where the file says so.
-        objective_power: as recorded; None where it is not.
-        levels: sharpest first.
-        fingerprint: hash of the file's size and both ends.
-        tissue_mm2: area of the tissue found.
-        tissue_share: its share of the scan.
-        reachable: of 1.25x to 40x, those not sharper than the scan.
+        mpp_source: origin of `mpp`: "given", or the field of the file.
+        objective_power: nominal magnification of the objective; None if not recorded.
+        levels: stored levels, sharpest first.
+        fingerprint: hash of the file's size, first MiB and last MiB.
+        tissue_mm2: tissue area in square millimeters.
+        tissue_share: tissue area, as a share of the scan's area.
+        reachable: magnifications from 1.25x to 40x at which the slide can be read.
     """
 
     path: str
@@ -58,31 +70,31 @@ class SlideReport:
     fingerprint: str
     tissue_mm2: float
     tissue_share: float
-    reachable: tuple[Reach, ...]
+    reachable: tuple[ReachableMagnification, ...]
 
     def to_json(self) -> dict[str, object]:
-        """Give the report as plain values, fit for `json.dump`."""
+        """Return the report as a dictionary for `json.dump`."""
         return asdict(self)
 
     def lines(self) -> str:
-        """Give the report as text, a fact a line."""
+        """Return the report as text."""
         width, height = self.size
         power = "" if self.objective_power is None else f", objective {self.objective_power}x"
         levels = ", ".join(
             f"{level.width} x {level.height} at {level.mpp:.4g}" for level in self.levels
         )
-        reachable = ", ".join(
-            f"{reach.magnification:g}x ({reach.mpp:.4g})" for reach in self.reachable
+        magnifications = ", ".join(
+            f"{reachable.magnification:g}x ({reachable.mpp:.4g})" for reachable in self.reachable
         )
-        mm = (f"{side * self.mpp / 1000:.1f}" for side in self.size)
+        sides_mm = (f"{side * self.mpp / 1000:.1f}" for side in self.size)
         return "\n".join(
             (
                 f"{self.id}: {self.path}",
                 f"  format         {self.vendor}{power}",
-                f"  size           {width} x {height} px, {' x '.join(mm)} mm",
+                f"  size           {width} x {height} px, {' x '.join(sides_mm)} mm",
                 f"  resolution     {self.mpp:.4g} um/px ({self.mpp_source})",
                 f"  levels         {levels} um/px",
-                f"  magnifications {reachable or 'none of 1.25x to 40x'}",
+                f"  magnifications {magnifications or 'none of 1.25x to 40x'}",
                 f"  tissue         {self.tissue_mm2:.3g} mm2, {self.tissue_share:.1%} of the scan",
                 f"  fingerprint    {self.fingerprint}",
             )
@@ -90,14 +102,14 @@ class SlideReport:
 
 
 def inspect(path: Path | str, *, mpp: float | None = None) -> SlideReport:
-    """Open a slide, look for its tissue, and report.
+    """Open a slide, find its tissue, and report its contents.
 
     Args:
         path: the slide file.
-        mpp: microns per level-0 pixel, over what the file records.
+        mpp: microns per level-0 pixel, which overrides what the file records.
 
     Raises:
-        SlideError: the file cannot be used; the message says why.
+        SlideError: the file cannot be used; the message gives the reason.
     """
     with open_slide(path, mpp=mpp) as slide:
         tissue = find_tissue(slide)
@@ -122,11 +134,12 @@ def inspect(path: Path | str, *, mpp: float | None = None) -> SlideReport:
         )
 
 
-def _reachable(slide: Slide) -> tuple[Reach, ...]:
-    reached = []
+def _reachable(slide: Slide) -> tuple[ReachableMagnification, ...]:
+    reachable = []
     for magnification in MAGNIFICATIONS:
         try:
-            reached.append(Reach(magnification, slide.achieved_mpp(mpp_of(magnification))))
+            mpp = slide.achieved_mpp(mpp_of(magnification))
         except ValueError:
-            break  # sharper than the scan, and so are the rest
-    return tuple(reached)
+            break  # this one is sharper than the scan, and so are all that follow
+        reachable.append(ReachableMagnification(magnification, mpp))
+    return tuple(reachable)

@@ -1,9 +1,9 @@
-"""Microns per pixel, which code reckons in, and magnification, its label for people."""
+"""Microns per pixel (mpp), the unit of resolution, and magnification, a label for people."""
 
 from collections.abc import Iterable
 
-MIN_MPP, MAX_MPP = 0.05, 50.0  # an overview of CAMELYON16 is truly 28.97
-SCAN_TOLERANCE = 0.05  # a stored level this near to the wanted mpp is read as it is
+MIN_MPP, MAX_MPP = 0.05, 50.0  # an overview image of CAMELYON16 has 28.97
+SAME_RESOLUTION = 0.05  # a scan within this fraction of the requested mpp is used as it is
 
 
 def mpp_of(magnification: float) -> float:
@@ -16,7 +16,7 @@ def mpp_of(magnification: float) -> float:
 
 
 def magnification_of(mpp: float) -> float:
-    """Convert microns per pixel to the nominal magnification, rounded as people say it.
+    """Convert microns per pixel to the nominal magnification, with three significant digits.
 
     >>> magnification_of(0.2428), magnification_of(8)
     (41.2, 1.25)
@@ -24,26 +24,45 @@ def magnification_of(mpp: float) -> float:
     return float(f"{10 / mpp:.3g}")
 
 
-def magnification_asked(mpp: float, asked: Iterable[float]) -> float:
-    """Give the magnification asked for that an mpp serves for; else what the mpp comes to.
+def requested_magnification(mpp: float, requested: Iterable[float]) -> float:
+    """Return the requested magnification that an mpp stands for.
 
-    So a step of a model has one name on every slide, whatever its scanner's pixels are.
+    The steps of a model then have the same names on every slide, whatever the slide's mpp is.
 
-    >>> magnification_asked(0.96, (2.5, 10)), magnification_asked(0.8, (2.5, 10))
+    Args:
+        mpp: microns per pixel that were read.
+        requested: magnifications that were requested.
+
+    Returns:
+        The first requested magnification with the same resolution; if there is none, the
+        magnification computed from `mpp`.
+
+    >>> requested_magnification(0.96, (2.5, 10)), requested_magnification(0.8, (2.5, 10))
     (10, 12.5)
     """
-    served = (magnification for magnification in asked if near(mpp_of(magnification), mpp))
-    return next(served, magnification_of(mpp))
+    for magnification in requested:
+        if same_resolution(mpp_of(magnification), mpp):
+            return magnification
+    return magnification_of(mpp)
 
 
-def near(wanted: float, stored: float) -> bool:
-    """Tell whether stored pixels serve for the mpp wanted."""
-    return abs(wanted / stored - 1) <= SCAN_TOLERANCE + 1e-9
+def same_resolution(requested: float, stored: float) -> bool:
+    """Return whether pixels of the mpp `stored` can be used as they are for the mpp `requested`."""
+    return abs(requested / stored - 1) <= SAME_RESOLUTION + 1e-9
 
 
-def sharper_than_the_scan(wanted: float, scan: float) -> str:
-    """Say that an mpp is finer than the scan's own."""
+def check_mpp(mpp: float) -> None:
+    """Raise ValueError if an mpp set by the user is outside 0.05 to 50."""
+    if not MIN_MPP <= mpp <= MAX_MPP:
+        raise ValueError(
+            f"mpp={mpp:g} is outside {MIN_MPP:g} to {MAX_MPP:g} microns per pixel. A 40x scan has "
+            "about 0.25, a 20x scan about 0.5."
+        )
+
+
+def describe_too_sharp(requested: float, scan: float) -> str:
+    """Describe, for a message, that a requested mpp is finer than the scan's own."""
     return (
-        f"{magnification_of(wanted):g}x ({wanted:.3g} um/px) is sharper than the scan, which is "
-        f"{magnification_of(scan):g}x ({scan:.3g} um/px)"
+        f"{magnification_of(requested):g}x ({requested:.3g} um/px) is sharper than the scan, which "
+        f"is {magnification_of(scan):g}x ({scan:.3g} um/px)"
     )

@@ -1,10 +1,10 @@
-"""How many threads work at once."""
+"""Choose the number of threads."""
 
 import os
 
 
-def threads(most: int) -> int:
-    """Give one for each core this process may use, up to `most`."""
-    if hasattr(os, "sched_getaffinity"):  # Linux alone tells which those are
-        return min(most, len(os.sched_getaffinity(0)))
-    return min(most, os.cpu_count() or 1)
+def thread_count(limit: int) -> int:
+    """Return the number of cores this process may use, at most `limit`."""
+    if hasattr(os, "sched_getaffinity"):  # Linux only
+        return min(limit, len(os.sched_getaffinity(0)))
+    return min(limit, os.cpu_count() or 1)

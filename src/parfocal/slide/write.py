@@ -1,7 +1,7 @@
-"""Pixels -> a pyramidal TIFF, in bounded memory.
+"""Write a pyramidal TIFF in bounded memory.
 
-Level 0 is streamed tile by tile. Every lower level is built on the way from one row of its
-tiles, which are encoded at once and kept as bytes; when level 0 is done they are appended.
+Level 0 is streamed tile by tile. Meanwhile each smaller level is built from one row of tiles at a
+time; its encoded tiles are kept in memory and appended after level 0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +20,8 @@ from parfocal.files import whole_file
 from parfocal.slide.shrink import shrink_whole
 
 Pixels = UInt8[np.ndarray, "h w 3"]
-Tile = Callable[[int, int], Pixels]
-Encode = Callable[[Pixels], bytes]
+TileSource = Callable[[int, int], Pixels]
+Encoder = Callable[[Pixels], bytes]
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 SUBSAMPLINGS: dict[Subsampling, tuple[int, int]] = {
@@ -29,13 +29,13 @@ SUBSAMPLINGS: dict[Subsampling, tuple[int, int]] = {
     "4:2:2": (2, 1),
     "4:2:0": (2, 2),
 }
-CLASSIC_LIMIT = 2**32  # bytes; beyond, offsets need BigTIFF
-SMALLEST = 512  # pixels; the default pyramid ends when its shorter side is less
+CLASSIC_LIMIT = 2**32  # bytes; the offsets of larger files need BigTIFF
+MIN_SIDE_PX = 512  # the default pyramid ends when its shorter side is less
 
 
 def write_pyramid(
     path: Path,
-    tile: Tile,
+    tile: TileSource,
     size: tuple[int, int],
     *,
     mpp: float,
@@ -47,28 +47,28 @@ def write_pyramid(
 ) -> None:
     """Write a tiled JPEG TIFF that OpenSlide opens with the right mpp.
 
-    It appears under its name when it is whole, and not at all if anything goes wrong.
+    The file appears under its name only once it is complete.
 
     Args:
-        path: where to; a file already there is replaced.
-        tile: gives the level-0 pixels of the tile at (column, row). At the right and lower edge
-            it may give a whole tile or only what lies inside the slide.
-        size: width and height at level 0, in pixels.
+        path: the file to write; an existing file is replaced.
+        tile: returns the level-0 pixels of the tile at (column, row). At the right and bottom edge
+            it may return a whole tile or only the part inside the slide.
+        size: width and height in level-0 pixels.
         mpp: microns per level-0 pixel.
-        downsamples: of each level, beginning with 1, each a whole multiple of the one before;
-            None for powers of two until the shorter side is less than 512.
-        tile_size: side of a stored tile, a multiple of 16.
-        quality: of the JPEG, 1 to 100.
-        subsampling: of its colors; "4:4:4" where a tiny colored target must survive.
-        threads: how many call `tile` and encode at once.
+        downsamples: downsample of each level, beginning with 1, each a whole multiple of the one
+            before; None for powers of two until the shorter side is less than 512.
+        tile_size: side of a stored tile in pixels, a multiple of 16.
+        quality: JPEG quality, 1 to 100.
+        subsampling: JPEG chroma subsampling; "4:4:4" preserves small colored details.
+        threads: number of threads that call `tile` and encode.
 
     Raises:
-        ValueError: a setting that makes no pyramid.
-        OSError: the disk is full, or the folder cannot be written to.
+        ValueError: a setting is invalid.
+        OSError: the disk is full, or the folder is not writable.
     """
     steps = tuple(downsamples or default_downsamples(size))
     _check(size, mpp, steps, tile_size)
-    blank: dict[bytes, bytes] = {}  # glass is most of a slide, so it is encoded once
+    blank: dict[bytes, bytes] = {}  # most of a slide is glass, which is encoded once
 
     def encode(pixels: Pixels) -> bytes:
         color = pixels[0, 0].tobytes()
@@ -87,31 +87,31 @@ def write_pyramid(
                     shape=(level.height, level.width, 3),
                     dtype=np.uint8,
                     tile=(tile_size, tile_size),
-                    photometric="ycbcr",  # of the tiles, which come encoded
+                    photometric="ycbcr",  # the colors inside the encoded tiles
                     compression="jpeg",
                     subsampling=SUBSAMPLINGS[subsampling],
                     resolution=(1e4 / (mpp * step),) * 2,
                     resolutionunit="CENTIMETER",
-                    subfiletype=0 if step == 1 else 1,  # OpenSlide skips others below the first
+                    subfiletype=0 if step == 1 else 1,  # OpenSlide ignores other smaller images
                     metadata=None,
                     software="parfocal",
                 )
 
 
 def default_downsamples(size: tuple[int, int]) -> tuple[int, ...]:
-    """Give powers of two, until the shorter side is less than 512 pixels.
+    """Return powers of two, until the shorter side is less than 512 pixels.
 
     >>> default_downsamples((4096, 3000))
     (1, 2, 4, 8)
     """
     downsamples = [1]
-    while min(size) // downsamples[-1] >= SMALLEST:
+    while min(size) // downsamples[-1] >= MIN_SIDE_PX:
         downsamples.append(2 * downsamples[-1])
     return tuple(downsamples)
 
 
 class _Level:
-    """One level: its size, and the row of tiles that is being filled from the level above."""
+    """One level: its size, and the row of tiles that is being filled from the sharper level."""
 
     def __init__(self, width: int, height: int, side: int) -> None:
         self.width, self.height, self._side = width, height, side
@@ -120,72 +120,72 @@ class _Level:
         self.encoded: list[bytes] = []
 
     def cut(self, column: int) -> Pixels:
-        """Give a tile of the row that was filled."""
+        """Return a tile of the current row."""
         return self.band[:, column * self._side : (column + 1) * self._side]
 
-    def fitted(self, pixels: Pixels, column: int, row: int) -> UInt8[np.ndarray, "s s 3"]:
-        """Give a whole tile: beyond the edge of the level its last pixels are repeated.
+    def fit_tile(self, pixels: Pixels, column: int, row: int) -> UInt8[np.ndarray, "s s 3"]:
+        """Return a whole tile, padded beyond the edge of the level by repeating its last pixels.
 
-        Anything else there would ring in the JPEG blocks that the edge runs through.
+        Other padding would cause ringing in the JPEG blocks that cross the edge.
         """
         width = min(self._side, self.width - column * self._side)
         height = min(self._side, self.height - row * self._side)
         if pixels.shape[0] < height or pixels.shape[1] < width:
             raise ValueError(
-                f"tile({column}, {row}) gave {pixels.shape[1]} x {pixels.shape[0]} pixels where "
-                f"{width} x {height} lie inside the slide; it must give at least those."
+                f"tile({column}, {row}) returned {pixels.shape[1]} x {pixels.shape[0]} pixels, but "
+                f"{width} x {height} lie inside the slide. It must return at least those."
             )
-        beyond = ((0, self._side - height), (0, self._side - width), (0, 0))
-        return np.pad(pixels[:height, :width], beyond, mode="edge")
+        padding = ((0, self._side - height), (0, self._side - width), (0, 0))
+        return np.pad(pixels[:height, :width], padding, mode="edge")
 
 
 class _Cascade:
-    """All levels of a pyramid, filled while level 0 streams by."""
+    """All levels of a pyramid, filled while level 0 is streamed."""
 
     def __init__(
         self,
         size: tuple[int, int],
         steps: tuple[int, ...],
         side: int,
-        encode: Encode,
+        encode: Encoder,
         pool: ThreadPoolExecutor,
     ) -> None:
         self.levels = [_Level(size[0] // step, size[1] // step, side) for step in steps]
-        self._ratios = [below // above for above, below in pairwise(steps)]
+        self._ratios = [coarse // fine for fine, coarse in pairwise(steps)]
         self._side, self._encode, self._pool = side, encode, pool
 
-    def stream(self, tile: Tile) -> Iterator[bytes]:
-        """Give the tiles of level 0, encoded, and fill the levels below on the way."""
+    def stream(self, tile: TileSource) -> Iterator[bytes]:
+        """Return the encoded tiles of level 0, and fill the smaller levels meanwhile."""
         for row in range(self.levels[0].rows):
-            # Whole rows, since a generator is not resumed after its last tile.
-            yield from self._row(0, row, partial(_swapped, tile, row))
+            # Yield whole rows, since a generator is not resumed after its last tile.
+            yield from self._row(0, row, partial(_tile_of_row, tile, row))
 
     def _row(self, number: int, row: int, tile: Callable[[int], Pixels]) -> list[bytes]:
-        """Encode one row of a level's tiles, and the rows below that it completes."""
+        """Encode one row of a level's tiles, and the rows of smaller levels that it completes."""
         level = self.levels[number]
-        below = self.levels[number + 1] if number + 1 < len(self.levels) else None
-        ratio = self._ratios[number] if below else 1
-        part = self._side // ratio  # of a tile below that one of this level fills
+        smaller = self.levels[number + 1] if number + 1 < len(self.levels) else None
+        ratio = self._ratios[number] if smaller else 1
+        part = self._side // ratio  # side of what a tile of this level fills in one of the next
         top = row % ratio * part
-        if below and top == 0:
+        if smaller and top == 0:
             width = -(-level.columns // ratio) * self._side
-            below.band = np.zeros((self._side, width, 3), dtype=np.uint8)
+            smaller.band = np.zeros((self._side, width, 3), dtype=np.uint8)
 
-        def finish(column: int) -> bytes:
-            pixels = level.fitted(tile(column), column, row)
-            if below:
+        def finish_tile(column: int) -> bytes:
+            pixels = level.fit_tile(tile(column), column, row)
+            if smaller:
                 place = np.s_[top : top + part, column * part : (column + 1) * part]
-                below.band[place] = shrink_whole(pixels, (ratio, ratio))
+                smaller.band[place] = shrink_whole(pixels, (ratio, ratio))
             return self._encode(pixels)
 
-        encoded = list(self._pool.map(finish, range(level.columns)))
-        complete = top + part == self._side or row + 1 == level.rows
-        if below and complete and row // ratio < below.rows:
-            below.encoded += self._row(number + 1, row // ratio, below.cut)
+        encoded = list(self._pool.map(finish_tile, range(level.columns)))
+        is_complete = top + part == self._side or row + 1 == level.rows
+        if smaller and is_complete and row // ratio < smaller.rows:
+            smaller.encoded += self._row(number + 1, row // ratio, smaller.cut)
         return encoded
 
 
-def _swapped(tile: Tile, row: int, column: int) -> Pixels:
+def _tile_of_row(tile: TileSource, row: int, column: int) -> Pixels:
     return tile(column, row)
 
 
@@ -201,18 +201,22 @@ def _encode(pixels: Pixels, quality: int, subsampling: Subsampling) -> bytes:
 
 
 def _check(size: tuple[int, int], mpp: float, steps: tuple[int, ...], tile_size: int) -> None:
-    """Refuse settings that make no pyramid."""
+    """Raise if the settings make no pyramid."""
     if min(size) < 1 or not 0 < mpp < np.inf:
-        raise ValueError(f"a slide of {size[0]} x {size[1]} pixels of {mpp:g} um cannot be written")
+        raise ValueError(
+            f"cannot write a slide of {size[0]} x {size[1]} pixels with {mpp:g} um per pixel; all "
+            "must be positive"
+        )
     if tile_size < 16 or tile_size % 16:
         raise ValueError(f"tile_size must be a multiple of 16, not {tile_size}")
-    ratios = [below / above for above, below in pairwise(steps)]
+    ratios = [coarse / fine for fine, coarse in pairwise(steps)]
     if steps[0] != 1 or any(ratio < 2 or tile_size % ratio for ratio in ratios):
         raise ValueError(
-            f"downsamples must begin with 1 and grow by whole steps that divide the tile size "
-            f"{tile_size}, as 1, 4, 16; not {', '.join(map(str, steps))}"
+            f"downsamples must begin with 1 and grow by whole factors that divide the tile size "
+            f"{tile_size}, such as 1, 4, 16; not {', '.join(map(str, steps))}"
         )
     if min(size) < steps[-1]:
         raise ValueError(
-            f"a slide of {size[0]} x {size[1]} pixels has no level at 1/{steps[-1]}; leave it out"
+            f"a slide of {size[0]} x {size[1]} pixels is too small for a level at 1/{steps[-1]}; "
+            "remove that downsample"
         )

@@ -18,7 +18,7 @@ from parfocal.slide.errors import SlideError
 from parfocal.slide.synthetic.cohort import paint_cohort, plan_cohort
 from parfocal.slide.synthetic.layout import lay_out
 from parfocal.slide.synthetic.painting import (
-    OF_TILES,
+    TILE_PAINTING,
     Painting,
     SlidePlan,
     default_painting,
@@ -401,7 +401,9 @@ def test_real_tiles_do_not_tell_by_color(tmp_path):
     if not folder.is_dir():
         pytest.skip("the colon tiles are not here")
     rows = rows_of(
-        paint_cohort(tmp_path / "c", slides=24, seed=0, size=2048, tiles=folder, painting=OF_TILES)
+        paint_cohort(
+            tmp_path / "c", slides=24, seed=0, size=2048, tiles=folder, painting=TILE_PAINTING
+        )
     )
     colors = np.array([pixels_of(tmp_path / "c" / row["path"]).mean(axis=(0, 1)) for row in rows])
     labels = [row["label"] == "tumor" for row in rows]

@@ -1,7 +1,7 @@
-"""Where things lie on a painted slide: tissue, regions that catch the eye, lesions.
+"""The layout of a painted slide: tissue, conspicuous regions and lesions.
 
-Everything is drawn in microns, so a slide painted with smaller pixels shows the same things
-larger. A layout holds a lattice and a few curves, never pixels, whatever the slide's size.
+All lengths are in microns, so the same layout can be painted at any mpp. A layout holds a lattice
+and a few curves, never pixels, so its memory does not depend on the size of the slide.
 """
 
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy import ndimage
 
-LATTICE_UM = 50.0  # between the points that hold the tissue's outline
-LATTICE_SIDES = (32, 1024)  # fewest and most points a side
-EDGE_UM = 12.0  # over which tissue thins out into glass, and a lesion into what surrounds it
-STRIDE = 8  # pixels between the points at which masks are worked out exactly
-REGION = 1.4  # diameter of a region, over that of the lesion inside it
-CORNERS = 128  # of a lesion's outline
-DRAWS = 20  # tissues drawn before a slide is said to have no room
+LATTICE_UM = 50.0  # spacing of the points that define the tissue's outline
+LATTICE_SIDES = (32, 1024)  # minimum and maximum number of points per side
+EDGE_UM = 12.0  # width of the transition at the edge of the tissue and of a lesion
+STRIDE = 8  # pixels between the points at which masks are computed exactly
+REGION = 1.4  # diameter of a region, relative to the lesion inside it
+CORNERS = 128  # number of vertices of a lesion's outline
+MAX_DRAWS = 20  # tissues drawn before a slide is refused as too small
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A round-ish region: its radius is a smooth function of the angle.
+    """A roundish region whose radius is a smooth function of the angle.
 
     Args:
-        x: of its center, in microns.
-        y: of its center, in microns.
-        radii: in microns, at evenly spaced angles; the first again at the end.
+        x: x of its center in microns.
+        y: y of its center in microns.
+        radii: radii in microns at evenly spaced angles; the last equals the first.
     """
 
     x: float
@@ -34,13 +34,13 @@ class Blob:
     radii: Float[np.ndarray, " a"]
 
     def scaled(self, factor: float) -> "Blob":
-        """Give the same shape about the same center, smaller or larger."""
+        """Return the same shape with the same center, scaled by a factor."""
         return Blob(self.x, self.y, self.radii * factor)
 
     def depth(
         self, x: Float[np.ndarray, " w"], y: Float[np.ndarray, " h"]
     ) -> Float[np.ndarray, "h w"]:
-        """Tell how far inside the outline points are, in microns along the radius."""
+        """Return how far points lie inside the outline, in microns along the radius."""
         across, down = x[None, :] - self.x, y[:, None] - self.y
         turn = np.arctan2(down, across) % (2 * np.pi) / (2 * np.pi) * (len(self.radii) - 1)
         outline = np.interp(turn, np.arange(len(self.radii)), self.radii)
@@ -48,16 +48,16 @@ class Blob:
         return depth
 
     def polygon(self) -> Float[np.ndarray, "a 2"]:
-        """Give the outline as a closed ring of (x, y), in microns."""
+        """Return the outline as a closed ring of (x, y) in microns."""
         angles = np.linspace(0, 2 * np.pi, len(self.radii))
         ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * self.radii[:, None]
         ring[-1] = ring[0]
-        moved: Float[np.ndarray, "a 2"] = ring + np.array([self.x, self.y])
-        return moved
+        outline: Float[np.ndarray, "a 2"] = ring + np.array([self.x, self.y])
+        return outline
 
 
 def draw_blob(rng: np.random.Generator, x: float, y: float, diameter_um: float) -> Blob:
-    """Draw a region whose area is that of a disc of this diameter."""
+    """Draw a region with the area of a disc of the given diameter."""
     angles = np.linspace(0, 2 * np.pi, CORNERS + 1)
     waves = np.arange(2, 7)
     sizes = rng.normal(0, 0.16, len(waves)) / (waves - 1)
@@ -70,7 +70,7 @@ def draw_blob(rng: np.random.Generator, x: float, y: float, diameter_um: float) 
 
 @dataclass(frozen=True)
 class Masks:
-    """How much of each thing there is at the pixels of one tile, 0..1; None for nowhere."""
+    """Coverage of the pixels of one tile by each kind of structure, 0..1; None if all 0."""
 
     tissue: Float32[np.ndarray, "h w"] | None
     regions: Float32[np.ndarray, "h w"] | None
@@ -79,15 +79,15 @@ class Masks:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things lie on one slide.
+    """The layout of one slide.
 
     Args:
-        field: on a lattice over the slide; tissue is where it is above 0, and it rises by
-            about 1 in `EDGE_UM` at the outline.
-        spacing_um: of the lattice.
+        field: values on a lattice over the slide; tissue is where they are positive, and they rise
+            by about 1 per `EDGE_UM` at the outline.
+        spacing_um: spacing of the lattice in microns.
         mpp: microns per pixel.
-        regions: that catch the eye at low magnification.
-        lesions: inside some of the regions.
+        regions: regions that are conspicuous at low magnification.
+        lesions: lesions, each inside a region.
     """
 
     field: Float32[np.ndarray, "n n"]
@@ -97,7 +97,7 @@ class Layout:
     lesions: tuple[Blob, ...]
 
     def masks(self, x: int, y: int, side: int) -> Masks:
-        """Give the masks of a square tile whose top-left pixel is (x, y)."""
+        """Compute the masks of a square tile whose top-left pixel is (x, y)."""
         points = np.arange(0, side + STRIDE, STRIDE)
         across, down = (x + points) * self.mpp, (y + points) * self.mpp
         tissue = self._tissue(across, down)
@@ -112,7 +112,7 @@ class Layout:
     def _tissue(
         self, across: Float[np.ndarray, " n"], down: Float[np.ndarray, " n"]
     ) -> Float[np.ndarray, "n n"] | None:
-        """Sample the lattice by a cubic spline, or say at once that there is none near."""
+        """Sample the lattice by a cubic spline; return None if there is no tissue nearby."""
         columns, rows = across / self.spacing_um, down / self.spacing_um
         left, right = max(0, int(columns[0]) - 1), int(columns[-1]) + 3
         top, bottom = max(0, int(rows[0]) - 1), int(rows[-1]) + 3
@@ -132,7 +132,7 @@ def _cover(
     down: Float[np.ndarray, " n"],
     side: int,
 ) -> Float32[np.ndarray, "h w"] | None:
-    """Give how much of each pixel the blobs cover."""
+    """Compute the coverage of each pixel by blobs; None if there are none nearby."""
     depth = np.full((len(down), len(across)), -np.inf)
     for blob in blobs:
         near_x, near_y = np.clip(blob.x, *across[[0, -1]]), np.clip(blob.y, *down[[0, -1]])
@@ -142,19 +142,23 @@ def _cover(
 
 
 def _enlarge(points: Float[np.ndarray, "n n"], side: int) -> Float32[np.ndarray, "h w"]:
-    """Fill in the pixels between points `STRIDE` apart, and only then cut off at 0 and 1.
+    """Interpolate the pixels between points `STRIDE` apart, then clip to 0..1.
 
-    Without a matrix product: a BLAS that waits for a busy core takes a hundred times as long.
+    A matrix product would be a hundred times slower when BLAS has to wait for a busy core.
     """
     share = (np.arange(STRIDE, dtype=np.float32) + 0.5) / STRIDE
     pixels: Float32[np.ndarray, "h w"] = points.astype(np.float32)
     for _ in range(2):
         near, far = pixels[:-1, None], pixels[1:, None]
-        pixels = (near + (far - near) * share[:, None]).reshape(-1, pixels.shape[1])[:side].T
+        pixels = (
+            (same_resolution + (far - same_resolution) * share[:, None])
+            .reshape(-1, pixels.shape[1])[:side]
+            .T
+        )
     return pixels.clip(0, 1)
 
 
-def lay_out(
+def draw_layout(
     rng: np.random.Generator,
     *,
     extent_um: float,
@@ -167,19 +171,19 @@ def lay_out(
     """Draw tissue that covers a share of a square slide, and place regions well inside it.
 
     Args:
-        rng: draws the same regions however many of them are lesions.
-        extent_um: side of the slide.
+        rng: random generator; the regions do not depend on the number of lesions.
+        extent_um: side of the slide in microns.
         mpp: microns per pixel.
-        tissue_share: of the slide.
-        regions: how many, `lesions` of them with a lesion inside.
-        lesions: how many.
-        lesion_um: diameter of a disc of a lesion's area.
+        tissue_share: share of the slide that is tissue.
+        regions: number of regions.
+        lesions: number of regions with a lesion inside.
+        lesion_um: diameter in microns of a disc with the area of a lesion.
 
     Returns:
-        Where things lie; None where the tissue has no room for the regions.
+        The layout; None if the tissue has no room for the regions.
     """
     diameter = lesion_um * REGION
-    for _ in range(DRAWS):
+    for _ in range(MAX_DRAWS):
         field, spacing = _draw_field(rng, extent_um, tissue_share)
         centers = _place(rng, field, spacing, regions, diameter)
         if len(centers) == regions:
@@ -192,11 +196,11 @@ def lay_out(
 def _draw_field(
     rng: np.random.Generator, extent_um: float, tissue_share: float
 ) -> tuple[Float32[np.ndarray, "n n"], float]:
-    """Draw a rough landscape, flooded until only a share of it stands out."""
+    """Draw a random field that is positive on a given share of the slide."""
     side = int(np.clip(extent_um / LATTICE_UM, *LATTICE_SIDES))
     spacing = extent_um / (side - 1)
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
-    # White noise divided by f^1.8: pieces as large as the slide, with an organic coast.
+    # White noise divided by f^1.8: pieces up to the size of the slide, with irregular outlines.
     spectrum = np.fft.rfft2(rng.normal(size=(side, side))) / np.maximum(frequency, 1 / side) ** 1.8
     noise = np.fft.irfft2(spectrum, s=(side, side))
     noise /= noise.std()
@@ -215,7 +219,7 @@ def _place(
     regions: int,
     diameter: float,
 ) -> list[tuple[float, float]]:
-    """Choose centers well inside the tissue and apart from each other, as many as fit."""
+    """Choose centers well inside the tissue and apart from each other; fewer if no more fit."""
     room = ndimage.distance_transform_edt(field > 0) * spacing > 0.6 * diameter
     y, x = np.nonzero(room)
     centers: list[tuple[float, float]] = []

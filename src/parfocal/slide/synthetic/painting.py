@@ -78,7 +78,7 @@ class Painting:
         return 2 if 0 < self.positive_share < 1 else 1
 
 
-OF_TILES = Painting(regions=1, lesions=1, lesion_share=0.02)
+TILE_PAINTING = Painting(regions=1, lesions=1, lesion_share=0.02)
 
 
 def default_painting(
@@ -96,7 +96,7 @@ def default_painting(
     Raises:
         ValueError: it cannot be painted, or a class is named of tiles that are not given.
     """
-    painting = Painting() if tiles is None else OF_TILES
+    painting = Painting() if tiles is None else TILE_PAINTING
     if tiles is None and (normal_class or lesion_class):
         raise ValueError("normal_class and lesion_class are folders of tiles; give tiles, too")
     if lesions is not None:
@@ -217,7 +217,7 @@ def _no_room(plan: SlidePlan, lesion_um: float) -> ValueError:
     """Say what does not fit, in the numbers that one can ask for."""
     painting = plan.painting
     # There are some regions even where fewer have a lesion.
-    least = (Painting() if plan.tiles is None else OF_TILES).regions
+    least = (Painting() if plan.tiles is None else TILE_PAINTING).regions
     fewer = ", fewer lesions (--lesions)" if painting.regions > least else ""
     return ValueError(
         f"a slide of {plan.size} px at {plan.mpp:g} um per pixel, {painting.tissue_share:.0%} of "

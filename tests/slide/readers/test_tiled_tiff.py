@@ -8,11 +8,12 @@ import pytest
 import tifffile
 
 from parfocal.cost import CostMeter
-from parfocal.slide import tiled
 from parfocal.slide.errors import SlideError
-from parfocal.slide.openslide import OpenSlideScan
+from parfocal.slide.readers import tiled_tiff
+from parfocal.slide.readers.openslide import OpenSlideScan
+from parfocal.slide.readers.tiff_directories import read_directories
+from parfocal.slide.readers.tiled_tiff import open_tiled_tiff
 from parfocal.slide.slide import Box, open_slide
-from parfocal.slide.tiled import open_tiled
 from parfocal.slide.write import write_pyramid
 
 SIDE = 64
@@ -22,15 +23,15 @@ KINDS = {
     "Aperio, JPEG": lambda make: make("aperio")("JPEG"),
     "Aperio, JPEG 2000": lambda make: make("aperio")("APERIO_JP2000_RGB"),
     "JPEG of 4:4:4": lambda make: make("plain")(compression="jpeg", subsampling=(1, 1)),
-    "LZW of differences": lambda make: make("plain")(compression="lzw", predictor=True),
-    "deflate, oblong": lambda make: make("plain")(compression="deflate", tile=(48, 80)),
-    "not compressed": lambda make: make("plain")(),
+    "LZW with a predictor": lambda make: make("plain")(compression="lzw", predictor=True),
+    "deflate, tiles not square": lambda make: make("plain")(compression="deflate", tile=(48, 80)),
+    "uncompressed": lambda make: make("plain")(),
 }
 
 
 @pytest.fixture
 def painted(tmp_path, picture):
-    """A pyramid as this package writes them."""
+    """Write a pyramid with `write_pyramid`."""
     path = tmp_path / "painted.tif"
 
     def tile(column, row):
@@ -46,20 +47,20 @@ def kind(request):
     return KINDS[request.param](request.getfixturevalue)
 
 
-def direct(path, bill=None):
-    scan = open_tiled(path, OpenSlideScan(path), bill or CostMeter())
+def direct(path):
+    scan = open_tiled_tiff(path, read_directories(path), OpenSlideScan(path), CostMeter())
     assert scan is not None
     return scan
 
 
 def stored(path, index):
-    """Give where a tile of level 0 lies, and its length."""
+    """Return the position and the length of a tile of level 0."""
     with tifffile.TiffFile(path) as tiff:
         return tiff.pages[0].dataoffsets[index], tiff.pages[0].databytecounts[index]
 
 
 def overwrite(path, index, change):
-    """Change the stored bytes of a tile of level 0, not their number."""
+    """Change the stored bytes of a tile of level 0 and keep their number."""
     offset, length = stored(path, index)
     content = bytearray(path.read_bytes())
     changed = change(bytes(content[offset : offset + length]))
@@ -67,12 +68,12 @@ def overwrite(path, index, change):
     path.write_bytes(content)
 
 
-# --- as OpenSlide reads ---
+# --- compared with OpenSlide ---
 
 
-def test_pixels_are_openslides_to_the_bit(kind):
-    known, scan = OpenSlideScan(kind), direct(kind)
-    for number, level in enumerate(known.levels):
+def test_pixels_are_identical_to_those_of_openslide(kind):
+    openslide, scan = OpenSlideScan(kind), direct(kind)
+    for number, level in enumerate(openslide.levels):
         boxes = (
             (0, 0, level.width, level.height),
             (0, 0, SIDE, SIDE),
@@ -80,16 +81,16 @@ def test_pixels_are_openslides_to_the_bit(kind):
             (level.width - 50, level.height - 41, 50, 41),
         )
         for box in boxes:
-            assert (scan.read_level(number, *box) == known.read_level(number, *box)).all()
+            assert (scan.read_level(number, *box) == openslide.read_level(number, *box)).all()
 
 
-def test_levels_and_what_the_file_says_are_openslides(kind):
-    known, scan = OpenSlideScan(kind), direct(kind)
-    assert scan.levels == known.levels
-    assert scan.record == known.record
+def test_levels_and_metadata_are_those_of_openslide(kind):
+    openslide, scan = OpenSlideScan(kind), direct(kind)
+    assert scan.levels == openslide.levels
+    assert scan.metadata == openslide.metadata
 
 
-def test_an_aperio_thumbnail_is_no_level(aperio):
+def test_an_aperio_thumbnail_is_not_a_level(aperio):
     with open_slide(aperio("JPEG")) as slide:
         assert [level.width for level in slide.levels] == [440, 220]
         assert (slide.vendor, slide.mpp, slide.objective_power) == ("aperio", 0.25, "40")
@@ -102,21 +103,21 @@ def test_an_aperio_thumbnail_is_no_level(aperio):
         *("slides/her2st-C2.tif", "slides/idc-14306.tif", "prostate/08b1c6fbb511.tif"),
     ],
 )
-def test_real_pixels_are_openslides_to_the_bit(real, name):
-    known, scan = OpenSlideScan(real(name)), direct(real(name))
-    assert (scan.levels, scan.record) == (known.levels, known.record)
-    for number, level in enumerate(known.levels):
+def test_real_pixels_are_identical_to_those_of_openslide(real, name):
+    openslide, scan = OpenSlideScan(real(name)), direct(real(name))
+    assert (scan.levels, scan.metadata) == (openslide.levels, openslide.metadata)
+    for number, level in enumerate(openslide.levels):
         corner = 0, 0, min(1000, level.width), min(1000, level.height)
-        assert (scan.read_level(number, *corner) == known.read_level(number, *corner)).all()
-    edge = known.levels[0].width - 300, known.levels[0].height - 310, 300, 310
-    assert (scan.read_level(0, *edge) == known.read_level(0, *edge)).all()
+        assert (scan.read_level(number, *corner) == openslide.read_level(number, *corner)).all()
+    edge = openslide.levels[0].width - 300, openslide.levels[0].height - 310, 300, 310
+    assert (scan.read_level(0, *edge) == openslide.read_level(0, *edge)).all()
 
 
 # --- damage ---
 
 
 def huge(tile):
-    """Change the height and width that a JPEG's frame header states."""
+    """Change the height and width in the frame header of a JPEG image."""
     at = tile.index(b"\xff\xc0\x00\x11\x08") + 5
     return tile[:at] + (65500).to_bytes(2) * 2 + tile[at + 4 :]
 
@@ -124,8 +125,8 @@ def huge(tile):
 DAMAGES = {
     "zeros": lambda tile: bytes(len(tile)),
     "ones": lambda tile: b"\xff" * len(tile),
-    "cut short": lambda tile: tile[: len(tile) // 2],
-    "another file's bytes": lambda tile: tile[:-1500] + bytes(range(256)) * 6,
+    "truncated": lambda tile: tile[: len(tile) // 2],
+    "other bytes at the end": lambda tile: tile[:-1500] + bytes(range(256)) * 6,
     "a hole": lambda tile: tile[:-1500] + bytes(1000) + tile[-500:],
     "a tile of 65,500 px": huge,
     "a tile of 32 px": lambda tile: imagecodecs.jpeg8_encode(np.zeros((32, 32, 3), "u1")),
@@ -133,106 +134,108 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_tile_is_an_error_that_says_where(painted, damage):
+def test_the_error_about_a_damaged_tile_names_the_place(painted, damage):
     overwrite(painted, 1, DAMAGES[damage])
-    message = r"^painted.tif: damaged at x=64, y=0 \(64 x 64 px of level 0\): [^\n]*; copy the file"
+    message = r"^painted.tif: damaged at x=64, y=0 \(64 x 64 px of level 0\): [^\n]*. Copy the file"
     with open_slide(painted) as slide, pytest.raises(SlideError, match=message):
         slide.read(SECOND, 0.5)
 
 
 @pytest.mark.parametrize("coding", ["deflate", "lzw", "jpeg"])
-def test_what_is_sound_can_be_read_after_a_damaged_tile(plain, coding):
+def test_intact_tiles_can_be_read_after_a_damaged_one(plain, coding):
     path = plain(compression=coding)
     with open_slide(path) as slide:
-        sound = slide.read(FIRST, 0.5)
+        intact = slide.read(FIRST, 0.5)
     overwrite(path, 1, DAMAGES["ones"])
     with open_slide(path) as slide:
         for _ in range(2):
             with pytest.raises(SlideError, match=r"plain.tif: damaged at x=64, y=0"):
                 slide.read(SECOND, 0.5)
-            assert (slide.read(FIRST, 0.5) == sound).all()
+            assert (slide.read(FIRST, 0.5) == intact).all()
 
 
-def test_a_jpeg_2000_tile_cut_short_is_an_error(aperio):
+def test_a_truncated_jpeg_2000_tile_is_an_error(aperio):
     path = aperio("APERIO_JP2000_RGB")
     overwrite(path, 1, lambda tile: b"")
     with open_slide(path) as slide, pytest.raises(SlideError, match="damaged at x=64, y=0"):
         slide.read(SECOND, 0.25)
 
 
-def test_a_place_is_told_in_level_0_pixels(painted):
+def test_the_place_of_damage_is_in_level_0_pixels(painted):
     with open_slide(painted) as slide:
         painted.write_bytes(b"")
         message = (
-            r"damaged at x=128, y=256 \(64 x 64 px of level 1\): the file ends \d+ bytes before"
+            r"damaged at x=128, y=256 \(64 x 64 px of level 1\): the tile ends \d+ bytes beyond"
         )
         with pytest.raises(SlideError, match=message):
             slide.read(Box(128, 256, 100, 40), 1.0)
 
 
-def test_a_disk_that_fails_is_an_error_that_says_where(painted, monkeypatch):
+def test_the_error_about_a_failing_disk_names_the_place(painted, monkeypatch):
     def fail(*_):
         raise OSError(5, "Input/output error")
 
     with open_slide(painted) as slide:
         monkeypatch.setattr(os, "pread", fail)
-        message = r"painted.tif: damaged at x=0, y=0 .*: \[Errno 5\] Input/output error; copy"
+        message = r"painted.tif: damaged at x=0, y=0 .*: \[Errno 5\] Input/output error. Copy"
         with pytest.raises(SlideError, match=message):
             slide.read(FIRST, 0.5)
 
 
-def test_a_file_whose_tiles_lie_beyond_its_end_is_refused(plain):
+def test_a_file_with_tiles_beyond_its_end_is_refused(plain):
     path = plain()
     with tifffile.TiffFile(path, mode="r+") as tiff:
         offsets = np.array(tiff.pages[0].dataoffsets)
         tiff.pages[0].tags["TileOffsets"].overwrite((offsets + 500_000).tolist())
     beyond = ((offsets + 500_000 + 3 * SIDE * SIDE) > path.stat().st_size).sum()
-    message = rf"plain.tif: cut short: {beyond} of its 47 tiles lie beyond its end; copy the file"
+    message = (
+        rf"plain.tif: the file is truncated: {beyond} of its 47 tiles lie beyond its end. Copy"
+    )
     with pytest.raises(SlideError, match=message):
         open_slide(path)
 
 
-# --- what is read, kept and given back ---
+# --- cost, cache and file descriptors ---
 
 
-def test_the_bytes_of_tiles_are_on_the_bill(painted):
+def test_the_bytes_of_tiles_are_counted(painted):
     with open_slide(painted) as slide:
-        assert slide.bill.close().bytes_read is None
+        assert slide.cost_meter.total().bytes_read is None
         slide.read(MIDDLE, 0.5)
-        assert slide.bill.close().bytes_read == stored(painted, 0)[1] + stored(painted, 1)[1]
+        assert slide.cost_meter.total().bytes_read == stored(painted, 0)[1] + stored(painted, 1)[1]
 
 
-def test_a_tile_read_in_part_is_kept_for_its_neighbors(painted):
+def test_a_tile_read_in_part_is_cached(painted):
     with open_slide(painted) as slide:
         slide.read(MIDDLE, 0.5)
-        before = slide.bill.close().bytes_read
+        before = slide.cost_meter.total().bytes_read
         slide.read(Box(32, 8, SIDE, 40), 0.5)
-        assert slide.bill.close().bytes_read == before
+        assert slide.cost_meter.total().bytes_read == before
 
 
-def test_a_tile_read_whole_takes_no_place_from_those_that_are_kept(painted, monkeypatch):
-    monkeypatch.setattr(tiled, "CACHE_BYTES", 3 * SIDE * SIDE)
+def test_a_tile_read_whole_is_not_cached(painted, monkeypatch):
+    monkeypatch.setattr(tiled_tiff, "CACHE_BYTES", 3 * SIDE * SIDE)
     with open_slide(painted) as slide:
         part = Box(5, 5, 20, 20)
         slide.read(part, 0.5)
         slide.read(SECOND, 0.5)
-        before = slide.bill.close().bytes_read
+        before = slide.cost_meter.total().bytes_read
         slide.read(part, 0.5)
-        assert slide.bill.close().bytes_read == before
+        assert slide.cost_meter.total().bytes_read == before
 
 
-def test_no_more_tiles_are_kept_than_memory_allows(painted, monkeypatch):
-    monkeypatch.setattr(tiled, "CACHE_BYTES", 3 * SIDE * SIDE)
+def test_the_cache_is_bounded(painted, monkeypatch):
+    monkeypatch.setattr(tiled_tiff, "CACHE_BYTES", 3 * SIDE * SIDE)
     with open_slide(painted) as slide:
         slide.read(Box(5, 5, 20, 20), 0.5)
         slide.read(Box(5 + SIDE, 5, 20, 20), 0.5)
-        before = slide.bill.close().bytes_read
+        before = slide.cost_meter.total().bytes_read
         slide.read(Box(5, 5, 20, 20), 0.5)
-        assert slide.bill.close().bytes_read == before + stored(painted, 0)[1]
+        assert slide.cost_meter.total().bytes_read == before + stored(painted, 0)[1]
 
 
 @pytest.mark.parametrize("box", [FIRST, MIDDLE])
-def test_what_is_read_may_be_written_to(kind, box):
+def test_pixels_that_were_read_may_be_modified(kind, box):
     with open_slide(kind, mpp=0.5) as slide:
         first = slide.read(box, 0.5)
         kept = first.copy()
@@ -240,16 +243,16 @@ def test_what_is_read_may_be_written_to(kind, box):
         assert (slide.read(box, 0.5) == kept).all()
 
 
-def test_a_slide_that_is_closed_or_forgotten_holds_no_file(painted):
+def test_a_slide_that_is_closed_or_deleted_holds_no_file(painted):
     def files():
-        held = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
-        return sum(link.resolve() == painted.resolve() for link in held)
+        links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+        return sum(link.resolve() == painted.resolve() for link in links)
 
     slide = open_slide(painted)
     assert files() == 1
     slide.close()
     assert files() == 0
-    forgotten = open_slide(painted)
-    del forgotten
+    dropped = open_slide(painted)
+    del dropped
     gc.collect()
     assert files() == 0

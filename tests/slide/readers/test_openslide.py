@@ -8,18 +8,18 @@ import tifffile
 from PIL import Image
 
 from parfocal.slide.errors import SlideError
-from parfocal.slide.openslide import OpenSlideScan, dicom_instance
+from parfocal.slide.readers.openslide import OpenSlideScan, find_dicom_instance
 from parfocal.slide.slide import Box, open_slide
 
 pytestmark = pytest.mark.usefixtures("only_openslide")
 
 DAMAGED = Box(0, 0, 64, 64)
-SOUND = Box(128, 128, 64, 64)
+INTACT = Box(128, 128, 64, 64)
 
 
 @pytest.fixture
 def damaged(pyramid, noise):
-    """A slide whose first tile is overwritten."""
+    """Write a slide whose first tile is overwritten."""
     path = pyramid([noise])
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
@@ -30,40 +30,40 @@ def damaged(pyramid, noise):
     return path
 
 
-def test_a_damaged_tile_is_an_error_that_says_where(damaged):
+def test_the_error_about_a_damaged_tile_names_the_place(damaged):
     with open_slide(damaged) as slide:
         message = (
-            r"slide.tif: damaged at x=0, y=0 \(64 x 64 px of level 0\): .*; copy the file again"
+            r"slide.tif: damaged at x=0, y=0 \(64 x 64 px of level 0\): .*. Copy the file again"
         )
         with pytest.raises(SlideError, match=message) as caught:
             slide.read(DAMAGED, 0.5)
         assert "\n" not in str(caught.value)
 
 
-def test_what_is_sound_can_be_read_after_a_damaged_tile(damaged, noise):
+def test_intact_tiles_can_be_read_after_a_damaged_one(damaged, noise):
     with open_slide(damaged) as slide:
         for _ in range(2):
             with pytest.raises(SlideError, match="damaged"):
                 slide.read(DAMAGED, 0.5)
-            assert (slide.read(SOUND, 0.5) == noise[128:192, 128:192]).all()
+            assert (slide.read(INTACT, 0.5) == noise[128:192, 128:192]).all()
 
 
-def test_a_thread_does_not_suffer_from_anothers_damaged_tile(damaged, noise):
+def test_a_damaged_tile_in_one_thread_does_not_affect_other_threads(damaged, noise):
     def read(number):
         try:
-            return slide.read(DAMAGED if number % 5 == 0 else SOUND, 0.5)
+            return slide.read(DAMAGED if number % 5 == 0 else INTACT, 0.5)
         except SlideError:
             return None
 
     with open_slide(damaged) as slide, ThreadPoolExecutor(4) as pool:
         results = list(pool.map(read, range(200)))
     assert all(result is None for result in results[::5])
-    sound = [result for number, result in enumerate(results) if number % 5]
-    assert all((result == noise[128:192, 128:192]).all() for result in sound)
+    intact = [result for number, result in enumerate(results) if number % 5]
+    assert all((result == noise[128:192, 128:192]).all() for result in intact)
 
 
 def test_transparent_pixels_are_white_not_black(pyramid, noise, monkeypatch):
-    see_through(monkeypatch)
+    make_transparent(monkeypatch)
     with open_slide(pyramid([noise])) as slide:
         pixels = slide.read(Box(0, 0, 64, 64), 0.5)
     assert (pixels[:32] == 255).all()
@@ -71,7 +71,7 @@ def test_transparent_pixels_are_white_not_black(pyramid, noise, monkeypatch):
 
 
 def test_transparent_pixels_take_the_files_background_color(pyramid, noise, monkeypatch):
-    see_through(monkeypatch)
+    make_transparent(monkeypatch)
     properties = {
         openslide.PROPERTY_NAME_VENDOR: "mirax",
         openslide.PROPERTY_NAME_BACKGROUND_COLOR: "C0FFEE",
@@ -83,8 +83,8 @@ def test_transparent_pixels_take_the_files_background_color(pyramid, noise, monk
         assert slide.read(Box(0, 0, 8, 8), 0.5)[0, 0].tolist() == [0xC0, 0xFF, 0xEE]
 
 
-def see_through(monkeypatch):
-    """Make the upper half of what OpenSlide gives transparent, as it is where no tile is stored."""
+def make_transparent(monkeypatch):
+    """Make the upper half of what OpenSlide returns transparent, as where no tile is stored."""
     read = openslide.OpenSlide.read_region
 
     def read_region(self, location, level, size):
@@ -95,7 +95,9 @@ def see_through(monkeypatch):
     monkeypatch.setattr(openslide.OpenSlide, "read_region", read_region)
 
 
-def test_pixels_that_are_not_square_get_the_mean_and_are_told(pyramid, noise, monkeypatch):
+def test_the_mpp_of_pixels_that_are_not_square_is_averaged_and_reported(
+    pyramid, noise, monkeypatch
+):
     properties = {
         openslide.PROPERTY_NAME_VENDOR: "dicom",
         openslide.PROPERTY_NAME_MPP_X: "0.24",
@@ -107,25 +109,27 @@ def test_pixels_that_are_not_square_get_the_mean_and_are_told(pyramid, noise, mo
         assert slide.mpp_source == "file: openslide.mpp-x and mpp-y, averaged (0.24 and 0.26)"
 
 
-def test_an_mpp_that_is_no_number_counts_as_none(pyramid, noise, monkeypatch):
+def test_an_mpp_that_is_not_a_number_is_ignored(pyramid, noise, monkeypatch):
     properties = {
         openslide.PROPERTY_NAME_VENDOR: "generic-tiff",
         openslide.PROPERTY_NAME_MPP_X: "0,25",
     }
     monkeypatch.setattr(openslide.OpenSlide, "properties", properties)
-    assert OpenSlideScan(pyramid([noise])).record.mpp is None
+    assert OpenSlideScan(pyramid([noise])).metadata.mpp is None
 
 
-def test_a_known_format_that_does_not_open_says_why(pyramid, noise, monkeypatch):
+def test_the_error_about_a_file_that_openslide_cannot_open_gives_the_reason(
+    pyramid, noise, monkeypatch
+):
     path = pyramid([noise])
     monkeypatch.setattr(OpenSlideScan, "detects", lambda path: True)
     path.write_bytes(b"nothing of the kind")
-    message = "slide.tif: OpenSlide knows the format but cannot open the file: Unsupported"
+    message = r"slide.tif: OpenSlide supports the format but cannot open the file \(Unsupported"
     with pytest.raises(SlideError, match=message):
         open_slide(path)
 
 
-def test_a_dicom_folder_is_its_series(real, tmp_path):
+def test_a_dicom_folder_is_opened_as_its_series(real, tmp_path):
     folder = tmp_path / "series.1"
     folder.mkdir()
     shutil.copy(real("slides/camelyon16-multiframe.dcm"), folder / "0.dcm")
@@ -136,7 +140,7 @@ def test_a_dicom_folder_is_its_series(real, tmp_path):
 
 
 def test_a_folder_without_dicom_is_refused(tmp_path):
-    message = r"a folder, and no DICOM slide is in it; give slide files, as .*/\*\.svs"
+    message = r"this folder holds no DICOM slide. Name slide files, such as .*/\*\.svs"
     with pytest.raises(SlideError, match=message):
         open_slide(tmp_path)
 
@@ -146,5 +150,5 @@ def test_a_folder_with_two_series_is_refused(real, tmp_path):
     uid = b"24422120.1688792467737634"
     (tmp_path / "a.dcm").write_bytes(source)
     (tmp_path / "b.dcm").write_bytes(source.replace(uid, uid[:-1] + b"9"))
-    with pytest.raises(SlideError, match=r"a folder of 2 DICOM slides; name one of a\.dcm, b\.dcm"):
-        dicom_instance(tmp_path)
+    with pytest.raises(SlideError, match=r"holds 2 DICOM slides. Name one of a\.dcm, b\.dcm"):
+        find_dicom_instance(tmp_path)

@@ -1,0 +1,211 @@
+"""The directories of a TIFF file, read once by tifffile right after opening.
+
+A directory describes one image: its size, how its pixels are stored, and where. Nearly every slide
+format is TIFF inside. Directories and pixels may lie anywhere in the file, so a truncated copy is
+recognized by what should lie beyond its end.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+from tifffile import (
+    COMPRESSION,
+    ORIENTATION,
+    PHOTOMETRIC,
+    PLANARCONFIG,
+    TiffFile,
+    TiffFrame,
+    TiffPage,
+)
+
+from parfocal.slide.errors import SlideError
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic TIFF and BigTIFF, both byte orders
+# The encodings that the tiled-TIFF reader decodes.
+ENCODINGS = (
+    *(COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE),
+    *(COMPRESSION.JPEG, COMPRESSION.APERIO_JP2000_RGB),
+)
+# tifffile raises these for damaged tags; TiffFileError is a ValueError.
+DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
+# tifffile logs unusual tags. The messages are for programs that configure logging.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, eq=False)
+class TiffDirectory:
+    """One directory of a TIFF file.
+
+    Args:
+        page: the tags, as read by tifffile. Its file is closed.
+        is_jfif: whether its first tile is a JPEG image with a JFIF header.
+        reduced: directories of the smaller images below this one (SubIFDs).
+    """
+
+    page: TiffPage
+    is_jfif: bool
+    reduced: "tuple[TiffDirectory, ...]"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image in pixels."""
+        return self.page.imagewidth, self.page.imagelength
+
+    @property
+    def tile_size(self) -> tuple[int, int]:
+        """Width and height of a stored tile in pixels; 0 if the image is stored in strips."""
+        return self.page.tilewidth, self.page.tilelength
+
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether the tiles are JPEG images."""
+        return bool(self.page.compression == COMPRESSION.JPEG)
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the tags declare RGB, not YCbCr or any other color space."""
+        return bool(self.page.photometric == PHOTOMETRIC.RGB)
+
+    @cached_property
+    def offsets(self) -> Int64[np.ndarray, " n"]:
+        """Position in the file of each tile or strip, row by row."""
+        return np.atleast_1d(np.array(self.page.dataoffsets, dtype=np.int64))
+
+    @cached_property
+    def byte_counts(self) -> Int64[np.ndarray, " n"]:
+        """Length in bytes of each tile or strip."""
+        return np.atleast_1d(np.array(self.page.databytecounts, dtype=np.int64))
+
+    @property
+    def end(self) -> int:
+        """Position in the file where its last tile or strip ends, or that of an image below it.
+
+        Raises:
+            ValueError: the positions or the lengths are missing.
+        """
+        if len(self.offsets) == 0 or len(self.offsets) != len(self.byte_counts):
+            raise ValueError("the positions of its tiles are missing")
+        return max(
+            int((self.offsets + self.byte_counts).max()),
+            *(directory.end for directory in self.reduced),
+            0,
+        )
+
+    def has_readable_tiles(self) -> bool:
+        """Return whether the image is 8-bit RGB in tiles that are all stored, in `ENCODINGS`."""
+        page = self.page
+        is_color = self.is_rgb or (page.photometric == PHOTOMETRIC.YCBCR and self.is_jpeg)
+        orientation = page.tags.valueof("Orientation", ORIENTATION.TOPLEFT)
+        return bool(
+            is_color
+            and page.is_tiled
+            and page.compression in ENCODINGS
+            and page.dtype == np.uint8
+            and page.shape == (page.imagelength, page.imagewidth, 3)
+            and page.planarconfig == PLANARCONFIG.CONTIG
+            and orientation == ORIENTATION.TOPLEFT
+            and len(self.offsets) == len(self.byte_counts) == self._tile_count
+            and self.offsets.all()
+            and self.byte_counts.all()
+        )
+
+    @property
+    def _tile_count(self) -> int:
+        return -(-self.size[0] // self.tile_size[0]) * -(-self.size[1] // self.tile_size[1])
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Size of a TIFF file.
+
+    Args:
+        width: width of the first image in pixels.
+        height: height of the first image in pixels.
+        required_bytes: number of bytes that the file must have to hold all its images.
+    """
+
+    width: int
+    height: int
+    required_bytes: int
+
+
+def is_tiff(path: Path) -> bool:
+    """Return whether a file begins with the signature of a TIFF."""
+    with path.open("rb") as file:
+        return file.read(4) in SIGNATURES
+
+
+def read_directories(path: Path) -> tuple[TiffDirectory, ...]:
+    """Read all directories of a TIFF file.
+
+    Raises:
+        SlideError: the file is not a TIFF, or its directories are truncated or damaged.
+    """
+    if not is_tiff(path):
+        raise SlideError(f"{path.name}: not a TIFF file. Download or export it again.")
+    try:
+        with TiffFile(path) as tiff:
+            directories = _read_chain(tiff.pages, positions=set())
+            is_complete = _chain_ends(tiff)
+    except DAMAGE as error:
+        raise _damaged(path) from error
+    if not is_complete:
+        raise _damaged(path)
+    return directories
+
+
+def read_extent(path: Path) -> Extent:
+    """Read the size of the first image of a TIFF file, and the length that the file must have.
+
+    Raises:
+        SlideError: the file is not a TIFF, or its directories are truncated or damaged.
+    """
+    directories = read_directories(path)
+    try:
+        required = max(directory.end for directory in directories)
+    except ValueError as error:
+        raise _damaged(path) from error
+    return Extent(*directories[0].size, required)
+
+
+def _read_chain(
+    pages: Iterable[TiffPage | TiffFrame], positions: set[int]
+) -> tuple[TiffDirectory, ...]:
+    """Read a chain of directories, and the chains of smaller images below each.
+
+    tifffile would follow a chain that leads back into itself forever.
+
+    Args:
+        pages: the chain.
+        positions: positions of the directories read so far; those of this chain are added.
+    """
+    directories = []
+    for page in (frame.aspage() for frame in pages):
+        if page.offset in positions:
+            raise ValueError("the directories lead back to an earlier one")
+        positions.add(page.offset)
+        reduced = _read_chain(page.pages or (), positions)
+        directories.append(TiffDirectory(page, bool(page.is_jfif), reduced))
+    return tuple(directories)
+
+
+def _chain_ends(tiff: TiffFile) -> bool:
+    """Return whether the last directory is marked as the last; tifffile stops at any damage."""
+    position = tiff.pages.next_page_offset
+    if position is None or len(tiff.pages) == 0:
+        return False
+    tiff.filehandle.seek(position)
+    following = tiff.filehandle.read(tiff.tiff.offsetsize)
+    return len(following) == tiff.tiff.offsetsize and not any(following)
+
+
+def _damaged(path: Path) -> SlideError:
+    return SlideError(
+        f"{path.name}: the directories of this TIFF are truncated or damaged. Copy the file again "
+        "from its source."
+    )
