@@ -1,4 +1,4 @@
-"""What the import contract in pyproject.toml cannot say."""
+"""Rules on imports and calls that the import contract in pyproject.toml cannot express."""
 
 import ast
 import json
@@ -42,7 +42,7 @@ def importers(package: str) -> set[str]:
     return found
 
 
-def test_predicting_a_slide_loads_nothing_it_does_not_need(
+def test_predicting_a_slide_imports_nothing_it_does_not_need(
     tmp_path: Path, untrained: Checkpoint, write_slide: Callable[..., Path]
 ):
     untrained.save(tmp_path / "run")
@@ -58,31 +58,31 @@ def test_predicting_a_slide_loads_nothing_it_does_not_need(
     assert not HEAVY & loaded
 
 
-def test_asking_for_help_does_not_wait_for_torch():
+def test_printing_help_does_not_import_torch():
     assert "torch" not in modules_after("import parfocal.cli")
 
 
-def test_the_public_names_are_there():
+def test_every_public_name_can_be_imported():
     for name in parfocal.__all__:
         assert getattr(getattr(parfocal, name), "__name__", "MODELS") == name
 
 
-def test_an_unknown_name_is_told_with_the_known_ones():
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     with pytest.raises(AttributeError, match=r"'Slid'; it has .*Slide"):
         _ = parfocal.Slid
 
 
-def test_lightning_is_imported_for_training_alone():
+def test_only_training_imports_lightning():
     assert {name.split("/")[0].removesuffix(".py") for name in importers("pytorch_lightning")} == {
         "train"
     }
 
 
-def test_matplotlib_is_imported_for_one_picture_alone():
-    assert importers("matplotlib") == {"compare/picture.py"}
+def test_only_charts_import_matplotlib():
+    assert importers("matplotlib") == {"compare/picture.py", "explain/report/charts.py"}
 
 
-def test_typer_is_imported_by_the_command_line_alone():
+def test_only_the_command_line_imports_typer():
     assert {name.split("/")[0] for name in importers("typer")} == {"cli"}
 
 

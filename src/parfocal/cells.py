@@ -80,8 +80,8 @@ def lay_cells(
             have; if False, they are an error.
 
     Raises:
-        UnavailableMagnificationError: a magnification is higher than that of the scan, or the image is smaller than
-            a patch; or, if unavailable magnifications are skipped, none is left.
+        UnavailableMagnificationError: a magnification is higher than that of the scan, or the
+            image is smaller than a patch; or, if unavailable ones are skipped, none is left.
     """
     maps, errors = [], []
     for step, magnification in enumerate(magnifications):
@@ -114,8 +114,8 @@ def center_cells(
         shape: number of rows and columns of the map.
 
     Raises:
-        UnavailableMagnificationError: the magnification is higher than that of the scan, or the image is smaller
-            than a patch.
+        UnavailableMagnificationError: the magnification is higher than that of the scan, or the
+            image is smaller than a patch.
     """
     patch_mpp = _patch_mpp(size, mpp, magnification, patch_size)
     side = patch_size * patch_mpp / mpp
