@@ -12,7 +12,7 @@ from PIL import Image
 from parfocal.cli import main
 from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate.run import evaluate
-from parfocal.explain import descent
+from parfocal.explain.zoom_tree import LESION as OUTLINE_COLOR
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.folder import FailedSlide, predict_slides
 from parfocal.predict.slide import predict
@@ -111,7 +111,7 @@ def test_a_prediction_contains_each_square_with_its_parent_and_pictures_of_the_z
 
 def has_outlines(picture: Path) -> bool:
     """Return whether a picture has pixels in the color of outlines."""
-    return bool((np.asarray(Image.open(picture)) == descent.LESION).all(axis=2).any())
+    return bool((np.asarray(Image.open(picture)) == OUTLINE_COLOR).all(axis=2).any())
 
 
 def test_outlines_of_lesions_are_drawn_on_the_leaves(painted, run, tmp_path):

@@ -41,15 +41,18 @@ class JointAttention(nn.Module):
         patch_size: side of a patch in pixels, the same at every magnification.
         skip_unavailable_magnifications: whether magnifications that a slide does not have are
             skipped; if False, such a slide raises an error.
-        backbone: network of the thumbnail and, with weights of its own, of the patches; see
-            `Backbone`.
+        backbone: network of the thumbnail and, with weights of its own, of the patches:
+            "efficientnet-lite0", "efficientnet-lite0-stem", "small", "timm:NAME" or
+            "timm:NAME=FILE".
         freeze_backbone: whether the weights of the backbones stay fixed during training.
         thumbnail_px: longer side of the thumbnail in pixels.
         k: number of patches to sample per slide.
-        estimator: estimator of the aggregated features: "unbiased", "with_replacement",
-            "partial_sum", "renormalized" or "published_gradient"; see `aggregate`.
-        inference: which patches are encoded after training: "sample", "topk" or "all"; see
-            `SamplingConfig`.
+        estimator: how the features of the sampled patches estimate those of all: "unbiased";
+            "with_replacement", which is unbiased, too, with more variance; "partial_sum" (Eq. 2 of
+            JSMA) or "renormalized", both biased; "published_gradient" (the code of attention
+            sampling), whose attention gradient is biased.
+        inference: which patches are encoded after training: "sample" samples k patches; "topk"
+            takes the k patches of highest attention; "all" takes all patches.
         ci_half_width: after training, sample patches until the 95% confidence interval of the
             predicted class's probability has at most this half-width; None to sample k patches.
         max_patches: maximum number of patches per slide in adaptive sampling; None for no limit.

@@ -6,7 +6,7 @@ is unbiased: the expected values of F and of its gradients are exact.
 
 Source: Katharopoulos & Fleuret, "Processing Megapixel Images with Deep Attention-Sampling
     Models", ICML 2019; the estimator without replacement is by Des Raj (1956).
-Departs: the gradient of the attention is derived anew, because the one in the authors' code is
+Departs: the gradient of the attention is derived again, because the one in the authors' code is
     biased (`published_gradient` reproduces it). `partial_sum` is Eq. 2 of Zhang et al.,
     CVPR-W 2021.
 """

@@ -40,12 +40,13 @@ class MagNet(nn.Module):
         patches: number of squares to choose in each picture, for each layer.
         frozen_patch: whether the first square of each picture in the second layer is always the
             whole picture.
-        scale_estimator: how the size of a square is computed from the attention map: "moments" or
-            "score"; see `MagnifyingLayer`.
-        logit_scale: factor of the logits before sparsemax; see `MagnifyingLayer`.
+        scale_estimator: how the size of a square is computed from its attention map: "moments" from
+            the variance of the positions, "score" from the mean of the logits.
+        logit_scale: factor of the attention map's logits; with a larger factor, new layers choose
+            smaller squares.
         sampler: how squares are sampled: "linearized" or "bilinear".
-        fixed_bias: whether the linearized sampler returns the bilinear value in training; see
-            `LinearizedSampler`.
+        fixed_bias: whether the linearized sampler returns the bilinear value in training; if
+            False, a noisy value, as in the code of its authors.
         nested_gradient: "detached" trains each square by its own picture alone; "chain" also
             passes the gradient on to the squares around it.
         picture_px: side of the pictures in pixels; each is sampled from a crop twice as wide.
@@ -54,7 +55,8 @@ class MagNet(nn.Module):
             in the paper; if False, from crops twice as wide as a leaf.
         gray_spread: range (maximum minus minimum) of red, green and blue below which a pixel is
             gray and becomes black; 0 to keep all pixels.
-        backbone: network that encodes the leaves; see `Backbone`.
+        backbone: network that encodes the leaves: "efficientnet-lite0", "efficientnet-lite0-stem",
+            "small", "timm:NAME" or "timm:NAME=FILE".
         auxiliary_backbone: network of the two auxiliary classifiers, which classify the pictures
             sampled by layer 1 and by layer 3 (or 2, if there are only two); null for none.
         hidden_dim: width of the GRU.
