@@ -191,7 +191,7 @@ def test_numbers_below_a_thousandth_have_a_power_of_ten(page, slide):
 
 def test_the_scale_bar_has_the_magnification_of_the_screen(page, slide):
     show(page, slide)
-    expect(page.locator(".scale-bar")).to_have_text(re.compile(r"^\d+ µm · screen at [\d.]+x$"))
+    expect(page.locator(".scale-bar")).to_have_text(re.compile(r"^\d+ µm · [\d.]+x on screen$"))
 
 
 def test_a_click_in_the_tree_flies_there(page, slide):

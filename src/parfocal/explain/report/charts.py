@@ -7,6 +7,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -17,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT, LEGEND_ROW = 3.4, 2.6, 0.18  # inches; HEIGHT is without the legend
-LEGEND_COLUMNS = 2
+SHORT_NAME = 18  # characters; the legend has two columns if no name is longer
 MAX_TICKS = 6
 # Distinct with color blindness; dashes and markers distinguish the lines in gray print.
 COLORS = (
@@ -27,14 +28,6 @@ COLORS = (
 DASHES = ("-", (0, (6, 3)), (0, (2, 3)), (0, (8, 3, 2, 3)), (0, (1, 2)), (0, (10, 4)))
 MARKERS = "osD^vP*X<>p"
 INK, PALE = "#333333", "#dddddd"
-STYLE = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
-    "font.size": 8,
-    "svg.fonttype": "none",  # text stays text, and no font is embedded
-    "svg.hashsalt": "parfocal",  # the same chart gets the same ids
-    "text.parse_math": False,  # names may contain "$"
-}
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -83,20 +76,34 @@ def line_chart(
     Returns:
         An HTML figure with an SVG that loads nothing and is the same for the same arguments.
     """
-    with rc_context(STYLE), warnings.catch_warnings():
+    with _chart_style(), warnings.catch_warnings():
         # The browser has glyphs that the font used for measuring text lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        rows = -(-len(lines) // LEGEND_COLUMNS)
-        figure = Figure(figsize=(WIDTH, HEIGHT + rows * LEGEND_ROW), layout="constrained")
+        columns = 2 if all(len(line.name) <= SHORT_NAME for line in lines) else 1
+        height = HEIGHT + -(-len(lines) // columns) * LEGEND_ROW
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
         if diagonal:
             dots = (0, (2, 2))
             axes.plot((0, 1), (0, 1), color="#aaaaaa", linestyle=dots, linewidth=1, clip_on=False)
         handles = [_draw_line(axes, i, line, joined=joined) for i, line in enumerate(lines)]
         _set_up_axes(axes, x, y)
-        _add_legend(figure, handles, lines)
+        _add_legend(figure, handles, lines, columns)
         description = f"{y.name} against {x.name}: {', '.join(line.name for line in lines)}"
         return Markup('<figure class="chart">{}</figure>').format(_to_svg(figure, description))
+
+
+def _chart_style() -> AbstractContextManager[None]:
+    return rc_context(
+        {
+            "font.family": "sans-serif",
+            "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
+            "font.size": 8,
+            "svg.fonttype": "none",  # text stays text, and no font is embedded
+            "svg.hashsalt": "parfocal",  # the same chart gets the same ids
+            "text.parse_math": False,  # names may contain "$"
+        }
+    )
 
 
 def _draw_line(axes: Axes, index: int, line: Line, *, joined: bool) -> Line2D:
@@ -129,14 +136,16 @@ def _set_up_axes(axes: Axes, x: Axis, y: Axis) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _add_legend(figure: Figure, handles: Sequence[Line2D], lines: Sequence[Line]) -> None:
+def _add_legend(
+    figure: Figure, handles: Sequence[Line2D], lines: Sequence[Line], columns: int
+) -> None:
     # matplotlib leaves out names that begin with "_", so they get an invisible space before it.
     names = [f"\u200b{line.name}" if line.name.startswith("_") else line.name for line in lines]
     figure.legend(
         handles,
         names,
         loc="outside lower left",
-        ncols=min(LEGEND_COLUMNS, max(1, len(names))),
+        ncols=columns,
         frameon=False,
         labelcolor=INK,
         handlelength=3,

@@ -16,7 +16,7 @@ const COLUMNS = [
   { name: "true label", key: (row) => row.slide.label ?? "" },
   { name: "predicted", key: (row) => row.prediction?.label ?? "" },
   { name: "result", key: (row) => [2, 0, 1][["", true, false].indexOf(row.wrong ?? "")], },
-  { name: "sampling_probability", key: (row) => -row.probability },
+  { name: "probability", key: (row) => -row.probability },
   { name: "visited patches", key: (row) => row.prediction?.share_patches ?? 0 },
   { name: "seconds", key: (row) => row.prediction?.seconds ?? 0 },
 ];
@@ -87,7 +87,7 @@ function resultTag(wrong) {
 }
 
 function bar(share) {
-  const meter = element("meter", { min: 0, max: 1, value: share, ariaLabel: "sampling_probability" });
+  const meter = element("meter", { min: 0, max: 1, value: share, ariaLabel: "probability" });
   return element("span", { className: "measure" }, meter, share.toFixed(2));
 }
 

@@ -89,6 +89,6 @@ export class Pane {
     const power = 10 ** Math.floor(Math.log10(um * MAX_BAR_PX));
     const length = power * Math.max(...[1, 2, 5].filter((factor) => factor * power <= um * MAX_BAR_PX));
     this.bar.style.setProperty("--length", `${length / um}px`);
-    this.bar.textContent = `${length >= 1000 ? `${length / 1000} mm` : `${length} µm`} · screen at ${magnificationText(um)}`;
+    this.bar.textContent = `${length >= 1000 ? `${length / 1000} mm` : `${length} µm`} · ${magnificationText(um)} on screen`;
   }
 }
