@@ -1,4 +1,4 @@
-"""What the README and the documentation show works as it is shown."""
+"""The Python examples and commands of the README and the documentation work."""
 
 import re
 import shlex
@@ -21,10 +21,10 @@ def blocks_of(page: Path) -> list[str]:
 
 
 def commands_of(page: Path) -> list[str]:
-    """Give every command line, whether in a loop, continued, or with a comment behind it."""
+    """Return all command lines, also in loops, continued, or followed by a comment."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    shown = re.findall(r"^    (?:.*\bdo )?(parfocal [^#;\n]*)", text, re.M)
-    return shown + re.findall(r"`(parfocal [a-z]+ [^`]*)`", text)
+    commands = re.findall(r"^    (?:.*\bdo )?(parfocal [^#;\n]*)", text, re.M)
+    return commands + re.findall(r"`(parfocal [a-z]+ [^`]*)`", text)
 
 
 BLOCKS = [(page, block) for page in PAGES for block in blocks_of(page)]
@@ -38,7 +38,7 @@ def place(
     write_slide: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """A folder with what the examples name: a run, a new slide and a prediction."""
+    """A folder with the files the examples use: a run, a new slide and a prediction."""
     for name in ("new", "run", "predictions"):
         (tmp_path / name).mkdir()
     untrained.save(tmp_path / "run")
@@ -54,16 +54,16 @@ def test_the_documentation_has_examples_and_commands():
 
 
 @pytest.mark.parametrize(
-    ("page", "block"), BLOCKS, ids=lambda given: given.name if isinstance(given, Path) else ""
+    ("page", "block"), BLOCKS, ids=lambda value: value.name if isinstance(value, Path) else ""
 )
 @pytest.mark.usefixtures("place")
-def test_an_example_in_python_runs(page: Path, block: str):
+def test_a_python_example_runs(page: Path, block: str):
     exec(compile(block, page.name, "exec"), {})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_that_is_shown_is_one_and_has_the_options_shown(command: str):
+def test_a_documented_command_has_the_options_it_is_shown_with(command: str):
     _, name, *words = shlex.split(command)
-    known = typer.main.get_command(app).commands[name]
-    options = {option for parameter in known.params for option in parameter.opts}
+    subcommand = typer.main.get_command(app).commands[name]
+    options = {option for parameter in subcommand.params for option in parameter.opts}
     assert {word.split("=")[0] for word in words if word.startswith("--")} <= options | {"--debug"}

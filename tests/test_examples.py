@@ -1,4 +1,4 @@
-"""The example scripts run, on next to nothing."""
+"""The example scripts run on tiny data."""
 
 import csv
 import gzip
@@ -14,17 +14,17 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def write_idx(path: Path, content: np.ndarray) -> None:
     sizes = np.array(content.shape, dtype=">u4").tobytes()
-    whole = b"\0\0\x08" + bytes([content.ndim]) + sizes + content.tobytes()
-    path.write_bytes(gzip.compress(whole) if path.suffix == ".gz" else whole)
+    stored = b"\0\0\x08" + bytes([content.ndim]) + sizes + content.tobytes()
+    path.write_bytes(gzip.compress(stored) if path.suffix == ".gz" else stored)
 
 
 def test_megapixel_mnist_writes_the_error_of_each_estimator_by_epoch(tmp_path: Path):
     rng = np.random.default_rng(0)
-    for part, packed in (("train", ""), ("t10k", ".gz")):
+    for part, suffix in (("train", ""), ("t10k", ".gz")):
         digits = rng.integers(0, 256, (40, 28, 28), dtype=np.uint8)
-        write_idx(tmp_path / f"{part}-images-idx3-ubyte{packed}", digits)
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte{suffix}", digits)
         labels = np.arange(40, dtype=np.uint8) % 10
-        write_idx(tmp_path / f"{part}-labels-idx1-ubyte{packed}", labels)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte{suffix}", labels)
     sizes = ["--side", "200", "--train", "4", "--test", "2", "--epochs", "2", "--batch", "2"]
     script, out = EXAMPLES / "megapixel_mnist.py", tmp_path / "errors.csv"
     command = [sys.executable, str(script), str(tmp_path), "--out", str(out), *sizes]
