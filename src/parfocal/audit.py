@@ -1,13 +1,12 @@
-"""What skipping costs: a model's own choice beside the same weights with everything visible.
+"""Measure what zooming costs: predictions with the model's own selection and with every patch.
 
-Regret, at a magnification, is the attention that the weights give to patches the model never
-visited, once they are shown all of them.
+The regret of a magnification is the attention that the model, given every patch, puts on patches
+that it did not visit with its own selection.
 """
 
 import csv
 import io
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,28 +16,32 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from parfocal.bag import Bag, Look, Prediction
+from parfocal.bag import Bag
 from parfocal.dataset.cohort import CohortSlide, read_cohort
+from parfocal.dataset.inputs import Inputs
+from parfocal.evaluate.heldout import run_parts, select_slides
 from parfocal.evaluate.result import Failure
-from parfocal.evaluate.run import chosen_slides, inputs_of, parts_of
+from parfocal.evaluate.run import checkpoint_inputs
 from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.files import write_together
-from parfocal.metrics import Score, mean_score
+from parfocal.metrics import Score, mean_with_interval
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.prediction import Look, Prediction
+from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError
 
-logger = logging.getLogger(__name__)
+FORMAT_VERSION = 2  # of audit.json
 
 
 class AuditError(Exception):
-    """A model of which there is nothing to audit; the message says why."""
+    """An audit that is impossible; the message says why."""
 
 
-class Everything:
-    """A bag that goes on to all children, whatever a model selects.
+class ExhaustiveBag:
+    """A bag that zooms into every patch, whichever patches a model selects.
 
     Args:
-        bag: that is looked at.
+        bag: the bag of one slide.
     """
 
     def __init__(self, bag: Bag) -> None:
@@ -46,7 +49,7 @@ class Everything:
 
     @property
     def rows(self) -> Int64[Tensor, " n"]:
-        """Which patches these are."""
+        """Row numbers of the patches in the grid."""
         return self._bag.rows
 
     @property
@@ -55,60 +58,60 @@ class Everything:
         return self._bag.valid
 
     def features(self) -> Float[Tensor, "n d"]:
-        """Give the patches' features."""
+        """Return the features of the patches."""
         return self._bag.features()
 
     def cells(self) -> Int64[Tensor, "n 2"]:
-        """Give (column, row) of the patches."""
+        """Return (column, row) of the patches."""
         return self._bag.cells()
 
-    def zoom(self, select: Float[Tensor, "k n"] | None) -> "Everything":
-        """Go on to all children."""
-        return Everything(self._bag.zoom(None))
+    def zoom(self, select: Float[Tensor, "k n"] | None) -> "ExhaustiveBag":
+        """Return the children of all patches; the selection is ignored."""
+        return ExhaustiveBag(self._bag.zoom(None))
 
 
 @dataclass(frozen=True)
 class SlideAudit:
-    """One slide, looked at both ways.
+    """Both predictions for one slide.
 
     Args:
-        slide: with its label.
-        own: probabilities by the model's own choice of patches.
-        everything: probabilities with every patch visible.
-        regret: by magnification, lowest first, where all is visible.
-        visited: patches, of its own choice.
-        patches: that there are.
+        slide: the slide with its label.
+        zoomed: class probabilities with the model's own selection of patches.
+        exhaustive: class probabilities with every patch.
+        regret: regret of each magnification, lowest first.
+        visited: number of patches visited with the model's own selection.
+        patches: number of all patches.
     """
 
     slide: CohortSlide
-    own: tuple[float, ...]
-    everything: tuple[float, ...]
+    zoomed: tuple[float, ...]
+    exhaustive: tuple[float, ...]
     regret: tuple[float, ...]
     visited: int
     patches: int
 
     @property
     def agrees(self) -> bool:
-        """Whether both ways give the same label."""
-        return int(np.argmax(self.own)) == int(np.argmax(self.everything))
+        """Whether both predictions have the same label."""
+        return int(np.argmax(self.zoomed)) == int(np.argmax(self.exhaustive))
 
     @property
     def difference(self) -> float:
-        """The largest difference of a class's probability."""
-        return float(np.abs(np.subtract(self.own, self.everything)).max())
+        """Largest absolute difference of the probability of a class."""
+        return float(np.abs(np.subtract(self.zoomed, self.exhaustive)).max())
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What skipping costs on the slides of a cohort.
+    """What zooming costs on slides of a cohort.
 
     Args:
         trained: the model.
-        slides: each looked at both ways.
-        failed: slides without an answer.
-        agreement: share of the slides with the same label both ways.
+        slides: both predictions for each slide.
+        failed: slides without predictions.
+        agreement: share of the slides with the same label in both predictions.
         difference: mean over slides of the largest difference of a probability.
-        regret: mean over slides, by magnification.
+        regret: mean over slides, for each magnification.
     """
 
     trained: Checkpoint
@@ -120,7 +123,7 @@ class Audit:
 
     @property
     def summary(self) -> str:
-        """What one wants to know first, in a line."""
+        """The main results in one line."""
         visited = sum(slide.visited for slide in self.slides)
         patches = sum(slide.patches for slide in self.slides)
         regret = ", ".join(
@@ -128,24 +131,24 @@ class Audit:
             for magnification, score in zip(self.trained.magnifications, self.regret, strict=True)
         )
         return (
-            f"{len(self.slides)} slides: with everything visible the label is the same on "
-            f"{self.agreement.value:.1%}, probabilities differ by {self.difference.value:.3f}; "
+            f"{len(self.slides)} slides: with every patch, {self.agreement.value:.1%} of the labels "
+            f"are the same and probabilities differ by {self.difference.value:.3f}; "
             f"regret {regret}; visited {visited:,} of {patches:,} patches"
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Give everything as audit.json has it."""
+        """Return the content of audit.json."""
         regret = zip(self.trained.magnifications, self.regret, strict=True)
         return {
-            "format_version": 1,
+            "format_version": FORMAT_VERSION,
             "model": {
                 "name": self.trained.model_name,
                 "weights_sha256": self.trained.weights_hash,
             },
             "slides": len(self.slides),
             "accuracy": {
-                "own": self._accuracy([slide.own for slide in self.slides]),
-                "everything": self._accuracy([slide.everything for slide in self.slides]),
+                "zoomed": self._accuracy([slide.zoomed for slide in self.slides]),
+                "exhaustive": self._accuracy([slide.exhaustive for slide in self.slides]),
             },
             "agreement": asdict(self.agreement),
             "difference": asdict(self.difference),
@@ -159,25 +162,27 @@ class Audit:
         }
 
     def to_csv(self) -> str:
-        """Give a row a slide, as audit.csv has it."""
+        """Return the text of audit.csv, one row per slide."""
         labels, magnifications = self.trained.labels, self.trained.magnifications
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(
-            ["slide_id", "label", "own", "everything", "difference", "visited", "patches"]
+            ["slide_id", "label", "zoomed", "exhaustive", "difference", "visited", "patches"]
             + [f"regret_{magnification:g}x" for magnification in magnifications]
         )
         for each in self.slides:
-            told = [labels[int(np.argmax(answer))] for answer in (each.own, each.everything)]
+            predicted = [labels[int(np.argmax(p))] for p in (each.zoomed, each.exhaustive)]
             numbers = [f"{each.difference:.6g}", each.visited, each.patches]
             regret = [f"{score:.6g}" for score in each.regret]
-            writer.writerow([each.slide.slide_id, each.slide.label, *told, *numbers, *regret])
+            writer.writerow([each.slide.slide_id, each.slide.label, *predicted, *numbers, *regret])
         return text.getvalue()
 
-    def _accuracy(self, answers: Sequence[tuple[float, ...]]) -> float:
-        labels = [self.trained.labels[int(np.argmax(answer))] for answer in answers]
-        right = [label == each.slide.label for label, each in zip(labels, self.slides, strict=True)]
-        return float(np.mean(right))
+    def _accuracy(self, probabilities: Sequence[tuple[float, ...]]) -> float:
+        labels = [self.trained.labels[int(np.argmax(each))] for each in probabilities]
+        correct = [
+            label == each.slide.label for label, each in zip(labels, self.slides, strict=True)
+        ]
+        return float(np.mean(correct))
 
 
 def audit(
@@ -190,87 +195,107 @@ def audit(
     device: str = "auto",
     external: bool = False,
 ) -> Audit:
-    """Find out what skipping costs on a run's test slides, and write audit.json and audit.csv.
+    """Measure what zooming costs on the test slides of a run; write audit.json and audit.csv.
 
     Args:
         run: folder of a trained run.
-        cohort_csv: the slides, with labels the model knows.
+        cohort_csv: table of the slides, with labels that the model knows.
         out: folder to write to.
-        features: folder of feature files; None to read and encode the slides, all of them.
-        cache: folder that keeps features between visits.
-        device: where to run.
-        external: the cohort is another than the run's, as of `evaluate`.
+        features: folder of feature files; None to read and encode every patch.
+        cache: folder of the feature cache; None for no cache.
+        device: "auto", "cpu" or a CUDA device.
+        external: whether the cohort is another than the one of the run; see `evaluate`.
 
     Raises:
         AuditError: the model does not zoom, or every slide failed.
-        EvaluationError: there is no test slide.
-        CohortError: the cohort has an error, or a label the model does not know.
+        EvaluationError: there are no test slides.
+        CohortError: the cohort is invalid, or has a label that the model does not know.
         CheckpointError: the run cannot be used.
     """
     trained = Checkpoint.load(run)
+    _refuse_without_zoom(trained)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
-    inputs = inputs_of(trained, features, cache, device)
-    audited, failed = [], []
-    parts = {} if external else parts_of(cohort, run, trained, features)
-    for slide in chosen_slides(cohort, parts, "test"):
-        try:
-            with inputs.open(slide) as opened:
-                audited.append(_both_ways(slide, opened.given, trained))
-        except UnwritableError:
-            raise  # a full disk is no fault of the slide
-        except (SlideError, StoreError) as error:
-            failed.append(Failure(slide, str(error)))
-            logger.warning("%s failed", slide.slide_id)
+    inputs = checkpoint_inputs(trained, features, cache, device)
+    parts = {} if external else run_parts(cohort, run, trained, features)
+    audited, failed = _audit_slides(trained, select_slides(cohort, parts, "test"), inputs)
     if not audited:
-        raise AuditError(f"all {len(failed)} slides failed; the first: {failed[0].told}")
-    result = _sum_up(trained, audited, failed)
+        raise AuditError(f"all {len(failed)} slides failed; the first: {failed[0].message}")
+    result = _summarize(trained, audited, failed)
     out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
-    written = {"audit.json": content, "audit.csv": result.to_csv()}
-    write_together({out / name: text.encode() for name, text in written.items()})
+    files = {"audit.json": content, "audit.csv": result.to_csv()}
+    write_together({out / name: text.encode() for name, text in files.items()})
     return result
 
 
-def _both_ways(slide: CohortSlide, given: object, trained: Checkpoint) -> SlideAudit:
-    if not isinstance(given, Bag):
+def regret_of(zoomed: Look, exhaustive: Look) -> float:
+    """Compute the exhaustive attention on patches that the zoomed look did not visit.
+
+    Args:
+        zoomed: the look with the model's own selection.
+        exhaustive: the look at all patches of the same magnification.
+    """
+    missed = ~torch.isin(exhaustive.rows, zoomed.rows)
+    return float(exhaustive.score[missed].sum())
+
+
+def _refuse_without_zoom(trained: Checkpoint) -> None:
+    if trained.traits.takes_pixels:
         raise AuditError(
-            f"model {trained.model_name} reads pixels by itself, so it cannot be shown every "
-            "patch; give the run of a model that zooms into patches."
+            f"model {trained.model_name} takes pixels, so it cannot be given every patch; use the "
+            "run of a model that zooms into patches."
         )
+    if not trained.traits.zooms:
+        raise AuditError(
+            f"model {trained.model_name} visits every patch already; use the run of a model that "
+            "zooms."
+        )
+
+
+def _audit_slides(
+    trained: Checkpoint, slides: Sequence[CohortSlide], inputs: Inputs
+) -> tuple[list[SlideAudit], list[Failure]]:
+    audited, failed = [], []
+    progress = Progress("auditing", len(slides))
+    for slide in slides:
+        try:
+            with inputs.open(slide) as opened:
+                assert isinstance(opened.model_input, Bag)
+                audited.append(_audit_slide(slide, opened.model_input, trained))
+            progress.advance(slide.slide_id)
+        except UnwritableError:
+            raise  # the disk is full, which is not a problem of the slide
+        except (SlideError, StoreError) as error:
+            failed.append(Failure(slide, str(error)))
+            progress.fail(slide.slide_id)
+    return audited, failed
+
+
+def _audit_slide(slide: CohortSlide, bag: Bag, trained: Checkpoint) -> SlideAudit:
     with torch.no_grad():
-        own: Prediction = trained.model(given)
-        everything: Prediction = trained.model(Everything(given))
-    if all(look.selected is None for look in own.looks):
-        raise AuditError(
-            f"model {trained.model_name} looks at everything already, so nothing is skipped; give "
-            "the run of a model that zooms."
-        )
-    regret = [regret_of(*looks) for looks in zip(own.looks, everything.looks, strict=True)]
+        zoomed: Prediction = trained.model(bag)
+        exhaustive: Prediction = trained.model(ExhaustiveBag(bag))
     return SlideAudit(
         slide,
-        _probabilities(own),
-        _probabilities(everything),
-        tuple(regret),
-        visited=sum(len(look.rows) for look in own.looks),
-        patches=sum(len(look.rows) for look in everything.looks),
+        _probabilities(zoomed),
+        _probabilities(exhaustive),
+        tuple(regret_of(*looks) for looks in zip(zoomed.looks, exhaustive.looks, strict=True)),
+        visited=sum(len(look.rows) for look in zoomed.looks),
+        patches=sum(len(look.rows) for look in exhaustive.looks),
     )
-
-
-def regret_of(own: Look, everything: Look) -> float:
-    """Give the attention, where all is visible, on patches that the own look has not."""
-    missed = ~torch.isin(everything.rows, own.rows)
-    return float(everything.attention[missed].sum())
 
 
 def _probabilities(prediction: Prediction) -> tuple[float, ...]:
     return tuple(prediction.logits.double().softmax(dim=0).tolist())
 
 
-def _sum_up(trained: Checkpoint, audited: Sequence[SlideAudit], failed: Sequence[Failure]) -> Audit:
+def _summarize(
+    trained: Checkpoint, audited: Sequence[SlideAudit], failed: Sequence[Failure]
+) -> Audit:
     patients = tuple(each.slide.patient_id for each in audited)
 
     def mean(values: Sequence[float]) -> Score:
-        return mean_score(np.array(values, dtype=float), patients)
+        return mean_with_interval(np.array(values, dtype=float), patients)
 
     return Audit(
         trained,

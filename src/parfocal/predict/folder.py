@@ -14,6 +14,7 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
 from parfocal.predict import table
 from parfocal.predict.slide import classify
+from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError
 from parfocal.slide.identity import slide_id
 from parfocal.slide.slide import open_slide
@@ -78,11 +79,16 @@ def predict_slides(
     encoder = trained.load_encoder(device=device)
     trained.model.to(choose_device(device))
     rows: dict[str, list[str]] = {}
+    progress = Progress("predicting", len(paths))
     try:
         for path in paths:
             outlined = lesions.get(path)
             result = _predict_into(out, path, trained, encoder, mpp=mpp, outlines=outlined)
             rows[slide_id(path)] = _row(result, trained.labels)
+            if isinstance(result, FailedSlide):
+                progress.fail(path.name)
+            else:
+                progress.advance(path.name)
             yield result
     finally:
         table.write_rows(predictions, trained.labels, (earlier | rows).values())
