@@ -1,12 +1,12 @@
-"""How fast the viewer and the report are: tiles of a large slide, a long list, a large report.
+"""Measure the viewer and the report: tiles of a large slide, a long list, a large report.
 
-The server runs in a process of its own, the clients in this one. Panning is a walk of each client
-over tissue at the sharpest level, column by column, through tiles that nobody has asked for before.
-The list is timed in Chromium, from the address to the last row drawn.
+The server runs in its own process, the clients in this one. Each client pans over tissue at the
+highest resolution, column by column, through tiles that were not requested before. The list is
+timed in Chromium, from opening the address until the last row is drawn.
 
     python benchmarks/viewer.py [SLIDE] [--json FILE]
 
-Without a slide, one of 100,000 pixels a side is painted once into /tmp/parfocal-viewer.
+Without SLIDE, a slide of 100,000 pixels per side is painted once into /tmp/parfocal-viewer.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from parfocal.slide.tissue import find_tissue
 PAINTING = Painting(tissue_share=0.12, lesion_um=400.0)
 CLIENTS, STEPS, ROW = 4, 40, 4
 LISTED = 500
-REGIONS = (200, 256)  # of a slide in the list: patches at two magnifications
-PATCH_PX = 1024  # side of these
+REGIONS = (200, 256)  # patches per prediction, at two magnifications
+PATCH_PX = 1024  # side of a patch
 WORK = Path("/tmp/parfocal-viewer")
 
 
@@ -43,17 +43,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slide", type=Path, nargs="?", default=WORK / "large.tif")
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    if not asked.slide.exists():
-        paint(asked.slide)
-    found: dict[str, float] = {}
+    arguments = parser.parse_args()
+    if not arguments.slide.exists():
+        paint(arguments.slide)
+    results: dict[str, float] = {}
     for part in (tiles, listing_and_report):
-        measured = part(asked.slide)
+        measured = part(arguments.slide)
         for name, value in measured.items():
             print(f"| {name} | {value:.4g} |", flush=True)
-        found |= measured
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n")
+        results |= measured
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def paint(path: Path) -> None:
@@ -64,7 +64,7 @@ def paint(path: Path) -> None:
 
 
 def tiles(path: Path) -> dict[str, float]:
-    """Time the first tile, then many while four clients pan."""
+    """Time the first tile, then many tiles while four clients pan."""
     with open_slide(path) as slide:
         starts = places(slide, 256 * STEPS, 256 * ROW)
     with viewer(path) as port:
@@ -85,7 +85,7 @@ def tiles(path: Path) -> dict[str, float]:
 
 
 def places(slide: Slide, width: int, height: int) -> list[tuple[int, int]]:
-    """Give the corners of boxes that share no tile, those with most tissue first."""
+    """Return the corners of boxes that share no tile, those with the most tissue first."""
     columns, rows = slide.size[0] // width, slide.size[1] // height
     corners = [(column * width, row * height) for row in range(rows) for column in range(columns)]
     boxes = np.array([(x, y, width, height) for x, y in corners])
@@ -94,22 +94,22 @@ def places(slide: Slide, width: int, height: int) -> list[tuple[int, int]]:
 
 
 def pan(port: int, url: str, start: tuple[int, int]) -> list[float]:
-    """Walk over a level; a browser asks for the next tiles on a connection it keeps."""
+    """Request the tiles along a path, on one connection, as a browser does."""
     connection, waits = HTTPConnection("127.0.0.1", port), []
     left, top = start[0] // 256, start[1] // 256
     for column in range(left, left + STEPS):
         for row in range(top, top + ROW):
-            begun = time.perf_counter()
+            start_time = time.perf_counter()
             connection.request("GET", f"{url}/{column}/{row}")
             answer = connection.getresponse()
             assert answer.status == 200, answer.status
             answer.read()
-            waits.append(time.perf_counter() - begun)
+            waits.append(time.perf_counter() - start_time)
     return waits
 
 
 def listing_and_report(slide: Path) -> dict[str, float]:
-    """Time the list of many predictions, and weigh the report on them."""
+    """Time the list of many predictions, and time and weigh their report."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         predictions(slide, folder)
@@ -120,7 +120,7 @@ def listing_and_report(slide: Path) -> dict[str, float]:
             listing = timed(port, "/api/slides")
             drawing = drawn(port)
         return {
-            f"list of {LISTED} slides, the server's answer, ms": listing * 1000,
+            f"list of {LISTED} slides, response of the server, ms": listing * 1000,
             f"page with {LISTED} slides, drawn, ms": drawing * 1000,
             f"report of {LISTED} slides, s": writing,
             f"report of {LISTED} slides, MB": (folder / "report.html").stat().st_size / 1e6,
@@ -128,7 +128,7 @@ def listing_and_report(slide: Path) -> dict[str, float]:
 
 
 def drawn(port: int) -> float:
-    """Time a browser that is open already, until the last row is there."""
+    """Time a running browser until the last row of the list is drawn."""
     with sync_playwright() as started:
         options = ["--no-sandbox", "--disable-gpu"]  # it may run as root in a container
         path = shutil.which("chromium")
@@ -144,7 +144,7 @@ def drawn(port: int) -> float:
 
 
 def predictions(slide: Path, folder: Path) -> None:
-    """Write as many predictions of one file under different names."""
+    """Write many predictions for one slide file under different names."""
     with open_slide(slide) as opened:
         facts = {
             "path": str(slide),
@@ -172,10 +172,10 @@ def predictions(slide: Path, folder: Path) -> None:
         for step, count in enumerate(REGIONS)
         for row in range(count)
     ]
-    everything = {"magnification": 10.0, "macs": 9, "pixels": 9}
-    everything |= {"patches": 9000, "descendants": 9000}
+    exhaustive = {"magnification": 10.0, "macs": 9, "pixels": 9}
+    exhaustive |= {"patches": 9000, "descendants": 9000}
     whole = {
-        "format_version": 1,
+        "format_version": 2,
         "model": {
             "name": "zoommil",
             "weights_sha256": "0" * 64,
@@ -183,9 +183,9 @@ def predictions(slide: Path, folder: Path) -> None:
             "encoder_weights_sha256": "0" * 16,
             "magnifications": [2.5, 10.0],
             "patch_size": 256,
-            "parfocal": "0",
+            "parfocal_version": "0",
         },
-        "stop_reason": "every magnification looked at",
+        "stop_reason": "every magnification was visited",
         "steps": [{"mpp": 4.0}, {"mpp": 1.0}],
         "regions": regions,
         "cost": {
@@ -194,15 +194,15 @@ def predictions(slide: Path, folder: Path) -> None:
             "bytes_read": None,
             "macs": 1,
             "seconds": {"total": 1.0},
-            "exhaustive": everything,
+            "exhaustive": exhaustive,
         },
     }
     rows = ["slide_id,path,label"]
     for number in range(LISTED):
-        chance = (number + 1) / (LISTED + 1)
+        probability = (number + 1) / (LISTED + 1)
         answer = {
-            "label": "b" if chance > 0.5 else "a",
-            "probabilities": {"a": 1 - chance, "b": chance},
+            "label": "b" if probability > 0.5 else "a",
+            "probabilities": {"a": 1 - probability, "b": probability},
         }
         named = {"slide": {"id": f"s{number:04}", **facts}, "prediction": answer}
         (folder / f"s{number:04}.json").write_text(json.dumps(whole | named))
@@ -218,7 +218,7 @@ def viewer(path: Path) -> Iterator[int]:
         assert started.stdout is not None
         line = started.stdout.readline()
         port = int(line.split("127.0.0.1:")[1].split("/")[0])
-        get_json(port, "/api/slides")  # once it answers, it serves
+        get_json(port, "/api/slides")  # until this returns, the server is not ready
         yield port
         started.terminate()
 
