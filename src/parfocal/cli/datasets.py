@@ -73,7 +73,7 @@ def cohort(
         typer.echo(f"note: {note}")
     typer.echo(f"{made.summary}; wrote {out}")
     if made.missing:
-        typer.echo(f"parfocal: {made.gone} missing: {', '.join(made.missing)}", err=True)
+        typer.echo(f"parfocal: {made.num_missing} missing: {', '.join(made.missing)}", err=True)
     finish(made.damaged, len(made.rows) + len(made.damaged))
     if made.missing and not partial:
         raise typer.Exit(1)

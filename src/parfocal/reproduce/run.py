@@ -180,6 +180,7 @@ def _data_notes(made: MadeCohort) -> tuple[str, ...]:
     """Return notes on slides that are missing, damaged or left out."""
     notes = list(made.notes)
     if made.missing:
-        notes.append(f"{made.gone} slides of the data set are missing: {', '.join(made.missing)}")
+        names = ", ".join(made.missing)
+        notes.append(f"{made.num_missing} slides of the data set are missing: {names}")
     notes += [f"{name} is damaged and left out: {why}" for name, why in made.damaged.items()]
     return tuple(notes)
