@@ -13,7 +13,8 @@ import torch
 
 from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
 from parfocal.features.header import Header
-from parfocal.features.store import FeatureFile, contiguous_runs, create, feature_path
+from parfocal.features.store import FeatureFile, contiguous_runs, feature_path
+from parfocal.features.writer import create
 
 
 @pytest.fixture

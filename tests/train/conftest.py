@@ -6,7 +6,8 @@ import pytest
 from parfocal.dataset import Cohort, read_cohort
 from parfocal.encoders.loading import load_encoder
 from parfocal.features.header import Header, SlideSettings
-from parfocal.features.store import create, feature_path
+from parfocal.features.store import feature_path
+from parfocal.features.writer import create
 from parfocal.grid import PatchGrid
 from parfocal.settings import RunSettings, load_settings
 

@@ -12,7 +12,8 @@ from parfocal.encoders.encoder import Encoder
 from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.header import FORMAT_VERSION, Header, SlideSettings
 from parfocal.features.live import PatchEncoder, reading_threads
-from parfocal.features.store import Dtype, FeatureFile, create, feature_path
+from parfocal.features.store import FeatureFile, feature_path
+from parfocal.features.writer import Dtype, create
 from parfocal.grid import PatchGrid
 from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError

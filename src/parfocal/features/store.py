@@ -1,13 +1,10 @@
-"""Write, read and check feature files: one HDF5 file per slide; docs/formats.md has the layout."""
+"""Read and check feature files: one HDF5 file per slide; docs/formats.md has the layout."""
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
-from typing import Literal
-from uuid import uuid4
 
 import h5py
 import numpy as np
@@ -17,23 +14,11 @@ from torch import Tensor
 
 from parfocal.bag import StoredBag
 from parfocal.encoders.spec import EncoderSpec
-from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
-from parfocal.features.header import (
-    Header,
-    SlideSettings,
-    check_format,
-    group_names,
-    read_header,
-    write_header,
-)
-from parfocal.files import sync
+from parfocal.features.errors import MixedFeaturesError, StoreError
+from parfocal.features.header import SlideSettings, check_format, group_names, read_header
 from parfocal.slide.slide import Slide
 
-CHUNK_ROWS = 256
-CHUNK_CACHE_BYTES = 2**24  # more than one chunk of wide float32 rows
 READ_GAP_ROWS = 64  # up to this gap, one read is faster than two
-
-Dtype = Literal["float16", "float32"]
 
 
 class StoredFeatures:
@@ -205,76 +190,6 @@ class FeatureFile:
         )
 
 
-class FeatureWriter:
-    """A feature file being written, still under a temporary name."""
-
-    def __init__(self, path: Path, file: h5py.File, header: Header, dtype: Dtype) -> None:
-        self._path, self._file = path, file
-        self._tables: list[h5py.Dataset] = []
-        with _writing(path):
-            write_header(file.attrs, header)
-            file["roots"] = header.grid.roots
-            for step, name in enumerate(group_names(header.settings.magnifications)):
-                group = file.create_group(name)
-                group.attrs["mpp"] = header.grid.mpps[step]
-                group["coords"] = header.grid.coords(step)
-                group["valid"] = header.grid.valid(step)
-                shape = (header.grid.counts[step], header.encoder.dim)
-                chunks = (min(CHUNK_ROWS, shape[0]), shape[1])
-                self._tables.append(group.create_dataset("features", shape, dtype, chunks=chunks))
-
-    def write(
-        self, step: int, rows: Int64[np.ndarray, " n"], features: Float[np.ndarray, "n d"]
-    ) -> None:
-        """Write features of one magnification; rows that are never written are zero.
-
-        Args:
-            step: index of the magnification, 0 for the lowest.
-            rows: ascending rows of the patches.
-            features: features of the patches.
-        """
-        start = 0
-        with _writing(self._path):
-            for run in contiguous_runs(rows, 1):
-                self._tables[step][run[0] : run[-1] + 1] = features[start : start + len(run)]
-                start += len(run)
-            self._file.flush()  # so that errors are raised here; HDF5 hides those of closing
-
-
-@contextmanager
-def create(path: Path, header: Header, *, dtype: Dtype = "float16") -> Iterator[FeatureWriter]:
-    """Write a feature file that gets its name only when it is complete and on the disk.
-
-    If the `with` block fails or is interrupted, the incomplete file is removed.
-
-    Args:
-        path: file to write; an existing one is replaced.
-        header: header of the file.
-        dtype: type of the features.
-
-    Raises:
-        UnwritableError: the file cannot be written; a full disk is reported before the block runs.
-    """
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with _writing(path):
-            _reserve(part, _max_bytes(header, dtype))
-            file = h5py.File(part, "r+", rdcc_nbytes=CHUNK_CACHE_BYTES, locking=False)
-        try:
-            yield FeatureWriter(path, file, header, dtype)
-        finally:
-            with _writing(path):
-                file.close()
-        with _writing(path):
-            sync(part)
-            part.replace(path)
-            sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def feature_path(folder: Path, slide_id: str) -> Path:
     """Return the path of a slide's feature file.
 
@@ -299,24 +214,6 @@ def contiguous_runs(rows: Int64[np.ndarray, " n"], max_gap: int) -> list[Int64[n
     return np.split(rows, np.flatnonzero(np.diff(rows) > max_gap) + 1)
 
 
-def _max_bytes(header: Header, dtype: Dtype) -> int:
-    """Return an upper bound of the size of a feature file."""
-    features = header.encoder.dim * np.dtype(dtype).itemsize
-    position = 3 * 16 + 1  # corner, root, entry of the chunk index, and validity
-    rows = sum(count + CHUNK_ROWS for count in header.grid.counts)
-    return rows * (features + position) + 2**20
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Create an empty HDF5 file with its disk space allocated; HDF5 crashes on a full disk."""
-    empty = BytesIO()
-    h5py.File(empty, "w").close()
-    with path.open("xb") as file:
-        file.write(empty.getvalue())
-        file.flush()
-        os.posix_fallocate(file.fileno(), 0, size)
-
-
 def _encoder_text(encoder: EncoderSpec) -> str:
     return f"{encoder.name} (weights {encoder.weights_hash})"
 
@@ -325,18 +222,6 @@ def _preparation_text(encoder: EncoderSpec) -> str:
     return (
         f"{encoder.input_size} px {encoder.interpolation}, mean {encoder.mean}, std {encoder.std}"
     )
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # HDF5 raises either
-        raise UnwritableError(
-            f"{path}: the feature file could not be written ({_cause(error)}), and nothing of it "
-            "was kept. Free space or choose another folder, then run again; finished slides are "
-            "skipped."
-        ) from error
 
 
 @contextmanager
@@ -351,12 +236,12 @@ def _reading(path: Path) -> Iterator[h5py.File]:
         ) from None
     except (OSError, RuntimeError, KeyError) as error:
         raise StoreError(
-            f"{path}: the feature file is incomplete or damaged ({_cause(error)}). Delete it and "
-            "extract again."
+            f"{path}: the feature file is incomplete or damaged ({error_cause(error)}). Delete it "
+            "and extract again."
         ) from error
 
 
-def _cause(error: Exception) -> str:
+def error_cause(error: Exception) -> str:
     """Return the operating system's message of an error that HDF5 wraps in its own."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
