@@ -41,25 +41,10 @@ def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progre
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; the message says how to continue.
     """
-    progress = progress and sys.stdout.isatty()
     interrupt_handler = InterruptHandler()
-    settings = module.settings
     callbacks: list[pl.Callback] = [interrupt_handler]
-    trainer_settings: dict[str, Any] = {
-        "accelerator": device.type,
-        "devices": 1 if device.index is None else [device.index],
-        "max_epochs": max_epochs,
-        "accumulate_grad_batches": settings.accumulate_grad_batches,
-        "gradient_clip_val": settings.gradient_clip_norm,
-        "precision": "bf16-mixed" if settings.bf16 and _supports_bf16(device) else "32-true",
-        "callbacks": [*callbacks, ProgressBar()] if progress else callbacks,
-        "enable_progress_bar": progress,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": None if module.val_slides else 0,
-        "log_every_n_steps": 1,
-    }
+    if progress and sys.stdout.isatty():
+        callbacks.append(ProgressBar())
     try:
         with (
             interrupt_handler,
@@ -67,12 +52,7 @@ def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progre
             quiet_write_errors(),
             torch.random.fork_rng(devices=[]),
         ):
-            log = (
-                tensorboard_logger(module.folder.path, module.name)
-                if settings.tensorboard
-                else False
-            )
-            trainer = pl.Trainer(**trainer_settings, logger=log)
+            trainer = _build_trainer(module, max_epochs, device, callbacks)
             state = module.state_file if module.state_file.exists() else None
             trainer.fit(module, ckpt_path=state, weights_only=True)
     except SystemExit:  # how Lightning ends after Ctrl-C
@@ -129,6 +109,29 @@ class ProgressBar(TQDMProgressBar):
             for name, value in super().get_metrics(trainer, pl_module).items()
             if name in LOGGED
         }
+
+
+def _build_trainer(
+    module: TrainingModule, max_epochs: int, device: torch.device, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    settings = module.settings
+    log = tensorboard_logger(module.folder.path, module.name) if settings.tensorboard else False
+    return pl.Trainer(
+        accelerator=device.type,
+        devices=1 if device.index is None else [device.index],
+        max_epochs=max_epochs,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_norm,
+        precision="bf16-mixed" if settings.bf16 and _supports_bf16(device) else "32-true",
+        callbacks=callbacks,
+        logger=log,
+        enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=None if module.val_slides else 0,
+        log_every_n_steps=1,
+    )
 
 
 def _supports_bf16(device: torch.device) -> bool:
