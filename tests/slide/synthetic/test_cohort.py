@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.synthetic.cohort import paint_cohort, plan_cohort
-from parfocal.slide.synthetic.layout import lay_out
+from parfocal.slide.synthetic.layout import draw_layout
 from parfocal.slide.synthetic.painting import (
     TILE_PAINTING,
     Painting,
@@ -46,15 +46,15 @@ def rows_of(table):
 
 
 def inside(rings, size):
-    """Fill polygons in."""
+    """Return a mask of filled polygons."""
     mask = Image.new("1", (size, size))
     for ring in rings:
         ImageDraw.Draw(mask).polygon([tuple(point) for point in ring], fill=1)
     return np.asarray(mask)
 
 
-def grown(mask, reach):
-    """Give what lies within a square's reach of a mask."""
+def dilated(mask, reach):
+    """Dilate a mask by a square."""
     for axis in (0, 1):
         mask = np.any([np.roll(mask, step, axis) for step in range(-reach, reach + 1)], axis=0)
     return mask
@@ -71,7 +71,7 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture
 def tiles(tmp_path):
-    """Ten tiles a class, all alike in kind but for the lesion's fine stripes."""
+    """Write ten tiles per class, which differ only in the fine stripes of the lesions."""
     rng = np.random.default_rng(0)
     for kind in ("normal", "tumor"):
         (tmp_path / "tiles" / kind).mkdir(parents=True)
@@ -82,7 +82,7 @@ def tiles(tmp_path):
     return tmp_path / "tiles"
 
 
-def test_the_table_names_every_slide_with_its_split_and_outlines(cohort):
+def test_the_table_lists_every_slide_with_its_split_and_outlines(cohort):
     rows = rows_of(cohort)
     assert list(rows[0]) == [
         *("slide_id", "path", "label", "patient_id", "mpp", "split", "stratum", "outlines")
@@ -119,24 +119,24 @@ def test_the_same_seed_paints_the_same_bytes(cohort, tmp_path):
         assert path.read_bytes() == (again.parent / path.relative_to(cohort.parent)).read_bytes()
 
 
-def test_another_seed_another_split_another_slide(cohort, tmp_path):
+def test_slides_of_other_seeds_and_splits_differ(cohort, tmp_path):
     slides = [path.read_bytes() for path in (cohort.parent / "slides").iterdir()]
     paint_slide(tmp_path / "other.tif", plan(seed=1))
     assert len({*slides, (tmp_path / "other.tif").read_bytes()}) == 7
 
 
-def test_a_lesion_changes_what_lies_in_its_outline_and_nothing_else(tmp_path):
+def test_a_lesion_changes_only_pixels_inside_its_outline(tmp_path):
     for lesion in (False, True):
         layout = paint_slide(tmp_path / f"{lesion}.tif", plan(lesion=lesion))
     without, within = (pixels_of(tmp_path / f"{lesion}.tif") for lesion in (False, True))
     changed = (without != within).any(axis=-1)
     outline = inside([lesion.polygon() for lesion in layout.lesions], 768)
     assert changed[outline].mean() > 0.5
-    assert not changed[~grown(outline, JPEG_REACH)].any()
+    assert not changed[~dilated(outline, JPEG_REACH)].any()
 
 
 def test_a_lesion_vanishes_when_shrunk():
-    """Sharp, it differs by many gray levels; at 8 um a pixel, and in mean, by next to none."""
+    """It differs from a region by many gray levels at 1 um per pixel, and hardly at 8."""
     rng = np.random.default_rng(0)
     textures = Painter(rng, 1.0).textures(draw_stain(rng))
     change = textures.lesion.astype(float) - textures.region
@@ -146,7 +146,7 @@ def test_a_lesion_vanishes_when_shrunk():
     assert np.abs(change.mean(axis=(0, 1, 2))).max() < 0.2
 
 
-def test_regions_catch_the_eye_with_or_without_lesions():
+def test_regions_are_conspicuous_with_or_without_lesions():
     rng = np.random.default_rng(0)
     textures = Painter(rng, 1.0).textures(draw_stain(rng))
     plain, region, lesion = (
@@ -157,10 +157,10 @@ def test_regions_catch_the_eye_with_or_without_lesions():
     assert np.abs(lesion - region).max() < 0.2
 
 
-def test_normal_slides_have_as_many_regions_as_others():
+def test_normal_slides_have_as_many_regions_as_tumor_slides():
     counts = {"extent_um": 2000, "mpp": 1, "tissue_share": 0.5, "regions": 3, "lesion_um": 150}
     normal, tumor = (
-        lay_out(np.random.default_rng(4), **counts, lesions=lesions) for lesions in (0, 2)
+        draw_layout(np.random.default_rng(4), **counts, lesions=lesions) for lesions in (0, 2)
     )
     assert len(normal.regions) == len(tumor.regions) == 3
     assert len(normal.lesions) == 0
@@ -169,8 +169,8 @@ def test_normal_slides_have_as_many_regions_as_others():
         assert (lesion.radii < region.radii).all()
 
 
-def test_tissue_and_lesions_have_the_size_asked_for():
-    layout = lay_out(
+def test_tissue_and_lesions_have_the_requested_size():
+    layout = draw_layout(
         np.random.default_rng(0),
         extent_um=4000,
         mpp=1,
@@ -184,10 +184,10 @@ def test_tissue_and_lesions_have_the_size_asked_for():
     assert area == pytest.approx(2 * np.pi * 150**2, rel=0.02)
 
 
-def test_the_same_things_are_larger_where_pixels_are_smaller():
+def test_a_lesion_covers_more_pixels_at_a_finer_mpp():
     masks = []
     for mpp, side in ((1.0, 64), (0.5, 128)):
-        layout = lay_out(
+        layout = draw_layout(
             np.random.default_rng(0),
             extent_um=1024,
             mpp=mpp,
@@ -202,8 +202,8 @@ def test_the_same_things_are_larger_where_pixels_are_smaller():
     assert np.abs(halved - masks[0]).mean() < 0.02
 
 
-def test_mean_color_does_not_tell_the_class(tmp_path):
-    """Fitted on the slides to learn from, judged on those to test on."""
+def test_mean_color_does_not_predict_the_class(tmp_path):
+    """The classifier is fitted on the train slides and tested on the test slides."""
     painting = replace(SMALL, splits=(0.4, 0, 0.6))
     rows = rows_of(paint_cohort(tmp_path / "c", slides=24, seed=0, size=768, painting=painting))
     colors = np.array([pixels_of(tmp_path / "c" / row["path"]).mean(axis=(0, 1)) for row in rows])
@@ -227,9 +227,9 @@ def test_tiles_make_a_cohort_whose_lesion_is_a_share_of_the_tissue(tiles, tmp_pa
         assert 0.005 < lesion.sum() / tissue.sum() < 0.025
 
 
-def test_tiles_are_brought_to_one_color_and_dealt_out_once(tiles):
+def test_splits_share_no_tiles(tiles):
     files = find_tiles(tiles, mpp=1.0)
-    train, val, test = files.shares((0.5, 0.2, 0.3), 0)
+    train, val, test = files.divide((0.5, 0.2, 0.3), 0)
     assert [len(share.normal) for share in (train, val, test)] == [5, 2, 3]
     assert len({*train.lesion, *val.lesion, *test.lesion}) == 10
 
@@ -241,28 +241,28 @@ def test_a_lesion_of_tiles_stays_in_its_outline(tiles, tmp_path):
     changed = (pixels_of(tmp_path / "True.tif") != pixels_of(tmp_path / "False.tif")).any(axis=-1)
     outline = inside([lesion.polygon() for lesion in layout.lesions], 768)
     assert changed[outline].mean() > 0.5
-    assert not changed[~grown(outline, JPEG_REACH)].any()
+    assert not changed[~dilated(outline, JPEG_REACH)].any()
 
 
 @pytest.mark.parametrize("kind", ["normal", "tumor"])
-def test_folders_whose_names_do_not_tell_must_be_named(tiles, kind):
+def test_folders_that_cannot_be_recognized_must_be_named(tiles, kind):
     (tiles / kind).rename(tiles / "first")
-    which = {"normal": "normal", "tumor": "lesion"}[kind]
-    with pytest.raises(ValueError, match=f"which folder holds {which} tissue.*{which}_class"):
+    role = {"normal": "normal", "tumor": "lesion"}[kind]
+    with pytest.raises(ValueError, match=f"which folder holds {role} tissue.*{role}_class"):
         find_tiles(tiles, mpp=1.0)
-    assert find_tiles(tiles, mpp=1.0, **{f"{which}_class": "first"})
+    assert find_tiles(tiles, mpp=1.0, **{f"{role}_class": "first"})
 
 
-def test_which_folders_are_used_is_told(tiles, caplog):
+def test_the_folders_that_are_used_are_logged(tiles, caplog):
     (tiles / "adipose").mkdir()
     with caplog.at_level("INFO"):
         find_tiles(tiles, mpp=1.0)
-    told = "normal tissue from normal, lesions from tumor; not used: adipose"
-    assert caplog.messages == [f"{tiles}: {told}"]
+    message = "normal tissue from normal, lesions from tumor; not used: adipose"
+    assert caplog.messages == [f"{tiles}: {message}"]
 
 
 def test_a_folder_without_classes_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="found 0 folders, where there should be one with tiles"):
+    with pytest.raises(ValueError, match="found 0 folders, but it must hold one with tiles"):
         find_tiles(tmp_path / "missing", mpp=1.0)
 
 
@@ -275,10 +275,10 @@ def test_a_class_without_tiles_is_refused(tiles):
 
 def test_too_few_tiles_for_the_splits_are_refused(tiles):
     with pytest.raises(ValueError, match="normal: 10 tiles are too few"):
-        find_tiles(tiles, mpp=1.0).shares((0.98, 0.01, 0.01), 0)
+        find_tiles(tiles, mpp=1.0).divide((0.98, 0.01, 0.01), 0)
 
 
-def test_a_tile_that_is_no_image_is_named(tiles, tmp_path):
+def test_the_error_about_a_tile_that_is_not_an_image_names_it(tiles, tmp_path):
     (tiles / "tumor" / "3.png").write_text("not an image")
     with pytest.raises(SlideError, match=r"3\.png: the tile cannot be read"):
         paint_slide(tmp_path / "slide.tif", plan(tiles=find_tiles(tiles, mpp=1.0)))
@@ -286,18 +286,18 @@ def test_a_tile_that_is_no_image_is_named(tiles, tmp_path):
 
 def test_tiles_of_different_sizes_are_refused(tiles, tmp_path):
     Image.new("RGB", (50, 50)).save(tiles / "normal" / "3.png")
-    with pytest.raises(SlideError, match="bring all tiles to one size"):
+    with pytest.raises(SlideError, match="All tiles must have one size"):
         paint_slide(tmp_path / "slide.tif", plan(tiles=find_tiles(tiles, mpp=1.0)))
 
 
-def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
+def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(ValueError, match="already there and not empty; give a new folder"):
+    with pytest.raises(ValueError, match=r"the folder exists and is not empty\. Choose a new"):
         paint_cohort(tmp_path, slides=2, seed=0, size=768, painting=SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_painting_that_is_stopped_leaves_no_slide(tmp_path):
+def test_an_interrupted_painting_leaves_no_file(tmp_path):
     stop = Event()
     stop.set()
     with pytest.raises(KeyboardInterrupt):
@@ -305,7 +305,7 @@ def test_a_painting_that_is_stopped_leaves_no_slide(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cohort_that_is_stopped_leaves_nothing(tmp_path):
+def test_an_interrupted_cohort_leaves_no_files(tmp_path):
     def interrupt(done, slides):
         raise KeyboardInterrupt
 
@@ -318,25 +318,27 @@ def test_a_cohort_that_failed_can_be_painted_into_the_same_folder(tiles, tmp_pat
     broken = tiles / "tumor" / "3.png"
     content = broken.read_bytes()
     broken.write_text("not an image")
-    asked = {"slides": 4, "seed": 0, "size": 768, "tiles": tiles}
+    settings = {"slides": 4, "seed": 0, "size": 768, "tiles": tiles}
     (tmp_path / "mine").mkdir()
     with pytest.raises(SlideError):
-        paint_cohort(tmp_path / "mine", **asked)
+        paint_cohort(tmp_path / "mine", **settings)
     assert list((tmp_path / "mine").iterdir()) == []
     broken.write_bytes(content)
-    assert paint_cohort(tmp_path / "mine", **asked).exists()
+    assert paint_cohort(tmp_path / "mine", **settings).exists()
 
 
 @pytest.mark.parametrize("slides", range(2, 14))
-def test_every_split_that_has_slides_has_some_of_each_class(slides):
+def test_every_split_that_is_not_empty_has_both_classes(slides):
     planned = plan_cohort(slides=slides, seed=0)
     assert len(planned) == slides
-    held = {split: {plan.lesion for part, plan in planned if part == split} for split, _ in planned}
-    assert set(held) == set(("train", "test", "val")[: slides // 2])
-    assert all(classes == {False, True} for classes in held.values())
+    classes_of = {
+        split: {plan.lesion for part, plan in planned if part == split} for split, _ in planned
+    }
+    assert set(classes_of) == set(("train", "test", "val")[: slides // 2])
+    assert all(classes == {False, True} for classes in classes_of.values())
 
 
-def test_splits_with_slides_enough_are_as_large_as_their_shares():
+def test_splits_have_the_requested_shares():
     planned = plan_cohort(slides=64, seed=0, painting=Painting(splits=(0.5, 0.156, 0.344)))
     counts = Counter((split, plan.lesion) for split, plan in planned)
     assert [counts[part, True] for part in ("train", "val", "test")] == [16, 5, 11]
@@ -348,10 +350,10 @@ def test_a_rare_class_is_in_every_split():
     assert {split for split, plan in planned if plan.lesion} == {"train", "val", "test"}
 
 
-def test_progress_is_told(tmp_path):
-    told = []
-    painted(tmp_path, slides=2, progress=lambda done, slides: told.append((done, slides)))
-    assert told == [(1, 2), (2, 2)]
+def test_progress_is_reported(tmp_path):
+    calls = []
+    painted(tmp_path, slides=2, progress=lambda done, slides: calls.append((done, slides)))
+    assert calls == [(1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(
@@ -364,16 +366,16 @@ def test_progress_is_told(tmp_path):
         ({"mpp": 8}, "mpp must be 0.1 to 2.0 um per pixel"),
         (
             {"size": 768},
-            "a slide of 768 px at 1 um per pixel, 45% of it tissue, has no room for 4 regions of "
-            r"which 2 have a lesion of 400 um inside; ask for larger slides \(--size\) or smaller",
+            "a slide of 768 px at 1 um per pixel with 45% tissue has no room for 4 regions, 2 of "
+            r"them with a lesion of 400 um. Choose larger slides \(--size\) or smaller",
         ),
         (
             {"size": 768, "painting": default_painting(lesions=6, lesion_um=400)},
-            r"6 regions of which 6 .* \(--size\), fewer lesions \(--lesions\) or smaller",
+            r"6 regions, 6 of them .* \(--size\), fewer lesions \(--lesions\) or smaller",
         ),
     ],
 )
-def test_what_cannot_be_painted_is_refused(tmp_path, settings, message):
+def test_invalid_settings_of_a_cohort_are_refused(tmp_path, settings, message):
     settings = {"slides": 2, "seed": 0, "painting": Painting(lesion_um=400), **settings}
     with pytest.raises(ValueError, match=message):
         paint_cohort(tmp_path / "out", **settings)
@@ -385,21 +387,21 @@ def test_what_cannot_be_painted_is_refused(tmp_path, settings, message):
     [
         ({"positive_share": 2}, "positive_share must be 0 to 1"),
         ({"tissue_share": 0.9}, "tissue_share 0.02 to 0.7"),
-        ({"lesions": 5}, "must be 1 to 4 of them"),
+        ({"lesions": 5}, "lesions must be 1 to 4"),
         ({"lesion_share": 0}, "lesion_share must be above 0"),
         ({"splits": (0.5, 0.5, 0.5)}, "must sum to 1"),
     ],
 )
-def test_paintings_that_make_no_sense_are_refused(settings, message):
+def test_invalid_paintings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Painting(**settings)
 
 
 @pytest.mark.slow
-def test_real_tiles_do_not_tell_by_color(tmp_path):
+def test_color_of_real_tiles_does_not_predict_the_class(tmp_path):
     folder = Path(__file__).parents[2].parent / "shared" / "data" / "colon-tiles"
     if not folder.is_dir():
-        pytest.skip("the colon tiles are not here")
+        pytest.skip("the colon tiles are not available")
     rows = rows_of(
         paint_cohort(
             tmp_path / "c", slides=24, seed=0, size=2048, tiles=folder, painting=TILE_PAINTING

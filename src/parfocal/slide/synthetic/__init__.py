@@ -1,1 +1,1 @@
-"""Painted slides and cohorts, with lesions that show only at high magnification."""
+"""Paint slides and cohorts with lesions that are visible only at high magnification."""

@@ -1,11 +1,12 @@
-"""A cohort of slides painted from a seed, its lesions known.
+"""Paint a cohort of slides with known lesions from a seed.
 
-Low magnification tells where to look, and only sharp pixels tell what it is: every slide has
-regions that catch the eye, in some of those of a tumor slide lies a lesion, and shrunk the two
-look the same. Color tells nothing: slides are painted in pairs, one of each class, that share
-stain, amount of tissue and size of regions, and nothing else. (Who cross-validates on such
-slides keeps pairs, which are neighbors in the table, together: a twin of the other class left
-among those learned from turns chance into less than chance.)
+Low magnification shows where a lesion may be, and only high magnification shows whether it is one.
+Every slide has conspicuous regions; in a tumor slide some of them contain a lesion, and both kinds
+look the same when shrunk. Color does not predict the class: slides are painted in pairs, one of
+each class, that share only the stain, the amount of tissue and the size of the regions.
+Cross-validation must keep the slides of a pair, which are neighbors in the table, in one fold. If
+one slide of a pair is in the training set, a model that learns its stain predicts the wrong class
+for the other.
 """
 
 import csv
@@ -25,8 +26,8 @@ from parfocal.slide.synthetic.painting import (
     Painting,
     SlidePlan,
     default_painting,
-    layout_of,
     paint_slide,
+    plan_layout,
 )
 from parfocal.slide.synthetic.tissue_tiles import TileFiles, find_tiles
 
@@ -49,35 +50,34 @@ def paint_cohort(
     """Paint slides, their outlines and their table into a new folder.
 
     Args:
-        out: holds slides/, outlines/ and cohort.csv afterwards; the table comes last.
-        slides: how many, at least one of each class.
-        seed: the same gives the same bytes.
+        out: folder for slides/, outlines/ and cohort.csv. If painting fails or is interrupted,
+            the folder is left as it was.
+        slides: number of slides, at least one per class.
+        seed: seed of the cohort; the same seed produces the same bytes.
         size: side of a slide in pixels.
         mpp: microns per pixel.
-        tiles: folder with a folder of real tiles a class; None for painted texture.
-        painting: what is on the slides; None for a default that suits the texture.
-        threads: how many slides are painted at once.
-        progress: told how many slides are done, and of how many.
+        tiles: folder with one folder of real tissue tiles per class; None for painted texture.
+        painting: contents of the slides; None for a default that suits the texture.
+        threads: number of slides to paint at once.
+        progress: called with the number of finished slides and the number of all slides.
 
     Returns:
         The path of cohort.csv.
 
-    Whatever stops it, `out` is left as it was found.
-
     Raises:
-        ValueError: `out` is not empty, or something cannot be painted as asked.
+        ValueError: `out` is not empty, or a setting is invalid.
         SlideError: a tile of texture cannot be read.
     """
     plans = plan_cohort(
         slides=slides, seed=seed, size=size, mpp=mpp, tiles=tiles, painting=painting
     )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: already there and not empty; give a new folder.")
+        raise ValueError(f"{out}: the folder exists and is not empty. Choose a new folder.")
     for _, plan in plans:
-        layout_of(plan)  # in a moment, and what has no room is refused before hours of painting
+        plan_layout(plan)  # fast; a slide without enough room is refused before hours of painting
     names = [f"slide-{number:04d}" for number in range(slides)]
     rows = [_row(name, split, plan) for name, (split, plan) in zip(names, plans, strict=True)]
-    new = not out.exists()
+    is_new = not out.exists()
     try:
         for folder in FOLDERS:
             (out / folder).mkdir(parents=True)
@@ -86,7 +86,7 @@ def paint_cohort(
     except BaseException:
         for folder in FOLDERS:
             shutil.rmtree(out / folder, ignore_errors=True)
-        if new:
+        if is_new:
             out.rmdir()
         raise
 
@@ -98,7 +98,7 @@ def _paint_all(
     threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Paint slides, several at once; where one fails, all have stopped before it is told."""
+    """Paint slides in threads; if one fails, stop all others before raising."""
     stop, each = Event(), max(1, threads // len(plans))
     with ThreadPoolExecutor(threads) as pool:
         futures = [
@@ -125,7 +125,14 @@ def plan_cohort(
     tiles: Path | None = None,
     painting: Painting | None = None,
 ) -> list[tuple[str, SlidePlan]]:
-    """Plan the slides of a cohort, each with its split; the arguments are `paint_cohort`'s."""
+    """Plan the slides of a cohort without painting them; see `paint_cohort` for the arguments.
+
+    Returns:
+        The split and the plan of each slide.
+
+    Raises:
+        ValueError: a setting is invalid.
+    """
     painting = painting or default_painting(tiles)
     if slides < painting.classes or seed < 0:
         raise ValueError(
@@ -145,7 +152,7 @@ def plan_cohort(
 def _share_tiles(
     tiles: Path | None, painting: Painting, seed: int
 ) -> tuple[TileFiles | None, TileFiles | None, TileFiles | None]:
-    """Deal tile files out to the splits, so that no two are made of the same."""
+    """Divide tile files among train, val and test, so that no two splits share a tile."""
     if tiles is None:
         return None, None, None
     files = find_tiles(
@@ -154,18 +161,18 @@ def _share_tiles(
         normal_class=painting.normal_class,
         lesion_class=painting.lesion_class,
     )
-    train, val, test = files.shares(painting.splits, seed)
+    train, val, test = files.divide(painting.splits, seed)
     return train, val, test
 
 
 def _counts(slides: int, painting: Painting) -> list[int]:
-    """Give how many slides each split has: none, or enough for one of each class."""
+    """Return the number of slides in each split: 0, or enough for one of each class."""
     ends = np.rint(np.cumsum((0, *painting.splits)) * slides).astype(int)
-    # With few slides one trains first, then tests, then chooses by some.
-    asked = [split for split in (0, 2, 1) if painting.splits[split] > 0]
-    served = asked[: slides // painting.classes]
+    # With few slides, train comes before test, and test before val.
+    requested = [split for split in (0, 2, 1) if painting.splits[split] > 0]
+    filled = requested[: slides // painting.classes]
     counts = [
-        max(int(count), painting.classes) if split in served else 0
+        max(int(count), painting.classes) if split in filled else 0
         for split, count in enumerate(np.diff(ends))
     ]
     while sum(counts) != slides:
@@ -174,7 +181,7 @@ def _counts(slides: int, painting: Painting) -> list[int]:
 
 
 def _pairs(slides: int, painting: Painting) -> list[tuple[int, bool]]:
-    """Give (pair, lesion) of the slides of a split, classes in turn while both last."""
+    """Return (pair, lesion) of each slide of a split, alternating classes where possible."""
     positive = round(slides * painting.positive_share)
     if slides and painting.classes == 2:
         positive = min(max(positive, 1), slides - 1)
@@ -191,7 +198,7 @@ def _paint_one(out: Path, name: str, plan: SlidePlan, threads: int, stop: Event)
 
 
 def _row(name: str, split: str, plan: SlidePlan) -> dict[str, object]:
-    """Give a slide's row of the table; its stratum is how large its lesions are."""
+    """Return a slide's row of the table; its stratum is the size of its lesions."""
     size = "small" if plan.lesion_scale < 0.9 else "large"
     return {
         "slide_id": name,
@@ -206,7 +213,7 @@ def _row(name: str, split: str, plan: SlidePlan) -> dict[str, object]:
 
 
 def _write_outlines(path: Path, lesions: tuple[Blob, ...], mpp: float) -> None:
-    """Write lesions as GeoJSON that QuPath opens: polygons in level-0 pixels."""
+    """Write lesions as GeoJSON polygons in level-0 pixels, which QuPath opens."""
     features = [
         {
             "type": "Feature",

@@ -150,11 +150,7 @@ def _enlarge(points: Float[np.ndarray, "n n"], side: int) -> Float32[np.ndarray,
     pixels: Float32[np.ndarray, "h w"] = points.astype(np.float32)
     for _ in range(2):
         near, far = pixels[:-1, None], pixels[1:, None]
-        pixels = (
-            (same_resolution + (far - same_resolution) * share[:, None])
-            .reshape(-1, pixels.shape[1])[:side]
-            .T
-        )
+        pixels = (near + (far - near) * share[:, None]).reshape(-1, pixels.shape[1])[:side].T
     return pixels.clip(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""One slide painted from a plan: what is on it, and the pyramid it is written to."""
+"""Paint one slide from a plan into a pyramidal TIFF."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,38 +6,38 @@ from threading import Event
 
 import numpy as np
 
-from parfocal.slide.synthetic.layout import Layout, lay_out
+from parfocal.slide.synthetic.layout import Layout, draw_layout
 from parfocal.slide.synthetic.mosaic import Mosaic, Pixels
 from parfocal.slide.synthetic.texture import Painter, draw_stain
 from parfocal.slide.synthetic.tissue_tiles import TileFiles, tile_textures
 from parfocal.slide.write import write_pyramid
 
 TILE = 256  # pixels
-OVERLAP_PX = 24  # over which squares of texture are blended
-MPPS = (0.1, 2.0)  # where a lesion's traits can be drawn and seen
+OVERLAP_PX = 24  # width over which squares of texture are blended
+MPPS = (0.1, 2.0)  # range in which the details of a lesion can be drawn and seen
 SIZES = (512, 100_000)  # pixels
 
 
 @dataclass(frozen=True)
 class Painting:
-    """What is on the slides of a cohort.
+    """The contents of the slides of a cohort.
 
     Args:
-        positive_share: of the slides have lesions.
-        tissue_share: of a slide is tissue, on average.
-        regions: that catch the eye on every slide.
-        lesions: how many of them have a lesion inside, on a tumor slide.
-        lesion_um: diameter of a lesion, on average; None for a tenth of the slide's side,
-            500 at most.
-        lesion_share: of the tissue that the lesions are together; sets their size instead.
-        splits: shares of train, val and test; each is painted from seeds of its own. One that has
-            slides has some of each class: too few for all three, and there are none for val, then
-            none for test.
-        normal_class: folder of normal tissue among the tiles; None for the one whose name says so.
-        lesion_class: folder of lesions among the tiles; likewise.
-        tile_mpp: microns per pixel that the tiles are taken to have.
-        downsamples: of the levels stored; None for powers of two.
-        quality: of the JPEG.
+        positive_share: share of slides with lesions.
+        tissue_share: share of a slide that is tissue, on average.
+        regions: number of conspicuous regions per slide.
+        lesions: number of regions with a lesion inside, on a tumor slide.
+        lesion_um: maximum diameter of a lesion in microns; None for a tenth of the slide's side,
+            at most 500.
+        lesion_share: lesion area as a share of the tissue area, which sets the diameter instead of
+            `lesion_um`; None to use `lesion_um`.
+        splits: shares of train, val and test. A split that is not empty has slides of every class;
+            if there are too few slides, val stays empty, then test.
+        normal_class: folder of normal tissue among the tiles; None to recognize it by its name.
+        lesion_class: folder of lesions among the tiles; None to recognize it by its name.
+        tile_mpp: microns per pixel of the tiles.
+        downsamples: downsamples of the stored levels; None for powers of two.
+        quality: JPEG quality, 1 to 100.
     """
 
     positive_share: float = 0.5
@@ -54,7 +54,7 @@ class Painting:
     quality: int = 80
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be painted."""
+        """Raise ValueError if a setting is invalid."""
         if not 0 <= self.positive_share <= 1 or not 0.02 <= self.tissue_share <= 0.7:
             raise ValueError(
                 f"positive_share must be 0 to 1 and tissue_share 0.02 to 0.7, not "
@@ -62,7 +62,7 @@ class Painting:
             )
         if not 1 <= self.lesions <= self.regions:
             raise ValueError(
-                f"lesions lie inside regions, so there must be 1 to {self.regions} of them "
+                f"lesions must be 1 to {self.regions}, since each lies inside a region "
                 f"(regions={self.regions}), not {self.lesions}"
             )
         if self.lesion_share is not None and not 0 < self.lesion_share <= 0.5:
@@ -74,7 +74,7 @@ class Painting:
 
     @property
     def classes(self) -> int:
-        """How many there are among the slides."""
+        """Number of classes among the slides."""
         return 2 if 0 < self.positive_share < 1 else 1
 
 
@@ -89,16 +89,21 @@ def default_painting(
     normal_class: str | None = None,
     lesion_class: str | None = None,
 ) -> Painting:
-    """Give what suits the texture, real tiles or painted, but for what is asked for otherwise.
+    """Return the default painting for the kind of texture, with some settings changed.
 
-    Each argument is that of `Painting`; there are as many regions as the lesions need.
+    Args:
+        tiles: folder of real tissue tiles; None for painted texture.
+        lesions: number of lesions; None for the default. There are at least as many regions.
+        lesion_um: maximum diameter of a lesion in microns; None for the default.
+        normal_class: folder of normal tissue among the tiles; None to recognize it by its name.
+        lesion_class: folder of lesions among the tiles; None to recognize it by its name.
 
     Raises:
-        ValueError: it cannot be painted, or a class is named of tiles that are not given.
+        ValueError: a setting is invalid, or a class is named without tiles.
     """
     painting = Painting() if tiles is None else TILE_PAINTING
     if tiles is None and (normal_class or lesion_class):
-        raise ValueError("normal_class and lesion_class are folders of tiles; give tiles, too")
+        raise ValueError("normal_class and lesion_class name folders of tiles, so they need tiles")
     if lesions is not None:
         regions = max(painting.regions, lesions)
         painting = replace(painting, lesions=lesions, regions=regions)
@@ -109,16 +114,16 @@ def default_painting(
 
 @dataclass(frozen=True)
 class SlidePlan:
-    """One slide to be painted; the same plan gives the same bytes.
+    """The plan of one slide; the same plan produces the same bytes.
 
     Args:
-        seed: of all that is the slide's own.
-        pair: seed of what it shares with its partner of the other class.
-        lesion: whether there are lesions in it; all else is the same without.
+        seed: seed of everything specific to the slide.
+        pair: seed of what the slide shares with the other slide of its pair.
+        lesion: whether it has lesions; everything else stays the same without them.
         size: side in pixels.
         mpp: microns per pixel.
-        painting: what is on it.
-        tiles: that its texture is made of; None for painted texture.
+        painting: contents of the slide.
+        tiles: tissue tiles for its texture; None for painted texture.
     """
 
     seed: tuple[int, ...]
@@ -130,31 +135,34 @@ class SlidePlan:
     tiles: TileFiles | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be painted."""
+        """Raise ValueError if a setting is invalid."""
         if not SIZES[0] <= self.size <= SIZES[1]:
             raise ValueError(f"size must be {SIZES[0]} to {SIZES[1]} pixels, not {self.size}")
         if not MPPS[0] <= self.mpp <= MPPS[1]:
             raise ValueError(
-                f"mpp must be {MPPS[0]} to {MPPS[1]} um per pixel, where lesions can be seen, not "
+                f"mpp must be {MPPS[0]} to {MPPS[1]} um per pixel for lesions to be visible, not "
                 f"{self.mpp:g}"
             )
 
     @property
     def lesion_scale(self) -> float:
-        """Diameter of the lesions, over what the painting says at most."""
+        """Diameter of the lesions, relative to the maximum."""
         return float(_generator(*self.pair, 1).uniform(0.8, 1))
 
 
 def paint_slide(
     path: Path, plan: SlidePlan, *, threads: int = 1, stop: Event | None = None
 ) -> Layout:
-    """Paint one slide into a pyramidal TIFF, and tell where things lie on it.
+    """Paint one slide into a pyramidal TIFF.
 
     Args:
-        path: where to; a file already there is replaced.
-        plan: of the slide.
-        threads: how many paint tiles at once.
-        stop: once set, from another thread, painting ends with `KeyboardInterrupt`.
+        path: the file to write; an existing file is replaced.
+        plan: the plan of the slide.
+        threads: number of threads that paint tiles.
+        stop: event that another thread sets to end painting with `KeyboardInterrupt`.
+
+    Returns:
+        The layout of the slide.
 
     Raises:
         ValueError: the tissue has no room for the regions.
@@ -181,8 +189,8 @@ def paint_slide(
 
 
 def _compose(plan: SlidePlan) -> tuple[Mosaic, Layout]:
-    """Draw all that a slide's pixels depend on."""
-    layout, own = layout_of(plan), [_generator(*plan.seed, purpose) for purpose in (1, 2)]
+    """Draw the layout and the mosaic of a slide."""
+    layout, own = plan_layout(plan), [_generator(*plan.seed, purpose) for purpose in (1, 2)]
     stain = _generator(*plan.pair, 3)
     if plan.tiles is None:
         textures = Painter(own[0], plan.mpp).textures(draw_stain(stain))
@@ -191,15 +199,19 @@ def _compose(plan: SlidePlan) -> tuple[Mosaic, Layout]:
     return Mosaic(layout, textures, own[1], overlap=OVERLAP_PX), layout
 
 
-def layout_of(plan: SlidePlan) -> Layout:
-    """Tell where things lie on a slide."""
+def plan_layout(plan: SlidePlan) -> Layout:
+    """Draw the layout of a slide.
+
+    Raises:
+        ValueError: the tissue has no room for the regions.
+    """
     painting, extent = plan.painting, plan.size * plan.mpp
     tissue_share = painting.tissue_share * float(_generator(*plan.pair, 2).uniform(0.85, 1.15))
     largest = painting.lesion_um or min(500.0, extent / 10)
     if painting.lesion_share is not None:
         area = painting.lesion_share * tissue_share * extent**2 / painting.lesions
         largest = 2 * float(np.sqrt(area / np.pi))
-    layout = lay_out(
+    layout = draw_layout(
         _generator(*plan.seed, 0),
         extent_um=extent,
         mpp=plan.mpp,
@@ -214,16 +226,16 @@ def layout_of(plan: SlidePlan) -> Layout:
 
 
 def _no_room(plan: SlidePlan, lesion_um: float) -> ValueError:
-    """Say what does not fit, in the numbers that one can ask for."""
+    """Return the error about a slide without enough room, with the settings that can be changed."""
     painting = plan.painting
-    # There are some regions even where fewer have a lesion.
-    least = (Painting() if plan.tiles is None else TILE_PAINTING).regions
-    fewer = ", fewer lesions (--lesions)" if painting.regions > least else ""
+    # Fewer lesions leave the default number of regions.
+    minimum = (Painting() if plan.tiles is None else TILE_PAINTING).regions
+    fewer = ", fewer lesions (--lesions)" if painting.regions > minimum else ""
     return ValueError(
-        f"a slide of {plan.size} px at {plan.mpp:g} um per pixel, {painting.tissue_share:.0%} of "
-        f"it tissue, has no room for {painting.regions} regions of which {painting.lesions} have "
-        f"a lesion of {lesion_um:.0f} um inside; ask for larger slides (--size){fewer} or smaller "
-        "lesions (--lesion-um)."
+        f"a slide of {plan.size} px at {plan.mpp:g} um per pixel with {painting.tissue_share:.0%} "
+        f"tissue has no room for {painting.regions} regions, {painting.lesions} of them with a "
+        f"lesion of {lesion_um:.0f} um. Choose larger slides (--size){fewer} or smaller lesions "
+        "(--lesion-um)."
     )
 
 

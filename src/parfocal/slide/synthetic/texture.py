@@ -1,8 +1,8 @@
-"""Painted tissue: fibers, glands and nuclei in two dyes, and a lesion that only sharpness shows.
+"""Paint tissue: fibers, glands and nuclei in two dyes, and lesions visible only when sharp.
 
-A region that catches the eye is crowded with dark nuclei. In a lesion the same nuclei, at the same
-places, are hollow with a dark spot, and what of that is coarser than `HIDDEN_UM` is taken out
-again: shrunk to a low magnification the two are the same picture, and so is their mean color.
+A conspicuous region is crowded with dark nuclei. In a lesion the nuclei at the same places are
+hollow with a dark spot, and all differences coarser than `HIDDEN_UM` are removed. At low
+magnification both are therefore the same picture, and their mean colors are equal.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from scipy import fft, ndimage
 
 from parfocal.slide.synthetic.mosaic import Squares, Textures
 
-SIDES_PX = (448, 1024)  # of a texture
+SIDES_PX = (448, 1024)  # minimum and maximum side of a texture
 SIDE_UM = 448.0
-SQUARES = 4  # of each kind, each laid in eight ways
-HIDDEN_UM = 1.2  # a lesion's coarser traits are taken out
+SQUARES = 4  # squares of each kind, each used in eight orientations
+HIDDEN_UM = 1.2  # coarser differences between lesion and region are removed
 
 Canvas = Float32[np.ndarray, "n s s"]
 Stamps = Float32[np.ndarray, "e r r"]
@@ -26,18 +26,18 @@ Profile = Callable[[Stamps], Stamps]
 
 @dataclass(frozen=True)
 class Stain:
-    """What a laboratory's dyes and lamp make of a slide.
+    """The stain and illumination of a slide.
 
     Args:
-        dyes: optical density of hematoxylin and of eosin, for red, green and blue.
-        glass: color where there is no tissue.
+        dyes: optical density of hematoxylin and eosin for red, green and blue.
+        glass: color of glass.
     """
 
     dyes: Float[np.ndarray, "2 3"]
     glass: UInt8[np.ndarray, " 3"]
 
     def color(self, hematoxylin: Canvas, eosin: Canvas) -> Squares:
-        """Turn amounts of dye into colors, by Beer and Lambert's law."""
+        """Convert amounts of dye to colors by the Beer-Lambert law."""
         dyes = self.dyes.astype(np.float32)
         density = hematoxylin[..., None] * dyes[0] + eosin[..., None] * dyes[1]
         colors: Squares = np.rint(self.glass * np.exp(-density)).astype(np.uint8)
@@ -45,7 +45,7 @@ class Stain:
 
 
 def draw_stain(rng: np.random.Generator) -> Stain:
-    """Draw a stain; slides differ in it more than tissues do."""
+    """Draw a random stain; stains differ more between slides than between kinds of tissue."""
     dyes = np.array([[0.65, 0.70, 0.29], [0.10, 0.75, 0.22]])
     dyes *= rng.uniform(0.8, 1.2, size=(2, 1)) * rng.uniform(0.9, 1.1, size=(2, 3))
     glass = rng.uniform(236, 246) + rng.uniform(-2, 2, size=3)
@@ -54,7 +54,17 @@ def draw_stain(rng: np.random.Generator) -> Stain:
 
 @dataclass(frozen=True)
 class Ellipses:
-    """Ellipses on squares of texture, in pixels and radians; `dye` is how dark each is."""
+    """Ellipses on squares of texture.
+
+    Args:
+        square: index of the square.
+        x: x of the center in pixels.
+        y: y of the center in pixels.
+        long: longer half-axis in pixels.
+        short: shorter half-axis in pixels.
+        angle: angle of the longer axis in radians.
+        dye: amount of dye.
+    """
 
     square: Int64[np.ndarray, " n"]
     x: Float[np.ndarray, " n"]
@@ -64,16 +74,16 @@ class Ellipses:
     angle: Float[np.ndarray, " n"]
     dye: Float[np.ndarray, " n"]
 
-    def kept(self, keep: Bool[np.ndarray, " n"]) -> "Ellipses":
-        """Give some of them."""
-        return Ellipses(*(getattr(self, field.name)[keep] for field in fields(self)))
+    def select(self, mask: Bool[np.ndarray, " n"]) -> "Ellipses":
+        """Return the ellipses where `mask` is True."""
+        return Ellipses(*(getattr(self, field.name)[mask] for field in fields(self)))
 
 
 class Painter:
     """Paints squares of tissue for one slide.
 
     Args:
-        rng: draws everything.
+        rng: random generator.
         mpp: microns per pixel.
     """
 
@@ -82,41 +92,41 @@ class Painter:
         self._side = int(np.clip(SIDE_UM / mpp, *SIDES_PX))
 
     def textures(self, stain: Stain) -> Textures:
-        """Paint all kinds."""
+        """Paint the squares of all kinds."""
         region, lesion = self._region(stain)
         return Textures(self._plain(stain), region, lesion, stain.glass)
 
     def _plain(self, stain: Stain) -> Squares:
-        """Paint fibers with sparse nuclei, and glands with a wall of them."""
+        """Paint fibers with sparse nuclei, and glands with walls of nuclei."""
         eosin = 0.55 + 0.10 * self._noise(16, 5) + 0.08 * self._noise(60, 60)
         hematoxylin = 0.08 + 0.02 * self._noise(20, 20)
         glands = self._scatter(
-            150, long_um=(34, 52), short_um=(26, 40), loose=0.13
+            150, long_um=(34, 52), short_um=(26, 40), jitter=0.13
         )  # clear of seams
-        glands = glands.kept(self._rng.uniform(size=len(glands.x)) < 0.7)
+        glands = glands.select(self._rng.uniform(size=len(glands.x)) < 0.7)
         inside = self._stamp(glands, _cone)
         wall, middle = (inside * 20).clip(0, 1), (inside * 12 - 6).clip(0, 1)
         eosin += wall * (0.45 - eosin) - 0.4 * middle
         hematoxylin += 0.12 * wall - 0.2 * middle
         stroma = self._scatter(24, long_um=(4, 7), short_um=(1.8, 2.6))
-        stroma = stroma.kept(inside[_at(stroma)] == 0)
+        stroma = stroma.select(inside[_at(stroma)] == 0)
         for nuclei in (stroma, self._walls(glands)):
             hematoxylin = np.maximum(hematoxylin, self._stamp(nuclei, _filled))
         return stain.color(hematoxylin.clip(0), eosin.clip(0.02))
 
     def _region(self, stain: Stain) -> tuple[Squares, Squares]:
-        """Paint crowded nuclei, harmless; and the same as a lesion."""
+        """Paint crowded nuclei as benign tissue, and the same nuclei as a lesion."""
         eosin = (0.42 + 0.08 * self._noise(12, 6) + 0.08 * self._noise(60, 60)).clip(0.02)
         ground = (0.14 + 0.03 * self._noise(20, 20)).clip(0)
         nuclei = self._scatter(13, long_um=(4.6, 5.6), short_um=(4.0, 5.0))
-        harmless, lesion = (
+        benign, lesion = (
             stain.color(np.maximum(ground, self._stamp(nuclei, profile)), eosin)
             for profile in (_filled, _hollow)
         )
-        return harmless, _only_fine(harmless, lesion, HIDDEN_UM / self._mpp)
+        return benign, _only_fine(benign, lesion, HIDDEN_UM / self._mpp)
 
     def _noise(self, along_um: float, across_um: float) -> Canvas:
-        """Draw noise of unit variance, smeared in a direction of each square's own."""
+        """Draw noise of unit variance, smoothed along a random direction in each square."""
         angle = self._rng.uniform(0, np.pi, size=(SQUARES, 1, 1)).astype(np.float32)
         down = fft.fftfreq(self._side).astype(np.float32)[:, None] / self._mpp
         over = fft.rfftfreq(self._side).astype(np.float32)[None, :] / self._mpp
@@ -134,14 +144,14 @@ class Painter:
         *,
         long_um: tuple[float, float],
         short_um: tuple[float, float],
-        loose: float = 0.4,
+        jitter: float = 0.4,
     ) -> Ellipses:
-        """Scatter ellipses about the points of a square lattice, some loosely."""
+        """Place ellipses at the points of a square lattice, with random shifts."""
         columns = max(1, round(self._side * self._mpp / spacing_um))
         cells = np.arange(SQUARES * columns**2)
         square, cell = np.divmod(cells, columns**2)
         row, column = np.divmod(cell, columns)
-        shift = 0.5 + self._rng.uniform(-loose, loose, size=(2, len(cells)))
+        shift = 0.5 + self._rng.uniform(-jitter, jitter, size=(2, len(cells)))
         return Ellipses(
             square,
             (column + shift[0]) * self._side / columns,
@@ -153,7 +163,7 @@ class Painter:
         )
 
     def _walls(self, glands: Ellipses) -> Ellipses:
-        """Set nuclei side by side into the walls of glands, pointing inwards."""
+        """Place nuclei side by side in the walls of glands, pointing inwards."""
         turns = np.arange(0, 2 * np.pi, 2 * np.pi / 28)
         turn = np.tile(turns, len(glands.x)) + self._rng.normal(0, 0.04, len(glands.x) * 28)
         gland = np.repeat(np.arange(len(glands.x)), 28)
@@ -172,7 +182,7 @@ class Painter:
         )
 
     def _stamp(self, ellipses: Ellipses, profile: Profile) -> Canvas:
-        """Draw ellipses on empty squares; where they overlap, the darker counts."""
+        """Draw ellipses on empty squares; where they overlap, the darker one is used."""
         canvas = np.zeros((SQUARES, self._side, self._side), dtype=np.float32)
         reach = int(np.ceil(ellipses.long.max())) + 1
         offsets = np.arange(-reach, reach + 1)
@@ -193,32 +203,32 @@ class Painter:
 
 
 def _at(ellipses: Ellipses) -> tuple[Int64[np.ndarray, " n"], ...]:
-    """Give the pixels at the centers of ellipses, as an index."""
+    """Return an index of the pixels at the centers of ellipses."""
     return ellipses.square, ellipses.y.astype(np.int64), ellipses.x.astype(np.int64)
 
 
 def _cone(radius: Stamps) -> Stamps:
-    """How far inside, 0 at the rim and about 1 in the middle."""
+    """Return the depth inside an ellipse: 0 at the rim, 1 at the center."""
     return (1 - radius).clip(0)
 
 
 def _filled(radius: Stamps) -> Stamps:
-    """A nucleus evenly dark."""
+    """Return the dye of an evenly dark nucleus."""
     return (4 - 4 * radius).clip(0, 1)
 
 
 def _hollow(radius: Stamps) -> Stamps:
-    """A nucleus with a dark rim, a pale inside and a dark spot."""
+    """Return the dye of a nucleus with a dark rim, a pale inside and a dark spot."""
     rim = (1 - 5 * np.abs(radius - 0.85)).clip(0)
     spot = (3 - 7 * radius).clip(0, 1.2)
     hollow: Stamps = np.maximum(1.2 * rim, spot)
     return hollow
 
 
-def _only_fine(harmless: Squares, lesion: Squares, sigma: float) -> Squares:
-    """Give the harmless squares with only the finest of the lesion's traits."""
-    change = lesion.astype(np.float32) - harmless
-    for _ in range(2):  # once leaves enough for a network to find at 4 um a pixel
+def _only_fine(benign: Squares, lesion: Squares, sigma: float) -> Squares:
+    """Return the benign squares with only the finest details of the lesion."""
+    change = lesion.astype(np.float32) - benign
+    for _ in range(2):  # after one pass, a network still finds the lesion at 4 um per pixel
         change -= ndimage.gaussian_filter(change, (0, sigma, sigma, 0), mode="wrap", truncate=3)
-    fine: Squares = np.rint(harmless + change).clip(0, 255).astype(np.uint8)
+    fine: Squares = np.rint(benign + change).clip(0, 255).astype(np.uint8)
     return fine

@@ -1,4 +1,4 @@
-"""Textures of real tissue: squares cut by someone else, one folder a class."""
+"""Textures from image tiles of real tissue, one folder per class."""
 
 import logging
 from dataclasses import dataclass
@@ -16,55 +16,65 @@ Color = Float32[np.ndarray, " 3"]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
 NORMAL_NAMES = {"h", "n", "normal", "healthy", "benign", "negative"}
 LESION_NAMES = {"ac", "lesion", "tumor", "cancer", "malignant", "adenocarcinoma"}
-PER_SLIDE = (128, 40)  # squares of normal tissue and of lesion that one slide is made of
-GAIN = (0.6, 1.7)  # by which a tile's contrast is changed at most
+PER_SLIDE = (128, 40)  # number of normal and of lesion tiles used for one slide
+GAIN = (0.6, 1.7)  # range of factors by which a tile's contrast is changed
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TileFiles:
-    """Image files of two classes, and the microns per pixel they are taken to have."""
+    """Image files of two classes.
+
+    Args:
+        normal: tiles of normal tissue.
+        lesion: tiles of lesions.
+        mpp: microns per pixel of the tiles.
+    """
 
     normal: tuple[Path, ...]
     lesion: tuple[Path, ...]
     mpp: float
 
-    def shares(self, fractions: tuple[float, ...], seed: int) -> tuple["TileFiles", ...]:
-        """Deal the files out, none to two of the shares.
+    def divide(self, fractions: tuple[float, ...], seed: int) -> tuple["TileFiles", ...]:
+        """Divide the files at random into disjoint parts.
+
+        Args:
+            fractions: share of the files in each part.
+            seed: seed of the random order.
 
         Raises:
-            ValueError: too few files for every share to have one of each class.
+            ValueError: there are too few files for every part to have one of each class.
         """
         rng = np.random.default_rng(seed)
-        normal, lesion = (_deal(files, fractions, rng) for files in (self.normal, self.lesion))
+        normal, lesion = (_divide(files, fractions, rng) for files in (self.normal, self.lesion))
         return tuple(TileFiles(*pair, self.mpp) for pair in zip(normal, lesion, strict=True))
 
 
 def find_tiles(
     folder: Path, *, mpp: float, normal_class: str | None = None, lesion_class: str | None = None
 ) -> TileFiles:
-    """List the tiles of two classes, and tell in the log which these are.
+    """List the tiles of two classes, and log which folders are used.
 
     Args:
-        folder: holds one folder a class.
-        mpp: of the tiles.
-        normal_class: folder of normal tissue; None for the one whose name says so.
-        lesion_class: folder of lesions; likewise.
+        folder: folder with one folder per class.
+        mpp: microns per pixel of the tiles.
+        normal_class: name of the folder of normal tissue; None to recognize it by its name.
+        lesion_class: name of the folder of lesions; None to recognize it by its name.
 
     Raises:
-        ValueError: the folders are not there, empty, or their names do not tell.
+        ValueError: a folder is missing or empty, or cannot be recognized by its name.
     """
     classes = (
         sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     )
     if len(classes) < 2:
         raise ValueError(
-            f"{folder}: found {len(classes)} folders, where there should be one with tiles of "
-            "normal tissue and one with tiles of lesions."
+            f"{folder}: found {len(classes)} folders, but it must hold one with tiles of normal "
+            "tissue and one with tiles of lesions."
         )
-    normal = normal_class or _telling(folder, classes, NORMAL_NAMES, "normal")
-    lesion = lesion_class or _telling(folder, classes, LESION_NAMES, "lesion")
+    normal = normal_class or _find_class(folder, classes, NORMAL_NAMES, "normal")
+    lesion = lesion_class or _find_class(folder, classes, LESION_NAMES, "lesion")
     unused = [name for name in classes if name not in (normal, lesion)]
     logger.info(
         "%s: normal tissue from %s, lesions from %s%s",
@@ -79,16 +89,16 @@ def tile_textures(
 ) -> Textures:
     """Load some tiles of each class as the textures of one slide.
 
-    All are brought to one mean color and contrast, so that color does not tell the class.
+    All tiles get the same mean color and contrast, so that color does not predict the class.
 
     Args:
-        files: to choose from.
-        mpp: of the slide.
-        rng: chooses the tiles.
-        stain: draws the color they are brought to, about that of the normal ones.
+        files: tiles to choose from.
+        mpp: microns per pixel of the slide.
+        rng: random generator for the choice of tiles.
+        stain: random generator for the color, which is near that of the normal tiles.
 
     Raises:
-        SlideError: a tile is not an image, or not as large as the others.
+        SlideError: a tile is not an image, or its size differs from that of the others.
     """
     normal, lesion = (
         _load(
@@ -96,7 +106,7 @@ def tile_textures(
         )
         for of_class, count in zip((files.normal, files.lesion), PER_SLIDE, strict=True)
     )
-    colors = np.array([_color(tile) for tile in normal])
+    colors = np.array([_color_statistics(tile) for tile in normal])
     mean = colors[:, 0].mean(axis=0) * stain.uniform(0.92, 1.06, size=3).astype(np.float32)
     spread = colors[:, 1].mean(axis=0) * np.float32(stain.uniform(0.9, 1.1))
     plain, changed = (_match(tiles, mean, spread) for tiles in (normal, lesion))
@@ -104,42 +114,45 @@ def tile_textures(
     return Textures(plain, plain, changed, glass)
 
 
-def _deal(
+def _divide(
     files: tuple[Path, ...], fractions: tuple[float, ...], rng: np.random.Generator
 ) -> list[tuple[Path, ...]]:
-    """Shuffle files and cut them up by fractions."""
+    """Shuffle files and divide them by fractions."""
     order = rng.permutation(len(files))
     ends = np.rint(np.cumsum(fractions) * len(files)).astype(int)
-    shares = [tuple(files[index] for index in part) for part in np.split(order, ends[:-1])]
-    if any(fraction and not share for fraction, share in zip(fractions, shares, strict=True)):
+    parts = [tuple(files[index] for index in part) for part in np.split(order, ends[:-1])]
+    if any(fraction and not part for fraction, part in zip(fractions, parts, strict=True)):
         raise ValueError(
-            f"{files[0].parent}: {len(files)} tiles are too few for the parts of the cohort to "
-            "have some each; add tiles, or ask for fewer parts."
+            f"{files[0].parent}: {len(files)} tiles are too few for every split of the cohort. Add "
+            "tiles, or use fewer splits."
         )
-    return shares
+    return parts
 
 
-def _telling(folder: Path, classes: list[str], names: set[str], kind: str) -> str:
-    """Find the one folder whose name says what it holds."""
-    found = [name for name in classes if name.casefold() in names]
-    if len(found) != 1:
+def _find_class(folder: Path, classes: list[str], names: set[str], kind: str) -> str:
+    """Return the only folder whose name is one of `names`."""
+    matching = [name for name in classes if name.casefold() in names]
+    if len(matching) != 1:
         raise ValueError(
-            f"{folder}: which folder holds {kind} tissue? None or several of "
-            f"{', '.join(classes)} say so; name it with {kind}_class (--{kind}-class)."
+            f"{folder}: cannot tell which folder holds {kind} tissue: {len(matching)} of "
+            f"{', '.join(classes)} have a name that says so. Name it with {kind}_class "
+            f"(--{kind}-class)."
         )
-    return found[0]
+    return matching[0]
 
 
 def _images(folder: Path) -> tuple[Path, ...]:
     images = folder.iterdir() if folder.is_dir() else []
     files = tuple(sorted(path for path in images if path.suffix.lower() in SUFFIXES))
     if not files:
-        raise ValueError(f"{folder}: no tiles found; it should hold .jpg, .png or .tif images.")
+        raise ValueError(
+            f"{folder}: no tiles found. The folder must hold .jpg, .png or .tif images."
+        )
     return files
 
 
 def _load(files: list[Path], scale: float) -> Squares:
-    """Read square tiles of one size, enlarged by a factor."""
+    """Read tiles of one size as squares, enlarged by a factor."""
     tiles = [_read(path) for path in files]
     width, height = tiles[0].size
     side = round(min(width, height) * scale)
@@ -147,7 +160,7 @@ def _load(files: list[Path], scale: float) -> Squares:
         if tile.size != (width, height):
             raise SlideError(
                 f"{path}: the tile is {tile.width} x {tile.height} pixels and {files[0].name} is "
-                f"{width} x {height}; bring all tiles to one size."
+                f"{width} x {height}. All tiles must have one size."
             )
     return np.stack(
         [np.asarray(tile.resize((side, side), Image.Resampling.BICUBIC)) for tile in tiles]
@@ -160,21 +173,21 @@ def _read(path: Path) -> Image.Image:
             return image.convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
         raise SlideError(
-            f"{path}: the tile cannot be read ({error}); replace it, or take it out of the folder."
+            f"{path}: the tile cannot be read ({error}). Replace it, or remove it from the folder."
         ) from error
 
 
-def _color(tile: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "2 3"]:
-    """Give the mean and the standard deviation of each color."""
+def _color_statistics(tile: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "2 3"]:
+    """Return the mean and the standard deviation of each color channel."""
     flat = tile.reshape(-1, 3).T.astype(np.float32)
     return np.stack([flat.mean(axis=1), flat.std(axis=1)])
 
 
 def _match(tiles: Squares, mean: Color, spread: Color) -> Squares:
-    """Bring every tile to one mean color and, within limits, to one contrast."""
+    """Set the mean color of every tile and, within limits, its contrast."""
     matched = np.empty_like(tiles)
     for number, tile in enumerate(tiles):
-        own_mean, own_spread = _color(tile)
+        own_mean, own_spread = _color_statistics(tile)
         gain = np.clip(spread / own_spread.clip(1), *GAIN)
         matched[number] = np.rint((tile - own_mean) * gain + mean).clip(0, 255)
     return matched
