@@ -1,10 +1,10 @@
-"""Find a little cancer in real tissue: zooming in against looking at everything.
+"""Compare zooming with exhaustive mean pooling for small lesions in real tissue.
 
-Slides are composed from a folder of tissue tiles, one sub-folder a class: of normal ones alone,
-or with at most 2% of the tissue from the lesion's tiles. Test slides are made of tiles that no
-training slide has, and color is matched. Prints, for each seed of the training, test AUROC with
-its interval for ZoomMIL and for mean pooling over all patches at 10x, and the share of the
-patches that each looked at. What is done already is not done again.
+Slides are composed from a folder of tissue tiles with one sub-folder per class: of normal tiles
+alone, or with at most 2% of the tissue from lesion tiles. Test slides contain no tile of a training
+slide, and colors are matched. For each training seed, the script prints the test AUROC with its
+interval for ZoomMIL and for mean pooling over all patches at 10x, and the share of the patches that
+each encodes. Completed steps are skipped.
 
     python benchmarks/colon_tiles.py TILES --normal H --lesion AC --work /tmp/colon
 """
@@ -19,21 +19,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from parfocal.dataset import Cohort, read_cohort
-from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.evaluate.run import evaluate
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.settings import load_settings
 from parfocal.slide import Box, find_tissue, open_slide
 from parfocal.slide.synthetic.cohort import paint_cohort
-from parfocal.slide.synthetic.painting import OF_TILES
+from parfocal.slide.synthetic.painting import TILE_PAINTING
 from parfocal.train import train
 
 MAGNIFICATIONS = (2.5, 5.0, 10.0)
 SPLITS = (0.465, 0.14, 0.395)
 
 
-def painted(arguments: argparse.Namespace) -> Cohort:
+def paint(arguments: argparse.Namespace) -> Cohort:
     table = arguments.work / "cohort" / "cohort.csv"
     if not table.exists():
         paint_cohort(
@@ -44,7 +44,7 @@ def painted(arguments: argparse.Namespace) -> Cohort:
             mpp=1.0,
             tiles=arguments.tiles,
             painting=replace(
-                OF_TILES,
+                TILE_PAINTING,
                 tissue_share=0.68,
                 splits=SPLITS,
                 normal_class=arguments.normal,
@@ -53,17 +53,17 @@ def painted(arguments: argparse.Namespace) -> Cohort:
             progress=lambda done, of: print(f"\rpainted {done}/{of}", end="", flush=True),
         )
     cohort = read_cohort(table)
-    parts = {"train": arguments.train, "val": arguments.val, "test": None}
+    limits = {"train": arguments.train, "val": arguments.val, "test": None}
     kept = [
         slide
-        for part, most in parts.items()
-        for slide in [s for s in cohort.slides if s.split == part][:most]
+        for split, limit in limits.items()
+        for slide in [s for s in cohort.slides if s.split == split][:limit]
     ]
     return replace(cohort, slides=tuple(kept))
 
 
 def color_auroc(cohort: Cohort) -> float:
-    """How well a slide's mean color over its tissue, learned on train, tells the class on test."""
+    """Return the test AUROC of a classifier of the mean tissue color, fitted on the other slides."""
     colors = []
     for slide in cohort.slides:
         with open_slide(slide.path, mpp=slide.mpp) as opened:
@@ -77,7 +77,7 @@ def color_auroc(cohort: Cohort) -> float:
     return float(roc_auc_score(truth[test], model.predict_proba(np.array(colors)[test])[:, 1]))
 
 
-def trained(cohort: Cohort, name: str, seed: int, arguments: argparse.Namespace) -> dict:
+def train_and_evaluate(cohort: Cohort, name: str, seed: int, arguments: argparse.Namespace) -> dict:
     magnifications = MAGNIFICATIONS if name.startswith("zoommil") else (10.0,)
     flags = {"slide.magnifications": magnifications, "train.seed": seed}
     if name.startswith("zoommil"):
@@ -90,7 +90,9 @@ def trained(cohort: Cohort, name: str, seed: int, arguments: argparse.Namespace)
         train(cohort, settings, run, features=features, resume=run.exists())
     out = run / "evaluation"
     if not (out / "metrics.json").exists():
-        evaluate(run, cohort.source, out, features=features)  # the run knows its own slides
+        evaluate(
+            run, cohort.source, out, features=features
+        )  # evaluate uses the slides of the run's test split
     return json.loads((out / "metrics.json").read_text())
 
 
@@ -101,17 +103,17 @@ def main() -> None:
     parser.add_argument("--lesion", default=None)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--slides", type=int, default=112)
-    parser.add_argument("--train", type=int, help="use so many of the slides to train on")
-    parser.add_argument("--val", type=int, help="and so many to choose the epoch by")
-    parser.add_argument("--seed", type=int, default=7, help="of the slides")
-    parser.add_argument("--seeds", type=int, default=3, help="how many trainings")
+    parser.add_argument("--train", type=int, help="number of training slides to use")
+    parser.add_argument("--val", type=int, help="number of validation slides to use")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the slides")
+    parser.add_argument("--seeds", type=int, default=3, help="number of training seeds")
     parser.add_argument("--encoder", default="efficientnet-lite0")
     parser.add_argument("--models", default="zoommil,mean")
     parser.add_argument("--k", type=int, default=4)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--tag", default="", help="keeps runs of other settings apart")
+    parser.add_argument("--tag", default="", help="suffix of the run folders, to separate settings")
     arguments = parser.parse_args()
-    cohort = painted(arguments)
+    cohort = paint(arguments)
     print(f"\nmean color alone: AUROC {color_auroc(cohort):.2f}")
     extract_cohort(
         [(slide.slide_id, slide.path, slide.mpp) for slide in cohort.slides],
@@ -122,7 +124,7 @@ def main() -> None:
     print(f"{'model':22}{'seed':>5}{'AUROC':>8}{'95% interval':>18}{'patches':>9}{'share':>8}")
     for name in arguments.models.split(","):
         for seed in range(arguments.seeds):
-            metrics = trained(cohort, name, seed, arguments)
+            metrics = train_and_evaluate(cohort, name, seed, arguments)
             score, cost = metrics["slides"]["scores"]["auroc_macro"], metrics["cost"]
             patches = sum(step["mean"] for step in cost["patches"])
             share = cost["share_patches"]["mean"] if cost["share_patches"] else float("nan")

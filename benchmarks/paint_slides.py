@@ -1,7 +1,7 @@
-"""Paint the slides that `slide_to_answer.py` is timed on: 20x scans, three fifths tissue.
+"""Paint the slides for the timings of `slide_to_answer.py`: 20x scans, 60% tissue.
 
-`large` has some 6,000 patches of tissue at 10x, `middle` a quarter of them, `small` a
-sixteenth; `sparse` is `large` with levels of 1, 4 and 16 only.
+`large` has about 6,000 tissue patches at 10x, `middle` a quarter of them and `small` a sixteenth.
+`sparse` is `large` with downsamples of 1, 4 and 16 only.
 
     python benchmarks/paint_slides.py /tmp/slides
 """
@@ -26,7 +26,7 @@ def main() -> None:
             continue
         start = time.perf_counter()
         paint_slide(path, SlidePlan((6,), (6,), size=side, mpp=0.5, painting=painting), threads=2)
-        print(f"{path}: {side:,} px a side, {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{path}: {side:,} px per side, {time.perf_counter() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

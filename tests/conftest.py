@@ -1,4 +1,4 @@
-"""What tests of the whole path share: small slides, and a model that has learned nothing."""
+"""Fixtures for tests of the whole path: small slides, an untrained model and the command line."""
 
 import sys
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 
 from command_result import CommandResult
 from parfocal.cli import main
-from parfocal.encoders.encoder import load_encoder
+from parfocal.encoders.loading import load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.slide.write import write_pyramid
@@ -19,17 +19,17 @@ GLASS, PALE, DARK = (245, 245, 245), (220, 150, 190), (130, 60, 150)
 
 
 def stained(side: int, *, dark: bool, seed: int = 0) -> np.ndarray:
-    """Paint glass whose left half is tissue, with spots of one of two colors."""
+    """Paint a slide whose left half is tissue, with pale or dark spots."""
     spots = np.random.default_rng(seed).random((side // 8, side // 8)) < 0.3
     tissue = np.where(spots[..., None], DARK if dark else PALE, (200, 110, 170))
     pixels = tissue.astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-    pixels[:, side // 2 - 16 :] = GLASS  # short of the middle, where a patch begins
+    pixels[:, side // 2 - 16 :] = GLASS  # a patch begins in the middle
     return pixels
 
 
 @pytest.fixture(scope="session")
 def write_slide() -> Callable[..., Path]:
-    """Write a pyramid of 1024 px at 1 um/px (10x) whose left half is tissue, or of given pixels."""
+    """Return a function that writes a pyramid of given pixels, or of 1024 px with half tissue."""
 
     def write(
         path: Path,
@@ -52,7 +52,7 @@ def write_slide() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def untrained() -> Checkpoint:
-    """A ZoomMIL from 2.5x to 10x on patches of 64 px, which zooms into 2 patches."""
+    """Return an untrained ZoomMIL from 2.5x to 10x with patches of 64 px, which zooms into 2."""
     encoder = load_encoder("tiny").spec
     settings = {"in_dim": encoder.dim, "num_classes": 2, "num_magnifications": 2, "k": 2}
     with torch.random.fork_rng():
@@ -73,15 +73,15 @@ def untrained() -> Checkpoint:
 def parfocal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., CommandResult]:
-    """Run a command as the shell would, and tell what it left behind."""
+    """Return a function that runs a command and returns its exit code and output."""
 
     def run(*arguments: object) -> CommandResult:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["parfocal", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return CommandResult(int(stop.value.code or 0), said.out, said.err)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return CommandResult(int(stop.value.code or 0), captured.out, captured.err)
 
     return run

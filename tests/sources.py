@@ -1,4 +1,4 @@
-"""Pixel sources for tests of models: pictures from a seed, all of them tissue but for glass."""
+"""Pixel sources for tests of models: random pictures that are tissue, except for some glass."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ from parfocal.slide.tissue import Tissue
 
 
 def picture(width: int = 96, height: int = 64, *, seed: int = 0) -> Slide:
-    """A slide at 10x, colored in blocks of 8 pixels."""
+    """Return a slide at 10x in random blocks of 8 pixels."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return slide_from_array(blocks.repeat(8, axis=0).repeat(8, axis=1), mpp=1.0)
 
 
 def source(slide: Slide, *, glass: int = 0) -> SlidePixels:
-    """Its pixels, where so many columns from the left are glass."""
+    """Return the pixels of a slide, with `glass` columns of glass at the left."""
     mask = np.ones(slide.size[::-1], dtype=bool)
     mask[:, :glass] = False
     return SlidePixels(slide, Tissue(mask, slide.mpp, slide.size, slide.mpp, (slide.mpp,)))
