@@ -63,7 +63,7 @@ def paint(arguments: argparse.Namespace) -> Cohort:
 
 
 def color_auroc(cohort: Cohort) -> float:
-    """Return the test AUROC of a classifier of the mean tissue color, fitted on the other slides."""
+    """Return the test AUROC of a classifier of mean tissue colors, fitted on the other slides."""
     colors = []
     for slide in cohort.slides:
         with open_slide(slide.path, mpp=slide.mpp) as opened:
