@@ -26,7 +26,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 docs: $(READY)
-	@for script in docs/make_*.py; do $(BIN)/python "$$script"; done
+	@for script in docs/make_*.py; do $(BIN)/python "$$script" || exit 1; done
 
 # The stamp is written last, so that a set-up stopped half-way starts again.
 $(READY): pyproject.toml constraints.txt hatch_build.py
