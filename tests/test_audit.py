@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from parfocal.audit import Audit, AuditError, Everything, audit, regret_of
-from parfocal.bag import Bag, Look, StoredBag
+from parfocal.audit import Audit, AuditError, ExhaustiveBag, audit, regret_of
+from parfocal.bag import Bag, StoredBag
 from parfocal.models import ZoomMIL
 from parfocal.models.checkpoint import Checkpoint, build_model
+from parfocal.prediction import Look
 
 
 def tables() -> list[torch.Tensor]:
@@ -18,8 +19,8 @@ def tables() -> list[torch.Tensor]:
     return [torch.randn(n, 5, generator=generator) for n in (6, 24, 96)]
 
 
-def test_everything_is_a_bag_that_goes_on_to_all_children():
-    bag = Everything(StoredBag(tables()))
+def test_an_exhaustive_bag_zooms_into_all_children():
+    bag = ExhaustiveBag(StoredBag(tables()))
     assert isinstance(bag, Bag)
     below = bag.zoom(torch.eye(6)[:2])
     assert below.rows.tolist() == list(range(24))
@@ -27,18 +28,18 @@ def test_everything_is_a_bag_that_goes_on_to_all_children():
     assert below.valid.all()
 
 
-def test_with_everything_visible_each_magnification_is_attended_to_whole():
+def test_an_exhaustive_bag_gives_attention_over_all_patches():
     torch.manual_seed(0)
     model = ZoomMIL(5, 2, dim=8, k=2).eval()
     pooled = []
     for step, table in enumerate(tables()):
         h = model.embeds[step](table)
         pooled.append(model.attends[step](h).softmax(dim=0) @ h)
-    found = model(Everything(StoredBag(tables())))
-    torch.testing.assert_close(found.logits, model.classify(sum(pooled)))
+    prediction = model(ExhaustiveBag(StoredBag(tables())))
+    torch.testing.assert_close(prediction.logits, model.classify(sum(pooled)))
 
 
-def test_regret_is_the_attention_on_what_was_never_visited():
+def test_regret_is_the_attention_on_patches_that_were_not_visited():
     own = Look(torch.tensor([4, 5]), torch.tensor([0.5, 0.5]))
     whole = Look(torch.arange(6), torch.tensor([0.1, 0.2, 0.0, 0.1, 0.35, 0.25]))
     assert regret_of(own, whole) == pytest.approx(0.4)
@@ -63,34 +64,34 @@ def audited(trained: Checkpoint, cohort: Path) -> Audit:
     return audit(run, cohort, cohort.parent / "audit", device="cpu")
 
 
-def test_what_skipping_costs_is_told_slide_by_slide_and_summed_up(untrained, cohort):
+def test_the_audit_lists_every_slide_and_a_summary(untrained, cohort):
     result = audited(untrained, cohort)
-    summed = json.loads((cohort.parent / "audit/audit.json").read_text())
+    summary = json.loads((cohort.parent / "audit/audit.json").read_text())
     with (cohort.parent / "audit/audit.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["slide_id"] for row in rows] == ["0", "1", "2"]
-    assert summed["slides"] == 3
-    assert [failure["slide_id"] for failure in summed["failed"]] == ["gone"]
+    assert summary["slides"] == 3
+    assert [failure["slide_id"] for failure in summary["failed"]] == ["gone"]
     regrets = [float(row["regret_10x"]) for row in rows]
-    assert summed["regret"][1]["value"] == pytest.approx(sum(regrets) / 3, rel=1e-4)
-    assert summed["regret"][0]["value"] == 0  # all is seen at the lowest magnification
+    assert summary["regret"][1]["value"] == pytest.approx(sum(regrets) / 3, rel=1e-4)
+    assert summary["regret"][0]["value"] == 0  # every patch is visited at the lowest magnification
     assert all(0 < regret < 1 for regret in regrets)
-    same = [row["own"] == row["everything"] for row in rows]
-    assert summed["agreement"]["value"] == pytest.approx(sum(same) / 3)
-    assert result.summary.startswith("3 slides: with everything visible the label is the same on")
+    same = [row["zoomed"] == row["exhaustive"] for row in rows]
+    assert summary["agreement"]["value"] == pytest.approx(sum(same) / 3)
+    assert result.summary.startswith("3 slides: with every patch, ")
 
 
-def test_where_all_is_chosen_nothing_is_regretted(untrained, cohort):
+def test_a_model_that_selects_every_patch_has_no_regret(untrained, cohort):
     settings = {**untrained.model_settings, "k": 1000}
-    everything = build_model("zoommil", settings).eval()
-    everything.load_state_dict(untrained.model.state_dict())
-    result = audited(replace(untrained, model=everything, model_settings=settings), cohort)
+    greedy = build_model("zoommil", settings).eval()
+    greedy.load_state_dict(untrained.model.state_dict())
+    result = audited(replace(untrained, model=greedy, model_settings=settings), cohort)
     assert result.agreement.value == 1
     assert result.difference.value == pytest.approx(0, abs=1e-6)
     assert [score.value for score in result.regret] == [0, 0]
 
 
-def test_a_model_that_looks_at_everything_has_nothing_to_audit(untrained, cohort):
+def test_a_model_that_does_not_zoom_is_refused(untrained, cohort):
     settings = {"in_dim": untrained.encoder.dim, "num_classes": 2}
     mean = replace(
         untrained,
@@ -99,11 +100,11 @@ def test_a_model_that_looks_at_everything_has_nothing_to_audit(untrained, cohort
         model_settings=settings,
         slide=replace(untrained.slide, magnifications=(10.0,)),
     )
-    with pytest.raises(AuditError, match="model mean looks at everything already, so nothing is"):
+    with pytest.raises(AuditError, match="model mean visits every patch already; use the run"):
         audited(mean, cohort)
 
 
-def test_when_every_slide_fails_the_first_reason_is_told(untrained, cohort):
+def test_an_audit_in_which_every_slide_fails_names_the_first_reason(untrained, cohort):
     cohort.write_text("slide_id,path,label\ngone,gone.tif,normal\n")
     with pytest.raises(AuditError, match=r"all 1 slides failed; the first: .*gone\.tif"):
         audited(untrained, cohort)

@@ -12,7 +12,7 @@ def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def test_ids_stay_strings_and_paths_start_at_the_csv(tmp_path):
+def test_ids_stay_strings_and_paths_start_at_the_folder_of_the_table(tmp_path):
     cohort = read_cohort(written(tmp_path, "slide_id,path,label\n007,a/7.svs,no\n8,/x/8.svs,yes\n"))
     assert [slide.slide_id for slide in cohort.slides] == ["007", "8"]
     assert [slide.path for slide in cohort.slides] == [tmp_path / "a/7.svs", Path("/x/8.svs")]
@@ -20,7 +20,7 @@ def test_ids_stay_strings_and_paths_start_at_the_csv(tmp_path):
     assert cohort.slides[0].patient_id == "007"
 
 
-def test_a_byte_order_mark_spaces_and_blank_rows_do_no_harm(tmp_path):
+def test_a_byte_order_mark_spaces_and_blank_rows_are_ignored(tmp_path):
     text = 'slide_id , path,label,mpp\n 1,a.svs , no,\n,,,\n\n2,"b, c.svs",yes, 0.25 \n'
     slides = read_cohort(written(tmp_path, text, "utf-8-sig")).slides
     assert [slide.slide_id for slide in slides] == ["1", "2"]
@@ -48,7 +48,7 @@ def test_the_class_order_can_be_given(tmp_path):
     assert read_cohort(path, labels=("tumor", "benign")).labels == ("tumor", "benign")
 
 
-def test_files_are_read_without_labels(tmp_path):
+def test_slides_are_read_without_labels(tmp_path):
     path = written(tmp_path, "slide_id,path,mpp\n007,a.svs,0.25\n8,/x/8.svs,\n")
     assert read_slides(path) == (
         ("007", tmp_path / "a.svs", 0.25),
@@ -71,20 +71,20 @@ def test_files_are_read_without_labels(tmp_path):
         ("slide_id,file\n1,a\n", "no column path, label (found: slide_id, file); it needs"),
         (
             "slide_id;path;mpp\n1;a;0,5\n",
-            "its columns are separated by semicolons; separate them by",
+            "the columns are separated by semicolons; separate them by",
         ),
-        ('"slide_id"\t"path"\t"label"\n', "its columns are separated by tabs"),
-        ("slide_id|path|label\n", "its columns are separated by bars"),
-        ("slide_id,path,label,label\n1,a,b,c\n", "column 'label' is there twice"),
+        ('"slide_id"\t"path"\t"label"\n', "the columns are separated by tabs"),
+        ("slide_id|path|label\n", "the columns are separated by vertical bars"),
+        ("slide_id,path,label,label\n1,a,b,c\n", "column 'label' appears twice"),
         ("slide_id,path,label,split,fold\n1,a,b,c,0\n", "both split and fold"),
         ("slide_id,path,label\n1,a,b\n1,c,d\n", "row 3: slide_id '1' is also in row 2"),
-        ("slide_id,path,label\n1,a,b\n2,c,b\n", "every slide is labeled 'b'"),
+        ("slide_id,path,label\n1,a,b\n2,c,b\n", "every slide has the label 'b'"),
         ("slide_id,path,label\n1,a,b\n2,c,\n", "row 3: label is empty"),
         ("slide_id,path,label\n1,,b\n2,c,d\n", "row 2: path is empty"),
         ("slide_id,path,label\n1,a,b,c\n", "row 2: 4 cells under 3 columns"),
         (
             "slide_id,path,label\na/b,a,b\n",
-            "row 2: slide_id 'a/b' has a slash, and it names files; leave it out",
+            "row 2: slide_id 'a/b' contains a slash, and files are named after it",
         ),
         ("slide_id,path,label,split\n1,a,b,tran\n", "row 2: unknown split 'tran'; use train, val"),
         ("slide_id,path,label,fold\n1,a,b,x\n", "row 2: fold 'x' is not a whole number"),
@@ -108,18 +108,18 @@ def test_a_label_outside_the_given_classes_is_refused(tmp_path):
         read_cohort(path, labels=("benign", "tumor"))
 
 
-def test_a_file_that_is_no_csv_is_refused(tmp_path):
-    with pytest.raises(CohortError, match="no such file; give a cohort's CSV file"):
+def test_a_file_that_is_not_a_table_is_refused(tmp_path):
+    with pytest.raises(CohortError, match=r"no such file; give a cohort, a \.csv or \.xlsx file"):
         read_cohort(tmp_path / "none.csv")
-    with pytest.raises(CohortError, match="a folder; give a cohort's CSV file"):
+    with pytest.raises(CohortError, match=r"a folder; give a cohort, a \.csv or \.xlsx file"):
         read_cohort(tmp_path)
     path = tmp_path / "cohort.xlsx"
     path.write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(CohortError, match=r"cohort\.xlsx: not a CSV file"):
+    with pytest.raises(CohortError, match=r"cohort\.xlsx: not a complete \.xlsx workbook"):
         read_cohort(path)
 
 
-def test_every_missing_slide_file_is_named_and_counted(tmp_path):
+def test_every_missing_slide_file_is_listed_and_counted(tmp_path):
     text = "slide_id,path,label\n1,a.svs,no\n2,b.svs,yes\n3,c.svs,yes\n"
     cohort = read_cohort(written(tmp_path, text))
     (tmp_path / "b.svs").touch()

@@ -12,8 +12,8 @@ SLIDES = [
 ]
 
 
-def drawn(seed: int, epoch: int, left_out: tuple[str, ...] = ()) -> list[int]:
-    return list(BalancedSampler(SLIDES, seed=seed, epoch=lambda: epoch, left_out=left_out))
+def drawn(seed: int, epoch: int, excluded: tuple[str, ...] = ()) -> list[int]:
+    return list(BalancedSampler(SLIDES, seed=seed, epoch=lambda: epoch, excluded=excluded))
 
 
 def test_a_rare_class_is_drawn_as_often_as_a_common_one():

@@ -10,7 +10,7 @@ from parfocal.dataset import (
     fold_cohort,
     read_split,
     split_cohort,
-    split_table,
+    split_to_csv,
 )
 
 
@@ -154,7 +154,7 @@ def test_a_class_without_validation_slides_is_warned_of(caplog):
 
 def test_a_split_is_read_as_it_was_written(tmp_path):
     split = split_cohort(crowd(40))
-    (tmp_path / "split.csv").write_text(split_table(split))
+    (tmp_path / "split.csv").write_text(split_to_csv(split))
     rows = read_split(tmp_path / "split.csv")
     assert Counter(row.split for row in rows) == {
         "train": len(split.train),

@@ -8,20 +8,21 @@ import torch
 from PIL import Image
 
 from parfocal.dataset.cohort import CohortError
-from parfocal.dataset.inputs import LiveBags
-from parfocal.encoders.encoder import load_encoder
-from parfocal.evaluate.run import EvaluationError, evaluate
+from parfocal.dataset.inputs import LiveInputs
+from parfocal.encoders.loading import load_encoder
+from parfocal.evaluate.heldout import EvaluationError
+from parfocal.evaluate.run import evaluate
 from parfocal.features.errors import UnwritableError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
-from parfocal.slide.slide import fingerprint_of
+from parfocal.slide.identity import file_fingerprint
 
 SETTINGS = SlideSettings(magnifications=(2.5, 10.0), patch_size=16)
 
 
 def paint(path, seed, shade):
-    """A square of tissue in the middle of 256 um of glass, at 1 um per pixel."""
+    """Write a square of tissue in the middle of 256 um of glass, at 1 um per pixel."""
     generator = np.random.default_rng(seed)
     pixels = np.full((256, 256, 3), 245, dtype=np.uint8)
     tissue = np.array([200, shade, 180]) + generator.integers(-20, 20, size=(192, 192, 3))
@@ -46,7 +47,7 @@ def outline(path, left, top, side):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run of an untrained model, and a cohort of two patients it saw and four it did not."""
+    """Return a run of an untrained model, and a cohort with two of its training patients."""
     folder = tmp_path_factory.mktemp("made")
     rows = []
     for number in range(8):
@@ -107,7 +108,7 @@ def test_the_test_slides_of_the_run_are_evaluated(evaluated):
     assert metrics["failed"] == []
 
 
-def test_predictions_hold_each_slides_probabilities_and_cost(evaluated):
+def test_predictions_list_the_probabilities_and_the_cost_of_each_slide(evaluated):
     _, metrics, predictions = evaluated
     assert metrics["labels"] == ["benign", "cancer"]
     for row in predictions:
@@ -118,7 +119,7 @@ def test_predictions_hold_each_slides_probabilities_and_cost(evaluated):
         assert float(row["seconds"]) > 0
 
 
-def test_the_scores_are_those_of_the_predictions(evaluated):
+def test_the_scores_follow_from_the_predictions(evaluated):
     _, metrics, predictions = evaluated
     right = np.mean([row["predicted"] == row["label"] for row in predictions])
     accuracy = metrics["slides"]["scores"]["accuracy"]
@@ -129,7 +130,7 @@ def test_the_scores_are_those_of_the_predictions(evaluated):
     assert np.sum(metrics["slides"]["confusion"]["counts"]) == 6
 
 
-def test_a_patients_slides_count_once(evaluated):
+def test_a_patient_counts_once_with_the_mean_of_its_slides(evaluated):
     _, metrics, predictions = evaluated
     assert metrics["patients"]["n"] == 5
     mean = np.mean([float(row["prob_cancer"]) for row in predictions[-2:]])
@@ -138,7 +139,7 @@ def test_a_patients_slides_count_once(evaluated):
     assert metrics["patients"]["scores"]["accuracy"]["value"] == pytest.approx(right)
 
 
-def test_what_an_answer_took_is_summed_up(evaluated):
+def test_the_cost_is_summarized_over_the_slides(evaluated):
     evaluation, metrics, predictions = evaluated
     cost = metrics["cost"]
     assert [step["magnification"] for step in cost["patches"]] == [2.5, 10]
@@ -153,7 +154,7 @@ def test_what_an_answer_took_is_summed_up(evaluated):
         assert result.cost.macs > 0
 
 
-def test_attention_is_held_against_the_lesions(evaluated):
+def test_attention_is_compared_with_the_lesions(evaluated):
     evaluation, metrics, _ = evaluated
     low, high = metrics["localization"]
     assert (low["magnification"], low["slides"]) == (2.5, 1)
@@ -176,7 +177,7 @@ def stored(made, tmp_path_factory):
     return out
 
 
-def test_stored_features_give_the_same_answers(made, evaluated, stored, tmp_path):
+def test_stored_features_give_the_same_predictions(made, evaluated, stored, tmp_path):
     _, run, cohort, _ = made
     from_files = evaluate(run, cohort, tmp_path, features=stored, resamples=50)
     live, *_ = evaluated
@@ -198,7 +199,7 @@ def test_a_slide_without_features_is_listed_as_failed(made, stored, tmp_path):
     assert "004.h5" in failure.reason
 
 
-def test_a_cache_serves_the_second_visit(made, tmp_path):
+def test_the_second_evaluation_reads_from_the_cache(made, tmp_path):
     _, run, cohort, _ = made
     once, again = (
         evaluate(run, cohort, tmp_path, cache=tmp_path / "cache", resamples=0) for _ in range(2)
@@ -219,64 +220,66 @@ def test_same_seed_same_metrics(made, evaluated, tmp_path):
     assert first == again
 
 
-def test_the_summary_says_the_first_things(evaluated):
+def test_the_summary_begins_with_the_scores(evaluated):
     evaluation, *_ = evaluated
     assert evaluation.summary.startswith("6 slides of 5 patients: macro AUROC ")
 
 
-def test_slides_the_model_has_seen_are_refused(made, tmp_path):
+def test_training_slides_are_refused(made, tmp_path):
     _, run, cohort, _ = made
-    message = r"trained on or chosen by 2 of the 8 slides, .* \(000, 001\).*--allow-training-slides"
+    message = r"2 of the 8 slides, or .* for training or .* \(000, 001\).*--allow-training-slides"
     with pytest.raises(EvaluationError, match=message):
         evaluate(run, cohort, tmp_path, split="all")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_slides_the_model_has_seen_are_scored_when_told(made, tmp_path):
+def test_training_slides_are_evaluated_if_allowed(made, tmp_path):
     _, run, cohort, _ = made
-    told = evaluate(run, cohort, tmp_path, split="all", allow_training_slides=True, resamples=9)
-    assert len(told.results) == 8
-    assert told.settings.seen_in_training == 2
+    evaluation = evaluate(
+        run, cohort, tmp_path, split="all", allow_training_slides=True, resamples=9
+    )
+    assert len(evaluation.results) == 8
+    assert evaluation.settings.seen_in_training == 2
 
 
-def test_an_unseen_slide_of_a_training_patient_is_refused(made, tmp_path):
+def test_a_new_slide_of_a_training_patient_is_refused(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "new", "path": "007.png", "label": "cancer", "patient_id": "p0"}]
     cohort = write_cohort(folder / "leak.csv", rows)
-    with pytest.raises(EvaluationError, match=r"others of their patients \(new\)"):
+    with pytest.raises(EvaluationError, match=r"other slides of their patients, .* \(new\)"):
         evaluate(run, cohort, tmp_path)
 
 
-def test_slides_the_run_never_met_are_test_slides(made, tmp_path):
+def test_slides_that_are_not_in_the_run_are_test_slides(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": f"new-{n}", "path": f"00{n}.png", "label": "benign"} for n in (0, 1)]
     evaluation = evaluate(run, write_cohort(folder / "new.csv", rows), tmp_path, resamples=9)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert len(evaluation.results) == 2
     auroc = metrics["slides"]["scores"]["auroc_macro"]
-    assert (auroc["value"], auroc["reason"]) == (None, "not defined: none here is cancer")
-    assert "AUROC not defined" in evaluation.summary
+    assert (auroc["value"], auroc["reason"]) == (None, "undefined: no slide of class cancer")
+    assert "macro AUROC undefined" in evaluation.summary
     assert metrics["localization"] is None
 
 
-def test_new_slides_are_counted_and_it_is_said_where_they_stand(made, tmp_path, caplog):
+def test_slides_that_are_not_in_the_run_are_counted_and_logged(made, tmp_path, caplog):
     folder, run, _, _ = made
     caplog.set_level("INFO")
     rows = [{"slide_id": name, "path": "005.png", "label": "cancer"} for name in ("new", "002")]
     evaluation = evaluate(run, write_cohort(folder / "both.csv", rows), tmp_path, resamples=9)
     assert (evaluation.settings.external, evaluation.settings.not_in_run) == (False, 1)
-    told = "1 of the 2 slides to evaluate are not in the run, and count as test, as the table has"
-    assert told in caplog.text
+    message = "1 of the 2 slides to evaluate are not in the run; without a split column they count"
+    assert message in caplog.text
 
 
 @pytest.fixture(scope="module")
 def fingerprinted(made, tmp_path_factory):
-    """The run with what it knows of files, and another cohort: its ids, the files of 004 to 007."""
+    """Return a run with fingerprints, and another cohort with its ids and the files 004 to 007."""
     folder, run, _, _ = made
-    known = tmp_path_factory.mktemp("known") / "run"
-    prints = {name: fingerprint_of(folder / f"{name}.png") for name in ("000", "001")}
-    save_run(known, train=["000"], val=["001"], fingerprints=prints)
-    shutil.copy(run / "split.csv", known)
+    copy = tmp_path_factory.mktemp("copy") / "run"
+    prints = {name: file_fingerprint(folder / f"{name}.png") for name in ("000", "001")}
+    save_run(copy, train=["000"], val=["001"], fingerprints=prints)
+    shutil.copy(run / "split.csv", copy)
     label = {0: "benign", 1: "cancer"}
     rows = [
         {
@@ -287,10 +290,10 @@ def fingerprinted(made, tmp_path_factory):
         }
         for n in range(4)
     ]
-    return known, write_cohort(folder / "other.csv", rows)
+    return copy, write_cohort(folder / "other.csv", rows)
 
 
-def test_the_same_files_elsewhere_are_known_again(made, fingerprinted, tmp_path):
+def test_files_that_were_moved_are_recognized(made, fingerprinted, tmp_path):
     folder, _, cohort, _ = made
     run, _ = fingerprinted
     shutil.copytree(folder, tmp_path / "moved", ignore=shutil.ignore_patterns("run"))
@@ -298,17 +301,17 @@ def test_the_same_files_elsewhere_are_known_again(made, fingerprinted, tmp_path)
     assert [each.slide.slide_id for each in evaluation.results] == [f"00{n}" for n in range(2, 8)]
 
 
-def test_equal_ids_of_other_files_are_refused(fingerprinted, tmp_path):
+def test_a_training_id_with_another_file_is_refused(fingerprinted, tmp_path):
     run, other = fingerprinted
     message = (
-        r"other\.csv row 2: slide_id '000' is of a slide the run has seen in training, but "
-        r".*004\.png is another file \(2 of 2 such ids\); .* say --external; if files were"
+        r"other\.csv row 2: slide_id '000' was used in training, but "
+        r".*004\.png is another file \(2 of 2 such ids\); .* use --external; if files were"
     )
     with pytest.raises(CohortError, match=message):
         evaluate(run, other, tmp_path)
 
 
-def test_of_another_cohort_equal_ids_and_patients_say_nothing(fingerprinted, tmp_path):
+def test_in_an_external_cohort_equal_ids_and_patients_are_ignored(fingerprinted, tmp_path):
     run, other = fingerprinted
     evaluation = evaluate(run, other, tmp_path, external=True, resamples=9)
     assert [each.slide.slide_id for each in evaluation.results] == ["000", "001", "002", "003"]
@@ -316,17 +319,17 @@ def test_of_another_cohort_equal_ids_and_patients_say_nothing(fingerprinted, tmp
     assert (metrics["external"], metrics["not_in_run"], metrics["seen_in_training"]) == (True, 4, 0)
 
 
-def test_a_file_the_model_has_seen_is_refused_under_any_name(made, fingerprinted, tmp_path):
+def test_a_training_file_is_refused_under_any_name(made, fingerprinted, tmp_path):
     folder, _, _, _ = made
     run, _ = fingerprinted
     rows = [{"slide_id": "renamed", "path": "001.png", "label": "cancer", "patient_id": "new"}]
     cohort = write_cohort(folder / "renamed.csv", rows)
     for external in (False, True):
-        with pytest.raises(EvaluationError, match=r"chosen by 1 of the 1 slides.*\(renamed\)"):
+        with pytest.raises(EvaluationError, match=r"1 of the 1 slides.*\(renamed\)"):
             evaluate(run, cohort, tmp_path, external=external)
 
 
-def test_features_tell_other_files_apart_too(fingerprinted, stored, tmp_path):
+def test_fingerprints_are_read_from_feature_files(fingerprinted, stored, tmp_path):
     run, other = fingerprinted
     shutil.copytree(stored, tmp_path / "features")
     shutil.copy(stored / "004.h5", tmp_path / "features" / "000.h5")
@@ -334,7 +337,7 @@ def test_features_tell_other_files_apart_too(fingerprinted, stored, tmp_path):
         evaluate(run, other, tmp_path, features=tmp_path / "features")
 
 
-def test_a_table_that_parts_slides_otherwise_than_the_run_is_told(made, tmp_path, caplog):
+def test_a_split_column_that_disagrees_with_the_run_is_logged(made, tmp_path, caplog):
     folder, run, cohort, _ = made
     lines = [line.split(",") for line in cohort.read_text().splitlines()]
     parts = ["split", *["test"] * 3, *["train"] * 5]
@@ -342,15 +345,15 @@ def test_a_table_that_parts_slides_otherwise_than_the_run_is_told(made, tmp_path
     (folder / "parted.csv").write_text("\n".join(table) + "\n")
     evaluation = evaluate(run, folder / "parted.csv", tmp_path, resamples=9)
     assert len(evaluation.results) == 6
-    told = (
-        "parted.csv row 2: slide 000 is in split test there, and was in train in the run, which "
-        "counts (so with 7 slides); if the table is of another cohort than the run's, say "
+    message = (
+        "parted.csv row 2: slide 000 has split test, but it was in train in the run, which takes "
+        "precedence (7 such slides); if the table is another cohort than the one of the run, use "
         "--external."
     )
-    assert told in caplog.messages
+    assert message in caplog.messages
 
 
-def test_features_that_are_not_there_are_told_once(made, tmp_path):
+def test_a_missing_feature_folder_is_refused(made, tmp_path):
     _, run, cohort, _ = made
     with pytest.raises(CohortError, match=r"nofeat: no such folder; run `parfocal extract` first"):
         evaluate(run, cohort, tmp_path, features=tmp_path / "nofeat")
@@ -360,7 +363,7 @@ def test_a_split_without_slides_is_refused(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "new", "path": "000.png", "label": "benign"}]
     cohort = write_cohort(folder / "few.csv", rows)
-    with pytest.raises(EvaluationError, match=r"no slide of split 'val' .there are 1 of test"):
+    with pytest.raises(EvaluationError, match=r"no slide in split 'val' .found: 1 test"):
         evaluate(run, cohort, tmp_path, split="val")
 
 
@@ -372,7 +375,7 @@ def test_a_label_the_model_does_not_know_is_refused(made, tmp_path):
         evaluate(run, cohort, tmp_path)
 
 
-def test_a_failed_slide_is_listed_and_the_others_go_on(made, tmp_path):
+def test_a_failed_slide_is_listed_and_the_others_are_evaluated(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "new", "path": "000.png", "label": "benign"}]
     (folder / "broken.png").write_bytes((folder / "000.png").read_bytes()[:999])
@@ -385,15 +388,15 @@ def test_a_failed_slide_is_listed_and_the_others_go_on(made, tmp_path):
     assert evaluation.summary.endswith("; 2 failed")
 
 
-def test_where_every_slide_fails_there_is_nothing_to_score(made, tmp_path):
+def test_an_evaluation_in_which_every_slide_fails_is_refused(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "missing", "label": "cancer"}]
     cohort = write_cohort(folder / "none.csv", rows)
-    with pytest.raises(EvaluationError, match=r"all 1 slides failed.*: /.*missing\.png: there is"):
+    with pytest.raises(EvaluationError, match=r"all 1 slides failed.*: /.*missing\.png: no such"):
         evaluate(run, cohort, tmp_path)
 
 
-def test_patients_of_two_labels_have_no_scores(made, tmp_path):
+def test_patients_with_two_labels_have_no_scores(made, tmp_path):
     folder, run, _, _ = made
     rows = [
         {"slide_id": "new-0", "path": "000.png", "label": "benign", "patient_id": "new"},
@@ -402,17 +405,17 @@ def test_patients_of_two_labels_have_no_scores(made, tmp_path):
     evaluate(run, write_cohort(folder / "mixed.csv", rows), tmp_path, resamples=9)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["patients"]["scores"] is None
-    assert "1 of 1 patients have slides of different labels" in metrics["patients"]["reason"]
+    assert "1 of 1 patients have slides with different labels" in metrics["patients"]["reason"]
     assert metrics["slides"]["scores"]["accuracy"]["value"] is not None
 
 
-def test_a_disk_that_fills_up_stops_it_all(made, tmp_path, monkeypatch):
+def test_a_full_disk_stops_the_evaluation(made, tmp_path, monkeypatch):
     _, run, cohort, _ = made
 
     def full(self, slide):
         raise UnwritableError("cache: no space left")
 
-    monkeypatch.setattr(LiveBags, "open", full)
+    monkeypatch.setattr(LiveInputs, "open", full)
     with pytest.raises(UnwritableError, match="no space left"):
         evaluate(run, cohort, tmp_path)
 
@@ -432,18 +435,20 @@ def test_predictions_without_metrics_are_not_left_behind(made, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ids_that_lost_their_zeros_are_refused(made, tmp_path):
+def test_ids_that_lost_their_leading_zeros_are_refused(made, tmp_path):
     folder, run, _, _ = made
     cohort = write_cohort(folder / "spreadsheet.csv", [{"slide_id": "2", "label": "benign"}])
-    with pytest.raises(EvaluationError, match=r"row 2: slide_id '2' was '002' in training; give"):
+    with pytest.raises(
+        EvaluationError, match=r"row 2: slide_id '2' was '002' in training; restore"
+    ):
         evaluate(run, cohort, tmp_path)
 
 
-def test_a_slide_the_magnifications_do_not_fit_is_told_those_of_the_model(made, tmp_path):
+def test_the_failure_of_a_coarse_slide_names_the_magnifications_of_the_model(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "coarse", "path": "000.png", "label": "benign", "mpp": 4}]
     rows += [{"slide_id": "new", "path": "000.png", "label": "benign"}]
     evaluation = evaluate(run, write_cohort(folder / "coarse.csv", rows), tmp_path, resamples=9)
     (failure,) = evaluation.failed
     assert "is sharper than the scan" in failure.reason
-    assert "the model looks at 2.5x, 10x and at no other" in failure.reason
+    assert "the model was trained at 2.5x, 10x and takes no other" in failure.reason

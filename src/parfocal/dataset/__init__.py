@@ -1,4 +1,4 @@
-"""Labeled slides: the cohort, its parts by patient, its lesions, and a bag for each slide."""
+"""Cohorts of labeled slides: splits by patient, lesion outlines, and inputs for models."""
 
 from parfocal.dataset.cohort import (
     Cohort,
@@ -16,7 +16,7 @@ from parfocal.dataset.split import (
     fold_cohort,
     read_split,
     split_cohort,
-    split_table,
+    split_to_csv,
 )
 
 __all__ = [
@@ -35,5 +35,5 @@ __all__ = [
     "read_split",
     "require_files",
     "split_cohort",
-    "split_table",
+    "split_to_csv",
 ]

@@ -1,9 +1,8 @@
-"""A cohort: slides with their labels, from a CSV file.
+"""Read a cohort: slides with their labels, from a CSV file or an .xlsx workbook.
 
-Everything that can be wrong with the table is found before any slide is opened.
+The whole table is checked before any slide is opened.
 """
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from parfocal.dataset.table import TableError, read_cells
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
 
 Part = Literal["train", "val", "test"]
@@ -20,11 +20,13 @@ IDENTIFYING = ("slide_id", "path")
 REQUIRED = (*IDENTIFYING, "label")
 OPTIONAL = ("patient_id", "mpp", "split", "fold", "stratum", "outlines")
 
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of tables that are no CSV here
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}  # that are not accepted
+
+NumberedRow = tuple[int, dict[str, str]]  # row number in the file, and the cells by column
 
 
 class CohortError(Exception):
-    """A cohort that cannot be used as asked; the message says which, what and what to do."""
+    """A cohort that cannot be used; the message names the row, what was found and what to do."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,17 @@ class CohortSlide:
     """One row of a cohort.
 
     Args:
-        slide_id: as written, so that `007` stays `007`.
-        path: of the slide file; where the row said a relative one, from the CSV's own folder.
+        slide_id: the id as written, so that `007` stays `007`.
+        path: the slide file; a relative path starts at the folder of the table.
         label: the class.
-        patient_id: slides of one patient never part; the slide's own id where none is given.
-        row: of the CSV file, the header being row 1.
-        mpp: microns per pixel at level 0, for a file that does not say; None to read it there.
-        split: the part the CSV puts it in.
+        patient_id: the patient; all slides of a patient stay in one part. The slide id where the
+            table gives no patient.
+        row: row number in the table; the header is row 1.
+        mpp: microns per pixel at level 0, for a file without it; None to use the file's.
+        split: the part that the table assigns the slide to.
         fold: the fold in which it is a test slide.
-        stratum: a group to balance over the parts and to report apart, as a center.
-        outlines: GeoJSON of the lesions.
+        stratum: a group, for example a center, to balance over the parts and to report separately.
+        outlines: GeoJSON file of the lesions.
     """
 
     slide_id: str
@@ -58,7 +61,13 @@ class CohortSlide:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Labeled slides, and the order of their classes."""
+    """Labeled slides.
+
+    Args:
+        source: the table.
+        slides: its rows, in order.
+        labels: the classes, in the order of a model's logits.
+    """
 
     source: Path
     slides: tuple[CohortSlide, ...]
@@ -66,24 +75,26 @@ class Cohort:
 
 
 def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
-    """Read a cohort from a CSV file with columns slide_id, path and label.
+    """Read a cohort from a table with the columns slide_id, path and label.
 
-    It may also have patient_id, mpp, split (train, val, test) or fold (whole numbers), stratum
+    Optional columns are patient_id, mpp, split (train, val, test) or fold (whole numbers), stratum
     and outlines; other columns are ignored. Slide files need not exist: see `require_files`.
 
     Args:
-        path: the CSV file, UTF-8, with a header.
-        labels: the classes in order, as of a trained model; None for those found, sorted.
+        path: a UTF-8 CSV file, or an .xlsx workbook of which the first sheet is read; the first
+            row is the header.
+        labels: the classes in order, for example those of a trained model; None for the labels in
+            the table, sorted.
 
     Raises:
-        CohortError: the table cannot be read, or a row of it is wrong.
+        CohortError: the table cannot be read, or a row is invalid.
     """
-    slides = tuple(_slide(path, number, row) for number, row in _rows(path, REQUIRED))
+    slides = tuple(_slide(path, number, row) for number, row in _read_rows(path, REQUIRED))
     found = tuple(sorted({slide.label for slide in slides}))
     if labels is None and len(found) == 1:
         raise CohortError(
-            f"{path.name}: every slide is labeled {found[0]!r}, and a model learns to tell "
-            "classes apart; add slides of another class."
+            f"{path.name}: every slide has the label {found[0]!r}, and a classifier needs at least "
+            "two classes; add slides of another class."
         )
     for slide in slides:
         if labels is not None and slide.label not in labels:
@@ -95,40 +106,43 @@ def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
 
 
 def read_slides(path: Path) -> tuple[tuple[str, Path, float | None], ...]:
-    """Read id, file and mpp of the slides of a cohort, which needs no labels for that.
+    """Read id, file and mpp of each slide of a cohort; labels are not needed.
 
     Args:
-        path: the CSV file, with columns slide_id and path, and mpp where files do not say.
+        path: a table with the columns slide_id and path, and optionally mpp.
 
     Raises:
-        CohortError: the table cannot be read, or a row of it is wrong.
+        CohortError: the table cannot be read, or a row is invalid.
     """
     slides = []
-    for number, row in _rows(path, IDENTIFYING):
+    for number, row in _read_rows(path, IDENTIFYING):
         mpp = _mpp(f"{path.name} row {number}", row.get("mpp"))
         slides.append((row["slide_id"], path.parent / row["path"], mpp))
     return tuple(slides)
 
 
 def require_files(source: Path, files: Iterable[tuple[CohortSlide, Path]], kind: str) -> None:
-    """Refuse a cohort of which files are missing, naming every one.
+    """Check that files exist.
 
     Args:
-        source: the CSV file.
-        files: each with the slide that needs it.
-        kind: what they are, for the message.
+        source: the table of the cohort, for the message.
+        files: each file with the slide that needs it.
+        kind: what the files are, for the message.
+
+    Raises:
+        CohortError: files are missing; the message lists all of them.
     """
     missing = [f"{path} (row {slide.row})" for slide, path in files if not path.exists()]
     if missing:
         raise CohortError(
             f"{source.name}: {len(missing)} {kind} missing: {', '.join(missing)}. Relative paths "
-            "start at the folder of the CSV file."
+            "start at the folder of the cohort file."
         )
 
 
-def _rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Give the rows, a slide each, with their numbers; the columns required are filled."""
-    rows = _cells(path, required)
+def _read_rows(path: Path, required: Sequence[str]) -> list[NumberedRow]:
+    """Read the rows of a table, one slide each, with the required columns filled."""
+    rows = _rows_by_column(path, required)
     if not rows:
         raise CohortError(f"{path.name}: no slides below the header; add a row for each.")
     for number, row in rows:
@@ -137,19 +151,13 @@ def _rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]
     return rows
 
 
-def _cells(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Give the rows that are not blank, stripped, with their numbers."""
+def _rows_by_column(path: Path, required: Sequence[str]) -> list[NumberedRow]:
     try:
-        # utf-8-sig: spreadsheets write a byte-order mark that would join the first column's name.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (FileNotFoundError, IsADirectoryError):
-        found = "a folder" if path.is_dir() else "no such file"
-        raise CohortError(f"{path}: {found}; give a cohort's CSV file.") from None
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise CohortError(f"{path.name}: not a CSV file ({error}); save it as UTF-8 CSV.") from None
-    lines = [(number, cells) for number, cells in lines if any(cells)]
+        lines = read_cells(path)
+    except TableError as error:
+        if not path.is_file():
+            raise CohortError(f"{path}: {error}; give a cohort, a .csv or .xlsx file.") from None
+        raise CohortError(f"{path.name}: {error}.") from None
     if not lines:
         raise CohortError(f"{path.name}: the file is empty; it needs {', '.join(required)}.")
     header = lines[0][1]
@@ -157,8 +165,8 @@ def _cells(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str
     for number, cells in lines[1:]:
         if len(cells) > len(header):
             raise CohortError(
-                f"{path.name} row {number}: {len(cells)} cells under {len(header)} columns; put "
-                "a value that holds a comma in double quotes."
+                f"{path.name} row {number}: {len(cells)} cells under {len(header)} columns; name "
+                "every column, and in a CSV file put a value with a comma in double quotes."
             )
     padding = [""] * len(header)
     return [
@@ -171,17 +179,17 @@ def _check_header(path: Path, header: list[str], required: Sequence[str]) -> Non
     for separator, name in SEPARATORS.items():
         if missing and separator in header[0]:
             raise CohortError(
-                f"{path.name}: its columns are separated by {name}; separate them by commas (a "
-                "spreadsheet offers it as it saves, as CSV, comma separated)."
+                f"{path.name}: the columns are separated by {name}; separate them by commas (in a "
+                "spreadsheet, save as CSV, comma separated, or as .xlsx)."
             )
     if missing:
         raise CohortError(
             f"{path.name}: no column {', '.join(missing)} (found: {', '.join(header)}); it needs "
             f"{', '.join(required)} and may have {', '.join(OPTIONAL)}."
         )
-    twice = [column for column, times in Counter(header).items() if times > 1 and column]
-    if twice:
-        raise CohortError(f"{path.name}: column {twice[0]!r} is there twice; keep one.")
+    repeated = [column for column, times in Counter(header).items() if times > 1 and column]
+    if repeated:
+        raise CohortError(f"{path.name}: column {repeated[0]!r} appears twice; keep one.")
     if {"split", "fold"} <= set(header):
         raise CohortError(f"{path.name}: it has both split and fold; keep one of them.")
 
@@ -192,7 +200,8 @@ def _check_identity(where: str, row: dict[str, str], required: Sequence[str]) ->
             raise CohortError(f"{where}: {column} is empty; every slide needs one.")
     if "/" in row["slide_id"] or "\\" in row["slide_id"]:
         raise CohortError(
-            f"{where}: slide_id {row['slide_id']!r} has a slash, and it names files; leave it out."
+            f"{where}: slide_id {row['slide_id']!r} contains a slash, and files are named after "
+            "it; remove the slash."
         )
 
 
@@ -212,7 +221,9 @@ def _slide(path: Path, number: int, row: dict[str, str]) -> CohortSlide:
         outlines=path.parent / outlines if outlines else None,
     )
     if slide.outlines and not slide.outlines.exists():
-        raise CohortError(f"{where}: no outlines at {slide.outlines}; correct or empty the cell.")
+        raise CohortError(
+            f"{where}: no outlines at {slide.outlines}; correct the cell or leave it empty."
+        )
     return slide
 
 
@@ -225,9 +236,9 @@ def _mpp(where: str, text: str | None) -> float | None:
         mpp = math.nan
     if not MIN_MPP <= mpp <= MAX_MPP:
         raise CohortError(
-            f"{where}: mpp {text!r} is not a number of microns per pixel within {MIN_MPP:g} to "
-            f"{MAX_MPP:g} (a 40x scan is about 0.25, 20x about 0.5); correct it, or leave it empty "
-            "to use the file's."
+            f"{where}: mpp {text!r} is not a number of microns per pixel from {MIN_MPP:g} to "
+            f"{MAX_MPP:g} (a 40x scan is about 0.25, 20x about 0.5); correct the cell, or leave it "
+            "empty to use the file's."
         )
     return mpp
 
@@ -245,13 +256,13 @@ def _fold(where: str, text: str) -> int:
     return int(text)
 
 
-def _refuse_duplicates(path: Path, rows: list[tuple[int, dict[str, str]]]) -> None:
+def _refuse_duplicates(path: Path, rows: list[NumberedRow]) -> None:
     first: dict[str, int] = {}
     for number, row in rows:
         slide_id = row["slide_id"]
         if slide_id in first:
             raise CohortError(
                 f"{path.name} row {number}: slide_id {slide_id!r} is also in row "
-                f"{first[slide_id]}; give each slide an id of its own."
+                f"{first[slide_id]}; give each slide its own id."
             )
         first[slide_id] = number

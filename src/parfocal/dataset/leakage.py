@@ -1,4 +1,7 @@
-"""Slides of a cohort known again by their files: slides of two cohorts may have equal ids."""
+"""Detect training slides among the slides of a cohort by id, patient and file.
+
+Slides of two cohorts may have equal ids, so files are compared by fingerprint.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -7,58 +10,66 @@ from pathlib import Path
 from parfocal.dataset.cohort import Cohort, CohortError, CohortSlide, Part
 from parfocal.features.errors import StoreError
 from parfocal.features.store import FeatureFile, feature_path
-from parfocal.slide.slide import fingerprint_of
+from parfocal.slide.identity import file_fingerprint
 
-OTHER_COHORT = "if the table is of another cohort than the run's, say --external"
+EXTERNAL_HINT = "if the table is another cohort than the one of the run, use --external"
 
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(slide: CohortSlide, features: Path | None) -> str | None:
-    """Tell a slide's file from all others, wherever it lies; None where it cannot be read.
+def slide_fingerprint(slide: CohortSlide, features: Path | None) -> str | None:
+    """Return the fingerprint of a slide file, which does not depend on its path.
 
     Args:
-        slide: which.
-        features: folder of feature files, which tell it, too; None to read the slide's own.
+        slide: the slide.
+        features: folder of feature files, which store the fingerprint; None to read the slide
+            file.
+
+    Returns:
+        The fingerprint; None where the file cannot be read.
     """
     try:
         if features is None:
-            return fingerprint_of(slide.path)
+            return file_fingerprint(slide.path)
         return FeatureFile(feature_path(features, slide.slide_id)).fingerprint
     except (OSError, StoreError):
         return None
 
 
 def refuse_other_files(
-    cohort: Cohort, known: Mapping[str, str], features: Path | None = None
+    cohort: Cohort, fingerprints: Mapping[str, str], features: Path | None = None
 ) -> None:
-    """Refuse slides that have the id of one a run has seen, but are other files.
+    """Raise if a slide has the id of a slide of the run but another file.
 
     Args:
-        cohort: the slides; one whose file cannot be read is none of them.
-        known: fingerprints of what the run has seen, by slide id.
-        features: as of `fingerprint`.
+        cohort: the slides; those that cannot be read are ignored.
+        fingerprints: fingerprint of each slide of the run that was used in training, by slide id.
+        features: folder of feature files; None to read the slide files.
 
     Raises:
-        CohortError: there are any, so the ids do not tell what the run has seen.
+        CohortError: there are such slides, so ids do not identify the training slides.
     """
-    now = {s: fingerprint(s, features) for s in cohort.slides if s.slide_id in known}
-    others = [s for s, found in now.items() if found not in (None, known[s.slide_id])]
+    same_id = [slide for slide in cohort.slides if slide.slide_id in fingerprints]
+    others = [
+        slide
+        for slide in same_id
+        if slide_fingerprint(slide, features) not in (None, fingerprints[slide.slide_id])
+    ]
     if others:
         first = others[0]
         raise CohortError(
-            f"{cohort.source.name} row {first.row}: slide_id {first.slide_id!r} is of a slide the "
-            f"run has seen in training, but {first.path} is another file ({len(others)} of "
-            f"{len(now)} such ids); {OTHER_COHORT}; if files were converted since, take them out."
+            f"{cohort.source.name} row {first.row}: slide_id {first.slide_id!r} was used in "
+            f"training, but {first.path} is another file ({len(others)} of {len(same_id)} such "
+            f"ids); {EXTERNAL_HINT}; if files were converted since, remove them."
         )
 
 
-def warn_of_parts(cohort: Cohort, parts: Mapping[str, Part]) -> None:
-    """Tell where a table's own split would test on what the run has seen, or not on the rest.
+def warn_of_changed_parts(cohort: Cohort, parts: Mapping[str, Part]) -> None:
+    """Log a warning where the split column disagrees with the run about the test slides.
 
     Args:
         cohort: the slides.
-        parts: in which part of the run they stood, by slide id.
+        parts: part of each slide in the run, by slide id.
     """
     differing = [
         slide
@@ -69,8 +80,8 @@ def warn_of_parts(cohort: Cohort, parts: Mapping[str, Part]) -> None:
     if differing:
         first = differing[0]
         logger.warning(
-            "%s row %d: slide %s is in split %s there, and was in %s in the run, which counts (so "
-            "with %d slides); %s.",
+            "%s row %d: slide %s has split %s, but it was in %s in the run, which takes precedence "
+            "(%d such slides); %s.",
             *(cohort.source.name, first.row, first.slide_id, first.split),
-            *(parts[first.slide_id], len(differing), OTHER_COHORT),
+            *(parts[first.slide_id], len(differing), EXTERNAL_HINT),
         )

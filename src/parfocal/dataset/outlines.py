@@ -1,13 +1,15 @@
-"""Lesions drawn on a slide: which share of a square lies inside."""
+"""Lesion outlines of a slide, and the share of a square that lies inside them."""
 
 import json
 import logging
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import shapely
 from jaxtyping import Float, Real
 
 from parfocal.dataset.cohort import CohortError
@@ -15,12 +17,17 @@ from parfocal.files import whole_file
 
 logger = logging.getLogger(__name__)
 
-Ring = Float[np.ndarray, "v 2"]
+Ring = Float[np.ndarray, "_ 2"]
 
 
 @dataclass(frozen=True)
 class Polygon:
-    """An outline and its holes, in level-0 pixels; each ring closes on its first point."""
+    """An outer ring and its holes.
+
+    Args:
+        outer: corners in level-0 pixels; the ring may or may not repeat its first corner.
+        holes: corners of each hole, in level-0 pixels.
+    """
 
     outer: Ring
     holes: tuple[Ring, ...] = ()
@@ -28,43 +35,67 @@ class Polygon:
 
 @dataclass(frozen=True)
 class Outlines:
-    """The lesions of a slide."""
+    """The lesions of a slide.
+
+    Args:
+        polygons: the lesions, in level-0 pixels. They may overlap, and a ring may cross itself,
+            as rings drawn by hand do.
+    """
 
     polygons: tuple[Polygon, ...]
 
     def overlap(
         self, x: Real[np.ndarray, " n"], y: Real[np.ndarray, " n"], side: float
     ) -> Float[np.ndarray, " n"]:
-        """Give the share of each square inside lesions, exactly; 0..1.
+        """Compute the share of each square that lies inside lesions.
 
-        Where outlines overlap each other the shares add up, to at most 1.
+        The share is exact, in 0..1; an area inside several lesions counts once.
 
         Args:
             x: left edges, in level-0 pixels.
-            y: upper edges.
-            side: of the squares.
+            y: upper edges, in level-0 pixels.
+            side: side of the squares, in level-0 pixels.
         """
-        area = np.zeros(len(x))
-        for polygon in self.polygons:
-            near = (
-                (x < polygon.outer[:, 0].max())
-                & (x + side > polygon.outer[:, 0].min())
-                & (y < polygon.outer[:, 1].max())
-                & (y + side > polygon.outer[:, 1].min())
-            )
-            for sign, ring in [(1, polygon.outer), *((-1, hole) for hole in polygon.holes)]:
-                area[near] += sign * _area_inside(ring, x[near], y[near], side)
-        return np.clip(area / side**2, 0, 1)
+        squares = shapely.box(x, y, x + side, y + side)
+        lesions = self._tree.geometries
+        shapely.prepare(lesions)  # makes the two predicates below fast for lesions of many corners
+        square, lesion = self._tree.query(squares)
+        touching = shapely.intersects(lesions[lesion], squares[square])
+        square, lesion = square[touching], lesion[touching]
+        # An intersection takes time in proportion to the corners of the lesion, so it is computed
+        # only for the squares that an outline crosses.
+        crossed = ~shapely.covers(lesions[lesion], squares[square])
+        area = np.full(len(square), float(side**2))
+        area[crossed] = shapely.area(
+            shapely.intersection(lesions[lesion[crossed]], squares[square[crossed]])
+        )
+        total = np.bincount(square, weights=area, minlength=len(squares))
+        return np.asarray(np.clip(total / side**2, 0, 1))
+
+    @cached_property
+    def _tree(self) -> shapely.STRtree:
+        """Spatial index of the lesions, merged where they overlap."""
+        polygons = np.array([to_shapely(polygon) for polygon in self.polygons], dtype=object)
+        # "structure" keeps all area inside a ring that crosses itself; "linework" leaves holes.
+        valid = shapely.make_valid(polygons, method="structure", keep_collapsed=False)
+        return shapely.STRtree(shapely.get_parts(shapely.disjoint_subset_union_all(valid)))
+
+
+def to_shapely(polygon: Polygon) -> shapely.Polygon:
+    """Convert a polygon; a ring of fewer than three corners has no area and is ignored."""
+    if len(polygon.outer) < 3:
+        return shapely.Polygon()
+    return shapely.Polygon(polygon.outer, [hole for hole in polygon.holes if len(hole) >= 3])
 
 
 def read_outlines(path: Path) -> Outlines:
     """Read polygons from a GeoJSON file in level-0 pixels, as QuPath writes it.
 
-    A FeatureCollection, a Feature, a list of them or a bare geometry; shapes without an area
-    (points, lines) are left out with a warning.
+    The file holds a FeatureCollection, a Feature, a list of Features or a geometry. Points and
+    lines have no area: they are ignored with a warning.
 
     Raises:
-        CohortError: the file is not GeoJSON.
+        CohortError: the file cannot be read or is not GeoJSON.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -75,9 +106,9 @@ def read_outlines(path: Path) -> Outlines:
             f"{path.name}: not a GeoJSON file of outlines ({type(error).__name__}: {error}); "
             "export polygons in level-0 pixels."
         ) from None
-    flat = {str(geometry["type"]) for geometry in geometries} - {"Polygon", "MultiPolygon"}
-    if flat:
-        logger.warning("%s: %s left out, having no area", path.name, ", ".join(sorted(flat)))
+    ignored = {str(geometry["type"]) for geometry in geometries} - {"Polygon", "MultiPolygon"}
+    if ignored:
+        logger.warning("%s: ignored %s: it has no area", path.name, ", ".join(sorted(ignored)))
     return Outlines(polygons)
 
 
@@ -85,8 +116,8 @@ def write_outlines(path: Path, outlines: Outlines) -> None:
     """Write outlines as GeoJSON that QuPath opens and `read_outlines` reads.
 
     Args:
-        path: where to; a file already there is replaced.
-        outlines: of tumor, in level-0 pixels.
+        path: file to write; an existing file is replaced.
+        outlines: tumor outlines, in level-0 pixels.
     """
     features = [
         {
@@ -109,12 +140,12 @@ def write_outlines(path: Path, outlines: Outlines) -> None:
 
 
 def _geometries(content: object) -> Iterator[dict[str, object]]:
-    """Unpack whatever GeoJSON may wrap a geometry in."""
+    """Yield the geometries of a GeoJSON object, however they are nested."""
     if isinstance(content, list):
         for item in content:
             yield from _geometries(item)
     elif not isinstance(content, dict) or "type" not in content:
-        raise ValueError("an object without a type")
+        raise ValueError("an object has no type")
     elif content["type"] == "FeatureCollection":
         yield from _geometries(content["features"])
     elif content["type"] == "GeometryCollection":
@@ -129,49 +160,11 @@ def _polygons(geometry: dict[str, object]) -> list[Polygon]:
     kind, coordinates = geometry["type"], geometry["coordinates"]
     if kind not in ("Polygon", "MultiPolygon"):
         return []
-    several = [coordinates] if kind == "Polygon" else coordinates
-    if not isinstance(several, list):
-        raise TypeError("coordinates that are no list")
+    parts = [coordinates] if kind == "Polygon" else coordinates
+    if not isinstance(parts, list):
+        raise TypeError("coordinates are not a list")
     polygons = []
-    for rings in several:
+    for rings in parts:
         outer, *holes = [np.asarray(ring, dtype=np.float64)[:, :2] for ring in rings]
         polygons.append(Polygon(outer, tuple(holes)))
     return polygons
-
-
-def _area_inside(
-    ring: Ring, x: Real[np.ndarray, " n"], y: Real[np.ndarray, " n"], side: float
-) -> Float[np.ndarray, " n"]:
-    """Give the area a ring shares with each square.
-
-    The shoelace formula with the ring clamped to the square: each edge adds the integral over x,
-    within the square's columns, of how far it lies below the square's upper side.
-    """
-    area = np.zeros(len(x))
-    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        if x0 == x1:
-            continue
-        # The edge from where it enters the square's columns to where it leaves them.
-        start, stop = np.clip(x0 - x, 0, side), np.clip(x1 - x, 0, side)
-        slope = (y1 - y0) / (x1 - x0)
-        high = y0 + slope * (start + x - x0) - y
-        low = y0 + slope * (stop + x - x0) - y
-        area += (stop - start) * _mean_clamped(high, low, side)
-    return np.asarray(np.abs(area))
-
-
-def _mean_clamped(
-    start: Float[np.ndarray, " n"], stop: Float[np.ndarray, " n"], side: float
-) -> Float[np.ndarray, " n"]:
-    """Average `clip(v, 0, side)` for v from start to stop."""
-
-    def integral(value: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        inside = np.clip(value, 0, side)
-        total: Float[np.ndarray, " n"] = inside**2 / 2 + side * np.maximum(value - side, 0)
-        return total
-
-    step = stop - start
-    level = np.abs(step) < 1e-6 * side
-    slanted = (integral(stop) - integral(start)) / np.where(level, 1, step)
-    mean: Float[np.ndarray, " n"] = np.where(level, np.clip((start + stop) / 2, 0, side), slanted)
-    return mean

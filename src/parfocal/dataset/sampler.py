@@ -1,4 +1,4 @@
-"""Which slides an epoch learns from."""
+"""Sample the training slides of an epoch."""
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -10,15 +10,16 @@ from parfocal.dataset.cohort import CohortSlide
 
 
 class BalancedSampler:
-    """Draws as many slides as there are, with replacement, every class as often as another.
+    """Sample slides with replacement, with equal probability for every class.
 
-    What an epoch draws depends on the seed and its number alone, not on the epochs before.
+    An epoch has as many samples as there are slides. They depend only on the seed and the number
+    of the epoch, not on earlier epochs.
 
     Args:
-        slides: to draw from.
-        seed: of every draw, with the epoch.
-        epoch: tells which epoch it is, when one begins.
-        left_out: ids that are not drawn, as they are when an epoch begins.
+        slides: the training slides.
+        seed: seed of the samples.
+        epoch: returns the number of the current epoch; called when an epoch starts.
+        excluded: ids of slides that are not sampled; read when an epoch starts.
     """
 
     def __init__(
@@ -27,29 +28,29 @@ class BalancedSampler:
         *,
         seed: int,
         epoch: Callable[[], int],
-        left_out: Container[str] = (),
+        excluded: Container[str] = (),
     ) -> None:
-        self._slides, self._seed, self._epoch, self._left_out = slides, seed, epoch, left_out
+        self._slides, self._seed, self._epoch, self._excluded = slides, seed, epoch, excluded
 
     def __len__(self) -> int:
         return len(self._slides)
 
     def __iter__(self) -> Iterator[int]:
-        left = [slide.slide_id not in self._left_out for slide in self._slides]
+        included = [slide.slide_id not in self._excluded for slide in self._slides]
         counts = Counter(
-            slide.label for slide, is_left in zip(self._slides, left, strict=True) if is_left
+            slide.label for slide, keep in zip(self._slides, included, strict=True) if keep
         )
         weights = torch.tensor(
             [
-                1 / counts[slide.label] if is_left else 0.0
-                for slide, is_left in zip(self._slides, left, strict=True)
+                1 / counts[slide.label] if keep else 0.0
+                for slide, keep in zip(self._slides, included, strict=True)
             ]
         )
-        generator = torch.Generator().manual_seed(mixed_seed(self._seed, self._epoch()))
+        generator = torch.Generator().manual_seed(epoch_seed(self._seed, self._epoch()))
         drawn = torch.multinomial(weights, len(weights), replacement=True, generator=generator)
         yield from drawn.tolist()
 
 
-def mixed_seed(seed: int, epoch: int) -> int:
-    """Give a seed for an epoch that has nothing in common with those of its neighbors."""
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return a seed for one epoch, independent of the seeds of other epochs."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,4 +1,4 @@
-"""Parts of a cohort, by patient: what a model learns from, is chosen by, and is tested on."""
+"""Split a cohort by patient into training, validation and test slides."""
 
 import csv
 import io
@@ -19,20 +19,26 @@ COLUMNS = ("slide_id", "patient_id", "label", "split")
 
 @dataclass(frozen=True)
 class Split:
-    """Slides to learn from, to choose the epoch by, and to test on; no patient is in two."""
+    """Slides of the three parts; no patient is in two of them.
+
+    Args:
+        train: slides to train on.
+        val: slides to select the epoch with.
+        test: slides to test on.
+    """
 
     train: tuple[CohortSlide, ...]
     val: tuple[CohortSlide, ...]
     test: tuple[CohortSlide, ...]
 
     def part(self, name: Part) -> tuple[CohortSlide, ...]:
-        """Give the slides of a part."""
+        """Return the slides of a part."""
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
 
 @dataclass(frozen=True)
 class SplitRow:
-    """Where a slide stood in a run."""
+    """One row of the split.csv of a run: the part of a slide."""
 
     slide_id: str
     patient_id: str
@@ -42,7 +48,7 @@ class SplitRow:
 
 @dataclass(frozen=True)
 class Patient:
-    """A patient's slides, and the class and stratum most of them have."""
+    """The slides of a patient, with their most common label and stratum."""
 
     slides: tuple[CohortSlide, ...]
     label: str
@@ -52,19 +58,20 @@ class Patient:
 def split_cohort(
     cohort: Cohort, *, val_fraction: float = 0.15, test_fraction: float = 0.15, seed: int = 0
 ) -> Split:
-    """Divide a cohort as its CSV says, or else by patient, every class in proportion.
+    """Split a cohort by its split column, or else by patient, stratified by class and stratum.
 
-    Where the CSV names train and test slides only, validation slides are cut from train.
+    Where the split column has no validation slides, they are drawn from the training slides.
 
     Args:
         cohort: the slides.
-        val_fraction: share of each class's patients to choose the epoch by, at least one.
-        test_fraction: likewise to test on; 0 for none.
-        seed: of the shuffle.
+        val_fraction: share of the patients of each class for validation; at least one patient.
+        test_fraction: share of the patients of each class for testing, at least one patient; 0 for
+            no test part.
+        seed: seed of the shuffle.
 
     Raises:
-        CohortError: a class has too few patients, a patient is in two parts, or nothing is
-            left to learn from.
+        CohortError: a class has too few patients, a patient is in two parts, or there are no
+            training slides.
     """
     if cohort.slides[0].split is not None:
         named = {
@@ -74,41 +81,44 @@ def split_cohort(
     else:
         train, val, test = cohort.slides, (), ()
         if test_fraction > 0:
-            # Three parts are needed of every class, so one patient must be left for validation.
-            test, train = _cut(cohort, train, test_fraction, seed, leave=2)
+            # Leave at least one patient of every class for each of the other two parts.
+            test, train = _draw(cohort, train, test_fraction, seed, leave=2)
     if not train:
-        raise CohortError(f"{cohort.source.name}: no row has split train; nothing to learn from.")
+        raise CohortError(
+            f"{cohort.source.name}: no row has split train; a model needs training slides."
+        )
     if not val:
-        val, train = _cut(cohort, train, val_fraction, seed, leave=1)
-    return _checked(cohort, Split(train, val, test))
+        val, train = _draw(cohort, train, val_fraction, seed, leave=1)
+    return _check_split(cohort, Split(train, val, test))
 
 
 def fold_cohort(
     cohort: Cohort, folds: int | None = None, *, val_fraction: float = 0.15, seed: int = 0
 ) -> tuple[Split, ...]:
-    """Divide a cohort so that every slide is tested once: by the CSV's folds, or else afresh.
+    """Split a cohort for cross-validation, by its fold column or else by patient.
+
+    Every slide is a test slide in one fold.
 
     Args:
         cohort: the slides.
-        folds: how many; None for as many as the CSV has.
-        val_fraction: share of the other folds' patients to choose the epoch by.
-        seed: of the shuffle.
+        folds: number of folds; None for the number in the fold column.
+        val_fraction: share of the patients of the other folds for validation.
+        seed: seed of the shuffle.
 
     Raises:
-        CohortError: a class has too few patients, or the CSV has another number of folds.
+        CohortError: a class has too few patients, or the fold column has another number of folds.
     """
-    held_out = _held_out(cohort, folds, seed)
     splits = []
-    for test in held_out:
-        tested = {slide.slide_id for slide in test}
-        rest = tuple(slide for slide in cohort.slides if slide.slide_id not in tested)
-        val, train = _cut(cohort, rest, val_fraction, seed, leave=1)
-        splits.append(_checked(cohort, Split(train, val, test)))
+    for test in _test_folds(cohort, folds, seed):
+        test_ids = {slide.slide_id for slide in test}
+        rest = tuple(slide for slide in cohort.slides if slide.slide_id not in test_ids)
+        val, train = _draw(cohort, rest, val_fraction, seed, leave=1)
+        splits.append(_check_split(cohort, Split(train, val, test)))
     return tuple(splits)
 
 
-def split_table(split: Split) -> str:
-    """Write as CSV which slide stands where, one row a slide."""
+def split_to_csv(split: Split) -> str:
+    """Return the text of split.csv, one row per slide."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -119,7 +129,11 @@ def split_table(split: Split) -> str:
 
 
 def read_split(path: Path) -> tuple[SplitRow, ...]:
-    """Read the split.csv of a run."""
+    """Read the split.csv of a run.
+
+    Raises:
+        CohortError: the file cannot be read or is not a split.csv.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [
@@ -127,7 +141,7 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
                 for row in csv.DictReader(file)
             ]
     except (OSError, KeyError, ValueError) as error:
-        raise CohortError(f"{path}: not the split of a run ({error}); train again.") from None
+        raise CohortError(f"{path}: not the split.csv of a run ({error}); train again.") from None
     return tuple(rows)
 
 
@@ -135,33 +149,34 @@ def _part(text: str) -> Part:
     return PARTS[PARTS.index(text)]
 
 
-def _held_out(cohort: Cohort, folds: int | None, seed: int) -> list[tuple[CohortSlide, ...]]:
-    """Give the test slides of each fold."""
-    given = sorted({slide.fold for slide in cohort.slides if slide.fold is not None})
-    if given:
-        if len(given) != (folds or len(given)) or len(given) < 2:
+def _test_folds(cohort: Cohort, folds: int | None, seed: int) -> list[tuple[CohortSlide, ...]]:
+    """Return the test slides of each fold."""
+    numbers = sorted({slide.fold for slide in cohort.slides if slide.fold is not None})
+    if numbers:
+        if len(numbers) != (folds or len(numbers)) or len(numbers) < 2:
             raise CohortError(
-                f"{cohort.source.name}: its fold column has {len(given)} folds, not "
-                f"{folds or 'two or more'}; correct the column or leave --folds out."
+                f"{cohort.source.name}: its fold column has {len(numbers)} folds, expected "
+                f"{folds or 'two or more'}; correct the column or omit --folds."
             )
-        return [tuple(slide for slide in cohort.slides if slide.fold == fold) for fold in given]
+        return [tuple(slide for slide in cohort.slides if slide.fold == fold) for fold in numbers]
     if folds is None or folds < 2:
-        raise CohortError(f"{cohort.source.name}: {folds} folds asked for; give 2 or more.")
-    held_out: list[list[CohortSlide]] = [[] for _ in range(folds)]
-    dealt = 0
+        raise CohortError(f"{cohort.source.name}: {folds} folds; use 2 or more.")
+    test_folds: list[list[CohortSlide]] = [[] for _ in range(folds)]
+    count = 0
     for label, patients in _by_label(cohort.slides, seed).items():
         if len(patients) < folds:
             raise _too_few(cohort, label, len(patients), f"{folds} folds", folds)
-        for patient in patients:  # dealt like cards, so every stratum spreads over the folds
-            held_out[dealt % folds].extend(patient.slides)
-            dealt += 1
-    return [tuple(slides) for slides in held_out]
+        # Patients are sorted by stratum, so taking turns spreads every stratum over the folds.
+        for patient in patients:
+            test_folds[count % folds].extend(patient.slides)
+            count += 1
+    return [tuple(slides) for slides in test_folds]
 
 
-def _cut(
+def _draw(
     cohort: Cohort, slides: Sequence[CohortSlide], fraction: float, seed: int, *, leave: int
 ) -> tuple[tuple[CohortSlide, ...], tuple[CohortSlide, ...]]:
-    """Part a share of each class's patients from the rest, leaving at least `leave`."""
+    """Draw a share of the patients of each class, leaving at least `leave`; return both groups."""
     taken: set[str] = set()
     for label, patients in _by_label(slides, seed).items():
         count = max(1, round(fraction * len(patients)))
@@ -170,7 +185,7 @@ def _cut(
         if count < 1:
             parts = "train, val and test" if leave == 2 else "train and val"
             raise _too_few(cohort, label, len(patients), parts, leave + 1)
-        # Evenly spaced in an order sorted by stratum: each stratum gives its share.
+        # Patients are sorted by stratum, so evenly spaced picks draw the same share of each.
         for pick in range(count):
             position = int((pick + 0.5) * len(patients) / count)
             taken.update(slide.slide_id for slide in patients[position].slides)
@@ -181,7 +196,7 @@ def _cut(
 
 
 def _by_label(slides: Iterable[CohortSlide], seed: int) -> dict[str, list[Patient]]:
-    """Group patients by class, shuffled, then ordered by stratum."""
+    """Group patients by class, shuffle them, then sort them by stratum."""
     groups: dict[str, list[CohortSlide]] = defaultdict(list)
     for slide in slides:
         groups[slide.patient_id].append(slide)
@@ -204,34 +219,34 @@ def _by_label(slides: Iterable[CohortSlide], seed: int) -> dict[str, list[Patien
 
 
 def _most_common(values: Iterable[str]) -> str:
-    """Give the most frequent value; of several, the first in alphabetical order."""
+    """Return the most frequent value; in case of a tie, the first in alphabetical order."""
     return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
 def _too_few(cohort: Cohort, label: str, found: int, parts: str, needed: int) -> CohortError:
     return CohortError(
-        f"{cohort.source.name}: class {label!r} has {found} patient{'s' * (found != 1)} to divide, "
-        f"and {parts} need at least {needed}; add slides, or name the parts in a split or fold "
+        f"{cohort.source.name}: class {label!r} has {found} patient{'s' * (found != 1)}, and "
+        f"{parts} need at least {needed}; add slides, or assign the parts in a split or fold "
         "column."
     )
 
 
-def _checked(cohort: Cohort, split: Split) -> Split:
-    """Refuse a split that leaks a patient or has nothing to learn a class from."""
-    home: dict[str, Part] = {}
+def _check_split(cohort: Cohort, split: Split) -> Split:
+    """Return the split; raise if a patient is in two parts or a class has no training slides."""
+    part_of: dict[str, Part] = {}
     for part in PARTS:
         for slide in split.part(part):
-            if home.setdefault(slide.patient_id, part) != part:
+            if part_of.setdefault(slide.patient_id, part) != part:
                 raise CohortError(
                     f"{cohort.source.name} row {slide.row}: patient {slide.patient_id!r} is in "
-                    f"both {home[slide.patient_id]} and {part}; keep a patient in one part."
+                    f"both {part_of[slide.patient_id]} and {part}; keep a patient in one part."
                 )
     for part in ("train", "val"):
         missing = set(cohort.labels) - {slide.label for slide in split.part(part)}
         if missing and part == "train":
             raise CohortError(
-                f"{cohort.source.name}: no train slide of class {min(missing)!r}; add some, or "
-                "leave the class out."
+                f"{cohort.source.name}: no training slide of class {min(missing)!r}; add some, or "
+                "remove the class."
             )
         if missing:
             logger.warning("no validation slide of class %s", ", ".join(sorted(missing)))

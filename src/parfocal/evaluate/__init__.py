@@ -1,1 +1,1 @@
-"""A trained model over a cohort -> metrics with intervals."""
+"""Evaluate a trained model on a cohort: metrics with confidence intervals, cost, localization."""

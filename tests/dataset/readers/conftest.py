@@ -5,8 +5,7 @@ import hashlib
 import http.server
 import io
 import threading
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -123,58 +122,11 @@ def camelyon17(put: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Cal
     return write
 
 
-@pytest.fixture
-def workbook() -> Callable[[Path, str, Iterable[Sequence[str]]], Path]:
-    """Write a sheet as spreadsheets do: texts shared, numbers plain, blanks left out."""
-
-    def write(path: Path, sheet: str, rows: Iterable[Sequence[str]]) -> Path:
-        texts: list[str] = []
-
-        def cell(row: int, column: int, value: str) -> str:
-            place = f"{chr(ord('A') + column)}{row}"
-            if value.isdecimal():
-                return f'<c r="{place}"><v>{value}</v></c>'
-            if value not in texts:
-                texts.append(value)
-            return f'<c r="{place}" t="s"><v>{texts.index(value)}</v></c>'
-
-        lines = "".join(
-            f'<row r="{number}">'
-            + "".join(cell(number, column, value) for column, value in enumerate(row) if value)
-            + "</row>"
-            for number, row in enumerate(rows, start=1)
-        )
-        main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-        office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-        package = "http://schemas.openxmlformats.org/package/2006/relationships"
-        with zipfile.ZipFile(path, "w") as packed:
-            packed.writestr(
-                "xl/workbook.xml",
-                f'<workbook {main} xmlns:r="{office}"><sheets><sheet name="Other" sheetId="1" '
-                f'r:id="rId1"/><sheet name="{sheet}" sheetId="2" r:id="rId2"/></sheets></workbook>',
-            )
-            packed.writestr(
-                "xl/_rels/workbook.xml.rels",
-                f'<Relationships xmlns="{package}"><Relationship Id="rId1" '
-                'Target="worksheets/sheet1.xml"/><Relationship Id="rId2" '
-                'Target="worksheets/sheet2.xml"/></Relationships>',
-            )
-            packed.writestr(
-                "xl/worksheets/sheet2.xml",
-                f"<worksheet {main}><sheetData>{lines}</sheetData></worksheet>",
-            )
-            shared = "".join(f"<si><t>{text}</t></si>" for text in texts)
-            packed.writestr("xl/sharedStrings.xml", f"<sst {main}>{shared}</sst>")
-        return path
-
-    return write
-
-
 class Bucket(http.server.ThreadingHTTPServer):
     """A folder served over HTTP, with faults."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.asked: list[tuple[str, str, str | None]] = []
         self.break_after: list[int] = []  # bytes of the next answers
@@ -190,7 +142,7 @@ class Bucket(http.server.ThreadingHTTPServer):
         return [asked for verb, path, asked in self.asked if verb == "GET" and name in path]
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     server: Bucket
 
     def do_HEAD(self) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from parfocal.dataset import CohortError
-from parfocal.dataset.readers.asap import find_drawings, read_drawing
+from parfocal.dataset.readers.asap import find_annotations, read_annotations
 
 from .conftest import asap, square
 
@@ -13,11 +13,11 @@ SIZE = (100, 80)
 
 
 def read(*annotations):
-    return read_drawing("tumor_009", asap(*annotations).encode(), SIZE).polygons
+    return read_annotations("tumor_009", asap(*annotations).encode(), SIZE).polygons
 
 
 @pytest.mark.parametrize("group", ["_0", "_1", "Tumor", "metastases"])
-def test_lesions_are_drawn_in_these_groups(group):
+def test_these_groups_are_lesions(group):
     (lesion,) = read((group, square(10, 20, 30)))
     assert lesion.outer.tolist() == [[10, 20], [40, 20], [40, 50], [10, 50], [10, 20]]
     assert lesion.holes == ()
@@ -31,18 +31,18 @@ def test_a_hole_is_cut_out_of_the_lesion_around_it(group):
     assert lesions[1].holes[0][0].tolist() == [20, 20]
 
 
-def test_corners_are_put_in_their_order():
+def test_corners_are_sorted_by_their_order():
     drawn = asap(("_0", square(10, 10, 10)))
     lines = re.findall(r"<Coordinate O[^>]*>", drawn)
     shuffled = drawn.replace("".join(lines), "".join(np.roll(lines, 2)))
     assert shuffled != drawn
-    (lesion,) = read_drawing("tumor_009", shuffled.encode(), SIZE).polygons
+    (lesion,) = read_annotations("tumor_009", shuffled.encode(), SIZE).polygons
     assert lesion.outer[0].tolist() == [10, 10]
 
 
-def test_what_has_no_area_or_no_group_is_left_out(caplog):
+def test_annotations_without_area_or_group_are_ignored(caplog):
     assert read(("_0", [(1, 1), (2, 2)]), ("None", square(1, 1, 5))) == ()
-    assert "tumor_009: an annotation of 2 points has no area" in caplog.text
+    assert "tumor_009: ignored an annotation of 2 points, without area" in caplog.text
 
 
 def test_a_line_along_the_edge_may_lie_a_little_outside():
@@ -50,33 +50,35 @@ def test_a_line_along_the_edge_may_lie_a_little_outside():
 
 
 @pytest.mark.parametrize(
-    ("drawing", "message"),
+    ("xml", "message"),
     [
         (asap(("_0", square(90, 10, 30))), "reaches to x=120, y=40 but the slide is 100 x 80 pix"),
         (asap(("_0", square(-20, 10, 30))), "the annotations belong to another slide"),
-        (asap(("DCIS", square(1, 1, 5))), "have a group 'dcis'; known are _0, _1, tumor"),
-        ("<Annotations></Annotations>", "its annotations are <Annotations>, not ASAP's"),
-        ("<ASAP_Annotations><Annot", "its annotations are not ASAP's XML (ParseError: "),
-        (asap(("_0", [(1, 2)])).replace('X="1"', 'X="left"'), "not ASAP's XML (ValueError: "),
+        (asap(("DCIS", square(1, 1, 5))), "unknown annotation group 'dcis' (known: _0, _1, tumor"),
+        ("<Annotations></Annotations>", "its annotations are <Annotations> XML, not ASAP XML"),
+        ("<ASAP_Annotations><Annot", "its annotations are not ASAP XML (ParseError: "),
+        (asap(("_0", [(1, 2)])).replace('X="1"', 'X="left"'), "not ASAP XML (ValueError: "),
         (asap(("_0", [(1, 2)])).replace("PartOfGroup", "Part"), "(KeyError: 'PartOfGroup')"),
     ],
 )
-def test_drawings_of_something_else_are_refused(drawing, message):
+def test_annotations_of_another_slide_or_format_are_refused(xml, message):
     with pytest.raises(CohortError, match=re.escape(message)) as caught:
-        read_drawing("tumor_009", drawing.encode(), SIZE)
+        read_annotations("tumor_009", xml.encode(), SIZE)
     assert str(caught.value).startswith("tumor_009: ")
 
 
-def test_drawings_are_found_in_folders_and_in_zip_files(tmp_path, put):
+def test_annotations_are_found_in_folders_and_in_zip_files(tmp_path, put):
     put(tmp_path / "annotations" / "Tumor_001.xml", "one")
     put(tmp_path / "elsewhere" / "tumor_003.xml", "no")
     with zipfile.ZipFile(tmp_path / "lesion_annotations.zip", "w") as packed:
         packed.writestr("lesion_annotations/tumor_002.xml", "two")
         packed.writestr("lesion_annotations/readme.txt", "no")
-    assert find_drawings(tmp_path) == {"tumor_001": b"one", "tumor_002": b"two"}
+    assert find_annotations(tmp_path) == {"tumor_001": b"one", "tumor_002": b"two"}
 
 
 def test_a_broken_zip_file_is_refused(tmp_path, put):
     put(tmp_path / "lesion_annotations.zip", "PK half")
-    with pytest.raises(CohortError, match=r"lesion_annotations\.zip: not a whole zip file; downlo"):
-        find_drawings(tmp_path)
+    with pytest.raises(
+        CohortError, match=r"lesion_annotations\.zip: not a complete zip file\. Downlo"
+    ):
+        find_annotations(tmp_path)

@@ -1,5 +1,5 @@
-"""Public data sets as their owners publish them, turned into cohorts; one file a set."""
+"""Turn public data sets, as published, into cohorts; one file per data set."""
 
-from parfocal.dataset.readers.make import READERS, Made, look_through, make_cohort
+from parfocal.dataset.readers.make import READERS, MadeCohort, check_data_set, make_cohort
 
-__all__ = ["READERS", "Made", "look_through", "make_cohort"]
+__all__ = ["READERS", "MadeCohort", "check_data_set", "make_cohort"]

@@ -1,8 +1,8 @@
-"""CAMELYON16: 399 slides of lymph nodes, normal or with a metastasis, in two layouts.
+"""CAMELYON16: 399 slides of lymph nodes, normal or with a metastasis; two layouts.
 
-As in the owners' bucket: `images/`, `annotations/`, `evaluation/reference.csv`, `checksums.md5`.
-As first published: `training/{normal,tumor}/`, `testing/images/`, `testing/reference.csv`
-(no header) and a `lesion_annotations.zip` in both halves.
+Public bucket: `images/`, `annotations/`, `evaluation/reference.csv`, `checksums.md5`.
+First release: `training/{normal,tumor}/`, `testing/images/`, `testing/reference.csv` (no header)
+and a `lesion_annotations.zip` in both training and testing.
 """
 
 import csv
@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from parfocal.dataset.cohort import Part
-from parfocal.dataset.readers.bucket import ADDRESS, LICENSE, sums_by_path, with_drawings
+from parfocal.dataset.readers.bucket import ADDRESS, LICENSE, add_annotations, sums_by_path
 from parfocal.dataset.readers.listing import (
     Listing,
     Row,
     Source,
-    files_below,
+    files_by_stem,
     read_table,
-    refuse_strangers,
+    refuse_unlisted,
 )
 
 SOURCE = Source(
@@ -27,42 +27,43 @@ SOURCE = Source(
     size="about 700 GB",
 )
 PUBLISHED = 399
-NORMAL, TUMOR = 160, 111  # training slides, as numbered
-WITHDRAWN = {"normal_086", "test_049"}  # after the first release: mislabeled, and a duplicate
+NORMAL, TUMOR = 160, 111  # training slides, numbered from 1
+WITHDRAWN = {"normal_086", "test_049"}  # after the first release: a wrong label, and a duplicate
 SIZES = ("macro", "micro", "itc")
 REFERENCE = "evaluation/reference.csv"
 
 
 def read(folder: Path, seed: int) -> Listing:
-    """List CAMELYON16; its split is its owners', with no validation part.
+    """List CAMELYON16 with its official split, which has no validation part.
 
     Raises:
-        CohortError: it is not this set, or its label file or annotations are another's.
+        CohortError: the folder does not hold CAMELYON16, or label file or annotations belong to
+            another data set.
     """
     if (folder / "images").is_dir():
-        rows, sums = _of_bucket(folder), sums_by_path(SOURCE, folder)
+        rows, sums = _list_bucket(folder), sums_by_path(SOURCE, folder)
     elif (folder / "training").is_dir():
-        rows, sums = _as_first_published(folder), {}
+        rows, sums = _list_first_release(folder), {}
     else:
-        raise SOURCE.refuse(folder, "neither images/ nor training/ and testing/ here")
+        raise SOURCE.error(folder, "neither images/ nor training/ and testing/ here")
     absent = max(0, PUBLISHED - len(rows))
-    return Listing(with_drawings(SOURCE, folder, rows), absent=absent, sums=sums)
+    return Listing(add_annotations(SOURCE, folder, rows), absent=absent, sums=sums)
 
 
-def _of_bucket(folder: Path) -> list[Row]:
-    """List the slides of `reference.csv`, whose columns are image, type and class."""
+def _list_bucket(folder: Path) -> list[Row]:
+    """List the slides of `reference.csv`; its columns are image, type and class."""
     path = folder / REFERENCE
     rows = []
     for cells in read_table(SOURCE, path, ("image", "type")):
         name = Path(cells["image"]).stem.lower()
         rows.append(_row(path, name, folder / "images", cells["type"], cells.get("class", "")))
-    here = files_below(folder / "images", ".tif")
-    refuse_strangers(SOURCE, path, set(here) - {row.slide_id for row in rows} - WITHDRAWN)
+    here = files_by_stem(folder / "images", ".tif")
+    refuse_unlisted(SOURCE, path, set(here) - {row.slide_id for row in rows} - WITHDRAWN)
     return [replace(row, path=here.get(row.slide_id, row.path)) for row in rows]
 
 
-def _as_first_published(folder: Path) -> list[Row]:
-    """List the training slides by their numbers, and the test slides of `reference.csv`."""
+def _list_first_release(folder: Path) -> list[Row]:
+    """List the training slides by number, and the test slides of `reference.csv`."""
     path = folder / "testing" / "reference.csv"
     rows = [
         _row(path, name, folder / "training" / kind, kind, "")
@@ -71,23 +72,25 @@ def _as_first_published(folder: Path) -> list[Row]:
         if name not in WITHDRAWN
     ]
     if not path.exists():
-        raise SOURCE.refuse(path, "no such label file")
+        raise SOURCE.error(path, "no such label file")
     with path.open(newline="", encoding="utf-8-sig") as file:
         for name, kind, *more in (line for line in csv.reader(file) if len(line) > 1):
             size = next((cell.lower() for cell in more if cell.lower() in SIZES), "")
             rows.append(_row(path, name.lower(), folder / "testing" / "images", kind, size))
-    here = files_below(folder / "training", ".tif") | files_below(folder / "testing/images", ".tif")
-    refuse_strangers(SOURCE, path, set(here) - {row.slide_id for row in rows} - WITHDRAWN)
+    here = files_by_stem(folder / "training", ".tif") | files_by_stem(
+        folder / "testing/images", ".tif"
+    )
+    refuse_unlisted(SOURCE, path, set(here) - {row.slide_id for row in rows} - WITHDRAWN)
     return [replace(row, path=here.get(row.slide_id, row.path)) for row in rows]
 
 
 def _row(path: Path, name: str, images: Path, kind: str, size: str) -> Row:
-    """Make a row, refusing a label that is none or says other than the slide's name."""
+    """Return a row; raise if the label is unknown or contradicts the name of the slide."""
     label = kind.strip().lower()
     group = name.rpartition("_")[0]
     if label not in ("normal", "tumor") or group not in ("test", label):
-        raise SOURCE.refuse(
-            path, f"slide {name!r} of type {kind!r}, so it is the label file of another set"
+        raise SOURCE.error(
+            path, f"slide {name!r} has type {kind!r}, so this is the label file of another data set"
         )
     split: Part = "test" if group == "test" else "train"
     stratum = "negative" if label == "normal" else size.strip().lower()

@@ -1,4 +1,4 @@
-"""Are the files of a data set here, and whole?"""
+"""Check that the slide files of a data set exist and are complete."""
 
 import hashlib
 import logging
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from parfocal.dataset.readers.listing import Listing, Row
 from parfocal.slide.errors import SlideError
-from parfocal.slide.tiff import read_extent
+from parfocal.slide.readers.tiff_directories import read_extent
 
 logger = logging.getLogger(__name__)
 
@@ -16,41 +16,41 @@ BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Checked:
-    """The rows whose files are whole, the slides that are not here, and the damaged ones.
+    """The result of checking the files of a listing.
 
     Args:
-        whole: rows.
-        missing: slide files by name.
-        damaged: slide files by name, each with what was found.
+        complete: rows with a complete file.
+        missing: names of missing slide files.
+        damaged: names of damaged slide files, each with the problem.
     """
 
-    whole: tuple[Row, ...]
+    complete: tuple[Row, ...]
     missing: tuple[str, ...]
     damaged: dict[str, str]
 
 
 def check_files(listing: Listing, *, verify: bool) -> Checked:
-    """Look at every slide file a listing names, without reading pixels.
+    """Check every slide file of a listing without reading pixels.
 
-    A file is held against its published size where there is one, and against what its own
-    directories say it must hold.
+    The size of a file must be the published one, if any, and large enough for the data that its
+    TIFF directories refer to.
 
     Args:
-        listing: of a data set.
-        verify: also read every byte for its sum, where sums are published.
+        listing: the slides of a data set.
+        verify: whether to check published MD5 checksums too, which reads every byte.
     """
     paths = dict.fromkeys(row.path for row in listing.rows)
     here = [path for path in paths if path.exists()]
     faults = {path: _fault(path, listing, verify=verify) for path in here}
     return Checked(
-        whole=tuple(row for row in listing.rows if faults.get(row.path, "missing") is None),
+        complete=tuple(row for row in listing.rows if faults.get(row.path, "missing") is None),
         missing=tuple(path.name + _partial(path) for path in paths if path not in faults),
         damaged={path.name: fault for path, fault in faults.items() if fault is not None},
     )
 
 
 def md5_of(path: Path) -> str:
-    """Give a file's MD5 sum, 1 MiB at a time."""
+    """Compute the MD5 checksum of a file, 1 MiB at a time."""
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -59,29 +59,34 @@ def md5_of(path: Path) -> str:
 
 
 def _fault(path: Path, listing: Listing, *, verify: bool) -> str | None:
-    """Say what is wrong with a file that is there; None if nothing is."""
+    """Return the problem of an existing file, or None."""
     size = path.stat().st_size
     published = listing.sizes.get(path, size)
     if size != published:
-        return f"{path.name}: {size:,} bytes of {published:,}, so the download broke off"
+        return (
+            f"{path.name}: {size:,} bytes of {published:,}, so the download is incomplete; "
+            "download it again"
+        )
     try:
-        needs = read_extent(path).needs
+        required = read_extent(path).required_bytes
     except SlideError as error:
         return str(error)
-    if needs > size:
-        return f"{path.name}: {size:,} bytes where its pictures need {needs:,}, so it is cut short"
+    if required > size:
+        return f"{path.name}: {size:,} bytes of {required:,}, so it is truncated; download it again"
     if verify and path in listing.sums:
         if md5_of(path) != listing.sums[path]:
-            return f"{path.name}: its MD5 sum is not the published one; download it again"
-        logger.info("%s: its sum is the published one", path.name)
+            return (
+                f"{path.name}: its MD5 checksum differs from the published one; download it again"
+            )
+        logger.info("%s: its MD5 checksum is the published one", path.name)
     return None
 
 
 def _partial(path: Path) -> str:
-    """Name what a download that was stopped may have left."""
-    left = [
+    """Return the partial files of an interrupted download, as text."""
+    partial = [
         file.name
         for pattern in (f"{path.name}.*", f".{path.name}.*")
         for file in path.parent.glob(pattern)
     ]
-    return f" (only {', '.join(left)})" if left else ""
+    return f" (only {', '.join(partial)})" if partial else ""

@@ -1,7 +1,7 @@
-"""Fetches named CAMELYON slides from the owners' public bucket, over plain HTTP(S).
+"""Download CAMELYON slides from the public bucket over HTTP(S).
 
-A file comes as `.NAME.part`, goes on from where it stopped, and takes its name when its MD5 sum is
-the published one. Nothing is asked of the network before `plan_download` is called.
+A file is written as `.NAME.part`, resumed after an interruption, and renamed when its MD5 checksum
+is the published one. There is no network access before `plan_download` is called.
 """
 
 import http.client
@@ -23,21 +23,21 @@ SETS = {
     "camelyon16": (camelyon16.SOURCE, camelyon16.REFERENCE),
     "camelyon17": (camelyon17.SOURCE, camelyon17.STAGES_FILE),
 }
-ATTEMPTS = 5  # at a file whose connection breaks, each going on from the last
+ATTEMPTS = 5  # per file; each resumes the one before
 TIMEOUT = 60  # seconds without a byte
-# http.client's own errors are no OSErrors where a body ends too soon.
-BROKEN = (OSError, http.client.HTTPException)
+# A response that ends early is an HTTPException, not an OSError.
+CONNECTION_ERRORS = (OSError, http.client.HTTPException)
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to fetch.
+    """A file to download.
 
     Args:
-        url: of the file.
-        path: where it goes.
-        size: in bytes, as the server states.
-        md5: its published sum; None where none is.
+        url: address of the file.
+        path: file to write.
+        size: size in bytes, as stated by the server.
+        md5: published checksum; None if there is none.
     """
 
     url: str
@@ -47,45 +47,47 @@ class Remote:
 
     @property
     def part(self) -> Path:
-        """Give the file that holds what has come so far."""
+        """The file with the bytes received so far."""
         return self.path.with_name(f".{self.path.name}.part")
 
     @property
-    def have(self) -> int:
-        """Count the bytes that have come."""
+    def received(self) -> int:
+        """Number of bytes received so far."""
         return self.part.stat().st_size if self.part.exists() else 0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be fetched, and what is here already."""
+    """The files to download, and the number of files that exist already."""
 
     files: tuple[Remote, ...]
-    here: int
+    num_existing: int
 
     @property
     def summary(self) -> str:
-        """Say how much will come."""
+        """Number and size of the files, in one line."""
         total = sum(remote.size for remote in self.files)
-        left = total - sum(remote.have for remote in self.files)
+        left = total - sum(remote.received for remote in self.files)
         return (
-            f"{len(self.files)} files of {_gigabytes(total)} to fetch, {_gigabytes(left)} still to "
-            f"come; {self.here} are here already"
+            f"{len(self.files)} files of {_gigabytes(total)} to download, {_gigabytes(left)} "
+            f"remaining; {self.num_existing} files exist already"
         )
 
 
 def plan_download(name: str, folder: Path, slides: Sequence[str], bucket: str = BUCKET) -> Plan:
-    """Ask how large slides are, with their annotations; fetches only the lists of the set.
+    """List the files of slides and their annotations with their sizes.
+
+    Only the list of checksums is downloaded.
 
     Args:
         name: camelyon16 or camelyon17.
-        folder: where the set lies, or will.
-        slides: their names, as tumor_001; "all" for all.
-        bucket: the address of the store that has CAMELYON16/ and CAMELYON17/.
+        folder: folder of the data set; created if it does not exist.
+        slides: names of slides, for example tumor_001; "all" for every slide.
+        bucket: address of the store that holds CAMELYON16/ and CAMELYON17/.
 
     Raises:
-        CohortError: a slide is unknown, the disk too small, or the store does not answer.
-        ValueError: the set is not in the bucket, or the address is none.
+        CohortError: a slide is unknown, the disk is too small, or the store cannot be reached.
+        ValueError: the data set is not in the bucket, or the address is invalid.
     """
     if name not in SETS:
         raise ValueError(f"{name!r} cannot be downloaded; {' and '.join(SETS)} can.")
@@ -101,86 +103,86 @@ def plan_download(name: str, folder: Path, slides: Sequence[str], bucket: str = 
     wanted = [key for key in keys if not (folder / key).exists()]
     plan = Plan(
         tuple(_remote(base, folder, key, sums.get(key)) for key in wanted),
-        here=len(keys) - len(wanted),
+        num_existing=len(keys) - len(wanted),
     )
     _require_room(folder, plan)
     return plan
 
 
 def fetch(remote: Remote) -> None:
-    """Fetch a file, going on from what has come before.
+    """Download a file, resuming an earlier download.
 
     Raises:
-        CohortError: the connection broke too often, or the sum is wrong.
+        CohortError: the connection failed too often, or the checksum is wrong.
     """
     remote.path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _go_on(remote)
+            _resume(remote)
             break
-        except BROKEN as error:
+        except CONNECTION_ERRORS as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if attempt == ATTEMPTS or refused:
-                raise _unreachable(remote.url, error, remote.have) from None
+                raise _unreachable(remote.url, error, remote.received) from None
     if remote.md5 is not None and (found := md5_of(remote.part)) != remote.md5:
         remote.part.unlink()
         raise CohortError(
-            f"{remote.url}: its MD5 sum is {found}, not the published {remote.md5}; it was thrown "
-            "away: run the command again."
+            f"{remote.url}: its MD5 checksum is {found}, not the published {remote.md5}. The file "
+            "was deleted; run the command again."
         )
     sync(remote.part)
     remote.part.replace(remote.path)
 
 
-def _go_on(remote: Remote) -> None:
-    """Ask for the bytes that have not come, and add them."""
-    if remote.have > remote.size:
+def _resume(remote: Remote) -> None:
+    """Request the missing bytes and append them."""
+    if remote.received > remote.size:
         remote.part.unlink()  # of another file
-    if remote.have == remote.size > 0:
+    if remote.received == remote.size > 0:
         return
-    request = urllib.request.Request(remote.url, headers={"Range": f"bytes={remote.have}-"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        # A server that knows no ranges sends the file from its beginning.
-        mode = "ab" if answer.status == http.HTTPStatus.PARTIAL_CONTENT else "wb"
+    request = urllib.request.Request(remote.url, headers={"Range": f"bytes={remote.received}-"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        # A server without support for ranges sends the whole file.
+        mode = "ab" if response.status == http.HTTPStatus.PARTIAL_CONTENT else "wb"
         with remote.part.open(mode) as file:
-            shutil.copyfileobj(answer, file, BLOCK)
-    if remote.have != remote.size:
-        raise http.client.IncompleteRead(b"", remote.size - remote.have)
+            shutil.copyfileobj(response, file, BLOCK)
+    if remote.received != remote.size:
+        raise http.client.IncompleteRead(b"", remote.size - remote.received)
 
 
 def _remote(base: str, folder: Path, key: str, md5: str | None) -> Remote:
-    """Ask the server how large a file is."""
+    """Request the size of a file."""
     url = f"{base}/{key}"
     try:
         request = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            size = answer.headers["Content-Length"]
-    except BROKEN as error:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            size = response.headers["Content-Length"]
+    except CONNECTION_ERRORS as error:
         raise _unreachable(url, error, 0) from None
     if size is None:
         raise CohortError(
-            f"{url}: the server does not say how large it is, so it is not the owners' bucket; "
-            "check the address (--bucket)."
+            f"{url}: the server does not state the size of the file, so it is not the public "
+            "bucket; check the address (--bucket)."
         )
     return Remote(url, folder / key, int(size), md5)
 
 
-def _unreachable(url: str, error: Exception, have: int) -> CohortError:
-    kept = f" {have:,} bytes are kept: run the command again to go on." if have else ""
+def _unreachable(url: str, error: Exception, received: int) -> CohortError:
+    kept = f" {received:,} bytes are kept; run the command again to resume." if received else ""
     return CohortError(
-        f"{url}: cannot be fetched ({' '.join(str(error).split())}); check the network and the "
+        f"{url}: cannot be downloaded ({' '.join(str(error).split())}); check the network and the "
         f"address (--bucket).{kept}"
     )
 
 
 def _keys(name: str, slides: Sequence[str], sums: dict[str, str]) -> list[str]:
-    """Give the keys of slides, each with its annotations where it has any."""
+    """Return the keys of slides and of their annotations, where they exist."""
     known = [Path(key).stem for key in sums if key.startswith("images/") and key.endswith(".tif")]
     names = known if list(slides) == ["all"] else list(slides)
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise CohortError(
-            f"{name} has no slide {', '.join(unknown)}; its {len(known)} slides are named as "
+            f"{name} has no slide {', '.join(unknown)}; it has {len(known)} slides, for example "
             f"{', '.join(known[:3])}."
         )
     keys = [key for slide in names for key in (f"images/{slide}.tif", f"annotations/{slide}.xml")]
@@ -188,12 +190,12 @@ def _keys(name: str, slides: Sequence[str], sums: dict[str, str]) -> list[str]:
 
 
 def _require_room(folder: Path, plan: Plan) -> None:
-    left = sum(remote.size - remote.have for remote in plan.files)
+    left = sum(remote.size - remote.received for remote in plan.files)
     free = shutil.disk_usage(folder).free
     if left > free:
         raise CohortError(
-            f"{folder}: {_gigabytes(left)} to come and {_gigabytes(free)} free; name fewer slides "
-            "or another folder."
+            f"{folder}: {_gigabytes(left)} to download but only {_gigabytes(free)} free; choose "
+            "fewer slides or another folder."
         )
 
 

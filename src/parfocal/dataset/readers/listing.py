@@ -1,7 +1,7 @@
-"""What a data set's own files say of its slides, before any slide is looked at.
+"""List the slides of a public data set from its own label files, without opening a slide.
 
-A reader, one file a data set, turns a folder as its owners publish it into a `Listing`. All that
-is the same for every set (are the files whole, the outlines, the CSV) is done with that.
+A reader, one file per data set, turns the folder as published into a `Listing`. What is the same
+for every data set (file checks, outlines, the cohort CSV) works on the listing.
 """
 
 import csv
@@ -16,13 +16,13 @@ from parfocal.dataset.split import split_cohort
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set is to be had.
+    """Where to get a data set.
 
     Args:
-        name: as its owners call it.
-        address: of the page or store it comes from.
-        license: its terms in a few words.
-        size: of a whole download, in words, for who knows how exact it is.
+        name: the official name.
+        address: web page or object store to download from.
+        license: the license terms in a few words.
+        size: size of the full download, in words.
     """
 
     name: str
@@ -31,29 +31,30 @@ class Source:
     size: str
 
     @property
-    def offer(self) -> str:
-        """Say where it is to be had."""
+    def download_hint(self) -> str:
+        """Where to download the data set, its license and its size, in one line."""
         return f"{self.name} is at {self.address}; {self.license}; {self.size}"
 
-    def refuse(self, where: Path | str, found: str) -> CohortError:
-        """Make the error that says what is wrong and where the set is to be had."""
-        return CohortError(f"{where}: {found}. {self.offer}.")
+    def error(self, where: Path | str, problem: str) -> CohortError:
+        """Return an error with the problem and the place to download the data set from."""
+        return CohortError(f"{where}: {problem}. {self.download_hint}.")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A slide, or a region of one, as the set's label files tell of it.
+    """A slide, or a region of a slide, as listed in the label files of a data set.
 
     Args:
-        slide_id: of the row in the cohort.
-        path: where its file lies, or would lie.
+        slide_id: id in the cohort.
+        path: the slide file, which may be missing.
         label: the class.
-        patient_id: empty where the set does not say.
-        mpp: for files that do not say; None for those that do.
-        split: the part it stands in; None to leave that to training.
-        stratum: a group to report apart; empty for none.
-        drawing: the ASAP XML of its lesions.
-        region: the top-left corner, in level-0 pixels, of a region to cut out; None for all.
+        patient_id: the patient; empty where the data set does not publish patients.
+        mpp: microns per pixel, for files without it; None to use the file's.
+        split: the part; None to split at training time.
+        stratum: a group to report separately; empty for none.
+        annotations: ASAP XML of the lesions; None where there are no annotations.
+        region: the top-left corner, in level-0 pixels, of a region to crop; None for the whole
+            slide.
     """
 
     slide_id: str
@@ -63,20 +64,20 @@ class Row:
     mpp: float | None = None
     split: Part | None = None
     stratum: str = ""
-    drawing: bytes | None = None
+    annotations: bytes | None = None
     region: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The rows of a data set, and all that is known of its files.
+    """The slides of a data set, with the published sizes and checksums of their files.
 
     Args:
-        rows: in the order of the label file.
-        absent: how many were published that the label files here do not name.
-        notes: what a user must know: what was left out, what was chosen.
-        sizes: of files, in bytes, as published.
-        sums: of files, MD5, as published.
+        rows: the slides, in the order of the label file.
+        absent: number of published slides that the label files do not list.
+        notes: messages for the user: which slides were excluded, which choices were made.
+        sizes: published file sizes, in bytes.
+        sums: published MD5 checksums.
     """
 
     rows: tuple[Row, ...]
@@ -87,62 +88,68 @@ class Listing:
 
 
 class Reader(Protocol):
-    """Whatever lists a data set; chance is the seed's alone."""
+    """A function that lists a data set."""
 
     def __call__(self, folder: Path, seed: int) -> Listing:
-        """List the slides that the label files in a folder name."""
+        """List the slides of a folder; the seed decides every random choice."""
 
 
 def read_table(
     source: Source, path: Path, columns: Sequence[str], *, delimiter: str = ","
 ) -> list[dict[str, str]]:
-    """Read a label file with a header; names of columns are lower-case, whatever they were.
+    """Read a label file with a header; column names are converted to lower case.
 
     Raises:
-        CohortError: it is not there, or has not these columns, as one of another release.
+        CohortError: the file is missing, is not text, or lacks one of the columns.
     """
     try:
         # utf-8-sig: some were saved by spreadsheets, which write a byte-order mark.
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file, delimiter=delimiter) if any(line)]
     except FileNotFoundError:
-        raise source.refuse(path, "no such label file") from None
+        raise source.error(path, "no such label file") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise source.refuse(path, f"not a table of text ({error})") from None
+        raise source.error(path, f"not a text table ({error})") from None
     header = [cell.strip().lower() for cell in lines[0]] if lines else []
     missing = [column for column in columns if column not in header]
     if missing:
-        raise source.refuse(
+        raise source.error(
             path,
-            f"no column {', '.join(missing)} (found: {', '.join(header) or 'nothing'}), so it is a "
-            "label file of another release or another set",
+            f"no column {', '.join(missing)} (found: {', '.join(header) or 'nothing'}), so this is "
+            "the label file of another release or data set",
         )
     return [dict(zip(header, map(str.strip, line), strict=False)) for line in lines[1:]]
 
 
-def files_below(folder: Path, ending: str) -> dict[str, Path]:
-    """Give the files below a folder by their names without the ending, in lower case."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ending)
-    return {path.stem.lower(): path for path in found if not path.name.startswith(".")}
+def files_by_stem(folder: Path, suffix: str) -> dict[str, Path]:
+    """Return the files with a suffix in a folder and below, by lower-case stem."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == suffix)
+    return {path.stem.lower(): path for path in paths if not path.name.startswith(".")}
 
 
-def refuse_strangers(source: Source, labels: Path, strangers: Iterable[str]) -> None:
-    """Refuse a label file that does not know slides which are there.
+def refuse_unlisted(source: Source, labels: Path, unlisted: Iterable[str]) -> None:
+    """Raise if the folder has slides that the label file does not list.
 
     Raises:
-        CohortError: there are any, so the two are of different releases.
+        CohortError: there are such slides, so slides and label file are from different releases.
     """
-    names = sorted(strangers)
+    names = sorted(unlisted)
     if names:
-        raise source.refuse(
+        raise source.error(
             labels,
-            f"it does not name {len(names)} of the slides here ({', '.join(names[:5])}"
-            f"{', ...' * (len(names) > 5)}), so it is a label file of another release",
+            f"it does not list {len(names)} of the slides here ({', '.join(names[:5])}"
+            f"{', ...' * (len(names) > 5)}), so it is the label file of another release",
         )
 
 
 def hold_out(source: Source, rows: Sequence[Row], share: float, seed: int) -> set[str]:
-    """Draw the slides of a share of the patients, each class and stratum giving its own.
+    """Draw the slide ids of a share of the patients, stratified by class and stratum.
+
+    Args:
+        source: the data set, for messages.
+        rows: the slides to draw from.
+        share: share of the patients of each class, 0 to 1.
+        seed: seed of the draw.
 
     Raises:
         CohortError: a class has a single patient.

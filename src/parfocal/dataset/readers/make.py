@@ -1,4 +1,4 @@
-"""A data set's folder -> a cohort CSV, with outlines beside it: `parfocal cohort`."""
+"""Turn the folder of a public data set into a cohort CSV and outlines: `parfocal cohort`."""
 
 import csv
 from collections import Counter
@@ -18,12 +18,12 @@ from parfocal.dataset.readers import (
     panda,
     tcga_prad,
 )
-from parfocal.dataset.readers.asap import read_drawing
+from parfocal.dataset.readers.asap import read_annotations
 from parfocal.dataset.readers.check import Checked, check_files
 from parfocal.dataset.readers.listing import Listing, Reader, Row, Source
 from parfocal.files import whole_file
 from parfocal.slide.errors import SlideError
-from parfocal.slide.tiff import read_extent
+from parfocal.slide.readers.tiff_directories import read_extent
 
 READERS: dict[str, tuple[Source, Reader]] = {
     "camelyon16": (camelyon16.SOURCE, camelyon16.read),
@@ -35,31 +35,32 @@ READERS: dict[str, tuple[Source, Reader]] = {
     "tcga-prad": (tcga_prad.SOURCE, tcga_prad.read),
     "panda": (panda.SOURCE, panda.read),
 }
-MOST_GONE = 0.05  # share of a set that may be missing or damaged before it is another set
+MAX_MISSING_SHARE = 0.05  # slides missing or damaged without --partial
 COLUMNS = tuple(name for name in (*REQUIRED, *OPTIONAL) if name != "fold")
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a cohort CSV was made of.
+class MadeCohort:
+    """The content of a cohort CSV, and the slides that are not in it.
 
     Args:
-        rows: of the CSV.
-        missing: slide files that are not here, and last how many no label file names.
-        gone: how many that is.
-        damaged: slides left out, each with what was found.
-        notes: what else was left out or chosen.
+        rows: the rows of the CSV.
+        missing: names of missing slide files; last, if any, the number of slides that no label
+            file lists.
+        num_missing: number of missing slides.
+        damaged: excluded slides, each with the problem.
+        notes: other exclusions and choices.
     """
 
     rows: tuple[Row, ...]
     missing: tuple[str, ...]
-    gone: int
+    num_missing: int
     damaged: dict[str, str]
     notes: tuple[str, ...]
 
     @property
     def summary(self) -> str:
-        """Count slides by class and by part."""
+        """Numbers of slides by class and by part, in one line."""
         labels = Counter(row.label for row in self.rows)
         parts = Counter(row.split for row in self.rows if row.split)
         text = f"{len(self.rows)} slides: " + ", ".join(f"{labels[k]} {k}" for k in sorted(labels))
@@ -74,104 +75,117 @@ def make_cohort(
     seed: int = 0,
     verify: bool = False,
     partial: bool = False,
-) -> Made:
-    """Turn a data set's folder, as its owners publish it, into a cohort CSV.
+) -> MadeCohort:
+    """Turn the folder of a data set, as published, into a cohort CSV.
 
-    Lesions go as GeoJSON into a folder beside it, as do regions that are cut out of slides.
+    Outlines of lesions (GeoJSON) and regions cropped from slides go into folders beside the CSV.
 
     Args:
-        name: of the data set, one of `READERS`.
-        folder: where it lies.
-        out: the CSV; one that is there is replaced.
-        seed: of the split, where it is ours to draw.
-        verify: check the sums of files too, which reads every byte.
-        partial: go on when more than a twentieth of the slides is missing or damaged.
+        name: name of the data set, a key of `READERS`.
+        folder: folder of the data set.
+        out: the CSV to write; an existing file is replaced.
+        seed: seed of the split, for data sets without an official one.
+        verify: whether to check published checksums, which reads every byte.
+        partial: whether to continue if more than 5% of the slides are missing or damaged.
 
     Raises:
-        CohortError: it is not that set, its files contradict each other, or it is far from whole.
-        ValueError: no data set has that name.
+        CohortError: the folder does not hold the data set, its files contradict each other, or too
+            many are missing.
+        ValueError: the name is unknown.
     """
-    listing, checked = look_through(name, folder, seed=seed, verify=verify, partial=partial)
+    listing, checked = check_data_set(name, folder, seed=seed, verify=verify, partial=partial)
     source = READERS[name][0]
     out.parent.mkdir(parents=True, exist_ok=True)
     damaged, lines = dict(checked.damaged), []
-    for row in checked.whole:
+    for row in checked.complete:
         try:
             lines.append((row, _line(source, row, out)))
         except SlideError as error:
             damaged[row.slide_id] = str(error)
     _write(out, [line for _, line in lines])
     rows = tuple(row for row, _ in lines)
-    gone = len(checked.missing) + listing.absent
-    offer = (f"for what is missing or damaged: {source.offer}",) * bool(gone or damaged)
-    return Made(rows, _missing(listing, checked), gone, damaged, listing.notes + offer)
+    num_missing = len(checked.missing) + listing.absent
+    notes = listing.notes
+    if num_missing or damaged:
+        notes += (f"to download missing and damaged files: {source.download_hint}",)
+    return MadeCohort(rows, _missing(listing, checked), num_missing, damaged, notes)
 
 
-def look_through(
+def check_data_set(
     name: str, folder: Path, *, seed: int = 0, verify: bool = False, partial: bool = False
 ) -> tuple[Listing, Checked]:
-    """List a data set and look at its files, and write nothing; see `make_cohort`.
+    """List a data set and check its files, without writing anything.
+
+    The arguments are those of `make_cohort`.
 
     Raises:
-        CohortError: likewise.
-        ValueError: likewise.
+        CohortError: the folder does not hold the data set, its files contradict each other, or too
+            many are missing.
+        ValueError: the name is unknown.
     """
     if name not in READERS:
         raise ValueError(f"unknown data set {name!r}; use one of {', '.join(READERS)}.")
     source, read = READERS[name]
     if not folder.is_dir():
-        raise source.refuse(folder, "no such folder")
+        raise source.error(folder, "no such folder")
     listing = read(folder, seed)
     checked = check_files(listing, verify=verify)
-    _refuse_ruins(source, folder, listing, checked, partial=partial)
+    _refuse_incomplete(source, folder, listing, checked, partial=partial)
     return listing, checked
 
 
-def _refuse_ruins(
+def _refuse_incomplete(
     source: Source, folder: Path, listing: Listing, checked: Checked, *, partial: bool
 ) -> None:
-    """Refuse a set of which so much is gone that a number from it would not be the set's."""
+    """Raise if so many slides are missing that results would not be those of the data set."""
     slides = len({row.path for row in listing.rows}) + listing.absent
-    gone = len(checked.missing) + len(checked.damaged) + listing.absent
-    if not checked.whole or (gone > MOST_GONE * slides and not partial):
+    unusable = len(checked.missing) + len(checked.damaged) + listing.absent
+    if not checked.complete or (unusable > MAX_MISSING_SHARE * slides and not partial):
         kinds = {"missing": _missing(listing, checked), "damaged": tuple(checked.damaged)}
-        told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
-        go_on = "" if partial or not checked.whole else ". --partial makes a table of the rest"
-        raise source.refuse(folder, f"{gone} of {slides} slides are not here whole ({told}){go_on}")
+        names = "; ".join(f"{kind}: {', '.join(each)}" for kind, each in kinds.items() if each)
+        hint = "" if partial or not checked.complete else ". Use --partial to continue without them"
+        raise source.error(
+            folder, f"{unusable} of {slides} slides are missing or damaged ({names}){hint}"
+        )
 
 
 def _missing(listing: Listing, checked: Checked) -> tuple[str, ...]:
-    unnamed = f"{listing.absent} that no label file names"
-    return checked.missing + (unnamed,) * (listing.absent > 0)
+    if not listing.absent:
+        return checked.missing
+    return (*checked.missing, f"{listing.absent} that no label file lists")
 
 
 def _line(source: Source, row: Row, out: Path) -> dict[str, str]:
-    """Give a row's cells, its outlines written and its region cut."""
+    """Write the outlines and the region of a row, and return its cells."""
     path = row.path
     if row.region is not None:
-        path = tcga_prad.cut_region(row, row.region, out.parent / f"{out.stem}-regions")
+        path = tcga_prad.crop_region(row, row.region, out.parent / f"{out.stem}-regions")
     outlines = None
-    if row.drawing is not None:
-        outlines = _outline(source, row, row.drawing, out.parent / f"{out.stem}-outlines")
+    if row.annotations is not None:
+        outlines = _write_outlines(
+            source, row, row.annotations, out.parent / f"{out.stem}-outlines"
+        )
     return {
         "slide_id": row.slide_id,
-        "path": _shown(path, out),
+        "path": _relative(path, out),
         "label": row.label,
         "patient_id": row.patient_id,
         "mpp": "" if row.mpp is None else f"{row.mpp:g}",
         "split": row.split or "",
         "stratum": row.stratum,
-        "outlines": "" if outlines is None else _shown(outlines, out),
+        "outlines": "" if outlines is None else _relative(outlines, out),
     }
 
 
-def _outline(source: Source, row: Row, drawing: bytes, folder: Path) -> Path:
-    """Write a slide's lesions as GeoJSON."""
+def _write_outlines(source: Source, row: Row, annotations: bytes, folder: Path) -> Path:
+    """Write the lesions of a slide as GeoJSON, and return the file."""
     extent = read_extent(row.path)
-    outlines = read_drawing(row.slide_id, drawing, (extent.width, extent.height))
+    outlines = read_annotations(row.slide_id, annotations, (extent.width, extent.height))
     if outlines.polygons and row.label == "normal":
-        raise source.refuse(
-            row.path, "lesions are drawn on it, and it is labeled normal: of different releases"
+        raise source.error(
+            row.path,
+            "it has lesion annotations but the label normal, so labels and annotations are from "
+            "different releases",
         )
     folder.mkdir(exist_ok=True)
     path = folder / f"{row.slide_id}.geojson"
@@ -179,14 +193,14 @@ def _outline(source: Source, row: Row, drawing: bytes, folder: Path) -> Path:
     return path
 
 
-def _shown(path: Path, out: Path) -> str:
-    """Write a path as the CSV takes it: from its own folder if it lies there, else whole."""
+def _relative(path: Path, out: Path) -> str:
+    """Return a path relative to the folder of the CSV if it is inside; else the absolute path."""
     path, base = path.resolve(), out.parent.resolve()
     return str(path.relative_to(base) if path.is_relative_to(base) else path)
 
 
 def _write(out: Path, lines: Sequence[dict[str, str]]) -> None:
-    """Write the table, without columns that would be empty."""
+    """Write the table without empty optional columns."""
     used = [name for name in COLUMNS if name in REQUIRED or any(line[name] for line in lines)]
     with whole_file(out) as part, part.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, used, extrasaction="ignore", lineterminator="\n")

@@ -1,6 +1,7 @@
-"""PANDA: 10,616 prostate biopsies of two centers with their ISUP grade, 0 to 5.
+"""PANDA: 10,616 prostate biopsies of two centers with ISUP grades 0 to 5.
 
-`train.csv` (image_id, data_provider, isup_grade, gleason_score) and `train_images/ID.tiff`.
+Expected files: `train.csv` (image_id, data_provider, isup_grade, gleason_score) and
+`train_images/ID.tiff`.
 """
 
 from pathlib import Path
@@ -9,9 +10,9 @@ from parfocal.dataset.readers.listing import (
     Listing,
     Row,
     Source,
-    files_below,
+    files_by_stem,
     read_table,
-    refuse_strangers,
+    refuse_unlisted,
 )
 
 SOURCE = Source(
@@ -31,33 +32,33 @@ GRADES = {
 
 
 def read(folder: Path, seed: int) -> Listing:
-    """List PANDA; the label is the ISUP grade, the stratum the center; it has no split.
+    """List PANDA without a split; the label is the ISUP grade, the stratum the center.
 
-    A biopsy whose two grades contradict each other is left out, and named.
+    A biopsy with an ISUP grade that contradicts its Gleason score is excluded, with a note.
 
     Raises:
-        CohortError: it is not this set, or its label file is another's.
+        CohortError: the folder does not hold PANDA, or the label file belongs to another data set.
     """
     images, labels = folder / "train_images", folder / "train.csv"
     if not images.is_dir():
-        raise SOURCE.refuse(folder, "no folder train_images here")
+        raise SOURCE.error(folder, "no folder train_images here")
     rows: list[Row] = []
-    doubtful: list[Row] = []
+    contradictory: list[Row] = []
     for cells in read_table(SOURCE, labels, COLUMNS):
         name, grade = cells["image_id"], cells["isup_grade"]
         score = cells["gleason_score"]
         if score not in GRADES or grade not in GRADES.values():
-            raise SOURCE.refuse(
-                labels, f"{name} of grade {grade!r} and score {score!r}, which no biopsy has"
+            raise SOURCE.error(
+                labels, f"{name} has grade {grade!r} and score {score!r}, which do not exist"
             )
         row = Row(name, images / f"{name}.tiff", grade, stratum=cells["data_provider"])
-        (rows if GRADES[score] == grade else doubtful).append(row)
-    known = {row.slide_id.lower() for row in rows + doubtful}
-    refuse_strangers(SOURCE, labels, set(files_below(images, ".tiff")) - known)
-    notes = ["patients are not published: biopsies of one may stand in two parts"]
+        (rows if GRADES[score] == grade else contradictory).append(row)
+    known = {row.slide_id.lower() for row in rows + contradictory}
+    refuse_unlisted(SOURCE, labels, set(files_by_stem(images, ".tiff")) - known)
+    notes = ["patients are not published: biopsies of one patient may be in two parts"]
     notes += [
-        f"{row.slide_id} is left out: its ISUP grade is not that of its Gleason score"
-        for row in doubtful
+        f"excluded {row.slide_id}: its ISUP grade contradicts its Gleason score"
+        for row in contradictory
     ]
-    absent = max(0, PUBLISHED - len(rows) - len(doubtful))
+    absent = max(0, PUBLISHED - len(rows) - len(contradictory))
     return Listing(tuple(rows), absent=absent, notes=tuple(notes))

@@ -1,0 +1,273 @@
+"""The result of an evaluation as a line of text, as metrics.json and as predictions.csv.
+
+docs/formats.md describes both files.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from parfocal.dataset.localization import Localization
+from parfocal.evaluate.result import (
+    EvaluationSettings,
+    Failure,
+    SlideResult,
+    StepResult,
+    labeled_predictions,
+)
+from parfocal.explain.read_metrics import METRICS_VERSION
+from parfocal.metrics import (
+    METRICS,
+    LabeledPredictions,
+    Score,
+    auroc_by_stratum,
+    average_by_patient,
+    confusion_matrix,
+    mean_with_interval,
+)
+from parfocal.models.checkpoint import Checkpoint
+
+SUMMARY_METRICS = ("auroc_macro", "accuracy", "balanced_accuracy")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The evaluation of a trained model on slides of a cohort.
+
+    Args:
+        trained: the model.
+        settings: how the evaluation was made.
+        results: the predictions, in the order of the cohort.
+        failed: slides without a prediction.
+        scores: scores of the slides, by name as in `metrics.compute_scores`.
+        patient_scores: scores of the patients; the reason where a patient has several labels.
+    """
+
+    trained: Checkpoint
+    settings: EvaluationSettings
+    results: tuple[SlideResult, ...]
+    failed: tuple[Failure, ...]
+    scores: dict[str, Score]
+    patient_scores: dict[str, Score] | str
+
+    @property
+    def predictions(self) -> LabeledPredictions:
+        """Predicted probabilities and true labels of the slides."""
+        return labeled_predictions(self.trained.labels, self.results)
+
+    @property
+    def summary(self) -> str:
+        """The main results in one line."""
+        patients = len({result.slide.patient_id for result in self.results})
+        scores = [f"{METRICS[name]} {_score_text(self.scores[name])}" for name in SUMMARY_METRICS]
+        failed = f"; {len(self.failed)} failed" if self.failed else ""
+        return (
+            f"{len(self.results)} slides of {patients} patients: {', '.join(scores)}"
+            f"{self._probability_text()}{failed}"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the content of metrics.json."""
+        trained, settings = self.trained, self.settings
+        return {
+            "format_version": METRICS_VERSION,
+            "model": {
+                "name": trained.model_name,
+                "weights_sha256": trained.weights_hash,
+                "encoder": None if trained.encoder is None else trained.encoder.name,
+                "magnifications": trained.magnifications,
+            },
+            **asdict(settings),
+            "labels": trained.labels,
+            "predicted": "the most probable class; the first one in case of a tie",
+            "interval": "95% percentile bootstrap over patients",
+            "slides": _scores_dict(self.predictions, self.scores),
+            "strata": self._strata(),
+            "patients": self._patients(),
+            "probability": self._probability(),
+            "localization": self._localization(),
+            "localization_overall": self._localization_scores(
+                [result.localization for result in self.results]
+            ),
+            "cost": self._cost(),
+            "failed": [
+                {"slide_id": failure.slide.slide_id, "reason": failure.reason}
+                for failure in self.failed
+            ],
+        }
+
+    def to_csv(self) -> str:
+        """Return the text of predictions.csv, one row per slide."""
+        labels, table = self.trained.labels, io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        shares = self._sampling_probabilities()
+        writer.writerow(
+            ["slide_id", "patient_id", "label", "predicted"]
+            + [f"prob_{label}" for label in labels]
+            + ["patches", "share_patches", "seconds"]
+            + [f"share_{self._step_name(key)}" for key in shares]
+        )
+        for place, (result, predicted) in enumerate(
+            zip(self.results, self.predictions.predicted, strict=True)
+        ):
+            slide, share = result.slide, result.share_patches
+            writer.writerow(
+                [slide.slide_id, slide.patient_id, slide.label, labels[predicted]]
+                + [f"{probability:.6g}" for probability in result.probabilities]
+                + [result.patches, "" if share is None else f"{share:.6g}"]
+                + [f"{result.cost.seconds['total']:.3f}"]
+                + [f"{probabilities[place]:.6g}" for probabilities in shares.values()]
+            )
+        return table.getvalue()
+
+    def _strata(self) -> dict[str, object]:
+        strata = auroc_by_stratum(
+            self.predictions,
+            tuple(result.slide.stratum for result in self.results),
+            resamples=self.settings.resamples,
+            seed=self.settings.seed,
+        )
+        return {name: {"n": n, "auroc": asdict(score)} for name, (n, score) in strata.items()}
+
+    def _patients(self) -> dict[str, object]:
+        if isinstance(self.patient_scores, str):
+            return {"scores": None, "reason": self.patient_scores}
+        rule = {"probabilities": "the mean over the slides of a patient"}
+        return rule | _scores_dict(average_by_patient(self.predictions), self.patient_scores)
+
+    def _cost(self) -> dict[str, object]:
+        """Summarize the cost; with stored features it is reading them and running the model."""
+        patches = {
+            key: [step.patches if step else 0 for step in steps]
+            for key, steps in self._steps().items()
+        }
+        shares = [r.share_patches for r in self.results if r.share_patches is not None]
+        return {
+            "patches": [
+                self._step_entry(key) | _mean_and_median(counts) for key, counts in patches.items()
+            ],
+            "share_patches": _mean_and_median(shares) if shares else None,
+            "macs": _mean_and_median([result.cost.macs for result in self.results]),
+            "seconds": _mean_and_median([result.cost.seconds["total"] for result in self.results]),
+        }
+
+    def _localization(self) -> list[dict[str, object]] | None:
+        """Summarize the localization by magnification; None where no slide has outlines."""
+        rows = []
+        for key, steps in self._steps().items():
+            scores = self._localization_scores(
+                [None if step is None else step.localization for step in steps]
+            )
+            if scores is not None:
+                rows.append(self._step_entry(key) | scores)
+        return rows or None
+
+    def _localization_scores(
+        self, localizations: Sequence[Localization | None]
+    ) -> dict[str, object] | None:
+        """Summarize one localization per slide; None where no slide has one."""
+        located = [
+            (localization, result.slide.patient_id)
+            for localization, result in zip(localizations, self.results, strict=True)
+            if localization is not None
+        ]
+        if not located:
+            return None
+        known, patients = zip(*located, strict=True)
+        return _localization_dict(known, patients, self.settings)
+
+    def _probability(self) -> list[dict[str, object]] | None:
+        """Summarize how sampling is divided among magnifications; None without sampling."""
+        rows = [
+            self._step_entry(key) | _mean_and_median(probabilities)
+            for key, probabilities in self._sampling_probabilities().items()
+        ]
+        return rows or None
+
+    def _probability_text(self) -> str:
+        shares = [
+            f"{np.mean(probabilities):.0%} at {self._step_name(key)}"
+            for key, probabilities in self._sampling_probabilities().items()
+        ]
+        return f"; samples {', '.join(shares)}" if shares else ""
+
+    def _sampling_probabilities(self) -> dict[float, list[float]]:
+        """Return the sampling probability of each magnification, slide by slide."""
+        return {
+            key: [step.probability or 0.0 if step else 0.0 for step in steps]
+            for key, steps in self._steps().items()
+            if any(step is not None and step.probability is not None for step in steps)
+        }
+
+    def _steps(self) -> dict[float, list[StepResult | None]]:
+        """Return the steps by key, slide by slide; None where a slide lacks the step."""
+        by_slide = [{step.key: step for step in result.steps} for result in self.results]
+        keys = sorted({key for steps in by_slide for key in steps})
+        return {key: [steps.get(key) for steps in by_slide] for key in keys}
+
+    def _step_entry(self, key: float) -> dict[str, object]:
+        return {"magnification" if self.trained.traits.fixed_magnifications else "look": key}
+
+    def _step_name(self, key: float) -> str:
+        return f"{key:g}x" if self.trained.traits.fixed_magnifications else f"look {key:g}"
+
+
+def _scores_dict(predictions: LabeledPredictions, scores: Mapping[str, Score]) -> dict[str, object]:
+    """Return scores as in metrics.json, those of one class under its label."""
+    classes: dict[str, dict[str, object]] = {
+        label: {"n": int((predictions.truth == c).sum())}
+        for c, label in enumerate(predictions.labels)
+    }
+    overall: dict[str, object] = {}
+    for name, score in scores.items():
+        metric, _, label = name.partition("/")
+        (classes[label] if label else overall)[metric] = asdict(score)
+    return {
+        "n": len(predictions.truth),
+        "scores": overall,
+        "classes": classes,
+        "confusion": {
+            "rows": "true",
+            "columns": "predicted",
+            "counts": confusion_matrix(predictions).tolist(),
+        },
+    }
+
+
+def _localization_dict(
+    localizations: Sequence[Localization], patients: tuple[str, ...], settings: EvaluationSettings
+) -> dict[str, object]:
+    """Average the localization over slides, each value with the one expected by chance."""
+
+    def mean(values: list[float]) -> dict[str, object]:
+        bootstrap = {"resamples": settings.resamples, "seed": settings.seed}
+        return asdict(mean_with_interval(np.array(values, dtype=float), patients, **bootstrap))
+
+    result: dict[str, object] = {
+        "slides": len(localizations),
+        "slides_with_lesion_in_reach": sum(each.touching > 0 for each in localizations),
+        "attention": mean([each.mass for each in localizations]),
+        "attention_by_chance": float(np.mean([each.chance for each in localizations])),
+    }
+    if all(each.selected for each in localizations):
+        result |= {
+            "hit": mean([each.hit for each in localizations]),
+            "hit_by_chance": float(np.mean([each.chance_of_hit for each in localizations])),
+            "selected": mean([each.share for each in localizations]),
+            "selected_by_chance": result["attention_by_chance"],
+        }
+    return result
+
+
+def _mean_and_median(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "median": float(np.median(values))}
+
+
+def _score_text(score: Score) -> str:
+    if score.value is None:
+        return f"{score.reason}"
+    interval = "" if score.low is None else f" ({score.low:.3f} to {score.high:.3f})"
+    return f"{score.value:.3f}{interval}"

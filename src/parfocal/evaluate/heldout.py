@@ -1,0 +1,143 @@
+"""Select the slides to evaluate on, and detect slides that the model was trained on."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from parfocal.dataset.cohort import Cohort, CohortSlide, Part
+from parfocal.dataset.leakage import (
+    EXTERNAL_HINT,
+    refuse_other_files,
+    slide_fingerprint,
+    warn_of_changed_parts,
+)
+from parfocal.dataset.split import read_split
+from parfocal.evaluate.result import EvaluatedSplit
+from parfocal.models.checkpoint import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationError(Exception):
+    """An evaluation that is impossible or would be misleading; the message says what to do."""
+
+
+def run_parts(
+    cohort: Cohort, run: Path, trained: Checkpoint, features: Path | None
+) -> dict[str, Part]:
+    """Return the part of each slide in a run by id, after checking that ids identify the slides.
+
+    Args:
+        cohort: the slides to evaluate on.
+        run: folder of the run.
+        trained: the model of the run.
+        features: folder of feature files; None to read the slide files.
+
+    Raises:
+        EvaluationError: ids have lost the leading zeros that they had in training.
+        CohortError: a slide has the id of a training slide but another file.
+    """
+    parts = {row.slide_id: row.split for row in read_split(run / "split.csv")}
+    _refuse_lost_zeros(cohort, parts)
+    refuse_other_files(cohort, trained.training.fingerprints, features)
+    warn_of_changed_parts(cohort, parts)
+    return parts
+
+
+def select_slides(
+    cohort: Cohort, parts: Mapping[str, Part], split: EvaluatedSplit
+) -> list[CohortSlide]:
+    """Return the slides of a part.
+
+    Args:
+        cohort: the slides to select from.
+        parts: part of each slide in the run, by id; other slides are in the part of the split
+            column, or else in `test`.
+        split: the part, or "all".
+
+    Raises:
+        EvaluationError: there are no such slides.
+    """
+    assigned = [
+        (slide, parts.get(slide.slide_id, slide.split or "test")) for slide in cohort.slides
+    ]
+    selected = [slide for slide, part in assigned if split in (part, "all")]
+    if not selected:
+        counts = Counter(part for _, part in assigned)
+        found = ", ".join(f"{count} {part}" for part, count in sorted(counts.items()))
+        raise EvaluationError(
+            f"{cohort.source.name}: no slide in split {split!r} (found: {found}); choose another "
+            "split, or a cohort with slides that are not in the run."
+        )
+    new = [slide for slide in selected if slide.slide_id not in parts]
+    if new:
+        logger.info(
+            "%d of the %d slides to evaluate are not in the run; %s",
+            *(len(new), len(selected)),
+            "without a split column they count as test slides"
+            if new[0].split is None
+            else "their part is that of the split column",
+        )
+    return selected
+
+
+def find_training_slides(
+    trained: Checkpoint,
+    slides: Sequence[CohortSlide],
+    parts: Mapping[str, Part],
+    features: Path | None,
+    *,
+    external: bool,
+) -> list[str]:
+    """Return the ids of slides that were used in training, or whose patients were.
+
+    Slides of the run are identified by id and patient, other slides by their files.
+
+    Args:
+        trained: the model.
+        slides: the slides to evaluate on.
+        parts: part of each slide in the run, by id.
+        features: folder of feature files; None to read the slide files.
+        external: whether the cohort is another than the one of the run, so that ids and patients
+            do not identify slides.
+    """
+    training = trained.training
+    slide_ids = {name for part in training.slides.values() for name in part}
+    patients = {name for part in training.patients.values() for name in part}
+    files = set(training.fingerprints.values())
+    return [
+        s.slide_id
+        for s in slides
+        if (not external and (s.slide_id in slide_ids or s.patient_id in patients))
+        or (files and s.slide_id not in parts and slide_fingerprint(s, features) in files)
+    ]
+
+
+def training_slides_error(cohort_file: Path, found: Sequence[str], total: int) -> EvaluationError:
+    """Return the error for an evaluation on training slides.
+
+    Args:
+        cohort_file: the table of the cohort.
+        found: ids of the training slides.
+        total: number of slides to evaluate on.
+    """
+    some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+    return EvaluationError(
+        f"{cohort_file.name}: {len(found)} of the {total} slides, or other slides of their "
+        f"patients, were used for training or validation ({some}), so scores would be too "
+        f"optimistic; remove them, or use --allow-training-slides; {EXTERNAL_HINT}."
+    )
+
+
+def _refuse_lost_zeros(cohort: Cohort, parts: Mapping[str, str]) -> None:
+    """Raise if a spreadsheet has turned the ids of training slides into numbers."""
+    by_number = {name.lstrip("0"): name for name in parts}
+    for slide in cohort.slides:
+        name = by_number.get(slide.slide_id.lstrip("0"))
+        if slide.slide_id.isdecimal() and slide.slide_id not in parts and name is not None:
+            raise EvaluationError(
+                f"{cohort.source.name} row {slide.row}: slide_id {slide.slide_id!r} was {name!r} "
+                "in training; restore its leading zeros (format the column as text in the "
+                "spreadsheet)."
+            )

@@ -1,0 +1,92 @@
+"""Run a model on one slide of a cohort, with the cost and the localization of its looks."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from parfocal.bag import PixelSource
+from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.localization import (
+    Localization,
+    join_looks,
+    localize,
+    random_touch_rate,
+)
+from parfocal.dataset.outlines import Outlines
+from parfocal.evaluate.result import SlideResult, StepResult
+from parfocal.features.slide_input import SlideInput
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.contract import run_model
+from parfocal.prediction import OFF_GRID, Look
+
+
+def evaluate_slide(
+    slide: CohortSlide, opened: SlideInput, trained: Checkpoint, outlines: Outlines | None
+) -> SlideResult:
+    """Run a model on one slide.
+
+    Args:
+        slide: the slide with its label.
+        opened: the opened slide.
+        trained: the model.
+        outlines: the lesions; None where the cohort has no outlines.
+    """
+    with torch.no_grad(), opened.cost_meter.measure_macs():
+        (prediction,) = run_model(trained.model, [opened.model_input]).slides
+    cost = opened.cost_meter.total()
+    lesions = outlines if outlines is not None and outlines.polygons else None
+    looks = opened.locate(prediction.looks)
+    steps = tuple(
+        _step_result(
+            step, look, trained, None if lesions is None else _localize(look, lesions, opened)
+        )
+        for step, look in enumerate(looks)
+    )
+    shares_probability = looks[0].score_kind == "sampling_probability"
+    return SlideResult(
+        slide,
+        tuple(prediction.logits.double().softmax(dim=0).tolist()),
+        steps,
+        _share_patches(opened, sum(step.patches for step in steps)),
+        cost,
+        localize(join_looks(looks), lesions) if lesions and shares_probability else None,
+    )
+
+
+def _localize(look: Look, lesions: Outlines, opened: SlideInput) -> Localization | None:
+    """Compare a look with the lesions; None where all attention is at another magnification."""
+    if not look.score.any():
+        return None
+    rate = None
+    if look.score_kind in OFF_GRID:
+        assert isinstance(opened.model_input, PixelSource)
+        rate = random_touch_rate(look, lesions, opened.model_input)
+    return localize(look, lesions, random_rate=rate)
+
+
+def _step_result(
+    step: int, look: Look, trained: Checkpoint, localization: Localization | None
+) -> StepResult:
+    assert look.places is not None
+    key = float(step)
+    if trained.traits.fixed_magnifications:
+        key = _nearest(trained.magnifications, look.places.mpps.median().item())
+    order = look.places.order
+    is_sampled = look.score_kind == "sampling_probability"
+    return StepResult(
+        key,
+        patches=len(look.rows) if order is None else int((order >= 0).sum()),
+        probability=float(look.score.sum()) if is_sampled else None,
+        localization=localization,
+    )
+
+
+def _nearest(magnifications: Sequence[float], mpp: float) -> float:
+    return min(magnifications, key=lambda magnification: abs(math.log(mpp * magnification / 10)))
+
+
+def _share_patches(opened: SlideInput, patches: int) -> float | None:
+    """Return patches as a share of all patches at the highest magnification."""
+    sharpest = opened.sharpest
+    return None if sharpest is None or sharpest.patches == 0 else patches / sharpest.patches

@@ -1,0 +1,55 @@
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def workbook() -> Callable[[Path, str, Iterable[Sequence[str]]], Path]:
+    """Write an .xlsx workbook as spreadsheets do: shared strings, numbers, no blank cells.
+
+    The sheet is the first one; a second one is called Other.
+    """
+
+    def write(path: Path, sheet: str, rows: Iterable[Sequence[str]]) -> Path:
+        texts: list[str] = []
+
+        def cell(row: int, column: int, value: str) -> str:
+            place = f"{chr(ord('A') + column)}{row}"
+            if value.replace(".", "", 1).isdecimal():
+                return f'<c r="{place}"><v>{value}</v></c>'
+            if value not in texts:
+                texts.append(value)
+            return f'<c r="{place}" t="s"><v>{texts.index(value)}</v></c>'
+
+        lines = "".join(
+            f'<row r="{number}">'
+            + "".join(cell(number, column, value) for column, value in enumerate(row) if value)
+            + "</row>"
+            for number, row in enumerate(rows, start=1)
+        )
+        main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+        office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+        package = "http://schemas.openxmlformats.org/package/2006/relationships"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(
+                "xl/workbook.xml",
+                f'<workbook {main} xmlns:r="{office}"><sheets><sheet name="Other" sheetId="1" '
+                f'r:id="rId1"/><sheet name="{sheet}" sheetId="2" r:id="rId2"/></sheets></workbook>',
+            )
+            archive.writestr(
+                "xl/_rels/workbook.xml.rels",
+                f'<Relationships xmlns="{package}"><Relationship Id="rId1" '
+                'Target="worksheets/sheet1.xml"/><Relationship Id="rId2" '
+                'Target="worksheets/sheet2.xml"/></Relationships>',
+            )
+            archive.writestr(
+                "xl/worksheets/sheet2.xml",
+                f"<worksheet {main}><sheetData>{lines}</sheetData></worksheet>",
+            )
+            shared = "".join(f"<si><t>{text}</t></si>" for text in texts)
+            archive.writestr("xl/sharedStrings.xml", f"<sst {main}>{shared}</sst>")
+        return path
+
+    return write

@@ -1,0 +1,48 @@
+import pytest
+
+from parfocal.dataset import CohortError, read_cohort
+from parfocal.dataset.table import TableError, read_cells
+
+ROWS = [("a", "b c", "d"), (), ("1", "", "0.2497"), ("", "", "y"), ("0012", "x", "")]
+HEADER = ("slide_id", "path", "label", "mpp")
+
+
+def test_cells_of_a_workbook_are_text_with_the_row_numbers_of_the_spreadsheet(tmp_path, workbook):
+    path = workbook(tmp_path / "a.xlsx", "Sheet", [(), *ROWS])
+    expected = [(2, ["a", "b c", "d"]), (4, ["1", "", "0.2497"]), (5, ["", "", "y"])]
+    assert read_cells(path)[:3] == expected
+    assert read_cells(path, sheet="Sheet") == read_cells(path)
+
+
+def test_a_missing_sheet_is_refused(tmp_path, workbook):
+    path = workbook(tmp_path / "a.xlsx", "Sheet", ROWS)
+    with pytest.raises(TableError, match=r"no sheet 'Table' \(found: Sheet, Other\)"):
+        read_cells(path, sheet="Table")
+
+
+def test_a_cohort_may_be_a_workbook(tmp_path, workbook):
+    rows = [HEADER, ("s1", "a.svs", "no", "0.25"), (), ("2", "b.svs", "yes", "")]
+    cohort = read_cohort(workbook(tmp_path / "cohort.XLSX", "Slides", rows))
+    assert [(slide.slide_id, slide.row, slide.mpp) for slide in cohort.slides] == [
+        ("s1", 2, 0.25),
+        ("2", 4, None),
+    ]
+    assert cohort.slides[0].path == tmp_path / "a.svs"
+    assert cohort.labels == ("no", "yes")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], r"cohort\.xlsx: the file is empty; it needs slide_id, path, label"),
+        ([HEADER], r"cohort\.xlsx: no slides below the header"),
+        ([("slide_id", "file")], r"no column path, label \(found: slide_id, file\)"),
+        ([HEADER, (), ("1", "a", "")], r"cohort\.xlsx row 3: label is empty"),
+        ([HEADER, ("1", "a", "x"), ("1", "b", "y")], r"row 3: slide_id '1' is also in row 2"),
+        ([HEADER, ("1", "a", "x", "40x")], r"row 2: mpp '40x' is not a number of microns"),
+        ([HEADER, ("1", "a", "x", "", "z")], r"row 2: 5 cells under 4 columns; name every column"),
+    ],
+)
+def test_a_workbook_is_checked_like_a_csv_file(tmp_path, workbook, rows, message):
+    with pytest.raises(CohortError, match=message):
+        read_cohort(workbook(tmp_path / "cohort.xlsx", "Slides", rows))
