@@ -16,7 +16,7 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.settings import recipe_names
 from parfocal.slide import synthetic
 from parfocal.slide.synthetic.painting import TILE_PAINTING, Painting
-from parfocal.train.folder import RunSummary
+from parfocal.train import RunSummary
 from small import SLIDES, TINY, write_table
 
 
@@ -145,7 +145,7 @@ def test_failures_with_the_same_reason_are_listed_together(
     table = write_table(tmp_path / "slides.csv", ("slide_id", "path"), *rows)
     found = parfocal("extract", table, "--out", tmp_path / "features", *TINY)
     assert found.err.count("the file is empty") == 2
-    why = "the file is empty (0 bytes); copy it again from its source."
+    why = "the file is empty (0 bytes). Copy it again from its source."
     assert [line.removeprefix("parfocal: ") for line in found.err.splitlines()[-3:]] == [
         "3 of 3 slides failed:",
         f"{tmp_path / 'a.svs'}, {tmp_path / 'b.svs'}: {why}",
@@ -238,7 +238,7 @@ def test_predict_prints_one_line_per_slide_with_its_bill(
     assert found.code == 0
     assert found.out.count("\n") == 1
     assert found.err.endswith(f"to {tmp_path / 'out'}\n")
-    assert "looked at 40 of 128 patches (31.2%)" in found.out
+    assert "visited 40 of 128 patches (31.2%)" in found.out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("one.json", "one.png", "predictions.csv")
     }
@@ -251,7 +251,7 @@ def test_predict_continues_and_lists_failures_at_the_end(
     assert found.code == 1
     assert found.out.startswith("one: ")
     assert found.err.splitlines()[-2] == "parfocal: 1 of 2 slides failed:"
-    assert "none.svs: there is no such file" in found.err.splitlines()[-1]
+    assert "none.svs: no such file" in found.err.splitlines()[-1]
 
 
 # What is wrong with a slide, and what its line has to say.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from command_result import CommandResult, assert_refused
-from parfocal import predict as predict_module
+from parfocal.predict import folder as predict_module
 from parfocal.cli import main
 from parfocal.models.checkpoint import Checkpoint
 from small import TINY

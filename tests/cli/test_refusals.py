@@ -11,7 +11,7 @@ import h5py
 import pytest
 
 from command_result import CommandResult, assert_refused
-from parfocal import predict as predict_module
+from parfocal.predict import folder as predict_module
 from parfocal.features.errors import UnwritableError
 from small import TINY, write_table
 

@@ -11,14 +11,14 @@ from PIL import Image
 from typer import BadParameter
 
 from parfocal.cli.program import app
-from parfocal.dataset import Cohort, read_cohort
-from parfocal.evaluate.run import EvaluationError, evaluate
+from parfocal.dataset import Cohort, CohortError, read_cohort
+from parfocal.evaluate.run import evaluate
 from parfocal.features.pixels import AugmentedSource, SlidePixels
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
 from parfocal.predict.folder import predict_slides
 from parfocal.settings import RunSettings, SettingsError, load_settings
 from parfocal.slide.errors import SlideError
-from parfocal.train import RunError, train
+from parfocal.train import train
 
 SIDE, LESION, LESIONS = 128, 32, 4
 
@@ -85,9 +85,9 @@ def test_joint_attention_learns_a_planted_lesion_and_attends_to_it(painted, run,
     found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     assert found.scores["accuracy"].value == 1
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    together = metrics["localization_overall"]
-    assert together["attention"]["value"] > 0.7
-    assert together["attention_by_chance"] < 0.5
+    overall = metrics["localization_overall"]
+    assert overall["attention"]["value"] > 0.7
+    assert overall["attention_by_chance"] < 0.5
     assert [row["mean"] for row in metrics["cost"]["patches"]] == pytest.approx(
         np.mean([[step.patches for step in each.steps] for each in found.results], axis=0)
     )
@@ -98,7 +98,7 @@ def test_the_shares_of_magnifications_are_reported_and_sum_to_1(painted, run, tm
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert [row["magnification"] for row in metrics["probability"]] == [5, 10]
     assert sum(row["mean"] for row in metrics["probability"]) == pytest.approx(1)
-    assert " 10x" in found.summary.partition("looks at")[2]
+    assert " 10x" in found.summary.partition("; samples ")[2]
     for row in rows_of(tmp_path / "predictions.csv"):
         assert float(row["share_5x"]) + float(row["share_10x"]) == pytest.approx(1, abs=1e-5)
 
@@ -238,7 +238,7 @@ def test_a_range_of_magnifications_uses_those_available_in_each_slide(painted, t
     assert settings.slide.magnifications == (1.25, 2.5, 5, 10, 20, 40)
     train(painted, settings, tmp_path / "run", device="cpu", progress=False)
     found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
-    assert {step.level for result in found.results for step in result.steps} == {2.5, 5, 10}
+    assert {step.key for result in found.results for step in result.steps} == {2.5, 5, 10}
 
 
 def test_a_cache_of_regions_is_written_and_changes_nothing(painted, tmp_path):
@@ -252,9 +252,9 @@ def test_a_cache_of_regions_is_written_and_changes_nothing(painted, tmp_path):
 
 
 def test_stored_features_are_refused_for_a_model_that_takes_pixels(painted, run, tmp_path):
-    with pytest.raises(RunError, match="model jsma encodes by itself, so it cannot learn from"):
+    with pytest.raises(CohortError, match="model takes pixels, so it cannot use stored features"):
         train(painted, settings_of("jsma"), tmp_path / "run", features=tmp_path, device="cpu")
-    with pytest.raises(EvaluationError, match="model jsma encodes by itself, so it cannot use"):
+    with pytest.raises(CohortError, match="model takes pixels, so it cannot use stored features"):
         evaluate(run, painted.source, tmp_path / "e", features=tmp_path, device="cpu")
 
 
@@ -264,14 +264,14 @@ def test_stored_features_are_refused_for_a_model_that_takes_pixels(painted, run,
         (
             "jsma",
             {"encoder.name": "tiny"},
-            "encoder: model jsma encodes by itself, so it",
+            "encoder: model jsma takes pixels and has its own network",
         ),
         ("jsma", {"model.backbone": "vgg"}, "model jsma: backbone='vgg' is unknown"),
-        ("jsma", {"slide.magnifications": "20-5"}, "slide.magnifications: '20-5' is refused"),
+        ("jsma", {"slide.magnifications": "20-5"}, "slide.magnifications: '20-5' is invalid"),
         (
             "attentionsampling",
             {"slide.magnifications": (5.0, 10.0)},
-            "set exactly one",
+            "uses one magnification; give one",
         ),
     ],
 )
@@ -282,7 +282,7 @@ def test_inconsistent_settings_are_refused(recipe, flags, message):
 
 @pytest.mark.parametrize(("key", "value"), [("batch_size", 2), ("augment", True)])
 def test_settings_for_pixels_are_refused_for_models_that_take_features(key, value):
-    with pytest.raises(SettingsError, match=f"train.{key}: model zoommil is given features"):
+    with pytest.raises(SettingsError, match=f"train.{key}: model zoommil trains on the features"):
         load_settings("zoommil", flags={f"train.{key}": value})
 
 
@@ -294,8 +294,8 @@ def test_the_command_line_overrides_the_sampling_settings(painted, run, tmp_path
         options = [part for change in changes for part in ("--set", change)]
         app([*predicting, "--out", str(tmp_path), *options], standalone_mode=False)
         outputs.append(capsys.readouterr().out)
-    assert "looked at 20 of 16 patches" in outputs[0]
-    assert "looked at 2 of 16 patches" in outputs[1]
+    assert "visited 20 of 16 patches" in outputs[0]
+    assert "visited 2 of 16 patches" in outputs[1]
     evaluating = ["evaluate", str(run), str(painted.source), "--out", str(evaluation)]
     app([*evaluating, "--device", "cpu", "--set", "model.k=3"], standalone_mode=False)
     patches = json.loads((evaluation / "metrics.json").read_text())["cost"]["patches"]

@@ -110,10 +110,10 @@ def _overview(record: PredictionRecord, layout: Layout, slide: Image.Image) -> I
                 visited[_pixel_slices(layout, region)] = True
         pixels[_rim(visited)] = STEP_COLORS[step % len(STEP_COLORS)]
     panel, draw = map_layout.titled_panel(layout, pixels, "slide, with the visited areas outlined")
-    place = map_layout.scale_bar(draw, layout, record.slide.mpp)
+    position = map_layout.scale_bar(draw, layout, record.slide.mpp)
     for step, mpp in enumerate(record.mpps):
         color = STEP_COLORS[step % len(STEP_COLORS)]
-        place = map_layout.key(draw, place, color, f"{record.magnification_at(mpp):g}x")
+        position = map_layout.key(draw, position, color, f"{record.magnification_at(mpp):g}x")
     return panel
 
 
@@ -132,10 +132,10 @@ def _score_panel(
     panel, draw = map_layout.titled_panel(layout, pixels, _step_title(record, step))
     name = SCORE_NAMES[regions[0].score_kind] if regions else "attention"
     note = _score_range(scores, len(normalized))
-    place = map_layout.color_bar(draw, layout, (low, high), name, note)
+    position = map_layout.color_bar(draw, layout, (low, high), name, note)
     if selected:
         sampled = selected[0].score_kind == "sampling_probability"
-        map_layout.key(draw, place, SELECTED, "visited" if sampled else "zoomed into")
+        map_layout.key(draw, position, SELECTED, "visited" if sampled else "zoomed into")
     return panel
 
 

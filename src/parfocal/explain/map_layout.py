@@ -128,10 +128,10 @@ def scale_bar(draw: ImageDraw.ImageDraw, layout: Layout, mpp: float) -> tuple[fl
 
 
 def key(
-    draw: ImageDraw.ImageDraw, place: tuple[float, float], color: Color, meaning: str
+    draw: ImageDraw.ImageDraw, position: tuple[float, float], color: Color, meaning: str
 ) -> tuple[float, float]:
     """Draw the meaning of an outline color; return the position for the next key."""
-    left, top = place
+    left, top = position
     font = ImageFont.load_default(SMALL)
     draw.rectangle((left, top, left + 11, top + 11), outline=color, width=2)
     draw.text((left + 17, top - 3), meaning, QUIET, font)
@@ -167,8 +167,8 @@ def compose(
     draw.text((MARGIN, MARGIN + 36), line, QUIET, ImageFont.load_default(TEXT))
     for index, panel in enumerate(panels):
         row, column = divmod(index, layout.columns)
-        place = MARGIN + column * (layout.cell[0] + GAP), top + row * (layout.cell[1] + GAP)
-        sheet.paste(panel, place)
+        position = MARGIN + column * (layout.cell[0] + GAP), top + row * (layout.cell[1] + GAP)
+        sheet.paste(panel, position)
     for index, tile in enumerate(strip):
         sheet.paste(tile, (MARGIN + index * (tile.width + GAP), below + GAP))
     return sheet

@@ -1,4 +1,4 @@
-"""Read what cohort tables and run splits say of slides: true labels, outlines and paths."""
+"""Read the true labels, outlines and paths of slides from cohort tables and run splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class LibraryError(Exception):
 
 @dataclass(frozen=True)
 class Truth:
-    """The true label of a slide, and what else a cohort table says of it.
+    """The true label of a slide, with its outlines and path from a cohort table.
 
     Args:
         label: true class.

@@ -116,8 +116,8 @@ def test_a_slide_opens_from_the_list_and_shows_the_prediction(page):
     page.select_option("#model", "zoommil, predictions")
     page.get_by_role("link", name="a", exact=True).click()
     expect(page.locator("#name")).to_have_text("a")
-    expect(page.locator("#answer")).to_contain_text("tumor ✓ correct")
-    expect(page.locator("#answer")).to_contain_text("Visited 6 of 60 patches (10.0%)")
+    expect(page.locator("#prediction")).to_contain_text("tumor ✓ correct")
+    expect(page.locator("#prediction")).to_contain_text("Visited 6 of 60 patches (10.0%)")
 
 
 def test_a_frame_lies_on_the_patch_that_the_model_read(page, slide):
@@ -352,7 +352,7 @@ def test_a_slide_without_a_prediction_is_shown_without_panel(chromium, folder):
         (listed,) = alone.json("/api/slides")["slides"]
         page.goto(f"/slides/{listed['key']}")
         page.wait_for_selector("body[data-ready=yes]")
-        expect(page.locator("#answer")).to_have_text("There is no prediction for this slide.")
+        expect(page.locator("#prediction")).to_have_text("There is no prediction for this slide.")
         page.close()
 
 
@@ -373,7 +373,7 @@ def test_a_moved_slide_is_reported_and_its_prediction_shown(chromium, folder, tm
         page = chromium.new_page(base_url=moved.url)
         show(page, moved.json("/api/slides")["slides"][0], model=f"zoommil, {tmp_path.name}")
         expect(page.locator("#message")).to_contain_text("no longer at /gone")
-        expect(page.locator("#answer")).to_contain_text("tumor")
+        expect(page.locator("#prediction")).to_contain_text("tumor")
         page.close()
 
 

@@ -12,25 +12,25 @@ export class Overlay {
   /**
    * @param heat canvas over the slide, blended with it, for attention.
    * @param lines canvas above `heat`, for frames and outlines.
-   * @param place returns { left, top, scale }: the position of the slide in the pane, in CSS pixels.
+   * @param position returns { left, top, scale }: the position of the slide in the pane, in CSS pixels.
    */
-  constructor(heat, lines, place) {
+  constructor(heat, lines, position) {
     this.canvases = [heat, lines];
-    this.place = place;
+    this.position = position;
     this.regions = null;
     this.outlines = [];
   }
 
   draw(state) {
     [this.brush, this.pen] = this.canvases.map(blank);
-    this.at = this.place();
+    this.at = this.position();
     if (this.regions) this.#regions(state, this.canvases[0].clientWidth, this.canvases[0].clientHeight);
     if (state.lesions) this.#outlines();
   }
 
   /** Return the smallest visible region at a point of the pane; null if there is none. */
   hit(x, y, state) {
-    const at = this.place();
+    const at = this.position();
     const [px, py] = [(x - at.left) / at.scale, (y - at.top) / at.scale];
     const inside = this.regions.all.filter(
       (r) => this.#reached(r, state) && px >= r.x && px < r.x + r.width && py >= r.y && py < r.y + r.height,

@@ -26,7 +26,7 @@ export class Pane {
   async open() {
     this.zoom = showSlide(this.view, this.slide, () => this.draw());
     this.zoom.surface.append(this.heat, this.lines);
-    this.overlay = new Overlay(this.heat, this.lines, () => this.zoom.place());
+    this.overlay = new Overlay(this.heat, this.lines, () => this.zoom.position());
     this.overlay.outlines = this.slide.outlines;
     this.frame.addEventListener("pointermove", (event) => this.#point(event));
     this.frame.addEventListener("pointerleave", () => this.store.set({ hovered: null }));
@@ -84,7 +84,7 @@ export class Pane {
   }
 
   #scaleBar() {
-    const um = this.slide.mpp / this.zoom.place().scale; // per CSS pixel
+    const um = this.slide.mpp / this.zoom.position().scale; // per CSS pixel
     if (!Number.isFinite(um)) return;
     const power = 10 ** Math.floor(Math.log10(um * MAX_BAR_PX));
     const length = power * Math.max(...[1, 2, 5].filter((factor) => factor * power <= um * MAX_BAR_PX));

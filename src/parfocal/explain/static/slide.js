@@ -114,13 +114,13 @@ class Page {
 
   /** Show only the slide, if it has no prediction. */
   #plain() {
-    for (const section of document.querySelectorAll(".panel section")) section.hidden = section.id !== "answer";
-    byId("answer").append(element("p", { className: "quiet" }, "There is no prediction for this slide."));
+    for (const section of document.querySelectorAll(".panel section")) section.hidden = section.id !== "prediction";
+    byId("prediction").append(element("p", { className: "quiet" }, "There is no prediction for this slide."));
   }
 
   #panel(listed) {
     byId("model").value = listed.key;
-    byId("answer").append(...predictionSummary(this.main.record, this.slide.label, listed.bill));
+    byId("prediction").append(...predictionSummary(this.main.record, this.slide.label, listed.bill));
     byId("lesions-label").hidden = this.slide.outlines.length === 0;
     this.#choices();
     byId("charts").append(...charts(this.main.record, this.regions, (region) => this.go(region)));

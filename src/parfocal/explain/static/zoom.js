@@ -46,7 +46,7 @@ class DeepZoom {
     this.osd.addHandler("resize", () => changed());
   }
 
-  place() {
+  position() {
     const image = this.osd.world.getItemAt(0);
     if (!image) return { left: 0, top: 0, scale: 0 };
     const corner = image.imageToViewerElementCoordinates(new OpenSeadragon.Point(0, 0));
@@ -101,7 +101,7 @@ class StaticImage {
     new ResizeObserver(() => changed()).observe(container);
   }
 
-  place() {
+  position() {
     const [width, height] = this.slide.size;
     const [paneWidth, paneHeight] = [this.container.clientWidth, this.container.clientHeight];
     const scale = Math.min(paneWidth / width, paneHeight / height);
