@@ -56,7 +56,7 @@ def test_the_old_value_of_a_model_setting_is_refused_with_the_new_one(model, key
 
 
 def test_the_old_value_of_a_section_is_refused_with_the_new_one():
-    assert SECTION_VALUES == {"slide": {"tissue": {"grey": "gray"}}}
+    assert SECTION_VALUES["slide"]["tissue"]["grey"] == "gray"
     with pytest.raises(SettingsError, match=r"^slide\.tissue: 'grey' was renamed to 'gray'\.$"):
         load_settings("zoommil", overrides=["slide.tissue=grey"])
 

@@ -5,16 +5,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from parfocal.features.header import RENAMED_ATTRIBUTES, RENAMED_VALUES
 from parfocal.models.renamed import renamed_settings
 
 FORMAT = "parfocal checkpoint"
 FORMAT_VERSION = 2
 DESCRIPTION_FILE = "checkpoint.json"
 
-# Section -> key of version 1 -> key of version 2. Settings of models stand in renamed.py.
-RENAMED_KEYS: dict[str, dict[str, str]] = {"encoder": {"licence": "license"}}
-# Section -> key -> value of version 1 -> value of version 2.
-RENAMED_VALUES: dict[str, dict[str, dict[str, str]]] = {"slide": {"tissue": {"grey": "gray"}}}
+# Key of version 1 -> key of version 2, as in a feature file, where it has the prefix "encoder_".
+ENCODER_KEYS = {
+    old.removeprefix("encoder_"): new.removeprefix("encoder_")
+    for old, new in RENAMED_ATTRIBUTES.items()
+}
 
 
 class CheckpointError(Exception):
@@ -67,19 +69,17 @@ def _no_checkpoint(folder: Path) -> CheckpointError:
 
 def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
     """Rename the keys and values of version 1."""
-    upgraded = dict(description)
-    for section in ("encoder", "slide"):
-        values = description[section]
-        if values is not None:
-            upgraded[section] = {
-                RENAMED_KEYS.get(section, {}).get(key, key): _renamed_value(section, key, value)
-                for key, value in values.items()
-            }
-    model = description["model"]
+    encoder, model = description["encoder"], description["model"]
+    if encoder is not None:
+        encoder = {ENCODER_KEYS.get(key, key): value for key, value in encoder.items()}
+    slide = description["slide"]
+    renamed = {
+        key: values[slide[key]] for key, values in RENAMED_VALUES.items() if slide[key] in values
+    }
     settings = renamed_settings(model["name"], model["settings"])
-    return {**upgraded, "model": {**model, "settings": settings}}
-
-
-def _renamed_value(section: str, key: str, value: Any) -> Any:
-    new_values = RENAMED_VALUES.get(section, {}).get(key, {})
-    return new_values.get(value, value) if isinstance(value, str) else value
+    return {
+        **description,
+        "encoder": encoder,
+        "slide": {**slide, **renamed},
+        "model": {**model, "settings": settings},
+    }

@@ -13,7 +13,6 @@ from pydantic_core import ErrorDetails
 
 from parfocal.cells import octaves
 from parfocal.grid import whole_ratio
-from parfocal.grid import whole_ratio
 from parfocal.models import MODELS
 from parfocal.settings.renamed import renamed_key, renamed_value
 from parfocal.settings.sections import SECTIONS, ModelSettings, RunSettings

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from parfocal.features.header import RENAMED_VALUES
 from parfocal.models.renamed import RENAMED, Renamed, renamed_settings
 
 # Section -> old key -> new key. Settings of models stand in parfocal.models.renamed.
@@ -18,9 +19,7 @@ SECTION_KEYS: dict[str, dict[str, str]] = {
     },
 }
 # Section -> key -> old value -> new value.
-SECTION_VALUES: dict[str, dict[str, dict[str, str]]] = {
-    "slide": {"tissue": {"grey": "gray"}},
-}
+SECTION_VALUES: dict[str, dict[str, dict[object, str]]] = {"slide": RENAMED_VALUES}
 
 
 def renamed_key(section: str, key: str, model: str | None = None) -> str | None:

@@ -71,14 +71,15 @@ class TrainSettings:
         weight_decay: weight decay of the optimizer.
         optimizer: optimizer, from `torch.optim`.
         betas: decay rates of the optimizer's running means of the gradient and of its square.
-        lookahead: whether to wrap the optimizer in Lookahead (slow weights move halfway every 6 steps).
+        lookahead: whether to wrap the optimizer in Lookahead: every 6 steps, slow weights move
+            halfway to the weights, which are then set to them.
         schedule: learning-rate schedule: "plateau" multiplies the rate by `lr_factor` when
             `monitor` stops improving, "cosine" lowers it to `lr_floor` over all epochs, "constant"
             keeps it.
         monitor: metric on the validation slides that the schedule "plateau" monitors.
         lr_factor: factor by which the schedule "plateau" multiplies the rate.
-        lr_patience: number of epochs without improvement that the schedule "plateau" tolerates before
-            it lowers the rate.
+        lr_patience: number of epochs without improvement that the schedule "plateau" tolerates
+            before it lowers the rate.
         lr_floor: final rate of the schedule "cosine", as a fraction of `learning_rate`.
         warmup: fraction of the epochs in which the rate rises linearly before the schedule
             "cosine"; 0 for no warm-up.
