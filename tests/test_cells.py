@@ -96,5 +96,6 @@ def test_a_range_of_magnifications_halves_from_the_highest_down():
 
 @pytest.mark.parametrize(("lowest", "highest"), [(20, 5), (0, 5)])
 def test_an_empty_range_of_magnifications_is_an_error(lowest, highest):
-    with pytest.raises(ValueError, match=r"is not a range of magnifications; write the lowest first, .* 2\.5-20"):
+    message = r"is not a range of magnifications; write the lowest first, .* 2\.5-20"
+    with pytest.raises(ValueError, match=message):
         octaves(lowest, highest)

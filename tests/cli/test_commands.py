@@ -14,7 +14,7 @@ from parfocal import train as training
 from parfocal.cli.program import app
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.settings import recipe_names
-from parfocal.slide import synthetic
+from parfocal.slide.synthetic import cohort as painted_cohort
 from parfocal.slide.synthetic.painting import TILE_PAINTING, Painting
 from parfocal.train import RunSummary
 from small import SLIDES, TINY, write_table
@@ -30,7 +30,7 @@ def test_help_lists_every_command(parfocal: Callable[..., CommandResult]):
 def test_every_recipe_is_listed_with_its_description(parfocal: Callable[..., CommandResult]):
     lines = parfocal("recipes").out.splitlines()
     assert [line.split()[0] for line in lines] == recipe_names()
-    assert "zoommil-eff        ZoomMIL-Eff, the two-level variant of the paper: a" in lines[-3]
+    assert "zoommil-eff        ZoomMIL-Eff, the variant of the paper with" in lines[-3]
 
 
 def test_the_version_is_printed(parfocal: Callable[..., CommandResult]):
@@ -87,7 +87,9 @@ def test_synth_passes_its_options_to_the_painting(
     painting: Painting,
 ):
     passed: dict[str, object] = {}
-    monkeypatch.setattr(synthetic, "paint_cohort", lambda out, **options: passed.update(options))
+    monkeypatch.setattr(
+        painted_cohort, "paint_cohort", lambda out, **options: passed.update(options)
+    )
     command = ("synth", "new", "--slides", 4, "--seed", 1, "--mpp", 0.5, *options)
     assert parfocal(*command).code == 0
     assert passed["painting"] == painting
@@ -96,7 +98,7 @@ def test_synth_passes_its_options_to_the_painting(
 
 def test_synth_refuses_tile_classes_without_tiles(parfocal: Callable[..., CommandResult]):
     command = ("synth", "new", "--slides", 4, "--seed", 1, "--lesion-class", "AC")
-    assert_refused(parfocal(*command), "give tiles, too")
+    assert_refused(parfocal(*command), "so they need tiles")
 
 
 def test_extract_stores_features_once(

@@ -15,7 +15,7 @@ SCORES = torch.tensor([0.3, -0.2, 0.9, 0.1, 0.5, -0.6], dtype=torch.float64)
 
 
 class LargestTensor(TorchDispatchMode):
-    """Note the size of the largest tensor that is made."""
+    """Record the size of the largest tensor that is created."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def normal_cdf(x: float) -> float:
 
 
 def monte_carlo(scores: np.ndarray, k: int, sigma: float, samples: int) -> tuple:
-    """Mean one-hots and their standard errors, drawn and sorted by NumPy."""
+    """Return mean one-hot vectors and their standard errors, sampled and sorted by NumPy."""
     noisy = scores + sigma * np.random.default_rng(1).standard_normal((samples, len(scores)))
     chosen = np.sort(np.argsort(-noisy, axis=1)[:, :k], axis=1)
     mean = np.stack([np.bincount(chosen[:, row], minlength=len(scores)) for row in range(k)])
@@ -54,7 +54,7 @@ def gradients(topk: PerturbedTopK, upstream: Tensor, draws: int) -> Iterator[Ten
 
 
 def stored_one_hots(topk: PerturbedTopK, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The same draws as the layer's next forward pass, every one-hot in memory: s k n, s n."""
+    """Return the one-hot vectors and the noise of the next forward pass, all in memory."""
     state = topk.generator.get_state()
     seed = int(torch.randint(2**63 - 1, (), generator=topk.generator))
     topk.generator.set_state(state)
