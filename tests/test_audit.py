@@ -33,10 +33,10 @@ def test_an_exhaustive_bag_gives_attention_over_all_patches():
     model = ZoomMIL(5, 2, dim=8, k=2).eval()
     pooled = []
     for step, table in enumerate(tables()):
-        h = model.embeds[step](table)
-        pooled.append(model.attends[step](h).softmax(dim=0) @ h)
+        h = model.embedders[step](table)
+        pooled.append(model.attention[step](h).softmax(dim=0) @ h)
     prediction = model(ExhaustiveBag(StoredBag(tables())))
-    torch.testing.assert_close(prediction.logits, model.classify(sum(pooled)))
+    torch.testing.assert_close(prediction.logits, model.classifier(sum(pooled)))
 
 
 def test_regret_is_the_attention_on_patches_that_were_not_visited():

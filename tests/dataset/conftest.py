@@ -33,21 +33,34 @@ def workbook() -> Callable[[Path, str, Iterable[Sequence[str]]], Path]:
         office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
         package = "http://schemas.openxmlformats.org/package/2006/relationships"
         with zipfile.ZipFile(path, "w") as archive:
+            types = "http://schemas.openxmlformats.org/package/2006/content-types"
+            archive.writestr("[Content_Types].xml", f'<Types xmlns="{types}"/>')
+            archive.writestr(
+                "_rels/.rels",
+                f'<Relationships xmlns="{package}"><Relationship Id="rId1" Type="{office}/'
+                'officeDocument" Target="xl/workbook.xml"/></Relationships>',
+            )
             archive.writestr(
                 "xl/workbook.xml",
-                f'<workbook {main} xmlns:r="{office}"><sheets><sheet name="Other" sheetId="1" '
-                f'r:id="rId1"/><sheet name="{sheet}" sheetId="2" r:id="rId2"/></sheets></workbook>',
+                f'<workbook {main} xmlns:r="{office}"><sheets><sheet name="{sheet}" sheetId="1" '
+                f'r:id="rId1"/><sheet name="Other" sheetId="2" r:id="rId2"/></sheets></workbook>',
             )
             archive.writestr(
                 "xl/_rels/workbook.xml.rels",
-                f'<Relationships xmlns="{package}"><Relationship Id="rId1" '
-                'Target="worksheets/sheet1.xml"/><Relationship Id="rId2" '
-                'Target="worksheets/sheet2.xml"/></Relationships>',
+                f'<Relationships xmlns="{package}">'
+                f'<Relationship Id="rId1" Type="{office}/worksheet" '
+                'Target="worksheets/sheet1.xml"/>'
+                f'<Relationship Id="rId2" Type="{office}/worksheet" '
+                'Target="worksheets/sheet2.xml"/>'
+                f'<Relationship Id="rId3" Type="{office}/sharedStrings" '
+                'Target="sharedStrings.xml"/>'
+                "</Relationships>",
             )
-            archive.writestr(
-                "xl/worksheets/sheet2.xml",
-                f"<worksheet {main}><sheetData>{lines}</sheetData></worksheet>",
-            )
+            for number, content in (("1", lines), ("2", "")):
+                archive.writestr(
+                    f"xl/worksheets/sheet{number}.xml",
+                    f"<worksheet {main}><sheetData>{content}</sheetData></worksheet>",
+                )
             shared = "".join(f"<si><t>{text}</t></si>" for text in texts)
             archive.writestr("xl/sharedStrings.xml", f"<sst {main}>{shared}</sst>")
         return path

@@ -34,3 +34,9 @@ def test_an_epoch_draws_the_same_again_and_another_others():
 def test_slides_left_out_are_not_drawn(seed):
     assert not {0, 1, 2, 20} & set(drawn(seed, 0, ("0", "1", "2", "20")))
     assert 3 in drawn(seed, 0, ("0", "1", "2", "20"))
+
+
+def test_the_samples_of_a_seed_and_an_epoch_never_change():
+    slides = [CohortSlide(str(n), Path(str(n)), "ab"[n % 3 == 0], str(n), n + 2) for n in range(12)]
+    sampler = BalancedSampler(slides, seed=3, epoch=lambda: 2)
+    assert list(sampler) == [5, 4, 3, 6, 3, 5, 0, 3, 10, 6, 6, 9]

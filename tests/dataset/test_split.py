@@ -24,7 +24,7 @@ def cohort_of(*slides: CohortSlide) -> Cohort:
 
 
 def crowd(patients: int, slides_each: int = 3) -> Cohort:
-    """Every fourth patient is ill; slides of a patient share the label."""
+    """Return a cohort in which every fourth patient is ill; a patient has one label."""
     return cohort_of(
         *(
             slide(
@@ -107,20 +107,20 @@ def test_the_csv_decides_the_folds_where_it_names_them():
     first, _, third = fold_cohort(cohort)
     assert [slide.slide_id for slide in first.test] == ["000", "001", "002", "003"]
     assert [slide.slide_id for slide in third.test] == ["008", "009", "010", "011"]
-    with pytest.raises(CohortError, match="fold column has 3 folds, not 5"):
+    with pytest.raises(CohortError, match="fold column has 3 folds, expected 5"):
         fold_cohort(cohort, 5)
 
 
 def test_too_few_patients_for_a_part_each_is_an_error():
     pair = cohort_of(*(slide(n, "ab"[n // 8]) for n in range(10)))
-    with pytest.raises(CohortError, match="class 'b' has 2 patients to divide, and train, val and"):
+    with pytest.raises(CohortError, match="class 'b' has 2 patients, and train, val and"):
         split_cohort(pair)
-    with pytest.raises(CohortError, match="class 'b' has 2 patients to divide, and 3 folds need"):
+    with pytest.raises(CohortError, match="class 'b' has 2 patients, and 3 folds need"):
         fold_cohort(pair, 3)
     one = cohort_of(*(slide(n, "ab"[n // 9], split="train") for n in range(10)))
-    with pytest.raises(CohortError, match="class 'b' has 1 patient to divide, and train and val"):
+    with pytest.raises(CohortError, match="class 'b' has 1 patient, and train and val"):
         split_cohort(one)
-    with pytest.raises(CohortError, match="1 folds asked for; give 2 or more"):
+    with pytest.raises(CohortError, match="1 folds; use 2 or more"):
         fold_cohort(pair, 1)
 
 
@@ -137,7 +137,7 @@ def test_a_given_split_that_leaks_a_patient_is_refused():
 
 def test_a_class_without_train_slides_is_refused():
     cohort = cohort_of(slide(0, "a", split="train"), slide(1, "b", split="val"))
-    with pytest.raises(CohortError, match="no train slide of class 'b'"):
+    with pytest.raises(CohortError, match="no training slide of class 'b'"):
         split_cohort(cohort)
     with pytest.raises(CohortError, match="no row has split train"):
         split_cohort(cohort_of(slide(0, "a", split="test"), slide(1, "b", split="val")))
@@ -167,5 +167,25 @@ def test_a_split_is_read_as_it_was_written(tmp_path):
 
 def test_a_file_that_is_no_split_is_refused(tmp_path):
     (tmp_path / "split.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(CohortError, match="not the split of a run"):
+    with pytest.raises(CohortError, match="not the split.csv of a run"):
         read_split(tmp_path / "split.csv")
+
+
+def test_the_split_of_a_seed_never_changes():
+    """A changed split would silently mix training and test slides of earlier runs."""
+    cohort = cohort_of(
+        *(
+            slide(n, "ab"[n % 3 == 0], f"p{n // 2:02}", stratum=("east", "west")[n // 2 % 2])
+            for n in range(36)
+        )
+    )
+    split = split_cohort(cohort, seed=7)
+    assert ids(split.val) == [4, 5, 26, 27]
+    assert ids(split.test) == [6, 7, 18, 19, 32, 33]
+    first, *_ = fold_cohort(cohort, 3, seed=7)
+    assert ids(first.val) == [24, 25, 26, 27]
+    assert ids(first.test) == [12, 13, 32, 33, 8, 9, 18, 19, 34, 35, 6, 7]
+
+
+def ids(slides: tuple[CohortSlide, ...]) -> list[int]:
+    return [int(each.slide_id) for each in slides]

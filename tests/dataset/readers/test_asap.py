@@ -53,7 +53,7 @@ def test_a_line_along_the_edge_may_lie_a_little_outside():
     ("xml", "message"),
     [
         (asap(("_0", square(90, 10, 30))), "reaches to x=120, y=40 but the slide is 100 x 80 pix"),
-        (asap(("_0", square(-20, 10, 30))), "the annotations belong to another slide"),
+        (asap(("_0", square(-20, 10, 30))), "The annotations belong to another slide"),
         (asap(("DCIS", square(1, 1, 5))), "unknown annotation group 'dcis' (known: _0, _1, tumor"),
         ("<Annotations></Annotations>", "its annotations are <Annotations> XML, not ASAP XML"),
         ("<ASAP_Annotations><Annot", "its annotations are not ASAP XML (ParseError: "),

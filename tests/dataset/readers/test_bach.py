@@ -22,7 +22,7 @@ def photos(tmp_path, put, monkeypatch):
 
 
 @pytest.mark.parametrize("level", [1, 0])
-def test_a_fifth_of_each_class_is_tested(tmp_path, photos, table, level):
+def test_a_fifth_of_each_class_is_for_testing(tmp_path, photos, table, level):
     made = make_cohort("bach", photos.parents[level], tmp_path / "c.csv")
     rows = table(tmp_path / "c.csv")
     assert Counter((row["label"], row["split"]) for row in rows) == {
@@ -37,7 +37,7 @@ def test_a_fifth_of_each_class_is_tested(tmp_path, photos, table, level):
         "mpp": "0.42",
         "split": rows[0]["split"],
     }
-    assert "have no public labels" in made.notes[0]
+    assert "100 test images of the challenge are not public" in made.notes[0]
     assert len(split_cohort(read_cohort(tmp_path / "c.csv")).val) > 0
 
 
@@ -51,10 +51,16 @@ def test_of_400_images_80_are_tested(tmp_path, put):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("b001.tif,DCIS\n", "a row 'b001.tif,DCIS', where a file name and one of Benign, InSitu"),
-        ("image,label\n", "a row 'image,label', where"),
-        ("b001.tif,Normal\n", "microscopy_ground_truth.csv calls it Normal: of different releases"),
-        ("b001.tif,Benign\n", "it does not name 39 of the slides here (b002, b003,"),
+        (
+            "b001.tif,DCIS\n",
+            "a row 'b001.tif,DCIS', expected a file name and one of Benign, InSitu",
+        ),
+        ("image,label\n", "a row 'image,label', expected"),
+        (
+            "b001.tif,Normal\n",
+            "microscopy_ground_truth.csv labels it Normal, so they are from different",
+        ),
+        ("b001.tif,Benign\n", "it does not list 39 of the slides here (b002, b003,"),
     ],
 )
 def test_a_label_file_of_another_release_is_refused(tmp_path, photos, put, content, message):

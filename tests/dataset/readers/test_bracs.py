@@ -59,12 +59,13 @@ def test_the_tree_becomes_a_cohort_row_by_row(bracs, table):
 def test_a_patient_in_two_parts_is_kept_in_the_later(bracs):
     made = make_cohort("bracs", bracs, bracs / "c.csv")
     assert made.notes == (
-        "1 left out, of patient 67, whose other slides the owners put into a later part",
+        "excluded 1 slides of patient 67: the official split has other slides of the patient in a "
+        "later part",
     )
     split_cohort(read_cohort(bracs / "c.csv"))
 
 
-def test_without_a_patient_in_two_parts_there_is_nothing_to_tell(bracs, workbook):
+def test_without_a_patient_in_two_parts_there_is_no_note(bracs, workbook):
     apart = [row if row[0] != "BRACS_5" else (row[0], "99", *row[2:]) for row in SLIDES]
     workbook(bracs / "BRACS.xlsx", "WSI_Information", [HEADER, *apart])
     made = make_cohort("bracs", bracs, bracs / "c.csv")
@@ -77,13 +78,13 @@ def test_without_a_patient_in_two_parts_there_is_nothing_to_tell(bracs, workbook
         ([("WSI", "Patient Id", "WSI label", "Set")], "no column wsi filename in WSI_Information"),
         (
             [HEADER, ("BRACS_1", "1", "", "XX", "Training")],
-            "BRACS_1 of label 'XX' in set 'Training'",
+            "BRACS_1 has label 'XX' and set 'Training'",
         ),
-        ([HEADER, ("BRACS_1", "1", "", "N", "Holdout")], "BRACS_1 of label 'N' in set 'Holdout'"),
-        ([HEADER, *SLIDES[:7]], "it does not name 1 of the slides here (bracs_8)"),
+        ([HEADER, ("BRACS_1", "1", "", "N", "Holdout")], "BRACS_1 has label 'N' and set 'Holdout'"),
+        ([HEADER, *SLIDES[:7]], "it does not list 1 of the slides here (bracs_8)"),
         (
             [HEADER, ("BRACS_1", "10", "", "PB", "Training"), *SLIDES[1:]],
-            "so the two are of different releases",
+            "so the two are from different releases",
         ),
     ],
 )
@@ -93,15 +94,15 @@ def test_a_workbook_of_another_release_is_refused(bracs, workbook, rows, message
         make_cohort("bracs", bracs, bracs / "c.csv")
 
 
-def test_what_is_no_workbook_is_refused(bracs, workbook, put):
+def test_a_file_that_is_not_a_workbook_is_refused(bracs, workbook, put):
     workbook(bracs / "BRACS.xlsx", "Sheet9", [HEADER])
     with pytest.raises(CohortError, match=r"BRACS\.xlsx: no sheet 'WSI_Information'"):
         make_cohort("bracs", bracs, bracs / "c.csv")
     put(bracs / "BRACS.xlsx", "a,b,c")
-    with pytest.raises(CohortError, match=r"BRACS\.xlsx: not a whole \.xlsx workbook"):
+    with pytest.raises(CohortError, match=r"BRACS\.xlsx: not a complete \.xlsx workbook"):
         make_cohort("bracs", bracs, bracs / "c.csv")
     (bracs / "BRACS.xlsx").unlink()
-    with pytest.raises(CohortError, match=r"BRACS\.xlsx: no such label file"):
+    with pytest.raises(CohortError, match=r"BRACS\.xlsx: no such file"):
         make_cohort("bracs", bracs, bracs / "c.csv")
 
 

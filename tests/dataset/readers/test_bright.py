@@ -38,14 +38,14 @@ def test_the_tree_becomes_a_cohort_row_by_row(bright, table):
     } == HOMES
 
 
-def test_without_labels_to_test_on_the_validation_slides_are_tested(bright, table):
+def test_without_test_labels_the_validation_slides_are_for_testing(bright, table):
     made = make_cohort("bright", bright, bright / "c.csv")
     parts = {row["slide_id"]: row["split"] for row in table(bright / "c.csv")}
     assert {name for name, part in parts.items() if part == "test"} == {
         *("BRACS_7", "BRACS_8", "BRACS_9")
     }
     assert set(parts.values()) == {"train", "test"}
-    assert made.notes[1].startswith("the test slides here (2) have no public labels: left out")
+    assert made.notes[1].startswith("excluded 2 test slides, without public labels")
     assert len(split_cohort(read_cohort(bright / "c.csv")).val) == 3
 
 
@@ -64,9 +64,9 @@ def test_with_the_organizers_targets_the_parts_are_theirs(bright, put, table):
     ("content", "message"),
     [
         ("image,label\nx,1\n", "no column image_name, task1-target (found: image, label)"),
-        (HEADER + "BRACS_10,0,4\n", "BRACS_10 has targets '0' and '4', which do not go together"),
-        (HEADER + "BRACS_10,3,\n", "BRACS_10 has targets '3' and ''"),
-        (HEADER + "BRACS_1,2,5\n", "its folder and its row among the targets disagree"),
+        (HEADER + "BRACS_10,0,4\n", "BRACS_10 has the targets '0' and '4', which contradict"),
+        (HEADER + "BRACS_10,3,\n", "BRACS_10 has the targets '3' and ''"),
+        (HEADER + "BRACS_1,2,5\n", "its folder and its row in the targets disagree"),
     ],
 )
 def test_targets_of_another_set_are_refused(bright, put, content, message):
@@ -75,21 +75,23 @@ def test_targets_of_another_set_are_refused(bright, put, content, message):
         make_cohort("bright", bright, bright / "c.csv")
 
 
-def test_slides_to_learn_from_need_a_class(bright, put):
+def test_training_slides_need_a_class(bright, put):
     put(bright / "Train" / "WSIs" / "BRACS_12.svs")
-    with pytest.raises(CohortError, match=r"1 of the slides have no class, .*: BRACS_12\.svs\."):
+    with pytest.raises(CohortError, match=r"1 slides have no class, .*: BRACS_12\.svs\."):
         make_cohort("bright", bright, bright / "c.csv")
 
 
 def test_targets_of_some_test_slides_are_not_enough(bright, put):
     put(bright / "test_targets.csv", HEADER + "BRACS_10,2,5\n")
-    with pytest.raises(CohortError, match=r"1 of the slides have no class, .*: BRACS_11\.svs\."):
+    with pytest.raises(CohortError, match=r"1 slides have no class, .*: BRACS_11\.svs\."):
         make_cohort("bright", bright, bright / "c.csv")
 
 
 def test_slides_that_are_not_here_are_counted(bright, monkeypatch):
     monkeypatch.setattr(module, "PUBLISHED", 703)
-    with pytest.raises(CohortError, match=r"692 of 701 slides are not here whole \(missing: 692 t"):
+    with pytest.raises(
+        CohortError, match=r"692 of 701 slides are missing or damaged \(missing: 692 t"
+    ):
         make_cohort("bright", bright, bright / "c.csv")
     assert len(make_cohort("bright", bright, bright / "c.csv", partial=True).rows) == 9
 

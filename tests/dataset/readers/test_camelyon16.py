@@ -91,7 +91,7 @@ def test_the_whole_set_has_270_training_slides(tmp_path, put):
     assert (labels.count("normal"), labels.count("tumor")) == (159, 111)
 
 
-def test_withdrawn_slides_are_no_strangers(tmp_path, camelyon16, put):
+def test_withdrawn_slides_need_no_label(tmp_path, camelyon16, put):
     folder = camelyon16(tmp_path / "set")
     put(folder / "images" / "normal_086.tif")
     assert len(make_cohort("camelyon16", folder, tmp_path / "c.csv").rows) == 10
@@ -101,9 +101,9 @@ def test_withdrawn_slides_are_no_strangers(tmp_path, camelyon16, put):
     ("content", "message"),
     [
         ("patient,stage,center\npatient_000_node_0.tif,itc,0\n", "no column image, type (found: p"),
-        ("image,type\nnormal_001.tif,tumor\n", "slide 'normal_001' of type 'tumor'"),
-        ("image,type\nnormal_001.tif,pN1\n", "slide 'normal_001' of type 'pN1'"),
-        ("image,type\nnormal_001.tif,normal\n", "does not name 9 of the slides here (normal_002"),
+        ("image,type\nnormal_001.tif,tumor\n", "slide 'normal_001' has type 'tumor'"),
+        ("image,type\nnormal_001.tif,pN1\n", "slide 'normal_001' has type 'pN1'"),
+        ("image,type\nnormal_001.tif,normal\n", "does not list 9 of the slides here (normal_002"),
         ("", "no column image, type (found: nothing)"),
     ],
 )
@@ -137,14 +137,16 @@ def test_another_folder_is_refused_with_where_the_set_is(tmp_path):
 def test_annotations_of_unknown_slides_are_refused(tmp_path, camelyon16, put):
     folder = camelyon16(tmp_path / "set")
     put(folder / "annotations" / "patient_017_node_1.xml", asap())
-    with pytest.raises(CohortError, match="slides that are not in the set: patient_017_node_1"):
+    with pytest.raises(
+        CohortError, match="slides that are not in the data set: patient_017_node_1"
+    ):
         make_cohort("camelyon16", folder, tmp_path / "c.csv")
 
 
 def test_lesions_on_a_normal_slide_are_refused(tmp_path, camelyon16, put):
     folder = camelyon16(tmp_path / "set")
     put(folder / "annotations" / "test_001.xml", asap(("_0", square(1, 1, 5))))
-    with pytest.raises(CohortError, match="lesions are drawn on it, and it is labeled normal"):
+    with pytest.raises(CohortError, match="it has lesion annotations but the label normal"):
         make_cohort("camelyon16", folder, tmp_path / "c.csv")
 
 

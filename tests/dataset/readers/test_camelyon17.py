@@ -28,7 +28,7 @@ def test_the_bucket_becomes_a_cohort_row_by_row(tmp_path, camelyon17, table):
     assert rows["patient_000_node_0"]["stratum"] == "negative"
     (lesion,) = read_outlines(tmp_path / rows["patient_004_node_0"]["outlines"]).polygons
     assert len(lesion.holes) == 1
-    assert made.notes[-1] == "1 left out: patients 100 to 199 have no published labels"
+    assert made.notes[-1] == "excluded 1 slides: labels of patients 100 to 199 are not public"
 
 
 def test_a_quarter_of_the_patients_is_tested_and_none_is_in_two_parts(tmp_path, camelyon17, table):
@@ -42,13 +42,13 @@ def test_a_quarter_of_the_patients_is_tested_and_none_is_in_two_parts(tmp_path, 
     split_cohort(read_cohort(tmp_path / "c.csv"))
 
 
-def test_itc_is_tested_but_never_learned_from(tmp_path, camelyon17, table):
+def test_itc_slides_are_for_testing_and_never_for_training(tmp_path, camelyon17, table):
     folder = camelyon17(tmp_path / "set")
     made = make_cohort("camelyon17", folder, tmp_path / "c.csv")
     rows = table(tmp_path / "c.csv")
     (itc,) = {row["slide_id"] for row in rows if row["stratum"] == "itc"}
     assert itc in by_part(rows, "test")
-    assert made.notes[0].startswith("2 left out: isolated tumor cells")
+    assert made.notes[0].startswith("excluded 2 slides: those with only isolated tumor cells")
     assert len(rows) == 14
 
 
@@ -96,9 +96,9 @@ def test_the_first_publication_is_read_from_its_centers(tmp_path, camelyon17, ta
             "image,type,class\ntumor_001.tif,tumor,macro\n",
             "no column patient, stage (found: image,",
         ),
-        ("patient,stage\npatient_000_node_0.tif,pN1\n", "'patient_000_node_0.tif' of stage 'pN1'"),
-        ("patient,stage\ntumor_001.tif,macro\n", "'tumor_001.tif' of stage 'macro'"),
-        ("patient,stage\npatient_000_node_0.tif,itc\n", "it does not name 15 of the slides here"),
+        ("patient,stage\npatient_000_node_0.tif,pN1\n", "'patient_000_node_0.tif' has stage 'pN1'"),
+        ("patient,stage\ntumor_001.tif,macro\n", "'tumor_001.tif' has stage 'macro'"),
+        ("patient,stage\npatient_000_node_0.tif,itc\n", "it does not list 15 of the slides here"),
     ],
 )
 def test_a_label_file_of_another_release_is_refused(tmp_path, camelyon17, put, content, message):
@@ -108,12 +108,10 @@ def test_a_label_file_of_another_release_is_refused(tmp_path, camelyon17, put, c
         make_cohort("camelyon17", folder, tmp_path / "c.csv")
 
 
-def test_packed_patients_are_to_be_unpacked(tmp_path, put):
+def test_zip_files_of_patients_must_be_unpacked(tmp_path, put):
     put(tmp_path / "training" / "center_0" / "patient_000.zip", "PK")
     put(tmp_path / "training" / "stage_labels.csv", "patient,stage\n")
-    with pytest.raises(
-        CohortError, match=r"no slide, but patients still packed \(1 zip\); unpack them"
-    ):
+    with pytest.raises(CohortError, match=r"no slide, but 1 zip files of patients; unpack them"):
         make_cohort("camelyon17", tmp_path, tmp_path / "c.csv")
 
 

@@ -33,32 +33,33 @@ def write_hole(path: Path, width: int, height: int, tile_bytes: int = 20_000) ->
     return size
 
 
-def test_whole_files_are_told_from_missing_and_damaged_ones(tmp_path, put):
+def test_complete_missing_and_damaged_files_are_listed(tmp_path, put):
     put(tmp_path / "a.tif")
     put(tmp_path / "b.tif", PICTURE[:-1000])
-    put(tmp_path / "c.tif", "<html>not found</html>")
+    put(tmp_path / "c.tif", "<html>not checked</html>")
     put(tmp_path / ".e.tif.part", "half")
-    found = check_files(
+    checked = check_files(
         listing(tmp_path, "a.tif", "b.tif", "c.tif", "d.tif", "e.tif"), verify=False
     )
-    assert [row.slide_id for row in found.whole] == ["a"]
-    assert found.missing == ("d.tif", "e.tif (only .e.tif.part)")
+    assert [row.slide_id for row in checked.complete] == ["a"]
+    assert checked.missing == ("d.tif", "e.tif (only .e.tif.part)")
     size = len(PICTURE)
-    assert found.damaged == {
-        "b.tif": f"b.tif: {size - 1000:,} bytes where its pictures need {size:,}, so it is cut "
-        "short",
-        "c.tif": "c.tif: not a TIFF, as this slide should be; get it again.",
+    assert checked.damaged == {
+        "b.tif": f"b.tif: {size - 1000:,} bytes of {size:,}, so it is truncated; download it again",
+        "c.tif": "c.tif: not a TIFF file. Download or export it again.",
     }
 
 
-def test_a_published_size_is_held_against_the_file(tmp_path, put):
+def test_a_file_must_have_the_published_size(tmp_path, put):
     put(tmp_path / "a.tif")
     sizes = {tmp_path / "a.tif": 123_456}
-    found = check_files(listing(tmp_path, "a.tif", sizes=sizes), verify=False)
-    assert found.damaged["a.tif"].endswith("bytes of 123,456, so the download broke off")
+    checked = check_files(listing(tmp_path, "a.tif", sizes=sizes), verify=False)
+    assert checked.damaged["a.tif"].endswith(
+        "bytes of 123,456, so the download is incomplete; download it again"
+    )
 
 
-def test_sums_are_checked_when_asked_for(tmp_path, put, caplog):
+def test_checksums_are_verified_on_request(tmp_path, put, caplog):
     caplog.set_level("INFO")
     files = listing(
         *(tmp_path, "a.tif", "b.tif"),
@@ -68,12 +69,12 @@ def test_sums_are_checked_when_asked_for(tmp_path, put, caplog):
     put(tmp_path / "b.tif")
     assert check_files(files, verify=False).damaged == {}
     assert check_files(files, verify=True).damaged == {
-        "b.tif": "b.tif: its MD5 sum is not the published one; download it again"
+        "b.tif": "b.tif: its MD5 checksum differs from the published one; download it again"
     }
-    assert "a.tif: its sum is the published one" in caplog.text
+    assert "a.tif: its MD5 checksum is the published one" in caplog.text
 
 
-def test_sums_of_long_files_are_those_of_the_whole(tmp_path, put):
+def test_the_checksum_of_a_long_file_covers_the_whole_file(tmp_path, put):
     path = put(tmp_path / "a.bin", bytes(range(256)) * 5000)
     assert md5_of(path) == hashlib.md5(path.read_bytes()).hexdigest()
 
@@ -84,5 +85,5 @@ def test_a_slide_of_its_true_size_is_checked_without_reading_it(tmp_path, short)
     size = write_hole(path, 97_792, 221_184)
     assert size > 1e9
     os.truncate(path, size - short)
-    found = check_files(listing(tmp_path, "a.tif"), verify=False)
-    assert (len(found.whole), len(found.damaged)) == (1 - short, short)
+    checked = check_files(listing(tmp_path, "a.tif"), verify=False)
+    assert (len(checked.complete), len(checked.damaged)) == (1 - short, short)

@@ -3,24 +3,25 @@ from parfocal.dataset.readers import panda
 from .conftest import PICTURE
 
 
-def test_a_whole_set_becomes_a_table(parfocal, tmp_path, camelyon17):
+def test_a_complete_data_set_becomes_a_table(parfocal, tmp_path, camelyon17):
     folder, out = camelyon17(tmp_path / "CAMELYON17"), tmp_path / "c.csv"
     found = parfocal("cohort", "camelyon17", folder, "--out", out, "--verify")
     assert (found.code, found.err) == (0, "")
     assert found.out.splitlines() == [
-        "note: 2 left out: isolated tumor cells (ITC) alone are tested on, not learned from",
-        "note: 1 left out: patients 100 to 199 have no published labels",
-        f"14 slides: 8 normal, 6 tumor; train 7; val 3; test 4; the table is {out}",
+        "note: excluded 2 slides: those with only isolated tumor cells (ITC) are used for testing, "
+        "not for training",
+        "note: excluded 1 slides: labels of patients 100 to 199 are not public",
+        f"14 slides: 8 normal, 6 tumor; train 7; val 3; test 4; wrote {out}",
     ]
 
 
-def test_damaged_and_missing_slides_are_told_to_the_shell(parfocal, tmp_path, camelyon16):
+def test_damaged_and_missing_slides_are_printed(parfocal, tmp_path, camelyon16):
     folder, out = camelyon16(tmp_path / "CAMELYON16"), tmp_path / "c.csv"
     (folder / "images" / "normal_001.tif").unlink()
     (folder / "images" / "normal_002.tif").write_bytes(PICTURE[:-9])
     refused = parfocal("cohort", "camelyon16", folder, "--out", out)
     assert refused.code == 1
-    assert "2 of 10 slides are not here whole" in refused.err
+    assert "2 of 10 slides are missing or damaged" in refused.err
     assert refused.err.count("\n") == 1
     found = parfocal("cohort", "camelyon16", folder, "--out", out, "--partial")
     assert found.code == 1
@@ -47,13 +48,13 @@ def test_nothing_to_do_is_wrong_usage(parfocal, tmp_path):
     assert "give --out, --download or both" in " ".join(found.err.split())
 
 
-def test_slides_are_fetched_and_said(parfocal, tmp_path, bucket):
+def test_slides_are_downloaded_and_listed(parfocal, tmp_path, bucket):
     found = parfocal(
         *("cohort", "camelyon16", tmp_path / "here", "--download", "normal_001,tumor_001"),
         *("--bucket", bucket.url, "--out", tmp_path / "c.csv", "--partial"),
     )
     assert found.code == 0
-    assert found.out.startswith("4 files of 0.0 MB to fetch")
+    assert found.out.startswith("4 files of 0.0 MB to download")
     assert f"images/tumor_001.tif: {len(PICTURE):,} bytes" in found.out
     assert "2 slides: 1 normal, 1 tumor; train 2" in found.out
     assert "parfocal: 8 missing: normal_002.tif" in found.err

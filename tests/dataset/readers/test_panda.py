@@ -38,7 +38,7 @@ def test_grades_are_labels_and_centers_strata(biopsies, table):
             "stratum": "radboud",
         },
     ]
-    assert "b0a92a74 is left out: its ISUP grade is not that of its Gleason score" in made.notes
+    assert "excluded b0a92a74: its ISUP grade contradicts its Gleason score" in made.notes
 
 
 def test_grades_follow_from_scores_as_isup_defines_them():
@@ -53,8 +53,11 @@ def test_grades_follow_from_scores_as_isup_defines_them():
     ("content", "message"),
     [
         ("image_id,isup_grade\nx,1\n", "no column data_provider, gleason_score (found: image_id, "),
-        (HEADER + "0005f7aa,karolinska,9,0+0\n", "0005f7aa of grade '9' and score '0+0', which no"),
-        (HEADER + "0005f7aa,karolinska,0,0+0\n", "does not name 2 of the slides here (0018ae58"),
+        (
+            HEADER + "0005f7aa,karolinska,9,0+0\n",
+            "0005f7aa has grade '9' and score '0+0', which do not",
+        ),
+        (HEADER + "0005f7aa,karolinska,0,0+0\n", "does not list 2 of the slides here (0018ae58"),
     ],
 )
 def test_a_label_file_of_another_release_is_refused(biopsies, put, content, message):

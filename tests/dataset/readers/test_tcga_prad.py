@@ -16,7 +16,7 @@ SHEET = "File ID\tFile Name\tData Category\tData Type\tProject ID\tCase ID\tSamp
 
 @pytest.fixture
 def gdc(tmp_path: Path, put, write_slide: Callable[..., Path], monkeypatch) -> Path:
-    """Three slides of 1024 px at 0.5 um/px as the GDC's client leaves them, regions 200 um wide."""
+    """Write three slides of 1024 px at 0.5 um/px as the GDC client does, and regions of 200 um."""
     monkeypatch.setattr(module, "REGION_PX", 200)
     manifest, sheet = ["id\tfilename\tmd5\tsize\tstate"], [SHEET]
     for number in range(3):
@@ -76,20 +76,20 @@ def test_a_region_is_cut_once(gdc):
     assert path.stat().st_mtime_ns == before
 
 
-def test_that_the_papers_regions_are_not_to_be_had_is_told(gdc):
+def test_a_note_says_that_the_regions_of_the_paper_are_not_public(gdc):
     made = make_cohort("tcga-prad", gdc, gdc / "c.csv")
-    assert "which 285 regions the paper had was not released" in made.notes[0]
+    assert "the 285 regions of the paper were not released" in made.notes[0]
     (gdc / "regions.csv").unlink()
-    with pytest.raises(CohortError, match=r"regions\.csv: no such file\. The paper's regions were"):
+    with pytest.raises(CohortError, match=r"regions\.csv: no such file\. The regions of the paper"):
         make_cohort("tcga-prad", gdc, gdc / "c.csv")
 
 
-def test_a_slide_of_another_size_than_the_manifests_is_damaged(gdc):
+def test_a_slide_with_another_size_than_in_the_manifest_is_damaged(gdc):
     slide = next((gdc / "uuid-1").glob("*.svs"))
     slide.write_bytes(slide.read_bytes()[:-100])
     made = make_cohort("tcga-prad", gdc, gdc / "c.csv", partial=True)
     assert list(made.damaged) == [slide.name]
-    assert "so the download broke off" in made.damaged[slide.name]
+    assert "so the download is incomplete" in made.damaged[slide.name]
     assert len(made.rows) == 6
 
 
@@ -100,9 +100,15 @@ NAME = "TCGA-2A-A8V0-01Z-00-DX1.ABC.svs"
     ("line", "message"),
     [
         ("other.svs,0,0,benign", "row 2: 'other.svs' is not in the manifest and the sample sheet"),
-        (f"{NAME},left,0,benign", "row 2: x 'left', y '0', label 'benign'; a corner within"),
-        (f"{NAME},-1,0,benign", "row 2: x '-1'"),
-        (f"{NAME},0,0,gleason9", "label 'gleason9'; a corner within the slide and one of benign,"),
+        (
+            f"{NAME},left,0,benign",
+            "row 2: found x 'left', y '0' and label 'benign', expected a corner",
+        ),
+        (f"{NAME},-1,0,benign", "row 2: found x '-1'"),
+        (
+            f"{NAME},0,0,gleason9",
+            "label 'gleason9', expected a corner within the slide and one of benign,",
+        ),
     ],
 )
 def test_regions_that_do_not_match_are_refused(gdc, put, line, message):
@@ -115,22 +121,20 @@ def test_a_region_that_leaves_its_slide_is_refused(gdc, put):
     with (gdc / "regions.csv").open("a") as file:
         file.write(f"\n{NAME},700,0,benign\n")
     with pytest.raises(
-        CohortError, match=r"region at x=700, y=0 is 400 pixels wide and leaves the"
+        CohortError, match=r"region at x=700, y=0 is 400 pixels wide and reaches beyond"
     ):
         make_cohort("tcga-prad", gdc, gdc / "c.csv")
 
 
-def test_the_gdcs_lists_are_needed_and_of_this_project(gdc, put):
+def test_the_lists_of_the_gdc_are_required(gdc, put):
     put(gdc / "gdc_manifest.2026-02-02.txt", "id\tfilename\tmd5\tsize\tstate\n")
-    with pytest.raises(
-        CohortError, match=r"one file gdc_manifest\*\.txt is needed, and there is: gdc_m"
-    ):
+    with pytest.raises(CohortError, match=r"one file gdc_manifest\*\.txt is needed \(found: gdc_m"):
         make_cohort("tcga-prad", gdc, gdc / "c.csv")
     (gdc / "gdc_manifest.2026-02-02.txt").unlink()
     sheet = gdc / "gdc_sample_sheet.2026-01-01.tsv"
     put(sheet, sheet.read_text().replace("TCGA-PRAD", "TCGA-BRCA"))
-    with pytest.raises(CohortError, match="the sample sheet has a file of project 'TCGA-BRCA'"):
+    with pytest.raises(CohortError, match="the sample sheet lists a file of project 'TCGA-BRCA'"):
         make_cohort("tcga-prad", gdc, gdc / "c.csv")
     sheet.unlink()
-    with pytest.raises(CohortError, match=r"gdc_sample_sheet\*\.tsv is needed, and there is: none"):
+    with pytest.raises(CohortError, match=r"gdc_sample_sheet\*\.tsv is needed \(found: none"):
         make_cohort("tcga-prad", gdc, gdc / "c.csv")
