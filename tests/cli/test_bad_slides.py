@@ -82,14 +82,14 @@ def a_folder(slide: Path) -> None:
         (not_a_slide, "not a slide"),
         (truncated, "one"),
         (damaged, "one"),
-        (without_mpp, "no microns per pixel, so its magnification is unknown. Give it with --mpp"),
+        (without_mpp, "no microns per pixel, so its magnification is unknown. Set it with --mpp"),
         (absurd, "outside 0.05 to 50"),
         (blank, "tissue"),
         (small, "0.78 x 0.78 of a patch at 2.5x"),
-        (small, "the model looks at 2.5x, 10x and at no other"),
+        (small, "the model was trained at 2.5x, 10x and takes no other"),
         (coarse, "10x (1 um/px) is sharper than the scan, which is 2.5x"),
         (coarse, "leave the slide out"),
-        (a_folder, "a folder, and no DICOM slide is in it; give slide files"),
+        (a_folder, "this folder holds no DICOM slide. Name slide files"),
     ],
 )
 def test_a_bad_slide_is_refused_in_one_line(
@@ -119,9 +119,9 @@ def test_the_current_folder_is_named_as_given(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.chdir(tmp_path)
-    assert_refused(parfocal("inspect", "."), "parfocal: .: a folder, and no DICOM slide")
+    assert_refused(parfocal("inspect", "."), "parfocal: .: this folder holds no DICOM slide")
     assert_refused(
-        parfocal("predict", run, ".", "--out", "out"), "parfocal: .: a folder, and no DICOM"
+        parfocal("predict", run, ".", "--out", "out"), "parfocal: .: this folder holds no DICOM"
     )
 
 
