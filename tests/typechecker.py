@@ -1,4 +1,4 @@
-"""beartype, told that an int is as good as a float, as PEP 484 says."""
+"""beartype that accepts an int where a float is annotated, as PEP 484 allows."""
 
 from beartype import BeartypeConf, beartype
 

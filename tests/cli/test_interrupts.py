@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from command_result import CommandResult, assert_refused
-from parfocal.predict import folder as predict_module
 from parfocal.cli import main
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.predict import folder as predict_module
 from small import TINY
 
 

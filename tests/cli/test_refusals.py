@@ -11,8 +11,8 @@ import h5py
 import pytest
 
 from command_result import CommandResult, assert_refused
-from parfocal.predict import folder as predict_module
 from parfocal.features.errors import UnwritableError
+from parfocal.predict import folder as predict_module
 from small import TINY, write_table
 
 
@@ -184,7 +184,7 @@ def test_descending_magnifications_are_refused(
     ("setting", "words"),
     [
         ("train.epoch=3", "known: epochs"),
-        ("trian.epochs=3", "known: slide, encoder, model, train"),
+        ("trian.epochs=3", "known: slide, encoder, model, train"),  # codespell:ignore trian
         ("train.epochs=many", "many"),
     ],
 )
