@@ -1,6 +1,6 @@
 # The commands of the README. Each sets up .venv first, and is quick when that is done.
 #   make demo    paint a cohort, train, evaluate and predict on it; see demo-out/
-#   make test    formatting, lint, types, the import contract and the tests
+#   make test    formatting, lint, types, the import contract, spelling and the tests
 #   make docs    bring the generated pages of docs/ up to date
 #   make clean   remove .venv and what the tools left
 # With another interpreter: make test PYTHON=/path/to/python3.12
@@ -23,6 +23,7 @@ test: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell src tests docs README.md benchmarks examples
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 docs: $(READY)

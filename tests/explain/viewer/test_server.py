@@ -231,7 +231,7 @@ def test_twenty_clients_at_once_get_the_tiles_one_gets(server, key):
         assert all(pool.map(client, range(20)))
 
 
-def test_a_port_in_use_is_told(server):
+def test_a_port_in_use_is_refused(server):
     with pytest.raises(ViewError, match=f"port {server.port} of 127.0.0.1 is in use"):
         listen("127.0.0.1", server.port)
 
