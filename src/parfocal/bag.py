@@ -227,6 +227,7 @@ class StoredBag:
     def _mix(
         self, table: Float[Tensor, "r d"], siblings: Int64[Tensor, "b c"]
     ) -> Float[Tensor, "n d"]:
+        """Mix groups of siblings, with features in `table`, as all zooms so far have selected."""
         dim = table.shape[1]
         together = math.gcd(siblings.shape[1], SIBLINGS_PER_ROW)
         table = table.reshape(-1, together * dim)
