@@ -210,7 +210,7 @@ def test_each_fold_is_a_run_that_evaluates_and_predicts(
         assert f"Evaluation: {fold}" in page.read_text()
     assert parfocal("predict", run / "fold-2", slide, "--out", tmp_path / "out").code == 0
     assert_refused(
-        parfocal("predict", run, slide, "--out", tmp_path / "out"), "a run of 3 folds; give"
+        parfocal("predict", run, slide, "--out", tmp_path / "out"), "a run with 3 folds; give"
     )
 
 

@@ -15,7 +15,7 @@ Color = Float32[np.ndarray, " 3"]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
 NORMAL_NAMES = {"h", "n", "normal", "healthy", "benign", "negative"}
-LESION_NAMES = {"ac", "lesion", "tumor", "cancer", "malignant", "adenocarcinoma"}
+LESION_NAMES = {"ac", "lesion", "tumor", "tumour", "cancer", "malignant", "adenocarcinoma"}
 PER_SLIDE = (128, 40)  # number of normal and of lesion tiles used for one slide
 GAIN = (0.6, 1.7)  # range of factors by which a tile's contrast is changed
 
