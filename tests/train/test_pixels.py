@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer import BadParameter
 
 from parfocal.cli.program import app
 from parfocal.dataset import Cohort, CohortError, read_cohort
@@ -300,5 +299,5 @@ def test_the_command_line_overrides_the_sampling_settings(painted, run, tmp_path
     app([*evaluating, "--device", "cpu", "--set", "model.k=3"], standalone_mode=False)
     patches = json.loads((evaluation / "metrics.json").read_text())["cost"]["patches"]
     assert sum(step["mean"] for step in patches) == 3
-    with pytest.raises(BadParameter, match=r"'k=3' is not like model\.k=10"):
+    with pytest.raises(SettingsError, match="'k=3' is not SECTION.KEY=VALUE"):
         app([*predicting, "--out", str(tmp_path), "--set", "k=3"], standalone_mode=False)
