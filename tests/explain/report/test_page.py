@@ -3,6 +3,7 @@ import io
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,3 +220,10 @@ def test_a_damaged_file_is_refused(work):
     (work / "evaluation" / "metrics.json").write_text("{}")
     with pytest.raises(ReportError, match=r"cannot be read .*train or evaluate again"):
         write_report([work], work / "report.html")
+
+
+def test_predictions_of_version_1_are_reported(tmp_path):
+    page = report(tmp_path, Path(__file__).parents[2] / "fixtures" / "v1" / "predictions")
+    text = text_of(page)
+    assert "share of sampling probability" in text
+    assert "slide-0043 zoommil, predictions – tumor" in text

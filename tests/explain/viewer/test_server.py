@@ -4,12 +4,14 @@ import random
 import socket
 import string
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from explain.demo_folder import DARK, LESION, PINK
+from explain.demo_folder import DARK, LESION, PINK, running
+from parfocal.explain.library import load_library
 from parfocal.explain.read_record import read_prediction
 from parfocal.explain.viewer import ViewError, address_of, is_loopback, listen
 from parfocal.explain.viewer.pyramid import TILE_PX, levels
@@ -251,3 +253,14 @@ def test_the_address_is_one_to_type():
 def test_loopback_is_this_machine_alone():
     assert all(is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
     assert not any(is_loopback(host) for host in ("0.0.0.0", "10.0.0.1", "::", "box.example"))
+
+
+def test_predictions_of_version_1_are_served_in_the_current_version():
+    folder = Path(__file__).parents[2] / "fixtures" / "v1" / "predictions"
+    with running(load_library([folder])) as old:
+        slides = old.json("/api/slides")["slides"]
+        keys = [(slide["key"], each["key"]) for slide in slides for each in slide["predictions"]]
+        records = [old.json(f"/api/slides/{slide}/predictions/{key}") for slide, key in keys]
+    assert [record["format_version"] for record in records] == [2, 2, 2]
+    kinds = {region["score_kind"] for record in records for region in record["regions"]}
+    assert kinds == {"attention", "uniform", "class_probability", "sampling_probability"}
