@@ -131,8 +131,8 @@ class Audit:
             for magnification, score in zip(self.trained.magnifications, self.regret, strict=True)
         )
         return (
-            f"{len(self.slides)} slides: with every patch, {self.agreement.value:.1%} of the labels "
-            f"are the same and probabilities differ by {self.difference.value:.3f}; "
+            f"{len(self.slides)} slides: with every patch, {self.agreement.value:.1%} of the "
+            f"labels are the same and probabilities differ by {self.difference.value:.3f}; "
             f"regret {regret}; visited {visited:,} of {patches:,} patches"
         )
 

@@ -136,7 +136,7 @@ MISSING = ((*GOOD, "train"), ("2", "none.tif", "normal", "train"), ("3", "001.ti
     [
         ([("slide_id", "path"), GOOD[:2]], "label"),
         ([("slide_id", "path", "label"), GOOD, GOOD], "001"),
-        ([("slide_id", "path", "label"), GOOD], "every slide is labeled 'tumor'"),
+        ([("slide_id", "path", "label"), GOOD], "every slide has the label 'tumor'"),
         ([("slide_id", "path", "label", "split"), *MISSING], "none.tif (row 3)"),
         ([("slide_id", "path", "label")], "no slides"),
     ],

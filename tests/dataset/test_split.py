@@ -167,7 +167,7 @@ def test_a_split_is_read_as_it_was_written(tmp_path):
 
 def test_a_file_that_is_no_split_is_refused(tmp_path):
     (tmp_path / "split.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(CohortError, match="not the split.csv of a run"):
+    with pytest.raises(CohortError, match=r"not the split\.csv of a run"):
         read_split(tmp_path / "split.csv")
 
 

@@ -28,6 +28,15 @@ def test_the_values_equal_the_scores_with_all_weights_one(classes, ties, seed):
         assert value == pytest.approx(weighted[name][0], abs=1e-14), name
 
 
+def test_a_perfect_ranking_has_an_average_precision_of_exactly_one():
+    truth = np.arange(22) % 2
+    probabilities = np.random.default_rng(0).uniform(0.6, 1, (22, 1))
+    probabilities = np.where(np.eye(2)[truth] == 1, probabilities, 1 - probabilities)
+    perfect = LabeledPredictions(LABELS[:2], truth, probabilities, tuple(map(str, range(22))))
+    scores = compute_scores(perfect, resamples=20)
+    assert {score.value for score in scores.values()} == {1}
+
+
 def test_scores_that_compare_classes_are_undefined_with_a_single_class():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
     one = compute_scores(

@@ -76,7 +76,7 @@ def test_cells_that_were_not_timed_or_run_are_empty(broken, cells):
 
 
 def test_a_partial_download_is_refused(camelyon16, tmp_path):
-    with pytest.raises(CohortError, match=r"391 of 399 slides are not here whole"):
+    with pytest.raises(CohortError, match=r"391 of 399 slides are missing or damaged"):
         reproduce(
             *(small("zoommil-camelyon16"), camelyon16(tmp_path / "data"), tmp_path / "out"),
             **OPTIONS,

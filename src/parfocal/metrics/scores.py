@@ -1,13 +1,9 @@
-"""Every metric with its confidence interval.
-
-Values are computed by scikit-learn, intervals by `parfocal.metrics.weighted`; tests compare the
-two.
-"""
+"""Every metric with its confidence interval."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from sklearn import metrics
 
 from parfocal.metrics.bootstrap import Score, patient_weights, score_with_interval
@@ -78,30 +74,20 @@ def point_scores(predictions: LabeledPredictions) -> dict[str, float]:
     """
     truth, predicted = predictions.truth, predictions.predicted
     classes = range(len(predictions.labels))
+    # AUROC, average precision and kappa have all weights one here, as in the resamples:
+    # scikit-learn's differ in the last bits, and its average precision of a perfect ranking may be
+    # 0.9999999999999998, outside the interval.
+    weighted = weighted_scores(predictions, np.ones((1, len(truth))))
+    result = {name: float(values[0]) for name, values in weighted.items()}
     recall = metrics.recall_score(
         truth, predicted, labels=classes, average=None, zero_division=np.nan
     )
-    one_hot = np.eye(len(classes), dtype=int)[truth]  # n c
-    ranks = [_rank_point_scores(one_hot[:, c], predictions.probabilities[:, c]) for c in classes]
-    auroc, precision = np.array(ranks).T
-    result = {
-        "accuracy": metrics.accuracy_score(truth, predicted),
-        "balanced_accuracy": recall.mean(),
-        "weighted_f1": metrics.f1_score(
-            truth, predicted, labels=classes, average="weighted", zero_division=0
-        ),
-        "quadratic_kappa": _quadratic_kappa(predictions),
-        "auroc_macro": auroc.mean(),
-        "average_precision_macro": precision.mean(),
-    }
-    micro = _rank_point_scores(one_hot.ravel(), predictions.probabilities.ravel())
-    result["auroc_micro"], result["average_precision_micro"] = micro
-    if _has_one_class(predictions):
-        result["auroc_micro"] = result["average_precision_micro"] = np.nan
-    for c, label in enumerate(predictions.labels):
-        result[f"recall/{label}"] = recall[c]
-        result[f"auroc/{label}"], result[f"average_precision/{label}"] = ranks[c]
-    return {name: float(value) for name, value in result.items()}
+    result["accuracy"] = float(metrics.accuracy_score(truth, predicted))
+    result["balanced_accuracy"] = float(recall.mean())
+    result["weighted_f1"] = float(
+        metrics.f1_score(truth, predicted, labels=classes, average="weighted", zero_division=0)
+    )
+    return result
 
 
 def auroc_by_stratum(
@@ -150,33 +136,11 @@ def _auroc(
     blocks: Sequence[Float[np.ndarray, "_ n"]],
 ) -> Score:
     """Compute the AUROC of the included slides, with its interval over blocks of weights."""
-    value = metrics.roc_auc_score(positive[included], evidence[included])
-    resampled = [rank_scores(evidence, positive, weights * included)[0] for weights in blocks]
-    return score_with_interval(float(value), np.concatenate(resampled or [np.empty(0)]))
-
-
-def _rank_point_scores(
-    positive: Int64[np.ndarray, " n"], score: Float[np.ndarray, " n"]
-) -> tuple[float, float]:
-    """Compute AUROC and average precision; NaN where all slides are positive or negative."""
-    if positive.all() or not positive.any():
-        return np.nan, np.nan
-    auroc = metrics.roc_auc_score(positive, score)
-    return float(auroc), float(metrics.average_precision_score(positive, score))
-
-
-def _quadratic_kappa(predictions: LabeledPredictions) -> float:
-    if _has_one_class(predictions):
-        return np.nan
-    classes = range(len(predictions.labels))
-    kappa = metrics.cohen_kappa_score(
-        predictions.truth, predictions.predicted, labels=classes, weights="quadratic"
+    once = np.ones((1, len(evidence)))
+    value, *resampled = (
+        rank_scores(evidence, positive, weights * included)[0] for weights in (once, *blocks)
     )
-    return float(kappa)
-
-
-def _has_one_class(predictions: LabeledPredictions) -> bool:
-    return bool((predictions.truth == predictions.truth[0]).all())
+    return score_with_interval(float(value[0]), np.concatenate(resampled or [np.empty(0)]))
 
 
 def _undefined_reason(name: str, predictions: LabeledPredictions) -> str:
