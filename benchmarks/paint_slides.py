@@ -3,10 +3,10 @@
 `large` has about 6,000 tissue patches at 10x, `middle` a quarter of them and `small` a sixteenth.
 `sparse` is `large` with downsamples of 1, 4 and 16 only.
 
-    python benchmarks/paint_slides.py /tmp/slides
+    python benchmarks/paint_slides.py OUT
 """
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -16,7 +16,9 @@ SIDES = {"small": 11_776, "middle": 23_552, "large": 47_104, "sparse": 47_104}
 
 
 def main() -> None:
-    out = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path, help="output folder")
+    out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     for name, side in SIDES.items():
         downsamples = (1, 4, 16) if name == "sparse" else None
