@@ -68,6 +68,6 @@ def test_features_are_extracted_only_for_the_model_that_takes_them(compared):
 def test_a_model_that_takes_pixels_cannot_be_audited(cohort, compared, tmp_path):
     _, out = compared
     with pytest.raises(
-        AuditError, match="model jsma reads pixels by itself, so it cannot be shown"
+        AuditError, match="model jsma takes pixels, so it cannot be given every patch"
     ):
         audit(out / "jsma/seed-0", cohort, tmp_path, device="cpu")
