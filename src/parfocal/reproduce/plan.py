@@ -169,7 +169,9 @@ def plan(
         candidate for members in reproduction.candidates().values() for candidate in members
     ]
     missing = len(checked.missing) + len(checked.damaged) + listing.absent
-    with _measure(reproduction, candidates, checked.whole, str(choose_device(device))) as measured:
+    with _measure(
+        reproduction, candidates, checked.complete, str(choose_device(device))
+    ) as measured:
         steps = [*measured.region_steps(), *measured.extraction_steps()]
         for candidate in candidates:
             experiment = reproduction.experiments[candidate.name]
