@@ -1,6 +1,10 @@
+import os
+from dataclasses import replace
+
 import pytest
 
-from parfocal.files import whole_file, write_together, write_whole
+from parfocal.files import PositionedFile, whole_file, write_together, write_whole
+from parfocal.processes import this_process
 
 
 def test_a_file_gets_its_name_when_it_is_complete(tmp_path):
@@ -60,3 +64,50 @@ def test_several_files_are_all_written_or_none(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"No space left on device; nothing was written: '.*c'"):
         write_together(dict.fromkeys(contents, b"new"))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == contents
+
+
+def test_two_writers_of_one_file_do_not_share_a_temporary_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as first, whole_file(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # renamed last
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_of_the_longest_length_can_be_written(tmp_path):
+    path = tmp_path / ("a" * 255)
+    write_whole(path, b"content")
+    assert path.read_bytes() == b"content"
+
+
+def test_temporary_files_of_ended_processes_are_removed(tmp_path):
+    dead = replace(this_process(), start=1)
+    left = tmp_path / f".{dead.token}-0.part"
+    own = tmp_path / f".{this_process().token}-9999.part"
+    elsewhere = tmp_path / ".0123456789-1-1-0.part"
+    old = tmp_path / ".0123456789-1-2-0.part"
+    foreign = tmp_path / ".download.part"
+    for path in (left, own, elsewhere, old, foreign):
+        path.touch()
+    os.utime(old, (0, 0))
+    os.utime(foreign, (0, 0))
+    write_whole(tmp_path / "a.txt", b"content")
+    assert not left.exists()
+    assert not old.exists()
+    assert own.exists()
+    assert elsewhere.exists()
+    assert foreign.exists()
+
+
+@pytest.mark.parametrize("pread", [True, False])
+def test_a_file_is_read_at_positions_with_and_without_pread(tmp_path, monkeypatch, *, pread):
+    (tmp_path / "a").write_bytes(bytes(range(100)))
+    if not pread:
+        monkeypatch.delattr(os, "pread")  # as on Windows
+    file = PositionedFile(tmp_path / "a")
+    assert file.read(3, 50) == bytes([50, 51, 52])
+    assert file.read(10, 95) == bytes(range(95, 100))
+    assert file.read(2, 0) == bytes([0, 1])
+    file.close()
+    file.close()

@@ -1,9 +1,22 @@
 """Write files that get their name only when they are complete and on the disk."""
 
+import itertools
 import os
+import re
+import threading
+import time
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
+
+from parfocal.processes import parse_token, this_process
+
+PART_NAME = re.compile(r"\.(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)-[0-9]+\.part")
+MAX_PART_AGE_S = 86400.0  # of a process whose end cannot be found out here
+
+_numbers = itertools.count()
 
 
 @contextmanager
@@ -16,7 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; an error of the temporary path names `path` instead.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = part_path(path)
     try:
         yield part
         sync(part)
@@ -55,10 +68,63 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             sync(part)  # now a full disk can no longer fail the renaming
 
 
+def part_path(path: Path) -> Path:
+    """Return an unused temporary path in the folder of a file that is about to be written.
+
+    Temporary files that killed processes left in this folder are removed.
+    """
+    sweep_parts(path.parent)
+    return path.with_name(f".{this_process().token}-{next(_numbers)}.part")
+
+
+@cache  # once per folder and process: what a process leaves behind it removes itself
+def sweep_parts(folder: Path) -> None:
+    """Remove the temporary files of processes that have ended."""
+    with suppress(OSError):  # the folder is missing or read-only
+        for entry in os.scandir(folder):
+            name = PART_NAME.fullmatch(entry.name)
+            if name is None:
+                continue
+            owner = parse_token(name["owner"])
+            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if (owner is not None and owner.is_dead) or age > MAX_PART_AGE_S:
+                Path(entry).unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the entries of a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return  # Windows opens no folder
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class PositionedFile:
+    """A file that is read at positions; threads and forked processes may share it.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        close: closes the file; called again, or when the object is gone, it does nothing.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._lock = threading.Lock()
+        self.close = weakref.finalize(self, os.close, self._handle)
+
+    def read(self, length: int, offset: int) -> bytes:
+        """Return up to `length` bytes from a position, fewer at the end of the file."""
+        if hasattr(os, "pread"):  # does not use the position that all share
+            return os.pread(self._handle, length, offset)
+        with self._lock:
+            os.lseek(self._handle, offset, os.SEEK_SET)
+            return os.read(self._handle, length)

@@ -14,8 +14,6 @@ OpenSlide. Damage after which the data is still a valid JPEG image is not detect
 damage inside a JPEG 2000 tile; OpenSlide does not detect them either.
 """
 
-import os
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +25,7 @@ import simplejpeg
 from jaxtyping import Int64, UInt8
 
 from parfocal.cost import CostMeter
+from parfocal.files import PositionedFile
 from parfocal.slide.errors import DamagedRegionError, SlideError, one_line
 from parfocal.slide.readers.openslide import CACHE_BYTES
 from parfocal.slide.readers.scan import Level, Metadata, Scan, compute_levels, mean_mpp
@@ -114,9 +113,7 @@ class TiledTiffScan:
         self.levels: tuple[Level, ...] = compute_levels([level.size for level in tiled_levels])
         self.metadata = metadata
         self._path, self._tiled_levels, self._cost_meter = path, tuple(tiled_levels), cost_meter
-        # Threads and forked processes share the descriptor: pread does not use its position.
-        self._file = os.open(path, os.O_RDONLY)
-        self._close_file = weakref.finalize(self, os.close, self._file)
+        self._file = PositionedFile(path)
         largest = max(3 * level.tile_size[0] * level.tile_size[1] for level in tiled_levels)
         # lru_cache holds no lock that a fork could copy in its locked state.
         self._read_cached = lru_cache(maxsize=max(1, CACHE_BYTES // largest))(self._read_tile)
@@ -141,7 +138,7 @@ class TiledTiffScan:
 
     def close(self) -> None:
         """Close the file."""
-        self._close_file()
+        self._file.close()
         self._read_cached.cache_clear()
 
     def _read_tile(self, level: int, index: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -149,7 +146,7 @@ class TiledTiffScan:
         width, height = tiles.tile_size
         length = int(tiles.byte_counts[index])
         try:
-            encoded = os.pread(self._file, length, int(tiles.offsets[index]))
+            encoded = self._file.read(length, int(tiles.offsets[index]))
             self._cost_meter.add_bytes(len(encoded))
             if len(encoded) < length:
                 raise ValueError(f"the tile ends {length - len(encoded)} bytes beyond the file")
