@@ -87,7 +87,7 @@ def test_synth_passes_its_options_to_the_painting(
 ):
     passed: dict[str, object] = {}
     monkeypatch.setattr(
-        painted_cohort, "paint_cohort", lambda out, **options: passed.update(options)
+        painting_module, "paint_cohort", lambda out, **options: passed.update(options)
     )
     command = ("synth", "new", "--slides", 4, "--seed", 1, "--mpp", 0.5, *options)
     assert parfocal(*command).code == 0
