@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 
 LEVEL_TOLERANCE = 0.005  # a level coarser by this fraction is sharp enough: sizes are rounded
@@ -13,6 +13,10 @@ BLOCK_PX = 2048  # side of a block that is decoded at once: 4 Mpx, 16 MB in Open
 MAX_STEP = 256.0  # an output pixel that covers more stored pixels is averaged in two stages
 BATCH_VALUES = 2**15  # values averaged at once, few enough to stay in a core's nearest cache
 ROW_PADDING = 16  # values after each row, so that a column's values do not share cache lines
+# Averages closer than this to a half are computed again in double precision, since the last digits
+# of single precision depend on how a region is divided. Single precision is off by 1e-4 at most.
+HALF_TOLERANCE = 5e-4
+GATHERED_VALUES = 2**22  # stored values gathered at once to compute averages again
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,58 @@ def shrink(
     # Rows are the contiguous axis, so columns are averaged as rows of the transposed array.
     transposed = np.ascontiguousarray(by_row.T).reshape(width, -1)  # w 3r
     averaged = _average_rows(transposed, columns)  # c 3r
-    result = np.rint(averaged).astype(np.uint8).reshape(len(averaged), 3, -1)
-    return np.ascontiguousarray(result.transpose(2, 0, 1))  # r c 3
+    averaged += 0.5 - HALF_TOLERANCE
+    lower = averaged.astype(np.uint8)
+    averaged += 2 * HALF_TOLERANCE
+    halves = np.divmod(np.flatnonzero(averaged.astype(np.uint8) != lower), lower.shape[1])
+    result = np.ascontiguousarray(
+        lower.reshape(len(averaged), 3, -1).transpose(2, 0, 1)  # r c 3
+    )
+    _round_again(result, pixels, (rows, columns), halves)
+    return result
+
+
+def _round_again(
+    result: UInt8[np.ndarray, "r c 3"],
+    pixels: UInt8[np.ndarray, "h w 3"],
+    edges: tuple[Float[np.ndarray, " r1"], Float[np.ndarray, " c1"]],
+    halves: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]],
+) -> None:
+    """Compute results near a half exactly, so that they do not depend on how a region is divided.
+
+    Args:
+        result: rounded averages, changed in place.
+        pixels: stored pixels.
+        edges: edges of the rows and of the columns.
+        halves: column of each such result; and its channel and row, counted together.
+    """
+    columns, (channels, rows) = halves[0], np.divmod(halves[1], len(result))
+    spans = [_stored_span(axis) for axis in edges]
+    batch = max(1, GATHERED_VALUES // (spans[0] * spans[1]))
+    for start in range(0, len(columns), batch):
+        part = slice(start, start + batch)
+        row_index, row_share = _gather(edges[0], rows[part], spans[0], pixels.shape[0])
+        column_index, column_share = _gather(edges[1], columns[part], spans[1], pixels.shape[1])
+        channel = channels[part, None, None]
+        values = pixels[row_index[:, :, None], column_index[:, None, :], channel]
+        exact = (values * row_share[:, :, None] * column_share[:, None, :]).sum(axis=(1, 2))
+        # Edges differ in their last digits too; a value that is a half exactly stays one.
+        result[rows[part], columns[part], channels[part]] = np.rint(np.round(exact, 9))
+
+
+def _stored_span(edges: Float[np.ndarray, " m1"]) -> int:
+    """Return the largest number of stored pixels between two neighboring edges."""
+    return int(ceil((edges[-1] - edges[0]) / (len(edges) - 1))) + 1
+
+
+def _gather(
+    edges: Float[np.ndarray, " m1"], indices: Int64[np.ndarray, " n"], span: int, length: int
+) -> tuple[Int64[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
+    """Return the stored pixels between pairs of edges, and the share of each in the average."""
+    first, last = edges[indices, None], edges[indices + 1, None]
+    stored = np.floor(first).astype(np.int64) + np.arange(span)
+    shares = np.minimum(stored + 1, last) - np.maximum(stored, first)
+    return stored.clip(0, length - 1), shares.clip(0) / (last - first)
 
 
 def _average_rows(
