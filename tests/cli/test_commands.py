@@ -14,6 +14,7 @@ from parfocal import train as training
 from parfocal.cli.program import app
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.settings import recipe_names
+from parfocal.slide.synthetic import cohort as painting_module
 from parfocal.slide.synthetic.painting import TILE_PAINTING, Painting
 from parfocal.train import RunSummary
 from small import SLIDES, TINY, write_table
