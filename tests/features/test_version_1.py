@@ -23,7 +23,7 @@ from parfocal.features.store import FeatureFile
 from parfocal.slide.slide import open_slide
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "v1" / "features"
-SETTINGS = SlideSettings((2.5, 5.0), patch_size=16, tissue="gray")
+SETTINGS = SlideSettings((2.5, 5.0), patch_size=16, tissue="gray", roots="share")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from itertools import pairwise
+from logging import getLogger
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Int64
 
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import StoreError
-from parfocal.grid import PatchGrid
+from parfocal.grid import Children, PatchGrid, Roots
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide
 from parfocal.slide.tissue import find_tissue
@@ -24,6 +25,10 @@ FORMAT_VERSION = 2
 RENAMED_ATTRIBUTES = {"encoder_licence": "encoder_license"}
 # New values, by attribute and by the value in version 1.
 RENAMED_VALUES: dict[str, dict[object, str]] = {"tissue": {"grey": "gray"}}
+# Settings of a slide that version 1 does not have, and the values it stands for.
+ADDED_SETTINGS: dict[str, Any] = {"roots": "share"}
+
+logger = getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,14 @@ class SlideSettings:
         patch_size: side of a patch in pixels, the same at every magnification.
         tissue: how tissue is separated from glass: "otsu" by Otsu's threshold on the saturation,
             "gray" by a fixed threshold on the spread of red, green and blue, "all" not at all.
-        min_tissue: smallest share of tissue in a patch, in 0..1.
-        children: "all" keeps every child of a kept patch, "tissue" only those with at least
-            `min_tissue`.
+        min_tissue: smallest share of tissue in a patch, in 0..1; if no patch has that much, those
+            with any tissue are kept.
+        children: "tissue" keeps only patches with enough tissue at the highest magnification, and
+            the patches around them; "all" keeps every child of a kept patch.
+        roots: which patches of the lower magnifications are kept: "descendants" keeps those with a
+            patch of the highest magnification inside them that has `min_tissue`, so that all of
+            these can be reached; "share" keeps those that have `min_tissue` themselves, as
+            published.
 
     Raises:
         ValueError: an argument is invalid.
@@ -47,7 +57,8 @@ class SlideSettings:
     patch_size: int = 256
     tissue: Literal["otsu", "gray", "all"] = "otsu"
     min_tissue: float = 0.1
-    children: Literal["all", "tissue"] = "tissue"
+    children: Children = "tissue"
+    roots: Roots = "descendants"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -66,16 +77,27 @@ class SlideSettings:
     def grid(self, slide: Slide) -> PatchGrid:
         """Find the tissue of a slide, and return the patches over it.
 
+        A warning is logged if no patch has `min_tissue`.
+
         Raises:
             SlideError: the slide has no tissue, or the magnifications do not fit it.
         """
-        return PatchGrid.over(
+        grid = PatchGrid.over(
             find_tissue(slide, method=self.tissue),
             [mpp_of(magnification) for magnification in self.magnifications],
             self.patch_size,
             min_tissue=self.min_tissue,
             children=self.children,
+            roots=self.roots,
         )
+        if grid.reach is not None and not grid.reach.min_tissue_met:
+            logger.warning(
+                "%s: no patch is %g%% tissue, so all patches with any tissue are kept; check the "
+                "tissue (slide.tissue) or lower slide.min_tissue",
+                slide.name,
+                100 * self.min_tissue,
+            )
+        return grid
 
 
 @dataclass(frozen=True)
@@ -185,7 +207,7 @@ def _translate(attributes: dict[str, Any]) -> dict[str, Any]:
     renamed = {RENAMED_ATTRIBUTES.get(key, key): value for key, value in attributes.items()}
     for key, values in RENAMED_VALUES.items():
         renamed[key] = values.get(renamed[key], renamed[key])
-    return renamed
+    return {**ADDED_SETTINGS, **renamed}
 
 
 def _to_python(value: Any) -> Any:

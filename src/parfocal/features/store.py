@@ -169,6 +169,8 @@ class FeatureFile:
         self._check_equal("tissue method", stored.tissue, settings.tissue)
         self._check_equal("min_tissue", stored.min_tissue, settings.min_tissue)
         self._check_equal("children", stored.children, settings.children)
+        if len(stored.magnifications) > 1:  # at one magnification, both rules are the same
+            self._check_equal("roots", stored.roots, settings.roots)
         for magnification in settings.magnifications:
             self.step(magnification)
         if slide is not None:

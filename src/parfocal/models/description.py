@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from parfocal.features.header import RENAMED_ATTRIBUTES, RENAMED_VALUES
+from parfocal.features.header import ADDED_SETTINGS, RENAMED_ATTRIBUTES, RENAMED_VALUES
 from parfocal.models.renamed import renamed_settings
 
 FORMAT = "parfocal checkpoint"
@@ -68,7 +68,7 @@ def _no_checkpoint(folder: Path) -> CheckpointError:
 
 
 def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
-    """Rename the keys and values of version 1."""
+    """Rename the keys and values of version 1, and add its values of settings that are new."""
     encoder, model = description["encoder"], description["model"]
     if encoder is not None:
         encoder = {ENCODER_KEYS.get(key, key): value for key, value in encoder.items()}
@@ -80,6 +80,6 @@ def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
     return {
         **description,
         "encoder": encoder,
-        "slide": {**slide, **renamed},
+        "slide": {**ADDED_SETTINGS, **slide, **renamed},
         "model": {**model, "settings": settings},
     }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from parfocal.features.header import RENAMED_VALUES
+from parfocal.features.header import ADDED_SETTINGS, RENAMED_VALUES
 from parfocal.models.renamed import RENAMED, Renamed, renamed_settings
 
 # Section -> old key -> new key. Settings of models stand in parfocal.models.renamed.
@@ -62,6 +62,7 @@ def is_version_1(sections: Mapping[str, Mapping[str, Any]]) -> bool:
 def upgrade_sections(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the sections of a version-1 settings.yaml with the keys and values of version 2."""
     upgraded = {section: _upgrade(section, values) for section, values in sections.items()}
+    upgraded["slide"] = {**ADDED_SETTINGS, **upgraded["slide"]}
     model = dict(sections["model"])
     name = model.pop("name")
     upgraded["model"] = {"name": name, **renamed_settings(name, model)}

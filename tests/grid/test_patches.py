@@ -102,11 +102,23 @@ def test_children_without_tissue_do_not_exist_unless_all_are_kept():
     assert all(everything.valid(step).all() for step in range(3))
 
 
-def test_a_child_with_too_little_tissue_does_not_exist_nor_do_its_children():
+def sliver():
+    """Return tissue at the left edge, and a speck: a small share of 4 um/px, a large one of 1."""
     mask = np.zeros((256, 256), dtype=bool)
     mask[:, :20] = True
-    mask[:8, 64:70] = True  # a small share of a child, a large one of a grandchild
-    grid = PatchGrid.over(tissue(4096, 4096, mask=mask), (8, 4, 1), 256, min_tissue=0.05)
+    mask[:8, 64:70] = True
+    return tissue(4096, 4096, mask=mask)
+
+
+def test_by_descendants_a_patch_exists_for_a_single_sharp_patch_in_it():
+    grid = PatchGrid.over(sliver(), (8, 4, 1), 256, min_tissue=0.05)
+    assert sorted(grid.coords(0).tolist()) == [[0, 0], [0, 2048]]
+    assert [1024, 0] in grid.coords(1)[grid.valid(1)].tolist()
+    assert np.count_nonzero(grid.valid(2)) == grid.sharpest_patches == 33
+
+
+def test_by_share_a_patch_with_too_little_tissue_does_not_exist_nor_do_its_children():
+    grid = PatchGrid.over(sliver(), (8, 4, 1), 256, min_tissue=0.05, roots="share")
     assert grid.coords(1)[grid.valid(1)].tolist() == [[0, y] for y in range(0, 4096, 1024)]
     sharp = grid.coords(2)[grid.valid(2)]
     assert sorted(set(sharp[:, 0].tolist())) == [0, 256]
@@ -119,9 +131,10 @@ def test_zooming_into_all_patches_visits_no_more_than_exhaustive_processing():
     assert 0 < np.count_nonzero(grid.valid(2)) <= grid.sharpest_patches
 
 
-def test_a_patch_exists_if_a_child_does():
+@pytest.mark.parametrize("roots", ["descendants", "share"])
+def test_a_patch_exists_if_a_child_does(roots):
     mask = np.random.default_rng(0).random((125, 187)) < 0.002
-    grid = PatchGrid.over(tissue(3000, 2000, mask=mask), (8, 4, 1), 256)
+    grid = PatchGrid.over(tissue(3000, 2000, mask=mask), (8, 4, 1), 256, roots=roots)
     for step in (0, 1):
         families = grid.valid(step + 1).reshape(grid.counts[step], -1)
         assert np.array_equal(families.any(axis=1), grid.valid(step))

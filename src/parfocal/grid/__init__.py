@@ -1,0 +1,20 @@
+"""Where the patches of a slide lie at each magnification, and which of them exist."""
+
+from parfocal.grid.errors import GridError, UnavailableMagnificationError, too_sharp_error
+from parfocal.grid.ladder import child_order, whole_ratio
+from parfocal.grid.patches import PatchGrid
+from parfocal.grid.rule import ANY_TISSUE, Children, PatchRule, Reach, Roots
+
+__all__ = [
+    "ANY_TISSUE",
+    "Children",
+    "GridError",
+    "PatchGrid",
+    "PatchRule",
+    "Reach",
+    "Roots",
+    "UnavailableMagnificationError",
+    "child_order",
+    "too_sharp_error",
+    "whole_ratio",
+]
