@@ -1,0 +1,98 @@
+"""Catch whatever goes wrong with one slide, so that the other slides of a batch are processed.
+
+for path in paths:
+    with catch_failure(path.name) as attempt:
+        results.append(process(path))
+    if attempt.reason is not None:
+        failed[path] = attempt.reason
+"""
+
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from parfocal.slide.identity import printable
+
+logger = logging.getLogger(__name__)
+
+MAX_REASON = 500  # characters
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# HDF5, SQLite and safetensors report a full disk in words only.
+DISK_FULL_WORDS = ("no space left", "disk is full", "disk quota exceeded")
+
+
+@dataclass
+class SlideAttempt:
+    """The outcome of processing one slide.
+
+    Args:
+        reason: why the slide failed, as one line of at most 500 characters; None if it did not.
+    """
+
+    reason: str | None = None
+
+
+@contextmanager
+def catch_failure(name: str) -> Iterator[SlideAttempt]:
+    """Catch any error of a block that processes one slide, and log its traceback.
+
+    The traceback of an error that parfocal itself raises is logged at level DEBUG, because its
+    message says everything; that of any other error at level WARNING.
+
+    Args:
+        name: name of the slide, for the log.
+
+    Yields:
+        The outcome, which has the reason of the failure after the block.
+
+    Raises:
+        Exception: the disk is full, so that no other slide can succeed either.
+    """
+    attempt = SlideAttempt()
+    try:
+        yield attempt
+    except Exception as error:  # damage raises anything
+        if is_disk_full(error):
+            raise
+        attempt.reason = describe_failure(error)
+        level = logging.DEBUG if _is_expected(error) else logging.WARNING
+        logger.log(level, "%s: %s", printable(name), attempt.reason, exc_info=error)
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return an error as one printable line of at most 500 characters."""
+    message = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        message = "there is not enough memory for this slide; use a machine with more of it"
+    elif isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}; check the file and its permissions"
+    elif not _is_expected(error):
+        message = f"unexpected {type(error).__name__}: {message}"
+    return shorten(message)
+
+
+def shorten(text: str) -> str:
+    """Return a text as one printable line of at most 500 characters."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 4]} ..."
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error, or one that caused it, says that a disk is full."""
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        if isinstance(following, OSError) and following.errno in DISK_FULL:
+            return True
+        if any(words in str(following).lower() for words in DISK_FULL_WORDS):
+            return True
+        seen.append(following)
+        following = following.__cause__ or following.__context__
+    return False
+
+
+def _is_expected(error: BaseException) -> bool:
+    """Return whether the message of an error is complete, because parfocal itself raised it."""
+    return type(error).__module__.startswith("parfocal")
