@@ -6,7 +6,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,10 @@ PART_NAME = re.compile(r"\.(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)-[0-9]+\.part")
 MAX_PART_AGE_S = 86400.0  # of a process whose end cannot be found out here
 
 _numbers = itertools.count()
+
+
+class OutputError(ValueError):
+    """An output path that cannot be used, because something would be lost."""
 
 
 @contextmanager
@@ -89,6 +93,42 @@ def sweep_parts(folder: Path) -> None:
             age = time.time() - entry.stat(follow_symlinks=False).st_mtime
             if (owner is not None and owner.is_dead) or age > MAX_PART_AGE_S:
                 Path(entry).unlink(missing_ok=True)
+
+
+def refuse_slide_folder(out: Path, slides: Iterable[Path]) -> None:
+    """Refuse an output folder that holds slides, because results could overwrite them.
+
+    Links are followed. A folder inside a slide that is a folder, or inside the data of a MIRAX
+    slide, is refused as well.
+
+    Args:
+        out: folder to write to; it need not exist.
+        slides: slide files and folders.
+
+    Raises:
+        OutputError: the folder holds one of the slides.
+    """
+    if not out.exists():
+        return
+    identity = cache(_identity)  # many slides share a folder
+    target, *above = map(_identity, (out.resolve(), *out.resolve().parents))
+    for slide in slides:
+        places = [slide.parent, *([slide.resolve().parent] if slide.is_symlink() else [])]
+        inside = [slide, *([slide.with_suffix("")] if slide.suffix.lower() == ".mrxs" else [])]
+        if target in map(identity, places) or {target, *above} & set(map(_identity, inside)):
+            raise OutputError(
+                f"{out}: this folder holds the slide {slide.name}, which results could overwrite. "
+                "Choose another --out."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what two paths share only if they are the same file or folder."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def sync(path: Path) -> None:

@@ -8,22 +8,26 @@ failed.csv              slides that could not be used, with the reason
 summary.json            the summary of the run
 checkpoint.*            the trained model, see `parfocal.models.checkpoint`
 resume/                 training state for --resume, until the run is finished
+.claim                  names the process that trains, while it does
 """
 
 import csv
 import io
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
+from parfocal.claims import Claim, hold
 from parfocal.files import write_whole
 from parfocal.models.description import DESCRIPTION_FILE
 from parfocal.settings import RunSettings, load_run_settings
 from parfocal.train.summary import Epoch, RunSummary
 
 RESUME_FOLDER = "resume"
+CLAIM_FILE = ".claim"
 
 
 class RunError(Exception):
@@ -36,9 +40,11 @@ class RunFolder:
 
     Args:
         path: path of the folder.
+        process_claim: claim of this process on the folder; None if the folder is only read.
     """
 
     path: Path
+    process_claim: Claim | None = None
 
     @property
     def finished(self) -> bool:
@@ -63,11 +69,20 @@ class RunFolder:
         if self._split_file.exists() and self._split_file.read_text(encoding="utf-8") != split:
             raise self._different_run("other slides")
 
-    def claim(self, settings: RunSettings, split: str) -> None:
+    def start(self, settings: RunSettings, split: str) -> None:
         """Write the settings and the split of a run that starts or continues."""
         self._resume_folder.mkdir(parents=True, exist_ok=True)
         write_whole(self._settings_file, settings.to_yaml().encode())
         write_whole(self._split_file, split.encode())
+
+    def check_claim(self) -> None:
+        """Check that no other process has taken over the folder.
+
+        Raises:
+            ClaimError: one has.
+        """
+        if self.process_claim is not None:
+            self.process_claim.check()
 
     def resume_file(self, name: str) -> Path:
         """Return the path of a file that is kept until the run is finished."""
@@ -128,13 +143,34 @@ class RunFolder:
         write_whole(self.path / name, text.getvalue().encode())
 
 
+@contextmanager
+def claimed(path: Path) -> Iterator[Claim]:
+    """Claim a folder for this process for a block, so that no other one writes to it.
+
+    The folder is created if needed, and removed if it is empty at the end.
+
+    Raises:
+        ClaimError: another process has it.
+        OSError: the folder cannot be written to.
+    """
+    created = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with hold(path / CLAIM_FILE) as claim:
+            yield claim
+    finally:
+        with suppress(OSError):  # not empty
+            for folder in created:
+                folder.rmdir()
+
+
 def refuse_used(path: Path, *, resume: bool) -> None:
     """Refuse a folder that is not empty, unless it holds a run to resume.
 
     Raises:
         RunError: the folder is not empty.
     """
-    if not path.exists() or not any(path.iterdir()):
+    if not path.exists() or all(_is_temporary(each) for each in path.iterdir()):
         return
     if not resume:
         raise RunError(
@@ -147,6 +183,10 @@ def refuse_used(path: Path, *, resume: bool) -> None:
             f"{path}: the folder is not empty, and there is no run in it to continue. Give the "
             "--out of the interrupted run."
         )
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name == CLAIM_FILE or path.suffix == ".part"
 
 
 def write_summary(summary: RunSummary) -> None:

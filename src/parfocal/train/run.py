@@ -18,9 +18,10 @@ from parfocal.encoders.weights import check_exists
 from parfocal.explain.report import optional_report, write_report
 from parfocal.features.errors import MixedFeaturesError
 from parfocal.features.live import reading_threads
+from parfocal.files import refuse_slide_folder
 from parfocal.settings import EncoderSettings, RunSettings, TrainSettings
 from parfocal.train.checks import refuse_unknown_strata
-from parfocal.train.folder import RunFolder, refuse_used, write_summary
+from parfocal.train.folder import RunFolder, claimed, refuse_used, write_summary
 from parfocal.train.summary import RunSummary, aggregate_folds
 from parfocal.train.tensorboard import require_tensorboard
 from parfocal.train.training_run import TrainingRun
@@ -59,7 +60,9 @@ def train(
 
     Raises:
         CohortError: files are missing, or the cohort cannot be split.
-        RunError: `out` is in use, too few slides can be read, or TensorBoard is not installed.
+        ClaimError: another process trains in `out`.
+        OutputError: `out` holds slides of the cohort.
+        RunError: `out` is not empty, too few slides can be read, or TensorBoard is not installed.
         StoreError: stored features do not fit the settings, or the cache cannot be written.
         KeyboardInterrupt: Ctrl-C was pressed; continue with `resume`.
     """
@@ -69,19 +72,28 @@ def train(
     settings = replace(settings, train=replace(settings.train, labels=cohort.labels))
     refuse_unknown_strata(cohort, settings.train)
     splits = make_splits(cohort, settings.train)
-    refuse_used(out, resume=resume)
-    threads = workers or reading_threads()
-    inputs = _open_inputs(settings, features, cache, torch_device, threads)
-    files = ((slide, inputs.source_file(slide)) for slide in cohort.slides)
-    require_files(cohort.source, files, "slide files" if features is None else "feature files")
-    folders = [out] if len(splits) == 1 else [out / f"fold-{n}" for n in range(len(splits))]
-    runs = [
-        TrainingRun(
-            RunFolder(folder), split, settings, inputs, features, torch_device, threads, progress
-        ).train(resume=resume)
-        for split, folder in zip(splits, folders, strict=True)
-    ]
-    return _finish(out, runs)
+    refuse_slide_folder(out, (slide.path for slide in cohort.slides))
+    with claimed(out) as claim:
+        refuse_used(out, resume=resume)
+        threads = workers or reading_threads()
+        inputs = _open_inputs(settings, features, cache, torch_device, threads)
+        files = ((slide, inputs.source_file(slide)) for slide in cohort.slides)
+        require_files(cohort.source, files, "slide files" if features is None else "feature files")
+        folders = [out] if len(splits) == 1 else [out / f"fold-{n}" for n in range(len(splits))]
+        runs = [
+            TrainingRun(
+                RunFolder(folder, claim),
+                split,
+                settings,
+                inputs,
+                features,
+                torch_device,
+                threads,
+                progress,
+            ).train(resume=resume)
+            for split, folder in zip(splits, folders, strict=True)
+        ]
+        return _finish(out, runs)
 
 
 def make_splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:

@@ -1,5 +1,6 @@
 """Run Lightning's trainer, without its own messages."""
 
+import io
 import logging
 import signal
 import sys
@@ -7,13 +8,19 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from parfocal.files import write_whole
+from parfocal.train.folder import RunError
 from parfocal.train.summary import LOGGED
 from parfocal.train.tensorboard import quiet_write_errors, tensorboard_logger
 from parfocal.train.training_module import TrainingModule
@@ -26,6 +33,9 @@ EXPECTED_WARNINGS = (
     r".*module\(s\) in eval mode at the start of training.*",  # batch norms of backbones
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # in Lightning's own code
 )
+
+
+INTERRUPTS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progress: bool) -> None:
@@ -63,18 +73,29 @@ def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progre
 
 
 class InterruptHandler(pl.Callback):
-    """Stops at the next batch after Ctrl-C, even if a library swallowed the KeyboardInterrupt."""
+    """Stops at the next batch after Ctrl-C, even if a library swallowed the KeyboardInterrupt.
+
+    So it does after any other signal for which a handler is installed that raises one.
+    """
 
     def __enter__(self) -> None:
-        self.requested, self.usual_handler = False, signal.getsignal(signal.SIGINT)
+        self.requested = False
         # Only the main thread may set a signal handler.
-        self.installed = threading.current_thread() is threading.main_thread()
-        if self.installed and callable(self.usual_handler):
-            signal.signal(signal.SIGINT, self._handle)
+        if threading.current_thread() is not threading.main_thread():
+            self.usual_handlers = {}
+            return
+        self.usual_handlers = {
+            number: signal.getsignal(number)
+            for name in INTERRUPTS
+            if (number := getattr(signal, name, None)) is not None
+        }
+        for number, handler in self.usual_handlers.items():
+            if callable(handler):
+                signal.signal(number, self._handle)
 
     def __exit__(self, *_: object) -> None:
-        if self.installed:  # after Ctrl-C, Lightning leaves it ignored
-            signal.signal(signal.SIGINT, self.usual_handler)
+        for number, handler in self.usual_handlers.items():
+            signal.signal(number, handler)  # after Ctrl-C, Lightning leaves it ignored
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Raise KeyboardInterrupt if Ctrl-C was pressed."""
@@ -83,8 +104,42 @@ class InterruptHandler(pl.Callback):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        assert callable(self.usual_handler)
-        self.usual_handler(number, frame)
+        handler = self.usual_handlers[signal.Signals(number)]
+        assert callable(handler)
+        handler(number, frame)
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes the training state completely or not at all; until then, the one before is kept.
+
+    Lightning itself writes to the folder of temporary files and moves the result, which leaves
+    half of a file if that is another file system.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a training state."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_whole(Path(path), content.getvalue())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a training state.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        try:
+            state: dict[str, Any] = torch.load(path, map_location, weights_only=True)
+        except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
+            raise RunError(
+                f"{path}: the training state is damaged ({type(error).__name__}). Delete the file; "
+                "--resume then trains from the first epoch."
+            ) from error
+        return state
 
 
 class ProgressBar(TQDMProgressBar):
@@ -124,6 +179,8 @@ def _build_trainer(
         gradient_clip_val=settings.gradient_clip_norm,
         precision="bf16-mixed" if settings.bf16 and _supports_bf16(device) else "32-true",
         callbacks=callbacks,
+        # Not that of SLURM, whose jobs Lightning would join to one training, and requeue.
+        plugins=[LightningEnvironment(), WholeCheckpointIO()],
         logger=log,
         enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
         enable_checkpointing=False,

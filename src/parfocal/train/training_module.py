@@ -172,6 +172,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Write the metrics, the best weights, and the state for a resume."""
+        self.folder.check_claim()
         refuse_too_few(self.train_slides, self.val_slides, self.failed, self.labels)
         epoch = self._epoch_metrics()
         self.history.append(epoch)

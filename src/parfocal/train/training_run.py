@@ -68,7 +68,7 @@ class TrainingRun:
             return self.folder.read_summary()
         unreadable = self._find_unreadable()
         module = self._build_module("metrics", unreadable)
-        self.folder.claim(self.settings, split)  # only now: a refused run leaves no folder behind
+        self.folder.start(self.settings, split)  # only now: a refused run leaves no folder behind
         fit(module, self.settings.train.epochs, self.device, progress=self.progress)
         modules = [module]
         if self.settings.train.refit:
@@ -76,6 +76,7 @@ class TrainingRun:
             modules.append(self._build_module("refit", failed, refit_of=module))
             fit(modules[1], module.best.epoch, self.device, progress=self.progress)
         summary = self._summarize(modules, unreadable)
+        self.folder.check_claim()
         self.folder.finish(summary)
         self._make_checkpoint(modules, unreadable).save(self.folder.path)
         self.folder.remove_resume_files()
