@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from parfocal.cli.arguments import (
+    Again,
     Changes,
     Device,
     Mpp,
@@ -66,15 +67,23 @@ def predict(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write the attention map as OME-TIFF.")
     ] = False,
+    again: Again = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Replace results of other slides that have the same name in DIR."
+        ),
+    ] = False,
 ) -> None:
     """Classify slides, reading high-magnification pixels only where the model zooms in.
 
-    Writes a JSON file and a PNG map of the visited patches for each slide, and predictions.csv.
+    Writes a JSON file and a PNG map of the visited patches for each slide, and predictions.csv. Run
+    the same command again to resume.
 
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
     from parfocal.dataset.cohort import read_cohort
-    from parfocal.explain.export import export
+    from parfocal.explain.export import Exports
     from parfocal.models.checkpoint import Checkpoint
     from parfocal.predict.folder import FailedSlide, predict_slides
 
@@ -84,13 +93,23 @@ def predict(
     if outlines is not None:
         cohort = read_cohort(outlines, labels=trained.labels)
         lesions = {s.path: s.outlines for s in cohort.slides if s.outlines is not None}
-    for answer in predict_slides(slides, trained, out, mpp=mpp, device=device, outlines=lesions):
+    answers = predict_slides(
+        slides,
+        trained,
+        out,
+        mpp=mpp,
+        device=device,
+        outlines=lesions,
+        exports=Exports(geojson=geojson, from_bounds=bounds, overlay=overlay),
+        again=again,
+        replace=replace,
+    )
+    for answer in answers:
         if isinstance(answer, FailedSlide):
             failed[str(answer.path)] = answer.reason
         else:
             erase_bars()
             typer.echo(answer.summary)
-            export(answer, out, geojson=geojson, from_bounds=bounds, overlay=overlay)
     if len(failed) < len(slides):
         typer.echo(f"wrote predictions.csv, and a JSON and a PNG per slide, to {out}", err=True)
     finish(failed, len(slides))

@@ -46,6 +46,7 @@ def model_facts(trained: Checkpoint) -> ModelFacts:
         magnifications=trained.magnifications,
         patch_size=trained.patch_size,
         parfocal_version=version("parfocal"),
+        settings_sha256=trained.settings_hash,
     )
 
 

@@ -1,22 +1,30 @@
 """Predict many slides into a folder: a JSON and pictures per slide, and one table of all slides."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from os.path import realpath  # Path.resolve raises for a link that leads to itself
 from pathlib import Path
 
-from parfocal.dataset.outlines import Outlines, read_outlines
+from parfocal.dataset.outlines import read_outlines
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.encoder import Encoder
-from parfocal.explain.pictures import draw_pictures
-from parfocal.explain.record import PredictionRecord
-from parfocal.files import write_whole
+from parfocal.explain.export import Exports, export
+from parfocal.explain.pictures import draw_pictures, picture_files
+from parfocal.explain.read_record import RecordError, read_prediction
+from parfocal.explain.record import ModelFacts, PredictionRecord
+from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
 from parfocal.predict import table
+from parfocal.predict.conflicts import refuse_other_slides
+from parfocal.predict.facts import model_facts
 from parfocal.predict.slide import classify
 from parfocal.progress import Progress
-from parfocal.slide.errors import SlideError
-from parfocal.slide.identity import slide_id
+from parfocal.slide.failure import catch_failure
+from parfocal.slide.identity import file_fingerprint, slide_id
+from parfocal.slide.resolution import check_mpp
 from parfocal.slide.slide import open_slide
 
 
@@ -26,7 +34,7 @@ class FailedSlide:
 
     Args:
         path: the slide file.
-        reason: why it failed.
+        reason: why it failed, in at most 500 characters.
     """
 
     path: Path
@@ -41,21 +49,30 @@ def predict_slides(
     mpp: float | None = None,
     device: str = "auto",
     outlines: Mapping[Path, Path] | None = None,
+    exports: Exports | None = None,
+    again: bool = False,
+    replace: bool = False,
 ) -> Iterator[PredictionRecord | FailedSlide]:
     """Predict slides one after the other, and write the results to a folder.
 
     Each slide gets `<id>.json` and `<id>.png`, and a model whose squares form a tree also gets
-    `<id>-leaves.png` and `<id>-filter.png`. A slide that fails is yielded as a `FailedSlide`, and
-    the next one follows. At the end, also after an interruption, `predictions.csv` lists all
-    slides; it keeps the rows that earlier calls wrote for other slides.
+    `<id>-leaves.png` and `<id>-filter.png`. Whatever goes wrong with a slide, it is yielded as a
+    `FailedSlide`, and the next one follows. At the end, also after an interruption,
+    `predictions.csv` lists all slides; it keeps the rows that earlier calls wrote for other slides.
+
+    A slide that an earlier call predicted with the same model and settings is not predicted again
+    while its file is unchanged.
 
     Args:
         paths: slide files.
         trained: the trained model.
-        out: folder to write to. Files that an earlier call wrote for the same slides are replaced.
+        out: folder to write to.
         mpp: µm per level-0 pixel of every slide, for files that do not record it.
         device: where the encoder and the model run, such as "cpu" or "cuda"; "auto" chooses.
         outlines: files of lesion outlines by slide file, drawn on the leaves.
+        exports: which files for other viewers to write, too; None for none.
+        again: whether to predict slides again that an earlier call has predicted.
+        replace: whether predictions in `out` of other slides with the same names may be replaced.
 
     Yields:
         The record of each slide, or the reason why it failed.
@@ -63,58 +80,123 @@ def predict_slides(
     Raises:
         ValueError: two slides have the same name, outlines are given for a model without leaves,
             or `out` holds predictions of other classes.
-        CohortError: an outlines file cannot be read.
-        OSError: `out` cannot be written to.
+        OutputError: `out` holds the slides, or the prediction of another slide with the same name.
+        OSError: `out` cannot be written to, or the disk is full.
     """
     _refuse_duplicates(paths)
+    if mpp is not None:
+        check_mpp(mpp)
     if outlines is not None and not trained.traits.has_leaves:
         raise ValueError(
             f"model {trained.model_name} has no leaves to draw outlines on; leave the outlines out."
         )
-    files = {slide.resolve(): file for slide, file in (outlines or {}).items()}
-    lesions = {p: read_outlines(files[p.resolve()]) for p in paths if p.resolve() in files}
-    predictions = out / "predictions.csv"
-    earlier = table.read_rows(predictions, trained.labels)
+    refuse_slide_folder(out, paths)
+    table.read_rows(out / table.TABLE_FILE, trained.labels)  # raises for other classes
+    refuse_other_slides(paths, out, replace=replace)
     out.mkdir(parents=True, exist_ok=True)
-    encoder = trained.load_encoder(device=device)
-    trained.model.to(choose_device(device))
+    predictor = _FolderPredictor(
+        trained, out, mpp, device, outlines or {}, exports or Exports(), again
+    )
     rows: dict[str, list[str]] = {}
     progress = Progress("predicting", len(paths))
     try:
         for path in paths:
-            outlined = lesions.get(path)
-            result = _predict_into(out, path, trained, encoder, mpp=mpp, outlines=outlined)
+            result = predictor.result(path, progress)
             rows[slide_id(path)] = _row(result, trained.labels)
-            if isinstance(result, FailedSlide):
-                progress.fail(path.name)
-            else:
-                progress.advance(path.name)
             yield result
     finally:
-        table.write_rows(predictions, trained.labels, (earlier | rows).values())
+        table.update(out, trained.labels, rows)
 
 
-def _predict_into(
-    out: Path,
-    path: Path,
-    trained: Checkpoint,
-    encoder: Encoder | None,
-    *,
-    mpp: float | None,
-    outlines: Outlines | None,
-) -> PredictionRecord | FailedSlide:
-    """Predict one slide and write its JSON and pictures."""
-    model = trained.model
-    gray_spread = model.gray_spread if isinstance(model, SquareReader) else 0
-    lesions = () if outlines is None else [polygon.outer for polygon in outlines.polygons]
-    try:
-        with open_slide(path, mpp=mpp) as slide:
-            record = classify(slide, trained, encoder)  # its cost does not include the pictures
-            draw_pictures(record, slide, out, gray_spread=gray_spread, lesions=lesions)
-    except SlideError as error:
-        return FailedSlide(path, str(error))
-    write_whole(out / f"{record.slide.id}.json", record.to_json().encode())
-    return record
+@dataclass(frozen=True)
+class _FolderPredictor:
+    """Predicts slides into a folder; see `predict_slides` for the arguments."""
+
+    trained: Checkpoint
+    out: Path
+    mpp: float | None
+    device: str
+    outlines: Mapping[Path, Path]
+    exports: Exports
+    again: bool
+
+    def result(self, path: Path, progress: Progress) -> PredictionRecord | FailedSlide:
+        """Predict one slide unless that is done, and write its files; its JSON comes last."""
+        with catch_failure(path.name) as attempt:
+            record = self._finished_record(path)
+            if record is not None:
+                export(record, self.out, self.exports)
+                progress.advance(path.name, note="predicted already", skipped=True)
+                return record
+        if attempt.reason is None:
+            encoder = self._encoder  # an encoder that cannot be loaded is not the slide's failure
+            with catch_failure(path.name) as attempt:
+                record = self._predict(path, encoder)
+                export(record, self.out, self.exports)
+                write_whole(self._json(path), record.to_json().encode())
+                progress.advance(path.name)
+                return record
+        progress.fail(path.name)
+        return FailedSlide(path, str(attempt.reason))
+
+    def _predict(self, path: Path, encoder: Encoder | None) -> PredictionRecord:
+        model = self.trained.model
+        gray_spread = model.gray_spread if isinstance(model, SquareReader) else 0
+        file = self._outlines_by_file.get(realpath(path))
+        lesions = [] if file is None else [each.outer for each in read_outlines(file).polygons]
+        with open_slide(path, mpp=self.mpp) as slide:
+            record = classify(slide, self.trained, encoder)
+            # The cost of the prediction does not include the pictures.
+            draw_pictures(record, slide, self.out, gray_spread=gray_spread, lesions=lesions)
+        return record
+
+    def _finished_record(self, path: Path) -> PredictionRecord | None:
+        """Return the prediction of an earlier call; None if it has to be made again."""
+        file = self._json(path)
+        if self.again or realpath(path) in self._outlines_by_file or not file.is_file():
+            return None
+        try:
+            record = read_prediction(file)
+        except RecordError:
+            return None
+        slide = record.slide
+        same_mpp = (slide.mpp_source == "given") == (self.mpp is not None) and (
+            self.mpp in (None, slide.mpp)
+        )
+        if not same_mpp or record.model != self._model_facts:
+            return None
+        if not all(picture.exists() for picture in picture_files(record, self.out)):
+            return None
+        if file_fingerprint(path) != slide.fingerprint:
+            return None
+        return self._with_path(record, path)
+
+    def _with_path(self, record: PredictionRecord, path: Path) -> PredictionRecord:
+        """Return the record with the present path of the slide, which may have moved."""
+        if record.slide.path == str(path.absolute()):
+            return record
+        moved = dataclasses.replace(
+            record, slide=dataclasses.replace(record.slide, path=str(path.absolute()))
+        )
+        write_whole(self._json(path), moved.to_json().encode())
+        return moved
+
+    def _json(self, path: Path) -> Path:
+        return self.out / f"{slide_id(path)}.json"
+
+    @cached_property
+    def _model_facts(self) -> ModelFacts:
+        return model_facts(self.trained)
+
+    @cached_property
+    def _outlines_by_file(self) -> dict[str, Path]:
+        return {realpath(slide): file for slide, file in self.outlines.items()}
+
+    @cached_property
+    def _encoder(self) -> Encoder | None:
+        """The encoder, loaded for the first slide; it moves the model to the same device."""
+        self.trained.model.to(choose_device(self.device))
+        return self.trained.load_encoder(device=self.device)
 
 
 def _row(result: PredictionRecord | FailedSlide, labels: Sequence[str]) -> list[str]:

@@ -2,12 +2,18 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from parfocal.claims import hold
+from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.files import write_whole
 from parfocal.slide.identity import slide_id
+
+TABLE_FILE = "predictions.csv"
+CLAIM_FILE = ".predictions.claim"
+MAX_WAIT_S = 60.0
 
 
 def header(labels: Sequence[str]) -> list[str]:
@@ -44,7 +50,53 @@ def read_rows(path: Path, labels: Sequence[str]) -> dict[str, list[str]]:
     return {row[0]: row for row in rows}
 
 
-def write_rows(path: Path, labels: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def update(out: Path, labels: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    """Bring the table of a folder up to date; other processes may do the same at this time.
+
+    The table keeps its rows of other slides. A prediction in the folder that has no row yet, or
+    that is newer than the table, as after a killed call, gets the row of its JSON file.
+
+    Args:
+        out: folder of predictions.
+        labels: class labels of the model.
+        rows: rows of this call, by slide.
+
+    Raises:
+        ValueError: the table is of other classes.
+        ClaimError: other processes keep the table busy for more than a minute.
+        OSError: the table cannot be written.
+    """
+    path = out / TABLE_FILE
+    with hold(out / CLAIM_FILE, wait_s=MAX_WAIT_S):
+        stored = read_rows(path, labels)
+        written = path.stat().st_mtime if path.exists() else 0.0
+        merged = {**stored, **_unlisted(out, labels, stored, rows, written), **rows}
+        _write_rows(path, labels, merged.values())
+
+
+def _unlisted(
+    out: Path,
+    labels: Sequence[str],
+    stored: Mapping[str, Sequence[str]],
+    rows: Mapping[str, Sequence[str]],
+    written: float,
+) -> dict[str, list[str]]:
+    """Return rows of the predictions in a folder that the table does not have as they are."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(out.glob("*.json")):
+        listed = file.stem in stored and stored[file.stem][-1] == ""
+        if file.stem in rows or (listed and file.stat().st_mtime < written):
+            continue
+        try:
+            record = read_prediction(file)
+        except RecordError:
+            continue  # another file, or damaged, which `report` and `view` say
+        if set(record.probabilities) == set(labels) and record.slide.id == file.stem:
+            found[file.stem] = row(record, labels)
+    return found
+
+
+def _write_rows(path: Path, labels: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write the table, completely or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header(labels), *rows])

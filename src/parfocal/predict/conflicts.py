@@ -1,0 +1,48 @@
+"""Refuse to replace the prediction of another slide that has the same name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from parfocal.explain.read_record import RecordError, read_prediction
+from parfocal.files import OutputError
+from parfocal.slide.errors import SlideError
+from parfocal.slide.identity import file_fingerprint, slide_id
+
+
+def refuse_other_slides(paths: Sequence[Path], out: Path, *, replace: bool = False) -> None:
+    """Refuse slides whose results would replace those of other slides in a folder.
+
+    Args:
+        paths: slides to predict.
+        out: folder of predictions.
+        replace: whether results of other slides may be replaced.
+
+    Raises:
+        OutputError: `out` has the prediction of another slide under the name of one of the slides.
+    """
+    if replace:
+        return
+    for path in paths:
+        name = slide_id(path)
+        stored = out / f"{name}.json"
+        if not stored.exists():
+            continue
+        try:
+            slide = read_prediction(stored).slide
+        except RecordError:
+            continue  # nothing is lost
+        if not _is_same(path, slide.path, slide.fingerprint):
+            raise OutputError(
+                f"{stored}: this is the prediction of another slide, {slide.path}, which {path} "
+                "would replace. Choose another --out, or replace it with --replace."
+            )
+
+
+def _is_same(path: Path, recorded: str | None, fingerprint: str) -> bool:
+    """Return whether a file is a recorded slide: still in its place, or with the same content."""
+    if recorded is not None and Path(recorded) == path.absolute():
+        return True
+    try:
+        return file_fingerprint(path) == fingerprint
+    except (OSError, SlideError):
+        return True  # the slide fails by itself, and replaces nothing
