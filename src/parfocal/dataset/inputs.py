@@ -134,9 +134,9 @@ class StoredInputs:
         """
         file = self._file(slide)
         magnifications = self._settings.magnifications
-        steps = tuple(file.step(magnification) for magnification in magnifications)
+        selection = file.select(magnifications)
         bag = file.bag(magnifications, device=self._device)
-        yield BagInput(bag, file.header.grid, steps, CostMeter())
+        yield BagInput(bag, selection.grid, selection.steps, CostMeter())
 
     def _file(self, slide: CohortSlide) -> FeatureFile:
         if slide.slide_id not in self._files:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import StoreError
-from parfocal.grid import Children, PatchGrid, Roots
+from parfocal.grid import Children, PatchGrid, PatchRule, Roots
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide
 from parfocal.slide.tissue import find_tissue
@@ -73,6 +73,11 @@ class SlideSettings:
             raise ValueError(f"patch_size: {self.patch_size} is not positive; 256 is usual.")
         if not 0 <= self.min_tissue <= 1:
             raise ValueError(f"min_tissue: {self.min_tissue:g} is not in 0..1.")
+
+    @property
+    def rule(self) -> PatchRule:
+        """Rule by which patches exist."""
+        return PatchRule(self.min_tissue, self.children, self.roots)
 
     def grid(self, slide: Slide) -> PatchGrid:
         """Find the tissue of a slide, and return the patches over it.
@@ -139,6 +144,7 @@ def write_header(attributes: MutableMapping[str, Any], header: Header) -> None:
             "slide_size": header.grid.slide_size,
             "slide_mpp": header.grid.slide_mpp,
             "mpps": header.grid.mpps,
+            "level_mpps": header.grid.level_mpps,
             "sharpest_patches": header.grid.sharpest_patches,
         }
     )
@@ -170,6 +176,7 @@ def read_header(
     attributes: Mapping[str, Any],
     roots: Int64[np.ndarray, "n 2"],
     exists: Sequence[Bool[np.ndarray, " _"]],
+    shares: Sequence[Float[np.ndarray, "_ _"]],
 ) -> Header:
     """Read a header of any format version up to `FORMAT_VERSION`.
 
@@ -177,6 +184,8 @@ def read_header(
         attributes: attributes of an HDF5 file that passed `check_format`.
         roots: (column, row) of the patches at the lowest magnification.
         exists: per magnification, whether each patch exists.
+        shares: per magnification, the share of tissue in every square of the lattice; empty if
+            unknown, as in version 1.
     """
     stored = _translate({key: _to_python(value) for key, value in attributes.items()})
     settings = SlideSettings(**{field.name: stored[field.name] for field in fields(SlideSettings)})
@@ -189,6 +198,9 @@ def read_header(
         roots=roots,
         sharpest_patches=stored["sharpest_patches"],
         exists=tuple(exists),
+        shares=tuple(shares) or None,
+        rule=settings.rule if shares else None,
+        level_mpps=stored.get("level_mpps", ()),
     )
     return Header(
         encoder=EncoderSpec(**encoder),

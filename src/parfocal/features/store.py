@@ -16,6 +16,8 @@ from parfocal.bag import StoredBag
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.header import SlideSettings, check_format, group_names, read_header
+from parfocal.features.selection import Selection, SelectionError, select_steps
+from parfocal.grid import GridError
 from parfocal.slide.slide import Slide
 
 READ_GAP_ROWS = 64  # up to this gap, one read is faster than two
@@ -29,17 +31,30 @@ class StoredFeatures:
     Args:
         path: feature file.
         name: HDF5 dataset in the file.
-        shape: number of rows, and features per row.
+        shape: number of rows in the file, and features per row.
         device: device of the features.
+        stored_rows: the row in the file of each row; None if they are the same.
     """
 
-    def __init__(self, path: Path, name: str, *, shape: torch.Size, device: torch.device) -> None:
-        self.shape = shape
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        *,
+        shape: torch.Size,
+        device: torch.device,
+        stored_rows: Int64[np.ndarray, " m"] | None = None,
+    ) -> None:
+        self.shape = shape if stored_rows is None else torch.Size((len(stored_rows), shape[1]))
         self._path, self._name, self._device = path, name, device
+        self._stored_rows = stored_rows
 
     def __getitem__(self, rows: Int64[Tensor, " n"]) -> Float[Tensor, "n d"]:
         """Return the features of some rows, in the order of `rows`."""
-        unique, inverse = np.unique(rows.cpu().numpy(), return_inverse=True)
+        wanted = rows.cpu().numpy()
+        if self._stored_rows is not None:
+            wanted = self._stored_rows[wanted]
+        unique, inverse = np.unique(wanted, return_inverse=True)
         with _reading(self._path) as file:
             dataset = file[self._name]
             parts = [dataset[:0]]
@@ -66,8 +81,11 @@ class FeatureFile:
             self.format_version = check_format(path, file.attrs)
             groups = group_names(file.attrs["magnifications"].tolist())
             exists = [file[f"{group}/valid"][:] for group in groups]
-            self.header = read_header(file.attrs, file["roots"][:], exists)
             self._names = [f"{group}/features" for group in groups]
+            has_shares = any("tissue" in file[group] for group in groups)
+            shares = [file[f"{group}/tissue"][:] for group in groups] if has_shares else []
+            self.header = read_header(file.attrs, file["roots"][:], exists, shares)
+            self._selections: dict[tuple[float, ...], Selection] = {}
             self._shapes = [torch.Size(file[name].shape) for name in self._names]
 
     @property
@@ -98,7 +116,7 @@ class FeatureFile:
     @cached_property
     def levels(self) -> tuple[StoredFeatures, ...]:
         """Features of each magnification, on the CPU."""
-        return self._levels(range(len(self.magnifications)), torch.device("cpu"))
+        return self._levels(range(len(self.magnifications)), None, torch.device("cpu"))
 
     def coords(self, step: int) -> Int64[np.ndarray, "n 2"]:
         """Return (x, y) of the patches' top-left corners, in level-0 pixels."""
@@ -128,23 +146,41 @@ class FeatureFile:
         """Return the slide's bag, whose features are read when a model asks for them.
 
         Args:
-            magnifications: stored magnifications to use, lowest first; None for all. The lowest
-                stored magnification decides which patches exist, even if it is not used.
+            magnifications: stored magnifications to use, lowest first; None for all. The bag has
+                the patches that a live bag of exactly these has.
             device: device of the features.
 
         Raises:
-            MixedFeaturesError: a magnification is not stored.
+            MixedFeaturesError: a magnification or a patch is not stored.
         """
-        steps = [
-            self.step(magnification) for magnification in magnifications or self.magnifications
-        ]
-        grid = self.header.grid
+        magnifications = magnifications or self.magnifications
+        steps = [self.step(magnification) for magnification in magnifications]
+        selection = self.select(magnifications)
+        tables = self._levels(steps, selection.rows, torch.device(device))
+        valid = [torch.from_numpy(exists) for exists in selection.valid]
+        return StoredBag(tables, valid=valid, cells=selection.cells)
 
-        def cells(step: int, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n 2"]:
-            return grid.cells(steps[step], rows)
+    def select(self, magnifications: Sequence[float]) -> Selection:
+        """Return the patches of some of the magnifications.
 
-        valid = [torch.from_numpy(grid.valid(step)) for step in steps]
-        return StoredBag(self._levels(steps, torch.device(device)), valid=valid, cells=cells)
+        Args:
+            magnifications: stored magnifications to use, lowest first.
+
+        Raises:
+            MixedFeaturesError: a magnification or a patch is not stored.
+        """
+        key = tuple(magnifications)
+        if key not in self._selections:
+            steps = [self.step(magnification) for magnification in key]
+            try:
+                self._selections[key] = select_steps(self.header.grid, steps, key)
+            except (SelectionError, GridError) as error:
+                names = ", ".join(group_names(key))
+                raise MixedFeaturesError(
+                    f"{self.path}: the features cannot be used at {names} alone: {error}. Extract "
+                    f"again at {names} into another folder, or use all magnifications of the file."
+                ) from None
+        return self._selections[key]
 
     def check(
         self, encoder: EncoderSpec, settings: SlideSettings, *, slide: Slide | None = None
@@ -170,9 +206,8 @@ class FeatureFile:
         self._check_equal("min_tissue", stored.min_tissue, settings.min_tissue)
         self._check_equal("children", stored.children, settings.children)
         if len(stored.magnifications) > 1:  # at one magnification, both rules are the same
-            self._check_equal("roots", stored.roots, settings.roots)
-        for magnification in settings.magnifications:
-            self.step(magnification)
+            self._check_equal("slide.roots", stored.roots, settings.roots)
+        self.select(settings.magnifications)
         if slide is not None:
             self._check_equal("slide fingerprint", self.fingerprint, slide.fingerprint)
             self._check_equal("slide mpp", self.header.grid.slide_mpp, slide.mpp)
@@ -185,10 +220,21 @@ class FeatureFile:
                 "folder."
             )
 
-    def _levels(self, steps: Sequence[int], device: torch.device) -> tuple[StoredFeatures, ...]:
+    def _levels(
+        self,
+        steps: Sequence[int],
+        rows: Sequence[Int64[np.ndarray, " _"]] | None,
+        device: torch.device,
+    ) -> tuple[StoredFeatures, ...]:
         return tuple(
-            StoredFeatures(self.path, self._names[step], shape=self._shapes[step], device=device)
-            for step in steps
+            StoredFeatures(
+                self.path,
+                self._names[step],
+                shape=self._shapes[step],
+                device=device,
+                stored_rows=None if rows is None else rows[index],
+            )
+            for index, step in enumerate(steps)
         )
 
 

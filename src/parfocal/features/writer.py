@@ -37,6 +37,9 @@ class FeatureWriter:
                 group.attrs["mpp"] = header.grid.mpps[step]
                 group["coords"] = header.grid.coords(step)
                 group["valid"] = header.grid.valid(step)
+                if header.grid.shares is not None:
+                    share = header.grid.shares[step]
+                    group.create_dataset("tissue", data=share, compression="gzip", shuffle=True)
                 shape = (header.grid.counts[step], header.encoder.dim)
                 chunks = (min(CHUNK_ROWS, shape[0]), shape[1])
                 self._tables.append(group.create_dataset("features", shape, dtype, chunks=chunks))
@@ -98,7 +101,8 @@ def _max_bytes(header: Header, dtype: Dtype) -> int:
     features = header.encoder.dim * np.dtype(dtype).itemsize
     position = 3 * 16 + 1  # corner, root, entry of the chunk index, and validity
     rows = sum(count + CHUNK_ROWS for count in header.grid.counts)
-    return rows * (features + position) + 2**20
+    shares = sum(share.nbytes for share in header.grid.shares or ())
+    return rows * (features + position) + shares + 2**20
 
 
 def _reserve(path: Path, size: int) -> None:

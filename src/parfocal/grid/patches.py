@@ -52,6 +52,7 @@ class PatchGrid:
         shares: per step, the share of tissue in every square of the lattice, kept or not; None if
             unknown, as in feature files of version 1.
         rule: rule by which patches exist; None if `shares` is.
+        level_mpps: microns per pixel of each level of the slide file; empty if unknown.
     """
 
     mpps: tuple[float, ...]
@@ -63,6 +64,7 @@ class PatchGrid:
     exists: tuple[Bool[np.ndarray, " _"], ...] | None = None
     shares: tuple[Float[np.ndarray, "_ _"], ...] | None = None
     rule: PatchRule | None = None
+    level_mpps: tuple[float, ...] = ()
 
     @classmethod
     def over(
@@ -115,6 +117,7 @@ class PatchGrid:
             patch_size=patch_size,
             slide_size=tissue.slide_size,
             slide_mpp=tissue.slide_mpp,
+            level_mpps=tissue.level_mpps,
         )
 
     @classmethod
@@ -127,6 +130,7 @@ class PatchGrid:
         patch_size: int,
         slide_size: tuple[int, int],
         slide_mpp: float,
+        level_mpps: tuple[float, ...] = (),
     ) -> "PatchGrid":
         """Return the grid over squares with known shares of tissue.
 
@@ -137,6 +141,7 @@ class PatchGrid:
             patch_size: side of a patch in pixels.
             slide_size: width and height of the slide, in level-0 pixels.
             slide_mpp: microns per level-0 pixel.
+            level_mpps: microns per pixel of each level of the slide file; empty if unknown.
         """
         empty = cls(
             mpps=tuple(mpps),
@@ -147,6 +152,7 @@ class PatchGrid:
             sharpest_patches=0,
             shares=tuple(shares),
             rule=rule,
+            level_mpps=level_mpps,
         )
         passing = [empty._passing(step) for step in range(len(mpps))]
         if rule.roots == "descendants":

@@ -100,8 +100,7 @@ def existing_ancestors(
         height, width = lattices[0].shape
         padded = np.pad(lattices[0], ((0, -height % ratio), (0, -width % ratio)))
         blocks = padded.reshape(padded.shape[0] // ratio, ratio, padded.shape[1] // ratio, ratio)
-        parents: Bool[np.ndarray, "_ _"] = blocks.any(axis=(1, 3))
-        lattices.insert(0, parents)
+        lattices.insert(0, np.asarray(blocks.any(axis=(1, 3))))
     return lattices
 
 
