@@ -6,7 +6,7 @@ import pytest
 
 from explain.demo_folder import DARK, LESION, PINK, painted, prediction, write_json
 from parfocal.dataset.outlines import read_outlines
-from parfocal.explain.export import export
+from parfocal.explain.export import Exports, export
 from parfocal.explain.geojson import to_geojson, write_geojson
 from parfocal.explain.read_record import read_prediction
 
@@ -114,14 +114,14 @@ def test_exported_outlines_are_read_as_lesions(record, tmp_path):
 def test_only_the_requested_exports_are_written(record, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    export(record, out, geojson=False, from_bounds=False, overlay=False)
+    export(record, out, Exports())
     assert list(out.iterdir()) == []
-    export(record, out, geojson=True, from_bounds=False, overlay=True)
+    export(record, out, Exports(geojson=True, overlay=True))
     assert sorted(path.name for path in out.iterdir()) == ["a.geojson", "a.ome.tif"]
 
 
 def test_a_slide_without_bounds_is_counted_from_its_corner(folder, tmp_path):
     record = read_prediction(folder / "predictions" / "a.json")
-    export(record, tmp_path, geojson=True, from_bounds=True, overlay=False)
+    export(record, tmp_path, Exports(geojson=True, from_bounds=True))
     written = json.loads((tmp_path / "a.geojson").read_text())
     assert box_of(written["features"][0])[:2] == LESION[:2]

@@ -151,6 +151,14 @@ EncoderName = Annotated[
         "`--set encoder.weights=FILE`.",
     ),
 ]
+Again = Annotated[
+    bool,
+    typer.Option("--again", help="Also process slides that an earlier call has finished."),
+]
+SkipUnreadable = Annotated[
+    bool,
+    typer.Option("--skip-unreadable", help="Train without the slides that cannot be read."),
+]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 Partial = Annotated[
     bool, typer.Option("--partial", help="Continue if more than 5% of the slides are missing.")
@@ -189,6 +197,7 @@ def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> No
         unit: what is counted, in the plural.
     """
     from parfocal.slide.errors import name_failure
+    from parfocal.slide.identity import printable
 
     if failed and total > 1:
         typer.echo(f"parfocal: {len(failed)} of {total} {unit} failed:", err=True)
@@ -197,6 +206,6 @@ def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> No
         failure = name_failure(slide, text)
         by_reason.setdefault(failure.reason, []).append(failure.name)
     for reason, names in by_reason.items():
-        typer.echo(f"parfocal: {', '.join(names)}: {reason}", err=True)
+        typer.echo(f"parfocal: {printable(', '.join(names))}: {printable(reason)}", err=True)
     if failed:
         raise typer.Exit(1)

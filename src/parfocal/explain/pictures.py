@@ -18,6 +18,14 @@ Pixels = UInt8[np.ndarray, "_ _ 3"]
 Ring = Float[np.ndarray, "_ 2"]
 
 
+def picture_files(record: PredictionRecord, folder: Path) -> tuple[Path, ...]:
+    """Return the files that `draw_pictures` writes for a prediction."""
+    name = record.slide.id
+    if not has_class_probabilities(record.regions):
+        return (folder / f"{name}.png",)
+    return tuple(folder / f"{name}{part}.png" for part in ("", "-leaves", "-filter"))
+
+
 def draw_pictures(
     record: PredictionRecord,
     slide: Slide,

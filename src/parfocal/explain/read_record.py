@@ -16,7 +16,9 @@ from parfocal.explain.record import (
     Region,
     SlideFacts,
 )
+from parfocal.slide.failure import describe_failure
 
+MAX_JSON_BYTES = 2**28  # some 600,000 regions
 REQUIRED_NUMBERS = ("x", "y", "width", "height", "score")  # needed to draw a region
 
 # What version 1 called the keys of version 2.
@@ -65,6 +67,15 @@ def read_prediction(path: Path) -> PredictionRecord:
     Raises:
         RecordError: the file is not a prediction, has another version, or is damaged.
     """
+    try:
+        return _read_prediction(path)
+    except RecordError:
+        raise
+    except Exception as error:  # the content may be anything
+        raise _incomplete(path, describe_failure(error)) from error
+
+
+def _read_prediction(path: Path) -> PredictionRecord:
     content = read_json(path)
     if not looks_like_prediction(content):
         raise RecordError(
@@ -94,16 +105,55 @@ def read_json(path: Path) -> Mapping[str, object]:
     """Read a JSON file; return an empty mapping if it holds anything but an object.
 
     Raises:
-        RecordError: the file cannot be read or is not JSON.
+        RecordError: the file cannot be read, is too large or too deeply nested, is not JSON, or has
+            a key twice or a number that is not finite.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
+        if path.exists() and not path.is_file():
+            raise RecordError(
+                f"{path}: not a file; give a JSON file that `parfocal predict` wrote."
+            )
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise RecordError(
+                f"{path}: {path.stat().st_size / 2**20:,.0f} MiB is too large for a prediction (at "
+                f"most {MAX_JSON_BYTES // 2**20}); remove the file from the folder."
+            )
+        content = json.loads(
+            path.read_bytes(), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys
+        )
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise RecordError(
-            f"{path}: cannot be read ({reason}); copy the file or predict the slide again."
+            f"{path}: cannot be read ({_json_problem(error)}); copy the file or predict the slide "
+            "again."
         ) from None
     return content if isinstance(content, dict) else {}
+
+
+class _JsonError(ValueError):
+    """JSON that Python reads but that is ambiguous or not standard."""
+
+
+def _refuse_constant(name: str) -> float:
+    raise _JsonError(f"it has the number {name}")
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise _JsonError(f"the key {repeated[:80]!r} appears twice")
+    return content
+
+
+def _json_problem(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, RecursionError):
+        return "too deeply nested"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return str(error) if isinstance(error, _JsonError) else "not valid JSON"
 
 
 def looks_like_prediction(content: Mapping[str, object]) -> bool:

@@ -100,6 +100,8 @@ class ModelFacts:
         magnifications: magnifications as configured, lowest first.
         patch_size: side of a patch in pixels.
         parfocal_version: version of parfocal that made the prediction.
+        settings_sha256: hash of all settings that the prediction depends on; None in files of
+            version 1.
     """
 
     name: str
@@ -109,6 +111,7 @@ class ModelFacts:
     magnifications: tuple[float, ...]
     patch_size: int
     parfocal_version: str
+    settings_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,17 @@ class Checkpoint:
         """SHA-256 of the model's weights as they are stored, in safetensors format."""
         return self.stored_hash or sha256(_weights_bytes(self.model)).hexdigest()
 
+    @property
+    def settings_hash(self) -> str:
+        """SHA-256 of everything that predictions depend on besides the weights and the slide."""
+        settings = {
+            "labels": self.labels,
+            "model": {"name": self.model_name, "settings": self.model_settings},
+            "slide": asdict(self.slide),
+            "encoder": None if self.encoder is None else asdict(self.encoder),
+        }
+        return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
     def load_encoder(
         self,
         *,

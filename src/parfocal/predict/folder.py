@@ -8,6 +8,7 @@ from os.path import realpath  # Path.resolve raises for a link that leads to its
 from pathlib import Path
 
 from parfocal.dataset.outlines import read_outlines
+from parfocal.dataset.outlines_file import OutlinesFile
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.encoder import Encoder
 from parfocal.explain.export import Exports, export
@@ -48,7 +49,7 @@ def predict_slides(
     *,
     mpp: float | None = None,
     device: str = "auto",
-    outlines: Mapping[Path, Path] | None = None,
+    outlines: Mapping[Path, OutlinesFile] | None = None,
     exports: Exports | None = None,
     again: bool = False,
     replace: bool = False,
@@ -116,7 +117,7 @@ class _FolderPredictor:
     out: Path
     mpp: float | None
     device: str
-    outlines: Mapping[Path, Path]
+    outlines: Mapping[Path, OutlinesFile]
     exports: Exports
     again: bool
 
@@ -189,7 +190,7 @@ class _FolderPredictor:
         return model_facts(self.trained)
 
     @cached_property
-    def _outlines_by_file(self) -> dict[str, Path]:
+    def _outlines_by_file(self) -> dict[str, OutlinesFile]:
         return {realpath(slide): file for slide, file in self.outlines.items()}
 
     @cached_property
