@@ -1,4 +1,4 @@
-"""Ctrl-C, unexpected errors and closed pipes."""
+"""Ctrl-C and other signals, unexpected errors and closed pipes."""
 
 import os
 import signal
@@ -14,6 +14,7 @@ from command_result import CommandResult, assert_refused
 from parfocal.cli import main
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict import folder as predict_module
+from parfocal.slide.errors import SlideError
 from small import TINY
 
 
@@ -34,7 +35,10 @@ def test_an_unexpected_error_is_a_line_and_with_debug_a_traceback(
         main()
 
 
-def test_ctrl_c_prints_one_line_and_keeps_finished_results(cohort: Path, tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_prints_one_line_and_keeps_finished_results(
+    cohort: Path, tmp_path: Path, number: signal.Signals
+):
     out = tmp_path / "run"
     # A shell starts what runs in the background with Ctrl-C ignored, and children inherit it.
     program = (
@@ -50,7 +54,7 @@ def test_ctrl_c_prints_one_line_and_keeps_finished_results(cohort: Path, tmp_pat
         try:
             while not (out / "metrics.csv").exists() and process.poll() is None:
                 time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, errors = process.communicate(timeout=120)
         finally:
             process.kill()
@@ -61,6 +65,40 @@ def test_ctrl_c_prints_one_line_and_keeps_finished_results(cohort: Path, tmp_pat
     assert errors.splitlines()[-1] == last
     assert (out / "metrics.csv").exists()
     assert not (out / "checkpoint.json").exists()
+    assert not (out / ".claim").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_any_command_as_ctrl_c_does(
+    parfocal: Callable[..., CommandResult],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+):
+    monkeypatch.setattr(
+        "parfocal.slide.inspect.inspect", lambda *_, **__: signal.raise_signal(number)
+    )
+    usual = signal.signal(number, signal.SIG_DFL)
+    try:
+        found = parfocal("inspect", "one.tif")
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, usual)
+    assert found == CommandResult(130, "", "parfocal: interrupted; nothing was written.\n")
+
+
+def test_nohup_is_respected(
+    parfocal: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
+):
+    def hung_up(*_: object, **__: object) -> object:
+        signal.raise_signal(signal.SIGHUP)
+        raise SlideError("went on")
+
+    monkeypatch.setattr("parfocal.slide.inspect.inspect", hung_up)
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert "went on" in parfocal("inspect", "one.tif").err
+    finally:
+        signal.signal(signal.SIGHUP, usual)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ its function, so that `predict` does not load what only `train` needs.
 import _thread
 import errno
 import logging
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -30,6 +32,7 @@ RESUME = {
     **dict.fromkeys(("extract", "compare", "reproduce"), "the same command"),
 }
 RENAMED_OPTIONS = {"--timed": "--timed-slides"}  # the old name still works, but is not in --help
+TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 MTIME_TOLERANCE_S = 0.1  # file systems record times coarsely
 RETRY_INTERRUPT_S = 0.1
 
@@ -47,10 +50,10 @@ def main() -> None:
     arguments = [_current_name(word) for word in sys.argv[1:] if word != "--debug"]
     place, started = OutputPlace(), time.time()
     try:
-        with _repeat_lost_interrupts():
+        with _repeat_lost_interrupts(), _interrupt_on_termination():
             app(arguments, prog_name="parfocal", obj=place)
     except SystemExit as stop:
-        if stop.code == 130:  # set by typer after Ctrl-C
+        if stop.code == 130:  # set by typer after a KeyboardInterrupt
             _print_error(f"interrupted; {_describe_output(place, started)}.")
         raise
     except Exception as error:
@@ -87,6 +90,28 @@ def _repeat_lost_interrupts() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = previous_hook
+
+
+@contextmanager
+def _interrupt_on_termination() -> Iterator[None]:
+    """Make SIGTERM, as of `kill` and job schedulers, and SIGHUP do what Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    changed = []
+    if threading.current_thread() is threading.main_thread():  # the only one that may do this
+        for name in TERMINATION_SIGNALS:
+            number = getattr(signal, name, None)
+            # An ignored signal stays ignored: so `nohup` starts a command.
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, interrupt)
+                changed.append(number)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _describe_output(place: OutputPlace, started: float) -> str:
