@@ -4,9 +4,10 @@ from parfocal.slide.errors import (
     ImplausibleMppError,
     MissingMppError,
     NoTissueError,
+    NotSquareError,
     SlideError,
 )
-from parfocal.slide.identity import file_fingerprint, slide_id
+from parfocal.slide.identity import file_fingerprint, slide_id, unique_slides
 from parfocal.slide.readers.scan import Level
 from parfocal.slide.slide import Box, Slide, open_slide, slide_from_array
 from parfocal.slide.tissue import Tissue, find_tissue
@@ -17,6 +18,7 @@ __all__ = [
     "Level",
     "MissingMppError",
     "NoTissueError",
+    "NotSquareError",
     "Slide",
     "SlideError",
     "Tissue",
@@ -25,4 +27,5 @@ __all__ = [
     "open_slide",
     "slide_from_array",
     "slide_id",
+    "unique_slides",
 ]

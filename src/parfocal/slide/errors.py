@@ -64,6 +64,26 @@ class ImplausibleMppError(SlideError):
         )
 
 
+class NotSquareError(SlideError):
+    """A slide that records pixels that are not square.
+
+    Args:
+        path: the file.
+        sides: recorded width and height of a pixel in microns.
+        from_cohort: whether the slide is a row of a cohort's table.
+    """
+
+    def __init__(
+        self, path: Path, sides: tuple[float, float], *, from_cohort: bool = False
+    ) -> None:
+        place = "in the cohort's mpp column" if from_cohort else "with --mpp"
+        super().__init__(
+            f"{path.name}: the file records pixels of {sides[0]:.4g} x {sides[1]:.4g} microns, "
+            "which are not square. Resample it to square pixels; if the record is wrong, set the "
+            f"true value {place}."
+        )
+
+
 class DamagedRegionError(SlideError):
     """A slide with a region whose stored pixels cannot be decoded.
 

@@ -18,11 +18,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from parfocal.cost import CostMeter, Stage
-from parfocal.slide.errors import ImplausibleMppError, MissingMppError, SlideError
+from parfocal.slide.errors import ImplausibleMppError, MissingMppError, NotSquareError, SlideError
 from parfocal.slide.identity import HASH_DIGITS, file_fingerprint, slide_id
 from parfocal.slide.readers.image import ArrayScan
 from parfocal.slide.readers.opening import open_scan
-from parfocal.slide.readers.scan import Level, Scan
+from parfocal.slide.readers.scan import SQUARE_TOLERANCE, Level, Scan
+from parfocal.slide.readers.tiff_checks import MissingTiles
 from parfocal.slide.region import RegionReader
 from parfocal.slide.resolution import (
     MAX_MPP,
@@ -102,6 +103,15 @@ class Slide:
     def size(self) -> tuple[int, int]:
         """Width and height in level-0 pixels."""
         return self.levels[0].width, self.levels[0].height
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what is unusual about the file, as far as it has been read."""
+        spare = getattr(self._scan, "spare_tiles", 0)
+        found = (
+            (f"{spare} tiles have spare bytes before their end; no pixel is lost",) if spare else ()
+        )
+        return (*self._scan.metadata.notes, *found)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -241,6 +251,7 @@ def open_slide(
     mpp: float | None = None,
     cost_meter: CostMeter | None = None,
     from_cohort: bool = False,
+    missing_tiles: MissingTiles | None = None,
 ) -> Slide:
     """Open a slide file: a tiled TIFF directly, other formats with OpenSlide, images with Pillow.
 
@@ -250,18 +261,23 @@ def open_slide(
         cost_meter: measures the cost of reading; a new one if None.
         from_cohort: whether the slide is a row of a cohort's table; errors then name its mpp
             column.
+        missing_tiles: what to do with tiles that are not stored: "refuse", or "background" to
+            read them as such. If None, "background" for formats that leave out blank tiles on
+            purpose (Philips TIFF), and "refuse" for others.
 
     Raises:
         ValueError: `mpp` is outside 0.05 to 50.
         MissingMppError: the file records no mpp, and none is given.
         ImplausibleMppError: the file records an mpp outside 0.05 to 50, and none is given.
+        NotSquareError: the file records pixels whose sides differ by more than 2%, and no mpp is
+            given.
         SlideError: the file is missing, is not a slide, or is damaged.
     """
     path, cost_meter = Path(path), CostMeter() if cost_meter is None else cost_meter
     if mpp is not None:
         check_mpp(mpp)
     with cost_meter.measure_time("open"):
-        scan = open_scan(path, cost_meter)
+        scan = open_scan(path, cost_meter, missing_tiles=missing_tiles)
         try:
             used_mpp = _recorded_mpp(scan, path, from_cohort=from_cohort) if mpp is None else mpp
         except SlideError:
@@ -274,7 +290,7 @@ def open_slide(
         mpp_source=f"file: {scan.metadata.mpp_source}" if mpp is None else "given",
         path=path,
         cost_meter=cost_meter,
-        reopen=partial(open_slide, path, mpp=mpp),
+        reopen=partial(open_slide, path, mpp=mpp, missing_tiles=missing_tiles),
     )
 
 
@@ -315,4 +331,7 @@ def _recorded_mpp(scan: Scan, path: Path, *, from_cohort: bool) -> float:
         raise MissingMppError(path, scan.metadata.objective_power, from_cohort=from_cohort)
     if not MIN_MPP <= mpp <= MAX_MPP:
         raise ImplausibleMppError(path, mpp, from_cohort=from_cohort)
+    sides = scan.metadata.sides
+    if sides is not None and abs(sides[0] / sides[1] - 1) > SQUARE_TOLERANCE:
+        raise NotSquareError(path, sides, from_cohort=from_cohort)
     return mpp

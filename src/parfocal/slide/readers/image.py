@@ -1,4 +1,8 @@
-"""Arrays, and ordinary images read by Pillow, as scans with one level."""
+"""Arrays, and ordinary images, as scans with one level that is held in memory.
+
+JPEG is decoded strictly, since Pillow fills lost parts of a JPEG image with other pixels. PNG and
+JPEG are decoded into the array that is kept; Pillow would need several times its size.
+"""
 
 import threading
 import warnings
@@ -6,24 +10,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
-from jaxtyping import UInt8
+import simplejpeg
+from jaxtyping import Shaped, UInt8
 from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import IMAGEDESCRIPTION, TiffImageFile
 
 from parfocal.slide.errors import SlideError, one_line
-from parfocal.slide.readers.scan import Level, Metadata
-from parfocal.slide.readers.tiff_directories import SIGNATURES
+from parfocal.slide.readers.oriented import OrientedScan
+from parfocal.slide.readers.scan import Level, Metadata, Scan
 
 MAX_PIXELS = 2**30  # 3 GiB of RGB in memory
+LARGE_PX = 2**24  # from here on, an image has to have a plausible compression
+MAX_COMPRESSION = 4096  # pixels per byte; PNG reaches 1032 bytes, JPEG less
+BAND_PX = 2**22  # pixels that are converted at once
+ORIENTATION_TAG = 0x0112  # of EXIF
 HEADER_BYTES = 132  # a DICOM file has its signature at the end of these
 CONVERT = (
     "Convert it to a pyramidal TIFF, for example with `vips tiffsave IN OUT.tif --tile --pyramid "
     "--compression jpeg`."
-)
-UNSUPPORTED_OME = (
-    "an OME-TIFF that is not supported: only 8-bit RGB with one plane, in tiles that are all "
-    f"stored, can be read. {CONVERT}"
 )
 _limit_lock = threading.Lock()
 
@@ -54,47 +59,104 @@ class ArrayScan:
         """Do nothing, since no file is open."""
 
 
-def open_image(path: Path) -> ArrayScan:
+def open_image(path: Path) -> Scan:
     """Decode the first picture of an image file as RGB, with transparency over white.
 
     Raises:
-        SlideError: Pillow does not support the file, or it is damaged or too large.
+        SlideError: the file is not an image, or it is damaged or too large.
     """
     try:
         # Pillow warns about unusual metadata, and raises where pixels are damaged.
         no_warnings = warnings.catch_warnings(action="ignore", category=UserWarning)
         with _no_pixel_limit(), no_warnings, Image.open(path) as image:
-            if _is_ome(image):
-                raise SlideError(f"{path.name}: {UNSUPPORTED_OME}")
             _check_size(path, image)
-            image.load()
-            return ArrayScan(_to_rgb(path, image), vendor=f"{image.format}".lower())
+            scan = ArrayScan(_decode(path, image), vendor=f"{image.format}".lower())
+            orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except UnidentifiedImageError as error:
         raise SlideError(_describe_unsupported(path)) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except SlideError:
+        raise
+    except Exception as error:  # decoders raise anything for damaged data
         raise SlideError(
             f"{path.name}: the image is damaged or truncated ({one_line(error)}). Copy the file "
             "again from its source."
         ) from error
+    return OrientedScan(scan, orientation) if orientation in range(2, 9) else scan
 
 
-def _is_ome(image: Image.Image) -> bool:
-    return isinstance(image, TiffImageFile) and "<OME" in str(image.tag_v2.get(IMAGEDESCRIPTION))
-
-
-def _to_rgb(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+def _decode(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if image.format in ("JPEG", "MPO"):
+        return _decode_jpeg(path.read_bytes(), image)
+    if image.format == "PNG":
+        return _decode_png(path, path.read_bytes())
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _scale_to_8_bits(path, image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(image.convert("RGB"))
+        return _scale_to_8_bits(path, np.asarray(image), image.mode)
+    image.load()
+    return _in_bands(image)
 
 
-def _scale_to_8_bits(path: Path, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+def _decode_jpeg(encoded: bytes, image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode a JPEG image; any warning of the decoder counts as damage."""
+    if image.mode != "CMYK":
+        pixels: UInt8[np.ndarray, "h w 3"] = simplejpeg.decode_jpeg(encoded, "RGB")
+        return pixels
+    inks = simplejpeg.decode_jpeg(encoded, "CMYK")
+    np.subtract(255, inks, out=inks)  # stored inverted, as by Photoshop
+    return _in_bands(Image.fromarray(inks, "CMYK"))
+
+
+def _decode_png(path: Path, encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    samples = imagecodecs.png_decode(encoded)
+    samples = samples.reshape(*samples.shape[:2], -1)
+    if samples.shape[2] == 3 and samples.dtype == np.uint8:
+        return samples
+    pixels = np.empty((*samples.shape[:2], 3), dtype=np.uint8)
+    for rows in _bands(*samples.shape[:2]):
+        pixels[rows] = _png_to_rgb(samples[rows])
+    return pixels
+
+
+def _png_to_rgb(samples: Shaped[np.ndarray, "h w s"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Convert gray or RGB, with or without transparency, of 8 or 16 bits."""
+    if samples.dtype == np.uint16:
+        samples = np.rint(samples / 257).astype(np.uint8)
+    colors = samples.shape[2] - 1 + samples.shape[2] % 2  # 1 or 3
+    rgb = np.repeat(samples[..., :1], 3, axis=2) if colors == 1 else samples[..., :3]
+    if colors == samples.shape[2]:
+        return rgb
+    rgba = Image.fromarray(np.dstack([rgb, samples[..., -1]]))
+    return np.asarray(Image.alpha_composite(_white(rgba.size), rgba).convert("RGB"))
+
+
+def _in_bands(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """Convert a decoded image to RGB in parts, since a conversion of the whole needs memory."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    has_alpha = image.has_transparency_data
+    for rows in _bands(height, width):
+        band = image.crop((0, rows.start, width, rows.stop))
+        if has_alpha:
+            band = Image.alpha_composite(_white(band.size), band.convert("RGBA"))
+        pixels[rows] = np.asarray(band.convert("RGB"))
+    return pixels
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    """Divide an image into bands of whole rows."""
+    rows = max(1, BAND_PX // width)
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
+def _white(size: tuple[int, int]) -> Image.Image:
+    return Image.new("RGBA", size, "white")
+
+
+def _scale_to_8_bits(
+    path: Path, deep: Shaped[np.ndarray, "h w"], mode: str
+) -> UInt8[np.ndarray, "h w 3"]:
     """Scale 16-bit gray over its full range."""
-    deep = np.asarray(image)
-    if image.mode == "F" or deep.min() < 0 or deep.max() > 65535:
+    if mode == "F" or deep.min() < 0 or deep.max() > 65535:
         raise SlideError(
             f"{path.name}: the pixels are 32-bit numbers, which cannot be shown as colors. Save "
             "the image with 8 bits per channel."
@@ -109,6 +171,12 @@ def _check_size(path: Path, image: Image.Image) -> None:
         raise SlideError(
             f"{path.name}: an image of {width} x {height} px without a pyramid needs "
             f"{width * height * 3 / 2**30:.0f} GiB of memory. {CONVERT}"
+        )
+    length = path.stat().st_size
+    if width * height > LARGE_PX and width * height > MAX_COMPRESSION * length:
+        raise SlideError(
+            f"{path.name}: the image is damaged or truncated ({width} x {height} px cannot be "
+            f"stored in {length} bytes). Copy the file again from its source."
         )
 
 
@@ -126,13 +194,7 @@ def _no_pixel_limit() -> Iterator[None]:
 def _describe_unsupported(path: Path) -> str:
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
-    if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
-        description = UNSUPPORTED_OME
-    elif header.startswith(SIGNATURES):
-        description = (
-            f"a TIFF with a kind of pixels that neither OpenSlide nor Pillow reads. {CONVERT}"
-        )
-    elif header.endswith(b"DICM"):
+    if header.endswith(b"DICM"):
         description = "a DICOM file that is not a whole-slide image. Choose another file."
     else:
         description = (

@@ -1,64 +1,126 @@
 """Choose the reader for a slide file."""
 
+import stat
 from pathlib import Path
 
 from parfocal.cost import CostMeter
 from parfocal.slide.errors import SlideError
+from parfocal.slide.readers.dicom import check_series, dicom_instances, is_dicom
 from parfocal.slide.readers.image import open_image
-from parfocal.slide.readers.openslide import OpenSlideScan, find_dicom_instance
+from parfocal.slide.readers.openslide import OpenSlideScan
 from parfocal.slide.readers.scan import Scan
+from parfocal.slide.readers.tiff_checks import (
+    MissingTiles,
+    all_directories,
+    check_directories,
+    check_missing,
+)
 from parfocal.slide.readers.tiff_directories import TiffDirectory, is_tiff, read_directories
-from parfocal.slide.readers.tiled_tiff import VENDORS, open_tiled_tiff
+from parfocal.slide.readers.tiff_pixels import UnsupportedPixelsError
+from parfocal.slide.readers.tiled_tiff import open_tiled_tiff
+
+# What OpenSlide calls files that are read directly. Those of other vendors may have tiles that
+# overlap or leave gaps.
+DIRECT_VENDORS = (None, "generic-tiff", "aperio")
+SPARSE_VENDORS = ("philips",)  # leave out blank tiles on purpose
 
 
-def open_scan(path: Path, cost_meter: CostMeter) -> Scan:
-    """Open a file directly if it is a tiled TIFF, else with OpenSlide, else with Pillow.
+def open_scan(
+    path: Path, cost_meter: CostMeter, *, missing_tiles: MissingTiles | None = None
+) -> Scan:
+    """Open a TIFF directly, other slides with OpenSlide, and images in memory.
 
     Args:
         path: the file; for DICOM, any instance of the series or its folder.
         cost_meter: counts the bytes read, if the reader reports them.
+        missing_tiles: what to do with tiles that are not stored: "refuse", or "background" to
+            read them as such; None for "background" in formats that leave out blank tiles on
+            purpose and "refuse" in others.
 
     Raises:
         SlideError: the file is missing, is not a slide, or is damaged.
     """
-    if not path.exists():
-        raise SlideError(
-            f"{path}: no such file. Check the path; in a cohort's CSV file, paths are relative to "
-            "the CSV file."
-        )
-    file = find_dicom_instance(path) if path.is_dir() else path
-    _check_not_empty(file)
-    openslide = OpenSlideScan(file) if OpenSlideScan.detects(file) else None
-    directories = _read_directories(file, openslide)
-    if directories:
-        direct = open_tiled_tiff(file, directories, openslide, cost_meter)
-        if direct is not None:
-            if openslide is not None:
-                openslide.close()
-            return direct
-    return openslide or open_image(file)
+    file = dicom_instances(path)[0] if path.is_dir() else path
+    _check_file(file)
+    if is_tiff(file):
+        return _open_tiff(file, cost_meter, missing_tiles)
+    if is_dicom(file):
+        check_series(file)
+        return OpenSlideScan(file)
+    return OpenSlideScan(file) if OpenSlideScan.detects(file) else open_image(file)
 
 
-def _check_not_empty(file: Path) -> None:
+def _check_file(file: Path) -> None:
+    """Raise if a path is not a file with content that can be read."""
     try:
-        with file.open("rb") as opened:
-            is_empty = not opened.read(1)
-    except OSError as error:
+        is_file = stat.S_ISREG(file.stat().st_mode)
+        if is_file:
+            with file.open("rb") as opened:
+                is_empty = not opened.read(1)
+    except FileNotFoundError as error:
         raise SlideError(
-            f"{file}: the file cannot be read ({error.strerror}). Check its permissions."
+            f"{file}: no such file. Check the path; in a cohort's CSV file, paths are relative to "
+            "the CSV file."
         ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SlideError(
+            f"{file}: the file cannot be read ({reason}). Check its name and permissions."
+        ) from error
+    if not is_file:
+        raise SlideError(f"{file}: not a file but a device, pipe or socket. Name a slide file.")
     if is_empty:
         raise SlideError(f"{file}: the file is empty (0 bytes). Copy it again from its source.")
 
 
-def _read_directories(file: Path, openslide: Scan | None) -> tuple[TiffDirectory, ...]:
-    """Read the directories of a TIFF that may be read directly; none for any other file."""
-    if openslide is None:
-        # The rest of a truncated slide may still hold a picture, but not the whole slide.
-        return read_directories(file) if is_tiff(file) else ()
-    if openslide.metadata.vendor not in VENDORS:
-        return ()
+def _open_tiff(file: Path, cost_meter: CostMeter, missing_tiles: MissingTiles | None) -> Scan:
+    """Open a TIFF, whose directories are checked before any library relies on them."""
+    directories = read_directories(file)
+    check_directories(file, directories, is_ndpi=bool(directories[0].page.is_ndpi))
+    vendor = OpenSlideScan.vendor(file)
+    if vendor not in DIRECT_VENDORS:
+        return _open_vendor(file, directories, vendor, missing_tiles)
     try:
-        return read_directories(file)
+        return open_tiled_tiff(
+            file, directories, cost_meter, missing_tiles=missing_tiles or "refuse"
+        )
+    except UnsupportedPixelsError as error:
+        scan = _open_like_openslide(file, directories) if vendor else None
+        if scan is None:
+            raise SlideError(
+                f"{file.name}: the file has {error}. Convert it to an 8-bit RGB pyramid, for "
+                "example with `vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg`."
+            ) from error
+        return scan
+
+
+def _open_vendor(
+    file: Path,
+    directories: tuple[TiffDirectory, ...],
+    vendor: str | None,
+    missing_tiles: MissingTiles | None,
+) -> Scan:
+    """Open a scanner's own TIFF with OpenSlide."""
+    tiled = [d for d in all_directories(directories) if d.is_tiled]
+    default: MissingTiles = "background" if vendor in SPARSE_VENDORS else "refuse"
+    notes = check_missing(file, tiled, missing_tiles or default)
+    return OpenSlideScan(file, notes=notes)
+
+
+def _open_like_openslide(file: Path, directories: tuple[TiffDirectory, ...]) -> Scan | None:
+    """Open pixels that only OpenSlide decodes; None if it would take the file for another."""
+    images = all_directories(directories)
+    largest = max(images, key=lambda image: image.size[0] * image.size[1])
+    is_plain = (
+        largest.orientation == 1 and not largest.page.extrasamples and largest.is_stored.all()
+    )
+    if not is_plain or largest.bits != 8 or largest.samples != 3:
+        return None
+    try:
+        scan = OpenSlideScan(file)
     except SlideError:
-        return ()  # OpenSlide reads what it can, and reports damage where it finds it
+        return None
+    if (scan.levels[0].width, scan.levels[0].height) != largest.size:
+        scan.close()
+        return None
+    return scan

@@ -6,6 +6,7 @@ not be used after a fork. So each process has a handle of its own, and a failed 
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from openslide import OpenSlide, OpenSlideCache, OpenSlideError
 from PIL import Image
 
 from parfocal.slide.errors import DamagedRegionError, SlideError, one_line
+from parfocal.slide.readers.dicom import dicom_instances
 from parfocal.slide.readers.scan import Level, Metadata, compute_levels, mean_mpp
 
 # Loader workers may hold many slides open; 32 MiB is 128 decoded tiles for each.
@@ -26,17 +28,18 @@ class OpenSlideScan:
 
     Args:
         path: a file whose format OpenSlide supports.
+        notes: sentences on what is unusual about the file.
 
     Raises:
         SlideError: OpenSlide cannot open the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, notes: tuple[str, ...] = ()) -> None:
         self._path = path
         self._handles: dict[int, OpenSlide] = {}
         handle = self._handle()
         self.levels: tuple[Level, ...] = compute_levels(handle.level_dimensions)
-        self.metadata = _metadata(handle)
+        self.metadata = replace(_metadata(handle), notes=notes)
         background = handle.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
         self._background = f"#{background}"
         # OpenSlide takes a position in level-0 pixels and divides it by its own downsample.
@@ -45,7 +48,12 @@ class OpenSlideScan:
     @staticmethod
     def detects(path: Path) -> bool:
         """Return whether OpenSlide supports the format of a file."""
-        return OpenSlide.detect_format(path) is not None
+        return OpenSlideScan.vendor(path) is not None
+
+    @staticmethod
+    def vendor(path: Path) -> str | None:
+        """Return what OpenSlide calls the format of a file; None if it does not support it."""
+        return OpenSlide.detect_format(path)
 
     def read_level(
         self, level: int, x: int, y: int, width: int, height: int
@@ -109,36 +117,13 @@ class OpenSlideScan:
         return np.array(Image.alpha_composite(background, image).convert("RGB"))
 
 
-def find_dicom_instance(folder: Path) -> Path:
-    """Find a file of the only DICOM series in a folder.
-
-    Raises:
-        SlideError: the folder holds no DICOM series, or several.
-    """
-    series: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and OpenSlide.detect_format(file) == "dicom":
-            with OpenSlide(file) as handle:
-                series.setdefault(handle.properties["dicom.SeriesInstanceUID"], file)
-    if len(series) == 1:
-        return next(iter(series.values()))
-    if series:
-        names = ", ".join(file.name for file in series.values())
-        raise SlideError(
-            f"{folder}: this folder holds {len(series)} DICOM slides. Name one of {names}."
-        )
-    raise SlideError(
-        f"{folder}: this folder holds no DICOM slide. Name slide files, such as {folder}/*.svs."
-    )
-
-
 def bounds_offset(path: Path) -> tuple[float, float]:
     """Return the (x, y) of the scanned area's top-left corner in level-0 pixels; 0 if not recorded.
 
     MIRAX and other formats place the scanned area on a larger canvas, and some viewers show only
     that area.
     """
-    file = find_dicom_instance(path) if path.is_dir() else path
+    file = dicom_instances(path)[0] if path.is_dir() else path
     if not OpenSlideScan.detects(file):
         return 0.0, 0.0
     with OpenSlide(file) as handle:
@@ -169,6 +154,7 @@ def _metadata(handle: OpenSlide) -> Metadata:
         mpp=mpp,
         mpp_source=source,
         objective_power=handle.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER),
+        sides=None if x is None or y is None else (x, y),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 AXIS_TOLERANCE = 0.01  # pixel sides that differ by more are reported as averaged
+SQUARE_TOLERANCE = 0.02  # pixel sides that differ by more are refused
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,16 @@ class Metadata:
         mpp: microns per level-0 pixel; None if not recorded.
         mpp_source: name of the field that records `mpp`.
         objective_power: nominal magnification of the objective, as recorded; None if not recorded.
+        sides: width and height of a pixel in microns; None unless both are recorded.
+        notes: sentences on what is unusual about the file.
     """
 
     vendor: str
     mpp: float | None = None
     mpp_source: str = ""
     objective_power: str | None = None
+    sides: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from tifffile import (
     COMPRESSION,
     ORIENTATION,
@@ -26,11 +26,6 @@ from tifffile import (
 from parfocal.slide.errors import SlideError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic TIFF and BigTIFF, both byte orders
-# The encodings that the tiled-TIFF reader decodes.
-ENCODINGS = (
-    *(COMPRESSION.NONE, COMPRESSION.LZW, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE),
-    *(COMPRESSION.JPEG, COMPRESSION.APERIO_JP2000_RGB),
-)
 # tifffile raises these for damaged tags; TiffFileError is a ValueError.
 DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
 # tifffile logs unusual tags. The messages are for programs that configure logging.
@@ -57,9 +52,64 @@ class TiffDirectory:
         return self.page.imagewidth, self.page.imagelength
 
     @property
+    def is_tiled(self) -> bool:
+        """Whether the image is stored in tiles; if False, in strips of whole rows."""
+        return bool(self.page.is_tiled)
+
+    @property
     def tile_size(self) -> tuple[int, int]:
-        """Width and height of a stored tile in pixels; 0 if the image is stored in strips."""
-        return self.page.tilewidth, self.page.tilelength
+        """Width and height of a stored tile or strip in pixels."""
+        if self.is_tiled:
+            return self.page.tilewidth, self.page.tilelength
+        rows = self.page.rowsperstrip or self.size[1]
+        return self.size[0], min(rows, self.size[1])
+
+    @property
+    def tile_counts(self) -> tuple[int, int]:
+        """Number of columns and rows of tiles."""
+        (width, height), (tile_width, tile_height) = self.size, self.tile_size
+        return -(-width // tile_width), -(-height // tile_height)
+
+    @property
+    def planes(self) -> int:
+        """Number of planes that are stored one after the other: 1, or one for each sample."""
+        separate = self.page.planarconfig == PLANARCONFIG.SEPARATE
+        return self.page.samplesperpixel if separate else 1
+
+    @property
+    def samples(self) -> int:
+        """Number of samples per pixel."""
+        return self.page.samplesperpixel
+
+    @property
+    def bits(self) -> int:
+        """Number of bits per sample."""
+        return self.page.bitspersample
+
+    @property
+    def orientation(self) -> int:
+        """How the picture lies, from 1 to 8 as in TIFF and EXIF; 1 is upright."""
+        return int(self.page.tags.valueof("Orientation", ORIENTATION.TOPLEFT))
+
+    @property
+    def description(self) -> str:
+        """The ImageDescription; empty if there is none."""
+        return self.page.description
+
+    @property
+    def is_subsampled(self) -> bool:
+        """Whether color is stored with fewer pixels than brightness."""
+        return bool(self.page.is_subsampled)
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the tags call it a smaller version of another image."""
+        return bool(self.page.subfiletype & 1)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the tags call it a mask of another image."""
+        return bool(self.page.subfiletype & 4)
 
     @property
     def is_jpeg(self) -> bool:
@@ -96,27 +146,10 @@ class TiffDirectory:
             0,
         )
 
-    def has_readable_tiles(self) -> bool:
-        """Return whether the image is 8-bit RGB in tiles that are all stored, in `ENCODINGS`."""
-        page = self.page
-        is_color = self.is_rgb or (page.photometric == PHOTOMETRIC.YCBCR and self.is_jpeg)
-        orientation = page.tags.valueof("Orientation", ORIENTATION.TOPLEFT)
-        return bool(
-            is_color
-            and page.is_tiled
-            and page.compression in ENCODINGS
-            and page.dtype == np.uint8
-            and page.shape == (page.imagelength, page.imagewidth, 3)
-            and page.planarconfig == PLANARCONFIG.CONTIG
-            and orientation == ORIENTATION.TOPLEFT
-            and len(self.offsets) == len(self.byte_counts) == self._tile_count
-            and self.offsets.all()
-            and self.byte_counts.all()
-        )
-
-    @property
-    def _tile_count(self) -> int:
-        return -(-self.size[0] // self.tile_size[0]) * -(-self.size[1] // self.tile_size[1])
+    @cached_property
+    def is_stored(self) -> Bool[np.ndarray, " n"]:
+        """Whether each tile or strip is stored; a writer may leave out blank tiles."""
+        return (self.offsets > 0) & (self.byte_counts > 0)
 
 
 @dataclass(frozen=True)

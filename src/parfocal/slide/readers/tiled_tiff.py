@@ -1,46 +1,48 @@
-"""Read tiled TIFF files directly: plain pyramids, Aperio SVS and OME-TIFF.
+"""Read TIFF files directly: plain pyramids, Aperio SVS, Motic, OME-TIFF and images in strips.
 
 OpenSlide composes every tile onto a canvas, which takes longer than decoding it. This reader
 locates a tile in the file, decodes it, and copies it at most once. Its pixels are identical to
-OpenSlide's.
-
-The levels and metadata of plain and Aperio files are those that OpenSlide reports. OpenSlide sees
-at most one level of an OME-TIFF, so the levels and metadata of those come from the file's
-directories and XML. All other files are left to OpenSlide: other vendors, whose tiles may overlap
-or leave gaps, and files with a level that is not 8-bit RGB in tiles that are all stored.
+OpenSlide's. A strip is read as a tile that is as wide as the image.
 
 A damaged tile raises an error. Any warning of libjpeg counts as damage, which is stricter than
-OpenSlide. Damage after which the data is still a valid JPEG image is not detected, and neither is
-damage inside a JPEG 2000 tile; OpenSlide does not detect them either.
+OpenSlide, except zeros before the end of a tile, which lose no pixel. Damage after which the data
+is still a valid JPEG image is not detected, and neither is damage inside a JPEG 2000 tile;
+OpenSlide does not detect them either.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
-import simplejpeg
 from jaxtyping import Int64, UInt8
+from tifffile import COMPRESSION
 
 from parfocal.cost import CostMeter
 from parfocal.files import PositionedFile
-from parfocal.slide.errors import DamagedRegionError, SlideError, one_line
+from parfocal.slide.errors import DamagedRegionError, one_line
 from parfocal.slide.readers.openslide import CACHE_BYTES
-from parfocal.slide.readers.scan import Level, Metadata, Scan, compute_levels, mean_mpp
-from parfocal.slide.readers.tiff_directories import TiffDirectory
+from parfocal.slide.readers.oriented import OrientedScan
+from parfocal.slide.readers.scan import Level, Metadata, Scan, compute_levels
+from parfocal.slide.readers.tiff_checks import MissingTiles, check_missing
+from parfocal.slide.readers.tiff_directories import DAMAGE, TiffDirectory
+from parfocal.slide.readers.tiff_pictures import find_levels, with_notes
+from parfocal.slide.readers.tiff_pixels import (
+    Converter,
+    Decoder,
+    Pixels,
+    SpareBytes,
+    check_pixels,
+    rgb_converter,
+    tile_decoder,
+    used_bits,
+)
 
-Pixels = UInt8[np.ndarray, "h w 3"]
-Decoder = Callable[[bytes, int], Pixels]
-
-VENDORS = ("generic-tiff", "aperio")  # as OpenSlide calls them
-OME_VENDOR = "ome-tiff"
-OME_MPP_SOURCE = "PhysicalSizeX and PhysicalSizeY of the OME-XML"
-# Microns per unit. Two characters look like a mu: the micro sign and the Greek letter.
-MICRONS = {"µm": 1.0, "μm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
-# Marker of a JPEG image; the byte that follows is 0 for RGB and 1 for YCbCr.
-ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+RAW_STRIP_PX = 2**20  # an uncompressed strip is read in parts of this size
+SAMPLED_TILES = 64  # tiles that are read to find the largest value of a picture of 16 bits
+WHITE = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,11 @@ class TiledLevel:
         size: width and height of the level in pixels.
         tile_size: width and height of a tile in pixels.
         offsets: position in the file of each tile, row by row.
-        byte_counts: length in bytes of each tile.
-        decode: decodes a tile from its bytes and its index.
+        byte_counts: length in bytes of each tile; 0 for a tile that is not stored.
+        decode: decodes a tile, or one plane of it, from its bytes and its index.
+        planes: number of planes of a tile; those of one plane follow those of the one before.
+        convert: converts decoded samples to RGB; None if they are RGB.
+        spare: tiles with spare bytes that were read.
     """
 
     size: tuple[int, int]
@@ -60,16 +65,24 @@ class TiledLevel:
     offsets: Int64[np.ndarray, " n"]
     byte_counts: Int64[np.ndarray, " n"]
     decode: Decoder
+    planes: int
+    convert: Converter | None
+    spare: SpareBytes
 
     @classmethod
     def from_directory(cls, directory: TiffDirectory) -> "TiledLevel":
         """Build a level from a directory whose tiles can be decoded."""
+        spare = SpareBytes(set())
+        byte_counts = np.where(directory.is_stored, directory.byte_counts, 0)
         return cls(
             size=directory.size,
             tile_size=directory.tile_size,
             offsets=directory.offsets,
-            byte_counts=directory.byte_counts,
-            decode=_jpeg_decoder(directory) if directory.is_jpeg else _tifffile_decoder(directory),
+            byte_counts=byte_counts,
+            decode=tile_decoder(directory, spare),
+            planes=directory.planes,
+            convert=rgb_converter(directory, directory.bits),
+            spare=spare,
         )
 
     @property
@@ -88,6 +101,20 @@ class TiledLevel:
         """Return the (x, y) of a tile's top-left corner, in pixels of the level."""
         row, column = divmod(index, self.columns)
         return column * self.tile_size[0], row * self.tile_size[1]
+
+    def fit_tile(self, pixels: Pixels, index: int) -> Pixels:
+        """Return a decoded tile in its full size: the last strip has the remaining rows only.
+
+        Raises:
+            ValueError: the tile has another size.
+        """
+        width, height = self.tile_size
+        rows = min(height, self.size[1] - self.corner(index)[1])
+        if width != self.size[0] or pixels.shape != (rows, width, 3):
+            raise ValueError(f"the tile decodes to {pixels.shape[1]} x {pixels.shape[0]} px")
+        whole = np.full((height, width, 3), WHITE, dtype=np.uint8)
+        whole[:rows] = pixels
+        return whole
 
 
 class TiledTiffScan:
@@ -136,6 +163,23 @@ class TiledTiffScan:
             pixels[to_rows, to_columns] = tile[rows, columns]
         return pixels
 
+    @property
+    def spare_tiles(self) -> int:
+        """Number of tiles with spare bytes before their end that have been read."""
+        return sum(len(level.spare.tiles) for level in self._tiled_levels)
+
+    def largest_value(self, level: int) -> int:
+        """Return the largest stored value in evenly spaced tiles of a level that is not converted.
+
+        Damaged tiles are skipped, since reading them raises an error.
+        """
+        tiles, largest = self._tiled_levels[level], 0
+        stored = np.flatnonzero(tiles.byte_counts[: len(tiles.offsets) // tiles.planes])
+        for index in np.unique(np.linspace(0, len(stored) - 1, SAMPLED_TILES).astype(int)):
+            with suppress(*DAMAGE, RuntimeError):
+                largest = max(largest, int(self._decode(tiles, int(stored[index])).max()))
+        return largest
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -144,16 +188,13 @@ class TiledTiffScan:
     def _read_tile(self, level: int, index: int) -> UInt8[np.ndarray, "h w 3"]:
         tiles = self._tiled_levels[level]
         width, height = tiles.tile_size
-        length = int(tiles.byte_counts[index])
         try:
-            encoded = self._file.read(length, int(tiles.offsets[index]))
-            self._cost_meter.add_bytes(len(encoded))
-            if len(encoded) < length:
-                raise ValueError(f"the tile ends {length - len(encoded)} bytes beyond the file")
-            pixels = tiles.decode(encoded, index)
+            if tiles.byte_counts[index] == 0:
+                return np.full((height, width, 3), WHITE, dtype=np.uint8)
+            pixels = self._decode(tiles, index)
             if pixels.shape != (height, width, 3):
-                raise ValueError(f"the tile decodes to {pixels.shape[1]} x {pixels.shape[0]} px")
-        except (OSError, RuntimeError, ValueError) as error:  # decoders raise the last two
+                pixels = tiles.fit_tile(pixels, index)
+        except (*DAMAGE, RuntimeError) as error:
             downsample = self.levels[level].downsample
             x, y = (round(corner * downsample) for corner in tiles.corner(index))
             raise DamagedRegionError(
@@ -161,117 +202,103 @@ class TiledTiffScan:
             ) from error
         return pixels
 
+    def _decode(self, tiles: TiledLevel, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        if tiles.planes == 1:
+            samples = tiles.decode(self._read_bytes(tiles, index), index)
+        else:
+            per_plane = len(tiles.offsets) // tiles.planes
+            indices = (index + plane * per_plane for plane in range(tiles.planes))
+            planes = [tiles.decode(self._read_bytes(tiles, i), i) for i in indices]
+            samples = np.concatenate(planes, axis=2)
+        return samples if tiles.convert is None else tiles.convert(samples)
+
+    def _read_bytes(self, tiles: TiledLevel, index: int) -> bytes:
+        length = int(tiles.byte_counts[index])
+        encoded = self._file.read(length, int(tiles.offsets[index]))
+        self._cost_meter.add_bytes(len(encoded))
+        if len(encoded) < length:
+            raise ValueError(f"the tile ends {length - len(encoded)} bytes beyond the file")
+        return encoded
+
 
 def open_tiled_tiff(
     path: Path,
     directories: Sequence[TiffDirectory],
-    openslide: Scan | None,
     cost_meter: CostMeter,
-) -> TiledTiffScan | None:
-    """Open a tiled TIFF file that can be read directly; return None for any other.
+    *,
+    missing_tiles: MissingTiles = "refuse",
+) -> Scan:
+    """Open a TIFF file that is read directly.
 
     Args:
         path: the file.
-        directories: all its directories.
-        openslide: the same file, opened by OpenSlide; None if OpenSlide does not support it.
+        directories: all its directories, which have been checked.
         cost_meter: counts the bytes of the tiles that are read; directories are not counted.
+        missing_tiles: what to do with tiles that are not stored.
 
     Raises:
-        SlideError: tiles lie beyond the end of the file.
+        UnsupportedPixelsError: the pixels cannot be shown as RGB.
+        SlideError: the file holds several pictures, or tiles are missing.
     """
-    try:
-        if directories[0].page.is_ome:
-            metadata = ome_metadata(directories[0].page.description)
-            levels: Sequence[TiffDirectory] = (directories[0], *directories[0].reduced)
-        else:
-            metadata = None if openslide is None else openslide.metadata
-            levels = () if openslide is None else _matching_directories(directories, openslide)
-        if metadata is None or not levels or not all(d.has_readable_tiles() for d in levels):
-            return None
-        tiled_levels = [TiledLevel.from_directory(directory) for directory in levels]
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return None  # damaged tags raise anything; OpenSlide or Pillow reports the damage
-    _check_length(path, tiled_levels)
-    return TiledTiffScan(path, tiled_levels, metadata, cost_meter)
+    levels, metadata = find_levels(path, directories)
+    for level in levels:
+        check_pixels(level)
+    notes = list(check_missing(path, levels, missing_tiles))
+    tiled_levels = [_split_raw_strips(level) for level in levels]
+    if levels[0].bits == 16:
+        tiled_levels, found = _scale_used_bits(path, levels, tiled_levels)
+        notes += found
+    orientation = levels[0].orientation
+    if orientation != 1:
+        notes.append(f"Orientation is {orientation}; the picture is turned upright")
+    scan = TiledTiffScan(path, tiled_levels, with_notes(metadata, notes), cost_meter)
+    return scan if orientation == 1 else OrientedScan(scan, orientation)
 
 
-def ome_metadata(description: str) -> Metadata | None:
-    """Read the metadata of an OME-TIFF from the XML of its first directory.
+def _scale_used_bits(
+    path: Path, levels: Sequence[TiffDirectory], tiled_levels: Sequence[TiledLevel]
+) -> tuple[list[TiledLevel], list[str]]:
+    """Scale a picture of 16 bits by those that are used, since cameras have 10 to 16.
 
     Returns:
-        None if the XML is damaged, or describes several depths or times. Those are stored in
-        directories of their own, and which one to read is unknown.
+        The levels; and a note if not all bits are used.
     """
-    try:
-        pixels = ElementTree.fromstring(description).find(".//{*}Pixels")
-    except ElementTree.ParseError:
-        return None
-    if pixels is None or any(pixels.get(axis, "1") != "1" for axis in ("SizeZ", "SizeT")):
-        return None
-    mpp, source = mean_mpp(*(_pixel_side(pixels, axis) for axis in "XY"), source=OME_MPP_SOURCE)
-    return Metadata(OME_VENDOR, mpp, source)
+    raw = replace(tiled_levels[-1], convert=None)
+    probe = TiledTiffScan(path, [raw], Metadata("tiff"), CostMeter())
+    largest = probe.largest_value(0)
+    probe.close()
+    bits = used_bits(levels[0], largest)
+    scaled = [
+        replace(level, convert=rgb_converter(directory, bits))
+        for level, directory in zip(tiled_levels, levels, strict=True)
+    ]
+    if bits == levels[0].bits:
+        return scaled, []
+    return scaled, [
+        f"{levels[0].bits} bits per sample, but the largest value is {largest}; "
+        f"{bits} bits are shown"
+    ]
 
 
-def _pixel_side(pixels: ElementTree.Element, axis: str) -> float | None:
-    """Return the side of a pixel in microns; None if it is missing or not a length."""
-    length = pixels.get(f"PhysicalSize{axis}")
-    unit = MICRONS.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-    try:
-        return None if length is None or unit is None else float(length) * unit
-    except ValueError:
-        return None
-
-
-def _matching_directories(
-    directories: Sequence[TiffDirectory], openslide: Scan
-) -> list[TiffDirectory]:
-    """Return the directory of each level that OpenSlide reports; none if a match is ambiguous."""
-    matching = []
-    for level in openslide.levels:
-        same_size = [d for d in directories if d.size == (level.width, level.height)]
-        # If a tile's own header declares YCbCr and the tags RGB, OpenSlide follows the tags.
-        if len(same_size) != 1 or (same_size[0].is_jfif and same_size[0].is_rgb):
-            return []
-        matching += same_size
-    return matching
-
-
-def _check_length(path: Path, levels: Sequence[TiledLevel]) -> None:
-    size = path.stat().st_size
-    missing = sum(int((level.offsets + level.byte_counts > size).sum()) for level in levels)
-    if missing:
-        total = sum(len(level.offsets) for level in levels)
-        raise SlideError(
-            f"{path.name}: the file is truncated: {missing} of its {total} tiles lie beyond its "
-            "end. Copy the file again from its source."
-        )
-
-
-def _jpeg_decoder(directory: TiffDirectory) -> Decoder:
-    """Return a strict JPEG decoder that uses the directory's tables and declared colors."""
-    stored_tables = directory.page.jpegtables
-    tables = stored_tables[2:-2] if stored_tables else b""  # without the start and end markers
-    start = b"\xff\xd8" + ADOBE_MARKER + bytes([not directory.is_rgb]) + tables
-    width, height = directory.tile_size
-
-    def decode(encoded: bytes, index: int) -> Pixels:
-        # A damaged header may declare any size; the buffer holds one tile and no more.
-        buffer = np.empty((height, width, 3), dtype=np.uint8)
-        pixels: Pixels = simplejpeg.decode_jpeg(start + encoded[2:], buffer=buffer)
-        return pixels
-
-    return decode
-
-
-def _tifffile_decoder(directory: TiffDirectory) -> Decoder:
-    decode_segment = directory.page.decode
-
-    def decode(encoded: bytes, index: int) -> Pixels:
-        pixels, *_ = decode_segment(encoded, index)
-        assert pixels is not None  # None is returned only for empty data
-        return np.array(pixels[0])  # first of the depth axis; a copy, since raw data is read-only
-
-    return decode
+def _split_raw_strips(directory: TiffDirectory) -> TiledLevel:
+    """Build a level, whose long uncompressed strips are divided so that each is read in parts."""
+    level = TiledLevel.from_directory(directory)
+    width, rows = level.tile_size
+    is_raw = directory.page.compression == COMPRESSION.NONE and directory.bits in (8, 16)
+    if directory.is_tiled or not is_raw or width * rows <= RAW_STRIP_PX or directory.planes > 1:
+        return level
+    ends = level.offsets + level.byte_counts
+    if not directory.is_stored.all() or (level.offsets[1:] != ends[:-1]).any():
+        return level  # the strips do not follow one another
+    part_rows = max(1, RAW_STRIP_PX // width)
+    starts = np.arange(0, level.size[1], part_rows)
+    row_bytes = int(level.byte_counts.sum()) // level.size[1]
+    return replace(
+        level,
+        tile_size=(width, part_rows),
+        offsets=level.offsets[0] + starts * row_bytes,
+        byte_counts=np.minimum(part_rows, level.size[1] - starts) * row_bytes,
+    )
 
 
 def _intersect(start: int, length: int, tile_start: int, side: int) -> tuple[slice, slice]:

@@ -1,0 +1,58 @@
+"""Turn a scan whose file says that it is stored turned or mirrored."""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from parfocal.slide.readers.scan import Level, Metadata, Scan
+
+# By the value of Orientation in TIFF and EXIF: whether rows and columns are exchanged, and then
+# whether the stored picture runs from the right and from the bottom.
+ORIENTATIONS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+class OrientedScan:
+    """A scan as it is to be looked at.
+
+    Args:
+        scan: the scan as stored.
+        orientation: value of Orientation, from 2 to 8.
+    """
+
+    def __init__(self, scan: Scan, orientation: int) -> None:
+        self._scan = scan
+        self._is_transposed, self._from_right, self._from_bottom = ORIENTATIONS[orientation]
+        self.levels: tuple[Level, ...] = tuple(
+            Level(level.height, level.width, level.downsample) if self._is_transposed else level
+            for level in scan.levels
+        )
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata of the stored scan."""
+        return self._scan.metadata
+
+    def read_level(
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """Read stored pixels; see `Scan.read_level`."""
+        if self._is_transposed:
+            x, y, width, height = y, x, height, width
+        stored = self._scan.levels[level]
+        left = stored.width - x - width if self._from_right else x
+        top = stored.height - y - height if self._from_bottom else y
+        pixels = self._scan.read_level(level, left, top, width, height)
+        pixels = pixels[:: -1 if self._from_bottom else 1, :: -1 if self._from_right else 1]
+        return np.ascontiguousarray(pixels.swapaxes(0, 1) if self._is_transposed else pixels)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._scan.close()
