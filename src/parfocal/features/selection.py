@@ -24,8 +24,8 @@ class Selection:
     Args:
         grid: grid of the patches.
         steps: step of `grid` for each magnification.
-        rows: for each magnification, the row in the file of each row of the grid; None if they
-            are the same.
+        rows: for each magnification, the row in the file of each row of the grid, -1 for patches
+            that do not exist; None if all rows are those of the file.
     """
 
     grid: PatchGrid
@@ -95,7 +95,7 @@ def _check_resolutions(alone: Sequence[float], stored: Sequence[float]) -> None:
 def _stored_rows(
     grid: PatchGrid, index: int, stored: PatchGrid, step: int
 ) -> Int64[np.ndarray, " n"]:
-    """Return the row in the file of each row of a grid, at one magnification."""
+    """Return the row in the file of each row of a grid; -1 for patches that do not exist."""
     rows = _find_cells(
         grid.cells(index, np.arange(grid.counts[index])),
         stored.cells(step, np.arange(stored.counts[step])),
@@ -107,7 +107,7 @@ def _stored_rows(
             f"{missing} patches at {magnification_of(grid.mpps[index]):g}x were not encoded, since "
             "they do not exist together with the other magnifications"
         )
-    return rows
+    return np.where(grid.valid(index), rows, -1)
 
 
 def _find_cells(

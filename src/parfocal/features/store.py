@@ -33,7 +33,8 @@ class StoredFeatures:
         name: HDF5 dataset in the file.
         shape: number of rows in the file, and features per row.
         device: device of the features.
-        stored_rows: the row in the file of each row; None if they are the same.
+        stored_rows: the row in the file of each row, -1 for features of zero; None if all rows are
+            those of the file.
     """
 
     def __init__(
@@ -54,13 +55,18 @@ class StoredFeatures:
         wanted = rows.cpu().numpy()
         if self._stored_rows is not None:
             wanted = self._stored_rows[wanted]
-        unique, inverse = np.unique(wanted, return_inverse=True)
+        unique, inverse = np.unique(wanted[wanted >= 0], return_inverse=True)
         with _reading(self._path) as file:
             dataset = file[self._name]
             parts = [dataset[:0]]
             for run in contiguous_runs(unique, READ_GAP_ROWS):
                 parts.append(dataset[run[0] : run[-1] + 1][run - run[0]])
-        return torch.from_numpy(np.concatenate(parts))[inverse].to(self._device)
+        features = np.concatenate(parts)[inverse]
+        if len(features) < len(wanted):
+            every = np.zeros((len(wanted), features.shape[1]), features.dtype)
+            every[wanted >= 0] = features
+            features = every
+        return torch.from_numpy(features).to(self._device)
 
 
 class FeatureFile:
