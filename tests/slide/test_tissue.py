@@ -1,4 +1,5 @@
 import os
+import re
 import time
 
 import numpy as np
@@ -6,9 +7,24 @@ import pytest
 
 from parfocal.slide.errors import NoTissueError
 from parfocal.slide.slide import Box, open_slide, slide_from_array
-from parfocal.slide.tissue import Tissue, _saturation, find_tissue
+from parfocal.slide.tissue import Tissue, find_tissue
 
 STAIN = (190, 90, 160)
+
+# Shares of slides whose masks were found right by eye.
+REAL_SHARES = [
+    ("slides/CMU-1-Small-Region.svs", 0.37651),
+    ("slides/OS-1-detail.ome.tif", 1),
+    ("slides/camelyon16-multiframe.dcm", 0.23202),
+    ("slides/her2st-C2.tif", 0.16391),
+    ("slides/idc-14306.tif", 0.11243),
+    ("prostate/0535f33b47de.tif", 0.00994),
+    ("prostate/1f6a82e2a749.tif", 0.0136),
+    ("prostate/3ec4b92b80df.tif", 0.00875),
+    ("prostate/55d91c327109.tif", 0.01073),
+    ("prostate/6ac2095c7968.tif", 0.00919),
+    ("prostate/7f9c400a79bb.tif", 0.01568),
+]
 
 
 def glass(height=400, width=600):
@@ -49,7 +65,7 @@ def test_a_uniform_slide_has_no_tissue(level):
 
 @pytest.mark.parametrize("method", ["otsu", "gray"])
 def test_empty_glass_has_no_tissue(method):
-    with pytest.raises(NoTissueError, match=r"S-1: no tissue found, .* exclude it if it is empty"):
+    with pytest.raises(NoTissueError, match=r"S-1: no tissue found, .*slide\.tissue"):
         find_tissue(slide_of(glass()), method=method)
 
 
@@ -60,12 +76,37 @@ def test_a_dark_scan_is_refused():
         find_tissue(slide_of(pixels))
 
 
-def test_saturation_is_spread_divided_by_brightness_rounded_down():
-    brightness, spread = np.meshgrid(np.arange(1, 256), np.arange(256), indexing="ij")
-    possible = spread <= brightness
-    brightness, spread = brightness[possible], spread[possible]
-    saturation = _saturation(brightness.astype(np.uint8), spread.astype(np.uint8))
-    assert (saturation == spread * 255 // brightness).all()
+def test_black_around_a_scan_is_not_its_background():
+    pixels = np.zeros((400, 600, 3), dtype=np.uint8)
+    pixels[:, :250] = glass(400, 250)
+    pixels[100:300, 50:200] = STAIN
+    mask = find_tissue(slide_of(pixels)).mask
+    assert mask[104:296, 54:196].all()
+    assert mask.mean() == pytest.approx(0.125, abs=0.01)
+
+
+@pytest.mark.parametrize("color", [(20, 30, 220), (40, 250, 30), (250, 90, 20)])
+def test_bright_fluorescence_on_black_is_refused(color):
+    pixels = np.zeros((300, 300, 3), dtype=np.uint8)
+    pixels[50:180, 50:180] = color
+    with pytest.raises(NoTissueError, match="Fluorescence is not supported"):
+        find_tissue(slide_of(pixels))
+
+
+@pytest.mark.parametrize("rows", [400, 6])
+def test_tissue_on_nearly_none_or_all_of_the_scan_has_a_warning(rows):
+    pixels = glass()
+    pixels[:rows, : 600 if rows == 400 else 60] = STAIN
+    tissue = find_tissue(slide_of(pixels))
+    assert re.search(r"^S-1: tissue was found on \d.*% of the scan\.", tissue.warning)
+    assert "slide.tissue" in tissue.warning
+
+
+def test_usual_tissue_has_no_warning():
+    pixels = glass()
+    pixels[100:300, 150:450] = STAIN
+    assert find_tissue(slide_of(pixels)).warning is None
+    assert find_tissue(slide_of(pixels), method="all").warning is None
 
 
 @pytest.mark.parametrize("mpp", [4.0, 16.0, 40.0])
@@ -198,6 +239,12 @@ def test_two_megapixels_take_less_than_a_second():
 def test_the_tissue_share_of_a_real_slide_matches_visual_inspection(real, name, low, high):
     with open_slide(real(name)) as slide:
         assert low < find_tissue(slide).share < high
+
+
+@pytest.mark.parametrize(("name", "share"), REAL_SHARES)
+def test_the_tissue_share_of_a_real_slide_does_not_change(real, name, share):
+    with open_slide(real(name)) as slide:
+        assert find_tissue(slide).share == pytest.approx(share, rel=0.01)
 
 
 def test_the_tumor_patches_of_a_real_slide_are_tissue(real):

@@ -1,35 +1,37 @@
 """Find the tissue of a slide: a mask computed from one low-resolution read.
 
-Glass is gray and stain is colored, so the mask is Otsu's threshold on the saturation.
 Source of "gray": the gray filter of MagNet (Dimitriou & Arandjelović, arXiv 2112.06121).
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import ceil
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, Real, UInt8
-from PIL import Image, ImageFilter
+from jaxtyping import Bool, Float, Int32, Real, UInt8
+from PIL import ImageFilter
 
 from parfocal.slide.errors import NoTissueError
 from parfocal.slide.slide import Box, Slide
-from parfocal.slide.threads import thread_count
+from parfocal.slide.stain import (
+    CANVAS,
+    DARK,
+    brightness_and_spread,
+    filter_in_strips,
+    find_stain,
+)
 
 Method = Literal["otsu", "gray", "all"]
 
 MASK_MPP = 16.0
 MASK_SIDE_PX = 512  # the mask of a small picture is finer, with a longer side of this many pixels
-SMOOTH_UM, CLEAN_UM = 16.0, 64.0
-# Out of 255. Compression alone gives glass a saturation of up to 10. Above 35 is stain on any
-# slide, even where ink, blood or dark tissue pull Otsu's threshold higher.
-MIN_SATURATION, MAX_SATURATION = 15, 35
-DARK = 50  # out of 255: ink, dark folds and the black outside a scan have no usable color
+CLEAN_UM = 64.0
 GRAY_SPREAD = 15  # MagNet's
-MAX_THREADS = 4
+# Median of the darkest channel, out of 255, that a scan in transmitted light exceeds outside the
+# black canvas. In fluorescence, light of one color leaves the other channels dark.
+MIN_TRANSMITTED = 60
+ALL_OVER, NEARLY_NONE = 0.99, 0.005  # shares of the scan that are suspicious
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Tissue:
         slide_size: width and height in level-0 pixels.
         slide_mpp: microns per level-0 pixel.
         level_mpps: microns per pixel of each stored level, sharpest first.
+        fingerprint: hash of the file that the tissue was read from and of the excluded classes;
+            empty for tissue that was found.
+        warning: why the tissue may be wrong; None if there is no reason to doubt it.
     """
 
     mask: Bool[np.ndarray, "h w"]
@@ -49,6 +54,8 @@ class Tissue:
     slide_size: tuple[int, int]
     slide_mpp: float
     level_mpps: tuple[float, ...]
+    fingerprint: str = ""
+    warning: str | None = None
 
     @property
     def share(self) -> float:
@@ -142,35 +149,47 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
         SlideError: the file is damaged.
     """
     if method == "all":
-        return _tissue(slide, np.ones((1, 1), dtype=bool), max(slide.size) * slide.mpp)
+        return tissue_from_mask(slide, np.ones((1, 1), dtype=bool), max(slide.size) * slide.mpp)
     width, height = slide.size
-    mpp = _mask_mpp(slide)
+    mpp = mask_mpp(slide)
     pixels = slide.read(Box(0, 0, width, height), mpp, stage="tissue")
     with slide.cost_meter.measure_time("tissue"):
         planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # contiguous planes are faster
-        brightness, spread = _brightness_and_spread(planes)
-        _check_bright(slide, brightness)
-        stained = _stained(brightness, spread, mpp) if method == "otsu" else spread >= GRAY_SPREAD
+        brightness, spread = brightness_and_spread(planes)
+        _check_transmitted_light(slide, brightness, spread)
+        stained = find_stain(planes, mpp) if method == "otsu" else spread >= GRAY_SPREAD
         mask = _clean(stained & (brightness >= DARK) & ~_green_ink(planes), mpp)
     if not mask.any():
         raise NoTissueError(
             f"{slide.name}: no tissue found, since nothing is colored enough to be stained. View "
-            "the slide, and exclude it if it is empty."
+            "the slide, and exclude it if it is empty. If it has tissue, choose another method "
+            "(slide.tissue), or give the tissue in a column `tissue`."
         )
-    return _tissue(slide, mask, slide.achieved_mpp(mpp))
+    warning = _describe_doubt(slide, float(mask.mean()))
+    return tissue_from_mask(slide, mask, slide.achieved_mpp(mpp), warning=warning)
 
 
-def _tissue(slide: Slide, mask: Bool[np.ndarray, "h w"], mpp: float) -> Tissue:
+def tissue_from_mask(
+    slide: Slide,
+    mask: Bool[np.ndarray, "h w"],
+    mpp: float,
+    *,
+    fingerprint: str = "",
+    warning: str | None = None,
+) -> Tissue:
+    """Return the tissue of a slide from a mask over the whole slide, of `mpp`; see `Tissue`."""
     return Tissue(
         mask=mask,
         mask_mpp=mpp,
         slide_size=slide.size,
         slide_mpp=slide.mpp,
         level_mpps=tuple(slide.mpp * level.downsample for level in slide.levels),
+        fingerprint=fingerprint,
+        warning=warning,
     )
 
 
-def _mask_mpp(slide: Slide) -> float:
+def mask_mpp(slide: Slide) -> float:
     """Return an mpp of about 16 that is a whole multiple of a stored level's, to read fast."""
     longest_um = max(slide.size) * slide.mpp
     target = max(slide.mpp, min(MASK_MPP, longest_um / MASK_SIDE_PX))
@@ -179,55 +198,38 @@ def _mask_mpp(slide: Slide) -> float:
     return nearest * round(target / nearest)
 
 
-def _brightness_and_spread(
-    planes: UInt8[np.ndarray, "3 h w"],
-) -> tuple[UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"]]:
-    """Return the brightest channel of each pixel, and its difference from the darkest."""
-    brightest = planes.max(axis=0)
-    return brightest, brightest - planes.min(axis=0)
+def _check_transmitted_light(
+    slide: Slide, brightness: UInt8[np.ndarray, "h w"], spread: UInt8[np.ndarray, "h w"]
+) -> None:
+    """Raise if the background is dark, as in fluorescence.
+
+    Black outside the scan is no background: it leaves few pixels that are nearly black, and the
+    pixels inside have light in all channels.
+    """
+    scanned = brightness > CANVAS
+    num_scanned, num_dark = np.count_nonzero(scanned), np.count_nonzero(brightness < DARK)
+    num_dark_scanned = num_dark - (brightness.size - num_scanned)
+    if num_dark <= brightness.size / 2:
+        return
+    if num_scanned and num_dark_scanned <= num_scanned / 2:
+        darkest = (brightness - spread)[scanned]
+        if np.median(darkest) > MIN_TRANSMITTED:
+            return
+    raise NoTissueError(
+        f"{slide.name}: more than half of the scan is nearly black, so it is not a stained "
+        "slide in transmitted light. Fluorescence is not supported."
+    )
 
 
-def _check_bright(slide: Slide, brightness: UInt8[np.ndarray, "h w"]) -> None:
-    """Raise if the background is dark, as in fluorescence."""
-    if np.count_nonzero(brightness < DARK) > brightness.size / 2:
-        raise NoTissueError(
-            f"{slide.name}: more than half of the scan is nearly black, so it is not a stained "
-            "slide in transmitted light. Fluorescence is not supported."
-        )
-
-
-def _stained(
-    brightness: UInt8[np.ndarray, "h w"], spread: UInt8[np.ndarray, "h w"], mpp: float
-) -> Bool[np.ndarray, "h w"]:
-    """Return where the saturation exceeds Otsu's threshold, limited to a plausible range."""
-    saturation = _saturation(brightness, spread)
-    saturation[brightness < DARK] = 0
-    sigma = SMOOTH_UM / mpp
-    smoothed = _filter(saturation, ImageFilter.GaussianBlur(sigma), reach=3 * (ceil(sigma) + 1))
-    histogram = Image.fromarray(smoothed).histogram()
-    threshold = np.clip(_otsu(histogram), MIN_SATURATION, MAX_SATURATION)
-    stained: Bool[np.ndarray, "h w"] = smoothed > threshold
-    return stained
-
-
-def _saturation(
-    brightness: UInt8[np.ndarray, "*s"], spread: UInt8[np.ndarray, "*s"]
-) -> UInt8[np.ndarray, "*s"]:
-    """Return spread divided by brightness, times 255, rounded down."""
-    # No quotient of these values is rounded up to a whole number in 32 bits.
-    share: Float32[np.ndarray, "*s"] = spread * np.float32(255) / np.maximum(brightness, 1)
-    return share.astype(np.uint8)
-
-
-def _otsu(histogram: list[int]) -> int:
-    """Return the value that best splits a histogram in two (Otsu 1979)."""
-    counts = np.array(histogram, dtype=np.float64)
-    values = np.arange(len(counts))
-    below, total = counts.cumsum(), counts.sum()
-    first_moment = (counts * values).cumsum()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (first_moment[-1] * below / total - first_moment) ** 2 / (below * (total - below))
-    return int(np.nanargmax(np.where(below * (total - below) > 0, between, 0.0)))
+def _describe_doubt(slide: Slide, share: float) -> str | None:
+    """Return why the tissue that was found may be wrong, from its share of the scan."""
+    if NEARLY_NONE <= share < ALL_OVER:
+        return None
+    return (
+        f"{slide.name}: tissue was found on {share:.1%} of the scan. Check it with `parfocal "
+        "inspect --picture OUT`; if it is wrong, choose another method (slide.tissue), or give the "
+        "tissue in a column `tissue`."
+    )
 
 
 def _green_ink(planes: UInt8[np.ndarray, "3 h w"]) -> Bool[np.ndarray, "h w"]:
@@ -241,28 +243,5 @@ def _green_ink(planes: UInt8[np.ndarray, "3 h w"]) -> Bool[np.ndarray, "h w"]:
 def _clean(mask: Bool[np.ndarray, "h w"], mpp: float) -> Bool[np.ndarray, "h w"]:
     """Set each pixel to the majority around it, which removes specks and fills pinholes."""
     radius = max(1, round(CLEAN_UM / 2 / mpp))
-    majority = _filter(mask * np.uint8(255), ImageFilter.BoxBlur(radius), reach=radius)
+    majority = filter_in_strips(mask * np.uint8(255), ImageFilter.BoxBlur(radius), reach=radius)
     return majority > 127
-
-
-def _filter(
-    picture: UInt8[np.ndarray, "h w"], kernel: ImageFilter.Filter, *, reach: int
-) -> UInt8[np.ndarray, "h w"]:
-    """Filter a picture in horizontal strips, one per thread.
-
-    Args:
-        picture: the picture.
-        kernel: the filter.
-        reach: number of rows above and below that the result of a row depends on.
-    """
-    count = thread_count(MAX_THREADS)
-    edges = np.linspace(0, len(picture), count + 1).astype(int).tolist()
-
-    def filter_strip(first: int, last: int) -> UInt8[np.ndarray, "_ w"]:
-        start = max(0, first - reach)
-        filtered = Image.fromarray(picture[start : last + reach]).filter(kernel)
-        return np.asarray(filtered)[first - start :][: last - first]
-
-    # The pool is not kept, since its threads would not exist after a fork.
-    with ThreadPoolExecutor(count) as pool:
-        return np.concatenate(list(pool.map(filter_strip, edges, edges[1:])))
