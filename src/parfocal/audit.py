@@ -8,8 +8,9 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,17 +19,21 @@ from torch import Tensor
 
 from parfocal.bag import Bag
 from parfocal.dataset.cohort import CohortSlide, read_cohort
-from parfocal.dataset.inputs import Inputs
-from parfocal.evaluate.heldout import run_parts, select_slides
+from parfocal.dataset.leakage import refuse_copies
+from parfocal.evaluate.batch import SlideBatch
+from parfocal.evaluate.heldout import (
+    find_training_slides,
+    run_parts,
+    select_slides,
+    training_slides_error,
+)
 from parfocal.evaluate.result import Failure
 from parfocal.evaluate.run import checkpoint_inputs
-from parfocal.features.errors import StoreError, UnwritableError
-from parfocal.files import write_together
+from parfocal.features.slide_input import SlideInput
+from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, mean_with_interval
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.prediction import Look, Prediction
-from parfocal.progress import Progress
-from parfocal.slide.errors import SlideError
 
 FORMAT_VERSION = 2  # of audit.json
 
@@ -194,6 +199,7 @@ def audit(
     cache: Path | None = None,
     device: str = "auto",
     external: bool = False,
+    again: bool = False,
 ) -> Audit:
     """Measure what zooming costs on the test slides of a run; write audit.json and audit.csv.
 
@@ -205,19 +211,35 @@ def audit(
         cache: folder of the feature cache; None for no cache.
         device: "auto", "cpu" or a CUDA device.
         external: whether the cohort is another than the one of the run; see `evaluate`.
+        again: whether to run the model again on slides that an earlier call has finished.
 
     Raises:
         AuditError: the model does not zoom, or every slide failed.
-        EvaluationError: there are no test slides.
+        EvaluationError: there are no test slides, or some are training slides.
         CohortError: the cohort is invalid, or has a label that the model does not know.
         CheckpointError: the run cannot be used.
     """
     trained = Checkpoint.load(run)
     _refuse_without_zoom(trained)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
-    inputs = checkpoint_inputs(trained, features, cache, device)
+    refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     parts = {} if external else run_parts(cohort, run, trained, features)
-    audited, failed = _audit_slides(trained, select_slides(cohort, parts, "test"), inputs)
+    slides = select_slides(cohort, parts, "test")
+    refuse_copies(replace(cohort, slides=tuple(slides)), features)
+    training_ids = find_training_slides(trained, slides, parts, features, external=external)
+    if training_ids:
+        raise training_slides_error(
+            cohort_csv, training_ids, len(slides), external=external, may_allow=False
+        )
+    inputs = checkpoint_inputs(trained, features, cache, device)
+
+    def process(slide: CohortSlide, opened: SlideInput) -> SlideAudit:
+        assert isinstance(opened.model_input, Bag)
+        return _audit_slide(slide, opened.model_input, trained)
+
+    stored: Literal["stored", "live"] = "stored" if features else "live"
+    batch = SlideBatch("auditing", SlideAudit, process, trained, inputs, stored, out, again=again)
+    audited, failed = batch.run(slides)
     if not audited:
         raise AuditError(f"all {len(failed)} slides failed; the first: {failed[0].message}")
     result = _summarize(trained, audited, failed)
@@ -250,25 +272,6 @@ def _refuse_without_zoom(trained: Checkpoint) -> None:
             f"model {trained.model_name} visits every patch already; use the run of a model that "
             "zooms."
         )
-
-
-def _audit_slides(
-    trained: Checkpoint, slides: Sequence[CohortSlide], inputs: Inputs
-) -> tuple[list[SlideAudit], list[Failure]]:
-    audited, failed = [], []
-    progress = Progress("auditing", len(slides))
-    for slide in slides:
-        try:
-            with inputs.open(slide) as opened:
-                assert isinstance(opened.model_input, Bag)
-                audited.append(_audit_slide(slide, opened.model_input, trained))
-            progress.advance(slide.slide_id)
-        except UnwritableError:
-            raise  # the disk is full, which is not a problem of the slide
-        except (SlideError, StoreError) as error:
-            failed.append(Failure(slide, str(error)))
-            progress.fail(slide.slide_id)
-    return audited, failed
 
 
 def _audit_slide(slide: CohortSlide, bag: Bag, trained: Checkpoint) -> SlideAudit:

@@ -68,9 +68,12 @@ class Journal:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, b"".join(map(_encode, (self._header, *self._lines.values()))))
             self._is_whole = True
-        with self._path.open("ab", buffering=0) as file:
-            file.write(_encode(line))
-            os.fsync(file.fileno())
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                file.write(_encode(line))
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
         self._lines[slide] = line
 
     def _read(self) -> dict[str, dict[str, object]]:

@@ -20,6 +20,8 @@ from parfocal.slide.identity import file_fingerprint
 
 SETTINGS = SlideSettings(magnifications=(2.5, 10.0), patch_size=16)
 
+OPEN = LiveInputs.open
+
 
 def paint(path, seed, shade):
     """Write a square of tissue in the middle of 256 um of glass, at 1 um per pixel."""
@@ -202,7 +204,8 @@ def test_a_slide_without_features_is_listed_as_failed(made, stored, tmp_path):
 def test_the_second_evaluation_reads_from_the_cache(made, tmp_path):
     _, run, cohort, _ = made
     once, again = (
-        evaluate(run, cohort, tmp_path, cache=tmp_path / "cache", resamples=0) for _ in range(2)
+        evaluate(run, cohort, tmp_path, cache=tmp_path / "cache", resamples=0, again=again)
+        for again in (False, True)
     )
     for one, other in zip(once.results, again.results, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
@@ -265,7 +268,8 @@ def test_slides_that_are_not_in_the_run_are_test_slides(made, tmp_path):
 def test_slides_that_are_not_in_the_run_are_counted_and_logged(made, tmp_path, caplog):
     folder, run, _, _ = made
     caplog.set_level("INFO")
-    rows = [{"slide_id": name, "path": "005.png", "label": "cancer"} for name in ("new", "002")]
+    files = {"new": "005.png", "002": "002.png"}
+    rows = [{"slide_id": s, "path": files[s], "label": "cancer"} for s in files]
     evaluation = evaluate(run, write_cohort(folder / "both.csv", rows), tmp_path, resamples=9)
     assert (evaluation.settings.external, evaluation.settings.not_in_run) == (False, 1)
     message = "1 of the 2 slides to evaluate are not in the run; without a split column they count"
@@ -327,6 +331,40 @@ def test_a_training_file_is_refused_under_any_name(made, fingerprinted, tmp_path
     for external in (False, True):
         with pytest.raises(EvaluationError, match=r"1 of the 1 slides.*\(renamed\)"):
             evaluate(run, cohort, tmp_path, external=external)
+
+
+def test_with_external_training_slides_cannot_be_recognized_without_fingerprints(
+    made, tmp_path, caplog
+):
+    _, run, cohort, _ = made
+    evaluate(run, cohort, tmp_path, split="all", external=True, resamples=9)
+    assert "the run records no fingerprints of its slides, so with --external" in caplog.text
+
+
+def test_a_slide_that_is_listed_twice_is_refused(made, tmp_path):
+    folder, run, _, _ = made
+    shutil.copy(folder / "005.png", tmp_path / "copy.png")
+    rows = [
+        {"slide_id": name, "path": path, "label": "cancer"}
+        for name, path in (("a", folder / "005.png"), ("b", tmp_path / "copy.png"))
+    ]
+    with pytest.raises(
+        CohortError, match=r"copy\.png has the same content as the slide file of ro"
+    ):
+        evaluate(run, write_cohort(tmp_path / "cohort.csv", rows), tmp_path)
+
+
+def test_outlines_beside_the_scan_are_the_failure_of_their_slide(made, tmp_path):
+    folder, run, _, _ = made
+    shape = outline(folder / "far.json", 5000, 96, 10)
+    rows = [
+        {"slide_id": "002", "label": "benign"},
+        {"slide_id": "003", "label": "cancer", "outlines": shape},
+    ]
+    evaluation = evaluate(run, write_cohort(folder / "far.csv", rows), tmp_path, resamples=9)
+    assert [each.slide.slide_id for each in evaluation.results] == ["002"]
+    (failure,) = evaluation.failed
+    assert "the outlines in far.json reach from x=5000, y=96 to" in failure.reason
 
 
 def test_fingerprints_are_read_from_feature_files(fingerprinted, stored, tmp_path):
@@ -424,15 +462,66 @@ def test_predictions_without_metrics_are_not_left_behind(made, tmp_path, monkeyp
     _, run, cohort, _ = made
     synced = []
 
-    def full_at_the_second(handle):
-        synced.append(handle)
-        if len(synced) == 2:
+    def full_at_the_third(path):
+        synced.append(path)
+        if len(synced) == 3:  # the first is of slides.jsonl
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full_at_the_second)
+    monkeypatch.setattr("parfocal.files.sync", full_at_the_third)
     with pytest.raises(OSError, match="No space left on device; nothing was written"):
         evaluate(run, cohort, tmp_path, resamples=9)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["slides.jsonl"]
+
+
+def comparable(folder):
+    """Return metrics.json without the time that reading and encoding took."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["cost"].pop("seconds")
+    return metrics
+
+
+def test_an_evaluation_goes_on_where_it_stopped(made, tmp_path, monkeypatch):
+    _, run, cohort, _ = made
+    undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"
+    evaluate(run, cohort, undisturbed, resamples=9)
+    opened = []
+
+    def open_two(self, slide):
+        opened.append(slide.slide_id)
+        if len(opened) == 3:
+            raise KeyboardInterrupt
+        return OPEN(self, slide)
+
+    monkeypatch.setattr(LiveInputs, "open", open_two)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run, cohort, resumed, resamples=9)
+    evaluate(run, cohort, resumed, resamples=9)
+    assert len(set(opened)) == len(opened) - 1  # only the interrupted slide was opened twice
+    assert comparable(resumed) == comparable(undisturbed)
+    evaluate(run, cohort, resumed, resamples=9)
+    assert len(set(opened)) == len(opened) - 1
+    evaluate(run, cohort, resumed, resamples=9, again=True)
+    assert len(opened) == 2 * len(set(opened)) + 1
+    evaluate(run, cohort, resumed, resamples=9, overrides={"k": 1})  # another model
+    assert len(opened) == 3 * len(set(opened)) + 1
+
+
+def test_any_error_is_the_failure_of_its_slide(made, tmp_path, monkeypatch):
+    _, run, cohort, _ = made
+    errors = iter([MemoryError(), ZeroDivisionError("a damaged field")])
+
+    def fail_twice(self, slide):
+        error = next(errors, None)
+        if error is not None:
+            raise error
+        return OPEN(self, slide)
+
+    monkeypatch.setattr(LiveInputs, "open", fail_twice)
+    evaluation = evaluate(run, cohort, tmp_path, resamples=9)
+    reasons = [failure.reason for failure in evaluation.failed]
+    assert "not enough memory" in reasons[0]
+    assert reasons[1] == "unexpected ZeroDivisionError: a damaged field"
+    assert evaluation.results
 
 
 def test_ids_that_lost_their_leading_zeros_are_refused(made, tmp_path):

@@ -29,7 +29,7 @@ def test_unknown_keys_of_a_region_are_ignored(content, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("x", None), ("width", "200"), ("score", float("nan"))]
+    ("name", "value"), [("x", None), ("width", "200"), ("score", True)]
 )
 def test_a_region_without_position_or_score_is_refused(content, tmp_path, name, value):
     content["regions"][3][name] = value

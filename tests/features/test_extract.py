@@ -1,3 +1,4 @@
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -73,12 +74,27 @@ def test_float32_keeps_what_float16_rounds_off(tmp_path, slide, grid, encoder, s
     assert not torch.equal(single, half)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of memory")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")])
 def test_an_interrupted_extraction_leaves_no_file(cohort, out, encoder, error):
     interrupt_at(encoder, 3, error)
-    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+    with pytest.raises((KeyboardInterrupt, OSError)):
         extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
     assert names(out) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("CUDA out of memory"), "unexpected RuntimeError: CUDA out of memory"),
+        (MemoryError(), "there is not enough memory for this slide"),
+    ],
+)
+def test_any_error_is_the_failure_of_its_slide(cohort, out, encoder, error, reason):
+    interrupt_at(encoder, 3, error)
+    result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    assert list(result.failed) == ["000"]
+    assert result.failed["000"].startswith(reason)
+    assert names(out) == ["001.h5", "002.h5"]
 
 
 def test_a_cohort_becomes_a_folder_of_feature_files(cohort, out, encoder):
@@ -149,5 +165,5 @@ def test_a_damaged_feature_file_is_recorded_and_the_others_are_extracted(cohort,
 
 def test_a_folder_that_cannot_be_written_stops_the_run(cohort, out, encoder):
     out.touch()
-    with pytest.raises(UnwritableError, match=r"000.h5: the feature file could not be written"):
+    with pytest.raises(UnwritableError, match=r"features: the folder of the feature files cannot"):
         extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)

@@ -179,7 +179,7 @@ def test_a_full_disk_is_reported_before_the_work_and_leaves_no_file(tmp_path, he
 
 def test_a_folder_that_cannot_be_created_is_an_error(tmp_path, header):
     (tmp_path / "file").touch()
-    message = r"a.h5: the feature file could not be written \(File exists\)"
+    message = r"file: the folder of the feature files cannot be created \(File exists\)"
     with pytest.raises(UnwritableError, match=message), create(tmp_path / "file" / "a.h5", header):
         pytest.fail("the work began")
 

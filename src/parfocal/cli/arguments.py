@@ -196,16 +196,25 @@ def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> No
         total: number of items, including those that succeeded.
         unit: what is counted, in the plural.
     """
+    if failed and total > 1:
+        typer.echo(f"parfocal: {len(failed)} of {total} {unit} failed:", err=True)
+    print_reasons(failed)
+    if failed:
+        raise typer.Exit(1)
+
+
+def print_reasons(failed: Mapping[str, str]) -> None:
+    """Print why slides or other items failed, one line for each reason.
+
+    Args:
+        failed: reason by name.
+    """
     from parfocal.slide.errors import name_failure
     from parfocal.slide.identity import printable
 
-    if failed and total > 1:
-        typer.echo(f"parfocal: {len(failed)} of {total} {unit} failed:", err=True)
     by_reason: dict[str, list[str]] = {}
-    for slide, text in failed.items():
-        failure = name_failure(slide, text)
+    for name, text in failed.items():
+        failure = name_failure(name, text)
         by_reason.setdefault(failure.reason, []).append(failure.name)
     for reason, names in by_reason.items():
         typer.echo(f"parfocal: {printable(', '.join(names))}: {printable(reason)}", err=True)
-    if failed:
-        raise typer.Exit(1)

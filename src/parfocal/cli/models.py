@@ -7,6 +7,7 @@ import typer
 
 from parfocal.cli.arguments import (
     MAGNIFICATIONS_OR_RANGE,
+    Again,
     Cache,
     Changes,
     Cohort,
@@ -21,10 +22,12 @@ from parfocal.cli.arguments import (
     Part,
     ResumableOut,
     Run,
+    SkipUnreadable,
     TimedSlides,
     finish,
     parse_changes,
     parse_magnifications,
+    print_reasons,
 )
 
 
@@ -69,6 +72,7 @@ def train(
     cache: Cache = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    skip_unreadable: SkipUnreadable = False,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="YAML file with settings that override the recipe."),
@@ -78,8 +82,9 @@ def train(
     """Train a model on labeled slides and write a run folder.
 
     Slide files are read as the model zooms, unless `--features` is given. Settings come from the
-    recipe, then `--config`, then `--set`, then the other options. With `--folds`, each fold is a
-    run folder of its own; `compare --folds` also evaluates them.
+    recipe, then `--config`, then `--set`, then the other options. Slides that cannot be read are
+    named before the first epoch. With `--folds`, each fold is a run folder of its own; `compare
+    --folds` also evaluates them.
 
     Example: `parfocal train cohort.csv --model zoommil --out run --cache cache`
     """
@@ -107,6 +112,7 @@ def train(
         device=device,
         workers=workers,
         resume=resume,
+        skip_unreadable=skip_unreadable,
     )
     runs = summary.folds or (summary,)
     what = (
@@ -120,7 +126,12 @@ def train(
         f"Next: parfocal evaluate {runs[0].out} {cohort} --out DIR"
         f"{others if summary.folds else ''}"
     )
-    finish(summary.failed, len(slides.slides))
+    if summary.failed:
+        typer.echo(
+            f"parfocal: {len(summary.failed)} of {len(slides.slides)} slides were left out:",
+            err=True,
+        )
+        print_reasons(summary.failed)
 
 
 def evaluate(
@@ -140,11 +151,13 @@ def evaluate(
         typer.Option("--allow-training-slides", help="Also score slides the model was trained on."),
     ] = False,
     external: External = False,
+    again: Again = False,
     changes: Changes = None,
 ) -> None:
     """Compute the metrics of a trained model on held-out slides.
 
-    Writes metrics.json (with 95% confidence intervals), predictions.csv and report.html.
+    Writes metrics.json (with 95% confidence intervals), predictions.csv and report.html. Run the
+    same command again to resume.
 
     Example: `parfocal evaluate run cohort.csv --out evaluation`
     """
@@ -160,6 +173,7 @@ def evaluate(
         device=device,
         allow_training_slides=training_slides,
         external=external,
+        again=again,
         overrides=parse_changes(run, changes),
     )
     written = [name for name in ("metrics.json", "report.html") if (out / name).exists()]
@@ -242,17 +256,26 @@ def audit(
     cache: Cache = None,
     device: Device = "auto",
     external: External = False,
+    again: Again = False,
 ) -> None:
     """Measure what skipping patches costs: compare a zooming model with itself on all patches.
 
-    Writes audit.json and audit.csv for the test slides of the run.
+    Writes audit.json and audit.csv for the test slides of the run. Run the same command again to
+    resume.
 
     Example: `parfocal audit run cohort.csv --out audit`
     """
     from parfocal.audit import audit as audit_model
 
     result = audit_model(
-        run, cohort, out, features=features, cache=cache, device=device, external=external
+        run,
+        cohort,
+        out,
+        features=features,
+        cache=cache,
+        device=device,
+        external=external,
+        again=again,
     )
     typer.echo(f"{result.summary}; wrote {out / 'audit.json'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from parfocal.dataset.cohort import Cohort, CohortError, CohortSlide, Part
+from parfocal.dataset.same_file import refuse_equal_contents, refuse_equal_fingerprints
 from parfocal.features.errors import StoreError
 from parfocal.features.store import FeatureFile, feature_path
+from parfocal.slide.errors import SlideError
 from parfocal.slide.identity import file_fingerprint
 
 EXTERNAL_HINT = "if the table is another cohort than the one of the run, use --external"
@@ -32,8 +34,26 @@ def slide_fingerprint(slide: CohortSlide, features: Path | None) -> str | None:
         if features is None:
             return file_fingerprint(slide.path)
         return FeatureFile(feature_path(features, slide.slide_id)).fingerprint
-    except (OSError, StoreError):
+    except (OSError, ValueError, SlideError, StoreError):
         return None
+
+
+def refuse_copies(cohort: Cohort, features: Path | None = None) -> None:
+    """Raise if a slide file is in a cohort twice, under two names.
+
+    Args:
+        cohort: the slides; those that cannot be read are ignored.
+        features: folder of feature files, whose fingerprints are compared; None to compare the
+            slide files.
+
+    Raises:
+        CohortError: a slide file is a copy of another.
+    """
+    if features is None:
+        refuse_equal_contents(cohort.source, cohort.slides)
+    else:
+        fingerprints = ((slide, slide_fingerprint(slide, features)) for slide in cohort.slides)
+        refuse_equal_fingerprints(cohort.source, fingerprints)
 
 
 def refuse_other_files(

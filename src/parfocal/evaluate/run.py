@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from parfocal.dataset.cohort import CohortSlide, read_cohort
 from parfocal.dataset.inputs import Inputs, cohort_inputs
-from parfocal.dataset.outlines import read_outlines
+from parfocal.dataset.leakage import refuse_copies
+from parfocal.dataset.lesions import Lesions
 from parfocal.encoders.device import choose_device
+from parfocal.evaluate.batch import SlideBatch
 from parfocal.evaluate.evaluation import Evaluation
 from parfocal.evaluate.heldout import (
     EvaluationError,
@@ -26,13 +30,10 @@ from parfocal.evaluate.result import (
 )
 from parfocal.evaluate.slide import evaluate_slide
 from parfocal.explain.report import optional_report, write_report
-from parfocal.features.errors import StoreError, UnwritableError
-from parfocal.files import write_together
-from parfocal.grid import UnavailableMagnificationError
+from parfocal.features.slide_input import SlideInput
+from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, average_by_patient, compute_scores
 from parfocal.models.checkpoint import Checkpoint, SettingValue
-from parfocal.progress import Progress
-from parfocal.slide.errors import SlideError
 
 MAX_LISTED = 3  # reasons listed in the message if every slide failed
 
@@ -49,13 +50,15 @@ def evaluate(
     allow_training_slides: bool = False,
     external: bool = False,
     overrides: Mapping[str, SettingValue] | None = None,
+    again: bool = False,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate a trained model; write metrics.json, predictions.csv and report.html.
 
     The part of a slide is the one in the run; for a slide that is not in the run, the one of the
-    split column, or else `test`. A slide that cannot be read is recorded as failed.
+    split column, or else `test`. Whatever goes wrong with a slide, it is recorded as failed, and
+    the others follow. The results of finished slides are kept in slides.jsonl.
 
     Args:
         run: folder of a trained run.
@@ -70,6 +73,8 @@ def evaluate(
             coincidence: the part of a slide is that of the split column, and only a slide with
             the same file counts as a training slide.
         overrides: model settings that replace those of the training.
+        again: whether to run the model again on slides that an earlier call has finished with the
+            same model and settings.
         resamples: number of bootstrap resamples for the intervals.
         seed: seed of the resampling.
 
@@ -82,16 +87,27 @@ def evaluate(
     """
     trained = Checkpoint.load(run, overrides=overrides)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
+    refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     parts = {} if external else run_parts(cohort, run, trained, features)
     slides = select_slides(cohort, parts, split)
+    refuse_copies(replace(cohort, slides=tuple(slides)), features)
     training_ids = find_training_slides(trained, slides, parts, features, external=external)
     if training_ids and not allow_training_slides:
-        raise training_slides_error(cohort_csv, training_ids, len(slides))
+        raise training_slides_error(cohort_csv, training_ids, len(slides), external=external)
     inputs = checkpoint_inputs(trained, features, cache, device)
-    results, failed = _evaluate_slides(trained, slides, inputs)
+    stored: Literal["stored", "live"] = "stored" if features else "live"
+    lesions = Lesions.of_slides(slides)
+
+    def process(slide: CohortSlide, opened: SlideInput) -> SlideResult:
+        return evaluate_slide(slide, opened, trained, lesions.of_input(slide, opened))
+
+    batch = SlideBatch(
+        "evaluating", SlideResult, process, trained, inputs, stored, out, again=again
+    )
+    results, failed = batch.run(slides)
     settings = EvaluationSettings(
         split,
-        "stored" if features else "live",
+        stored,
         external,
         sum(slide.slide_id not in parts for slide in slides),
         len(training_ids),
@@ -125,32 +141,6 @@ def checkpoint_inputs(
         cache=cache,
         device=selected,
     )
-
-
-def _evaluate_slides(
-    trained: Checkpoint, slides: Sequence[CohortSlide], inputs: Inputs
-) -> tuple[list[SlideResult], list[Failure]]:
-    outlines = {s.slide_id: read_outlines(s.outlines) for s in slides if s.outlines}
-    results, failed = [], []
-    progress = Progress("evaluating", len(slides))
-    for slide in slides:
-        try:
-            with inputs.open(slide) as opened:
-                lesions = outlines.get(slide.slide_id)
-                results.append(evaluate_slide(slide, opened, trained, lesions))
-            progress.advance(slide.slide_id)
-        except UnwritableError:
-            raise  # the disk is full, which is not a problem of the slide
-        except (SlideError, StoreError) as error:
-            failed.append(Failure(slide, _reason(error, trained)))
-            progress.fail(slide.slide_id)
-    return results, failed
-
-
-def _reason(error: SlideError | StoreError, trained: Checkpoint) -> str:
-    if isinstance(error, UnavailableMagnificationError):
-        return error.message_for_model(trained.magnifications)
-    return str(error)
 
 
 def _score(

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from parfocal.cost import Cost
+from parfocal.grid import Reach
 from parfocal.explain.record import (
     FORMAT_VERSION,
     ModelFacts,
@@ -56,6 +57,7 @@ class _Content:
     steps: tuple[_Step, ...]
     regions: tuple[Region, ...]
     cost: Cost
+    reach: Reach | None = None
 
 
 _CONTENT = TypeAdapter(_Content)
@@ -98,6 +100,7 @@ def _read_prediction(path: Path) -> PredictionRecord:
         mpps=tuple(step.mpp for step in validated.steps),
         regions=validated.regions,
         cost=validated.cost,
+        reach=validated.reach,
     )
 
 
@@ -198,7 +201,11 @@ def _check_numbers(path: Path, content: Mapping[str, object]) -> None:
     for region in regions:
         for name in REQUIRED_NUMBERS:
             value = region.get(name) if isinstance(region, dict) else None
-            if not isinstance(value, int | float) or not math.isfinite(value):
+            if (
+                not isinstance(value, int | float)
+                or isinstance(value, bool)
+                or not math.isfinite(value)
+            ):
                 raise RecordError(
                     f"{path}: a region has no valid {name}, so it cannot be drawn; predict the "
                     "slide again."

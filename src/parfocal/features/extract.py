@@ -1,23 +1,28 @@
 """Extract features: of one slide into a feature file, of a cohort into a folder of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from parfocal.encoders.encoder import Encoder
-from parfocal.features.errors import StoreError, UnwritableError
+from parfocal.features.cache import FeatureCache, SlideCache
 from parfocal.features.header import FORMAT_VERSION, Header, SlideSettings
 from parfocal.features.live import PatchEncoder, reading_threads
 from parfocal.features.store import FeatureFile, feature_path
-from parfocal.features.writer import Dtype, create
+from parfocal.features.writer import Dtype, FeatureWriter, create, make_folder
+from parfocal.files import refuse_slide_folder
 from parfocal.grid import PatchGrid
 from parfocal.progress import Progress
-from parfocal.slide.errors import SlideError
+from parfocal.slide.failure import catch_failure
+from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.slide import Slide, open_slide
+
+CACHE_BLOCK = 4096  # patches looked up at once; limits the memory
 
 logger = getLogger(__name__)
 
@@ -45,6 +50,7 @@ def extract_slide(
     *,
     settings: SlideSettings,
     dtype: Dtype = "float16",
+    cache: FeatureCache | None = None,
 ) -> None:
     """Write the features of every patch of a slide to a feature file.
 
@@ -57,18 +63,53 @@ def extract_slide(
         path: file to write; an existing one is replaced.
         settings: settings to record in the file, for later checks.
         dtype: "float16", or "float32" to keep the precision that a live bag rounds off.
+        cache: features of visited patches, which are not computed again; None for no cache. Cached
+            features have the type float16, and are used for that type only.
 
     Raises:
         SlideError: a patch cannot be read.
         StoreError: the file cannot be written.
     """
-    header = Header(encoder.spec, settings, grid, slide.id, slide.fingerprint, slide.mpp_source)
+    header = Header(
+        encoder.spec,
+        settings,
+        grid,
+        slide.id,
+        slide.fingerprint,
+        slide.mpp_source,
+        tissue_fingerprint(slide.tissue_path, settings.exclude_classes),
+    )
     patches = PatchEncoder(slide, grid, encoder, reading_threads())
+    slide_cache = None
+    if cache is not None and dtype == "float16":
+        slide_cache = cache.for_slide(slide.fingerprint, encoder.spec, patch_size=grid.patch_size)
     with create(path, header, dtype=dtype) as writer:
         for step in range(len(grid.mpps)):
-            for rows, features in patches.encode(step, np.flatnonzero(grid.valid(step))):
+            rows = np.flatnonzero(grid.valid(step))
+            if slide_cache is not None and slide_cache.path.exists():
+                rows = _write_cached(writer, slide_cache, grid, step=step, rows=rows)
+            for batch, features in patches.encode(step, rows):
                 rounded = features.to(getattr(torch, dtype))
-                writer.write(step, rows, rounded.cpu().numpy())
+                writer.write(step, batch, rounded.cpu().numpy())
+
+
+def _write_cached(
+    writer: FeatureWriter,
+    cache: SlideCache,
+    grid: PatchGrid,
+    *,
+    step: int,
+    rows: Int64[np.ndarray, " n"],
+) -> Int64[np.ndarray, " m"]:
+    """Write the features of cached patches; return the rows of the other patches."""
+    left = [rows[:0]]
+    with cache.connect() as connection:
+        for start in range(0, len(rows), CACHE_BLOCK):
+            block = rows[start : start + CACHE_BLOCK]
+            found, features = connection.get(grid.side_px(step), grid.coords(step, block))
+            writer.write(step, block[found], features)
+            left.append(block[~found])
+    return np.concatenate(left)
 
 
 def extract_cohort(
@@ -78,10 +119,12 @@ def extract_cohort(
     encoder: Encoder,
     settings: SlideSettings,
     dtype: Dtype = "float16",
+    cache: Path | None = None,
+    tissue: Mapping[str, Path] | None = None,
 ) -> Extraction:
     """Write a feature file for every slide of a cohort that has none.
 
-    A slide that fails is recorded, and the others are still extracted.
+    Whatever goes wrong with a slide, it is recorded, and the others are still extracted.
 
     Args:
         slides: id, slide file, and mpp of each slide; the mpp is None to use that of the file.
@@ -89,47 +132,60 @@ def extract_cohort(
         encoder: encoder of the patches.
         settings: which patches a slide has.
         dtype: type of the features.
+        cache: folder of a feature cache, whose features are not computed again; None for none.
+        tissue: tissue file of each slide that has one, by slide id; the tissue of the others is
+            found.
 
     Raises:
         MixedFeaturesError: a file in `out` was made by another encoder or with other settings.
-        StoreError: a file cannot be written; the slides before it are done.
+        UnwritableError: `out` is not a folder that can be made, or the disk is full; the slides
+            before it are done.
     """
-    slides = list(slides)
-    _check_existing([feature_path(out, slide_id) for slide_id, _, _ in slides], encoder, settings)
+    slides, tissue = list(slides), tissue or {}
+    refuse_slide_folder(out, (path for _, path, _ in slides))
+    files = {feature_path(out, slide_id): tissue.get(slide_id) for slide_id, _, _ in slides}
+    _check_existing(files, encoder, settings)
+    make_folder(out)
     done: list[str] = []
     skipped: list[str] = []
     failed: dict[str, str] = {}
+    feature_cache = None if cache is None else FeatureCache(cache)
     progress = Progress("extracting", len(slides))
     for slide_id, path, mpp in slides:
-        try:
-            with open_slide(path, mpp=mpp, from_cohort=True) as slide:
-                new = _extract_if_new(slide, feature_path(out, slide_id), encoder, settings, dtype)
-        except UnwritableError:
-            raise
-        except (SlideError, StoreError) as error:
-            failed[slide_id] = str(error)
-            progress.fail(slide_id)
-        else:
+        with catch_failure(slide_id) as attempt:
+            file = feature_path(out, slide_id)
+            with open_slide(path, mpp=mpp, from_cohort=True, tissue=tissue.get(slide_id)) as slide:
+                new = _extract_if_new(
+                    slide, file, encoder, settings, dtype=dtype, cache=feature_cache
+                )
             (done if new else skipped).append(slide_id)
             note = "extracted" if new else "has its features already"
             progress.advance(slide_id, note=note, skipped=not new)
+        if attempt.reason is not None:
+            failed[slide_id] = attempt.reason
+            progress.fail(slide_id)
     return Extraction(tuple(done), tuple(skipped), failed)
 
 
-def _check_existing(paths: list[Path], encoder: Encoder, settings: SlideSettings) -> None:
+def _check_existing(
+    files: Mapping[Path, Path | None], encoder: Encoder, settings: SlideSettings
+) -> None:
     """Refuse existing files that do not mix with the new ones, before hours of work.
 
     Files of an older format version that pass mix with new ones: both give the same bags.
+
+    Args:
+        files: tissue file of each feature file; None for tissue that is found.
+        encoder: encoder of the new files.
+        settings: settings of the new files.
     """
     older = 0
-    for path in paths:
-        if not path.exists():
-            continue
-        try:
-            stored = FeatureFile(path)
-        except StoreError:
-            continue  # reported as the failure of its slide
-        stored.check(encoder.spec, settings)
+    for path, tissue in files.items():
+        with catch_failure(path.name) as attempt:
+            stored = FeatureFile(path) if path.exists() else None
+        if attempt.reason is not None or stored is None:
+            continue  # a damaged file is reported as the failure of its slide
+        stored.check(encoder.spec, settings, tissue=tissue)
         older += stored.format_version < FORMAT_VERSION
     if older:
         logger.info(
@@ -142,11 +198,18 @@ def _check_existing(paths: list[Path], encoder: Encoder, settings: SlideSettings
 
 
 def _extract_if_new(
-    slide: Slide, path: Path, encoder: Encoder, settings: SlideSettings, dtype: Dtype
+    slide: Slide,
+    path: Path,
+    encoder: Encoder,
+    settings: SlideSettings,
+    *,
+    dtype: Dtype,
+    cache: FeatureCache | None,
 ) -> bool:
     """Extract a slide unless its feature file exists; return whether it was extracted."""
     if path.exists():
-        FeatureFile(path).check(encoder.spec, settings, slide=slide)
+        FeatureFile(path).check(encoder.spec, settings, slide=slide, tissue=slide.tissue_path)
         return False
-    extract_slide(slide, settings.grid(slide), encoder, path, settings=settings, dtype=dtype)
+    grid = settings.grid(slide)
+    extract_slide(slide, grid, encoder, path, settings=settings, dtype=dtype, cache=cache)
     return True

@@ -6,16 +6,15 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 import h5py
 import numpy as np
 from jaxtyping import Float, Int64
 
-from parfocal.features.errors import UnwritableError
+from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.header import Header, group_names, write_header
 from parfocal.features.store import contiguous_runs, error_cause
-from parfocal.files import sync
+from parfocal.files import part_path, sync
 
 CHUNK_ROWS = 256
 CHUNK_CACHE_BYTES = 2**24  # more than one chunk of wide float32 rows
@@ -55,6 +54,12 @@ class FeatureWriter:
             features: features of the patches.
         """
         start = 0
+        if not np.isfinite(features).all():
+            raise StoreError(
+                f"{self._path}: the encoder returned features that are not finite as "
+                f"{features.dtype} numbers, so they are not stored. Check the slide and the "
+                "encoder's weights."
+            )
         with _writing(self._path):
             for run in contiguous_runs(rows, 1):
                 self._tables[step][run[0] : run[-1] + 1] = features[start : start + len(run)]
@@ -76,9 +81,8 @@ def create(path: Path, header: Header, *, dtype: Dtype = "float16") -> Iterator[
     Raises:
         UnwritableError: the file cannot be written; a full disk is reported before the block runs.
     """
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
+    part = part_path(path)
     try:
         with _writing(path):
             _reserve(part, _max_bytes(header, dtype))
@@ -94,6 +98,21 @@ def create(path: Path, header: Header, *, dtype: Dtype = "float16") -> Iterator[
             sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder for feature files unless it is there.
+
+    Raises:
+        UnwritableError: the folder cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnwritableError(
+            f"{folder}: the folder of the feature files cannot be created ({error.strerror}). "
+            "Choose another."
+        ) from error
 
 
 def _max_bytes(header: Header, dtype: Dtype) -> int:
@@ -112,7 +131,8 @@ def _reserve(path: Path, size: int) -> None:
     with path.open("xb") as file:
         file.write(empty.getvalue())
         file.flush()
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from functools import cached_property
 from os.path import realpath  # Path.resolve raises for a link that leads to itself
 from pathlib import Path
 
-from parfocal.dataset.outlines import read_outlines
+from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.outlines_file import OutlinesFile
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.encoder import Encoder
@@ -81,6 +81,7 @@ def predict_slides(
     Raises:
         ValueError: two slides have the same name, outlines are given for a model without leaves,
             or `out` holds predictions of other classes.
+        CohortError: an outlines file cannot be read.
         OutputError: `out` holds the slides, or the prediction of another slide with the same name.
         OSError: `out` cannot be written to, or the disk is full.
     """
@@ -91,13 +92,14 @@ def predict_slides(
         raise ValueError(
             f"model {trained.model_name} has no leaves to draw outlines on; leave the outlines out."
         )
+    asked = {realpath(path) for path in paths}
+    files = {realpath(slide): file for slide, file in (outlines or {}).items()}
+    lesions = Lesions({slide: file for slide, file in files.items() if slide in asked})
     refuse_slide_folder(out, paths)
     table.read_rows(out / table.TABLE_FILE, trained.labels)  # raises for other classes
     refuse_other_slides(paths, out, replace=replace)
     out.mkdir(parents=True, exist_ok=True)
-    predictor = _FolderPredictor(
-        trained, out, mpp, device, outlines or {}, exports or Exports(), again
-    )
+    predictor = _FolderPredictor(trained, out, mpp, device, lesions, exports or Exports(), again)
     rows: dict[str, list[str]] = {}
     progress = Progress("predicting", len(paths))
     try:
@@ -117,7 +119,7 @@ class _FolderPredictor:
     out: Path
     mpp: float | None
     device: str
-    outlines: Mapping[Path, OutlinesFile]
+    lesions: Lesions
     exports: Exports
     again: bool
 
@@ -143,9 +145,9 @@ class _FolderPredictor:
     def _predict(self, path: Path, encoder: Encoder | None) -> PredictionRecord:
         model = self.trained.model
         gray_spread = model.gray_spread if isinstance(model, SquareReader) else 0
-        file = self._outlines_by_file.get(realpath(path))
-        lesions = [] if file is None else [each.outer for each in read_outlines(file).polygons]
         with open_slide(path, mpp=self.mpp) as slide:
+            outlines = self.lesions.on_scan(realpath(path), path, slide.size)
+            lesions = [] if outlines is None else [each.outer for each in outlines.polygons]
             record = classify(slide, self.trained, encoder)
             # The cost of the prediction does not include the pictures.
             draw_pictures(record, slide, self.out, gray_spread=gray_spread, lesions=lesions)
@@ -154,7 +156,7 @@ class _FolderPredictor:
     def _finished_record(self, path: Path) -> PredictionRecord | None:
         """Return the prediction of an earlier call; None if it has to be made again."""
         file = self._json(path)
-        if self.again or realpath(path) in self._outlines_by_file or not file.is_file():
+        if self.again or self.lesions.has(realpath(path)) or not file.is_file():
             return None
         try:
             record = read_prediction(file)
@@ -188,10 +190,6 @@ class _FolderPredictor:
     @cached_property
     def _model_facts(self) -> ModelFacts:
         return model_facts(self.trained)
-
-    @cached_property
-    def _outlines_by_file(self) -> dict[str, OutlinesFile]:
-        return {realpath(slide): file for slide, file in self.outlines.items()}
 
     @cached_property
     def _encoder(self) -> Encoder | None:

@@ -29,9 +29,11 @@ class SlideAttempt:
 
     Args:
         reason: why the slide failed, as one line of at most 500 characters; None if it did not.
+        error: the error that was caught; None if the slide did not fail.
     """
 
     reason: str | None = None
+    error: Exception | None = None
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def catch_failure(name: str) -> Iterator[SlideAttempt]:
     except Exception as error:  # damage raises anything
         if is_disk_full(error):
             raise
-        attempt.reason = describe_failure(error)
+        attempt.reason, attempt.error = describe_failure(error), error
         level = logging.DEBUG if _is_expected(error) else logging.WARNING
         logger.log(level, "%s: %s", printable(name), attempt.reason, exc_info=error)
 

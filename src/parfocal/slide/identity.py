@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,11 +71,14 @@ def file_fingerprint(path: Path) -> str:
     """Hash the size, the first MiB and the last MiB of a file; of all files of a DICOM series.
 
     Raises:
-        SlideError: a folder holds no DICOM slide, or several.
+        SlideError: a folder holds no DICOM slide, or several, or a path is no regular file.
     """
     digest = hashlib.sha256()
     for file in dicom_instances(path) if _is_folder(path) or _is_dicom(path) else [path]:
-        size = file.stat().st_size
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for its writer
+            raise SlideError(f"{file}: not a file but a device, pipe or socket. Name a slide file.")
+        size = status.st_size
         digest.update(size.to_bytes(8, "little"))
         with file.open("rb") as opened:
             digest.update(opened.read(HASHED_BYTES))

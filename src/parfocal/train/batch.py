@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from parfocal.bag import Bag, PixelSource
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.localization import touching_mask
-from parfocal.dataset.outlines import read_outlines
-from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
+from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.pixels import AugmentedSource
 from parfocal.features.slide_input import SlideInput
 from parfocal.models.contract import ModelTraits, run_model
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
+from parfocal.slide.failure import describe_failure, is_disk_full
+from parfocal.train.folder import RunError
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,9 @@ class BatchRunner:
         labels: class labels in the order of the logits.
         augment: whether to flip and rotate training slides at random.
         generator: source of the random orientations.
+        lesions: outlines of the training slides, for a model that is trained on them.
+        skip_unreadable: whether to go on without a slide that cannot be read; if False, it ends
+            the training.
         failed: reason of each slide that could not be read, by slide id.
         patches_encoded: number of patches encoded so far.
     """
@@ -45,6 +50,8 @@ class BatchRunner:
     labels: Sequence[str]
     augment: bool
     generator: torch.Generator
+    lesions: Lesions | None = None
+    skip_unreadable: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     patches_encoded: int = 0
 
@@ -67,9 +74,9 @@ class BatchRunner:
             return None, targets
         try:
             prediction = self._predict(slides, device)
-        except (UnwritableError, MixedFeaturesError):
-            raise
-        except (SlideError, StoreError) as error:
+        except Exception as error:  # damage raises anything
+            if is_disk_full(error) or isinstance(error, MixedFeaturesError | RunError):
+                raise
             self._record_failed(slides, error, device)
             return self.run(slides, device)
         targets = targets if prediction.members else targets[0]
@@ -92,7 +99,7 @@ class BatchRunner:
         )
         if self.traits.needs_outlines and self.model.training:
             (slide,) = slides
-            return _with_lesion_targets(prediction, slide, opened[slide.slide_id], device)
+            return self._with_lesion_targets(prediction, slide, opened[slide.slide_id], device)
         return prediction
 
     def _augment(self, model_input: Bag | PixelSource) -> Bag | PixelSource:
@@ -103,13 +110,28 @@ class BatchRunner:
         orientation = int(torch.randint(8, (), generator=self.generator))
         return AugmentedSource(model_input, mirror=orientation >= 4, quarter_turns=orientation % 4)
 
+    def _with_lesion_targets(
+        self,
+        prediction: Prediction,
+        slide: CohortSlide,
+        slide_input: SlideInput,
+        device: torch.device,
+    ) -> Prediction:
+        """Add `terms["touching"]`: whether each existing patch touches an outlined lesion."""
+        (look,) = slide_input.locate(prediction.looks)
+        outlines = None if self.lesions is None else self.lesions.of_input(slide, slide_input)
+        touching = np.zeros(len(look.rows), dtype=bool)
+        if outlines is not None:
+            touching = touching_mask(look, outlines)
+        mask = torch.from_numpy(touching).to(device)
+        return replace(prediction, terms={**prediction.terms, "touching": mask})
+
     def _record_failed(
-        self, slides: Sequence[CohortSlide], error: SlideError | StoreError, device: torch.device
+        self, slides: Sequence[CohortSlide], error: Exception, device: torch.device
     ) -> None:
         """Find the slides of a batch that cannot be read, by running the model on each alone."""
         if len(slides) == 1:
-            logger.warning("slide %s is left out from now on: %s", slides[0].slide_id, error)
-            self.failed[slides[0].slide_id] = str(error)
+            self._record_failure(slides[0].slide_id, error)
             return
         with torch.no_grad():
             for slide in slides:
@@ -117,14 +139,23 @@ class BatchRunner:
         if not any(slide.slide_id in self.failed for slide in slides):
             raise error
 
+    def _record_failure(self, slide_id: str, error: Exception) -> None:
+        """Leave out a slide from now on.
 
-def _with_lesion_targets(
-    prediction: Prediction, slide: CohortSlide, slide_input: SlideInput, device: torch.device
-) -> Prediction:
-    """Add `terms["touching"]`: whether each existing patch touches an outlined lesion."""
-    (look,) = slide_input.locate(prediction.looks)
-    touching = np.zeros(len(look.rows), dtype=bool)
-    if slide.outlines is not None:
-        touching = touching_mask(look, read_outlines(slide.outlines))
-    mask = torch.from_numpy(touching).to(device)
-    return replace(prediction, terms={**prediction.terms, "touching": mask})
+        Raises:
+            RunError: slides must not be left out.
+        """
+        is_read_error = isinstance(error, SlideError | StoreError | OSError)
+        if not self.skip_unreadable:
+            if not is_read_error:
+                raise error  # perhaps not because of the slide
+            raise RunError(
+                f"slide {slide_id} cannot be read: {describe_failure(error)} Repair it and "
+                "continue with --resume, or go on without it with --resume --skip-unreadable."
+            ) from error
+        self.failed[slide_id] = describe_failure(error)
+        logger.warning(
+            "slide %s is left out from now on: %s",
+            *(slide_id, self.failed[slide_id]),
+            exc_info=None if is_read_error else error,
+        )

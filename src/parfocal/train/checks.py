@@ -1,10 +1,13 @@
 """Checks of a cohort's slides before and during training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from parfocal.dataset.cohort import Cohort, CohortSlide
 from parfocal.settings import TrainSettings
+from parfocal.slide.errors import name_failure
 from parfocal.train.folder import RunError
+
+MAX_LISTED = 3  # slides in a message; the log has all of them
 
 
 def refuse_too_few(
@@ -38,6 +41,27 @@ def refuse_too_few(
     raise RunError(
         f"no {missing[0]} is left: {len(failed)} slides failed, the first is {slide_id} "
         f"({reason}) Replace them, or add slides."
+    )
+
+
+def refuse_unreadable(unreadable: Mapping[str, str], total: int) -> None:
+    """Refuse to train without the slides that cannot be read.
+
+    Args:
+        unreadable: reason of each slide that cannot be read, by slide id.
+        total: number of slides that were checked.
+
+    Raises:
+        RunError: there are such slides.
+    """
+    if not unreadable:
+        return
+    failures = [name_failure(*each) for each in list(unreadable.items())[:MAX_LISTED]]
+    listed = "; ".join(f"{failure.name}: {failure.reason.rstrip('.')}" for failure in failures)
+    more = "; ..." if len(unreadable) > MAX_LISTED else ""
+    raise RunError(
+        f"{len(unreadable)} of {total} slides cannot be read ({listed}{more}). Repair or remove "
+        "them, or train without them with --skip-unreadable."
     )
 
 

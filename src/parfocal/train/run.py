@@ -1,6 +1,7 @@
 """Train a model on a cohort: the split, the slides' inputs, and one run per fold."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from parfocal.dataset.cohort import Cohort, require_files
 from parfocal.dataset.inputs import Inputs, cohort_inputs
+from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.split import Split, fold_cohort, split_cohort
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.encoder import Encoder
@@ -40,6 +42,8 @@ def train(
     workers: int | None = None,
     resume: bool = False,
     progress: bool = True,
+    skip_unreadable: bool = False,
+    unreadable: Mapping[str, str] | None = None,
 ) -> RunSummary:
     """Train a model on a cohort and write a run folder (see `parfocal.train.folder`).
 
@@ -57,6 +61,10 @@ def train(
         resume: whether to continue the run in `out` after its last complete epoch.
         progress: whether to show a progress bar in a terminal; if False, and outside of a
             terminal, each epoch is one line in the log.
+        skip_unreadable: whether to train without the slides that cannot be read, which are listed
+            in failed.csv, summary.json and the report; if False, they are refused before the first
+            epoch.
+        unreadable: slides that are known to be unreadable, with the reasons, by slide id.
 
     Raises:
         CohortError: files are missing, or the cohort cannot be split.
@@ -77,8 +85,11 @@ def train(
         refuse_used(out, resume=resume)
         threads = workers or reading_threads()
         inputs = _open_inputs(settings, features, cache, torch_device, threads)
-        files = ((slide, inputs.source_file(slide)) for slide in cohort.slides)
-        require_files(cohort.source, files, "slide files" if features is None else "feature files")
+        if not skip_unreadable:
+            files = ((slide, inputs.source_file(slide)) for slide in cohort.slides)
+            kind = "slide files" if features is None else "feature files"
+            require_files(cohort.source, files, kind)
+        refuse_copies(cohort, features)
         folders = [out] if len(splits) == 1 else [out / f"fold-{n}" for n in range(len(splits))]
         runs = [
             TrainingRun(
@@ -90,10 +101,14 @@ def train(
                 torch_device,
                 threads,
                 progress,
-            ).train(resume=resume)
+                unreadable or {},
+                skip_unreadable,
+            )
             for split, folder in zip(splits, folders, strict=True)
         ]
-        return _finish(out, runs)
+        for run in runs:  # all of them, before the first epoch of any
+            run.check(resume=resume)
+        return _finish(out, [run.train(resume=resume) for run in runs])
 
 
 def make_splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:

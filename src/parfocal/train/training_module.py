@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.sampler import BalancedSampler, epoch_seed
 from parfocal.files import write_whole
 from parfocal.models.contract import (
@@ -30,10 +31,12 @@ from parfocal.models.contract import (
     ProgressAware,
     training_loss,
 )
+from parfocal.models.layers.passes import Passes
 from parfocal.settings import TrainSettings
 from parfocal.train.batch import BatchRunner
 from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
 from parfocal.train.folder import RunError, RunFolder
+from parfocal.train.memory import MemoryPlan
 from parfocal.train.optimizer import PlateauSchedule, build_optimizer, scheduled_rates
 from parfocal.train.summary import LOGGED, Epoch, best_epoch
 from parfocal.train.validation import validation_metrics
@@ -56,6 +59,9 @@ class TrainingModule(pl.LightningModule):
         generator: random generator of the model and the augmentation; seeded for each epoch.
         learning_rates: learning rate of each epoch of a refit; None for the schedule of the
             settings.
+        lesions: outlines of the training slides, for a model that is trained on them.
+        skip_unreadable: whether to go on without slides that turn out to be unreadable.
+        memory_plan: how the batches are run to fit into memory; None if the model has no choice.
 
     Raises:
         RunError: the model needs outlines, and a training slide has none.
@@ -74,8 +80,12 @@ class TrainingModule(pl.LightningModule):
         val_slides: Sequence[CohortSlide],
         generator: torch.Generator,
         learning_rates: Sequence[float] | None,
+        memory_plan: MemoryPlan | None = None,
+        lesions: Lesions | None = None,
+        skip_unreadable: bool = False,
     ) -> None:
         super().__init__()
+        self.memory_plan = memory_plan
         self.model, self.traits, self.settings = model, traits, settings
         self.folder, self.name = folder, name
         self.train_slides, self.val_slides = train_slides, val_slides
@@ -84,7 +94,16 @@ class TrainingModule(pl.LightningModule):
             scheduled_rates(settings) if learning_rates is None else learning_rates
         )
         self.labels = settings.labels or ()
-        self.runner = BatchRunner(model, traits, inputs, self.labels, settings.augment, generator)
+        self.runner = BatchRunner(
+            model,
+            traits,
+            inputs,
+            self.labels,
+            settings.augment,
+            generator,
+            lesions,
+            skip_unreadable,
+        )
         self.history: list[Epoch] = []
         self.state_file = folder.resume_file(f"{name}.ckpt")
         self.best_file = folder.resume_file("best.safetensors")
@@ -189,11 +208,19 @@ class TrainingModule(pl.LightningModule):
         """Add the metrics of all epochs and the failed slides to the state."""
         checkpoint["history"] = [asdict(epoch) for epoch in self.history]
         checkpoint["failed"] = self.failed
+        if self.memory_plan is not None:
+            checkpoint["passes"] = asdict(self.memory_plan.passes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the metrics of all epochs and the failed slides."""
         self.history = [Epoch(**epoch) for epoch in checkpoint["history"]]
         self.failed.update(checkpoint["failed"])
+        if self.memory_plan is not None and "passes" in checkpoint:
+            # The passes change the rounding, and a resumed training should give the same model.
+            saved = replace(self.memory_plan, passes=Passes(**checkpoint["passes"]))
+            if saved.fits:
+                saved.apply(self.model)
+                self.memory_plan = saved
 
     def _log(self, epoch: Epoch) -> None:
         values = {name: value for name, value in asdict(epoch).items() if value is not None}

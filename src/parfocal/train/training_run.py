@@ -1,9 +1,10 @@
 """One training run: fill one run folder."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from torch import nn
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs
 from parfocal.dataset.leakage import slide_fingerprint
+from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import Split, split_to_csv
-from parfocal.features.errors import MixedFeaturesError, StoreError
+from parfocal.features.errors import MixedFeaturesError
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.contract import Pretrained
 from parfocal.settings import RunSettings
-from parfocal.slide.errors import SlideError
-from parfocal.train.checks import refuse_too_few
+from parfocal.slide.failure import catch_failure
+from parfocal.train.checks import refuse_too_few, refuse_unreadable
 from parfocal.train.folder import RunFolder
+from parfocal.train.memory import MemoryPlan, plan_memory
 from parfocal.train.summary import RunSummary, summarize
 from parfocal.train.trainer import fit
 from parfocal.train.training_module import TrainingModule
@@ -43,6 +46,8 @@ class TrainingRun:
         device: device of the model.
         workers: number of threads that check the slides.
         progress: whether to show a progress bar in a terminal.
+        unreadable: slides that are known to be unreadable, with the reasons, by slide id.
+        skip_unreadable: whether to train without the slides that cannot be read.
     """
 
     folder: RunFolder
@@ -53,6 +58,21 @@ class TrainingRun:
     device: torch.device
     workers: int
     progress: bool
+    unreadable: Mapping[str, str]
+    skip_unreadable: bool
+
+    def check(self, *, resume: bool) -> None:
+        """Check that the run can start: its folder, and that its slides can be read.
+
+        Args:
+            resume: whether to continue the run in the folder.
+
+        Raises:
+            RunError: the folder cannot be used, or a slide cannot be read and must not be skipped.
+        """
+        self.folder.check(self.settings, split_to_csv(self.split), resume=resume)
+        if not self.folder.finished and not self.skip_unreadable:
+            refuse_unreadable(self._unreadable, len(self._used.train) + len(self._used.val))
 
     def train(self, *, resume: bool) -> RunSummary:
         """Train the model and write all files of the run folder.
@@ -66,7 +86,7 @@ class TrainingRun:
             logger.info("%s: already finished", self.folder.path)
             self.folder.remove_resume_files()
             return self.folder.read_summary()
-        unreadable = self._find_unreadable()
+        unreadable = self._unreadable
         module = self._build_module("metrics", unreadable)
         self.folder.start(self.settings, split)  # only now: a refused run leaves no folder behind
         fit(module, self.settings.train.epochs, self.device, progress=self.progress)
@@ -102,28 +122,40 @@ class TrainingRun:
         """Class labels in the order of the logits."""
         return self.settings.train.labels or ()
 
-    def _find_unreadable(self) -> dict[str, str]:
-        """Check all training and validation slides before training, and return those that fail."""
+    @cached_property
+    def _lesions(self) -> Lesions | None:
+        """Outlines of training and validation slides, for a model that is trained on them."""
+        if not self.settings.model.traits.needs_outlines:
+            return None
+        return Lesions.of_slides((*self._used.train, *self._used.val))
+
+    @cached_property
+    def _unreadable(self) -> dict[str, str]:
+        """Reason of each training and validation slide that cannot be read, by slide id."""
         slides = (*self._used.train, *self._used.val)
         logger.info("%s: checking %d slides", self.folder.path, len(slides))
+        failure = partial(self._failure, self._lesions)
         with ThreadPoolExecutor(self.workers) as pool:
-            reasons = list(pool.map(self._failure, slides))
-        return {
-            slide.slide_id: reason
-            for slide, reason in zip(slides, reasons, strict=True)
-            if reason is not None
-        }
+            reasons = list(pool.map(failure, slides))
+        found = zip(slides, reasons, strict=True)
+        return {slide.slide_id: reason for slide, reason in found if reason is not None}
 
-    def _failure(self, slide: CohortSlide) -> str | None:
+    def _failure(self, lesions: Lesions | None, slide: CohortSlide) -> str | None:
         """Return the reason why a slide cannot be used; None if it can."""
-        try:
-            self.inputs.check(slide)
-        except MixedFeaturesError:
-            raise
-        except (SlideError, StoreError) as error:
-            logger.warning("slide %s is left out: %s", slide.slide_id, error)
-            return str(error)
-        return None
+        reason = self.unreadable.get(slide.slide_id)
+        if reason is None:
+            with catch_failure(slide.slide_id) as attempt:
+                self.inputs.check(slide)
+                if lesions is not None and lesions.has(slide.slide_id):
+                    with self.inputs.open(slide) as opened:
+                        lesions.of_input(slide, opened)
+            if isinstance(attempt.error, MixedFeaturesError):
+                raise attempt.error
+            reason = attempt.reason
+        if reason is not None:
+            what = "is left out" if self.skip_unreadable else "cannot be read"
+            logger.warning("slide %s %s: %s", slide.slide_id, what, reason)
+        return reason
 
     def _build_module(
         self, name: str, failed: dict[str, str], *, refit_of: TrainingModule | None = None
@@ -135,24 +167,42 @@ class TrainingRun:
             failed: reason of each slide that is left out, by slide id.
             refit_of: trained module to refit on training and validation slides together.
         """
-        train, val = self._used.train, self._used.val
+        train: Sequence[CohortSlide] = self._used.train
+        val: Sequence[CohortSlide] = self._used.val
         if refit_of is not None:
             train, val = (*train, *val), ()
         refuse_too_few(train, val, failed, self._labels)
+        train, val = (
+            [slide for slide in part if slide.slide_id not in failed] for part in (train, val)
+        )
         generator = torch.Generator().manual_seed(self.settings.train.seed)
+        model = self._build_model(generator)
         rates = None if refit_of is None else [epoch.learning_rate for epoch in refit_of.history]
         return TrainingModule(
-            self._build_model(generator),
+            model,
             self.settings.model.traits,
             self.inputs,
             self.folder,
             self.settings.train,
             name=name,
-            train_slides=[slide for slide in train if slide.slide_id not in failed],
-            val_slides=[slide for slide in val if slide.slide_id not in failed],
+            train_slides=train,
+            val_slides=val,
             generator=generator,
             learning_rates=rates,
+            lesions=self._lesions,
+            skip_unreadable=self.skip_unreadable,
+            memory_plan=self._plan_memory(model, min(len(train), self.settings.train.batch_size)),
         )
+
+    def _plan_memory(self, model: nn.Module, batch_size: int) -> MemoryPlan | None:
+        """Choose how the batches are run; None if the model is not run in passes.
+
+        Raises:
+            RunError: a batch does not fit into memory.
+        """
+        if not self.settings.model.traits.runs_in_passes:
+            return None
+        return plan_memory(model, self.settings.train, batch_size=batch_size, device=self.device)
 
     def _build_model(self, generator: torch.Generator) -> nn.Module:
         traits = self.settings.model.traits
