@@ -82,7 +82,7 @@ def predict(
 
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
-    from parfocal.dataset.cohort import read_cohort
+    from parfocal.dataset.cohort import read_slides
     from parfocal.explain.export import Exports
     from parfocal.models.checkpoint import Checkpoint
     from parfocal.predict.folder import FailedSlide, predict_slides
@@ -91,8 +91,7 @@ def predict(
     trained = Checkpoint.load(run, overrides=parse_changes(run, changes))
     lesions = None
     if outlines is not None:
-        cohort = read_cohort(outlines, labels=trained.labels)
-        lesions = {s.path: s.outlines for s in cohort.slides if s.outlines is not None}
+        lesions = {s.path: s.outlines for s in read_slides(outlines) if s.outlines is not None}
     answers = predict_slides(
         slides,
         trained,

@@ -3,60 +3,41 @@
 The whole table is checked before any slide is opened.
 """
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
-from parfocal.dataset.table import TableError, read_cells
+from parfocal.dataset.cohort_slide import PARTS, CohortSlide, Part
+from parfocal.dataset.errors import CohortError
+from parfocal.dataset.outlines_file import OutlinesFile, parse_outlines
+from parfocal.dataset.rows import (
+    IDENTIFYING,
+    REQUIRED,
+    find_file,
+    missing_files_error,
+    read_rows,
+)
+from parfocal.dataset.same_file import refuse_one_file_twice
+from parfocal.dataset.spelling import find_variants, is_missing, plain_form
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
 
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = get_args(Part)
+__all__ = [
+    "PARTS",
+    "Cohort",
+    "CohortError",
+    "CohortSlide",
+    "Part",
+    "read_cohort",
+    "read_slides",
+    "require_files",
+]
 
-IDENTIFYING = ("slide_id", "path")
-REQUIRED = (*IDENTIFYING, "label")
-OPTIONAL = ("patient_id", "mpp", "split", "fold", "stratum", "outlines")
+MAX_CLASSES = 20  # listed in a summary
 
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}  # that are not accepted
-
-NumberedRow = tuple[int, dict[str, str]]  # row number in the file, and the cells by column
-
-
-class CohortError(Exception):
-    """A cohort that cannot be used; the message names the row, what was found and what to do."""
-
-
-@dataclass(frozen=True)
-class CohortSlide:
-    """One row of a cohort.
-
-    Args:
-        slide_id: the id as written, so that `007` stays `007`.
-        path: the slide file; a relative path starts at the folder of the table.
-        label: the class.
-        patient_id: the patient; all slides of a patient stay in one part. The slide id where the
-            table gives no patient.
-        row: row number in the table; the header is row 1.
-        mpp: microns per pixel at level 0, for a file without it; None to use the file's.
-        split: the part that the table assigns the slide to.
-        fold: the fold in which it is a test slide.
-        stratum: a group, for example a center, to balance over the parts and to report separately.
-        outlines: GeoJSON file of the lesions.
-    """
-
-    slide_id: str
-    path: Path
-    label: str
-    patient_id: str
-    row: int
-    mpp: float | None = None
-    split: Part | None = None
-    fold: int | None = None
-    stratum: str | None = None
-    outlines: Path | None = None
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,52 +54,65 @@ class Cohort:
     slides: tuple[CohortSlide, ...]
     labels: tuple[str, ...]
 
+    @property
+    def summary(self) -> str:
+        """The classes with their numbers of slides, and the number of patients, in one line."""
+        counts = Counter(slide.label for slide in self.slides)
+        listed = [f"{label} {counts[label]}" for label in self.labels[:MAX_CLASSES]]
+        listed += ["..."] * (len(self.labels) > MAX_CLASSES)
+        return f"{len(self.labels)} classes: {', '.join(listed)} ({_count_patients(self.slides)})"
+
 
 def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
     """Read a cohort from a table with the columns slide_id, path and label.
 
-    Optional columns are patient_id, mpp, split (train, val, test) or fold (whole numbers), stratum
-    and outlines; other columns are ignored. Slide files need not exist: see `require_files`.
+    Optional columns are patient_id, mpp, split (train, val, test) or fold (whole numbers), stratum,
+    tissue, outlines and outlines_offset; other columns are ignored. Slide files need not exist:
+    see `require_files`. The classes and their numbers of slides are logged.
 
     Args:
-        path: a UTF-8 CSV file, or an .xlsx workbook of which the first sheet is read; the first
-            row is the header.
+        path: a CSV file, or an .xlsx workbook of which the first sheet is read; the first row is
+            the header.
         labels: the classes in order, for example those of a trained model; None for the labels in
-            the table, sorted.
+            the table, sorted. A class called `NA` or `None` has to be given here: a word for a
+            missing value is no class otherwise.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
     """
-    slides = tuple(_slide(path, number, row) for number, row in _read_rows(path, REQUIRED))
+    slides = _read_slides(path, REQUIRED)
+    _refuse_missing_labels(path, slides, labels or ())
     found = tuple(sorted({slide.label for slide in slides}))
-    if labels is None and len(found) == 1:
-        raise CohortError(
-            f"{path.name}: every slide has the label {found[0]!r}, and a classifier needs at least "
-            "two classes; add slides of another class."
-        )
-    for slide in slides:
-        if labels is not None and slide.label not in labels:
+    if labels is None:
+        _refuse_variants(path, slides, [slide.label for slide in slides], "label")
+        if len(found) == 1:
             raise CohortError(
-                f"{path.name} row {slide.row}: unknown label {slide.label!r}; the classes are "
-                f"{', '.join(labels)}."
+                f"{path.name}: every slide has the label {found[0]!r}, and a classifier needs at "
+                "least two classes; add slides of another class."
             )
-    return Cohort(path, slides, tuple(labels) if labels is not None else found)
+    else:
+        _refuse_unknown_labels(path, slides, labels)
+    cohort = Cohort(path, slides, tuple(labels) if labels is not None else found)
+    logger.info("%s: %s", path.name, cohort.summary)
+    return cohort
 
 
-def read_slides(path: Path) -> tuple[tuple[str, Path, float | None], ...]:
-    """Read id, file and mpp of each slide of a cohort; labels are not needed.
+def read_slides(path: Path) -> tuple[CohortSlide, ...]:
+    """Read the slides of a cohort; labels are neither needed nor checked.
 
     Args:
-        path: a table with the columns slide_id and path, and optionally mpp.
+        path: a table with the columns slide_id and path, and optionally those of `read_cohort`.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
     """
-    slides = []
-    for number, row in _read_rows(path, IDENTIFYING):
-        mpp = _mpp(f"{path.name} row {number}", row.get("mpp"))
-        slides.append((row["slide_id"], path.parent / row["path"], mpp))
-    return tuple(slides)
+    slides = _read_slides(path, IDENTIFYING)
+    labels = tuple(sorted({slide.label for slide in slides if not is_missing(slide.label)}))
+    if labels:
+        logger.info("%s: %s", path.name, Cohort(path, slides, labels).summary)
+    else:
+        logger.info("%s: %s", path.name, _count_patients(slides))
+    return slides
 
 
 def require_files(source: Path, files: Iterable[tuple[CohortSlide, Path]], kind: str) -> None:
@@ -130,108 +124,131 @@ def require_files(source: Path, files: Iterable[tuple[CohortSlide, Path]], kind:
         kind: what the files are, for the message.
 
     Raises:
-        CohortError: files are missing; the message lists all of them.
+        CohortError: files are missing; the message lists the first ones and counts them.
     """
-    missing = [f"{path} (row {slide.row})" for slide, path in files if not path.exists()]
+    missing = [(slide.row, path) for slide, path in files if not path.exists()]
     if missing:
-        raise CohortError(
-            f"{source.name}: {len(missing)} {kind} missing: {', '.join(missing)}. Relative paths "
-            "start at the folder of the cohort file."
-        )
+        raise missing_files_error(source, missing, kind)
 
 
-def _read_rows(path: Path, required: Sequence[str]) -> list[NumberedRow]:
-    """Read the rows of a table, one slide each, with the required columns filled."""
-    rows = _rows_by_column(path, required)
-    if not rows:
-        raise CohortError(f"{path.name}: no slides below the header; add a row for each.")
-    for number, row in rows:
-        _check_identity(f"{path.name} row {number}", row, required)
-    _refuse_duplicates(path, rows)
-    return rows
-
-
-def _rows_by_column(path: Path, required: Sequence[str]) -> list[NumberedRow]:
-    try:
-        lines = read_cells(path)
-    except TableError as error:
-        if not path.is_file():
-            raise CohortError(f"{path}: {error}; give a cohort, a .csv or .xlsx file.") from None
-        raise CohortError(f"{path.name}: {error}.") from None
-    if not lines:
-        raise CohortError(f"{path.name}: the file is empty; it needs {', '.join(required)}.")
-    header = lines[0][1]
-    _check_header(path, header, required)
-    for number, cells in lines[1:]:
-        if len(cells) > len(header):
-            raise CohortError(
-                f"{path.name} row {number}: {len(cells)} cells under {len(header)} columns; name "
-                "every column, and in a CSV file put a value with a comma in double quotes."
+def _read_slides(path: Path, required: Sequence[str]) -> tuple[CohortSlide, ...]:
+    rows = read_rows(path, required)
+    slides = tuple(_slide(path, number, row) for number, row in rows)
+    outlined = ((slide, slide.outlines.path) for slide in slides if slide.outlines)
+    require_files(path, outlined, "outlines files")
+    masked = ((slide, slide.tissue) for slide in slides if slide.tissue)
+    require_files(path, masked, "tissue files")
+    patients = [slide.patient_id for slide in slides if slide.patient_id != slide.slide_id]
+    _refuse_variants(path, slides, patients, "patient_id")
+    if patients and len(patients) < len(slides):
+        unknown = sum(is_missing(row.get("patient_id", "")) for _, row in rows)
+        if unknown:
+            logger.warning(
+                "%s: %d of %d slides have no patient_id; each counts as a patient of its own",
+                *(path.name, unknown, len(slides)),
             )
-    padding = [""] * len(header)
-    return [
-        (number, dict(zip(header, cells + padding, strict=False))) for number, cells in lines[1:]
+    refuse_one_file_twice(path, slides)
+    return slides
+
+
+def _count_patients(slides: Sequence[CohortSlide]) -> str:
+    count = f"{len(slides)} slide{'s' * (len(slides) != 1)}"
+    if all(slide.patient_id == slide.slide_id for slide in slides):
+        return f"{count}, patients not given"
+    patients = len({slide.patient_id for slide in slides})
+    return f"{count} of {patients} patient{'s' * (patients != 1)}"
+
+
+def _refuse_missing_labels(
+    path: Path, slides: Sequence[CohortSlide], labels: Sequence[str]
+) -> None:
+    missing = [slide for slide in slides if is_missing(slide.label) and slide.label not in labels]
+    if not missing:
+        return
+    first, others = missing[0], len(missing) - 1
+    more = f" (and {others} more row{'s' * (others > 1)})" if others else ""
+    if not first.label:
+        raise CohortError(
+            f"{path.name} row {first.row}: label is empty{more}; every slide needs one."
+        )
+    known = sorted({slide.label for slide in slides if not is_missing(slide.label)})
+    listed = ", ".join([first.label, *known][:MAX_CLASSES])
+    raise CohortError(
+        f"{path.name} row {first.row}: label {first.label!r} means a missing value{more}; give the "
+        f"slide a label or remove the row. If it is a class, say so: --set "
+        f"'train.labels=[{listed}]'."
+    )
+
+
+def _refuse_variants(
+    path: Path, slides: Sequence[CohortSlide], texts: Sequence[str], column: str
+) -> None:
+    variants = find_variants(dict.fromkeys(texts))
+    if variants is None:
+        return
+    rows = [
+        next(slide.row for slide in slides if getattr(slide, column) == text) for text in variants
     ]
+    raise CohortError(
+        f"{path.name} row {rows[1]}: {column} {variants[1]!r} is {variants[0]!r} of row {rows[0]} "
+        "but for case, spaces or characters that look the same; write both in one way."
+    )
 
 
-def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
-    missing = [column for column in required if column not in header]
-    for separator, name in SEPARATORS.items():
-        if missing and separator in header[0]:
+def _refuse_unknown_labels(
+    path: Path, slides: Sequence[CohortSlide], labels: Sequence[str]
+) -> None:
+    for slide in slides:
+        if slide.label not in labels:
+            meant = [label for label in labels if plain_form(label) == plain_form(slide.label)]
+            hint = f"; write {meant[0]!r}" if meant else ""
             raise CohortError(
-                f"{path.name}: the columns are separated by {name}; separate them by commas (in a "
-                "spreadsheet, save as CSV, comma separated, or as .xlsx)."
+                f"{path.name} row {slide.row}: unknown label {slide.label!r}; the classes are "
+                f"{', '.join(labels)}{hint}."
             )
-    if missing:
-        raise CohortError(
-            f"{path.name}: no column {', '.join(missing)} (found: {', '.join(header)}); it needs "
-            f"{', '.join(required)} and may have {', '.join(OPTIONAL)}."
-        )
-    repeated = [column for column, times in Counter(header).items() if times > 1 and column]
-    if repeated:
-        raise CohortError(f"{path.name}: column {repeated[0]!r} appears twice; keep one.")
-    if {"split", "fold"} <= set(header):
-        raise CohortError(f"{path.name}: it has both split and fold; keep one of them.")
-
-
-def _check_identity(where: str, row: dict[str, str], required: Sequence[str]) -> None:
-    for column in required:
-        if not row[column]:
-            raise CohortError(f"{where}: {column} is empty; every slide needs one.")
-    if "/" in row["slide_id"] or "\\" in row["slide_id"]:
-        raise CohortError(
-            f"{where}: slide_id {row['slide_id']!r} contains a slash, and files are named after "
-            "it; remove the slash."
-        )
 
 
 def _slide(path: Path, number: int, row: dict[str, str]) -> CohortSlide:
-    where = f"{path.name} row {number}"
-    slide_id, outlines = row["slide_id"], row.get("outlines")
-    slide = CohortSlide(
-        slide_id=slide_id,
-        path=path.parent / row["path"],
-        label=row["label"],
-        patient_id=row.get("patient_id") or slide_id,
+    where, folder = f"{path.name} row {number}", path.parent
+    tissue = _value(row, "tissue")
+    return CohortSlide(
+        slide_id=row["slide_id"],
+        path=find_file(folder, row["path"]),
+        label=row.get("label", ""),
+        patient_id=_value(row, "patient_id") or row["slide_id"],
         row=number,
-        mpp=_mpp(where, row.get("mpp")),
+        mpp=_mpp(where, _value(row, "mpp")),
         split=_split(where, row["split"]) if "split" in row else None,
         fold=_fold(where, row["fold"]) if "fold" in row else None,
         stratum=row.get("stratum") or None,
-        outlines=path.parent / outlines if outlines else None,
+        tissue=find_file(folder, tissue) if tissue else None,
+        outlines=_outlines(where, folder, row),
     )
-    if slide.outlines and not slide.outlines.exists():
-        raise CohortError(
-            f"{where}: no outlines at {slide.outlines}; correct the cell or leave it empty."
-        )
-    return slide
 
 
-def _mpp(where: str, text: str | None) -> float | None:
+def _value(row: dict[str, str], column: str) -> str:
+    """Return the cell of an optional column; empty if it has a word for a missing value."""
+    text = row.get(column, "")
+    return "" if is_missing(text) else text
+
+
+def _outlines(where: str, folder: Path, row: dict[str, str]) -> OutlinesFile | None:
+    text = _value(row, "outlines")
     if not text:
         return None
     try:
-        mpp = float(text)
+        return parse_outlines(
+            text, _value(row, "outlines_offset"), lambda name: find_file(folder, name)
+        )
+    except ValueError as error:
+        raise CohortError(f"{where}: {error}.") from None
+
+
+def _mpp(where: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        mpp = float(text.replace(",", "."))  # spreadsheets of many countries write 0,25
     except ValueError:
         mpp = math.nan
     if not MIN_MPP <= mpp <= MAX_MPP:
@@ -254,15 +271,3 @@ def _fold(where: str, text: str) -> int:
     if not text.isdecimal():
         raise CohortError(f"{where}: fold {text!r} is not a whole number; count folds from 0.")
     return int(text)
-
-
-def _refuse_duplicates(path: Path, rows: list[NumberedRow]) -> None:
-    first: dict[str, int] = {}
-    for number, row in rows:
-        slide_id = row["slide_id"]
-        if slide_id in first:
-            raise CohortError(
-                f"{path.name} row {number}: slide_id {slide_id!r} is also in row "
-                f"{first[slide_id]}; give each slide its own id."
-            )
-        first[slide_id] = number

@@ -3,17 +3,21 @@
 import json
 import logging
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import shapely
 from jaxtyping import Float, Real
+from numpy.typing import NDArray
 
-from parfocal.dataset.cohort import CohortError
+from parfocal.dataset.errors import CohortError
 from parfocal.files import whole_file
+from parfocal.polygons import PolygonFileError, read_polygons
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +31,12 @@ class Polygon:
     Args:
         outer: corners in level-0 pixels; the ring may or may not repeat its first corner.
         holes: corners of each hole, in level-0 pixels.
+        class_name: name of its class; None if it has none.
     """
 
     outer: Ring
     holes: tuple[Ring, ...] = ()
+    class_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,12 @@ class Outlines:
     Args:
         polygons: the lesions, in level-0 pixels. They may overlap, and a ring may cross itself,
             as rings drawn by hand do.
+        class_counts: number of polygons of each class in the file, selected or not; "" is the class
+            of polygons without one.
     """
 
     polygons: tuple[Polygon, ...]
+    class_counts: Mapping[str, int] = field(default_factory=dict)
 
     def overlap(
         self, x: Real[np.ndarray, " n"], y: Real[np.ndarray, " n"], side: float
@@ -72,12 +81,35 @@ class Outlines:
         total = np.bincount(square, weights=area, minlength=len(squares))
         return np.asarray(np.clip(total / side**2, 0, 1))
 
+    def shifted(self, x: float, y: float) -> "Outlines":
+        """Return the outlines with an offset added to every corner, in level-0 pixels."""
+        offset = np.array([x, y])
+        polygons = tuple(
+            replace(each, outer=each.outer + offset, holes=tuple(h + offset for h in each.holes))
+            for each in self.polygons
+        )
+        return replace(self, polygons=polygons)
+
+    @property
+    def bounds(self) -> Float[np.ndarray, "n 4"]:
+        """Smallest x and y, and largest x and y, of each polygon."""
+        return np.asarray(shapely.bounds(self.shapes)).reshape(-1, 4)
+
+    @cached_property
+    def shapes(self) -> NDArray[np.object_]:
+        """The polygons as shapely geometries, as drawn."""
+        return np.array([to_shapely(polygon) for polygon in self.polygons], dtype=object)
+
+    @cached_property
+    def crossing(self) -> int:
+        """Number of polygons whose rings cross or touch themselves."""
+        return int(np.count_nonzero(~shapely.is_valid(self.shapes))) if self.polygons else 0
+
     @cached_property
     def _tree(self) -> shapely.STRtree:
         """Spatial index of the lesions, merged where they overlap."""
-        polygons = np.array([to_shapely(polygon) for polygon in self.polygons], dtype=object)
         # "structure" keeps all area inside a ring that crosses itself; "linework" leaves holes.
-        valid = shapely.make_valid(polygons, method="structure", keep_collapsed=False)
+        valid = shapely.make_valid(self.shapes, method="structure", keep_collapsed=False)
         return shapely.STRtree(shapely.get_parts(shapely.disjoint_subset_union_all(valid)))
 
 
@@ -88,28 +120,44 @@ def to_shapely(polygon: Polygon) -> shapely.Polygon:
     return shapely.Polygon(polygon.outer, [hole for hole in polygon.holes if len(hole) >= 3])
 
 
-def read_outlines(path: Path) -> Outlines:
+def read_outlines(
+    path: Path, *, classes: Sequence[str] = (), offset: tuple[float, float] = (0.0, 0.0)
+) -> Outlines:
     """Read polygons from a GeoJSON file in level-0 pixels, as QuPath writes it.
 
-    The file holds a FeatureCollection, a Feature, a list of Features or a geometry. Points and
-    lines have no area: they are ignored with a warning.
+    The file holds a FeatureCollection, a Feature, a list of Features or a geometry. Features
+    without a geometry are skipped. Points and lines have no area: they are ignored with a warning.
+
+    Args:
+        path: the file.
+        classes: names of the classes to read, regardless of case; `Tumor*` is every name that
+            begins so. Empty for all polygons.
+        offset: (x, y) to add to every corner.
 
     Raises:
-        CohortError: the file cannot be read or is not GeoJSON.
+        CohortError: the file cannot be read or is not GeoJSON, or a coordinate is not a number.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        geometries = list(_geometries(content))
-        polygons = tuple(polygon for geometry in geometries for polygon in _polygons(geometry))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        content = read_polygons(path)
+    except PolygonFileError as error:
         raise CohortError(
-            f"{path.name}: not a GeoJSON file of outlines ({type(error).__name__}: {error}); "
-            "export polygons in level-0 pixels."
+            f"{path.name}: {error}; export polygons as GeoJSON in level-0 pixels."
         ) from None
-    ignored = {str(geometry["type"]) for geometry in geometries} - {"Polygon", "MultiPolygon"}
-    if ignored:
-        logger.warning("%s: ignored %s: it has no area", path.name, ", ".join(sorted(ignored)))
-    return Outlines(polygons)
+    if content.ignored:
+        logger.warning("%s: ignored %s: it has no area", path.name, ", ".join(content.ignored))
+    polygons = tuple(
+        Polygon(each.outer, each.holes, each.class_name)
+        for each in content.polygons
+        if not classes or matches(each.class_name, classes)
+    )
+    counts = Counter(each.class_name or "" for each in content.polygons)
+    outlines = Outlines(polygons, dict(counts))
+    return outlines.shifted(*offset) if any(offset) else outlines
+
+
+def matches(name: str | None, classes: Iterable[str]) -> bool:
+    """Return whether a class name is one of some names or patterns, regardless of case."""
+    return any(fnmatchcase((name or "").casefold(), each.casefold()) for each in classes)
 
 
 def write_outlines(path: Path, outlines: Outlines) -> None:
@@ -137,34 +185,3 @@ def write_outlines(path: Path, outlines: Outlines) -> None:
     ]
     with whole_file(path) as part:
         part.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-
-
-def _geometries(content: object) -> Iterator[dict[str, object]]:
-    """Yield the geometries of a GeoJSON object, however they are nested."""
-    if isinstance(content, list):
-        for item in content:
-            yield from _geometries(item)
-    elif not isinstance(content, dict) or "type" not in content:
-        raise ValueError("an object has no type")
-    elif content["type"] == "FeatureCollection":
-        yield from _geometries(content["features"])
-    elif content["type"] == "GeometryCollection":
-        yield from _geometries(content["geometries"])
-    elif content["type"] == "Feature":
-        yield from _geometries(content["geometry"])
-    else:
-        yield content
-
-
-def _polygons(geometry: dict[str, object]) -> list[Polygon]:
-    kind, coordinates = geometry["type"], geometry["coordinates"]
-    if kind not in ("Polygon", "MultiPolygon"):
-        return []
-    parts = [coordinates] if kind == "Polygon" else coordinates
-    if not isinstance(parts, list):
-        raise TypeError("coordinates are not a list")
-    polygons = []
-    for rings in parts:
-        outer, *holes = [np.asarray(ring, dtype=np.float64)[:, :2] for ring in rings]
-        polygons.append(Polygon(outer, tuple(holes)))
-    return polygons

@@ -1,6 +1,9 @@
-"""Read the cells of a CSV file or of an .xlsx workbook as text."""
+"""Read the cells of a CSV file or of an Excel workbook as text."""
 
+import codecs
 import csv
+import io
+import re
 from datetime import date
 from pathlib import Path
 
@@ -8,16 +11,29 @@ import python_calamine
 
 TableRow = tuple[int, list[str]]  # row number as a spreadsheet shows it, and the cells
 
+WORKBOOKS = (".xlsx", ".xlsm")
+WORKBOOK_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # of .xlsx and of .xls files
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like that of UTF-16
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+SEPARATORS = (",", ";", "\t", "|")
+SEPARATOR_LINE = re.compile(r'^"?sep=(.)"?\r?\n', re.IGNORECASE)  # first line, for spreadsheets
+MAX_CELL = 10_000_000  # characters; csv refuses cells of more than 131,072 otherwise
+
 
 class TableError(Exception):
     """A table that cannot be read; the message says why and what to do, but not which file."""
 
 
 def read_cells(path: Path, *, sheet: str | None = None) -> list[TableRow]:
-    """Read the rows of a table that are not blank, with spaces around cells removed.
+    """Read the rows of a table that are not blank, without spaces around cells or blanks at ends.
 
     Args:
-        path: a UTF-8 CSV file with commas, or an .xlsx workbook.
+        path: a CSV file in UTF-8 or UTF-16 whose columns are separated by commas, semicolons, tabs
+            or vertical bars, or an .xlsx workbook.
         sheet: name of the sheet of a workbook; None for the first one.
 
     Raises:
@@ -25,19 +41,60 @@ def read_cells(path: Path, *, sheet: str | None = None) -> list[TableRow]:
     """
     if not path.is_file():
         raise TableError("a folder" if path.is_dir() else "no such file")
-    read = _read_workbook(path, sheet) if path.suffix.lower() == ".xlsx" else _read_csv(path)
-    rows = [(number, [cell.strip() for cell in cells]) for number, cells in read]
-    return [(number, cells) for number, cells in rows if any(cells)]
+    is_workbook = path.suffix.lower() in WORKBOOKS
+    read = _read_workbook(path, sheet) if is_workbook else _read_csv(path)
+    rows = ((number, [cell.strip() for cell in cells]) for number, cells in read)
+    return [(number, _without_trailing_blanks(cells)) for number, cells in rows if any(cells)]
 
 
 def _read_csv(path: Path) -> list[TableRow]:
+    text = _decode(path)
+    skipped = SEPARATOR_LINE.match(text)
+    separator = skipped[1] if skipped else _find_separator(text)
+    lines = io.StringIO(text[skipped.end() :] if skipped else text, newline="")
+    previous_limit = csv.field_size_limit(MAX_CELL)
+    # Without `strict`, a quote that is never closed joins all following rows into one cell.
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    offset = 1 if skipped else 0
     try:
-        # utf-8-sig: spreadsheets write a byte-order mark that would join the first column's name.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            return [(reader.line_num, cells) for cells in reader]
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise TableError(f"not a CSV file ({error}); save it as UTF-8 CSV") from None
+        return [(reader.line_num + offset, cells) for cells in reader]
+    except csv.Error as error:
+        where = f"at line {reader.line_num + offset}: {error}"
+        raise TableError(
+            f"not a complete CSV file ({where}); look for a double quote that is not closed, or "
+            "write it twice inside a cell"
+        ) from None
+    finally:
+        csv.field_size_limit(previous_limit)
+
+
+def _decode(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TableError(f"cannot be read ({error.strerror})") from None
+    if content.startswith(WORKBOOK_STARTS):
+        raise TableError(
+            "an Excel workbook whose name does not end in .xlsx; save it as .xlsx, or as CSV UTF-8"
+        )
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise TableError(
+            f"line {line} is not in UTF-8 (byte 0x{content[error.start]:02x}); save it as CSV "
+            "UTF-8, as .xlsx, or as Unicode text"
+        ) from None
+    if "\0" in text:
+        raise TableError("not a text file, or UTF-16 without a byte-order mark; save it as UTF-8")
+    return text
+
+
+def _find_separator(text: str) -> str:
+    """Return the separator that occurs most often in the first line that is not blank."""
+    first = next((line for line in text.splitlines() if line.strip(' ,;|\t"')), "")
+    return max(SEPARATORS, key=first.count)
 
 
 def _read_workbook(path: Path, name: str | None) -> list[TableRow]:
@@ -53,13 +110,14 @@ def _read_workbook(path: Path, name: str | None) -> list[TableRow]:
             f"not a complete .xlsx workbook ({error}); save it again as .xlsx"
         ) from None
     return [
-        (number, _without_trailing_blanks([_text(value) for value in cells]))
-        for number, cells in enumerate(rows, start=1)
+        (number, [_text(value) for value in cells]) for number, cells in enumerate(rows, start=1)
     ]
 
 
 def _text(value: object) -> str:
     """Return the text of a cell; a spreadsheet stores whole numbers as 3.0."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, float) and value.is_integer():
@@ -69,5 +127,7 @@ def _text(value: object) -> str:
 
 def _without_trailing_blanks(cells: list[str]) -> list[str]:
     """Remove blank cells at the end, which pad a row to the width of the sheet."""
-    filled = [position for position, cell in enumerate(cells) if cell.strip()]
-    return cells[: filled[-1] + 1] if filled else []
+    last = len(cells)
+    while last and not cells[last - 1]:
+        last -= 1
+    return cells[:last]

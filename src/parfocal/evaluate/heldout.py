@@ -106,6 +106,11 @@ def find_training_slides(
     slide_ids = {name for part in training.slides.values() for name in part}
     patients = {name for part in training.patients.values() for name in part}
     files = set(training.fingerprints.values())
+    if external and not files:
+        logger.warning(
+            "the run records no fingerprints of its slides, so with --external it is unknown "
+            "whether slides were used in training"
+        )
     return [
         s.slide_id
         for s in slides
@@ -114,19 +119,25 @@ def find_training_slides(
     ]
 
 
-def training_slides_error(cohort_file: Path, found: Sequence[str], total: int) -> EvaluationError:
+def training_slides_error(
+    cohort_file: Path, found: Sequence[str], total: int, *, external: bool, may_allow: bool = True
+) -> EvaluationError:
     """Return the error for an evaluation on training slides.
 
     Args:
         cohort_file: the table of the cohort.
         found: ids of the training slides.
         total: number of slides to evaluate on.
+        external: whether the cohort was declared to be another than the one of the run.
+        may_allow: whether the command has an option to allow training slides.
     """
     some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+    which = "slides" if external else "slides, or other slides of their patients,"
+    remedy = "remove them" + (", or use --allow-training-slides" if may_allow else "")
+    hint = "" if external else f"; {EXTERNAL_HINT}"
     return EvaluationError(
-        f"{cohort_file.name}: {len(found)} of the {total} slides, or other slides of their "
-        f"patients, were used for training or validation ({some}), so scores would be too "
-        f"optimistic; remove them, or use --allow-training-slides; {EXTERNAL_HINT}."
+        f"{cohort_file.name}: {len(found)} of the {total} {which} were used for training or "
+        f"validation ({some}), so scores would be too optimistic; {remedy}{hint}."
     )
 
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import isdir, isfile  # the methods of Path raise for a name that is too long
 from pathlib import Path
 
-from parfocal.dataset.cohort import read_cohort
+from parfocal.dataset.cohort import read_slides
+from parfocal.dataset.outlines_file import OutlinesFile
 from parfocal.dataset.split import read_split
+from parfocal.slide.failure import catch_failure
+from parfocal.slide.identity import printable
 
 
 class LibraryError(Exception):
@@ -18,46 +22,64 @@ class Truth:
 
     Args:
         label: true class.
-        outlines: file with outlines of the lesions.
+        outlines: the lesions.
         path: the slide file.
     """
 
     label: str | None = None
-    outlines: Path | None = None
+    outlines: OutlinesFile | None = None
     path: Path | None = None
 
 
-def read_truths(paths: Sequence[Path], cohort: Path | None) -> dict[str, Truth]:
+def read_truths(
+    paths: Sequence[Path], cohort: Path | None, problems: list[str]
+) -> dict[str, Truth]:
     """Read the true labels of slides, by slide id.
 
     Args:
         paths: folders whose cohort tables (`cohort.csv`) and run splits (`split.csv`) are read.
         cohort: a further cohort table.
+        problems: where to add messages about tables in the folders that cannot be read.
 
     Raises:
         LibraryError: tables disagree on the label of a slide.
-        CohortError: a cohort table is invalid.
+        CohortError: the further cohort table is invalid.
     """
-    tables = [cohort] if cohort else []
-    tables += [file for path in paths if path.is_dir() for file in files_in(path, "cohort.csv")]
-    splits = [file for path in paths if path.is_dir() for file in files_in(path, "split.csv")]
     truths: dict[str, tuple[Truth, Path]] = {}
-    for table in tables:
-        for slide in read_cohort(table).slides:
-            _add_truth(
-                truths, slide.slide_id, Truth(slide.label, slide.outlines, slide.path), table
-            )
-    for split in splits:
-        for row in read_split(split):
-            _add_truth(truths, row.slide_id, Truth(row.label), split)
+    if cohort is not None:
+        _add_cohort(truths, cohort)
+    folders = [path for path in paths if isdir(path)]
+    for pattern, add in (("cohort.csv", _add_cohort), ("split.csv", _add_split)):
+        for file in (file for folder in folders for file in files_in(folder, pattern)):
+            with catch_failure(str(file)) as attempt:
+                add(truths, file)
+            if isinstance(attempt.error, LibraryError):
+                raise attempt.error
+            if attempt.reason is not None:
+                problems.append(f"{printable(file.name)}: no labels from it; {attempt.reason}")
     return {slide_id: truth for slide_id, (truth, _) in truths.items()}
+
+
+def _add_cohort(truths: dict[str, tuple[Truth, Path]], table: Path) -> None:
+    for slide in read_slides(table):
+        truth = Truth(slide.label or None, slide.outlines, slide.path)
+        _add_truth(truths, slide.slide_id, truth, table)
+
+
+def _add_split(truths: dict[str, tuple[Truth, Path]], table: Path) -> None:
+    for row in read_split(table):
+        _add_truth(truths, row.slide_id, Truth(row.label), table)
 
 
 def _add_truth(
     truths: dict[str, tuple[Truth, Path]], slide_id: str, truth: Truth, table: Path
 ) -> None:
     first, first_table = truths.setdefault(slide_id, (truth, table))
-    if first.label != truth.label:
+    if first.label is None or truth.label is None:  # a table without labels
+        label = first.label or truth.label
+        merged = Truth(label, first.outlines or truth.outlines, first.path or truth.path)
+        truths[slide_id] = merged, first_table
+    elif first.label != truth.label:
         raise LibraryError(
             f"{slide_id}: labeled {first.label!r} in {first_table} and {truth.label!r} in {table}; "
             "correct one of them, or view their predictions separately."
@@ -69,6 +91,6 @@ def files_in(path: Path, pattern: str) -> list[Path]:
 
     A path that is a file is returned whatever its name.
     """
-    if path.is_file():
+    if isfile(path):
         return [path]
     return sorted(path.glob(pattern)) or sorted(path.glob(f"*/{pattern}"))

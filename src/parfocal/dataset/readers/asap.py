@@ -83,12 +83,10 @@ def _rings(name: str, xml: bytes) -> list[tuple[str, Ring]]:
     """Return the group and the corners of each annotation, in file order."""
     try:
         root = ElementTree.fromstring(xml)
-        rings = []
-        for annotation in root.iter("Annotation"):
-            corners = sorted(annotation.iter("Coordinate"), key=lambda c: float(c.attrib["Order"]))
-            points = [(float(c.attrib["X"]), float(c.attrib["Y"])) for c in corners]
-            ring = np.array(points, dtype=np.float64).reshape(-1, 2)
-            rings.append((annotation.attrib["PartOfGroup"].lower(), ring))
+        rings = [
+            (annotation.attrib["PartOfGroup"].lower(), _ring(name, number, annotation))
+            for number, annotation in enumerate(root.iter("Annotation"), start=1)
+        ]
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise CohortError(
             f"{name}: its annotations are not ASAP XML ({type(error).__name__}: {error}). Download "
@@ -100,6 +98,22 @@ def _rings(name: str, xml: bytes) -> list[tuple[str, Ring]]:
             "of the data set."
         )
     return rings
+
+
+def _ring(name: str, number: int, annotation: ElementTree.Element) -> Ring:
+    """Return the corners of an annotation, in their order."""
+    corners = [each.attrib for each in annotation.iter("Coordinate")]
+    values = np.array(
+        [(float(each["Order"]), float(each["X"]), float(each["Y"])) for each in corners]
+    ).reshape(-1, 3)
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        raise CohortError(
+            f"{name}: annotation {number} ({annotation.attrib.get('Name', 'no name')}), coordinate "
+            f"{bad + 1} is not a finite number (X={corners[bad]['X']}, Y={corners[bad]['Y']}). "
+            "Correct the annotation, or download it again."
+        )
+    return values[np.argsort(values[:, 0], kind="stable"), 1:]
 
 
 def _check_bounds(name: str, ring: Ring, size: tuple[int, int]) -> Ring:
@@ -121,12 +135,13 @@ def _with_holes(lesions: list[Ring], holes: list[Ring]) -> list[Polygon]:
     themselves.
     """
     shapes = np.array([to_shapely(Polygon(ring)) for ring in lesions], dtype=object)
-    assigned: list[list[Ring]] = [[] for _ in lesions]
+    shapely.prepare(shapes)
+    tree, assigned = shapely.STRtree(shapes), [list[Ring]() for _ in lesions]
     for hole in holes:
-        inside = shapely.intersects_xy(shapes[:, None], hole[:, 0], hole[:, 1])  # lesion corner
-        shares = inside.mean(axis=1)
-        if len(shares) and shares.max() > 0.5:
-            assigned[int(shares.argmax())].append(_closed(hole))
+        near = np.sort(tree.query(shapely.box(*hole.min(axis=0), *hole.max(axis=0))))
+        shares = [shapely.intersects_xy(shapes[each], *hole.T).mean() for each in near]
+        if shares and max(shares) > 0.5:
+            assigned[near[int(np.argmax(shares))]].append(_closed(hole))
     return [Polygon(_closed(ring), tuple(own)) for ring, own in zip(lesions, assigned, strict=True)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from parfocal.dataset.cohort import OPTIONAL, PARTS, REQUIRED
+from parfocal.dataset.cohort import PARTS
 from parfocal.dataset.outlines import write_outlines
 from parfocal.dataset.readers import (
     bach,
@@ -21,6 +21,7 @@ from parfocal.dataset.readers import (
 from parfocal.dataset.readers.asap import read_annotations
 from parfocal.dataset.readers.check import Checked, check_files
 from parfocal.dataset.readers.listing import Listing, Reader, Row, Source
+from parfocal.dataset.rows import REQUIRED
 from parfocal.files import whole_file
 from parfocal.slide.errors import SlideError
 from parfocal.slide.readers.tiff_directories import read_extent
@@ -36,7 +37,7 @@ READERS: dict[str, tuple[Source, Reader]] = {
     "panda": (panda.SOURCE, panda.read),
 }
 MAX_MISSING_SHARE = 0.05  # slides missing or damaged without --partial
-COLUMNS = tuple(name for name in (*REQUIRED, *OPTIONAL) if name != "fold")
+COLUMNS = (*REQUIRED, "patient_id", "mpp", "split", "stratum", "outlines")
 
 
 @dataclass(frozen=True)

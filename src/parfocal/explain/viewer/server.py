@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.resources import files
 from ipaddress import ip_address
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parfocal.dataset.cohort import CohortError
-from parfocal.dataset.outlines import read_outlines
+from parfocal.dataset.lesions import read_on_scan
 from parfocal.explain.library import Library, ListedSlide, PredictionSummary
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.viewer.pyramid import TILE_PX, Pyramids, levels
@@ -185,8 +186,9 @@ class _Views:
         facts = _facts(slide) | {"mpp": slide.mpp, "tiles": tiles, "outlines": []}
         if slide.truth.outlines is not None:
             try:
-                polygons = read_outlines(slide.truth.outlines).polygons
-            except CohortError as error:
+                path = slide.path or Path(slide.id)
+                polygons = read_on_scan(slide.truth.outlines, path, slide.size).polygons
+            except (CohortError, SlideError) as error:
                 facts["outlines_problem"] = str(error)
             else:
                 rings = [[polygon.outer, *polygon.holes] for polygon in polygons]

@@ -1,0 +1,42 @@
+"""One row of a cohort."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from parfocal.dataset.outlines_file import OutlinesFile
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass(frozen=True)
+class CohortSlide:
+    """One row of a cohort.
+
+    Args:
+        slide_id: the id as written, so that `007` stays `007`.
+        path: the slide file; a relative path starts at the folder of the table.
+        label: the class; empty if the table was read without labels and has none.
+        patient_id: the patient; all slides of a patient stay in one part. The slide id where the
+            table gives no patient.
+        row: row number in the table; the header is row 1.
+        mpp: microns per pixel at level 0, for a file without it; None to use the file's.
+        split: the part that the table assigns the slide to.
+        fold: the fold in which it is a test slide.
+        stratum: a group, for example a center, to balance over the parts and to report separately.
+        tissue: file of the tissue: GeoJSON or a mask image; None to find the tissue.
+        outlines: the lesions; None where the table names no file.
+    """
+
+    slide_id: str
+    path: Path
+    label: str
+    patient_id: str
+    row: int
+    mpp: float | None = None
+    split: Part | None = None
+    fold: int | None = None
+    stratum: str | None = None
+    tissue: Path | None = None
+    outlines: OutlinesFile | None = None

@@ -1,0 +1,185 @@
+"""Read the rows of a cohort by column, and check what does not depend on labels."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from parfocal.dataset.errors import CohortError
+from parfocal.dataset.spelling import hidden_character, is_missing, plain_form
+from parfocal.dataset.table import TableError, read_cells
+
+IDENTIFYING = ("slide_id", "path")
+REQUIRED = (*IDENTIFYING, "label")
+OPTIONAL = (
+    *("patient_id", "mpp", "split", "fold", "stratum", "tissue", "outlines", "outlines_offset"),
+)
+
+MAX_ID_BYTES = 200  # a file name has at most 255, and extensions are added
+WINDOWS_DRIVE = re.compile(r"(^|/)[A-Za-z]:[\\/]")
+MAX_SHOWN = 3  # missing files listed in a message
+
+NumberedRow = tuple[int, dict[str, str]]  # row number in the file, and the cells by column
+
+
+def read_rows(path: Path, required: Sequence[str]) -> list[NumberedRow]:
+    """Read the rows of a table, one slide each, with ids and paths filled.
+
+    Args:
+        path: the table.
+        required: columns that it must have.
+
+    Raises:
+        CohortError: the table cannot be read, or a row has no id, or the id of another row.
+    """
+    rows = _rows_by_column(path, required)
+    if not rows:
+        raise CohortError(f"{path.name}: no slides below the header; add a row for each.")
+    for number, row in rows:
+        _check_identity(f"{path.name} row {number}", row)
+    _refuse_equal_ids(path, rows)
+    return rows
+
+
+def find_file(folder: Path, text: str) -> Path:
+    r"""Return the path of a file that a table names.
+
+    Backslashes, as Windows writes them, separate folders where the file exists so.
+
+    Args:
+        folder: folder where relative paths start.
+        text: the path as written; `~` is the home folder.
+    """
+    path = folder / (Path(text).expanduser() if text.startswith("~/") else text)
+    if "\\" in text and os.sep == "/" and not path.exists():
+        with_slashes = folder / text.replace("\\", "/")
+        return with_slashes if with_slashes.exists() else path
+    return path
+
+
+def missing_files_error(
+    source: Path, missing: Sequence[tuple[int, Path]], kind: str
+) -> CohortError:
+    """Return the error for files that do not exist; it lists a few of them.
+
+    Args:
+        source: the table.
+        missing: row number and path of each missing file.
+        kind: what the files are, in the plural.
+    """
+    listed = [f"{path} (row {row})" for row, path in missing[:MAX_SHOWN]]
+    listed += ["..."] * (len(missing) > MAX_SHOWN)
+    return CohortError(
+        f"{source.name}: {len(missing)} {kind} missing: {', '.join(listed)}. "
+        f"{_missing_hint(path for _, path in missing)}"
+    )
+
+
+def _missing_hint(missing: Iterable[Path]) -> str:
+    """Return what may be wrong with the paths of missing files."""
+    if os.sep == "/":
+        for path in missing:
+            if WINDOWS_DRIVE.search(str(path)):
+                return (
+                    "These are paths of a Windows computer, with the letter of a drive; write them "
+                    "as they are on this computer."
+                )
+            if "\\" in str(path):
+                return (
+                    "Backslashes, as Windows writes them, were read as slashes, but there are no "
+                    "such files either; relative paths start at the folder of the table."
+                )
+    return "Relative paths start at the folder of the table."
+
+
+def _rows_by_column(path: Path, required: Sequence[str]) -> list[NumberedRow]:
+    try:
+        lines = read_cells(path)
+    except TableError as error:
+        if not path.is_file():
+            raise CohortError(f"{path}: {error}; give a cohort, a .csv or .xlsx file.") from None
+        raise CohortError(f"{path.name}: {error}.") from None
+    if not lines:
+        raise CohortError(f"{path.name}: the file is empty; it needs {', '.join(required)}.")
+    header = [_column(name) for name in lines[0][1]]
+    _check_header(path, header, required)
+    for number, cells in lines[1:]:
+        if len(cells) > len(header):
+            raise CohortError(
+                f"{path.name} row {number}: {len(cells)} cells under {len(header)} columns; name "
+                "every column, and in a CSV file put a value with a separator in double quotes."
+            )
+    padding = [""] * len(header)
+    return [
+        (number, dict(zip(header, cells + padding, strict=False))) for number, cells in lines[1:]
+    ]
+
+
+def _column(name: str) -> str:
+    """Return the name of a known column however it is spelled: `Slide ID` is slide_id."""
+    plain = "_".join(name.casefold().replace("_", " ").split())
+    return plain if plain in (*REQUIRED, *OPTIONAL) else name
+
+
+def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
+    missing = [column for column in required if column not in header]
+    if missing:
+        raise CohortError(
+            f"{path.name}: no column {', '.join(missing)} (found: {_shorten(', '.join(header))}); "
+            f"it needs {', '.join(required)} and may have {', '.join(OPTIONAL)}."
+        )
+    repeated = [column for column, times in Counter(header).items() if times > 1 and column]
+    if repeated:
+        raise CohortError(f"{path.name}: column {repeated[0]!r} appears twice; keep one.")
+    if {"split", "fold"} <= set(header):
+        raise CohortError(f"{path.name}: it has both split and fold; keep one of them.")
+
+
+def _shorten(text: str, length: int = 200) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def _check_identity(where: str, row: dict[str, str]) -> None:
+    for column in IDENTIFYING:
+        if is_missing(row[column]):
+            found = f" ({row[column]!r})" if row[column] else ""
+            raise CohortError(f"{where}: {column} is empty{found}; every slide needs one.")
+    for column in ("slide_id", "path", "label", "patient_id"):
+        hidden = hidden_character(row.get(column, ""))
+        if hidden is not None:
+            raise CohortError(
+                f"{where}: {column} {row[column]!r} contains a character that cannot be seen "
+                f"({hidden}); remove it."
+            )
+    slide_id = row["slide_id"]
+    if "/" in slide_id or "\\" in slide_id:
+        raise CohortError(
+            f"{where}: slide_id {slide_id!r} contains a slash, and files are named after it; "
+            "remove the slash."
+        )
+    if slide_id.startswith(".") or len(slide_id.encode()) > MAX_ID_BYTES:
+        raise CohortError(
+            f"{where}: slide_id {_shorten(slide_id)!r} begins with a dot or is longer than "
+            f"{MAX_ID_BYTES} bytes, and files are named after it; choose another."
+        )
+
+
+def _refuse_equal_ids(path: Path, rows: list[NumberedRow]) -> None:
+    first: dict[str, tuple[int, str]] = {}
+    for number, row in rows:
+        slide_id = row["slide_id"]
+        # Not the plain form of a number: `7` and `007` are two ids.
+        key = slide_id if slide_id.isdecimal() else plain_form(slide_id)
+        other_number, other = first.setdefault(key, (number, slide_id))
+        if other_number == number:
+            continue
+        if other == slide_id:
+            raise CohortError(
+                f"{path.name} row {number}: slide_id {slide_id!r} is also in row {other_number}; "
+                "give each slide its own id."
+            )
+        raise CohortError(
+            f"{path.name} row {number}: slide_id {slide_id!r} is {other!r} of row {other_number} "
+            "but for case, spaces or characters that look the same; give each slide its own id."
+        )

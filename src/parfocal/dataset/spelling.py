@@ -1,0 +1,73 @@
+"""Texts of a table that mean a missing value, or that are equal but for how they are written."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+# What people, pandas, R and spreadsheets write into a cell that has no value.
+WORDS = ["", "na", "n/a", "n.a.", "n.a", "<na>", "nan", "nat", "null", "none", "nil", "missing"]
+MARKS = [
+    "-",
+    "--",
+    "---",
+    "–",
+    "—",
+    "?",
+    ".",
+    "#n/a",
+    "#na",
+    "#null!",
+    "#value!",
+    "#ref!",
+    "#name?",
+    "#num!",
+]
+MISSING = frozenset([*WORDS, *MARKS, "#div/0!"])
+NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # control and format characters, separators of lines
+JOINERS = "\u200c\u200d"  # belong to the spelling of words in some scripts
+DASHES = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
+
+
+def is_missing(text: str) -> bool:
+    """Return whether a cell is empty, or has a word for a missing value.
+
+    >>> is_missing("NaN"), is_missing("n/a"), is_missing("normal")
+    (True, True, False)
+    """
+    return text.casefold() in MISSING
+
+
+def plain_form(text: str) -> str:
+    """Return a text without what a reader overlooks: case, spaces, Unicode forms, `1.0` for `1`.
+
+    >>> plain_form("Tumor") == plain_form("tumor "), plain_form("grade 2") == plain_form("grade 3")
+    (True, False)
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(DASHES)
+        text = "".join(each for each in text if unicodedata.category(each) != "Cf")
+    text = "".join(text.split()).casefold()
+    if NUMBER.fullmatch(text):
+        return f"{float(text.replace(',', '.')):.12g}"
+    return text
+
+
+def find_variants(texts: Iterable[str]) -> tuple[str, str] | None:
+    """Return two different texts with the same plain form; None if there are none."""
+    first: dict[str, str] = {}
+    for text in texts:
+        other = first.setdefault(plain_form(text), text)
+        if other != text:
+            return other, text
+    return None
+
+
+def hidden_character(text: str) -> str | None:
+    """Return the name of the first character that cannot be seen, such as a line break."""
+    if text.isprintable():
+        return None
+    for each in text:
+        if unicodedata.category(each) in HIDDEN and each not in JOINERS:
+            return unicodedata.name(each, f"control character U+{ord(each):04X}").lower()
+    return None
