@@ -7,28 +7,40 @@ from itertools import pairwise
 from logging import getLogger
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
+from pydantic import Field
 
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import StoreError
 from parfocal.grid import Children, PatchGrid, PatchRule, Roots
+from parfocal.slide.given_tissue import EXCLUDED_CLASSES, slide_tissue
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide
-from parfocal.slide.tissue import find_tissue
+from parfocal.slide.tissue import Tissue
+from parfocal.validation import validate
 
 FORMAT = "parfocal features"
 FORMAT_VERSION = 2
+MAX_PATCH_SIZE = 2**14  # far more than any encoder or memory takes
 # New names, by the name in version 1.
 RENAMED_ATTRIBUTES = {"encoder_licence": "encoder_license"}
 # New values, by attribute and by the value in version 1.
 RENAMED_VALUES: dict[str, dict[object, str]] = {"tissue": {"grey": "gray"}}
 # Settings of a slide that version 1 does not have, and the values it stands for.
-ADDED_SETTINGS: dict[str, Any] = {"roots": "share"}
+ADDED_SETTINGS: dict[str, Any] = {"roots": "share", "exclude_classes": EXCLUDED_CLASSES}
+# The same for the other attributes.
+ADDED_FACTS: dict[str, Any] = {"level_mpps": (), "tissue_fingerprint": ""}
 
 logger = getLogger(__name__)
+TissueMethod = Literal["otsu", "gray", "all"]
+CHOICES = {
+    "tissue": get_args(TissueMethod),
+    "children": get_args(Children),
+    "roots": get_args(Roots),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class SlideSettings:
             patch of the highest magnification inside them that has `min_tissue`, so that all of
             these can be reached; "share" keeps those that have `min_tissue` themselves, as
             published.
+        exclude_classes: classes whose areas in a GeoJSON file of tissue are not tissue, regardless
+            of case; `*` stands for any text.
 
     Raises:
         ValueError: an argument is invalid.
@@ -55,10 +69,11 @@ class SlideSettings:
 
     magnifications: tuple[float, ...]
     patch_size: int = 256
-    tissue: Literal["otsu", "gray", "all"] = "otsu"
+    tissue: TissueMethod = "otsu"
     min_tissue: float = 0.1
     children: Children = "tissue"
     roots: Roots = "descendants"
+    exclude_classes: tuple[str, ...] = EXCLUDED_CLASSES
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -69,8 +84,15 @@ class SlideSettings:
                 f"magnifications: [{names}] do not ascend; give the lowest first, above 0, as "
                 "1.25,2.5,10."
             )
-        if self.patch_size < 1:
-            raise ValueError(f"patch_size: {self.patch_size} is not positive; 256 is usual.")
+        if not 1 <= self.patch_size <= MAX_PATCH_SIZE:
+            raise ValueError(
+                f"patch_size: {self.patch_size} is not in 1..{MAX_PATCH_SIZE}; 256 is usual."
+            )
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r} is not one of {', '.join(choices)}."
+                )
         if not 0 <= self.min_tissue <= 1:
             raise ValueError(f"min_tissue: {self.min_tissue:g} is not in 0..1.")
 
@@ -79,8 +101,16 @@ class SlideSettings:
         """Rule by which patches exist."""
         return PatchRule(self.min_tissue, self.children, self.roots)
 
+    def tissue_of(self, slide: Slide) -> Tissue:
+        """Return the tissue in the slide's tissue file, or find it if the slide has none.
+
+        Raises:
+            SlideError: the slide has no tissue, or the file cannot be used.
+        """
+        return slide_tissue(slide, method=self.tissue, exclude_classes=self.exclude_classes)
+
     def grid(self, slide: Slide) -> PatchGrid:
-        """Find the tissue of a slide, and return the patches over it.
+        """Return the patches over the tissue of a slide.
 
         A warning is logged if no patch has `min_tissue`.
 
@@ -88,7 +118,7 @@ class SlideSettings:
             SlideError: the slide has no tissue, or the magnifications do not fit it.
         """
         grid = PatchGrid.over(
-            find_tissue(slide, method=self.tissue),
+            self.tissue_of(slide),
             [mpp_of(magnification) for magnification in self.magnifications],
             self.patch_size,
             min_tissue=self.min_tissue,
@@ -116,6 +146,8 @@ class Header:
         slide_id: name of the slide file, without extension.
         fingerprint: fingerprint of the slide file.
         mpp_source: where the slide's mpp comes from.
+        tissue_fingerprint: hash of the slide's tissue file and of the excluded classes; empty if
+            the tissue was found.
     """
 
     encoder: EncoderSpec
@@ -124,6 +156,22 @@ class Header:
     slide_id: str
     fingerprint: str
     mpp_source: str
+    tissue_fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """The attributes of a feature file that are neither settings nor of the encoder."""
+
+    slide_id: str
+    fingerprint: str
+    mpp_source: str
+    tissue_fingerprint: str
+    slide_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    slide_mpp: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    mpps: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    sharpest_patches: Annotated[int, Field(ge=0)]
+    level_mpps: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
 
 
 def group_names(magnifications: Sequence[float]) -> list[str]:
@@ -141,6 +189,7 @@ def write_header(attributes: MutableMapping[str, Any], header: Header) -> None:
             "slide_id": header.slide_id,
             "fingerprint": header.fingerprint,
             "mpp_source": header.mpp_source,
+            "tissue_fingerprint": header.tissue_fingerprint,
             "slide_size": header.grid.slide_size,
             "slide_mpp": header.grid.slide_mpp,
             "mpps": header.grid.mpps,
@@ -186,30 +235,43 @@ def read_header(
         exists: per magnification, whether each patch exists.
         shares: per magnification, the share of tissue in every square of the lattice; empty if
             unknown, as in version 1.
+
+    Raises:
+        KeyError: an attribute is missing.
+        ValueError: an attribute is wrong.
     """
     stored = _translate({key: _to_python(value) for key, value in attributes.items()})
-    settings = SlideSettings(**{field.name: stored[field.name] for field in fields(SlideSettings)})
-    encoder = {field.name: stored[f"encoder_{field.name}"] for field in fields(EncoderSpec)}
+    settings = validate(SlideSettings, _select(stored, SlideSettings))
+    encoder = validate(EncoderSpec, _select(stored, EncoderSpec, prefix="encoder_"))
+    facts = validate(
+        _Facts, _select({"level_mpps": (), "tissue_fingerprint": "", **stored}, _Facts)
+    )
     grid = PatchGrid(
-        mpps=stored["mpps"],
+        mpps=facts.mpps,
         patch_size=settings.patch_size,
-        slide_size=stored["slide_size"],
-        slide_mpp=stored["slide_mpp"],
+        slide_size=facts.slide_size,
+        slide_mpp=facts.slide_mpp,
         roots=roots,
-        sharpest_patches=stored["sharpest_patches"],
+        sharpest_patches=facts.sharpest_patches,
         exists=tuple(exists),
         shares=tuple(shares) or None,
         rule=settings.rule if shares else None,
-        level_mpps=stored.get("level_mpps", ()),
+        level_mpps=facts.level_mpps,
     )
     return Header(
-        encoder=EncoderSpec(**encoder),
-        settings=settings,
-        grid=grid,
-        slide_id=stored["slide_id"],
-        fingerprint=stored["fingerprint"],
-        mpp_source=stored["mpp_source"],
+        encoder,
+        settings,
+        grid,
+        facts.slide_id,
+        facts.fingerprint,
+        facts.mpp_source,
+        facts.tissue_fingerprint,
     )
+
+
+def _select(stored: Mapping[str, Any], kind: type, *, prefix: str = "") -> dict[str, Any]:
+    """Return the attributes that are fields of a dataclass."""
+    return {field.name: stored[prefix + field.name] for field in fields(kind)}
 
 
 def _translate(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 
 import h5py
@@ -18,8 +19,14 @@ from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.header import SlideSettings, check_format, group_names, read_header
 from parfocal.features.selection import Selection, SelectionError, select_steps
 from parfocal.grid import GridError
+from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.slide import Slide
 
+# What h5py, numpy and the checks of the values raise if a file does not hold what it should.
+WRONG_CONTENT = (
+    *(OSError, RuntimeError, MemoryError),
+    *(KeyError, IndexError, AttributeError, TypeError, ValueError, OverflowError),
+)
 READ_GAP_ROWS = 64  # up to this gap, one read is faster than two
 
 
@@ -62,6 +69,11 @@ class StoredFeatures:
             for run in contiguous_runs(unique, READ_GAP_ROWS):
                 parts.append(dataset[run[0] : run[-1] + 1][run - run[0]])
         features = np.concatenate(parts)[inverse]
+        if not np.isfinite(features).all():
+            raise StoreError(
+                f"{self._path}: features in {self._name} are not finite. Delete the file and "
+                "extract again."
+            )
         if len(features) < len(wanted):
             every = np.zeros((len(wanted), features.shape[1]), features.dtype)
             every[wanted >= 0] = features
@@ -86,13 +98,42 @@ class FeatureFile:
         with _reading(path) as file:
             self.format_version = check_format(path, file.attrs)
             groups = group_names(file.attrs["magnifications"].tolist())
-            exists = [file[f"{group}/valid"][:] for group in groups]
+            exists = [_read_array(file, f"{group}/valid", "b", 1) for group in groups]
             self._names = [f"{group}/features" for group in groups]
             has_shares = any("tissue" in file[group] for group in groups)
-            shares = [file[f"{group}/tissue"][:] for group in groups] if has_shares else []
-            self.header = read_header(file.attrs, file["roots"][:], exists, shares)
+            shares = [_read_array(file, f"{g}/tissue", "f", 2) for g in groups if has_shares]
+            roots = _read_array(file, "roots", "iu", 2).astype(np.int64)
+            self.header = read_header(file.attrs, roots, exists, shares)
             self._selections: dict[tuple[float, ...], Selection] = {}
-            self._shapes = [torch.Size(file[name].shape) for name in self._names]
+            self._check_grid()
+            self._shapes = [self._check_features(file, step) for step in range(len(groups))]
+
+    def _check_grid(self) -> None:
+        """Raise a ValueError if the arrays of the grid do not have the sizes that belong to it."""
+        grid = self.header.grid
+        for step, count in enumerate(grid.counts):
+            if len(grid.valid(step)) != count:
+                raise ValueError(f"valid: {len(grid.valid(step))} patches, not {count}")
+            if grid.shares is None:
+                continue
+            width, height = (max(1, ceil(size / grid.side_px(step))) for size in grid.slide_size)
+            shares = grid.shares[step]
+            if shares.shape != (height, width) or not ((shares >= 0) & (shares <= 1)).all():
+                raise ValueError(f"tissue: not {height} x {width} numbers in 0..1")
+
+    def _check_features(self, file: h5py.File, step: int) -> torch.Size:
+        """Return the shape of the features of one magnification.
+
+        Raises:
+            ValueError: it is not that of the patches and the encoder.
+        """
+        dataset = file[self._names[step]]
+        expected = (self.header.grid.counts[step], self.header.encoder.dim)
+        if dataset.dtype.kind != "f" or dataset.shape != expected:
+            raise ValueError(
+                f"{self._names[step]} has {dataset.dtype} and shape {dataset.shape}, not {expected}"
+            )
+        return torch.Size(expected)
 
     @property
     def encoder(self) -> EncoderSpec:
@@ -189,7 +230,12 @@ class FeatureFile:
         return self._selections[key]
 
     def check(
-        self, encoder: EncoderSpec, settings: SlideSettings, *, slide: Slide | None = None
+        self,
+        encoder: EncoderSpec,
+        settings: SlideSettings,
+        *,
+        slide: Slide | None = None,
+        tissue: Path | None = None,
     ) -> None:
         """Check that the features are by an encoder and of the patches expected.
 
@@ -198,6 +244,7 @@ class FeatureFile:
             settings: expected patches: all settings must be equal, except that more magnifications
                 may be stored.
             slide: expected slide, at its present mpp; None to skip this check.
+            tissue: expected tissue file; None for tissue that was found.
 
         Raises:
             MixedFeaturesError: something differs.
@@ -209,6 +256,11 @@ class FeatureFile:
         )
         self._check_equal("patch size", stored.patch_size, settings.patch_size)
         self._check_equal("tissue method", stored.tissue, settings.tissue)
+        self._check_equal(
+            "tissue",
+            _tissue_text(self.header.tissue_fingerprint),
+            _tissue_text(tissue_fingerprint(tissue, settings.exclude_classes)),
+        )
         self._check_equal("min_tissue", stored.min_tissue, settings.min_tissue)
         self._check_equal("children", stored.children, settings.children)
         if len(stored.magnifications) > 1:  # at one magnification, both rules are the same
@@ -272,10 +324,32 @@ def _encoder_text(encoder: EncoderSpec) -> str:
     return f"{encoder.name} (weights {encoder.weights_hash})"
 
 
+def _tissue_text(fingerprint: str) -> str:
+    return f"from a file ({fingerprint[:8]})" if fingerprint else "found on the slide"
+
+
 def _preparation_text(encoder: EncoderSpec) -> str:
     return (
         f"{encoder.input_size} px {encoder.interpolation}, mean {encoder.mean}, std {encoder.std}"
     )
+
+
+def _read_array(file: h5py.File, name: str, kinds: str, ndim: int) -> np.ndarray:
+    """Read a dataset.
+
+    Args:
+        file: an open file.
+        name: name of the dataset.
+        kinds: the `numpy.dtype.kind` that its values may have.
+        ndim: number of its axes.
+
+    Raises:
+        ValueError: it has values of another kind, or another number of axes.
+    """
+    dataset = file[name]
+    if dataset.dtype.kind not in kinds or dataset.ndim != ndim:
+        raise ValueError(f"{name} has {dataset.dtype} and shape {dataset.shape}")
+    return np.asarray(dataset[:])
 
 
 @contextmanager
@@ -288,7 +362,7 @@ def _reading(path: Path) -> Iterator[h5py.File]:
         raise StoreError(
             f"{path}: there is no such feature file. Run `parfocal extract` for this slide."
         ) from None
-    except (OSError, RuntimeError, KeyError) as error:
+    except WRONG_CONTENT as error:
         raise StoreError(
             f"{path}: the feature file is incomplete or damaged ({error_cause(error)}). Delete it "
             "and extract again."
@@ -299,4 +373,5 @@ def error_cause(error: Exception) -> str:
     """Return the operating system's message of an error that HDF5 wraps in its own."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return str(error.args[0]).splitlines()[0]
+    text = str(error.args[0] if error.args else "").strip()
+    return text.splitlines()[0] if text else type(error).__name__
