@@ -1,7 +1,10 @@
 from dataclasses import replace
 
-from parfocal.cost import CostMeter
+import pytest
+
+from parfocal.cost import Cost, CostMeter, ExhaustiveCost
 from parfocal.explain.record import ModelFacts, PredictionRecord, Region, SlideFacts
+from parfocal.grid import Reach, Squares
 
 PLACE = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0, "mpp": 1.0, "score": 1.0}
 
@@ -40,3 +43,47 @@ def test_top_leaves_raised_the_class_probability_most():
         sharp(str(at), at, score, "class_probability") for at, score in enumerate((0.4, 0.8, 0.75))
     )
     assert [each.id for each in record_of(*leaves).top_regions(2)] == ["1", "2"]
+
+
+def zooming(selected: int, *, patches: int, of: int, kind: str = "attention") -> PredictionRecord:
+    """Return a prediction that selected some of two patches and encoded `patches` of `of`."""
+    first = [
+        replace(region(f"0-{row}", row), selected=row < selected, score_kind=kind) for row in (0, 1)
+    ]
+    cost = Cost((2, patches - 2), 0, None, 0, {"total": 1.0}, ExhaustiveCost(10.0, of, of, 0, 0))
+    return replace(record_of(*first, sharp("1-0", 2, 1.0)), cost=cost)
+
+
+def test_there_is_nothing_to_skip_if_all_patches_are_selected_or_cost_as_much():
+    assert zooming(1, patches=5, of=8).nothing_to_skip is None
+    assert "more than 100%" not in zooming(1, patches=5, of=8).bill
+    costly = zooming(1, patches=8, of=8)
+    assert costly.nothing_to_skip == (
+        "nothing to skip on this slide: encoding all 8 patches at 10x costs no more"
+    )
+    assert costly.bill.endswith(
+        f"8 of 8 patches (100.0%), not comparable of the pixels, 0 of 0 "
+        f"MAC, 1.0 s; {costly.nothing_to_skip}"
+    )
+    everything = zooming(2, patches=5, of=8).nothing_to_skip
+    assert everything == "nothing to skip on this slide at 2.5x: all 2 patches are selected"
+
+
+def test_a_model_that_does_not_zoom_skips_nothing_by_design():
+    assert zooming(0, patches=9, of=8).nothing_to_skip is None
+    one = zooming(2, patches=9, of=8)
+    assert replace(one, mpps=(1.0,)).nothing_to_skip is None
+
+
+def test_sampled_patches_are_not_zoomed_into():
+    assert zooming(2, patches=5, of=8, kind="sampling_probability").nothing_to_skip is None
+
+
+@pytest.mark.parametrize(
+    ("unreachable", "text"), [(0.0, "0.0%"), (0.26, "26.0%"), (0.0004, "0.04%")]
+)
+def test_the_bill_has_the_tissue_out_of_reach(unreachable, text):
+    reach = Reach(unreachable, 0.01, True, Squares(256.0, ((0, 0, 2),), ()))
+    record = replace(zooming(1, patches=5, of=8), reach=reach)
+    assert record.bill.endswith(f" s, {text} of the tissue out of reach")
+    assert "reach" not in replace(record, reach=None).bill

@@ -130,3 +130,30 @@ def test_all_children_of_kept_patches_exist_if_requested():
             assert grid.valid(step)[inside].all()
             assert grid.valid(step)[kept.valid(step)].all()
         assert grid.reach.unreachable == 0
+
+
+def test_the_squares_in_reach_and_out_of_it_are_listed():
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[:32, :32] = True  # 2 x 2 patches of 64 px
+    mask[48:52, 32:48] = True  # a quarter of one patch of 64 px, 1/16 of one of 128 px
+    tissue = Tissue(mask, 4.0, (256, 256), 1.0, (1.0,))
+    by_share = PatchGrid.over(tissue, (2, 1), 64, roots="share").reach
+    assert by_share.squares.reachable == ((0, 0, 2), (1, 0, 2))
+    assert by_share.squares.out_of_reach == ((3, 2, 1),)
+    assert by_share.unreachable == pytest.approx(64 / 1088)
+    by_descendants = PatchGrid.over(tissue, (2, 1), 64).reach
+    assert by_descendants.squares.reachable == ((0, 0, 2), (1, 0, 2), (3, 2, 1))
+    assert by_descendants.squares.out_of_reach == ()
+    assert by_descendants.squares.side == 64
+
+
+def test_tissue_without_a_patch_is_measured_at_each_magnification():
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[:32, :32] = True
+    mask[48:52, 32:48] = True
+    tissue = Tissue(mask, 4.0, (256, 256), 1.0, (1.0,))
+    lost = pytest.approx(64 / 1088)
+    assert PatchGrid.over(tissue, (2, 1), 64, roots="share").unreachable == (lost, lost)
+    assert PatchGrid.over(tissue, (4, 1), 64, roots="share").unreachable == (0, 0)
+    assert PatchGrid.over(tissue, (4, 2, 1), 64, roots="share").unreachable == (0, lost, lost)
+    assert PatchGrid.over(tissue, (4, 2, 1), 64).unreachable == (0, 0, 0)

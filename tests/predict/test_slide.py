@@ -117,8 +117,21 @@ def test_the_json_holds_what_the_format_promises(record: PredictionRecord):
     content = json.loads(record.to_json())
     assert list(content) == [
         *("format_version", "slide", "model", "prediction"),
-        *("stop_reason", "steps", "regions", "cost"),
+        *("stop_reason", "steps", "regions", "cost", "reach", "nothing_to_skip"),
     ]
+    reach = content["reach"]
+    assert list(reach) == ["unreachable", "below_min_tissue", "min_tissue_met", "squares"]
+    assert (reach["unreachable"], reach["below_min_tissue"], reach["min_tissue_met"]) == (
+        0,
+        0,
+        True,
+    )
+    assert reach["squares"] == {
+        "side": 64.0,
+        "reachable": [[row, 0, 8] for row in range(16)],
+        "out_of_reach": [],
+    }
+    assert content["nothing_to_skip"] is None
     assert list(content["slide"]) == ["id", "path", "fingerprint", "size", "mpp", "mpp_source"]
     assert list(content["prediction"]) == ["label", "probabilities"]
     assert content["steps"] == [
@@ -155,16 +168,18 @@ def test_steps_have_the_configured_magnification_on_every_slide(untrained: Check
 
 
 def test_a_share_above_100_percent_is_explained(record: PredictionRecord):
-    note = "s; more than 100% because lower magnifications and tissue detection are included"
+    note = "more than 100% because lower magnifications and tissue detection are included"
     assert "(31.2%), 231.2% of the pixels" in record.bill
-    assert record.bill.endswith(note)
+    assert record.bill.endswith(f" s, 0.0% of the tissue out of reach; {note}")
     exhaustive = record.cost.exhaustive
     assert exhaustive is not None
     larger = replace(record.cost, exhaustive=replace(exhaustive, pixels=10**7))
     assert "more than 100%" not in replace(record, cost=larger).bill
     zoomed = replace(larger, patches=(KEPT, KEPT * CHILDREN))
     assert "visited 136 of 128 patches (106.2%)" in replace(record, cost=zoomed).bill
-    assert replace(record, cost=zoomed).bill.endswith(note)
+    assert replace(record, cost=zoomed).bill.endswith(
+        "; nothing to skip on this slide: encoding all 128 patches at 10x costs no more"
+    )
 
 
 def test_the_label_is_the_most_probable_class(record: PredictionRecord):

@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from parfocal.cost import Cost
-from parfocal.grid import Reach
 from parfocal.explain.record import (
     FORMAT_VERSION,
     ModelFacts,
@@ -17,6 +16,7 @@ from parfocal.explain.record import (
     Region,
     SlideFacts,
 )
+from parfocal.grid import Reach
 from parfocal.slide.failure import describe_failure
 
 MAX_JSON_BYTES = 2**28  # some 600,000 regions

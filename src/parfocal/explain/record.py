@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from parfocal.cost import Cost
+from parfocal.grid import Reach
 from parfocal.prediction import OFF_GRID, ScoreKind
 from parfocal.slide.resolution import requested_magnification
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 ABOVE_ALL = 1.0005  # the smallest share that is printed as more than 100.0%
 ABOVE_ALL_NOTE = "; more than 100% because lower magnifications and tissue detection are included"
+NOTHING_TO_SKIP = "nothing to skip on this slide"
 MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6, "kMAC": 1e3, "MAC": 1}
 
 
@@ -78,6 +80,8 @@ class SlideFacts:
         size: width and height in level-0 pixels.
         mpp: µm per level-0 pixel.
         mpp_source: where `mpp` comes from: "given" or "file: <property>".
+        tissue_fingerprint: hash of the tissue file and of the excluded classes; empty if the tissue
+            was found.
     """
 
     id: str
@@ -86,6 +90,7 @@ class SlideFacts:
     size: tuple[int, int]
     mpp: float
     mpp_source: str
+    tissue_fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ class PredictionRecord:
         mpps: µm per pixel of each step, lowest magnification first.
         regions: patches that were visited, or weighed on a thumbnail.
         cost: measured cost; `cost.exhaustive` is not None.
+        reach: tissue that the model cannot reach; None in records of version 1.
     """
 
     slide: SlideFacts
@@ -135,6 +141,7 @@ class PredictionRecord:
     mpps: tuple[float, ...]
     regions: tuple[Region, ...]
     cost: Cost
+    reach: Reach | None = None
 
     @property
     def label(self) -> str:
@@ -143,16 +150,36 @@ class PredictionRecord:
 
     @property
     def bill(self) -> str:
-        """The cost in one line, compared with encoding every tissue patch."""
+        """The cost in one line, compared with encoding every tissue patch; and the reach."""
         cost, exhaustive = self.cost, self.cost.exhaustive
         assert exhaustive is not None
         shares = [share for share in (cost.share_patches, cost.share_pixels) if share is not None]
         note = ABOVE_ALL_NOTE if max(shares, default=0.0) >= ABOVE_ALL else ""
+        if self.nothing_to_skip is not None:
+            note = f"; {self.nothing_to_skip}"
+        lost = "" if self.reach is None else f", {percent_of_tissue(self.reach.unreachable)}"
         return (
             f"visited {sum(cost.patches):,} of {exhaustive.patches:,} patches "
             f"({_percent(cost.share_patches)}), {_percent(cost.share_pixels)} of the pixels, "
-            f"{_macs(cost.macs, exhaustive.macs)}, {cost.seconds['total']:.1f} s{note}"
+            f"{_macs(cost.macs, exhaustive.macs)}, {cost.seconds['total']:.1f} s{lost}{note}"
         )
+
+    @property
+    def nothing_to_skip(self) -> str | None:
+        """Why zooming saves nothing on this slide, as text; None if it saves, or is not done."""
+        zoomed = [region for region in self.regions if region.selected]
+        exhaustive, lowest = self.cost.exhaustive, self.regions_at(0)
+        if not zoomed or len(self.mpps) == 1 or exhaustive is None:
+            return None
+        if sum(self.cost.patches) >= exhaustive.patches:
+            return (
+                f"{NOTHING_TO_SKIP}: encoding all {exhaustive.patches:,} patches at "
+                f"{exhaustive.magnification:g}x costs no more"
+            )
+        if zoomed[0].score_kind != "attention" or not all(region.selected for region in lowest):
+            return None
+        magnification = self.magnification_at(self.mpps[0])
+        return f"{NOTHING_TO_SKIP} at {magnification:g}x: all {len(lowest):,} patches are selected"
 
     @property
     def summary(self) -> str:
@@ -201,6 +228,8 @@ class PredictionRecord:
             "steps": [self._step(step) for step in range(len(self.mpps))],
             "regions": [asdict(region) for region in self.regions],
             "cost": asdict(self.cost) | shares,
+            "reach": None if self.reach is None else asdict(self.reach),
+            "nothing_to_skip": self.nothing_to_skip,
         }
 
     def to_json(self) -> str:
@@ -232,6 +261,15 @@ class PredictionRecord:
 def has_class_probabilities(regions: Iterable[Region]) -> bool:
     """Return whether the score of any region is the class probability after it was read."""
     return any(region.score_kind == "class_probability" for region in regions)
+
+
+def percent_of_tissue(unreachable: float) -> str:
+    """Return the share of tissue out of reach as text.
+
+    >>> percent_of_tissue(0.0), percent_of_tissue(0.26)
+    ('0.0% of the tissue out of reach', '26.0% of the tissue out of reach')
+    """
+    return f"{_percent(unreachable) if unreachable else '0.0%'} of the tissue out of reach"
 
 
 def _percent(share: float | None) -> str:

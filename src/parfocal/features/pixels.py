@@ -18,6 +18,7 @@ from torch import Tensor
 from parfocal.bag import PixelSource
 from parfocal.features.live import reading_threads
 from parfocal.features.pixel_cache import PixelCache
+from parfocal.grid import Reach, reach_of_boxes
 from parfocal.slide.slide import Box, Slide
 from parfocal.slide.tissue import Tissue
 
@@ -80,6 +81,10 @@ class SlidePixels:
     def tissue(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
         """Return the share of tissue in each box."""
         return torch.from_numpy(self._tissue.fractions(boxes.double().cpu().numpy())).float()
+
+    def reach(self, boxes: Float[Tensor, "n 4"], side: float) -> Reach:
+        """Return the tissue that lies in none of some boxes; see `reach_of_boxes`."""
+        return reach_of_boxes(self._tissue, boxes.double().cpu().numpy(), side)
 
     def close(self) -> None:
         """Cancel reads that have not started and wait for the others, before the file is closed."""

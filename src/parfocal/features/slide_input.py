@@ -17,7 +17,7 @@ from parfocal.bag import Bag, PixelSource
 from parfocal.cells import Cells
 from parfocal.cost import CostMeter
 from parfocal.features.pixels import SlidePixels
-from parfocal.grid import ANY_TISSUE, PatchGrid
+from parfocal.grid import ANY_TISSUE, PatchGrid, Reach
 from parfocal.prediction import Look, Places
 
 
@@ -100,6 +100,11 @@ class BagInput:
         descendants = int(np.count_nonzero(self.grid.valid(self.steps[-1])))
         return SharpestPatches(self.grid.mpps[-1], self.grid.sharpest_patches, descendants)
 
+    @property
+    def reach(self) -> Reach | None:
+        """Tissue that no patch covers; None if unknown."""
+        return self.grid.reach if self.steps[-1] == len(self.grid.mpps) - 1 else None
+
     def _places(
         self, step: int, rows: Int64[Tensor, " n"], parents: Int64[Tensor, " n"] | None
     ) -> Places:
@@ -137,6 +142,24 @@ class PixelInput:
         sharpest = self.cells.maps[-1]
         patches = int((self.model_input.tissue(sharpest.boxes) > ANY_TISSUE).sum())
         return SharpestPatches(sharpest.mpp, patches, patches)
+
+    def reach(self, looks: Sequence[Look]) -> Reach:
+        """Return the tissue that a model cannot read.
+
+        A model that samples patches lists all that it could sample, which are those with any
+        tissue. Any other model can read every part of the slide.
+
+        Args:
+            looks: looks of the model's prediction.
+        """
+        cells = self.cells.boxes
+        sampled = [
+            look.places.boxes
+            for look in looks
+            if look.places is not None and look.score_kind == "sampling_probability"
+        ]
+        boxes = torch.cat(sampled) if sampled else cells
+        return self.model_input.reach(boxes, side=float(cells[-1, 2]))
 
 
 def _filter_rows(look: Look, exists: Bool[Tensor, " n"]) -> Look:

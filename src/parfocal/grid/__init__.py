@@ -3,7 +3,8 @@
 from parfocal.grid.errors import GridError, UnavailableMagnificationError, too_sharp_error
 from parfocal.grid.ladder import child_order, whole_ratio
 from parfocal.grid.patches import PatchGrid
-from parfocal.grid.rule import ANY_TISSUE, Children, PatchRule, Reach, Roots
+from parfocal.grid.reach import Reach, Squares, reach_of_boxes
+from parfocal.grid.rule import ANY_TISSUE, Children, PatchRule, Roots
 
 __all__ = [
     "ANY_TISSUE",
@@ -13,8 +14,10 @@ __all__ = [
     "PatchRule",
     "Reach",
     "Roots",
+    "Squares",
     "UnavailableMagnificationError",
     "child_order",
+    "reach_of_boxes",
     "too_sharp_error",
     "whole_ratio",
 ]

@@ -12,6 +12,7 @@ Departs: the grid starts at the scan's corner, not at a centered white margin, s
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,14 +22,8 @@ from jaxtyping import Bool, Float, Int64
 
 from parfocal.grid.errors import too_small_error
 from parfocal.grid.ladder import achieved_mpps, child_order, sort_mpps
-from parfocal.grid.rule import (
-    Children,
-    PatchRule,
-    Reach,
-    Roots,
-    existing_ancestors,
-    measure_reach,
-)
+from parfocal.grid.reach import Reach, measure_reach, tissue_shares
+from parfocal.grid.rule import Children, PatchRule, Roots, existing_ancestors
 from parfocal.slide.slide import Box
 from parfocal.slide.tissue import Tissue
 
@@ -111,7 +106,7 @@ class PatchGrid:
             )
             raise too_small_error(size_um, requested[0], patch_um)
         return cls.from_shares(
-            [_tissue_shares(tissue, patch_size * mpp / tissue.slide_mpp) for mpp in achieved],
+            [tissue_shares(tissue, patch_size * mpp / tissue.slide_mpp) for mpp in achieved],
             PatchRule(min_tissue, children, roots),
             mpps=achieved,
             patch_size=patch_size,
@@ -170,16 +165,33 @@ class PatchGrid:
         """Share of the tissue that no patch covers; None if shares of tissue are unknown."""
         if self.shares is None or self.rule is None:
             return None
-        share, step = self.shares[-1], len(self.mpps) - 1
-        existing = np.zeros(share.shape, dtype=bool)
-        column, row = self.cells(step, np.flatnonzero(self.valid(step))).T
-        existing[row, column] = True
+        step, (height, width) = len(self.mpps) - 1, self.shares[-1].shape
         return measure_reach(
-            share,
+            self.shares[-1],
             passing=self._passing(step),
-            exists=existing,
+            exists=self._existing_squares(step)[:height, :width],
             min_tissue_met=self.rule.min_tissue_met(self.shares),
+            side=self.side_px(step),
         )
+
+    @cached_property
+    def unreachable(self) -> tuple[float, ...] | None:
+        """Per step, the share of the tissue that has no patch; None if shares are unknown.
+
+        Tissue counts if it lies in patches that pass the tissue test at the highest magnification.
+        """
+        if self.shares is None:
+            return None
+        share, passing = self.shares[-1], self._passing(len(self.mpps) - 1)
+        height, width = share.shape
+        row, column = np.divmod(np.arange(height * width), width)
+        lost = []
+        for step in range(len(self.mpps)):
+            ratio = math.prod(self.ratios[step:])
+            around = np.stack([column // ratio, row // ratio], axis=1)
+            exists = _at_cells(self._existing_squares(step), around).reshape(height, width)
+            lost.append(float(share[passing & ~exists].sum() / (share.sum() or 1.0)))
+        return tuple(lost)
 
     @cached_property
     def ratios(self) -> tuple[int, ...]:
@@ -253,6 +265,17 @@ class PatchGrid:
         cells: Int64[np.ndarray, "m 2"] = self.cells(step - 1, parents) * ratio + inside
         return cells
 
+    def _existing_squares(self, step: int) -> Bool[np.ndarray, "h w"]:
+        """Return which squares of a step's lattice are patches that exist."""
+        column, row = self.cells(step, np.flatnonzero(self.valid(step))).T
+        squares = np.zeros((row.max(initial=0) + 1, column.max(initial=0) + 1), dtype=bool)
+        squares[row, column] = True
+        if self.shares is None:
+            return squares
+        height, width = self.shares[step].shape
+        missing = max(0, height - len(squares)), max(0, width - squares.shape[1])
+        return np.pad(squares, ((0, missing[0]), (0, missing[1])))
+
     def _passing(self, step: int) -> Bool[np.ndarray, "h w"]:
         """Return which squares of a step's lattice pass the tissue test."""
         assert self.shares is not None
@@ -292,14 +315,6 @@ class PatchGrid:
             rows = np.arange(self.counts[step])
         corners: Float[np.ndarray, "m 2"] = self.cells(step, rows) * self.side_px(step)
         return corners
-
-
-def _tissue_shares(tissue: Tissue, side: float) -> Float[np.ndarray, "h w"]:
-    """Return the share of tissue in every square of a lattice over a slide."""
-    width, height = tissue.slide_size
-    columns, rows = max(1, int(np.ceil(width / side))), max(1, int(np.ceil(height / side)))
-    row, column = np.divmod(np.arange(columns * rows), columns)
-    return tissue.fraction(column * side, row * side, side).reshape(rows, columns)
 
 
 def _at_cells(

@@ -1,4 +1,4 @@
-"""The rule by which patches exist, and the tissue that it leaves out of reach."""
+"""The rule by which the patches of a slide exist."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,25 +11,6 @@ Children = Literal["all", "tissue"]
 Roots = Literal["descendants", "share"]
 
 ANY_TISSUE = 1e-7  # smallest share of tissue that counts; shares are exact to about 1e-10
-
-
-@dataclass(frozen=True)
-class Reach:
-    """The tissue that no patch at the highest magnification covers.
-
-    Args:
-        unreachable: share of the tissue in patches that pass the tissue test at the highest
-            magnification but do not exist, because a patch around them at a lower magnification
-            does not; 0 with the rule "descendants".
-        below_min_tissue: share of the tissue in patches that fail the tissue test at the highest
-            magnification, and so do not exist.
-        min_tissue_met: whether a patch has the smallest share of tissue; if False, all patches
-            with any tissue are kept.
-    """
-
-    unreachable: float
-    below_min_tissue: float
-    min_tissue_met: bool
 
 
 @dataclass(frozen=True)
@@ -102,26 +83,3 @@ def existing_ancestors(
         blocks = padded.reshape(padded.shape[0] // ratio, ratio, padded.shape[1] // ratio, ratio)
         lattices.insert(0, np.asarray(blocks.any(axis=(1, 3))))
     return lattices
-
-
-def measure_reach(
-    share: Float[np.ndarray, "h w"],
-    *,
-    passing: Bool[np.ndarray, "h w"],
-    exists: Bool[np.ndarray, "h w"],
-    min_tissue_met: bool,
-) -> Reach:
-    """Measure which part of the tissue no patch covers.
-
-    Args:
-        share: share of tissue in all patches of the highest magnification.
-        passing: whether they pass the tissue test.
-        exists: whether they exist.
-        min_tissue_met: whether a patch has the smallest share of tissue.
-    """
-    total = float(share.sum()) or 1.0
-    return Reach(
-        unreachable=float(share[passing & ~exists].sum()) / total,
-        below_min_tissue=float(share[~passing & ~exists].sum()) / total,
-        min_tissue_met=min_tissue_met,
-    )

@@ -9,9 +9,13 @@ from torch import Tensor
 from parfocal.cost import ExhaustiveCost, count_macs
 from parfocal.encoders.encoder import Encoder
 from parfocal.explain.record import ModelFacts, SlideFacts
-from parfocal.features.slide_input import SlideInput
+from parfocal.features.header import SlideSettings
+from parfocal.features.slide_input import BagInput, PixelInput, SlideInput
+from parfocal.grid import Reach
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import PixelEncoder
+from parfocal.prediction import Look
+from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.resolution import requested_magnification
 from parfocal.slide.slide import Slide
 
@@ -24,8 +28,8 @@ def label_probabilities(
     return [dict(zip(labels, row, strict=True)) for row in rows]
 
 
-def slide_facts(slide: Slide) -> SlideFacts:
-    """Return the description of a slide."""
+def slide_facts(slide: Slide, settings: SlideSettings) -> SlideFacts:
+    """Return the description of a slide, whose tissue is used with `settings`."""
     return SlideFacts(
         id=slide.id,
         path=None if slide.path is None else str(slide.path.absolute()),
@@ -33,6 +37,7 @@ def slide_facts(slide: Slide) -> SlideFacts:
         size=slide.size,
         mpp=slide.mpp,
         mpp_source=slide.mpp_source,
+        tissue_fingerprint=tissue_fingerprint(slide.tissue_path, settings.exclude_classes),
     )
 
 
@@ -48,6 +53,18 @@ def model_facts(trained: Checkpoint) -> ModelFacts:
         parfocal_version=version("parfocal"),
         settings_sha256=trained.settings_hash,
     )
+
+
+def tissue_reach(slide_input: SlideInput, looks: Sequence[Look]) -> Reach | None:
+    """Return the tissue that a model could not reach; None if unknown.
+
+    Args:
+        slide_input: input of the model.
+        looks: looks of its prediction.
+    """
+    if isinstance(slide_input, PixelInput):
+        return slide_input.reach(looks)
+    return slide_input.reach if isinstance(slide_input, BagInput) else None
 
 
 def exhaustive_cost(

@@ -23,14 +23,25 @@ from parfocal.features.timing import WaitTimer, timed
 from parfocal.grid import GridError, UnavailableMagnificationError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import run_model
-from parfocal.predict.facts import exhaustive_cost, label_probabilities, model_facts, slide_facts
+from parfocal.predict.facts import (
+    exhaustive_cost,
+    label_probabilities,
+    model_facts,
+    slide_facts,
+    tissue_reach,
+)
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Slide, open_slide
 
 
 def predict(
-    path: Path, trained: Checkpoint, *, mpp: float | None = None, encoder: Encoder | None = None
+    path: Path,
+    trained: Checkpoint,
+    *,
+    mpp: float | None = None,
+    encoder: Encoder | None = None,
+    tissue: Path | None = None,
 ) -> PredictionRecord:
     """Predict the class of one slide file.
 
@@ -39,12 +50,13 @@ def predict(
         trained: the trained model.
         mpp: µm per level-0 pixel, for a file that does not record it.
         encoder: the encoder of `trained`, if already loaded; if None, it is loaded.
+        tissue: GeoJSON file or mask image with the tissue; None to find it.
 
     Raises:
         SlideError: the slide cannot be read, or does not have the magnifications of the model.
     """
     encoder = encoder or trained.load_encoder()
-    with open_slide(path, mpp=mpp) as slide:
+    with open_slide(path, mpp=mpp, tissue=tissue) as slide:
         return classify(slide, trained, encoder)
 
 
@@ -74,13 +86,14 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
     running = label_probabilities(trained.labels, prediction.running)
     (probabilities,) = label_probabilities(trained.labels, prediction.logits.softmax(0)[None])
     return PredictionRecord(
-        slide=slide_facts(slide),
+        slide=slide_facts(slide, trained.slide),
         model=model_facts(trained),
         probabilities=probabilities,
         stop_reason=prediction.stop_reason,
         mpps=mpps_from_looks(looks),
         regions=tuple(with_running_probabilities(tuple(regions_from_looks(looks)), running)),
         cost=slide.cost_meter.total(exhaustive_cost(slide, slide_input, trained, encoder)),
+        reach=tissue_reach(slide_input, looks),
     )
 
 
