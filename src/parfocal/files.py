@@ -113,7 +113,10 @@ def refuse_slide_folder(out: Path, slides: Iterable[Path]) -> None:
     identity = cache(_identity)  # many slides share a folder
     target, *above = map(_identity, (out.resolve(), *out.resolve().parents))
     for slide in slides:
-        places = [slide.parent, *([slide.resolve().parent] if slide.is_symlink() else [])]
+        try:
+            places = [slide.parent, *([slide.resolve().parent] if slide.is_symlink() else [])]
+        except (OSError, RuntimeError, ValueError):
+            continue  # an impossible name or a loop of links: this slide fails by itself
         inside = [slide, *([slide.with_suffix("")] if slide.suffix.lower() == ".mrxs" else [])]
         if target in map(identity, places) or {target, *above} & set(map(_identity, inside)):
             raise OutputError(
@@ -126,9 +129,24 @@ def _identity(path: Path) -> tuple[int, int] | None:
     """Return what two paths share only if they are the same file or folder."""
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
+
+
+def path_exists(path: Path) -> bool:
+    """Return whether a path exists; unlike `Path.exists`, False for one that is too long."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; unlike `Path.is_dir`, False for one that is too long."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file; unlike `Path.is_file`, False for one that is too long."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def sync(path: Path) -> None:

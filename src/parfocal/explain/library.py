@@ -6,18 +6,22 @@ is not in the library can be requested.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+from parfocal.explain.failed_slides import FailedPrediction, read_failed
 from parfocal.explain.read_record import (
-    RecordError,
     looks_like_prediction,
     read_json,
     read_prediction,
 )
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.truths import LibraryError, Truth, files_in, read_truths
+from parfocal.files import is_folder, path_exists
+from parfocal.slide.failure import catch_failure
+from parfocal.slide.identity import printable
 from parfocal.slide.slide import open_slide
 
 KEY_DIGITS = 12
@@ -85,10 +89,12 @@ class Library:
 
     Args:
         slides: slides by key.
+        failed: slides that could not be predicted.
         problems: messages about files that could not be read.
     """
 
     slides: dict[str, ListedSlide] = field(default_factory=dict)
+    failed: list[FailedPrediction] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def add(self, slide: ListedSlide) -> None:
@@ -106,7 +112,7 @@ def load_library(
     moved_to: Sequence[Path] = (),
     mpp: float | None = None,
 ) -> Library:
-    """Find predictions and slides, and raise an error if there are none.
+    """Find predictions and slides, and raise an error if there are none, and no failed slides.
 
     Args:
         paths: see `find_library`.
@@ -115,11 +121,11 @@ def load_library(
         mpp: see `find_library`.
 
     Raises:
-        LibraryError: nothing was found, a path does not exist, or tables disagree on a label.
-        CohortError: a cohort table is invalid.
+        LibraryError: nothing was found, or tables disagree on a label.
+        CohortError: the cohort table is invalid.
     """
     library = find_library(paths, cohort=cohort, moved_to=moved_to, mpp=mpp)
-    if not library.slides:
+    if not library.slides and not library.failed:
         raise _nothing_found(paths, library.problems)
     return library
 
@@ -131,7 +137,7 @@ def find_library(
     moved_to: Sequence[Path] = (),
     mpp: float | None = None,
 ) -> Library:
-    """Find predictions and slides.
+    """Find predictions and slides; what cannot be read is in `problems`, and ends nothing.
 
     Args:
         paths: prediction JSON files, folders of them or of such folders, and slide files. Labels
@@ -141,26 +147,37 @@ def find_library(
         mpp: µm per level-0 pixel, for slide files that do not record it.
 
     Raises:
-        LibraryError: a path does not exist, or tables disagree on the label of a slide.
-        CohortError: a cohort table is invalid.
+        LibraryError: tables disagree on the label of a slide.
+        CohortError: the cohort table is invalid.
     """
     library = Library()
-    truths = read_truths(paths, cohort)
+    truths = read_truths(paths, cohort, library.problems)
     moved_files = _files_by_name(moved_to)
     for path in paths:
-        if not path.exists():
-            raise LibraryError(f"{path}: no such file or folder; check the path.")
-        if _is_slide(path):
-            library.add(_slide_alone(path, mpp, truths))
-            continue
-        for file in _prediction_files(path, library.problems):
-            try:
-                record = read_prediction(file)
-            except RecordError as error:
-                library.problems.append(str(error))
-            else:
-                library.add(_slide_with_prediction(file, record, truths, moved_files))
+        with _problem(path, library.problems):
+            if _is_slide(path):
+                library.add(_slide_alone(path, mpp, truths))
+                continue
+            for file in files_in(path, "*.json"):
+                with _problem(file, library.problems):
+                    if path == file or looks_like_prediction(read_json(file)):
+                        record = read_prediction(file)
+                        library.add(_slide_with_prediction(file, record, truths, moved_files))
+            for file in files_in(path, "predictions.csv") if is_folder(path) else ():
+                with _problem(file, library.problems):
+                    library.failed += read_failed(file)
     return library
+
+
+@contextmanager
+def _problem(path: Path, problems: list[str]) -> Iterator[None]:
+    """Add a message to `problems` if a block that reads a file fails."""
+    with catch_failure(str(path)) as attempt:
+        yield
+    if attempt.reason is not None:
+        name = printable(path.name)
+        known = name in attempt.reason
+        problems.append(attempt.reason if known else f"{name}: {attempt.reason}")
 
 
 def key_of(*parts: str) -> str:
@@ -169,18 +186,16 @@ def key_of(*parts: str) -> str:
 
 
 def _is_slide(path: Path) -> bool:
-    if path.is_dir():
+    """Return whether a path is a slide file, or a folder of DICOM files.
+
+    Raises:
+        LibraryError: the path does not exist.
+    """
+    if not path_exists(path) and not path.is_symlink():
+        raise LibraryError(f"{path}: no such file or folder; check the path.")
+    if is_folder(path):
         return any(file.suffix.lower() == ".dcm" for file in path.iterdir())
     return path.suffix.lower() != ".json"
-
-
-def _prediction_files(path: Path, problems: list[str]) -> Iterator[Path]:
-    for file in files_in(path, "*.json"):
-        try:
-            if path.is_file() or looks_like_prediction(read_json(file)):
-                yield file
-        except RecordError as error:
-            problems.append(str(error))
 
 
 def _slide_with_prediction(
@@ -195,13 +210,13 @@ def _slide_with_prediction(
     problem = None
     if path is None:
         problem = (
-            f"{slide.id}: the slide is no longer at {slide.path}; name the folder it is in with "
-            "--slides DIR."
+            f"{slide.id}: the slide is no longer at {printable(str(slide.path))}; name the folder "
+            "it is in with --slides DIR."
         )
     summary = PredictionSummary(
         key=key_of(str(file.resolve())),
         path=file,
-        model=f"{record.model.name}, {file.parent.name or file.parent.resolve().name}",
+        model=printable(f"{record.model.name}, {file.parent.name or file.parent.resolve().name}"),
         label=record.label,
         probabilities=record.probabilities,
         patches=sum(region.visited for region in record.regions),
@@ -247,7 +262,7 @@ def _find_slide(
         candidates = chain(
             [path, truth.path, moved_files.get(path.name)], _moved_together(prediction, path)
         )
-    return next((path for path in candidates if path is not None and path.exists()), None)
+    return next((path for path in candidates if path is not None and path_exists(path)), None)
 
 
 def _moved_together(prediction: Path, recorded: Path) -> Iterator[Path]:

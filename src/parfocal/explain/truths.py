@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import isdir, isfile  # the methods of Path raise for a name that is too long
 from pathlib import Path
 
 from parfocal.dataset.cohort import read_slides
 from parfocal.dataset.outlines_file import OutlinesFile
 from parfocal.dataset.split import read_split
+from parfocal.files import is_file, is_folder
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.identity import printable
 
@@ -48,7 +48,7 @@ def read_truths(
     truths: dict[str, tuple[Truth, Path]] = {}
     if cohort is not None:
         _add_cohort(truths, cohort)
-    folders = [path for path in paths if isdir(path)]
+    folders = [path for path in paths if is_folder(path)]
     for pattern, add in (("cohort.csv", _add_cohort), ("split.csv", _add_split)):
         for file in (file for folder in folders for file in files_in(folder, pattern)):
             with catch_failure(str(file)) as attempt:
@@ -91,6 +91,6 @@ def files_in(path: Path, pattern: str) -> list[Path]:
 
     A path that is a file is returned whatever its name.
     """
-    if isfile(path):
+    if is_file(path):
         return [path]
     return sorted(path.glob(pattern)) or sorted(path.glob(f"*/{pattern}"))
