@@ -142,6 +142,15 @@ TimedSlides = Annotated[
         help="Number of test slides to time from file to prediction.",
     ),
 ]
+TissueFiles = Annotated[
+    Path | None,
+    typer.Option(
+        "--tissue",
+        metavar="PATH",
+        help="Tissue to use instead of finding it: a GeoJSON file or mask image of the slide, a "
+        "folder of such files named after the slides, or a CSV with a column tissue.",
+    ),
+]
 ENCODERS = "efficientnet-lite0, resnet50-layer3 or timm:NAME."
 EncoderName = Annotated[
     str | None,

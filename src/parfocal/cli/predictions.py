@@ -13,6 +13,7 @@ from parfocal.cli.arguments import (
     Out,
     Run,
     Slides,
+    TissueFiles,
     finish,
     output_folder,
     parse_changes,
@@ -46,6 +47,7 @@ def predict(
     slides: Slides,
     out: Out,
     mpp: Mpp = None,
+    tissue: TissueFiles = None,
     device: Device = "auto",
     changes: Changes = None,
     outlines: Annotated[
@@ -83,6 +85,7 @@ def predict(
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
     from parfocal.dataset.cohort import read_slides
+    from parfocal.dataset.tissue_files import match_tissue_files
     from parfocal.explain.export import Exports
     from parfocal.models.checkpoint import Checkpoint
     from parfocal.predict.folder import FailedSlide, predict_slides
@@ -99,6 +102,7 @@ def predict(
         mpp=mpp,
         device=device,
         outlines=lesions,
+        tissue=None if tissue is None else match_tissue_files(tissue, slides),
         exports=Exports(geojson=geojson, from_bounds=bounds, overlay=overlay),
         again=again,
         replace=replace,

@@ -21,7 +21,7 @@ from parfocal.features.header import SlideSettings
 from parfocal.features.opener import input_opener
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.features.store import FeatureFile, feature_path
-from parfocal.slide.slide import open_slide
+from parfocal.slide.slide import Slide, open_slide
 
 
 @runtime_checkable
@@ -141,7 +141,7 @@ class StoredInputs:
     def _file(self, slide: CohortSlide) -> FeatureFile:
         if slide.slide_id not in self._files:
             file = FeatureFile(self.source_file(slide))
-            file.check(self.encoder, self._settings)
+            file.check(self.encoder, self._settings, tissue=slide.tissue)
             self._files[slide.slide_id] = file  # keeps the header in memory, and nothing open
         return self._files[slide.slide_id]
 
@@ -186,7 +186,7 @@ class LiveInputs:
         Raises:
             SlideError: the slide cannot be opened, has no tissue, or a magnification does not fit.
         """
-        with open_slide(slide.path, mpp=slide.mpp, from_cohort=True) as opened:
+        with _open(slide) as opened:
             self._opener.check(opened)
 
     @contextmanager
@@ -197,10 +197,14 @@ class LiveInputs:
             SlideError: see `check`; inside the block, a patch cannot be read.
         """
         with (
-            open_slide(slide.path, mpp=slide.mpp, from_cohort=True) as opened,
+            _open(slide) as opened,
             self._opener.open(opened) as slide_input,
         ):
             yield slide_input
+
+
+def _open(slide: CohortSlide) -> Slide:
+    return open_slide(slide.path, mpp=slide.mpp, from_cohort=True, tissue=slide.tissue)
 
 
 def _first_file(folder: Path) -> Path:

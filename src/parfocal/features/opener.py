@@ -21,7 +21,7 @@ from parfocal.features.pixels import SlidePixels
 from parfocal.features.slide_input import BagInput, PixelInput, SlideInput
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Slide
-from parfocal.slide.tissue import Tissue, find_tissue
+from parfocal.slide.tissue import Tissue
 
 Found = TypeVar("Found", PatchGrid, Tissue)
 
@@ -173,10 +173,7 @@ class PixelOpener:
             yield PixelInput(pixels, cells, slide.cost_meter)
 
     def _tissue(self, slide: Slide) -> Tissue:
-        def find(slide: Slide) -> Tissue:
-            return find_tissue(slide, method=self._settings.tissue)
-
-        return _find_once(self._tissues, slide, find)
+        return _find_once(self._tissues, slide, self._settings.tissue_of)
 
     def _cells(self, slide: Slide) -> Cells:
         return lay_cells(

@@ -23,14 +23,13 @@ def refuse_other_slides(paths: Sequence[Path], out: Path, *, replace: bool = Fal
     if replace:
         return
     for path in paths:
-        name = slide_id(path)
-        stored = out / f"{name}.json"
-        if not stored.exists():
-            continue
         try:
+            stored = out / f"{slide_id(path)}.json"
+            if not stored.exists():
+                continue
             slide = read_prediction(stored).slide
-        except RecordError:
-            continue  # nothing is lost
+        except (RecordError, SlideError, OSError, RuntimeError, ValueError):
+            continue  # nothing is lost, or the slide has an impossible name and fails by itself
         if not _is_same(path, slide.path, slide.fingerprint):
             raise OutputError(
                 f"{stored}: this is the prediction of another slide, {slide.path}, which {path} "
@@ -44,5 +43,5 @@ def _is_same(path: Path, recorded: str | None, fingerprint: str) -> bool:
         return True
     try:
         return file_fingerprint(path) == fingerprint
-    except (OSError, SlideError):
+    except (SlideError, OSError, RuntimeError, ValueError):
         return True  # the slide fails by itself, and replaces nothing

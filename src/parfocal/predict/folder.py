@@ -24,6 +24,7 @@ from parfocal.predict.facts import model_facts
 from parfocal.predict.slide import classify
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
+from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.identity import file_fingerprint, slide_id
 from parfocal.slide.resolution import check_mpp
 from parfocal.slide.slide import open_slide
@@ -50,6 +51,7 @@ def predict_slides(
     mpp: float | None = None,
     device: str = "auto",
     outlines: Mapping[Path, OutlinesFile] | None = None,
+    tissue: Mapping[Path, Path] | None = None,
     exports: Exports | None = None,
     again: bool = False,
     replace: bool = False,
@@ -71,6 +73,7 @@ def predict_slides(
         mpp: µm per level-0 pixel of every slide, for files that do not record it.
         device: where the encoder and the model run, such as "cpu" or "cuda"; "auto" chooses.
         outlines: files of lesion outlines by slide file, drawn on the leaves.
+        tissue: files of the tissue by slide file; the tissue of the other slides is found.
         exports: which files for other viewers to write, too; None for none.
         again: whether to predict slides again that an earlier call has predicted.
         replace: whether predictions in `out` of other slides with the same names may be replaced.
@@ -99,7 +102,9 @@ def predict_slides(
     table.read_rows(out / table.TABLE_FILE, trained.labels)  # raises for other classes
     refuse_other_slides(paths, out, replace=replace)
     out.mkdir(parents=True, exist_ok=True)
-    predictor = _FolderPredictor(trained, out, mpp, device, lesions, exports or Exports(), again)
+    predictor = _FolderPredictor(
+        trained, out, mpp, device, lesions, dict(tissue or {}), exports or Exports(), again
+    )
     rows: dict[str, list[str]] = {}
     progress = Progress("predicting", len(paths))
     try:
@@ -120,6 +125,7 @@ class _FolderPredictor:
     mpp: float | None
     device: str
     lesions: Lesions
+    tissue: Mapping[Path, Path]
     exports: Exports
     again: bool
 
@@ -145,7 +151,7 @@ class _FolderPredictor:
     def _predict(self, path: Path, encoder: Encoder | None) -> PredictionRecord:
         model = self.trained.model
         gray_spread = model.gray_spread if isinstance(model, SquareReader) else 0
-        with open_slide(path, mpp=self.mpp) as slide:
+        with open_slide(path, mpp=self.mpp, tissue=self.tissue.get(path)) as slide:
             outlines = self.lesions.on_scan(realpath(path), path, slide.size)
             lesions = [] if outlines is None else [each.outer for each in outlines.polygons]
             record = classify(slide, self.trained, encoder)
@@ -170,7 +176,9 @@ class _FolderPredictor:
             return None
         if not all(picture.exists() for picture in picture_files(record, self.out)):
             return None
-        if file_fingerprint(path) != slide.fingerprint:
+        excluded = self.trained.slide.exclude_classes
+        tissue = tissue_fingerprint(self.tissue.get(path), excluded)
+        if (file_fingerprint(path), tissue) != (slide.fingerprint, slide.tissue_fingerprint):
             return None
         return self._with_path(record, path)
 

@@ -68,6 +68,7 @@ class Slide:
         path: the file; None for an array.
         cost_meter: measures the cost of reading.
         reopen: opens the same slide in another process.
+        tissue_path: file with the tissue; None to find it.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class Slide:
         path: Path | None,
         cost_meter: CostMeter,
         reopen: "Callable[[], Slide]",
+        tissue_path: Path | None = None,
     ) -> None:
         self.id = slide_id
         self.mpp = mpp
         self.mpp_source = mpp_source
         self.path = path
+        self.tissue_path = tissue_path
         self.cost_meter = cost_meter
         self.levels: tuple[Level, ...] = scan.levels
         self.vendor = scan.metadata.vendor
@@ -108,9 +111,7 @@ class Slide:
     def notes(self) -> tuple[str, ...]:
         """Sentences on what is unusual about the file, as far as it has been read."""
         spare = getattr(self._scan, "spare_tiles", 0)
-        found = (
-            (f"{spare} tiles have spare bytes before their end; no pixel is lost",) if spare else ()
-        )
+        found = (_describe_spare(spare),) if spare else ()
         return (*self._scan.metadata.notes, *found)
 
     @cached_property
@@ -252,6 +253,7 @@ def open_slide(
     cost_meter: CostMeter | None = None,
     from_cohort: bool = False,
     missing_tiles: MissingTiles | None = None,
+    tissue: Path | None = None,
 ) -> Slide:
     """Open a slide file: a tiled TIFF directly, other formats with OpenSlide, images with Pillow.
 
@@ -264,6 +266,8 @@ def open_slide(
         missing_tiles: what to do with tiles that are not stored: "refuse", or "background" to
             read them as such. If None, "background" for formats that leave out blank tiles on
             purpose (Philips TIFF), and "refuse" for others.
+        tissue: GeoJSON file or mask image with the tissue; None to find it. It is not read here;
+            see `parfocal.slide.given_tissue`.
 
     Raises:
         ValueError: `mpp` is outside 0.05 to 50.
@@ -290,7 +294,8 @@ def open_slide(
         mpp_source=f"file: {scan.metadata.mpp_source}" if mpp is None else "given",
         path=path,
         cost_meter=cost_meter,
-        reopen=partial(open_slide, path, mpp=mpp, missing_tiles=missing_tiles),
+        reopen=partial(open_slide, path, mpp=mpp, missing_tiles=missing_tiles, tissue=tissue),
+        tissue_path=tissue,
     )
 
 
@@ -335,3 +340,13 @@ def _recorded_mpp(scan: Scan, path: Path, *, from_cohort: bool) -> float:
     if sides is not None and abs(sides[0] / sides[1] - 1) > SQUARE_TOLERANCE:
         raise NotSquareError(path, sides, from_cohort=from_cohort)
     return mpp
+
+
+def _describe_spare(tiles: int) -> str:
+    """Describe tiles with zeros before their end, which lose no pixel."""
+    subject = (
+        "1 tile has spare bytes before its end"
+        if tiles == 1
+        else (f"{tiles} tiles have spare bytes before their end")
+    )
+    return f"{subject}; no pixel is lost"
