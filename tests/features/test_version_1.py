@@ -64,8 +64,8 @@ def test_a_bag_of_version_1_equals_the_live_bag_of_the_same_slide(encoder: Encod
 def test_extraction_skips_files_of_version_1_and_says_so(folder: Path, encoder: Encoder, caplog):
     caplog.set_level("INFO")
     with Image.open(FIXTURES / "slide.png") as picture:
-        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "new.png")
-    slides = [("slide", FIXTURES / "slide.png", 2.0), ("new", folder / "new.png", 2.0)]
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder.with_name("new.png"))
+    slides = [("slide", FIXTURES / "slide.png", 2.0), ("new", folder.with_name("new.png"), 2.0)]
     result = extract_cohort(slides, folder, encoder=encoder, settings=SETTINGS)
     assert (result.skipped, result.done, result.failed) == (("slide",), ("new",), {})
     assert "1 existing feature file has an older format version" in caplog.text

@@ -157,3 +157,55 @@ def test_loading_needs_neither_lightning_nor_sklearn_nor_pydantic():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert found.strip() == "[]"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(trained, tmp_path, value):
+    name, weights = next(iter(trained.model.named_parameters()))
+    with torch.no_grad():
+        weights.view(-1)[0] = value
+    trained.save(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint.load(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'checkpoint.safetensors'}: the weights {name} are not all finite, so every "
+        "prediction would be meaningless. Train again, with a lower train.learning_rate."
+    )
+
+
+SLIDE = {"magnifications": [1.25, 2.5], "patch_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("labels", ["tumor", "tumor"], "labels: 'tumor' is there twice"),
+        ("labels", ["a", "b", "c"], "labels: 3 for 2 classes"),
+        ("labels", ["a", 3], r"labels: \['a', 3\] is not a list of texts"),
+        ("labels", "ab", "labels: 'ab' is not a list of texts"),
+        ("slide", {**SLIDE, "tissue": "magic"}, "tissue: input should be 'otsu', 'gray' or 'all'"),
+        ("slide", {**SLIDE, "roots": "all"}, "roots: input should be "),
+        ("slide", {**SLIDE, "patch_size": "big"}, "patch_size: input should be a valid integer"),
+        ("slide", {**SLIDE, "magnifications": [5, 2]}, r"magnifications: \[5, 2\] do not ascend"),
+        ("slide", {**SLIDE, "min_tissue": float("nan")}, "min_tissue: nan is not in 0..1"),
+        ("slide", {**SLIDE, "color": 3}, "color: unknown key"),
+        ("slide", [1], "'list' object"),
+        ("training", {"seed": "x", "epoch": 1}, "seed: input should be a valid integer"),
+        ("encoder", {"name": "tiny"}, "dim: field required"),
+        ("model", {"name": "zoommil", "settings": {**SETTINGS, "k": -1}}, "k: -1"),
+        ("model", {"name": "zoommil", "settings": 3}, "'int' object is not iterable"),
+        ("versions", 3, "'int' object is not iterable"),
+        ("format_version", "two", "format version 'two'"),
+    ],
+)
+def test_a_wrong_value_in_the_description_is_refused(trained, tmp_path, key, value, message):
+    trained.save(tmp_path)
+    edit(tmp_path, **{key: value})
+    with pytest.raises(CheckpointError, match=rf"checkpoint\.json: damaged \(.*{message}"):
+        Checkpoint.load(tmp_path)
+
+
+def test_a_description_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "checkpoint.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoint.load(tmp_path)

@@ -34,6 +34,7 @@ from parfocal.models.description import (
 )
 from parfocal.models.renamed import renamed_weights
 from parfocal.slide.resolution import mpp_of
+from parfocal.validation import validate
 
 WEIGHTS_FILE = "checkpoint.safetensors"
 
@@ -219,7 +220,12 @@ class Checkpoint:
         fields = _parse(folder, description)
         name = fields["model_name"]
         settings = _override(name, fields["model_settings"], overrides or {})
-        model = build_model(name, settings)
+        try:
+            model = build_model(name, settings)
+        except (ValueError, RuntimeError) as error:
+            if overrides:
+                raise
+            raise _damaged(folder, error) from None
         path = folder / WEIGHTS_FILE
         weights = _read_weights(path, fields["stored_hash"])
         if description["format_version"] == 1:
@@ -266,22 +272,42 @@ def _parse(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a `Checkpoint` except the model."""
     try:
         encoder, weights_path = description["encoder"], description["encoder_weights"]
+        settings = dict(description["model"]["settings"])
         return {
             "model_name": description["model"]["name"],
-            "model_settings": dict(description["model"]["settings"]),
-            "labels": tuple(description["labels"]),
-            "encoder": None if encoder is None else EncoderSpec(**_with_tuples(encoder)),
-            "slide": SlideSettings(**_with_tuples(description["slide"])),
-            "training": TrainingProvenance(**description["training"]),
+            "model_settings": settings,
+            "labels": _parse_labels(description["labels"], settings.get("num_classes")),
+            "encoder": None if encoder is None else validate(EncoderSpec, encoder),
+            "slide": validate(SlideSettings, description["slide"]),
+            "training": validate(TrainingProvenance, description["training"]),
             "encoder_weights": None if weights_path is None else Path(weights_path),
             "versions": dict(description["versions"]),
             "stored_hash": description["weights_sha256"],
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder / DESCRIPTION_FILE}: damaged ({type(error).__name__}: {error}); restore it "
-            "or train again."
-        ) from None
+        raise _damaged(folder, error) from None
+
+
+def _parse_labels(labels: object, num_classes: object) -> tuple[str, ...]:
+    """Check the class labels.
+
+    Raises:
+        ValueError: they are not distinct texts, or not as many as the model has classes.
+    """
+    if not isinstance(labels, list) or not all(isinstance(each, str) and each for each in labels):
+        raise ValueError(f"labels: {labels!r} is not a list of texts")
+    if repeated := [each for each in dict.fromkeys(labels) if labels.count(each) > 1]:
+        raise ValueError(f"labels: {repeated[0]!r} is there twice")
+    if num_classes is not None and len(labels) != num_classes:
+        raise ValueError(f"labels: {len(labels)} for {num_classes} classes")
+    return tuple(labels)
+
+
+def _damaged(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder / DESCRIPTION_FILE}: damaged ({type(error).__name__}: {error}); restore it or "
+        "train again."
+    )
 
 
 def _override(
@@ -306,9 +332,16 @@ def _read_weights(path: Path, expected_hash: str) -> dict[str, Tensor]:
             "differ); restore both files from one run, or train again."
         )
     try:
-        return safetensors.torch.load(content)
+        weights = safetensors.torch.load(content)
     except SafetensorError as error:
         raise _unfit_weights(path, error) from None
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path}: the weights {name} are not all finite, so every prediction would be "
+                "meaningless. Train again, with a lower train.learning_rate."
+            )
+    return weights
 
 
 def _unfit_weights(path: Path, error: Exception) -> CheckpointError:
@@ -321,8 +354,3 @@ def _unfit_weights(path: Path, error: Exception) -> CheckpointError:
 def _weights_bytes(model: nn.Module) -> bytes:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     return safetensors.torch.save(tensors)
-
-
-def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the lists of JSON back to tuples."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

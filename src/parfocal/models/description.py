@@ -37,18 +37,22 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise _no_checkpoint(folder) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); restore it or train again.") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of parfocal; give a run folder.")
     found = description.setdefault("format_version", 1)
-    if int(found) > FORMAT_VERSION:
+    if not isinstance(found, int) or found < 1:
+        raise CheckpointError(
+            f"{path}: damaged (format version {found!r}); restore it or train again."
+        )
+    if found > FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format version {found}; this parfocal ({version('parfocal')}) reads up to "
             f"{FORMAT_VERSION}. Update parfocal."
         )
     try:
-        return _upgraded(description) if int(found) == 1 else description
+        return _upgraded(description) if found == 1 else description
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: damaged ({type(error).__name__}: {error}); restore it or train again."
