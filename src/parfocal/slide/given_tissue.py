@@ -280,7 +280,7 @@ def _is_tissue(slide: Slide, path: Path, image: Image.Image) -> Mask:
     return tissue
 
 
-def _shrink(mask: Mask, slide: Slide) -> Mask:
+def _shrink(mask: Mask, slide: Slide) -> Bool[np.ndarray, "_ _"]:
     """Return a mask with pixels of about 16 microns, if it has smaller ones."""
     factor = max(mask.shape) // max(_mask_shape(slide))
     if factor < 2:
