@@ -29,7 +29,7 @@ def real() -> Callable[[str], Path]:
 @pytest.fixture
 def only_openslide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read tiled TIFF with OpenSlide."""
-    monkeypatch.setattr("parfocal.slide.readers.opening.open_tiled_tiff", lambda *_: None)
+    monkeypatch.setattr("parfocal.slide.readers.opening.DIRECT_VENDORS", (None,))
 
 
 @pytest.fixture(params=["direct", "openslide"])

@@ -210,7 +210,7 @@ def test_opening_is_measured(pyramid, noise):
 def test_the_mpp_comes_from_the_file_and_its_source_is_recorded(pyramid, noise):
     with open_slide(pyramid([noise], mpp=0.25)) as slide:
         assert slide.mpp == pytest.approx(0.25)
-        assert slide.mpp_source == "file: openslide.mpp-x and mpp-y"
+        assert slide.mpp_source == "file: XResolution and YResolution"
         assert slide.vendor == "generic-tiff"
         assert slide.size == (403, 301)
 

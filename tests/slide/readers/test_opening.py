@@ -1,16 +1,17 @@
+import os
+import socket
+
 import numpy as np
 import openslide
 import pytest
 import tifffile
 
 from parfocal.cost import CostMeter
-from parfocal.slide.errors import MissingMppError
+from parfocal.slide.errors import MissingMppError, SlideError
 from parfocal.slide.readers.opening import open_scan
-from parfocal.slide.readers.tiled_tiff import TiledTiffScan, ome_metadata
+from parfocal.slide.readers.openslide import OpenSlideScan
+from parfocal.slide.readers.tiled_tiff import TiledTiffScan
 from parfocal.slide.slide import Box, open_slide
-
-SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-OME = f'<OME xmlns="{SCHEMA}"><Image><Pixels {{}}/></Image></OME>'
 
 
 def is_read_directly(path):
@@ -40,7 +41,7 @@ def ome(tmp_path, picture):
     return write
 
 
-# --- which files are read directly ---
+# --- which reader ---
 
 
 def test_a_plain_pyramid_is_read_directly(plain):
@@ -48,57 +49,64 @@ def test_a_plain_pyramid_is_read_directly(plain):
 
 
 def test_files_of_other_vendors_are_left_to_openslide(plain, monkeypatch):
-    properties = {openslide.PROPERTY_NAME_VENDOR: "ventana"}
-    monkeypatch.setattr(openslide.OpenSlide, "properties", properties)
+    monkeypatch.setattr(openslide.OpenSlide, "detect_format", lambda path: "ventana")
     assert not is_read_directly(plain())
 
 
-def test_pixels_other_than_8_bit_rgb_are_left_to_openslide(plain, picture):
-    assert not is_read_directly(plain(picture[..., 0], photometric="minisblack"))
-    rgba = np.dstack([picture, picture[..., 0]])
-    assert not is_read_directly(plain(rgba, extrasamples=["unassalpha"]))
-    assert not is_read_directly(plain(picture.astype(np.uint16) * 257))
-
-
-def test_separate_color_planes_are_left_to_openslide(tmp_path, picture):
-    path, planes = tmp_path / "a.tif", np.moveaxis(picture, 2, 0).copy()
-    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", tile=(64, 64))
-    assert not is_read_directly(path)
-
-
-def test_other_encodings_are_left_to_openslide(plain):
-    assert not is_read_directly(plain(compression="zstd"))
-
-
-def test_a_rotated_image_is_left_to_openslide(plain):
-    assert not is_read_directly(plain(extratags=[(274, 3, 1, 3, True)]))
-
-
-def test_tiles_whose_colors_contradict_the_tag_are_left_to_openslide(plain):
-    rgb = 2
-    assert not is_read_directly(change(plain(compression="jpeg"), "PhotometricInterpretation", rgb))
-
-
-def test_a_file_with_a_tile_that_is_not_stored_is_left_to_openslide(plain):
-    path = plain(compression="deflate")
-    with tifffile.TiffFile(path) as tiff:
-        counts = tiff.pages[0].databytecounts
-    assert not is_read_directly(change(path, "TileByteCounts", (0, *counts[1:])))
+def test_a_compression_that_openslide_does_not_decode_is_read_directly(plain, picture):
+    path = plain(compression="zstd")
     with open_slide(path) as slide:
-        assert (slide.read(Box(0, 0, 64, 64), 0.5) == 255).all()
+        assert (slide.read(Box(0, 0, 440, 304), 0.5) == picture).all()
 
 
-def test_two_images_of_the_size_of_a_level_are_left_to_openslide(plain, picture):
-    path = plain()
-    tifffile.imwrite(path, picture, append=True, photometric="rgb", tile=(64, 64), metadata=None)
-    assert not is_read_directly(path)
+def test_colors_that_only_openslide_converts_are_left_to_it(plain):
+    path = change(plain(), "PhotometricInterpretation", 8)  # CIELab
+    scan = open_scan(path, CostMeter())
+    assert isinstance(scan, OpenSlideScan)
+    assert (scan.levels[0].width, scan.levels[0].height) == (440, 304)
 
 
-def test_damaged_tags_are_left_to_openslide(ome):
-    path = ome()
+def test_damaged_tags_are_refused_before_openslide_sees_them(ome, monkeypatch):
+    path = ome(PhysicalSizeX=0.5)
     with tifffile.TiffFile(path, mode="r+") as tiff:
         tiff.pages[0].pages[0].tags["TileWidth"].overwrite(0)
-    assert not is_read_directly(path)
+    monkeypatch.setattr(openslide.OpenSlide, "detect_format", lambda path: pytest.fail("called"))
+    with pytest.raises(SlideError, match="a.ome.tif"):
+        open_slide(path)
+
+
+# --- what is no file ---
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(SlideError, match="no such file. Check the path"):
+        open_slide(tmp_path / "a.svs")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.svs")
+    with pytest.raises(SlideError, match="not a file but a device, pipe or socket"):
+        open_slide(tmp_path / "a.svs", mpp=0.5)
+
+
+def test_a_socket_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("a.svs")
+        with pytest.raises(SlideError, match="not a file but a device"):
+            open_slide("a.svs", mpp=0.5)
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path):
+    with pytest.raises(SlideError, match="cannot be read .*Check its name"):
+        open_slide(tmp_path / ("a" * 300 + ".svs"), mpp=0.5)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "a.svs").touch()
+    with pytest.raises(SlideError, match=r"the file is empty \(0 bytes\)"):
+        open_slide(tmp_path / "a.svs", mpp=0.5)
 
 
 # --- OME-TIFF ---
@@ -127,9 +135,10 @@ def test_an_ome_tiff_without_a_pixel_size_is_refused(ome):
         open_slide(ome())
 
 
-def test_an_ome_tiff_with_several_depths_is_not_read_directly(ome, picture):
-    path = ome(np.stack([picture, picture]), axes="ZYXS")
-    assert not is_read_directly(path)
+def test_an_ome_tiff_with_several_depths_is_refused(ome, picture):
+    path = ome(np.stack([picture, picture]), axes="ZYXS", PhysicalSizeX=0.5)
+    with pytest.raises(SlideError, match=r"a.ome.tif: the file holds 2 color planes: 2 depths"):
+        open_slide(path)
 
 
 def test_a_real_ome_tiff_is_read(real):
@@ -138,48 +147,3 @@ def test_a_real_ome_tiff_is_read(real):
         pixels = slide.read(Box(0, 0, *slide.size), slide.mpp)
     assert slide.mpp == pytest.approx((0.2270972430394695 + 0.22710240047237298) / 2)
     assert (pixels == tifffile.imread(path)).all()
-
-
-# --- OME-XML ---
-
-
-def ome_mpp(attributes):
-    return ome_metadata(OME.format(attributes)).mpp
-
-
-@pytest.mark.parametrize(
-    ("unit", "microns"), [("nm", 1e-3), ("\u00b5m", 1), ("\u03bcm", 1), ("mm", 1e3), ("cm", 1e4)]
-)
-def test_a_unit_of_length_is_converted(unit, microns):
-    size = f'PhysicalSizeX="2" PhysicalSizeXUnit="{unit}"'
-    assert ome_mpp(size) == pytest.approx(2 * microns)
-
-
-def test_a_length_without_a_unit_is_in_microns():
-    assert ome_mpp('PhysicalSizeX="0.25" PhysicalSizeY="0.25"') == 0.25
-
-
-@pytest.mark.parametrize("unit", ["pixel", "reference frame"])
-def test_a_unit_that_is_not_a_length_is_ignored(unit):
-    assert ome_mpp(f'PhysicalSizeX="2" PhysicalSizeXUnit="{unit}"') is None
-
-
-def test_a_length_that_is_not_a_number_is_ignored():
-    assert ome_mpp('PhysicalSizeX="0,25"') is None
-
-
-def test_the_mpp_of_pixels_that_are_not_square_is_averaged_and_reported():
-    metadata = ome_metadata(OME.format('PhysicalSizeX="0.24" PhysicalSizeY="0.26"'))
-    assert metadata.mpp == 0.25
-    assert metadata.mpp_source.endswith("of the OME-XML, averaged (0.24 and 0.26)")
-
-
-@pytest.mark.parametrize("axis", ["SizeZ", "SizeT"])
-def test_xml_with_several_planes_is_refused(axis):
-    assert ome_metadata(OME.format(f'{axis}="2"')) is None
-    assert ome_metadata(OME.format(f'{axis}="1"')) is not None
-
-
-def test_xml_that_is_damaged_or_has_no_pixels_is_refused():
-    assert ome_metadata("<OME><Image>") is None
-    assert ome_metadata("<OME></OME>") is None

@@ -69,7 +69,8 @@ def test_a_directory_describes_its_image(plain):
     first = directories[0]
     assert first.tile_size == (64, 64)
     assert len(first.offsets) == len(first.byte_counts) == 7 * 5
-    assert first.has_readable_tiles()
+    assert first.is_stored.all()
+    assert (first.tile_counts, first.planes, first.samples, first.bits) == ((7, 5), 1, 3, 8)
     assert (first.is_rgb, first.is_jpeg, first.is_jfif) == (True, False, False)
 
 

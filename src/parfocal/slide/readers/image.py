@@ -23,7 +23,7 @@ from parfocal.slide.readers.scan import Level, Metadata, Scan
 MAX_PIXELS = 2**30  # 3 GiB of RGB in memory
 LARGE_PX = 2**24  # from here on, an image has to have a plausible compression
 MAX_COMPRESSION = 4096  # pixels per byte; PNG reaches 1032 bytes, JPEG less
-BAND_PX = 2**22  # pixels that are converted at once
+BAND_PX = 2**18  # pixels that are converted at once
 ORIENTATION_TAG = 0x0112  # of EXIF
 HEADER_BYTES = 132  # a DICOM file has its signature at the end of these
 CONVERT = (

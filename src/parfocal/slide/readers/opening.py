@@ -1,5 +1,6 @@
 """Choose the reader for a slide file."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def open_scan(
     Raises:
         SlideError: the file is missing, is not a slide, or is damaged.
     """
-    file = dicom_instances(path)[0] if path.is_dir() else path
+    # Path.is_dir raises for a name that is too long.
+    file = dicom_instances(path)[0] if os.path.isdir(path) else path  # noqa: PTH112
     _check_file(file)
     if is_tiff(file):
         return _open_tiff(file, cost_meter, missing_tiles)
@@ -85,7 +87,7 @@ def _open_tiff(file: Path, cost_meter: CostMeter, missing_tiles: MissingTiles | 
             file, directories, cost_meter, missing_tiles=missing_tiles or "refuse"
         )
     except UnsupportedPixelsError as error:
-        scan = _open_like_openslide(file, directories) if vendor else None
+        scan = _open_like_openslide(file, directories) if vendor and error.only_here else None
         if scan is None:
             raise SlideError(
                 f"{file.name}: the file has {error}. Convert it to an 8-bit RGB pyramid, for "

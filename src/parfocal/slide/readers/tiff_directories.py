@@ -26,6 +26,7 @@ from tifffile import (
 from parfocal.slide.errors import SlideError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic TIFF and BigTIFF, both byte orders
+LONG_TAGS = (270, 320, 347)  # ImageDescription, ColorMap, JPEGTables
 # tifffile raises these for damaged tags; TiffFileError is a ValueError.
 DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
 # tifffile logs unusual tags. The messages are for programs that configure logging.
@@ -223,6 +224,8 @@ def _read_chain(
             raise ValueError("the directories lead back to an earlier one")
         positions.add(page.offset)
         reduced = _read_chain(page.pages or (), positions)
+        for code in LONG_TAGS:
+            page.tags.valueof(code)  # tifffile reads long values when they are first used
         directories.append(TiffDirectory(page, bool(page.is_jfif), reduced))
     return tuple(directories)
 

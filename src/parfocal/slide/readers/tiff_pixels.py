@@ -34,6 +34,7 @@ DECODABLE = (
     *(COMPRESSION.JPEG, COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_RGB),
     *(COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4),
 )
+OPENSLIDE_DECODES = (COMPRESSION.APERIO_JP2000_YCBC, COMPRESSION.OJPEG)
 # Marker of a JPEG image; the byte that follows is 0 for RGB and 1 for YCbCr.
 ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 END_OF_IMAGE = b"\xff\xd9"
@@ -44,7 +45,16 @@ ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
 
 
 class UnsupportedPixelsError(Exception):
-    """Pixels that cannot be shown as RGB; the message completes "the file has ..."."""
+    """Pixels that cannot be shown as RGB; the message completes "the file has ...".
+
+    Args:
+        message: what the file has.
+        only_here: whether OpenSlide may be able to show them.
+    """
+
+    def __init__(self, message: str, *, only_here: bool = False) -> None:
+        super().__init__(message)
+        self.only_here = only_here
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +70,8 @@ def check_pixels(directory: TiffDirectory) -> None:
     if page.compression not in DECODABLE:
         raise UnsupportedPixelsError(
             f"pixels compressed as {_name(COMPRESSION, page.compression)}, which is not decoded "
-            "here; the scanner's software or Bio-Formats (`bfconvert`) may decode it"
+            "here; the scanner's software or Bio-Formats (`bfconvert`) may decode it",
+            only_here=page.compression in OPENSLIDE_DECODES,
         )
     kind = None if page.dtype is None else np.dtype(page.dtype).kind
     if kind not in ("u", "b") or directory.bits > 16:
@@ -73,7 +84,7 @@ def check_pixels(directory: TiffDirectory) -> None:
         color = 4
     declared = len(page.extrasamples or ())
     if photometric not in (*GRAY, *COLORS):
-        raise UnsupportedPixelsError(f"pixels in {_name(PHOTOMETRIC, photometric)}")
+        raise UnsupportedPixelsError(f"pixels in {_name(PHOTOMETRIC, photometric)}", only_here=True)
     if photometric in GRAY and directory.samples > 2:
         raise UnsupportedPixelsError(
             f"{directory.samples} samples per pixel that are tagged as gray (its "
@@ -87,7 +98,7 @@ def check_pixels(directory: TiffDirectory) -> None:
     if photometric == PHOTOMETRIC.YCBCR and not (
         directory.is_jpeg or page.compression in RETURN_RGB
     ):
-        raise UnsupportedPixelsError("YCbCr pixels that are not encoded as JPEG")
+        raise UnsupportedPixelsError("YCbCr pixels that are not encoded as JPEG", only_here=True)
     if photometric == PHOTOMETRIC.SEPARATED and (directory.samples > 4 or directory.bits != 8):
         raise UnsupportedPixelsError(f"{directory.samples} inks of {directory.bits} bits")
 
@@ -120,10 +131,12 @@ def rgb_converter(directory: TiffDirectory, bits: int) -> Converter | None:
     alpha = _alpha(directory, color)
     if (color, directory.samples, directory.bits, alpha) == (3, 3, 8, 0):
         return None
-    table = _eight_bits(bits)
+    table = _eight_bits(bits, directory.bits)
     inverted = photometric == PHOTOMETRIC.MINISWHITE
 
     def convert(samples: Samples) -> Pixels:
+        if samples.dtype == bool:
+            samples = samples.view(np.uint8)
         scaled = samples if bits == 8 and samples.dtype == np.uint8 else table[samples]
         colors = 255 - scaled[..., :color] if inverted else scaled[..., :color]
         rgb = np.repeat(colors, 3, axis=2) if color == 1 else colors
@@ -141,10 +154,10 @@ def _alpha(directory: TiffDirectory, color: int) -> int:
     return kind if kind in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA) else 0
 
 
-def _eight_bits(bits: int) -> UInt8[np.ndarray, " n"]:
-    """Return the 8-bit value of each stored value."""
+def _eight_bits(bits: int, stored_bits: int) -> UInt8[np.ndarray, " n"]:
+    """Return the 8-bit value of each stored value, of which only some bits are used."""
     scale = 255 / (2**bits - 1)
-    values = np.arange(2 ** max(bits, 16 if bits > 8 else 8))
+    values = np.arange(2 ** (16 if stored_bits > 8 else 8))
     return np.rint(values * scale).clip(0, 255).astype(np.uint8)
 
 
@@ -264,7 +277,7 @@ def used_bits(directory: TiffDirectory, largest: int) -> int:
     >>> [next(b for b in (8, 10, 12, 14, 16) if largest < 2**b) for largest in (4080, 65535)]
     [12, 16]
     """
-    if directory.bits != 16:
+    if directory.bits != 16 or largest == 0:
         return directory.bits
     return next(bits for bits in (8, 10, 12, 14, 16) if largest < 2**bits)
 

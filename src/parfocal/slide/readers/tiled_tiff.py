@@ -33,6 +33,7 @@ from parfocal.slide.readers.tiff_pixels import (
     Converter,
     Decoder,
     Pixels,
+    Samples,
     SpareBytes,
     check_pixels,
     rgb_converter,
@@ -102,7 +103,9 @@ class TiledLevel:
         row, column = divmod(index, self.columns)
         return column * self.tile_size[0], row * self.tile_size[1]
 
-    def fit_tile(self, pixels: Pixels, index: int) -> Pixels:
+    def fit_tile(
+        self, pixels: UInt8[np.ndarray, "r w 3"], index: int
+    ) -> UInt8[np.ndarray, "h w 3"]:
         """Return a decoded tile in its full size: the last strip has the remaining rows only.
 
         Raises:
@@ -202,7 +205,7 @@ class TiledTiffScan:
             ) from error
         return pixels
 
-    def _decode(self, tiles: TiledLevel, index: int) -> UInt8[np.ndarray, "h w 3"]:
+    def _decode(self, tiles: TiledLevel, index: int) -> Samples:
         if tiles.planes == 1:
             samples = tiles.decode(self._read_bytes(tiles, index), index)
         else:
