@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from parfocal.audit import Audit, AuditError, ExhaustiveBag, audit, regret_of
 from parfocal.bag import Bag, StoredBag
@@ -108,3 +110,35 @@ def test_an_audit_in_which_every_slide_fails_names_the_first_reason(untrained, c
     cohort.write_text("slide_id,path,label\ngone,gone.tif,normal\n")
     with pytest.raises(AuditError, match=r"all 1 slides failed; the first: .*gone\.tif"):
         audited(untrained, cohort)
+
+
+def test_tissue_out_of_reach_is_regret():
+    own, whole = (
+        Look(torch.tensor([0]), torch.ones(1)),
+        Look(torch.arange(2), torch.tensor([0.6, 0.4])),
+    )
+    assert regret_of(own, whole, 0.25) == pytest.approx(0.25 + 0.75 * 0.4)
+    assert regret_of(whole, whole, 0.25) == 0.25
+
+
+@pytest.mark.parametrize("roots", ["share", "descendants"])
+def test_the_audit_counts_tissue_without_a_patch(untrained, tmp_path, roots):
+    pixels = np.full((1024, 1024, 3), 245, dtype=np.uint8)
+    pixels[:512, :512] = pixels[900:930, 700:900] = (200, 110, 170)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    cohort = tmp_path / "cohort.csv"
+    cohort.write_text("slide_id,path,label,mpp\na,a.png,normal,1.0\n")
+    slide = replace(untrained.slide, min_tissue=0.15, roots=roots)
+    result = audited(replace(untrained, slide=slide), cohort)
+    (regret,) = (slide.regret for slide in result.slides)
+    summary = json.loads((tmp_path / "audit/audit.json").read_text())
+    if roots == "descendants":
+        assert summary["unreachable"]["value"] == regret[0] == 0
+        assert "; 0.0% of the tissue out of reach; visited" in result.summary
+    else:
+        assert summary["unreachable"]["value"] == pytest.approx(0.019, abs=0.01)
+        assert regret[0] > 0.005
+        assert regret[1] > summary["unreachable"]["value"]
+        with (tmp_path / "audit/audit.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        assert float(row["unreachable"]) == pytest.approx(summary["unreachable"]["value"], rel=1e-4)

@@ -1,7 +1,9 @@
 """Measure what zooming costs: predictions with the model's own selection and with every patch.
 
 The regret of a magnification is the attention that the model, given every patch, puts on patches
-that it did not visit with its own selection.
+that it did not visit with its own selection. Tissue without a patch, which the model cannot visit
+(`slide.roots: share`), counts in proportion to its area: if that is a share u of the tissue, the
+regret is u + (1 - u) times the regret over the patches.
 """
 
 import csv
@@ -29,7 +31,8 @@ from parfocal.evaluate.heldout import (
 )
 from parfocal.evaluate.result import Failure
 from parfocal.evaluate.run import checkpoint_inputs
-from parfocal.features.slide_input import SlideInput
+from parfocal.explain.record import percent_of_tissue
+from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, mean_with_interval
 from parfocal.models.checkpoint import Checkpoint
@@ -84,14 +87,18 @@ class SlideAudit:
         zoomed: class probabilities with the model's own selection of patches.
         exhaustive: class probabilities with every patch.
         regret: regret of each magnification, lowest first.
-        visited: number of patches visited with the model's own selection.
-        patches: number of all patches.
+        unreachable: share of the tissue that has no patch at each magnification; None if unknown,
+            as with stored features of version 1, and then not counted as regret.
+        visited: number of patches visited with the model's own selection, at all magnifications.
+        patches: number of patches that exhaustive processing would encode: those of the highest
+            magnification that pass the tissue test. Both numbers are those of a prediction's bill.
     """
 
     slide: CohortSlide
     zoomed: tuple[float, ...]
     exhaustive: tuple[float, ...]
     regret: tuple[float, ...]
+    unreachable: tuple[float, ...] | None
     visited: int
     patches: int
 
@@ -117,6 +124,8 @@ class Audit:
         agreement: share of the slides with the same label in both predictions.
         difference: mean over slides of the largest difference of a probability.
         regret: mean over slides, for each magnification.
+        unreachable: mean share of the tissue that the model cannot reach at its highest
+            magnification; None if unknown.
     """
 
     trained: Checkpoint
@@ -125,6 +134,7 @@ class Audit:
     agreement: Score
     difference: Score
     regret: tuple[Score, ...]
+    unreachable: Score | None
 
     @property
     def summary(self) -> str:
@@ -135,10 +145,13 @@ class Audit:
             f"{score.value:.3f} at {magnification:g}x"
             for magnification, score in zip(self.trained.magnifications, self.regret, strict=True)
         )
+        lost = ""
+        if self.unreachable is not None and self.unreachable.value is not None:
+            lost = f"{percent_of_tissue(self.unreachable.value)}; "
         return (
             f"{len(self.slides)} slides: with every patch, {self.agreement.value:.1%} of the "
             f"labels are the same and probabilities differ by {self.difference.value:.3f}; "
-            f"regret {regret}; visited {visited:,} of {patches:,} patches"
+            f"regret {regret}; {lost}visited {visited:,} of {patches:,} patches"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -160,6 +173,7 @@ class Audit:
             "regret": [
                 {"magnification": magnification, **asdict(score)} for magnification, score in regret
             ],
+            "unreachable": None if self.unreachable is None else asdict(self.unreachable),
             "failed": [
                 {"slide_id": failure.slide.slide_id, "reason": failure.reason}
                 for failure in self.failed
@@ -174,12 +188,15 @@ class Audit:
         writer.writerow(
             ["slide_id", "label", "zoomed", "exhaustive", "difference", "visited", "patches"]
             + [f"regret_{magnification:g}x" for magnification in magnifications]
+            + ["unreachable"]
         )
         for each in self.slides:
             predicted = [labels[int(np.argmax(p))] for p in (each.zoomed, each.exhaustive)]
             numbers = [f"{each.difference:.6g}", each.visited, each.patches]
             regret = [f"{score:.6g}" for score in each.regret]
-            writer.writerow([each.slide.slide_id, each.slide.label, *predicted, *numbers, *regret])
+            lost = "" if each.unreachable is None else f"{each.unreachable[-1]:.6g}"
+            row = [each.slide.slide_id, each.slide.label, *predicted, *numbers, *regret, lost]
+            writer.writerow(row)
         return text.getvalue()
 
     def _accuracy(self, probabilities: Sequence[tuple[float, ...]]) -> float:
@@ -234,8 +251,7 @@ def audit(
     inputs = checkpoint_inputs(trained, features, cache, device)
 
     def process(slide: CohortSlide, opened: SlideInput) -> SlideAudit:
-        assert isinstance(opened.model_input, Bag)
-        return _audit_slide(slide, opened.model_input, trained)
+        return _audit_slide(slide, opened, trained)
 
     stored: Literal["stored", "live"] = "stored" if features else "live"
     batch = SlideBatch("auditing", SlideAudit, process, trained, inputs, stored, out, again=again)
@@ -250,15 +266,16 @@ def audit(
     return result
 
 
-def regret_of(zoomed: Look, exhaustive: Look) -> float:
+def regret_of(zoomed: Look, exhaustive: Look, unreachable: float = 0.0) -> float:
     """Compute the exhaustive attention on patches that the zoomed look did not visit.
 
     Args:
         zoomed: the look with the model's own selection.
         exhaustive: the look at all patches of the same magnification.
+        unreachable: share of the tissue that has no patch; it counts as not visited.
     """
     missed = ~torch.isin(exhaustive.rows, zoomed.rows)
-    return float(exhaustive.score[missed].sum())
+    return unreachable + (1 - unreachable) * float(exhaustive.score[missed].sum())
 
 
 def _refuse_without_zoom(trained: Checkpoint) -> None:
@@ -274,17 +291,25 @@ def _refuse_without_zoom(trained: Checkpoint) -> None:
         )
 
 
-def _audit_slide(slide: CohortSlide, bag: Bag, trained: Checkpoint) -> SlideAudit:
+def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) -> SlideAudit:
+    bag = opened.model_input
+    assert isinstance(bag, Bag)
     with torch.no_grad():
         zoomed: Prediction = trained.model(bag)
         exhaustive: Prediction = trained.model(ExhaustiveBag(bag))
+    # Without the rows of patches that do not exist.
+    visited, every = opened.locate(zoomed.looks), opened.locate(exhaustive.looks)
+    sharpest = opened.sharpest
+    lost = opened.unreachable if isinstance(opened, BagInput) else None
+    looks = zip(visited, every, lost or (0.0,) * len(every), strict=True)
     return SlideAudit(
         slide,
         _probabilities(zoomed),
         _probabilities(exhaustive),
-        tuple(regret_of(*looks) for looks in zip(zoomed.looks, exhaustive.looks, strict=True)),
-        visited=sum(len(look.rows) for look in zoomed.looks),
-        patches=sum(len(look.rows) for look in exhaustive.looks),
+        tuple(regret_of(*look) for look in looks),
+        lost,
+        visited=sum(len(look.rows) for look in visited),
+        patches=len(every[-1].rows) if sharpest is None else sharpest.patches,
     )
 
 
@@ -297,6 +322,8 @@ def _summarize(
 ) -> Audit:
     patients = tuple(each.slide.patient_id for each in audited)
 
+    lost = [each.unreachable[-1] for each in audited if each.unreachable is not None]
+
     def mean(values: Sequence[float]) -> Score:
         return mean_with_interval(np.array(values, dtype=float), patients)
 
@@ -307,4 +334,5 @@ def _summarize(
         agreement=mean([each.agrees for each in audited]),
         difference=mean([each.difference for each in audited]),
         regret=tuple(mean(step) for step in zip(*(each.regret for each in audited), strict=True)),
+        unreachable=mean(lost) if len(lost) == len(audited) else None,
     )

@@ -105,6 +105,14 @@ class BagInput:
         """Tissue that no patch covers; None if unknown."""
         return self.grid.reach if self.steps[-1] == len(self.grid.mpps) - 1 else None
 
+    @property
+    def unreachable(self) -> tuple[float, ...] | None:
+        """Share of the tissue without a patch at each magnification; None if unknown."""
+        lost = self.grid.unreachable
+        if lost is None or self.steps[-1] != len(self.grid.mpps) - 1:
+            return None
+        return tuple(lost[step] for step in self.steps)
+
     def _places(
         self, step: int, rows: Int64[Tensor, " n"], parents: Int64[Tensor, " n"] | None
     ) -> Places:
