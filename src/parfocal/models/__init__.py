@@ -52,11 +52,18 @@ MODELS: dict[str, Model] = {
             own_objective=True,
             pretrained=True,
             random=True,
+            runs_in_passes=True,
         ),
     ),
     "attentionsampling": Model(
         AttentionSampling,
-        ModelTraits(takes="pixels", own_objective=True, pretrained=True, random=True),
+        ModelTraits(
+            takes="pixels",
+            own_objective=True,
+            pretrained=True,
+            random=True,
+            runs_in_passes=True,
+        ),
     ),
     "magnet": Model(
         MagNet,
@@ -69,6 +76,7 @@ MODELS: dict[str, Model] = {
             follows_progress=True,
             pretrained=True,
             random=True,
+            runs_in_passes=True,
         ),
     ),
     "meanrgb": Model(MeanRGB, ModelTraits(takes="pixels", fixed_magnifications=False)),

@@ -19,11 +19,16 @@ from parfocal.cells import Cells, center_cells
 from parfocal.models.contract import Loss
 from parfocal.models.layers.attended_slide import AttendedSlide, tissue_mask
 from parfocal.models.layers.backbone import Backbone
+from parfocal.models.layers.passes import NetworkMemory, Passes, StepMemory, kept_bytes
 from parfocal.models.layers.sampled_patch_classifier import SampledPatchClassifier
 from parfocal.models.layers.sampling import entropy
 from parfocal.models.layers.sampling_config import SamplingConfig
 from parfocal.models.layers.thumbnail import encode_thumbnails, request_thumbnail
 from parfocal.prediction import Prediction
+
+TENSORS_PER_IMAGE = 3  # the images of a slide, of a batch, and their pixels
+TENSORS_PER_CELL = 20  # positions, tissue, attention and noise of a cell, and gradients
+WORKING_TENSORS = 3  # gradients as large as the largest activation that exist at the same time
 
 
 class AttentionSampling(nn.Module):
@@ -56,8 +61,8 @@ class AttentionSampling(nn.Module):
         normalize_features: whether the features of each patch are scaled to unit length.
         entropy_weight: weight of the attention's entropy in the objective.
         dropout: dropout rate before the classifier.
-        gradient_checkpointing: whether activations of the patch network are recomputed in the
-            backward pass, to save memory.
+        gradient_checkpointing: whether activations of the networks are always recomputed in the
+            backward pass; if False, training does so only if its memory requires it.
         generator: random number generator for sampling in training; None for the global one.
 
     Raises:
@@ -97,7 +102,7 @@ class AttentionSampling(nn.Module):
         self.thumbnail_px, self.attention_smoothing = thumbnail_px, attention_smoothing
         self.entropy_weight = entropy_weight
         self.attention = _attention_network(attention_widths)
-        patch_encoder = Backbone(backbone)
+        patch_encoder = Backbone(backbone, images_per_slide=k)
         self.patch_classifier = SampledPatchClassifier(
             patch_encoder,
             patch_encoder.dim,
@@ -108,9 +113,10 @@ class AttentionSampling(nn.Module):
             ),
             dropout=dropout,
             normalize_features=normalize_features,
-            gradient_checkpointing=gradient_checkpointing,
             generator=generator,
         )
+        self.gradient_checkpointing = gradient_checkpointing
+        self.set_passes(Passes(None, gradient_checkpointing))
 
     @property
     def encoder(self) -> nn.Module:
@@ -123,8 +129,30 @@ class AttentionSampling(nn.Module):
         Raises:
             EncoderError: the weights cannot be loaded.
         """
+        self._backbone.load_pretrained()
+
+    def set_passes(self, passes: Passes) -> None:
+        """Set how the two networks are run on a batch of slides in training."""
+        self.passes = passes
+        self._backbone.set_passes(passes)
+
+    def step_memory(self) -> StepMemory:
+        """Measure the memory that the activations of a training step need."""
+        side = self.thumbnail_px
+        thumbnail = self.patch_classifier.feature_mean.new_zeros(1, 3, side, side)
+        kept, largest = kept_bytes(lambda: self.attention(thumbnail))
+        networks = (
+            NetworkMemory(kept, WORKING_TENSORS * largest),
+            self._backbone.memory(self.patch_size, self.patch_size),
+        )
+        pixels = side**2 + self._backbone.images_per_slide * self.patch_size**2
+        cells = TENSORS_PER_CELL * side**2
+        return StepMemory(networks, per_slide=4 * (TENSORS_PER_IMAGE * 3 * pixels + cells))
+
+    @property
+    def _backbone(self) -> Backbone:
         assert isinstance(self.patch_classifier.encoder, Backbone)
-        self.patch_classifier.encoder.load_pretrained()
+        return self.patch_classifier.encoder
 
     def forward(self, sources: Sequence[PixelSource]) -> Prediction:
         """Classify slides, which may differ in size.
@@ -134,7 +162,7 @@ class AttentionSampling(nn.Module):
         """
         thumbnails = [request_thumbnail(source, self.thumbnail_px) for source in sources]
         device = self.patch_classifier.feature_mean.device
-        maps = encode_thumbnails(self.attention, thumbnails, device)
+        maps = encode_thumbnails(self._encode_thumbnails, thumbnails, device)
         slides = [self._attend(*each) for each in zip(sources, maps, strict=True)]
         entropies = torch.stack([entropy(slide.attention) for slide in slides])
         return Prediction.stack(self.patch_classifier(slides), {"entropy": entropies})
@@ -145,6 +173,10 @@ class AttentionSampling(nn.Module):
         """Return the loss minus the weighted entropy of the attention."""
         entropies = prediction.terms["entropy"]
         return loss(prediction.logits, target) - self.entropy_weight * entropies.mean()
+
+    def _encode_thumbnails(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
+        """Return a score for each pixel."""
+        return self.passes.run(self.attention, images, images_per_slide=1)
 
     def _attend(self, source: PixelSource, scores: Float[Tensor, "1 h w"]) -> AttendedSlide:
         """Center a cell on each pixel of a thumbnail, and normalize the scores of the cells."""

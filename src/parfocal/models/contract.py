@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.bag import Bag, PixelSource
+from parfocal.models.layers.passes import Passes, StepMemory
 from parfocal.prediction import Prediction
 
 # Logits and target, both of one slide or of a batch -> a scalar.
@@ -48,6 +49,8 @@ class ModelTraits:
         follows_progress: whether the model changes as training advances; see `ProgressAware`.
         pretrained: whether the model has backbones with published weights; see `Pretrained`.
         random: whether the model draws random numbers from an argument `generator`.
+        runs_in_passes: whether the model can run its networks on a few slides of a batch at a time,
+            to save memory; see `RunsInPasses`.
     """
 
     takes: Literal["features", "pixels"] = "features"
@@ -62,6 +65,7 @@ class ModelTraits:
     follows_progress: bool = False
     pretrained: bool = False
     random: bool = False
+    runs_in_passes: bool = False
 
     @property
     def takes_pixels(self) -> bool:
@@ -253,3 +257,20 @@ class SquareReader(Protocol):
     @property
     def gray_spread(self) -> int:
         """Range of a pixel's red, green and blue below which it is gray; 0 to keep all pixels."""
+
+
+@runtime_checkable
+class RunsInPasses(Protocol):
+    """A model that can run its networks on a batch in passes (trait `runs_in_passes`).
+
+    The passes change the output, the gradients, the running statistics and the state of the random
+    generators by no more than rounding.
+    """
+
+    gradient_checkpointing: bool
+
+    def set_passes(self, passes: Passes) -> None:
+        """Set how the networks are run on a batch of slides in training."""
+
+    def step_memory(self) -> StepMemory:
+        """Measure the memory that the activations of a training step need."""

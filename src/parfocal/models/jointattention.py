@@ -21,6 +21,7 @@ from parfocal.cells import Cells, lay_cells
 from parfocal.models.contract import Loss
 from parfocal.models.layers.attended_slide import AttendedSlide, tissue_mask
 from parfocal.models.layers.backbone import Backbone
+from parfocal.models.layers.passes import Passes, StepMemory
 from parfocal.models.layers.sampled_patch_classifier import SampledPatchClassifier
 from parfocal.models.layers.sampling import entropy
 from parfocal.models.layers.sampling_config import SamplingConfig
@@ -28,6 +29,7 @@ from parfocal.models.layers.thumbnail import encode_thumbnails, request_thumbnai
 from parfocal.prediction import Prediction
 
 NORMALIZATIONS = ("sigmoid", "softmax")
+TENSORS_PER_IMAGE = 3  # the images of a slide, of a batch, and their pixels
 
 
 class JointAttention(nn.Module):
@@ -64,8 +66,8 @@ class JointAttention(nn.Module):
             k cells always can.
         entropy_weight: weight of the attention's entropy in the objective.
         dropout: dropout rate before the classifier.
-        gradient_checkpointing: whether activations of the patch network are recomputed in the
-            backward pass, to save memory.
+        gradient_checkpointing: whether activations of the backbones are always recomputed in the
+            backward pass; if False, training does so only if its memory requires it.
         generator: random number generator for sampling in training; None for the global one.
 
     Raises:
@@ -104,7 +106,8 @@ class JointAttention(nn.Module):
         self.thumbnail_px, self.normalize = thumbnail_px, normalize
         self.attention_dropout, self.entropy_weight = attention_dropout, entropy_weight
         self.generator = generator
-        self.thumbnail_encoder, patch_encoder = Backbone(backbone), Backbone(backbone)
+        self.thumbnail_encoder = Backbone(backbone)
+        patch_encoder = Backbone(backbone, images_per_slide=k)
         if freeze_backbone:
             self.thumbnail_encoder.requires_grad_(False)
             patch_encoder.requires_grad_(False)
@@ -120,9 +123,10 @@ class JointAttention(nn.Module):
                 k, estimator, inference, ci_half_width, max_patches, max_seconds, sampling_seed
             ),
             dropout=dropout,
-            gradient_checkpointing=gradient_checkpointing,
             generator=generator,
         )
+        self.gradient_checkpointing = gradient_checkpointing
+        self.set_passes(Passes(None, gradient_checkpointing))
 
     @property
     def encoder(self) -> nn.Module:
@@ -135,9 +139,28 @@ class JointAttention(nn.Module):
         Raises:
             EncoderError: the weights cannot be loaded.
         """
-        self.thumbnail_encoder.load_pretrained()
+        for backbone in self._backbones:
+            backbone.load_pretrained()
+
+    def set_passes(self, passes: Passes) -> None:
+        """Set how the backbones are run on a batch of slides in training."""
+        for backbone in self._backbones:
+            backbone.set_passes(passes)
+
+    def step_memory(self) -> StepMemory:
+        """Measure the memory that the activations of a training step need."""
+        thumbnail, patches = self._backbones
+        networks = (
+            thumbnail.memory(self.thumbnail_px, self.thumbnail_px),
+            patches.memory(self.patch_size, self.patch_size),
+        )
+        pixels = self.thumbnail_px**2 + patches.images_per_slide * self.patch_size**2
+        return StepMemory(networks, per_slide=TENSORS_PER_IMAGE * 4 * 3 * pixels)
+
+    @property
+    def _backbones(self) -> tuple[Backbone, Backbone]:
         assert isinstance(self.patch_classifier.encoder, Backbone)
-        self.patch_classifier.encoder.load_pretrained()
+        return self.thumbnail_encoder, self.patch_classifier.encoder
 
     def forward(self, sources: Sequence[PixelSource]) -> Prediction:
         """Classify slides, which may differ in size.

@@ -48,8 +48,11 @@ class MeanRGB(nn.Module):
         """Classify slides."""
         whole = self.classifier.weight.new_tensor(WHOLE).repeat(len(sources), 1, 1)
         crops = Crops.request(sources, whole, side_px=self.thumbnail_px, step=0)
-        images = crops.images(self.gray_spread)[:, 0]  # b 3 h h
-        logits = self.classifier(torch.stack([self.color_features(image) for image in images]))
+        colors = [
+            self.color_features(crops.slide_images(at, self.gray_spread)[0])
+            for at in range(len(sources))
+        ]
+        logits = self.classifier(torch.stack(colors))
         members = []
         for row, source, square in zip(logits, sources, whole, strict=True):
             places = places_of(source, square, side_px=self.thumbnail_px)

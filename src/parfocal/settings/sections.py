@@ -85,6 +85,9 @@ class TrainSettings:
             "cosine"; 0 for no warm-up.
         batch_size: number of slides per batch, for a model that takes pixels. A model that takes
             features trains on one slide at a time.
+        max_memory_gb: memory that training may use, in GB (1e9 bytes), for a model that takes pixels;
+            null for 12 GB, or for the free memory of a GPU. It is never more than what is free. A
+            batch that needs more is run in parts, with the same result up to rounding.
         accumulate_grad_batches: number of batches whose gradients are summed before each optimizer
             step.
         gradient_clip_norm: maximum norm of the gradient; a longer gradient is scaled down to it.
@@ -122,6 +125,7 @@ class TrainSettings:
     lr_floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch_size: Annotated[int, Field(ge=1)] = 1
+    max_memory_gb: Annotated[float, Field(gt=0)] | None = None
     accumulate_grad_batches: Annotated[int, Field(ge=1)] = 1
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None
     augment: bool = False

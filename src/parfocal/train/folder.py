@@ -28,6 +28,7 @@ from parfocal.train.summary import Epoch, RunSummary
 
 RESUME_FOLDER = "resume"
 CLAIM_FILE = ".claim"
+MAY_DIFFER = {("train", "max_memory_gb")}  # settings that --resume may change
 
 
 class RunError(Exception):
@@ -201,6 +202,8 @@ def _difference(existing: RunSettings, settings: RunSettings) -> str | None:
     for section in dict.fromkeys((*new, *old)):
         old_values, new_values = old.get(section, {}), new.get(section, {})
         for key in dict.fromkeys((*new_values, *old_values)):
+            if (section, key) in MAY_DIFFER:
+                continue
             if old_values.get(key) != new_values.get(key):
                 return f"{section}.{key} {old_values.get(key)}, not {new_values.get(key)}"
     return None

@@ -1,5 +1,6 @@
 """Backbones: convolutional networks that are trained further, from pixels to features."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 from parfocal.encoders.networks import EfficientNetLite0
 from parfocal.encoders.timm_networks import load_timm
 from parfocal.encoders.weights import fill, read_lite0
+from parfocal.models.layers.passes import NetworkMemory, Passes, kept_bytes
 
 LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255
 SMALL_WIDTHS = (16, 32, 64, 64)
+DROP_RATE_NAMES = ("p", "drop_prob", "drop_rate")  # attributes of random layers in torch and timm
+WORKING_TENSORS = 3  # gradients as large as the largest activation that exist at the same time
 
 
 class Backbone(nn.Module):
@@ -32,6 +36,7 @@ class Backbone(nn.Module):
 
     Args:
         name: name of the network.
+        images_per_slide: number of images of a slide that are encoded together in training.
 
     Raises:
         ValueError: `name` is unknown.
@@ -41,9 +46,10 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, images_per_slide: int = 1) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.images_per_slide = name, images_per_slide
+        self.passes = Passes()
         mean, std = (LITE0_MEAN,) * 3, (LITE0_STD,) * 3
         self.network: nn.Module
         if name.startswith("timm:"):
@@ -85,26 +91,73 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> "Backbone":
         """Set the mode of all layers but batch norms, which stay in evaluation mode.
 
-        Batches are too small for batch statistics.
+        Batches are too small for batch statistics. Only the norm at the end of
+        efficientnet-lite0-stem is in training mode; it normalizes the features of a whole batch.
         """
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+        for module in self.network.modules():
+            if hasattr(module, "running_var") and not self._is_last_norm(module):
                 module.eval()
         return self
 
+    def set_passes(self, passes: Passes) -> None:
+        """Set how the network is run on a batch in training.
+
+        A network that draws random numbers is run on the whole batch in one pass.
+        """
+        self.passes = passes if self.splits else Passes(None, passes.gradient_checkpointing)
+
+    @property
+    def splits(self) -> bool:
+        """Whether a batch can be run in passes: whether no layer of the network is random."""
+        rates = (
+            getattr(module, name, 0.0)
+            for module in self.network.modules()
+            for name in DROP_RATE_NAMES
+        )
+        return not any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+    def memory(self, height: int, width: int) -> NetworkMemory:
+        """Measure the memory that images of a slide need in a training step, by encoding one.
+
+        Args:
+            height: height of an image in pixels.
+            width: width of an image in pixels.
+        """
+        image = self.mean.new_zeros(1, 3, height, width)
+        with torch.random.fork_rng(devices=[]):
+            kept, largest = kept_bytes(lambda: self._pooled(image))
+        count = self.images_per_slide
+        return NetworkMemory(count * kept, count * WORKING_TENSORS * largest, splits=self.splits)
+
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Return the features of images in 0..1."""
-        features: Tensor = self.network(self._normalize(images))
+        features = self._run(self._pooled, images)
+        if isinstance(self.network, Lite0Stem):
+            features = self.network.norm(features)  # of the whole batch, whatever the passes
         return features
 
     def feature_maps(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d i j"]:
         """Return the feature maps of images in 0..1, before pooling."""
+        return self._run(self._maps, images)
+
+    def _run(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return self.passes.run(network, images, images_per_slide=self.images_per_slide)
+
+    def _pooled(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Return the features of each image by itself."""
+        features: Tensor = self.network(self._normalize(images))
+        return features
+
+    def _maps(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d i j"]:
         x = self._normalize(images)
         if isinstance(self.network, EfficientNetLite0 | Lite0Stem | SmallNetwork):
             return self.network.feature_maps(x)
         features: Tensor = self.network.forward_features(x)  # type: ignore[operator] # timm's
         return features
+
+    def _is_last_norm(self, module: nn.Module) -> bool:
+        return isinstance(self.network, Lite0Stem) and module is self.network.norm
 
     def _normalize(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """Normalize colors as in pretraining; the channels-last layout is a third faster."""
@@ -133,9 +186,8 @@ class Lite0Stem(nn.Module):
         self.blocks.load_state_dict(whole.blocks[: self.depth].state_dict())
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 40"]:
-        """Return the features of normalized images."""
-        features: Tensor = self.norm(self.feature_maps(x).mean((2, 3)))
-        return features
+        """Return the features of normalized images, before the norm."""
+        return self.feature_maps(x).mean((2, 3))
 
     def feature_maps(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 40 i j"]:
         """Return feature maps, an eighth of the images in height and width."""

@@ -67,6 +67,11 @@ class Crops:
         ]
         return cls(sources, squares, side_px, pending)
 
+    @property
+    def width_px(self) -> int:
+        """Side of the squares in pixels, with their margins."""
+        return self.side_px + 2 * _margin_px(self.side_px)
+
     def images(self, gray_spread: int) -> Float[Tensor, "b n 3 h h"]:
         """Wait for the pixels and return the squares with their margins, in 0..1.
 
@@ -75,9 +80,17 @@ class Crops:
         Args:
             gray_spread: see `without_gray`.
         """
-        pixels = torch.stack([future.result() for future in self.pending]).to(self.squares.device)
-        colored = without_gray(pixels.flatten(0, 1), gray_spread).view(pixels.shape)
-        return colored * self._inside_scan()[:, :, None]
+        return torch.stack([self.slide_images(at, gray_spread) for at in range(len(self.pending))])
+
+    def slide_images(self, slide: int, gray_spread: int) -> Float[Tensor, "n 3 h h"]:
+        """Return the squares of one slide; see `images`.
+
+        Args:
+            slide: position of the slide.
+            gray_spread: see `without_gray`.
+        """
+        pixels = self.pending[slide].result().to(self.squares.device)
+        return without_gray(pixels, gray_spread) * self._inside_scan(slide)[:, None]
 
     def downscaled(
         self, images: Float[Tensor, "b n 3 h h"], side_px: int
@@ -103,21 +116,21 @@ class Crops:
         around = _with_margin(self.squares, self.side_px)[:, :, None, None, None]
         return (grid_points(squares, side_px) - around[..., 1:]) / around[..., :1]
 
-    def _inside_scan(self) -> Bool[Tensor, "b n h h"]:
-        """Return whether each pixel of the images overlaps the scan."""
-        widened = _with_margin(self.squares, self.side_px)
-        width_px = self.side_px + 2 * _margin_px(self.side_px)
-        half = 0.99 * widened[..., :1, None, None] / width_px  # of a pixel; 0.99 absorbs rounding
-        sizes = widened.new_tensor([source.size for source in self.sources])  # b 2
-        edge = (sizes / sizes.amax(dim=1, keepdim=True))[:, None, None, None]
-        return (grid_points(widened, width_px).abs() < edge + half).all(dim=-1)
+    def _inside_scan(self, slide: int) -> Bool[Tensor, "n h h"]:
+        """Return whether each pixel of a slide's images overlaps the scan."""
+        widened = _with_margin(self.squares[slide], self.side_px)
+        half = 0.99 * widened[..., :1, None] / self.width_px  # of a pixel; 0.99 absorbs rounding
+        size = widened.new_tensor(self.sources[slide].size)
+        edge = size / size.amax()
+        points = grid_points(widened, self.width_px)
+        return (points.abs() < edge + half[..., None]).all(dim=-1)
 
 
 def _margin_px(side_px: int) -> int:
     return round(MARGIN * side_px)
 
 
-def _with_margin(squares: Float[Tensor, "b n 3"], side_px: int) -> Float[Tensor, "b n 3"]:
+def _with_margin(squares: Float[Tensor, "*n 3"], side_px: int) -> Float[Tensor, "*n 3"]:
     """Widen squares by the margin that is read around them."""
     scale = 1 + 2 * _margin_px(side_px) / side_px
     return torch.cat([squares[..., :1] * scale, squares[..., 1:]], dim=-1)

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from parfocal.models.layers.attended_slide import AttendedSlide, PendingPatches
 from parfocal.models.layers.sampling import aggregate, running_estimates, sample_cells
@@ -36,8 +35,6 @@ class SampledPatchClassifier(nn.Module):
         sampling: how cells are sampled.
         dropout: dropout rate of the aggregated features.
         normalize_features: whether the features of each patch are scaled to unit length.
-        gradient_checkpointing: whether activations of the patch network are recomputed in the
-            backward pass, to save memory.
         generator: random number generator for sampling in training; None for the global one.
     """
 
@@ -53,13 +50,11 @@ class SampledPatchClassifier(nn.Module):
         sampling: SamplingConfig,
         dropout: float = 0.5,
         normalize_features: bool = False,
-        gradient_checkpointing: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.patch_size, self.sampling = encoder, patch_size, sampling
         self.normalize_features, self.generator = normalize_features, generator
-        self.gradient_checkpointing = gradient_checkpointing
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, num_classes))
         # Running mean over training slides, which lowers the variance of the gradient.
         self.register_buffer("feature_mean", torch.zeros(dim))
@@ -155,11 +150,7 @@ class SampledPatchClassifier(nn.Module):
         return torch.cat([self._encode(batch.images()) for batch in batches])
 
     def _encode(self, images: Float[Tensor, "n 3 p p"]) -> Float[Tensor, "n d"]:
-        images = images.to(self.feature_mean.device)
-        if self.training and self.gradient_checkpointing:
-            features: Tensor = checkpoint(self.encoder, images, use_reentrant=False)
-        else:
-            features = self.encoder(images)
+        features: Tensor = self.encoder(images.to(self.feature_mean.device))
         return nn.functional.normalize(features) if self.normalize_features else features
 
     def _predict(

@@ -56,7 +56,9 @@ def encode_thumbnails(
     encoded: dict[int, Tensor] = {}
     for size in dict.fromkeys(thumbnail.size for thumbnail in thumbnails):
         batch = [at for at, thumbnail in enumerate(thumbnails) if thumbnail.size == size]
-        pixels = torch.cat([thumbnails[at].pixels.result() for at in batch])
-        maps = encode(pixels.to(device).float() / 255)
-        encoded |= dict(zip(batch, maps, strict=True))
+        # Without gradients one by one, to save memory.
+        for part in [batch] if torch.is_grad_enabled() else [[at] for at in batch]:
+            pixels = torch.cat([thumbnails[at].pixels.result() for at in part])
+            maps = encode(pixels.to(device).float() / 255)
+            encoded |= dict(zip(part, maps, strict=True))
     return [encoded[at] for at in range(len(thumbnails))]

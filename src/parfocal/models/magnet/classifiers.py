@@ -3,11 +3,8 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from parfocal.models.layers.backbone import Backbone
-
-CHECKPOINT_BATCH_SIZE = 16  # pictures whose activations are recomputed together
 
 
 class LeafAggregator(nn.Module):
@@ -16,22 +13,15 @@ class LeafAggregator(nn.Module):
     Args:
         backbone: network that encodes a leaf; see `Backbone`.
         num_classes: number of classes.
+        num_leaves: number of leaves per slide.
         hidden_dim: width of the GRU.
-        gradient_checkpointing: whether activations of the backbone are recomputed in the backward
-            pass, to save memory.
     """
 
     def __init__(
-        self,
-        backbone: str,
-        num_classes: int,
-        *,
-        hidden_dim: int = 512,
-        gradient_checkpointing: bool = False,
+        self, backbone: str, num_classes: int, *, num_leaves: int = 1, hidden_dim: int = 512
     ) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
-        self.encoder = Backbone(backbone)
+        self.encoder = Backbone(backbone, images_per_slide=num_leaves)
         self.gru = nn.GRU(self.encoder.dim, hidden_dim, batch_first=True)
         self.classifier = nn.Sequential(
             *(nn.Linear(hidden_dim, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU()),
@@ -40,14 +30,10 @@ class LeafAggregator(nn.Module):
 
     def encode(self, leaves: Float[Tensor, "b n 3 h w"]) -> Float[Tensor, "b n d"]:
         """Return the features of each leaf."""
-        images = leaves.flatten(0, 1)
-        if self.gradient_checkpointing and self.training:
-            batches = torch.split(images, CHECKPOINT_BATCH_SIZE)
-            features = torch.cat(
-                [checkpoint(self.encoder, batch, use_reentrant=False) for batch in batches]
-            )
-        else:
-            features = self.encoder(images)
+        if torch.is_grad_enabled():
+            features: Tensor = self.encoder(leaves.flatten(0, 1))
+        else:  # slide by slide, to save memory
+            features = torch.cat([self.encoder(slide) for slide in leaves])
         return features.view(*leaves.shape[:2], -1)
 
     def forward(
@@ -72,11 +58,12 @@ class AuxiliaryClassifier(nn.Module):
     Args:
         backbone: network that encodes a picture; see `Backbone`.
         num_classes: number of classes.
+        num_pictures: number of pictures per slide.
     """
 
-    def __init__(self, backbone: str, num_classes: int) -> None:
+    def __init__(self, backbone: str, num_classes: int, *, num_pictures: int = 1) -> None:
         super().__init__()
-        self.encoder = Backbone(backbone)
+        self.encoder = Backbone(backbone, images_per_slide=num_pictures)
         self.classifier = nn.Linear(self.encoder.dim, num_classes)
 
     def forward(self, pictures: Float[Tensor, "b n 3 h w"]) -> Float[Tensor, "b c"]:

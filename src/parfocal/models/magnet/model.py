@@ -7,6 +7,7 @@ Departs: docs/methods.md lists what the paper leaves open and what we chose. Gra
     EfficientNet-Lite0; `hindsight` and early exit are ours.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from parfocal.bag import PixelSource
 from parfocal.models.contract import Loss
 from parfocal.models.layers.backbone import Backbone
+from parfocal.models.layers.passes import Passes, StepMemory
 from parfocal.models.magnet.classifiers import AuxiliaryClassifier, LeafAggregator
 from parfocal.models.magnet.hindsight import Explorer, imitation_loss
 from parfocal.models.magnet.looks import predictions_of
@@ -69,8 +71,8 @@ class MagNet(nn.Module):
             without random squares. See `parfocal.models.magnet.hindsight`.
         early_exit_patience: after training, stop once the probabilities have not changed for this
             number of leaves; 0 to read all leaves.
-        gradient_checkpointing: whether activations of the leaves' network are recomputed in the
-            backward pass, to save memory.
+        gradient_checkpointing: whether activations of the backbones are always recomputed in the
+            backward pass; if False, training does so only if its memory requires it.
         generator: random number generator for training; None for the global one.
 
     Raises:
@@ -129,8 +131,8 @@ class MagNet(nn.Module):
         self.aggregator = LeafAggregator(
             backbone,
             num_classes,
+            num_leaves=math.prod(patches),
             hidden_dim=hidden_dim,
-            gradient_checkpointing=gradient_checkpointing,
         )
         self.explorer = None
         if hindsight:
@@ -140,8 +142,13 @@ class MagNet(nn.Module):
         # Positions among the outputs of the layers; the paper classifies those of layers 1 and 3.
         self.auxiliary_layers = () if auxiliary_backbone is None else (0, min(2, len(patches) - 1))
         self.auxiliary = nn.ModuleList(
-            AuxiliaryClassifier(str(auxiliary_backbone), num_classes) for _ in self.auxiliary_layers
+            AuxiliaryClassifier(
+                str(auxiliary_backbone), num_classes, num_pictures=math.prod(patches[: layer + 1])
+            )
+            for layer in self.auxiliary_layers
         )
+        self.gradient_checkpointing = gradient_checkpointing
+        self.set_passes(Passes(None, gradient_checkpointing))
 
     @property
     def encoder(self) -> nn.Module:
@@ -159,9 +166,28 @@ class MagNet(nn.Module):
         Raises:
             EncoderError: the weights cannot be loaded.
         """
-        for module in self.modules():
-            if isinstance(module, Backbone):
-                module.load_pretrained()
+        for backbone in self._backbones:
+            backbone.load_pretrained()
+
+    def set_passes(self, passes: Passes) -> None:
+        """Set how the backbones are run on a batch of slides in training."""
+        for backbone in self._backbones:
+            backbone.set_passes(passes)
+
+    def step_memory(self) -> StepMemory:
+        """Measure the memory that the activations of a training step need."""
+        layers = (len(self.search.layers) - 1, *self.auxiliary_layers)
+        sides = [self.search.config.sides_px[layer + 1] for layer in layers]
+        backbones = zip(self._backbones, sides, strict=True)
+        return StepMemory(
+            tuple(backbone.memory(side, side) for backbone, side in backbones),
+            per_slide=self.search.bytes_per_slide(),
+            working=self.search.working_bytes(),
+        )
+
+    @property
+    def _backbones(self) -> tuple[Backbone, ...]:
+        return tuple(module for module in self.modules() if isinstance(module, Backbone))
 
     def set_progress(self, fraction: float) -> None:
         """Set the fraction of the training that is over, from 0 to 1."""

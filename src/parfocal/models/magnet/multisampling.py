@@ -74,13 +74,24 @@ class LinearizedSampler(nn.Module):
         self.generator = generator
 
     def forward(
-        self, image: Float[Tensor, "b c h w"], grid: Float[Tensor, "b v i j 2"]
+        self,
+        image: Float[Tensor, "b c h w"],
+        grid: Float[Tensor, "b v i j 2"],
+        offsets: Float[Tensor, "k i j 2"] | None = None,
     ) -> Float[Tensor, "b v c i j"]:
-        """Sample views of each image; see `bilinear` for the arguments."""
+        """Sample views of each image; see `bilinear` for the first two arguments.
+
+        Args:
+            image: images to sample.
+            grid: points of each view.
+            offsets: auxiliary points, if they were drawn before by `draw_offsets`, to sample the
+                images of a batch one after the other; None to draw them here.
+        """
         noisy = self.training and not self.fixed_bias
-        if not grid.requires_grad and not noisy:
+        if not self.needs_offsets(grid):
             return bilinear(image, grid)
-        offsets = self._offsets(image, grid)  # k i j 2
+        if offsets is None:
+            offsets = self.draw_offsets((image.shape[2], image.shape[3]), grid)
         with_center = torch.cat([torch.zeros_like(offsets[:1]), offsets])
         points = grid.detach()[:, :, None] + with_center  # b v 1+k i j 2
         values = bilinear(image, points.flatten(1, 2))  # b v(1+k) c i j
@@ -96,8 +107,19 @@ class LinearizedSampler(nn.Module):
         sampled: Tensor = _WithSlopes.apply(center, grid, *slopes)  # type: ignore[no-untyped-call]
         return sampled
 
-    def _offsets(self, image: Tensor, grid: Tensor) -> Float[Tensor, "k i j 2"]:
-        """Sample offsets in the coordinates of the image, shared by all images of the batch."""
+    def needs_offsets(self, grid: Float[Tensor, "b v i j 2"]) -> bool:
+        """Return whether auxiliary points are sampled: for the gradient, or for the noise."""
+        return grid.requires_grad or (self.training and not self.fixed_bias)
+
+    def draw_offsets(
+        self, size: tuple[int, int], grid: Float[Tensor, "b v i j 2"]
+    ) -> Float[Tensor, "k i j 2"]:
+        """Draw offsets in the coordinates of the images, shared by all images of the batch.
+
+        Args:
+            size: height and width of the images in pixels.
+            grid: points of each view.
+        """
         height, width = grid.shape[2:4]
         seed = int(torch.randint(2**63 - 1, (), generator=self.generator))
         generator = torch.Generator(grid.device).manual_seed(seed)
@@ -105,7 +127,7 @@ class LinearizedSampler(nn.Module):
         # The sum of two normal variables is normal, and their variances add up.
         spread = [
             math.hypot(OUTPUT_SPREAD / output_side, INPUT_SPREAD / image_side)
-            for output_side, image_side in ((width, image.shape[3]), (height, image.shape[2]))
+            for output_side, image_side in ((width, size[1]), (height, size[0]))
         ]
         return normal.mul_(normal.new_tensor(spread))
 

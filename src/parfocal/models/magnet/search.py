@@ -1,8 +1,10 @@
 """Search for leaves: choose squares layer by layer, and sample them from the slide."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from parfocal.bag import PixelSource
 from parfocal.models.layers.crops import Crops
+from parfocal.models.layers.passes import kept_bytes
 from parfocal.models.layers.squares import WHOLE, from_parent
 from parfocal.models.magnet.hindsight import Explorer
 from parfocal.models.magnet.magnifying_layer import MagnifyingLayer
@@ -17,6 +20,8 @@ from parfocal.models.magnet.multisampling import LinearizedSampler, bilinear
 from parfocal.slide.errors import NoTissueError
 
 CHOICES = {"sampler": ("linearized", "bilinear"), "nested_gradient": ("detached", "chain")}
+TENSORS_PER_PICTURE = 5  # as large as a picture: the picture, its slopes in x and y, gradients
+WORKING_TENSORS = 5  # as large as the auxiliary points of a picture: points, values, differences
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,26 @@ class SquareSearch(nn.Module):
                 following = self._request(sources, parents[number + 1], last)
             yield self._sample_squares(crops, leaves, self.config.leaf_px)
 
+    def bytes_per_slide(self) -> int:
+        """Measure the memory per slide that the search needs in a training step."""
+        sampled = sum(self._picture_bytes(layer) for layer in range(1, len(self.layers) + 1))
+        kept = 0
+        for number, layer in enumerate(copy.deepcopy(self.layers)):  # running statistics stay
+            shape = (1, math.prod(self.config.patches[:number]), 3, *(self.config.sides_px[0],) * 2)
+            pictures = self._whole(1).new_zeros(shape)
+            kept += kept_bytes(partial(layer, pictures))[0]
+        return kept + TENSORS_PER_PICTURE * sampled
+
+    def working_bytes(self) -> int:
+        """Return the size of the temporary tensors for sampling the leaves of one slide."""
+        points = getattr(self.sample, "points", 1)
+        return WORKING_TENSORS * points * self._picture_bytes(len(self.layers))
+
+    def _picture_bytes(self, layer: int) -> int:
+        """Return the size of the pictures of a slide that a layer takes; leaves after the last."""
+        side_px = self.config.sides_px[layer]
+        return 4 * math.prod(self.config.patches[:layer]) * 3 * side_px**2
+
     def _batch_size(self, layer: int, one_by_one: bool) -> int:
         """Return how many pictures of a layer are read together."""
         last = layer + 1 == len(self.layers)
@@ -208,8 +233,20 @@ class SquareSearch(nn.Module):
     def _sample_squares(
         self, crops: Crops, squares: Float[Tensor, "b n p 3"], side_px: int
     ) -> Float[Tensor, "b m 3 s s"]:
-        """Sample p squares inside each crop."""
-        grid = crops.sampling_grid(squares, side_px).flatten(0, 1)  # bn p s s 2
-        images = crops.images(self.config.gray_spread).flatten(0, 1)
-        views = self.sample(images, grid)  # bn p 3 s s
-        return views.reshape(len(squares), -1, *views.shape[2:])
+        """Sample p squares inside each crop, slide by slide to save memory."""
+        grid = crops.sampling_grid(squares, side_px)  # b n p s s 2
+        sample = self._sampler(crops, grid.flatten(0, 1))
+        views = []
+        for slide, points in enumerate(grid):
+            images = crops.slide_images(slide, self.config.gray_spread)
+            views.append(sample(images, points).flatten(0, 1))
+        return torch.stack(views)
+
+    def _sampler(
+        self, crops: Crops, grid: Float[Tensor, "m p s s 2"]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the sampler for the crops of one batch, which share their auxiliary points."""
+        if isinstance(self.sample, LinearizedSampler) and self.sample.needs_offsets(grid):
+            offsets = self.sample.draw_offsets((crops.width_px, crops.width_px), grid)
+            return partial(self.sample, offsets=offsets)
+        return self.sample
