@@ -1,4 +1,5 @@
 import json
+import math
 import time
 import uuid
 
@@ -14,6 +15,12 @@ HOLE = [[4, 4], [6, 4], [6, 6], [4, 6], [4, 4]]
 
 def share(outlines: Outlines, x: float, y: float, side: float) -> float:
     return float(outlines.overlap(np.array([x], float), np.array([y], float), side)[0])
+
+
+def feature(ring: list[list[float]], name: str | None = None) -> dict[str, object]:
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    properties = {"classification": {"name": name}} if name else {}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
 def written(folder, content: object):
@@ -187,14 +194,51 @@ def test_shapes_without_area_are_ignored_with_a_warning(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "message"),
     [
-        3,
-        {"a": 1},
-        {"type": "Polygon", "coordinates": [[1, 2]]},
-        {"type": "MultiPolygon", "coordinates": "none"},
+        (3, "not a GeoJSON file: an object has no type"),
+        ({"a": 1}, "not a GeoJSON file: an object has no type"),
+        ({"type": "Polygon", "coordinates": [[1, 2]]}, "feature 1: a corner is not a list of two"),
+        ({"type": "MultiPolygon", "coordinates": "none"}, "feature 1: the coordinates are not a"),
+        ([feature(SQUARE), feature([[1, 2], [3, math.nan], [5, 6]])], "feature 2: corner 2 of a"),
+        (feature([[1, 2], [3, math.inf], [5, 6]]), "feature 1: corner 2 of a ring is not a finite"),
     ],
 )
-def test_a_file_that_is_not_geojson_is_refused(tmp_path, content):
-    with pytest.raises(CohortError, match=r"lesions\.geojson: not a GeoJSON file of outlines"):
+def test_a_file_that_is_not_geojson_is_refused(tmp_path, content, message):
+    with pytest.raises(CohortError, match=rf"lesions\.geojson: {message}.*export polygons as"):
         read_outlines(written(tmp_path, content))
+
+
+def test_a_byte_order_mark_and_features_without_a_geometry_are_no_matter(tmp_path):
+    path = written(tmp_path, [feature(SQUARE), {"type": "Feature", "geometry": None}])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    (read,) = read_outlines(path).polygons
+    assert read.outer.tolist() == SQUARE
+
+
+def test_classes_are_selected_by_name_or_pattern(tmp_path):
+    names = ["Tumor", "Stroma", "tumor bed", None, "Tumor"]
+    path = written(tmp_path, [feature(SQUARE, name) for name in names])
+
+    def selected(*classes: str) -> list[str | None]:
+        return [polygon.class_name for polygon in read_outlines(path, classes=classes).polygons]
+
+    assert selected() == names
+    assert selected("tumor") == ["Tumor", "Tumor"]
+    assert selected("Tumor*", "STROMA") == ["Tumor", "Stroma", "tumor bed", "Tumor"]
+    assert selected("none") == []
+    counts = {"Tumor": 2, "Stroma": 1, "tumor bed": 1, "": 1}
+    assert read_outlines(path, classes=("Stroma",)).class_counts == counts
+
+
+def test_an_offset_moves_every_corner(tmp_path):
+    path = written(tmp_path, {"type": "Polygon", "coordinates": [SQUARE, HOLE]})
+    (moved,) = read_outlines(path, offset=(100, -5.5)).polygons
+    assert moved.outer[:2].tolist() == [[100, -5.5], [110, -5.5]]
+    assert moved.holes[0][0].tolist() == [104, -1.5]
+
+
+def test_polygons_that_cross_themselves_are_counted():
+    bow_tie, square = np.array([[0, 0], [9, 9], [9, 0], [0, 9]], float), np.array(SQUARE, float)
+    assert Outlines((Polygon(bow_tie), Polygon(square))).crossing == 1
+    assert Outlines(()).crossing == 0

@@ -32,6 +32,35 @@ def test_a_cohort_may_be_a_workbook(tmp_path, workbook):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'a,b\n1,"x\n2,y\n', "at line 3: unexpected end of data\\); look for a double quote that"),
+        (b"a,b\n1,caf\xe9\n", "line 2 is not in UTF-8 \\(byte 0xe9\\); save it as CSV UTF-8"),
+        ("a,b\n".encode("utf-16-le"), "not a text file, or UTF-16 without a byte-order mark"),
+        (b"PK\x03\x04...", "an Excel workbook whose name does not end in .xlsx; save it as .xlsx"),
+        (b"\xd0\xcf\x11\xe0\xa1", "an Excel workbook whose name does not end in .xlsx"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_read_right_is_refused(tmp_path, content, message):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(TableError, match=message):
+        read_cells(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    "text", ["sep=;\na,1;b,2\nc;d\n", "a,1;b,2;;\nc;d;;\n;\n", '"a,1";"b,2"\rc;d']
+)
+def test_the_separator_is_that_of_the_first_line(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text, newline="")
+    assert [cells for _, cells in read_cells(tmp_path / "a.csv")] == [["a,1", "b,2"], ["c", "d"]]
+
+
+def test_a_long_cell_and_doubled_quotes_are_read(tmp_path):
+    (tmp_path / "a.csv").write_text(f'a,"say ""x"""\n{"y" * 200_000},b\n')
+    assert read_cells(tmp_path / "a.csv") == [(1, ["a", 'say "x"']), (2, ["y" * 200_000, "b"])]
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([], r"cohort\.xlsx: the file is empty; it needs slide_id, path, label"),

@@ -536,7 +536,7 @@ def test_ids_that_lost_their_leading_zeros_are_refused(made, tmp_path):
 def test_the_failure_of_a_coarse_slide_names_the_magnifications_of_the_model(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "coarse", "path": "000.png", "label": "benign", "mpp": 4}]
-    rows += [{"slide_id": "new", "path": "000.png", "label": "benign"}]
+    rows += [{"slide_id": "new", "path": "002.png", "label": "benign"}]
     evaluation = evaluate(run, write_cohort(folder / "coarse.csv", rows), tmp_path, resamples=9)
     (failure,) = evaluation.failed
     assert "is sharper than the scan" in failure.reason

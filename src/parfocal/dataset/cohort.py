@@ -16,6 +16,7 @@ from parfocal.dataset.outlines_file import OutlinesFile, parse_outlines
 from parfocal.dataset.rows import (
     IDENTIFYING,
     REQUIRED,
+    file_exists,
     find_file,
     missing_files_error,
     read_rows,
@@ -126,7 +127,7 @@ def require_files(source: Path, files: Iterable[tuple[CohortSlide, Path]], kind:
     Raises:
         CohortError: files are missing; the message lists the first ones and counts them.
     """
-    missing = [(slide.row, path) for slide, path in files if not path.exists()]
+    missing = [(slide.row, path) for slide, path in files if not file_exists(path)]
     if missing:
         raise missing_files_error(source, missing, kind)
 

@@ -123,9 +123,7 @@ def _read(file: OutlinesFile) -> Outlines:
     return read_outlines(file.path, classes=file.classes, offset=offset)
 
 
-def _on_scan(
-    outlines: Outlines, file: OutlinesFile, path: Path, size: tuple[int, int]
-) -> Outlines:
+def _on_scan(outlines: Outlines, file: OutlinesFile, path: Path, size: tuple[int, int]) -> Outlines:
     if file.offset == BOUNDS:
         outlines = outlines.shifted(*_bounds(path, file))
     _check_on_scan(outlines, size, slide=path.name, file=file.path)
@@ -163,6 +161,8 @@ def _check_on_scan(outlines: Outlines, size: tuple[int, int], *, slide: str, fil
 def _bounds(path: Path, file: OutlinesFile) -> tuple[float, float]:
     """Return the corner of the scanned area that the slide file records."""
     try:
+        if not path.exists():
+            raise SlideError("no such file")
         return bounds_offset(path)
     except (OSError, SlideError) as error:
         raise OutlinesError(

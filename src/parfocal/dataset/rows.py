@@ -52,10 +52,15 @@ def find_file(folder: Path, text: str) -> Path:
         text: the path as written; `~` is the home folder.
     """
     path = folder / (Path(text).expanduser() if text.startswith("~/") else text)
-    if "\\" in text and os.sep == "/" and not path.exists():
+    if "\\" in text and os.sep == "/" and not file_exists(path):
         with_slashes = folder / text.replace("\\", "/")
-        return with_slashes if with_slashes.exists() else path
+        return with_slashes if file_exists(with_slashes) else path
     return path
+
+
+def file_exists(path: Path) -> bool:
+    """Return whether a file exists; False for a path that cannot be one."""
+    return os.path.exists(path)  # noqa: PTH110  # Path.exists raises for a name that is too long
 
 
 def missing_files_error(
@@ -69,7 +74,8 @@ def missing_files_error(
         kind: what the files are, in the plural.
     """
     listed = [f"{path} (row {row})" for row, path in missing[:MAX_SHOWN]]
-    listed += ["..."] * (len(missing) > MAX_SHOWN)
+    if len(missing) > MAX_SHOWN:
+        listed.append(f"and {len(missing) - MAX_SHOWN} more")
     return CohortError(
         f"{source.name}: {len(missing)} {kind} missing: {', '.join(listed)}. "
         f"{_missing_hint(path for _, path in missing)}"

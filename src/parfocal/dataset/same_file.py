@@ -9,7 +9,8 @@ from pathlib import Path
 from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.dataset.errors import CohortError
 from parfocal.slide.errors import SlideError
-from parfocal.slide.identity import file_fingerprint
+from parfocal.slide.identity import DICOM_SUFFIXES, file_fingerprint
+from parfocal.slide.readers.dicom import is_dicom
 
 
 def refuse_one_file_twice(source: Path, slides: Sequence[CohortSlide]) -> None:
@@ -107,11 +108,18 @@ def _groups(slides: Iterable[tuple[CohortSlide, object]]) -> Iterator[list[Cohor
 
 
 def _size(path: Path) -> int | None:
+    """Return the size of a file; -1 where a path can be of several files, as in DICOM."""
     try:
-        # A folder is compared by content; empty files are no copies, they fail by themselves.
-        return -1 if path.is_dir() else path.stat().st_size or None
+        # Empty files are no copies: they fail by themselves.
+        return -1 if _is_series(path) else path.stat().st_size or None
     except (OSError, ValueError):
         return None
+
+
+def _is_series(path: Path) -> bool:
+    if path.is_dir():
+        return True
+    return path.suffix.lower() in DICOM_SUFFIXES and path.is_file() and is_dicom(path)
 
 
 def _fingerprint(path: Path) -> str | None:
@@ -123,9 +131,9 @@ def _fingerprint(path: Path) -> str | None:
 
 def _equal(first: Path, second: Path) -> bool:
     """Return whether two files with equal fingerprints are equal between their ends, too."""
-    if first.is_dir() or second.is_dir():
-        return True
     try:
+        if _is_series(first) and _is_series(second):
+            return True
         return filecmp.cmp(first, second, shallow=False)
     except OSError:
         return False

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable
 
 # What people, pandas, R and spreadsheets write into a cell that has no value.
-WORDS = ["", "na", "n/a", "n.a.", "n.a", "<na>", "nan", "nat", "null", "none", "nil", "missing"]
+WORDS = ["", "na", "n/a", "n.a.", "n.a", "<na>", "nan", "nat", "null", "none", "nil"]
 MARKS = [
     "-",
     "--",

@@ -21,6 +21,8 @@ BYTE_ORDER_MARKS = (
 )
 SEPARATORS = (",", ";", "\t", "|")
 SEPARATOR_LINE = re.compile(r'^"?sep=(.)"?\r?\n', re.IGNORECASE)  # first line, for spreadsheets
+QUOTED = re.compile(r'"[^"]*"')
+MAX_HEADER = 100_000  # characters
 MAX_CELL = 10_000_000  # characters; csv refuses cells of more than 131,072 otherwise
 
 
@@ -93,8 +95,9 @@ def _decode(path: Path) -> str:
 
 def _find_separator(text: str) -> str:
     """Return the separator that occurs most often in the first line that is not blank."""
-    first = next((line for line in text.splitlines() if line.strip(' ,;|\t"')), "")
-    return max(SEPARATORS, key=first.count)
+    lines = QUOTED.sub("", text[:MAX_HEADER]).splitlines()
+    first = next((line for line in lines if line.strip(" ,;|\t")), "")
+    return max(SEPARATORS, key=(first or "".join(lines[:1])).count)
 
 
 def _read_workbook(path: Path, name: str | None) -> list[TableRow]:

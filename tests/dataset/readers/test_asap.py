@@ -57,6 +57,12 @@ def test_a_line_along_the_edge_may_lie_a_little_outside():
         (asap(("DCIS", square(1, 1, 5))), "unknown annotation group 'dcis' (known: _0, _1, tumor"),
         ("<Annotations></Annotations>", "its annotations are <Annotations> XML, not ASAP XML"),
         ("<ASAP_Annotations><Annot", "its annotations are not ASAP XML (ParseError: "),
+        (
+            asap(("_0", square(1, 1, 5)), ("_0", square(9, 7, 5))).replace('X="9"', 'X="NaN"', 1),
+            "annotation 2 (Annotation 1), coordinate 1 is not a finite number (X=NaN, Y=7). C",
+        ),
+        (asap(("_0", square(1, 2, 5))).replace('Y="2"', 'Y="inf"', 1), "coordinate 1 is not a fin"),
+        (asap(("_0", square(1, 2, 5))).replace('Order="1"', 'Order="nan"'), "coordinate 2 is not"),
         (asap(("_0", [(1, 2)])).replace('X="1"', 'X="left"'), "not ASAP XML (ValueError: "),
         (asap(("_0", [(1, 2)])).replace("PartOfGroup", "Part"), "(KeyError: 'PartOfGroup')"),
     ],
