@@ -1,41 +1,94 @@
-"""Check values read from a file against the types of a dataclass."""
+"""Check values read from a file against the types of a dataclass.
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from functools import cache
-from typing import Any, TypeVar
+Reading a trained model or features needs this, and pydantic would take longer to import.
+"""
 
-from pydantic import TypeAdapter, ValidationError
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
-_adapter: Callable[[type], Any] = cache(TypeAdapter)
+NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
-def validate(kind: type[T], values: Mapping[str, Any]) -> T:
+def validate(kind: type[T], values: object) -> T:
     """Return an object of a dataclass with values that may have any type.
 
-    Lists are converted to tuples, and whole numbers to floating-point numbers where needed.
+    Lists are converted to tuples where needed, and whole numbers to floating-point numbers.
 
     Args:
-        kind: the dataclass.
-        values: value of each field.
+        kind: the dataclass. Its fields are numbers, texts, truth values, `Literal`, and tuples,
+            lists, dicts and unions of these.
+        values: value of each field, by name; anything but a mapping is an error.
 
     Raises:
         ValueError: a value is missing, unknown, or of the wrong type; the message names it.
     """
-    types = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(types)):
+    types = get_type_hints(kind)
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{values!r} is not a mapping")
+    if unknown := sorted(str(key) for key in set(values) - set(types)):
         raise ValueError(f"{unknown[0]}: unknown key")
-    for key, value in values.items():
-        if isinstance(value, bool) and "bool" not in types[key]:  # pydantic takes it for a number
-            raise ValueError(f"{key}: input should not be a truth value")
-    try:
-        result: T = _adapter(kind).validate_python(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        # Text of an exception of the dataclass itself, which names the field.
-        message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{key}: {message.lower()}" if key else message) from None
-    return result
+    for field in fields(kind):  # type: ignore[arg-type]
+        has_default = field.default is not MISSING or field.default_factory is not MISSING
+        if field.name not in values and not has_default:
+            raise ValueError(f"{field.name}: missing")
+    return kind(**{key: _convert(types[key], value, key) for key, value in values.items()})
+
+
+def _convert(expected: Any, value: Any, key: str) -> Any:
+    """Return a value as the expected type, or raise a ValueError that names its key."""
+    origin, arguments = get_origin(expected), get_args(expected)
+    if origin in (Union, UnionType):
+        return _convert_to_any(arguments, value, key)
+    if origin is Literal:
+        if value not in arguments:
+            choices = ", ".join(map(str, arguments))
+            raise ValueError(f"{key}: {value!r} is not one of {choices}")
+        return value
+    if origin in (tuple, list):
+        return _convert_sequence(origin, arguments, value, key)
+    if origin is dict:
+        if not isinstance(value, dict) or not all(isinstance(each, str) for each in value):
+            raise ValueError(f"{key}: {value!r} is not a mapping")
+        return {each: _convert(arguments[1], value[each], f"{key}.{each}") for each in value}
+    if expected is NoneType and value is None:
+        return None
+    return _convert_simple(expected, value, key)
+
+
+def _convert_to_any(choices: tuple[Any, ...], value: Any, key: str) -> Any:
+    for choice in choices[:-1]:
+        try:
+            return _convert(choice, value, key)
+        except ValueError:
+            continue
+    return _convert(choices[-1], value, key)
+
+
+def _convert_sequence(origin: Any, types: tuple[Any, ...], value: Any, key: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{key}: {value!r} is not a list")
+    any_length = origin is list or types[-1] is Ellipsis
+    if any_length:
+        types = (types[0],) * len(value)
+    if len(types) != len(value):
+        raise ValueError(f"{key}: {len(value)} values, not {len(types)}")
+    pairs = zip(types, value, strict=True)
+    return origin(_convert(kind, each, f"{key}.{n}") for n, (kind, each) in enumerate(pairs))
+
+
+def _convert_simple(expected: Any, value: Any, key: str) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is float and is_number:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{key}: {value} is too large") from None
+    if expected is int and is_number and value == value // 1:
+        return int(value)
+    if expected in (str, bool) and isinstance(value, expected):
+        return value
+    raise ValueError(f"{key}: {value!r} is not {NAMES.get(expected, expected)}")

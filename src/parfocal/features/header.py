@@ -7,16 +7,16 @@ from itertools import pairwise
 from logging import getLogger
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from pydantic import Field
 
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import StoreError
 from parfocal.grid import Children, PatchGrid, PatchRule, Roots
 from parfocal.slide.given_tissue import EXCLUDED_CLASSES, slide_tissue
+from parfocal.slide.readers.tiff_checks import MissingTiles
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide
 from parfocal.slide.tissue import Tissue
@@ -30,7 +30,10 @@ RENAMED_ATTRIBUTES = {"encoder_licence": "encoder_license"}
 # New values, by attribute and by the value in version 1.
 RENAMED_VALUES: dict[str, dict[object, str]] = {"tissue": {"grey": "gray"}}
 # Settings of a slide that version 1 does not have, and the values it stands for.
-ADDED_SETTINGS: dict[str, Any] = {"roots": "share", "exclude_classes": EXCLUDED_CLASSES}
+ADDED_SETTINGS: dict[str, Any] = {
+    **{"roots": "share", "exclude_classes": EXCLUDED_CLASSES},
+    "missing_tiles": "auto",
+}
 # The same for the other attributes.
 ADDED_FACTS: dict[str, Any] = {"level_mpps": (), "tissue_fingerprint": ""}
 
@@ -40,6 +43,7 @@ CHOICES = {
     "tissue": get_args(TissueMethod),
     "children": get_args(Children),
     "roots": get_args(Roots),
+    "missing_tiles": get_args(MissingTiles),
 }
 
 
@@ -62,6 +66,9 @@ class SlideSettings:
             published.
         exclude_classes: classes whose areas in a GeoJSON file of tissue are not tissue, regardless
             of case; `*` stands for any text.
+        missing_tiles: what to do with tiles that a file does not store: "refuse" the slide, or
+            read them as "background"; "auto" for background in formats that leave out blank tiles
+            on purpose (Philips TIFF), and to refuse others.
 
     Raises:
         ValueError: an argument is invalid.
@@ -74,6 +81,7 @@ class SlideSettings:
     children: Children = "tissue"
     roots: Roots = "descendants"
     exclude_classes: tuple[str, ...] = EXCLUDED_CLASSES
+    missing_tiles: MissingTiles = "auto"
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -117,8 +125,20 @@ class SlideSettings:
         Raises:
             SlideError: the slide has no tissue, or the magnifications do not fit it.
         """
+        return self.grid_over(self.tissue_of(slide), slide.name)
+
+    def grid_over(self, tissue: Tissue, name: str) -> PatchGrid:
+        """Return the patches over a tissue; see `grid`.
+
+        Args:
+            tissue: tissue of the slide.
+            name: name of the slide, for the warning.
+
+        Raises:
+            GridError: the magnifications do not fit the slide.
+        """
         grid = PatchGrid.over(
-            self.tissue_of(slide),
+            tissue,
             [mpp_of(magnification) for magnification in self.magnifications],
             self.patch_size,
             min_tissue=self.min_tissue,
@@ -129,7 +149,7 @@ class SlideSettings:
             logger.warning(
                 "%s: no patch is %g%% tissue, so all patches with any tissue are kept; check the "
                 "tissue (slide.tissue) or lower slide.min_tissue",
-                slide.name,
+                name,
                 100 * self.min_tissue,
             )
         return grid
@@ -167,11 +187,22 @@ class _Facts:
     fingerprint: str
     mpp_source: str
     tissue_fingerprint: str
-    slide_size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
-    slide_mpp: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    mpps: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
-    sharpest_patches: Annotated[int, Field(ge=0)]
-    level_mpps: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    slide_size: tuple[int, int]
+    slide_mpp: float
+    mpps: tuple[float, ...]
+    sharpest_patches: int
+    level_mpps: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("slide_size", "slide_mpp", "mpps", "level_mpps"):
+            value = getattr(self, name)
+            if not all(
+                0 < each < inf for each in (value if isinstance(value, tuple) else (value,))
+            ):
+                raise ValueError(f"{name}: {value} is not positive")
+        if self.sharpest_patches < 0:
+            raise ValueError(f"sharpest_patches: {self.sharpest_patches} is negative")
 
 
 def group_names(magnifications: Sequence[float]) -> list[str]:
