@@ -168,6 +168,7 @@ class LiveInputs:
         threads: int | None = None,
     ) -> None:
         self.encoder = None if encoder is None else encoder.spec
+        self._missing_tiles = settings.missing_tiles
         self._opener = input_opener(
             settings,
             encoder,
@@ -186,7 +187,7 @@ class LiveInputs:
         Raises:
             SlideError: the slide cannot be opened, has no tissue, or a magnification does not fit.
         """
-        with _open(slide) as opened:
+        with self._open(slide) as opened:
             self._opener.check(opened)
 
     @contextmanager
@@ -197,14 +198,19 @@ class LiveInputs:
             SlideError: see `check`; inside the block, a patch cannot be read.
         """
         with (
-            _open(slide) as opened,
+            self._open(slide) as opened,
             self._opener.open(opened) as slide_input,
         ):
             yield slide_input
 
-
-def _open(slide: CohortSlide) -> Slide:
-    return open_slide(slide.path, mpp=slide.mpp, from_cohort=True, tissue=slide.tissue)
+    def _open(self, slide: CohortSlide) -> Slide:
+        return open_slide(
+            slide.path,
+            mpp=slide.mpp,
+            from_cohort=True,
+            tissue=slide.tissue,
+            missing_tiles=self._missing_tiles,
+        )
 
 
 def _first_file(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from parfocal.explain.read_record import (
     read_prediction,
 )
 from parfocal.explain.record import PredictionRecord
-from parfocal.explain.truths import LibraryError, Truth, files_in, read_truths
+from parfocal.explain.truths import LibraryError, Truth, files_in, read_truths, require_file
 from parfocal.files import is_folder, path_exists
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.identity import printable
@@ -154,23 +154,24 @@ def find_library(
     truths = read_truths(paths, cohort, library.problems)
     moved_files = _files_by_name(moved_to)
     for path in paths:
-        with _problem(path, library.problems):
+        with list_problem(path, library.problems):
             if _is_slide(path):
                 library.add(_slide_alone(path, mpp, truths))
                 continue
             for file in files_in(path, "*.json"):
-                with _problem(file, library.problems):
+                with list_problem(file, library.problems):
                     if path == file or looks_like_prediction(read_json(file)):
                         record = read_prediction(file)
                         library.add(_slide_with_prediction(file, record, truths, moved_files))
             for file in files_in(path, "predictions.csv") if is_folder(path) else ():
-                with _problem(file, library.problems):
+                with list_problem(file, library.problems):
+                    require_file(file)
                     library.failed += read_failed(file)
     return library
 
 
 @contextmanager
-def _problem(path: Path, problems: list[str]) -> Iterator[None]:
+def list_problem(path: Path, problems: list[str]) -> Iterator[None]:
     """Add a message to `problems` if a block that reads a file fails."""
     with catch_failure(str(path)) as attempt:
         yield
@@ -239,7 +240,7 @@ def _slide_with_prediction(
 
 
 def _slide_alone(path: Path, mpp: float | None, truths: Mapping[str, Truth]) -> ListedSlide:
-    with open_slide(path, mpp=mpp) as slide:
+    with open_slide(path, mpp=mpp, missing_tiles="background") as slide:
         return ListedSlide(
             key=key_of(slide.id, slide.fingerprint),
             id=slide.id,

@@ -45,7 +45,8 @@ def _picture(record: PredictionRecord) -> Markup:
     path, mpp_given = record.slide.path, record.slide.mpp_source == "given"
     if path is None:
         raise SlideError(f"{record.slide.id} was not read from a file")
-    with open_slide(Path(path), mpp=record.slide.mpp if mpp_given else None) as slide:
+    mpp = record.slide.mpp if mpp_given else None
+    with open_slide(Path(path), mpp=mpp, missing_tiles="background") as slide:
         if slide.fingerprint != record.slide.fingerprint:
             raise SlideError(f"{path} has changed since the prediction")
         width, height = slide.size

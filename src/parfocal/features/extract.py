@@ -154,7 +154,13 @@ def extract_cohort(
     for slide_id, path, mpp in slides:
         with catch_failure(slide_id) as attempt:
             file = feature_path(out, slide_id)
-            with open_slide(path, mpp=mpp, from_cohort=True, tissue=tissue.get(slide_id)) as slide:
+            with open_slide(
+                path,
+                mpp=mpp,
+                from_cohort=True,
+                tissue=tissue.get(slide_id),
+                missing_tiles=settings.missing_tiles,
+            ) as slide:
                 new = _extract_if_new(
                     slide, file, encoder, settings, dtype=dtype, cache=feature_cache
                 )

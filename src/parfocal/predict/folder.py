@@ -25,7 +25,7 @@ from parfocal.predict.slide import classify
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
-from parfocal.slide.identity import file_fingerprint, slide_id
+from parfocal.slide.identity import file_fingerprint, slide_id, unique_slides
 from parfocal.slide.resolution import check_mpp
 from parfocal.slide.slide import open_slide
 
@@ -67,7 +67,8 @@ def predict_slides(
     while its file is unchanged.
 
     Args:
-        paths: slide files.
+        paths: slide files; one that is listed twice, as the files of a DICOM series are, is
+            predicted once.
         trained: the trained model.
         out: folder to write to.
         mpp: µm per level-0 pixel of every slide, for files that do not record it.
@@ -88,6 +89,7 @@ def predict_slides(
         OutputError: `out` holds the slides, or the prediction of another slide with the same name.
         OSError: `out` cannot be written to, or the disk is full.
     """
+    paths = unique_slides(paths)
     _refuse_duplicates(paths)
     if mpp is not None:
         check_mpp(mpp)
@@ -151,7 +153,12 @@ class _FolderPredictor:
     def _predict(self, path: Path, encoder: Encoder | None) -> PredictionRecord:
         model = self.trained.model
         gray_spread = model.gray_spread if isinstance(model, SquareReader) else 0
-        with open_slide(path, mpp=self.mpp, tissue=self.tissue.get(path)) as slide:
+        with open_slide(
+            path,
+            mpp=self.mpp,
+            tissue=self.tissue.get(path),
+            missing_tiles=self.trained.slide.missing_tiles,
+        ) as slide:
             outlines = self.lesions.on_scan(realpath(path), path, slide.size)
             lesions = [] if outlines is None else [each.outer for each in outlines.polygons]
             record = classify(slide, self.trained, encoder)
@@ -217,8 +224,6 @@ def _refuse_duplicates(paths: Sequence[Path]) -> None:
     by_id: dict[str, Path] = {}
     for path in paths:
         name = slide_id(path)
-        if by_id.get(name) == path:
-            raise ValueError(f"{path}: the slide is listed twice; list it once.")
         if name in by_id:
             raise ValueError(
                 f"{by_id[name]} and {path} would both be written as {name!r}; predict them into "

@@ -22,7 +22,7 @@ from parfocal.features.slide_input import SlideInput
 from parfocal.features.timing import WaitTimer, timed
 from parfocal.grid import GridError, UnavailableMagnificationError
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.models.contract import run_model
+from parfocal.models.contract import require_finite, run_model
 from parfocal.predict.facts import (
     exhaustive_cost,
     label_probabilities,
@@ -56,7 +56,8 @@ def predict(
         SlideError: the slide cannot be read, or does not have the magnifications of the model.
     """
     encoder = encoder or trained.load_encoder()
-    with open_slide(path, mpp=mpp, tissue=tissue) as slide:
+    missing_tiles = trained.slide.missing_tiles
+    with open_slide(path, mpp=mpp, tissue=tissue, missing_tiles=missing_tiles) as slide:
         return classify(slide, trained, encoder)
 
 
@@ -70,6 +71,7 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
 
     Raises:
         SlideError: the slide cannot be read, or does not have the magnifications of the model.
+        OutputNotFiniteError: the model's output is not finite.
     """
     skip = trained.skip_unavailable_magnifications
     try:
@@ -82,6 +84,7 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
         raise SlideError(f"{slide.name}: {message}") from error
     except GridError as error:
         raise SlideError(f"{slide.name}: {error}") from error
+    require_finite(prediction, slide.name)
     looks = slide_input.locate(prediction.looks)
     running = label_probabilities(trained.labels, prediction.running)
     (probabilities,) = label_probabilities(trained.labels, prediction.logits.softmax(0)[None])

@@ -252,7 +252,7 @@ def open_slide(
     mpp: float | None = None,
     cost_meter: CostMeter | None = None,
     from_cohort: bool = False,
-    missing_tiles: MissingTiles | None = None,
+    missing_tiles: MissingTiles = "auto",
     tissue: Path | None = None,
 ) -> Slide:
     """Open a slide file: a tiled TIFF directly, other formats with OpenSlide, images with Pillow.
@@ -264,8 +264,8 @@ def open_slide(
         from_cohort: whether the slide is a row of a cohort's table; errors then name its mpp
             column.
         missing_tiles: what to do with tiles that are not stored: "refuse", or "background" to
-            read them as such. If None, "background" for formats that leave out blank tiles on
-            purpose (Philips TIFF), and "refuse" for others.
+            read them as such; "auto" for background in formats that leave out blank tiles on
+            purpose (Philips TIFF), and to refuse others.
         tissue: GeoJSON file or mask image with the tissue; None to find it. It is not read here;
             see `parfocal.slide.given_tissue`.
 

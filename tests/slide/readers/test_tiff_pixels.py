@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from tests.slide.readers.test_opening import change
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.readers import tiled_tiff
 from parfocal.slide.slide import Box, open_slide
-from tests.slide.readers.test_opening import change
 
 ORIENTATION = 274
 
@@ -168,7 +168,7 @@ def test_numbers_that_are_no_colors_are_refused(stored, picture, dtype, words):
 
 def test_lab_in_strips_is_refused(stored, picture):
     path = stored(picture, photometric="cielab", tile=None, rowsperstrip=16)
-    with pytest.raises(SlideError, match="a.tif: the file has pixels in CIELAB. Convert it to an"):
+    with pytest.raises(SlideError, match=r"a.tif: the file has pixels in CIELAB. Convert it to an"):
         read(path)
 
 

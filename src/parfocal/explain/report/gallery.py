@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -10,6 +11,7 @@ from parfocal.explain.inline_images import jpeg_url, patch_overlay
 from parfocal.explain.library import Library, ListedSlide, PredictionSummary
 from parfocal.explain.read_record import read_prediction
 from parfocal.slide.errors import SlideError
+from parfocal.slide.failure import catch_failure
 from parfocal.slide.slide import Box, Slide, open_slide
 
 PATCHES_PER_CLASS = 12
@@ -86,23 +88,25 @@ def confident_errors(rows: Sequence[Row]) -> list[Picture]:
 
 
 def _top_patch(row: Row) -> Iterator[Picture]:
-    record = read_prediction(row.prediction.path)
-    for top in record.top_regions(1):
-        score = f"{top.score_kind.replace('_', ' ')} {top.score:.2g}"
-        if top.score_kind == "class_probability":
-            score = f"{record.label} {top.score:.2f} after this patch"
-        for slide in _open(row.slide):
-            pixels = slide.read(Box(top.x, top.y, top.width, top.height), top.mpp)
+    with _picture_border(row):
+        record = read_prediction(row.prediction.path)
+        for top in record.top_regions(1):
+            score = f"{top.score_kind.replace('_', ' ')} {top.score:.2g}"
+            if top.score_kind == "class_probability":
+                score = f"{record.label} {top.score:.2f} after this patch"
+            with _open(row.slide) as slide:
+                pixels = slide.read(Box(top.x, top.y, top.width, top.height), top.mpp)
             lines = score, f"{record.magnification_at(top.mpp):g}x"
             yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, lines)
 
 
 def _slide_with_patches(row: Row) -> Iterator[Picture]:
-    record = read_prediction(row.prediction.path)
-    for slide in _open(row.slide):
-        width, height = slide.size
-        scale = max(1.0, max(width, height) / SLIDE_PX)
-        pixels = slide.read(Box(0, 0, width, height), slide.mpp * scale)
+    with _picture_border(row):
+        record = read_prediction(row.prediction.path)
+        with _open(row.slide) as slide:
+            width, height = slide.size
+            scale = max(1.0, max(width, height) / SLIDE_PX)
+            pixels = slide.read(Box(0, 0, width, height), slide.mpp * scale)
         lines = (
             f"true {row.slide.truth.label}, predicted {row.prediction.label} "
             f"({row.confidence:.2f})",
@@ -111,20 +115,25 @@ def _slide_with_patches(row: Row) -> Iterator[Picture]:
         yield Picture(jpeg_url(pixels, SLIDE_PX), row.slide.id, lines, patch_overlay(record))
 
 
+@contextmanager
+def _picture_border(row: Row) -> Iterator[None]:
+    """Log whatever keeps a block from making the picture of a slide, and continue."""
+    with catch_failure(row.slide.id) as attempt:
+        yield
+    if attempt.reason is not None:
+        logger.warning("%s The report has no picture of it.", attempt.reason)
+
+
+@contextmanager
 def _open(listed: ListedSlide) -> Iterator[Slide]:
-    """Yield the open slide; nothing, with a warning, if it cannot be read or has changed."""
+    """Open a slide, and check that it is the one that was predicted.
+
+    Raises:
+        SlideError: the slide cannot be read, or has changed.
+    """
     if listed.path is None:
-        logger.warning("%s The report has no picture of it.", listed.problem)
-        return
-    try:
-        with open_slide(listed.path, mpp=listed.given_mpp) as slide:
-            if slide.fingerprint == listed.fingerprint:
-                yield slide
-            else:
-                logger.warning(
-                    "%s: the file has changed since the prediction; the report has no picture "
-                    "of it.",
-                    listed.path,
-                )
-    except SlideError as error:
-        logger.warning("%s The report has no picture of it.", error)
+        raise SlideError(str(listed.problem))
+    with open_slide(listed.path, mpp=listed.given_mpp, missing_tiles="background") as slide:
+        if slide.fingerprint != listed.fingerprint:
+            raise SlideError(f"{listed.path}: the file has changed since the prediction.")
+        yield slide

@@ -132,7 +132,7 @@ def _open(listed: ListedSlide) -> Slide:
     """Open a slide, and check that it is the one that was predicted."""
     if listed.path is None:
         raise SlideError(listed.problem or f"{listed.id}: the slide file is missing.")
-    slide = open_slide(listed.path, mpp=listed.given_mpp)
+    slide = open_slide(listed.path, mpp=listed.given_mpp, missing_tiles="background")
     if slide.fingerprint != listed.fingerprint:
         slide.close()
         raise SlideError(

@@ -23,20 +23,19 @@ from parfocal.slide.readers.tiled_tiff import open_tiled_tiff
 # What OpenSlide calls files that are read directly. Those of other vendors may have tiles that
 # overlap or leave gaps.
 DIRECT_VENDORS = (None, "generic-tiff", "aperio")
+LEVEL_0_SHARE = 0.5  # of the area of the largest image, at least
 SPARSE_VENDORS = ("philips",)  # leave out blank tiles on purpose
 
 
-def open_scan(
-    path: Path, cost_meter: CostMeter, *, missing_tiles: MissingTiles | None = None
-) -> Scan:
+def open_scan(path: Path, cost_meter: CostMeter, *, missing_tiles: MissingTiles = "auto") -> Scan:
     """Open a TIFF directly, other slides with OpenSlide, and images in memory.
 
     Args:
         path: the file; for DICOM, any instance of the series or its folder.
         cost_meter: counts the bytes read, if the reader reports them.
         missing_tiles: what to do with tiles that are not stored: "refuse", or "background" to
-            read them as such; None for "background" in formats that leave out blank tiles on
-            purpose and "refuse" in others.
+            read them as such; "auto" for background in formats that leave out blank tiles on
+            purpose, and to refuse others.
 
     Raises:
         SlideError: the file is missing, is not a slide, or is damaged.
@@ -75,7 +74,7 @@ def _check_file(file: Path) -> None:
         raise SlideError(f"{file}: the file is empty (0 bytes). Copy it again from its source.")
 
 
-def _open_tiff(file: Path, cost_meter: CostMeter, missing_tiles: MissingTiles | None) -> Scan:
+def _open_tiff(file: Path, cost_meter: CostMeter, missing_tiles: MissingTiles) -> Scan:
     """Open a TIFF, whose directories are checked before any library relies on them."""
     directories = read_directories(file)
     check_directories(file, directories, is_ndpi=bool(directories[0].page.is_ndpi))
@@ -83,9 +82,7 @@ def _open_tiff(file: Path, cost_meter: CostMeter, missing_tiles: MissingTiles | 
     if vendor not in DIRECT_VENDORS:
         return _open_vendor(file, directories, vendor, missing_tiles)
     try:
-        return open_tiled_tiff(
-            file, directories, cost_meter, missing_tiles=missing_tiles or "refuse"
-        )
+        return open_tiled_tiff(file, directories, cost_meter, missing_tiles=missing_tiles)
     except UnsupportedPixelsError as error:
         scan = _open_like_openslide(file, directories) if vendor and error.only_here else None
         if scan is None:
@@ -100,13 +97,25 @@ def _open_vendor(
     file: Path,
     directories: tuple[TiffDirectory, ...],
     vendor: str | None,
-    missing_tiles: MissingTiles | None,
+    missing_tiles: MissingTiles,
 ) -> Scan:
     """Open a scanner's own TIFF with OpenSlide."""
-    tiled = [d for d in all_directories(directories) if d.is_tiled]
-    default: MissingTiles = "background" if vendor in SPARSE_VENDORS else "refuse"
-    notes = check_missing(file, tiled, missing_tiles or default)
-    return OpenSlideScan(file, notes=notes)
+    images = all_directories(directories)
+    if missing_tiles == "auto" and vendor in SPARSE_VENDORS:
+        missing_tiles = "background"
+    notes = check_missing(file, [d for d in images if d.is_tiled], missing_tiles)
+    scan = OpenSlideScan(file, notes=notes)
+    level = scan.levels[0]
+    largest = max((image.size for image in images), key=lambda size: size[0] * size[1])
+    # Sizes differ a little where tiles overlap, and by a factor of four for another level.
+    if level.width * level.height < LEVEL_0_SHARE * largest[0] * largest[1]:
+        scan.close()
+        raise SlideError(
+            f"{file.name}: OpenSlide reads an image of {level.width} x {level.height} px as level "
+            f"0, but the file holds one of {largest[0]} x {largest[1]} px. Copy the file again "
+            "from its source."
+        )
+    return scan
 
 
 def _open_like_openslide(file: Path, directories: tuple[TiffDirectory, ...]) -> Scan | None:

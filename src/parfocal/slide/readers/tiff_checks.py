@@ -4,7 +4,6 @@ Damage to a directory is often still a valid TIFF: OpenSlide aborts the process 
 large for memory, and reads white where tiles are missing.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,7 @@ from tifffile import COMPRESSION
 from parfocal.slide.errors import SlideError, one_line
 from parfocal.slide.readers.tiff_directories import DAMAGE, TiffDirectory
 
-MissingTiles = Literal["refuse", "background"]
+MissingTiles = Literal["auto", "refuse", "background"]
 
 MAX_SIDE_PX = 2**21  # 100 mm at 0.05 um/px
 MAX_TILE_PX = 2**24
@@ -64,10 +63,10 @@ def check_missing(
     Args:
         path: the file.
         levels: the directory of each level, sharpest first.
-        missing_tiles: "refuse", or "background" to read such tiles as white.
+        missing_tiles: "background" to read such tiles as white; all else refuses them.
 
     Raises:
-        SlideError: tiles are not stored and `missing_tiles` is "refuse", or no tile is stored.
+        SlideError: tiles are not stored and are refused, or no tile is stored.
     """
     notes = []
     for number, level in enumerate(levels):
@@ -81,7 +80,7 @@ def check_missing(
                 f"{path.name}: none of the {count} {kind} of level {number} is stored, as after an "
                 f"interrupted export. {COPY}"
             )
-        if missing_tiles == "refuse":
+        if missing_tiles != "background":
             raise SlideError(
                 f"{path.name}: {found} are not stored, as after an interrupted export. Copy or "
                 "export the file again; if blank areas were left out on purpose, set "
@@ -100,16 +99,22 @@ def _contradiction(directory: TiffDirectory, *, is_ndpi: bool) -> str:
         return f"has {directory.samples} samples of {directory.bits} bits per pixel"
     if directory.page.imagedepth != 1:
         return f"is a volume of {directory.page.imagedepth} layers"
-    if is_ndpi:
-        return _check_ndpi(directory)
-    tile_width, tile_height = directory.tile_size
-    if tile_width < 1 or tile_height < 1:
-        return f"has tiles of {tile_width} x {tile_height} px"
-    limit = MAX_TILE_PX if directory.is_tiled else MAX_STRIP_PX
-    if tile_width * tile_height > limit:
-        kind = "tiles" if directory.is_tiled else "strips"
-        return f"has {kind} of {tile_width} x {tile_height} px, which is too large"
+    # An NDPI image is one JPEG image, in rows of blocks that tifffile lists as tiles.
+    problem = _check_tile_size(directory, is_ndpi=is_ndpi)
+    if problem or is_ndpi:
+        return problem
     return _check_counts(directory) or _check_lengths(directory)
+
+
+def _check_tile_size(directory: TiffDirectory, *, is_ndpi: bool) -> str:
+    width, height = directory.tile_size
+    kind = "tiles" if directory.is_tiled else "strips"
+    if width < 1 or height < 1:
+        return f"has {kind} of {width} x {height} px"
+    limit = MAX_TILE_PX if directory.is_tiled and not is_ndpi else MAX_STRIP_PX
+    return (
+        f"has {kind} of {width} x {height} px, which is too large" if width * height > limit else ""
+    )
 
 
 def _check_counts(directory: TiffDirectory) -> str:
@@ -161,12 +166,4 @@ def _misplaced(directory: TiffDirectory, length: int) -> str:
     same = (starts[1:] == starts[:-1]) & (ends[1:] == ends[:-1])  # a blank tile stored once
     if (~same & (starts[1:] < np.maximum.accumulate(ends)[:-1])).any():
         return "has tiles that overlap in the file"
-    return ""
-
-
-def _check_ndpi(directory: TiffDirectory) -> str:
-    """Check an image that is stored as one JPEG image, in rows of blocks that tifffile lists."""
-    width, height = directory.tile_size
-    if width * height > MAX_TILE_PX and not re.match("JPEG", directory.page.compression.name):
-        return f"has tiles of {width} x {height} px, which is too large"
     return ""

@@ -23,8 +23,8 @@ SHAPE_TOLERANCE = 0.02  # largest difference between the downsamples of width an
 OTHER_PICTURE = 1 / 16  # of the largest picture's area; smaller ones are labels and overviews
 EXTRA_NAMES = ("label", "macro", "overview", "thumbnail", "map")
 SEPARATE = (
-    "Save the one to use as a file of its own, for example with `bfconvert -series N IN OUT.ome.tif` "
-    "of Bio-Formats (N counts from 0)."
+    "Save the one to use as a file of its own, for example with Bio-Formats' `bfconvert -series N "
+    "IN OUT.ome.tif` (N counts from 0)."
 )
 
 
@@ -121,14 +121,17 @@ def _levels_of(
     """Return level 0 and the smaller images that are stored like it, sharpest first."""
     levels = {main.size: main}
     for image in sorted(images, key=_area, reverse=True):
-        if not _stored_alike(main, image) or image.size in levels:
+        if image.size in levels or image.is_tiled != main.is_tiled:
             continue
-        if _same_shape(main, image) and _area(image) < _area(main):
+        is_level = _same_shape(main, image) and _stored_alike(main, image)
+        if is_level and _area(image) < _area(main):
             levels[image.size] = image
-        elif image.is_reduced and image.is_tiled:
+        elif image.is_reduced and (image.is_tiled or _same_shape(main, image)):
+            # A label or an overview is tagged so too, but is stored in strips.
+            what = "pixels" if _same_shape(main, image) else "shape"
             raise SlideError(
                 f"{path.name}: a smaller level of {image.size[0]} x {image.size[1]} px does not "
-                f"have the shape of level 0, {main.size[0]} x {main.size[1]} px. Copy the file "
+                f"have the {what} of level 0, {main.size[0]} x {main.size[1]} px. Copy the file "
                 "again from its source."
             )
     return list(levels.values())

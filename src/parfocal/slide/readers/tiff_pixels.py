@@ -37,8 +37,9 @@ DECODABLE = (
 OPENSLIDE_DECODES = (COMPRESSION.APERIO_JP2000_YCBC, COMPRESSION.OJPEG)
 # Marker of a JPEG image; the byte that follows is 0 for RGB and 1 for YCbCr.
 ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-END_OF_IMAGE = b"\xff\xd9"
+START_OF_IMAGE, END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 SPARE_BYTES = re.compile(r"extraneous bytes before marker 0xd9")
+BITS, JPEG_BITS = (1, 2, 4, 8, 10, 12, 14, 16), (8, 12)
 GRAY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 COLORS = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR, PHOTOMETRIC.PALETTE, PHOTOMETRIC.SEPARATED)
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
@@ -79,6 +80,12 @@ def check_pixels(directory: TiffDirectory) -> None:
         raise UnsupportedPixelsError(
             f"{directory.bits}-bit {words} pixels, which cannot be shown as colors"
         )
+    allowed = JPEG_BITS if directory.is_jpeg else BITS
+    if directory.bits not in allowed:
+        raise UnsupportedPixelsError(f"{directory.bits} bits per sample")
+    tables = page.jpegtables
+    if tables is not None and not (isinstance(tables, bytes) and tables[:2] == START_OF_IMAGE):
+        raise UnsupportedPixelsError("JPEG tables that are damaged; copy the file again")
     color = 3 if photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR) else 1
     if photometric == PHOTOMETRIC.SEPARATED:
         color = 4
@@ -183,7 +190,7 @@ def _jpeg_decoder(directory: TiffDirectory, samples: int, spare: SpareBytes) -> 
     # A tile with a JFIF header is YCbCr, whatever the tags declare.
     is_rgb = directory.is_rgb and not directory.is_jfif
     marker = ADOBE_MARKER + bytes([not is_rgb]) if samples == 3 else b""
-    start = b"\xff\xd8" + marker + tables
+    start = START_OF_IMAGE + marker + tables
     colors = "RGB" if samples == 3 else "GRAY"
 
     def decode(encoded: bytes, index: int) -> Samples:

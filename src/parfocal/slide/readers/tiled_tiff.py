@@ -32,7 +32,6 @@ from parfocal.slide.readers.tiff_pictures import find_levels, with_notes
 from parfocal.slide.readers.tiff_pixels import (
     Converter,
     Decoder,
-    Pixels,
     Samples,
     SpareBytes,
     check_pixels,
