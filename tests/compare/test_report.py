@@ -22,14 +22,17 @@ def text_of(html: str) -> str:
 
 def test_each_model_has_its_scores_with_intervals_and_its_cost():
     text = text_of(page(GOOD, POOR))
-    assert "good 1.000 (1.000 to 1.000) 1.000 (1.000 to 1.000)" in text
+    assert "good 3 benign, 3 cancer 1.000 (no interval: 100 of 100 resamples, all equal)" in text
+    assert " 1.000 (0.541 to 1.000) " in text
+    assert "Warning: fewer than 10 patients of a class (benign 3, cancer 3)" in text
+    assert "The area under it is the AUROC of the table." in text
     assert "best 500 2 T 2.00" in text
-    assert re.search(r"poor 0.667 \(0.\d+ to 1.000\)", text)
+    assert re.search(r"poor 3 benign, 3 cancer 0.667 \(0.\d+ to 1.000\)", text)
     assert "50 1 T –" in text
 
 
 def test_several_runs_have_a_standard_deviation():
-    assert "0.833 (0.667 to 1.000), ± 0.236 over runs" in text_of(
+    assert "0.833 (0.359 to 0.996), ± 0.236 over runs" in text_of(
         page(ModelResult("m", (RIGHT, HALF), macs=1e12))
     )
 
@@ -45,7 +48,7 @@ def test_the_confusion_matrix_sums_all_runs():
     text = text_of(
         page(ModelResult("m", (RIGHT, HALF, predictions(0.1, 0.2, 0.3, 0.7, 0.8, 0.1)), macs=1e12))
     )
-    assert "3 runs, 18 predictions." in text
+    assert "3 runs, 18 predictions of" in text
     assert "benign cancer benign 8 1 cancer 2 7" in text
 
 

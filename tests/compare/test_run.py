@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_an_interrupted_comparison_shows_the_models_that_are_done(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ABMIL, "forward", stopped)
-    (out / "abmil/seed-0/evaluation/metrics.json").unlink()
+    rmtree(out / "abmil/seed-0/evaluation")
     with pytest.raises(KeyboardInterrupt):
         run(cohort, out)
     with (out / "results.csv").open() as file:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from parfocal.compare.scores import ModelResult, score_results
-from parfocal.metrics import LabeledPredictions
+from parfocal.metrics import LabeledPredictions, exact_interval
 
 LABELS = ("benign", "cancer")
 TRUTH = (0, 0, 0, 1, 1, 1)
@@ -21,8 +21,9 @@ def predictions(*cancer: float, patients: str = "abcdef") -> LabeledPredictions:
 
 RIGHT = predictions(0.1, 0.2, 0.3, 0.7, 0.8, 0.9)
 HALF = predictions(0.9, 0.2, 0.3, 0.7, 0.8, 0.1)
-GOOD = ModelResult("good", (RIGHT,), macs=2e12, patches=500.0, seconds=SECONDS)
-POOR = ModelResult("poor", (HALF,), macs=1e12, patches=50.0, failed=1)
+CLASSES = {"benign": 3, "cancer": 3}
+GOOD = ModelResult("good", (RIGHT,), macs=2e12, patches=500.0, seconds=SECONDS, classes=CLASSES)
+POOR = ModelResult("poor", (HALF,), macs=1e12, patches=50.0, failed=1, classes=CLASSES)
 BROKEN = ModelResult("broken", reason="it broke")
 
 
@@ -38,13 +39,27 @@ def test_one_run_has_no_standard_deviation():
 
 
 def test_the_interval_equals_a_bootstrap_over_patients_in_plain_loops():
-    (row,) = score_results([POOR], "accuracy", resamples=4000)
-    right = np.array([0, 1, 1, 1, 1, 0])
+    (row,) = score_results([POOR], "auroc_macro", resamples=4000)
+    cancer, truth = HALF.probabilities[:, 1], np.array(TRUTH)
     generator = np.random.default_rng(1)
-    drawn = [right[generator.integers(6, size=6)].mean() for _ in range(4000)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    assert row.scores["accuracy"].low == pytest.approx(low, abs=1 / 6)
-    assert row.scores["accuracy"].high == pytest.approx(high, abs=1e-9)
+    drawn = [generator.integers(6, size=6) for _ in range(4000)]
+    values = [
+        np.mean(cancer[rows][truth[rows] == 1][:, None] > cancer[rows][truth[rows] == 0])
+        for rows in drawn
+        if 0 < truth[rows].sum() < 6
+    ]
+    low, high = np.percentile(values, [2.5, 97.5])
+    score = row.scores["auroc_macro"]
+    assert score.low == pytest.approx(low, abs=1 / 6)
+    assert score.high == pytest.approx(high, abs=1e-9)
+    assert (score.resamples, score.undefined_resamples > 50) == (4000, True)
+
+
+def test_the_interval_of_the_accuracy_is_exact():
+    (row,) = score_results([POOR], "accuracy", resamples=10)
+    accuracy = row.scores["accuracy"]
+    assert (accuracy.low, accuracy.high) == exact_interval(4, 6)
+    assert accuracy.text == "0.667 (0.223 to 0.957)"
 
 
 def test_the_gap_to_the_best_model_is_paired_over_patients():
@@ -53,13 +68,14 @@ def test_the_gap_to_the_best_model_is_paired_over_patients():
     assert best.gap_to_best is None
     assert poor.gap_to_best.value == pytest.approx(2 / 6)
     assert 0 <= poor.gap_to_best.low < poor.gap_to_best.high <= 5 / 6
-    assert (again.gap_to_best.value, again.gap_to_best.low, again.gap_to_best.high) == (0, 0, 0)
+    assert again.gap_to_best.text == "0.000 (no interval: 2,000 of 2,000 resamples, all equal)"
 
 
 def test_patients_of_several_slides_are_drawn_together():
     one = ModelResult("m", (predictions(0.9, 0.9, 0.9, 0.9, 0.9, 0.9, patients="aaabbb"),))
     (row,) = score_results([one], "accuracy")
-    assert (row.scores["accuracy"].low, row.scores["accuracy"].high) == (0, 1)
+    assert (row.scores["weighted_f1"].low, row.scores["weighted_f1"].high) == (0, 1)
+    assert (row.scores["accuracy"].low, row.scores["accuracy"].high) == exact_interval(1, 2)
 
 
 def test_a_run_with_an_undefined_score_is_left_out_of_the_mean():

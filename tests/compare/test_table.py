@@ -32,13 +32,24 @@ def test_the_csv_has_all_numbers():
     assert poor["seconds_read_cpu"] == ""
     assert float(poor["gap_to_best_accuracy"]) == pytest.approx(1 / 3)
     assert poor["failed_slides"] == "1"
+    assert (good["n_benign"], good["n_cancer"], good["resamples"]) == ("3", "3", "10")
+    assert good["weighted_f1_low"] == ""  # every resample is perfect
+    assert good["accuracy_low"] != ""
 
 
 def test_the_table_has_the_columns_of_the_zoommil_paper():
     text = to_markdown(score_results([GOOD, POOR], "accuracy", resamples=10), "accuracy")
     header, _, good, poor, *_ = text.splitlines()
-    assert header.startswith("| model | weighted F1, % | accuracy, % | macro AUROC | gap to best")
-    assert good.startswith("| good | 100.0 | 100.0 | 1.000 (")
+    assert header.startswith(
+        "| model | test slides | weighted F1, % | accuracy, % | macro AUROC | gap to best"
+    )
+    assert good.startswith("| good | 3 benign, 3 cancer | 100.0 | 100.0 | 1.000 (")
     assert good.endswith("| best | 2 | 4 | 500 | 2.00 (0.50 / 1.50 / 0.25) |")
     assert poor.endswith("| 1 | 2 | 50 |  |")
     assert "- poor: 1 test slides without a prediction" in text
+
+
+def test_few_patients_and_the_rule_of_the_auroc_are_stated():
+    text = to_markdown(score_results([GOOD, POOR], "accuracy", resamples=10), "accuracy")
+    assert text.count("Warning: fewer than 10 patients of a class (benign 3, cancer 3)") == 1
+    assert "predictions of different runs are never ranked together" in text

@@ -1,7 +1,7 @@
 """The candidates of a comparison, and the settings that all of them must share."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from parfocal.features.header import SlideSettings
@@ -120,7 +120,8 @@ def refuse_unequal(candidates: Sequence[Candidate]) -> None:
         values = {c.name: getattr(c.settings.train, key) for c in candidates}
         _refuse_different(f"train.{key}", values)
     with_features = [c for c in candidates if c.settings.encoder is not None]
-    for key in ("patch_size", "tissue", "min_tissue", "children"):
+    may_differ = ("magnifications", "roots")  # each model gets its own patches
+    for key in (field.name for field in fields(SlideSettings) if field.name not in may_differ):
         values = {c.name: getattr(c.settings.slide, key) for c in with_features}
         _refuse_different(f"slide.{key}", values)
 

@@ -4,17 +4,22 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Float, Int
 from markupsafe import Markup
 
 from parfocal.compare.picture import pareto_front, point_of
-from parfocal.compare.scores import COMPARED_METRICS, STAGES, ComparisonRow, ScoreSummary
-from parfocal.compare.table import column_notes, with_interval
+from parfocal.compare.roc import average_roc
+from parfocal.compare.scores import (
+    COMPARED_METRICS,
+    STAGES,
+    ComparisonRow,
+    ScoreSummary,
+    pool_runs,
+)
+from parfocal.compare.table import AUROC_RULE, class_text, column_notes, warnings
 from parfocal.explain.report.charts import Axis, line_chart
-from parfocal.explain.report.curves import calibration, micro, precision_recall, roc
+from parfocal.explain.report.curves import calibration, micro, precision_recall
 from parfocal.explain.report.template import render
-from parfocal.metrics import METRICS
+from parfocal.metrics import METRICS, confusion_matrix
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class ModelSection:
 
     Args:
         name: name of the model.
+        classes: number of test slides of each class, as text.
         scores: formatted score by metric.
         gap_to_best: formatted gap, or "best".
         patches: mean number of patches encoded per slide.
@@ -36,6 +42,7 @@ class ModelSection:
     """
 
     name: str
+    classes: str
     scores: Mapping[str, str]
     gap_to_best: str
     patches: float
@@ -66,7 +73,9 @@ def comparison_page(rows: Sequence[ComparisonRow], metric: str, picture: bytes) 
         metrics={name: METRICS[name] for name in COMPARED_METRICS},
         stages=STAGES,
         devices=sorted({device for row in done for device in row.result.seconds}),
+        warnings=warnings(rows),
         notes=column_notes(rows),
+        auroc_rule=AUROC_RULE,
         picture=f"data:image/png;base64,{base64.b64encode(picture).decode()}",
         front=[point.name for point in front],
         curves=_curves(done),
@@ -75,50 +84,46 @@ def comparison_page(rows: Sequence[ComparisonRow], metric: str, picture: bytes) 
 
 def _section(row: ComparisonRow) -> ModelSection:
     result = row.result
-    truth, probabilities = _pool_runs(row)
-    labels = result.runs[0].labels
-    counts = np.zeros((len(labels), len(labels)), dtype=int)
-    np.add.at(counts, (truth, probabilities.argmax(axis=1)), 1)
+    pooled = pool_runs(result.runs)
     return ModelSection(
         name=result.name,
+        classes=class_text(result),
         scores={name: _format_score(row.scores[name]) for name in COMPARED_METRICS},
-        gap_to_best="best" if row.gap_to_best is None else with_interval(row.gap_to_best),
+        gap_to_best="best" if row.gap_to_best is None else row.gap_to_best.text,
         patches=result.patches,
         macs=result.macs,
         seconds=result.seconds,
         runs=len(result.runs),
-        slides=len(truth),
+        slides=len(pooled.truth),
         unanswered=result.failed,
-        labels=labels,
-        confusion=list(zip(labels, counts.tolist(), strict=True)),
+        labels=pooled.labels,
+        confusion=list(zip(pooled.labels, confusion_matrix(pooled).tolist(), strict=True)),
     )
 
 
 def _format_score(score: ScoreSummary) -> str:
     sd = "" if score.sd is None else f", ± {score.sd:.3f} over runs"
-    return with_interval(score) + sd
-
-
-def _pool_runs(row: ComparisonRow) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n c"]]:
-    """Concatenate the true classes and the probabilities of all runs."""
-    runs = row.result.runs
-    truth = np.concatenate([run.truth for run in runs])
-    return truth, np.concatenate([run.probabilities for run in runs])
+    return score.text + sd
 
 
 def _curves(rows: Sequence[ComparisonRow]) -> list[tuple[str, Markup]]:
     """Draw ROC, precision-recall and calibration curves, one line per model."""
-    pooled = {row.result.name: _pool_runs(row) for row in rows}
-    binary = {name: micro(*each) for name, each in pooled.items()}
-    rocs = [roc(*each, name) for name, each in binary.items()]
+    pooled = {row.result.name: pool_runs(row.result.runs) for row in rows}
+    binary = {name: micro(each.truth, each.probabilities) for name, each in pooled.items()}
+    rocs = [average_roc(row.result.runs, row.result.name) for row in rows]
     precisions = [precision_recall(*each, name) for name, each in binary.items()]
-    calibrations = [calibration(*each, name)[0] for name, each in pooled.items()]
+    calibrations = [
+        calibration(each.truth, each.probabilities, name)[0] for name, each in pooled.items()
+    ]
     confidence, accuracy = Axis("predicted probability"), Axis("share of correct predictions")
     return [
         (
             "ROC",
             line_chart(
-                rocs, Axis("false positive rate"), Axis("true positive rate"), diagonal=True
+                [each for each in rocs if each.x],
+                Axis("false positive rate"),
+                Axis("true positive rate"),
+                diagonal=True,
             ),
         ),
         ("Precision and recall", line_chart(precisions, Axis("recall"), Axis("precision"))),

@@ -1,6 +1,6 @@
 """Train, evaluate and time several models on the same splits; an interrupted call is resumable.
 
-OUT/features/ENCODER    features, extracted once for all models
+OUT/features/ENCODER    features, extracted once for all models that they serve
 OUT/MODEL/seed-0        run folders (below them fold-0, ... with folds), each with `evaluation`
 OUT/MODEL/seconds.json  seconds per slide, read from its file
 OUT/results.csv, .md    the tables, rewritten after each model
@@ -10,31 +10,30 @@ OUT/results.png, report.html    the picture and the page, written at the end or 
 import csv
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
 
-from parfocal.compare.candidate import Candidate, ComparisonError, shared_slide_settings
+from parfocal.compare.candidate import Candidate, ComparisonError
 from parfocal.compare.scores import STAGES, ComparisonRow, ModelResult, Timing, score_results
+from parfocal.compare.stores import load_candidate_encoder, prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
 from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
+from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.split import read_split
-from parfocal.encoders.encoder import Encoder
-from parfocal.encoders.loading import load_encoder
 from parfocal.evaluate.run import evaluate
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.explain.report import optional_report
-from parfocal.features.extract import extract_cohort
-from parfocal.files import write_whole
+from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.metrics import LabeledPredictions
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.slide import predict
 from parfocal.progress import Progress
-from parfocal.settings import EncoderSettings
 from parfocal.train import make_splits, train
 
 logger = logging.getLogger(__name__)
@@ -48,9 +47,9 @@ class SharedSetup:
         source: CSV of the cohort.
         cohort: the slides that have features.
         out: output folder.
-        stores: folder of stored features by encoder name.
+        stores: folder of stored features by name of the model; none for models that take pixels.
         seeds: number of trainings of each model or fold.
-        cache: folder for the features of visited patches, for models that take pixels.
+        cache: folder of features that are not computed again, and of the pixels that models read.
         device: device for training and evaluation.
         timed: number of slides to time from file to prediction.
     """
@@ -89,7 +88,7 @@ def compare(
         out: output folder.
         seeds: number of trainings of each model or fold; the seeds are 0, 1, ...
         features: folder of stored features for all models; None extracts them into `out`.
-        cache: folder for the features of visited patches, for models that take pixels.
+        cache: folder of features that are not computed again, and of the pixels that models read.
         device: device for training and evaluation.
         metric: metric that ranks the models and is plotted.
         timed: number of test slides to time from file to prediction.
@@ -101,21 +100,25 @@ def compare(
         ComparisonError: no slide has features, or there is no test slide.
     """
     cohort = read_cohort(cohort_csv, labels=candidates[0].settings.train.labels)
+    refuse_slide_folder(out, (slide.path for slide in cohort.slides))
+    refuse_copies(cohort, features)
     for candidate in candidates:
         if not all(split.test for split in make_splits(cohort, candidate.settings.train)):
             raise ComparisonError(
                 f"{cohort_csv.name}: there are no test slides; put some slides into split test, or "
                 "set train.test_fraction above 0."
             )
-    stores = _stores(cohort, candidates, out, features, device)
-    for store in stores.values():
+    stores = prepare_stores(cohort, candidates, out, features=features, cache=cache, device=device)
+    for slide_id, reason in stores.failed.items():
+        logger.warning("slide %s is left out: %s", slide_id, reason)
+    for store in set(stores.folders.values()):
         there = tuple(s for s in cohort.slides if (store / f"{s.slide_id}.h5").exists())
         cohort = replace(cohort, slides=there)
     if not cohort.slides:
         raise ComparisonError(
             f"{cohort_csv.name}: no slide could be used; the log has the reason for each slide."
         )
-    shared = SharedSetup(cohort_csv, cohort, out, stores, seeds, cache, device, timed)
+    shared = SharedSetup(cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed)
     results: list[ModelResult] = []
     rows: list[ComparisonRow] = []
     progress = Progress("comparing", len(candidates), unit="models")
@@ -151,40 +154,6 @@ def _write_report(out: Path, rows: Sequence[ComparisonRow], metric: str) -> None
         write_whole(page, comparison_page(rows, metric, picture).encode())
 
 
-def _stores(
-    cohort: Cohort, candidates: Sequence[Candidate], out: Path, features: Path | None, device: str
-) -> dict[str, Path]:
-    """Extract features once per encoder, at the magnifications of all its models."""
-    stores: dict[str, Path] = {}
-    encoders = [c.settings.encoder for c in candidates if c.settings.encoder is not None]
-    for encoder in encoders:
-        if features is not None:
-            stores[encoder.name] = features
-        elif encoder.name not in stores:
-            sharing = [
-                c
-                for c in candidates
-                if c.settings.encoder and c.settings.encoder.name == encoder.name
-            ]
-            store = out / "features" / encoder.name.replace(":", "-").replace("/", "-")
-            extracted = extract_cohort(
-                [(slide.slide_id, slide.path, slide.mpp) for slide in cohort.slides],
-                store,
-                encoder=_load(encoder, device),
-                settings=shared_slide_settings(sharing),
-            )
-            for slide_id, reason in extracted.failed.items():
-                logger.warning("slide %s is left out: %s", slide_id, reason)
-            stores[encoder.name] = store
-    return stores
-
-
-def _load(settings: EncoderSettings, device: str) -> Encoder:
-    return load_encoder(
-        settings.name, device=device, weights=settings.weights, runtime=settings.runtime
-    )
-
-
 def _run_candidate(shared: SharedSetup, candidate: Candidate) -> ModelResult:
     """Train, evaluate and time one model; if it fails, the result has the reason."""
     logger.info("%s: training and evaluating", candidate.name)
@@ -199,7 +168,7 @@ def _run_candidate(shared: SharedSetup, candidate: Candidate) -> ModelResult:
 
 def _train(shared: SharedSetup, candidate: Candidate) -> list[Path]:
     """Train and evaluate all runs of a model, and return their folders."""
-    store = _store(shared, candidate)
+    store = shared.stores.get(candidate.name)
     runs = []
     for seed in range(shared.seeds):
         settings = candidate.settings
@@ -227,11 +196,6 @@ def _train(shared: SharedSetup, candidate: Candidate) -> list[Path]:
     return runs
 
 
-def _store(shared: SharedSetup, candidate: Candidate) -> Path | None:
-    encoder = candidate.settings.encoder
-    return None if encoder is None else shared.stores[encoder.name]
-
-
 def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Path]) -> ModelResult:
     """Read the evaluations of all runs of a model."""
     metrics = [read_metrics(run / "evaluation" / "metrics.json") for run in runs]
@@ -241,7 +205,7 @@ def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Pa
     encoder = candidate.settings.encoder
     if encoder is not None:
         # With stored features, the evaluation counts the MACs of the model only.
-        macs += patches * _load(encoder, "cpu").macs_per_patch()
+        macs += patches * load_candidate_encoder(encoder, "cpu").macs_per_patch()
     return ModelResult(
         candidate.name,
         runs=tuple(
@@ -252,7 +216,17 @@ def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Pa
         patches=patches,
         seconds=_load_or_measure_seconds(shared, candidate, runs[0]),
         failed=sum(len(each["failed"]) for each in metrics),
+        classes=_count_classes([run / "evaluation" / "predictions.csv" for run in runs], metrics),
     )
+
+
+def _count_classes(files: Sequence[Path], metrics: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the test slides of each class; a slide that several runs test counts once."""
+    labels = {}
+    for path in files:
+        with path.open(newline="", encoding="utf-8") as file:
+            labels.update({row["slide_id"]: row["label"] for row in csv.DictReader(file)})
+    return {label: list(labels.values()).count(label) for label in metrics[0]["labels"]}
 
 
 def _read_predictions(path: Path, labels: tuple[str, ...]) -> LabeledPredictions:

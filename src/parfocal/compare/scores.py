@@ -11,7 +11,14 @@ from statistics import stdev
 import numpy as np
 from jaxtyping import Float
 
-from parfocal.metrics import BLOCK_SIZE, LabeledPredictions, weighted_scores
+from parfocal.metrics import (
+    BLOCK_SIZE,
+    LabeledPredictions,
+    Score,
+    exact_interval,
+    no_interval_reason,
+    weighted_scores,
+)
 
 COMPARED_METRICS = ("weighted_f1", "accuracy", "auroc_macro")
 STAGES = ("total", "read", "encode", "model")
@@ -31,6 +38,7 @@ class ModelResult:
         seconds: mean seconds per slide read from its file, by device and stage.
         failed: number of test slides without a prediction.
         reason: why the model failed; None if it did not.
+        classes: number of test slides of each class, each slide counted once.
     """
 
     name: str
@@ -40,6 +48,7 @@ class ModelResult:
     seconds: Timing = field(default_factory=dict)
     failed: int = 0
     reason: str | None = None
+    classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,31 @@ class ScoreSummary:
     """A score over runs and patients.
 
     Args:
-        value: mean over the runs.
+        value: mean over the runs; NaN where it is undefined.
         sd: standard deviation over the runs; None for a single run.
-        low: lower end of the 95% interval over patients.
+        low: lower end of the 95% interval over patients; NaN where there is no interval.
         high: upper end of the 95% interval over patients.
+        reason: why there is no interval.
+        undefined_resamples: number of resamples in which the score is undefined in all runs.
+        resamples: number of resamples; 0 for an exact interval.
     """
 
     value: float
     sd: float | None
     low: float
     high: float
+    reason: str | None = None
+    undefined_resamples: int = 0
+    resamples: int = 0
+
+    @property
+    def text(self) -> str:
+        """The score with its interval, or why it is undefined."""
+        if np.isnan(self.value):
+            return "not defined"
+        ends = (None, None) if np.isnan(self.low) else (self.low, self.high)
+        undefined, resamples = self.undefined_resamples, self.resamples
+        return Score(self.value, *ends, undefined, self.reason, resamples=resamples).text
 
 
 @dataclass(frozen=True)
@@ -73,6 +97,20 @@ class ComparisonRow:
     result: ModelResult
     scores: Mapping[str, ScoreSummary] = field(default_factory=dict)
     gap_to_best: ScoreSummary | None = None
+
+
+def pool_runs(runs: Sequence[LabeledPredictions]) -> LabeledPredictions:
+    """Return the predictions of all runs of a model together.
+
+    Args:
+        runs: at least one.
+    """
+    return LabeledPredictions(
+        runs[0].labels,
+        np.concatenate([run.truth for run in runs]),
+        np.concatenate([run.probabilities for run in runs]),
+        tuple(group for run in runs for group in run.groups),
+    )
 
 
 def score_results(
@@ -104,6 +142,7 @@ def score_results(
             continue
         own = values[result.name]
         scores = {name: _summarize(each) for name, each in own.items()}
+        scores["accuracy"] = _with_exact_interval(scores["accuracy"], result.runs)
         gap = _mean_over_runs(values[best][metric]) - _mean_over_runs(own[metric])
         gap_to_best = None if result.name == best else _summarize(gap[:, None])
         rows.append(ComparisonRow(result, scores, gap_to_best))
@@ -139,8 +178,17 @@ def _mean_over_runs(values: Float[np.ndarray, "r runs"]) -> Float[np.ndarray, " 
 
 def _summarize(values: Float[np.ndarray, "r runs"]) -> ScoreSummary:
     means = _mean_over_runs(values)
-    resampled = means[1:][~np.isnan(means[1:])]
-    low, high = np.percentile(resampled, [2.5, 97.5]) if len(resampled) else (np.nan, np.nan)
     by_run = values[0][~np.isnan(values[0])]
     sd = stdev(by_run.tolist()) if len(by_run) > 1 else None
-    return ScoreSummary(float(means[0]), sd, float(low), float(high))
+    defined = means[1:][~np.isnan(means[1:])]
+    counts = len(means) - 1 - len(defined), len(means) - 1
+    reason = no_interval_reason(means[1:])
+    low, high = np.percentile(defined, [2.5, 97.5]) if reason is None else (np.nan, np.nan)
+    return ScoreSummary(float(means[0]), sd, float(low), float(high), reason, *counts)
+
+
+def _with_exact_interval(score: ScoreSummary, runs: Sequence[LabeledPredictions]) -> ScoreSummary:
+    """Replace the interval of an accuracy with the exact one, with one trial per patient."""
+    patients = len({group for run in runs for group in run.groups})
+    low, high = exact_interval(score.value * patients, patients)
+    return ScoreSummary(score.value, score.sd, low, high)

@@ -6,8 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parfocal.compare.scores import COMPARED_METRICS, STAGES, ComparisonRow, ScoreSummary
-from parfocal.metrics import METRICS
+from parfocal.compare.scores import (
+    COMPARED_METRICS,
+    STAGES,
+    ComparisonRow,
+    ModelResult,
+    pool_runs,
+)
+from parfocal.metrics import METRICS, small_classes
+
+BOOTSTRAPPED = ("weighted_f1", "auroc_macro")
+AUROC_RULE = (
+    "AUROC is computed in each run, one class against the others, and averaged over the classes, "
+    "then over the runs; predictions of different runs are never ranked together. The ROC curve is "
+    "averaged in the same way."
+)
 
 
 def to_csv(rows: Sequence[ComparisonRow], metric: str) -> str:
@@ -17,6 +30,8 @@ def to_csv(rows: Sequence[ComparisonRow], metric: str) -> str:
     for name in COMPARED_METRICS:
         header += [name, f"{name}_sd", f"{name}_low", f"{name}_high"]
     header += [f"gap_to_best_{metric}", "gap_to_best_low", "gap_to_best_high"]
+    header += ["resamples", *(f"undefined_resamples_{name}" for name in BOOTSTRAPPED)]
+    header += [f"n_{label}" for label in _labels(rows)]
     header += ["patches", "macs", "flops"]
     header += [f"seconds_{stage}_{device}" for device in devices for stage in STAGES]
     text = io.StringIO()
@@ -24,6 +39,10 @@ def to_csv(rows: Sequence[ComparisonRow], metric: str) -> str:
     writer.writeheader()
     writer.writerows(_csv_row(row, metric) for row in rows)
     return text.getvalue()
+
+
+def _labels(rows: Sequence[ComparisonRow]) -> list[str]:
+    return list(dict.fromkeys(label for row in rows for label in row.result.classes))
 
 
 def _csv_row(row: ComparisonRow, metric: str) -> dict[str, object]:
@@ -41,11 +60,17 @@ def _csv_row(row: ComparisonRow, metric: str) -> dict[str, object]:
     }
     for name, score in row.scores.items():
         values = (score.value, score.sd, score.low, score.high)
-        cells |= zip((name, f"{name}_sd", f"{name}_low", f"{name}_high"), values, strict=True)
+        texts = ("" if value is None or np.isnan(value) else value for value in values)
+        cells |= zip((name, f"{name}_sd", f"{name}_low", f"{name}_high"), texts, strict=True)
+    for name in BOOTSTRAPPED:
+        cells["resamples"] = row.scores[name].resamples
+        cells[f"undefined_resamples_{name}"] = row.scores[name].undefined_resamples
+    cells |= {f"n_{label}": count for label, count in result.classes.items()}
     if row.gap_to_best is not None:
         cells[f"gap_to_best_{metric}"] = row.gap_to_best.value
-        cells["gap_to_best_low"] = row.gap_to_best.low
-        cells["gap_to_best_high"] = row.gap_to_best.high
+        has_interval = not np.isnan(row.gap_to_best.low)
+        cells["gap_to_best_low"] = row.gap_to_best.low if has_interval else ""
+        cells["gap_to_best_high"] = row.gap_to_best.high if has_interval else ""
     for device, stages in result.seconds.items():
         cells |= {f"seconds_{stage}_{device}": stages[stage] for stage in STAGES}
     return cells
@@ -54,7 +79,7 @@ def _csv_row(row: ComparisonRow, metric: str) -> dict[str, object]:
 def to_markdown(rows: Sequence[ComparisonRow], metric: str) -> str:
     """Return results.md: the table, then failures and an explanation of the columns."""
     devices = sorted({device for row in rows for device in row.result.seconds})
-    header = ["model", "weighted F1, %", "accuracy, %", METRICS["auroc_macro"]]
+    header = ["model", "test slides", "weighted F1, %", "accuracy, %", METRICS["auroc_macro"]]
     header += [f"gap to best ({METRICS[metric]})", "TMACs", "TFLOPs", "patches"]
     header += [f"s, {device}: total (read / encode / aggregate)" for device in devices]
     lines = [header, ["---"] * len(header)]
@@ -66,19 +91,19 @@ def to_markdown(rows: Sequence[ComparisonRow], metric: str) -> str:
         for row in rows
         if row.result.failed
     ]
-    parts = (table, "\n".join(failed), column_notes(rows))
+    parts = (table, "\n".join(failed), *warnings(rows), column_notes(rows))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _markdown_row(row: ComparisonRow, devices: Sequence[str]) -> list[str]:
     result = row.result
-    line = [result.name]
+    line = [result.name, class_text(result)]
     for name in ("weighted_f1", "accuracy"):
         score = row.scores[name]
         sd = "" if score.sd is None else f" ± {100 * score.sd:.1f}"
         line.append(f"{100 * score.value:.1f}{sd}")
-    line.append(with_interval(row.scores["auroc_macro"]))
-    line.append("best" if row.gap_to_best is None else with_interval(row.gap_to_best))
+    line.append(row.scores["auroc_macro"].text)
+    line.append("best" if row.gap_to_best is None else row.gap_to_best.text)
     line += [f"{result.macs / 1e12:.3g}", f"{2 * result.macs / 1e12:.3g}", f"{result.patches:,.0f}"]
     for device in devices:
         stages = result.seconds.get(device)
@@ -91,11 +116,18 @@ def _markdown_row(row: ComparisonRow, devices: Sequence[str]) -> list[str]:
     return line
 
 
-def with_interval(score: ScoreSummary) -> str:
-    """Format a score with its interval."""
-    if np.isnan(score.value):
-        return "not defined"
-    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+def class_text(result: ModelResult) -> str:
+    """Return the number of test slides of each class."""
+    return ", ".join(f"{count} {label}" for label, count in result.classes.items())
+
+
+def warnings(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Return what limits the scores: classes with few patients."""
+    found = []
+    for row in rows:
+        few = small_classes(pool_runs(row.result.runs)) if row.result.runs else None
+        found += [] if few is None else [f"Warning: {few}."]
+    return list(dict.fromkeys(found))
 
 
 def column_notes(rows: Sequence[ComparisonRow]) -> str:
@@ -103,9 +135,12 @@ def column_notes(rows: Sequence[ComparisonRow]) -> str:
     runs = max((len(row.result.runs) for row in rows), default=0)
     return (
         f"Scores are means over runs (seeds and folds, {runs} per model) ± their standard "
-        "deviation, with 95% bootstrap intervals over patients in brackets; all models share the "
-        "resamples. Gap to best: score of the best model minus score of this model. MACs and "
-        "patches are means over the test slides and include encoding; 1 MAC = 2 FLOPs. Seconds "
-        "are measured on a few test slides read from their files, because reading stored features "
-        "takes no time. Reading and encoding overlap, so the stages can sum to more than the total."
+        f"deviation, with 95% intervals over patients in brackets. {AUROC_RULE} The interval of "
+        "the accuracy is exact (Clopper-Pearson, one trial per patient); the others are "
+        "percentile bootstrap intervals, and all models share the resamples. Gap to best: score of "
+        "the best model minus score of this model. MACs and patches are means over the test slides "
+        "and include encoding; 1 MAC = 2 FLOPs. Each model has the patches that it has by itself. "
+        "Seconds are measured on a few test slides read from their files, because reading stored "
+        "features takes no time. Reading and encoding overlap, so the stages can sum to more than "
+        "the total."
     )

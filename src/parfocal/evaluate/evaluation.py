@@ -25,11 +25,18 @@ from parfocal.metrics import (
     Score,
     auroc_by_stratum,
     average_by_patient,
+    class_counts,
     confusion_matrix,
     mean_with_interval,
+    proportion_with_interval,
+    small_classes,
 )
 from parfocal.models.checkpoint import Checkpoint
 
+INTERVAL = (
+    "95% over patients: exact (Clopper-Pearson) for accuracy, recall and other shares of slides, "
+    "with one trial per patient; percentile bootstrap for the rest"
+)
 SUMMARY_METRICS = ("auroc_macro", "accuracy", "balanced_accuracy")
 
 
@@ -59,13 +66,20 @@ class Evaluation:
         return labeled_predictions(self.trained.labels, self.results)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What limits the scores."""
+        few = small_classes(self.predictions)
+        return () if few is None else (few,)
+
+    @property
     def summary(self) -> str:
         """The main results in one line."""
         patients = len({result.slide.patient_id for result in self.results})
-        scores = [f"{METRICS[name]} {_score_text(self.scores[name])}" for name in SUMMARY_METRICS]
+        scores = [f"{METRICS[name]} {self.scores[name].text}" for name in SUMMARY_METRICS]
         failed = f"; {len(self.failed)} failed" if self.failed else ""
+        classes = ", ".join(f"{n} {label}" for label, n in class_counts(self.predictions).items())
         return (
-            f"{len(self.results)} slides of {patients} patients: {', '.join(scores)}"
+            f"{len(self.results)} slides of {patients} patients ({classes}): {', '.join(scores)}"
             f"{self._probability_text()}{failed}"
         )
 
@@ -83,7 +97,8 @@ class Evaluation:
             **asdict(settings),
             "labels": trained.labels,
             "predicted": "the most probable class; the first one in case of a tie",
-            "interval": "95% percentile bootstrap over patients",
+            "interval": INTERVAL,
+            "warnings": self.warnings,
             "slides": _scores_dict(self.predictions, self.scores),
             "strata": self._strata(),
             "patients": self._patients(),
@@ -254,7 +269,11 @@ def _localization_dict(
     }
     if all(each.selected for each in localizations):
         result |= {
-            "hit": mean([each.hit for each in localizations]),
+            "hit": asdict(
+                proportion_with_interval(
+                    np.array([each.hit for each in localizations], dtype=float), patients
+                )
+            ),
             "hit_by_chance": float(np.mean([each.chance_of_hit for each in localizations])),
             "selected": mean([each.share for each in localizations]),
             "selected_by_chance": result["attention_by_chance"],
@@ -264,10 +283,3 @@ def _localization_dict(
 
 def _mean_and_median(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "median": float(np.median(values))}
-
-
-def _score_text(score: Score) -> str:
-    if score.value is None:
-        return f"{score.reason}"
-    interval = "" if score.low is None else f" ({score.low:.3f} to {score.high:.3f})"
-    return f"{score.value:.3f}{interval}"

@@ -5,12 +5,14 @@ A patient that is drawn twice gives each of its slides the weight 2.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 # Number of values in a block of resamples; limits memory to some tens of MB for any cohort.
 BLOCK_SIZE = 4_000_000
+EQUAL = 1e-9  # values closer than this differ by rounding
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class Score:
         undefined_resamples: number of resamples in which the score is undefined, for example
             because a class is missing; the interval ignores them.
         reason: why the value or the interval is None.
+        interval: how the interval was computed: "bootstrap" over patients, or "clopper-pearson",
+            which is exact; None where there is none.
+        resamples: number of resamples, including the undefined ones; 0 without bootstrap.
+        n: number of slides of each class that the score is of; None for other averages.
     """
 
     value: float | None
@@ -31,6 +37,28 @@ class Score:
     high: float | None = None
     undefined_resamples: int = 0
     reason: str | None = None
+    interval: Literal["bootstrap", "clopper-pearson"] | None = None
+    resamples: int = 0
+    n: dict[str, int] | None = None
+
+    @property
+    def text(self) -> str:
+        """The score with three decimals and its interval, or the reasons why they are undefined.
+
+        Undefined resamples are counted.
+
+        >>> Score(0.9, 0.85, 1.0, 20, interval="bootstrap", resamples=2000).text
+        '0.900 (0.850 to 1.000; 1,980 of 2,000 resamples)'
+        """
+        if self.value is None:
+            return str(self.reason)
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}" + (f" ({self.reason})" if self.reason else "")
+        count = ""
+        if self.undefined_resamples:
+            defined = self.resamples - self.undefined_resamples
+            count = f"; {defined:,} of {self.resamples:,} resamples"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}{count})"
 
 
 def mean_with_interval(
@@ -91,8 +119,29 @@ def score_with_interval(
         return Score(None, reason=undefined_reason)
     defined = resampled[~np.isnan(resampled)]
     undefined = len(resampled) - len(defined)
-    if not len(defined):
-        reason = "no interval: it needs at least two patients"
-        return Score(value, undefined_resamples=undefined, reason=reason)
+    reason = no_interval_reason(resampled)
+    if reason is not None:
+        return Score(value, None, None, undefined, reason, resamples=len(resampled))
     low, high = np.percentile(defined, [2.5, 97.5])
-    return Score(value, float(low), float(high), undefined)
+    ends = float(low), float(high)
+    return Score(value, *ends, undefined, interval="bootstrap", resamples=len(resampled))
+
+
+def no_interval_reason(resampled: Float[np.ndarray, " r"]) -> str | None:
+    """Return why resampled values give no interval; None if they give one.
+
+    Where all resamples are equal, as those of a perfect score, they say nothing about how certain
+    it is.
+
+    Args:
+        resampled: the score of each resample; NaN where it is undefined.
+    """
+    defined = resampled[~np.isnan(resampled)]
+    count = f"{len(defined):,} of {len(resampled):,} resamples"
+    if not len(resampled):
+        return "no interval: it needs at least two patients"
+    if not len(defined):
+        return f"no interval: defined in {count}"
+    if np.ptp(defined) < EQUAL:
+        return f"no interval: {count}, all equal"
+    return None

@@ -1,12 +1,14 @@
 """Every metric with its confidence interval."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 from sklearn import metrics
 
 from parfocal.metrics.bootstrap import Score, patient_weights, score_with_interval
+from parfocal.metrics.exact import proportion_with_interval
 from parfocal.metrics.predictions import LabeledPredictions
 from parfocal.metrics.weighted import NEEDS_TWO_CLASSES, rank_scores, weighted_scores
 
@@ -21,17 +23,20 @@ METRICS = {
     "weighted_f1": "weighted F1",
     "quadratic_kappa": "quadratic kappa",
 }
+PROPORTIONS = ("accuracy", "recall")  # with exact intervals; the others by bootstrap
+MIN_CLASS = 10  # patients of a class below which scores and intervals are rough
 NEGATIVE_STRATA = ("negative", "none")  # strata that mark a slide as a negative
 
 
 def compute_scores(
     predictions: LabeledPredictions, *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Score]:
-    """Compute every metric with its 95% percentile bootstrap interval over patients.
+    """Compute every metric with its 95% confidence interval.
 
-    Patients are drawn with replacement, with all their slides. A resample in which a metric is
-    undefined is ignored for that metric only. Where every prediction is correct, all resamples
-    agree and the interval is a point: interpret it with the number of patients.
+    Proportions (accuracy and recall) have exact intervals, see `proportion_with_interval`. The
+    others have percentile bootstrap intervals: patients are drawn with replacement, with all their
+    slides. A resample in which a metric is undefined is ignored for that metric only. Where all
+    resamples are equal, as where every prediction is correct, there is no interval.
 
     Args:
         predictions: of slides or patients.
@@ -53,14 +58,63 @@ def compute_scores(
             predictions.groups, resamples, seed, row_size=predictions.probabilities.size
         )
     ]
-    return {
-        name: score_with_interval(
-            value,
-            np.concatenate([block[name] for block in blocks] or [np.empty(0)]),
-            _undefined_reason(name, predictions),
-        )
-        for name, value in point_scores(predictions).items()
+    scores = {}
+    for name, value in point_scores(predictions).items():
+        counted = _counts(predictions, name)
+        if name.partition("/")[0] in PROPORTIONS and not np.isnan(value):
+            scores[name] = replace(_proportion(predictions, name), n=counted)
+            continue
+        resampled = np.concatenate([block[name] for block in blocks] or [np.empty(0)])
+        reason = _undefined_reason(name, predictions)
+        scores[name] = replace(score_with_interval(value, resampled, reason), n=counted)
+    return scores
+
+
+def small_classes(predictions: LabeledPredictions) -> str | None:
+    """Return a warning that names the classes with under 10 patients; None if there are none.
+
+    Args:
+        predictions: of slides or patients.
+    """
+    groups = np.array(predictions.groups)
+    patients = {
+        label: len(set(groups[predictions.truth == c].tolist()))
+        for c, label in enumerate(predictions.labels)
     }
+    few = [f"{label} {count}" for label, count in patients.items() if count < MIN_CLASS]
+    if not few:
+        return None
+    return (
+        f"fewer than {MIN_CLASS} patients of a class ({', '.join(few)}): scores and intervals are "
+        "rough"
+    )
+
+
+def class_counts(predictions: LabeledPredictions) -> dict[str, int]:
+    """Return the number of slides of each class."""
+    counts = np.bincount(predictions.truth, minlength=len(predictions.labels)).tolist()
+    return dict(zip(predictions.labels, counts, strict=True))
+
+
+def _counts(predictions: LabeledPredictions, name: str) -> dict[str, int]:
+    """Return the number of slides of each class that a metric is of."""
+    metric, _, label = name.partition("/")
+    counts = class_counts(predictions)
+    if not label:
+        return counts
+    own = {label: counts[label]}
+    return own if metric == "recall" else own | {"others": len(predictions.truth) - counts[label]}
+
+
+def _proportion(predictions: LabeledPredictions, name: str) -> Score:
+    """Compute the accuracy, or the recall of a class, with its exact interval."""
+    label = name.partition("/")[2]
+    included = np.ones(len(predictions.truth), dtype=bool)
+    if label:
+        included = predictions.truth == predictions.labels.index(label)
+    correct = (predictions.predicted == predictions.truth)[included].astype(float)
+    groups = tuple(np.array(predictions.groups)[included].tolist())
+    return proportion_with_interval(correct, groups)
 
 
 def point_scores(predictions: LabeledPredictions) -> dict[str, float]:
@@ -140,7 +194,9 @@ def _auroc(
     value, *resampled = (
         rank_scores(evidence, positive, weights * included)[0] for weights in (once, *blocks)
     )
-    return score_with_interval(float(value[0]), np.concatenate(resampled or [np.empty(0)]))
+    counts = {"positive": int(positive.sum()), "negative": int((included & ~positive).sum())}
+    score = score_with_interval(float(value[0]), np.concatenate(resampled or [np.empty(0)]))
+    return replace(score, n=counts)
 
 
 def _undefined_reason(name: str, predictions: LabeledPredictions) -> str:

@@ -1,10 +1,12 @@
 """Write the report: one self-contained HTML file, for the screen and for print."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from os.path import realpath  # Path.resolve raises for a link that leads to itself
 from pathlib import Path
 
+from parfocal.explain.library import Library, list_problem
 from parfocal.explain.read_record import read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.report.gallery import Row, confident_errors, rows_of, top_patches
@@ -13,6 +15,7 @@ from parfocal.explain.report.sources import Sources, find_sources
 from parfocal.explain.report.template import render
 from parfocal.files import write_whole
 from parfocal.metrics import METRICS
+from parfocal.slide.identity import printable
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,10 @@ def write_report(
     *,
     cohort: Path | None = None,
     moved_to: Sequence[Path] = (),
-) -> None:
+) -> tuple[str, ...]:
     """Write runs, evaluations and predictions as one HTML page.
+
+    What cannot be read or shown is listed on the page.
 
     Args:
         paths: folders of runs, evaluations and predictions, or folders that contain these.
@@ -47,18 +52,40 @@ def write_report(
         cohort: cohort table with the labels of the slides, if none is in the folders.
         moved_to: folders in which to look for slide files that have moved since the prediction.
 
+    Returns:
+        What could not be read or shown, with the reasons.
+
     Raises:
-        ReportError: there is nothing to report, or a file cannot be read.
-        LibraryError: a path does not exist, or tables disagree on the label of a slide.
+        ReportError: there is nothing to report.
+        LibraryError: tables disagree on the label of a slide.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     sources = find_sources(paths, cohort=cohort, moved_to=moved_to)
-    names = [path.resolve().name for path in (*paths, *([] if cohort is None else [cohort]))]
-    write_whole(out, _render(sources, names).encode())
+    given = (*paths, *([] if cohort is None else [cohort]))
+    names = [printable(Path(realpath(path)).name) for path in given]
+    page = _render(_showable(sources), names)
+    write_whole(out, page.encode(errors="xmlcharrefreplace"))
+    return tuple(sources.library.problems)
+
+
+def _showable(sources: Sources) -> Sources:
+    """Leave out runs and evaluations that lack what the page shows, and list them as problems."""
+    problems = sources.library.problems
+    runs, evaluations = [], []
+    for run in sources.runs:
+        with list_problem(Path(run.name), problems):
+            _render(Sources((run,), (), Library()), ())
+            runs.append(run)
+    for evaluation in sources.evaluations:
+        with list_problem(Path(evaluation.name), problems):
+            _render(Sources((), (evaluation,), Library()), ())
+            evaluations.append(evaluation)
+    return Sources(tuple(runs), tuple(evaluations), sources.library)
 
 
 def _render(sources: Sources, names: Sequence[str]) -> str:
     rows = rows_of(sources.library)
+    records = _read_records(rows, sources.library.problems)
     return render(
         "report.html",
         models=_model_names(sources, rows),
@@ -69,11 +96,22 @@ def _render(sources: Sources, names: Sequence[str]) -> str:
         cost_chart=cost_chart(sources.evaluations),
         metric_labels=METRICS,
         rows=sorted(rows, key=lambda row: (not row.wrong, -row.confidence)),
-        visited=list(_visited_patches(rows)),
+        visited=list(_visited_patches(records)),
         galleries=top_patches(rows),
         errors=confident_errors(rows),
+        failed=sources.library.failed,
         problems=sources.library.problems,
     )
+
+
+def _read_records(rows: Sequence[Row], problems: list[str]) -> dict[str, list[PredictionRecord]]:
+    """Read the predictions of each model; one that has been changed since is listed."""
+    records: dict[str, list[PredictionRecord]] = {}
+    for row in rows:
+        with list_problem(row.prediction.path, problems):
+            record = read_prediction(row.prediction.path)
+            records.setdefault(row.prediction.model, []).append(record)
+    return records
 
 
 def _model_names(sources: Sources, rows: Sequence[Row]) -> list[str]:
@@ -83,13 +121,11 @@ def _model_names(sources: Sources, rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(trained + evaluated or [row.prediction.model for row in rows]))
 
 
-def _visited_patches(rows: Sequence[Row]) -> Iterator[VisitedPatches]:
+def _visited_patches(records: Mapping[str, list[PredictionRecord]]) -> Iterator[VisitedPatches]:
     """Average the visited patches over the predictions of each model."""
-    for model in dict.fromkeys(row.prediction.model for row in rows):
-        paths = [row.prediction.path for row in rows if row.prediction.model == model]
-        records = [read_prediction(path) for path in paths]
-        sampled = records[0].regions[0].score_kind == "sampling_probability"
-        yield VisitedPatches(model, len(records), sampled, tuple(_means_by_magnification(records)))
+    for model, each in records.items():
+        sampled = each[0].regions[0].score_kind == "sampling_probability"
+        yield VisitedPatches(model, len(each), sampled, tuple(_means_by_magnification(each)))
 
 
 def _means_by_magnification(

@@ -14,9 +14,11 @@ from jaxtyping import Float, Int
 
 from parfocal.dataset.cohort import PARTS
 from parfocal.dataset.split import read_split
-from parfocal.explain.library import Library, find_library
+from parfocal.explain.library import Library, find_library, list_problem
 from parfocal.explain.read_metrics import read_metrics
-from parfocal.explain.truths import files_in
+from parfocal.explain.truths import files_in, require_file
+from parfocal.files import is_folder
+from parfocal.slide.identity import printable
 
 
 class ReportError(Exception):
@@ -86,41 +88,47 @@ def find_sources(
 ) -> Sources:
     """Read the runs, evaluations and predictions in folders and their direct subfolders.
 
+    What cannot be read is in `library.problems`, and ends nothing.
+
     Args:
         paths: folders and prediction files.
         cohort: cohort table with the labels of the slides, if none is in the folders.
         moved_to: folders in which to look for slide files that have moved since the prediction.
 
     Raises:
-        ReportError: there is nothing to report, or a file cannot be read.
-        LibraryError: a path does not exist, or tables disagree on the label of a slide.
+        ReportError: there is nothing to report.
+        LibraryError: tables disagree on the label of a slide.
     """
     library = find_library(paths, cohort=cohort, moved_to=moved_to)
-    folders = [path for path in paths if path.is_dir()]
-    try:
-        runs = tuple(
-            _read_run(file.parent) for f in folders for file in files_in(f, "settings.yaml")
-        )
-        evaluations = tuple(
-            _read_evaluation(file) for f in folders for file in files_in(f, "metrics.json")
-        )
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ReportError(
-            f"a file of a run or evaluation cannot be read ({error}); train or evaluate again."
-        ) from None
-    if not (runs or evaluations or library.slides):
-        searched = ", ".join(str(path) for path in paths)
-        raise ReportError(
-            f"{searched}: no run, evaluation or prediction here or in the direct subfolders; give "
-            "the folder that train, evaluate or predict wrote."
-        )
-    return Sources(runs, evaluations, library)
+    runs, evaluations = [], []
+    for folder in filter(is_folder, paths):
+        for file in files_in(folder, "settings.yaml"):
+            with list_problem(file, library.problems):
+                runs.append(_read_run(file.parent))
+        for file in files_in(folder, "metrics.json"):
+            with list_problem(file, library.problems):
+                evaluations.append(_read_evaluation(file))
+    if not (runs or evaluations or library.slides or library.failed):
+        raise _nothing_found(paths, library.problems)
+    return Sources(tuple(runs), tuple(evaluations), library)
+
+
+def _nothing_found(paths: Sequence[Path], problems: Sequence[str]) -> ReportError:
+    if problems:
+        return ReportError(problems[0])
+    searched = ", ".join(str(path) for path in paths)
+    return ReportError(
+        f"{searched}: no run, evaluation or prediction here or in the direct subfolders; give the "
+        "folder that train, evaluate or predict wrote."
+    )
 
 
 def _read_run(folder: Path) -> Run:
     summary = folder / "summary.json"
+    for name in ("settings.yaml", "split.csv", "metrics.csv", "summary.json"):
+        require_file(folder / name)
     return Run(
-        name=folder.resolve().name,
+        name=printable(folder.resolve().name),
         settings=yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8")),
         slides=_count_slides(folder / "split.csv"),
         epochs=[
@@ -140,11 +148,13 @@ def _count_slides(split: Path) -> dict[str, Counter[str]]:
 
 
 def _read_evaluation(file: Path) -> Evaluation:
+    for path in (file, file.with_name("predictions.csv")):
+        require_file(path)
     metrics = read_metrics(file)
     labels = tuple(metrics["labels"])
     rows = _read_table(file.parent / "predictions.csv")
     return Evaluation(
-        name=file.parent.resolve().name,
+        name=printable(file.parent.resolve().name),
         metrics=metrics,
         labels=labels,
         truth=np.array([labels.index(row["label"]) for row in rows]),

@@ -1,11 +1,14 @@
 """Render the HTML templates of this folder; their filters format numbers."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from parfocal.metrics import Score
 
 
 def render(template: str, **values: object) -> str:
@@ -29,6 +32,7 @@ def _pages() -> Environment:
     )
     pages.filters |= {
         "score": _score,
+        "classes": _class_counts,
         "percent": _percent,
         "number": _number,
         "step": _step_name,
@@ -40,10 +44,13 @@ def _score(score: Mapping[str, Any] | None) -> str:
     """Format a score with its interval, or the reason why it is undefined."""
     if score is None:
         return "–"
-    if score["value"] is None:
-        return str(score["reason"])
-    interval = "" if score["low"] is None else f" ({score['low']:.3f} to {score['high']:.3f})"
-    return f"{score['value']:.3f}{interval}"
+    known = {field.name for field in fields(Score)}
+    return Score(**{key: value for key, value in score.items() if key in known}).text
+
+
+def _class_counts(scored: Mapping[str, Any]) -> str:
+    """Name the number of slides or patients of each class."""
+    return ", ".join(f"{each['n']} {label}" for label, each in scored["classes"].items())
 
 
 def _step_name(step: Mapping[str, Any]) -> str:
