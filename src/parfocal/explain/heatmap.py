@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from parfocal.explain import map_layout
 from parfocal.explain.map_layout import GAP, HEADER, INK, Color, Layout
 from parfocal.explain.record import PredictionRecord, Region
+from parfocal.explain.whole_slide import whole_slide_panel
 from parfocal.files import whole_file
 from parfocal.slide.slide import Box
 
@@ -41,17 +42,20 @@ def draw_map(
     thumbnail: UInt8[np.ndarray, "h w 3"],
     path: Path,
     *,
+    whole: UInt8[np.ndarray, "_ _ 3"] | None = None,
     details: Mapping[str, UInt8[np.ndarray, "_ _ 3"]] | None = None,
 ) -> None:
     """Draw the visited patches and their scores over a slide, as a PNG.
 
-    The first panel shows the slide with outlines around the visited areas. Each further panel
-    shows the scores at one magnification, with the patches that were zoomed into outlined.
+    The first panel shows the whole slide, with the tissue that was not visited or is out of reach.
+    The second shows the part with patches, with outlines around the visited areas. Each further
+    panel shows the scores at one magnification, with the patches that were zoomed into outlined.
 
     Args:
         record: a prediction.
         thumbnail: pixels of `visible_box(record)`, of any size.
         path: the PNG to write; written completely or not at all.
+        whole: pixels of the whole slide, of any size; None to leave the first panel out.
         details: pixels of regions by id, drawn below the panels with their rank.
 
     Raises:
@@ -62,9 +66,10 @@ def draw_map(
             f"{record.slide.id}: the record has no regions to draw; predict the slide again."
         )
     steps = range(len(record.mpps))
-    layout = Layout.fitting(visible_box(record), len(steps) + 1)
+    layout = Layout.fitting(visible_box(record), len(steps) + (1 if whole is None else 2))
     slide = Image.fromarray(thumbnail).resize(layout.panel, Image.Resampling.LANCZOS)
-    panels = [_overview(record, layout, slide)]
+    panels = [] if whole is None else [whole_slide_panel(record, layout, whole)]
+    panels += [_overview(record, layout, slide)]
     panels += [_score_panel(record, layout, slide, step) for step in steps]
     pixels, capacity = details or {}, (layout.width + GAP) // (DETAIL_PX + GAP)
     top = record.top_regions(len(record.regions))
@@ -109,7 +114,7 @@ def _overview(record: PredictionRecord, layout: Layout, slide: Image.Image) -> I
             if region.visited:
                 visited[_pixel_slices(layout, region)] = True
         pixels[_rim(visited)] = STEP_COLORS[step % len(STEP_COLORS)]
-    panel, draw = map_layout.titled_panel(layout, pixels, "slide, with the visited areas outlined")
+    panel, draw = map_layout.titled_panel(layout, pixels, "visited areas, outlined")
     position = map_layout.scale_bar(draw, layout, record.slide.mpp)
     for step, mpp in enumerate(record.mpps):
         color = STEP_COLORS[step % len(STEP_COLORS)]

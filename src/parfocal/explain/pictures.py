@@ -52,7 +52,8 @@ def draw_pictures(
     path = folder / f"{record.slide.id}.png"
     if not has_class_probabilities(record.regions):
         thumbnail, details = _read_map_pixels(record, slide)
-        draw_map(record, thumbnail, path, details=details)
+        whole = _read_thumbnail(slide, Box(0, 0, *slide.size))
+        draw_map(record, thumbnail, path, whole=whole, details=details)
         return
     draw_zoom_tree(record, slide, path, gray_spread=gray_spread)
     draw_leaves(record, slide, folder / f"{record.slide.id}-leaves.png", lesions=lesions)
@@ -61,11 +62,14 @@ def draw_pictures(
 
 def _read_map_pixels(record: PredictionRecord, slide: Slide) -> tuple[Pixels, dict[str, Pixels]]:
     """Read the visible part of the slide as a thumbnail, and the patches that counted most."""
-    part = visible_box(record)
-    shrink = max(1.0, max(part.width, part.height) / THUMBNAIL_PX)
-    thumbnail = slide.read(part, slide.mpp * shrink)
+    thumbnail = _read_thumbnail(slide, visible_box(record))
     details = {
         region.id: slide.read(Box(region.x, region.y, region.width, region.height), region.mpp)
         for region in record.top_regions(DETAILS)
     }
     return thumbnail, details
+
+
+def _read_thumbnail(slide: Slide, part: Box) -> Pixels:
+    shrink = max(1.0, max(part.width, part.height) / THUMBNAIL_PX)
+    return slide.read(part, slide.mpp * shrink)
