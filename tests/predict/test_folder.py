@@ -1,9 +1,12 @@
 import csv
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from parfocal.explain.read_record import read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.folder import FailedSlide, predict_slides
@@ -85,10 +88,146 @@ def test_two_slides_of_one_name_are_refused(tmp_path: Path, untrained: Checkpoin
     assert not (tmp_path / "out").exists()
 
 
-def test_a_slide_listed_twice_is_refused(tmp_path: Path, untrained: Checkpoint):
-    paths = [tmp_path / "one.svs", tmp_path / "one.svs"]
-    with pytest.raises(ValueError, match=r"one\.svs: the slide is listed twice; list it once"):
-        next(predict_slides(paths, untrained, tmp_path / "out"))
+def test_a_slide_listed_twice_is_predicted_once(tmp_path: Path, slide: Path, untrained: Checkpoint):
+    assert len(list(predict_slides([slide, slide], untrained, tmp_path / "out"))) == 1
+
+
+def record_of(result: PredictionRecord | FailedSlide) -> PredictionRecord:
+    assert isinstance(result, PredictionRecord)
+    return result
+
+
+@pytest.fixture
+def copied(tmp_path: Path, slide: Path) -> Path:
+    """A slide that a test may change."""
+    path = tmp_path / "slides" / slide.name
+    path.parent.mkdir()
+    path.write_bytes(slide.read_bytes())
+    return path
+
+
+@pytest.fixture
+def predicted(tmp_path: Path, copied: Path, untrained: Checkpoint) -> dict[str, bytes]:
+    """The files of a first prediction into `out`."""
+    list(predict_slides([copied], untrained, tmp_path / "out"))
+    return {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_slide_is_not_predicted_again(
+    tmp_path: Path, copied: Path, untrained: Checkpoint, predicted: dict[str, bytes]
+):
+    (record,) = predict_slides([copied], untrained, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == predicted
+    assert record_of(record).to_json().encode() == predicted["one.json"]
+
+
+@pytest.mark.parametrize(
+    "change", ["again", "mpp", "settings", "weights", "slide", "picture", "json", "version"]
+)
+def test_a_slide_is_predicted_again_if_anything_has_changed(
+    tmp_path: Path, copied: Path, untrained: Checkpoint, predicted: dict[str, bytes], *, change: str
+):
+    out, options = tmp_path / "out", {}
+    if change == "again":
+        options = {"again": True}
+    if change == "mpp":
+        options = {"mpp": 1.0}
+    if change == "settings":
+        untrained = replace(untrained, slide=replace(untrained.slide, min_tissue=0.2))
+    if change == "weights":
+        untrained = replace(untrained, stored_hash="0" * 64)
+    if change == "slide":
+        copied.write_bytes(copied.read_bytes() + b" " * 2)
+    if change == "picture":
+        (out / "one.png").unlink()
+    if change == "json":
+        (out / "one.json").write_text("{")
+    if change == "version":
+        text = (
+            (out / "one.json")
+            .read_text()
+            .replace('"parfocal_version": "', '"parfocal_version": "0')
+        )
+        (out / "one.json").write_text(text)
+    (record,) = predict_slides([copied], untrained, out, **options)
+    seconds = record_of(record).cost.seconds
+    assert json.loads(predicted["one.json"])["cost"]["seconds"] != seconds
+
+
+def test_the_path_of_a_slide_that_was_moved_is_updated(
+    tmp_path: Path, copied: Path, untrained: Checkpoint, predicted: dict[str, bytes]
+):
+    moved = tmp_path / "moved" / copied.name
+    moved.parent.mkdir()
+    copied.rename(moved)
+    (record,) = predict_slides([moved], untrained, tmp_path / "out")
+    assert record_of(record).slide.path == str(moved)
+    content = json.loads((tmp_path / "out" / "one.json").read_text())
+    assert content["slide"].pop("path") == str(moved)
+    first = json.loads(predicted["one.json"])
+    del first["slide"]["path"]
+    assert content == first
+
+
+def test_a_failure_keeps_an_earlier_prediction(
+    tmp_path: Path, copied: Path, untrained: Checkpoint, predicted: dict[str, bytes]
+):
+    copied.unlink()
+    (result,) = predict_slides([copied], untrained, tmp_path / "out")
+    assert isinstance(result, FailedSlide)
+    assert (tmp_path / "out" / "one.json").read_bytes() == predicted["one.json"]
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert "no such file" in row["failed"].lower()
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("a damaged field"), MemoryError(), OSError(5, "Input/output error")]
+)
+def test_any_error_is_the_failure_of_its_slide(
+    tmp_path: Path,
+    slide: Path,
+    untrained: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+):
+    def fail(path: Path, **_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("parfocal.predict.folder.open_slide", fail)
+    (result,) = predict_slides([slide], untrained, tmp_path / "out")
+    assert isinstance(result, FailedSlide)
+
+
+def test_a_full_disk_ends_the_batch_and_keeps_what_is_finished(
+    tmp_path: Path, slide: Path, untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+):
+    second = tmp_path / "second.tif"
+    second.write_bytes(slide.read_bytes())
+    results = predict_slides([slide, second, tmp_path / "third.tif"], untrained, tmp_path / "out")
+    next(results)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("parfocal.predict.folder.write_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        next(results)
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        assert [row["slide_id"] for row in csv.DictReader(file)] == ["one"]
+    assert (tmp_path / "out" / "one.json").exists()
+
+
+def test_a_name_that_is_not_utf_8_is_printable(tmp_path: Path, slide: Path, untrained: Checkpoint):
+    odd = tmp_path / os.fsdecode(b"caf\xe9.tif")
+    odd.write_bytes(slide.read_bytes())
+    (record,) = predict_slides([odd], untrained, tmp_path / "out")
+    assert record_of(record).slide.id == "caf%E9"
+    table = (tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8")
+    assert f"caf%E9,{tmp_path}/caf%E9.tif" in table
+    assert read_prediction(tmp_path / "out" / "caf%E9.json").slide.path == str(odd)
+    (again,) = predict_slides([odd], untrained, tmp_path / "out")
+    assert record_of(again).cost == record_of(record).cost
 
 
 def test_after_an_interruption_the_table_lists_the_predicted_slides(

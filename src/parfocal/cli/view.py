@@ -1,5 +1,6 @@
 """Subcommands that show results: view, report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,12 @@ def view(
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 takes any free one.")
     ] = 8642,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Accept requests for this host, as of a proxy. Repeatable."
+        ),
+    ] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
@@ -56,6 +63,7 @@ def view(
     from parfocal.explain.library import load_library
 
     library = load_library(paths, cohort=cohort, moved_to=slides or (), mpp=mpp)
+    _print_problems(library.problems)
     with viewer.listen(host, port) as listening:
         if not viewer.is_loopback(host):
             typer.echo("parfocal: other computers that reach this address see the slides", err=True)
@@ -63,7 +71,7 @@ def view(
         typer.echo(f"{len(library.slides)} slides at {address} (press Ctrl-C to stop)")
         if browser:
             typer.launch(address)
-        viewer.serve(library, listening)
+        viewer.serve(library, listening, allowed_hosts=allow_host or ())
 
 
 def report(
@@ -87,7 +95,15 @@ def report(
     """
     from parfocal.explain.report import write_report
 
-    write_report(paths, out, cohort=cohort, moved_to=slides or ())
+    problems = write_report(paths, out, cohort=cohort, moved_to=slides or ())
     size = out.stat().st_size
     size_text = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
     typer.echo(f"{out}: {size_text}; open it in a browser")
+    _print_problems(problems)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _print_problems(problems: Sequence[str]) -> None:
+    for problem in problems:
+        typer.echo(f"parfocal: {problem}", err=True)

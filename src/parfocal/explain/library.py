@@ -5,6 +5,7 @@ is not in the library can be requested.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,13 @@ from parfocal.explain.read_record import (
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.truths import LibraryError, Truth, files_in, read_truths, require_file
 from parfocal.files import is_folder, path_exists
-from parfocal.slide.failure import catch_failure
+from parfocal.slide.failure import describe_failure, shorten
 from parfocal.slide.identity import printable
 from parfocal.slide.slide import open_slide
 
 KEY_DIGITS = 12
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -172,13 +175,27 @@ def find_library(
 
 @contextmanager
 def list_problem(path: Path, problems: list[str]) -> Iterator[None]:
-    """Add a message to `problems` if a block that reads a file fails."""
-    with catch_failure(str(path)) as attempt:
+    """Add a message to `problems` if a block that reads or shows a file fails, and continue.
+
+    Args:
+        path: the file; a file that has a message already gets no second one.
+        problems: the messages.
+    """
+    try:
         yield
-    if attempt.reason is not None:
-        name = printable(path.name)
-        known = name in attempt.reason
-        problems.append(attempt.reason if known else f"{name}: {attempt.reason}")
+    except Exception as error:  # a file may hold anything
+        logger.debug("%s", path, exc_info=error)
+        name = printable(str(path))
+        if not any(problem.startswith(name) for problem in problems):
+            problems.append(shorten(_describe_problem(path, error)))
+
+
+def _describe_problem(path: Path, error: Exception) -> str:
+    if type(error).__module__.startswith("parfocal"):
+        message = str(error)
+        return message if path.name in message else f"{path}: {message}"
+    reason = f"it lacks {error}" if isinstance(error, KeyError) else describe_failure(error)
+    return f"{path}: it cannot be shown ({reason}); write it again, or remove it."
 
 
 def key_of(*parts: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from parfocal.dataset.cohort import read_slides
 from parfocal.dataset.outlines_file import OutlinesFile
 from parfocal.dataset.split import read_split
-from parfocal.files import is_file, is_folder
+from parfocal.files import is_file, is_folder, path_exists
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.identity import printable
 
@@ -61,12 +61,14 @@ def read_truths(
 
 
 def _add_cohort(truths: dict[str, tuple[Truth, Path]], table: Path) -> None:
+    require_file(table)
     for slide in read_slides(table):
         truth = Truth(slide.label or None, slide.outlines, slide.path)
         _add_truth(truths, slide.slide_id, truth, table)
 
 
 def _add_split(truths: dict[str, tuple[Truth, Path]], table: Path) -> None:
+    require_file(table)
     for row in read_split(table):
         _add_truth(truths, row.slide_id, Truth(row.label), table)
 
@@ -84,6 +86,16 @@ def _add_truth(
             f"{slide_id}: labeled {first.label!r} in {first_table} and {truth.label!r} in {table}; "
             "correct one of them, or view their predictions separately."
         )
+
+
+def require_file(path: Path) -> None:
+    """Raise if a path is no file, such as a pipe, for whose writer reading would wait.
+
+    Raises:
+        LibraryError: the path is not a file.
+    """
+    if path_exists(path) and not is_file(path):
+        raise LibraryError(f"{path}: not a file; remove it.")
 
 
 def files_in(path: Path, pattern: str) -> list[Path]:

@@ -9,7 +9,7 @@ from parfocal.claims import hold
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.files import write_whole
-from parfocal.slide.identity import slide_id
+from parfocal.slide.identity import printable, slide_id
 
 TABLE_FILE = "predictions.csv"
 CLAIM_FILE = ".predictions.claim"
@@ -24,12 +24,12 @@ def header(labels: Sequence[str]) -> list[str]:
 def row(record: PredictionRecord, labels: Sequence[str]) -> list[str]:
     """Return the row of a predicted slide."""
     probabilities = [f"{record.probabilities[label]:.6f}" for label in labels]
-    return [record.slide.id, record.slide.path or "", record.label, *probabilities, ""]
+    return [record.slide.id, printable(record.slide.path or ""), record.label, *probabilities, ""]
 
 
 def failed_row(path: Path, reason: str, labels: Sequence[str]) -> list[str]:
     """Return the row of a slide that failed, with the reason in the last column."""
-    return [slide_id(path), str(path.absolute()), "", *("" for _ in labels), reason]
+    return [slide_id(path), printable(str(path.absolute())), "", *("" for _ in labels), reason]
 
 
 def read_rows(path: Path, labels: Sequence[str]) -> dict[str, list[str]]:

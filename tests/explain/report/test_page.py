@@ -1,4 +1,5 @@
 import base64
+import html
 import io
 import json
 import re
@@ -12,7 +13,6 @@ from PIL import Image
 
 from explain.demo_folder import DARK, write_json
 from parfocal.explain.report import ReportError, write_report
-from parfocal.explain.truths import LibraryError
 
 
 def score(value: float) -> dict:
@@ -212,14 +212,53 @@ def test_a_folder_with_nothing_to_report_is_refused(tmp_path):
 
 
 def test_a_missing_path_is_refused(tmp_path):
-    with pytest.raises(LibraryError, match="nowhere: no such file or folder"):
+    with pytest.raises(ReportError, match="nowhere: no such file or folder"):
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")
 
 
-def test_a_damaged_file_is_refused(work):
-    (work / "evaluation" / "metrics.json").write_text("{}")
-    with pytest.raises(ReportError, match=r"cannot be read .*train or evaluate again"):
-        write_report([work], work / "report.html")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("evaluation/metrics.json", "{}"),
+        ("evaluation/metrics.json", "[" * 100_000),
+        ("evaluation/metrics.json", '{"format_version": 2, "labels": ["normal", "tumor"]}'),
+        ("evaluation/metrics.json", '{"format_version": 2, "labels": 3}'),
+        ("evaluation/predictions.csv", "slide_id\n1\n"),
+        ("run/settings.yaml", "- 1"),
+        ("run/settings.yaml", "model: {}"),
+        ("run/summary.json", "[1]"),
+        ("run/metrics.csv", "epoch,train_loss\none,two\n"),
+        ("cohort.csv", "slide_id\n"),
+    ],
+)
+def test_a_damaged_file_is_listed_and_the_rest_is_reported(work, name, content):
+    (work / name).write_text(content)
+    problems = write_report([work], work / "report.html")
+    assert len(problems) == 1
+    text = (work / "report.html").read_text()
+    assert Path(name).parts[0] in problems[0]
+    assert problems[0] in html.unescape(text)
+    assert "evaluation-mean" in text
+
+
+def test_a_path_that_is_missing_does_not_hide_the_others(work):
+    problems = write_report([work, work / "nowhere"], work / "report.html")
+    assert problems == (f"{work / 'nowhere'}: no such file or folder; check the path.",)
+
+
+def test_slides_that_failed_are_reported_with_their_reasons(work):
+    (work / "predictions.csv").write_text(
+        "slide_id,path,predicted,prob_normal,prob_tumor,failed\n"
+        f"bad,/slides/bad.svs,,,,the file is empty{'!' * 1000}\n",
+    )
+    summary = {"epochs": 2, "seconds": 3.0, "patches_encoded": 0, "best_epoch": 2}
+    summary["failed"] = {"left": "it has no tissue"}
+    (work / "run" / "summary.json").write_text(json.dumps(summary))
+    assert write_report([work], work / "report.html") == ()
+    text = text_of((work / "report.html").read_text())
+    assert "left: it has no tissue" in text
+    assert "the file is empty!" in text
+    assert "!" * 501 not in text
 
 
 def test_predictions_of_version_1_are_reported(tmp_path):

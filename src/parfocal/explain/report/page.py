@@ -73,11 +73,11 @@ def _showable(sources: Sources) -> Sources:
     problems = sources.library.problems
     runs, evaluations = [], []
     for run in sources.runs:
-        with list_problem(Path(run.name), problems):
+        with list_problem(run.folder, problems):
             _render(Sources((run,), (), Library()), ())
             runs.append(run)
     for evaluation in sources.evaluations:
-        with list_problem(Path(evaluation.name), problems):
+        with list_problem(evaluation.file, problems):
             _render(Sources((), (evaluation,), Library()), ())
             evaluations.append(evaluation)
     return Sources(tuple(runs), tuple(evaluations), sources.library)

@@ -30,18 +30,23 @@ class Run:
     """A training run.
 
     Args:
-        name: name of its folder.
+        folder: its folder.
         settings: settings by section.
         slides: number of slides by label and part of the split.
         epochs: rows of metrics.csv.
         summary: content of summary.json; empty if the run is not finished.
     """
 
-    name: str
+    folder: Path
     settings: Mapping[str, Mapping[str, Any]]
     slides: Mapping[str, Mapping[str, int]]
     epochs: Sequence[Mapping[str, float | None]]
     summary: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, as printable text."""
+        return printable(self.folder.resolve().name)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -54,18 +59,23 @@ class Evaluation:
     """An evaluation.
 
     Args:
-        name: name of its folder.
+        file: its metrics.json.
         metrics: content of metrics.json.
         labels: the classes.
         truth: index of the true class of each slide.
         probabilities: class probabilities of each slide.
     """
 
-    name: str
+    file: Path
     metrics: Mapping[str, Any]
     labels: tuple[str, ...]
     truth: Int[np.ndarray, " n"]
     probabilities: Float[np.ndarray, "n c"]
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, as printable text."""
+        return printable(self.file.parent.resolve().name)
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ def _read_run(folder: Path) -> Run:
     for name in ("settings.yaml", "split.csv", "metrics.csv", "summary.json"):
         require_file(folder / name)
     return Run(
-        name=printable(folder.resolve().name),
+        folder=folder,
         settings=yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8")),
         slides=_count_slides(folder / "split.csv"),
         epochs=[
@@ -154,7 +164,7 @@ def _read_evaluation(file: Path) -> Evaluation:
     labels = tuple(metrics["labels"])
     rows = _read_table(file.parent / "predictions.csv")
     return Evaluation(
-        name=printable(file.parent.resolve().name),
+        file=file,
         metrics=metrics,
         labels=labels,
         truth=np.array([labels.index(row["label"]) for row in rows]),

@@ -1,12 +1,13 @@
 // The list of slides with their predictions; wrong predictions come first.
 
-import { fetchJson, byId, element, percent } from "./dom.js";
+import { fetchJson, byId, element, percent, urlOf } from "./dom.js";
 
 const FILTERS = {
   all: ["all", () => true],
   wrong: ["wrong predictions", (row) => row.wrong === true],
   right: ["correct predictions", (row) => row.wrong === false],
   unknown: ["without true label", (row) => row.slide.label === null],
+  failed: ["failed", (row) => row.slide.key === null],
 };
 
 // By default wrong predictions come first, those of high probability on top.
@@ -21,7 +22,7 @@ const COLUMNS = [
   { name: "seconds", key: (row) => row.prediction?.seconds ?? 0 },
 ];
 
-let listed = { slides: [], problems: [] };
+let listed = { slides: [], failed: [], problems: [] };
 let sorting = { column: "result", down: false };
 
 /** Return the row of a slide with the prediction of one model. */
@@ -46,7 +47,7 @@ function matches(row) {
 }
 
 function show() {
-  const all = listed.slides.map((slide) => rowOf(slide, byId("model").value));
+  const all = [...listed.slides, ...listed.failed.map(failedSlide)].map((slide) => rowOf(slide, byId("model").value));
   const rows = all.filter(matches).sort(compare);
   byId("rows").replaceChildren(...rows.map(draw));
   byId("none").hidden = rows.length > 0;
@@ -60,10 +61,19 @@ function show() {
   }
 }
 
+/** Return a slide that could not be predicted like one of the others; it has no page. */
+function failedSlide(failed) {
+  return { key: null, id: failed.id, label: null, problem: `failed: ${failed.reason}`, predictions: [] };
+}
+
 function draw(row) {
   const { slide, prediction } = row;
-  const link = prediction ? `/slides/${slide.key}#p=${prediction.key}` : `/slides/${slide.key}`;
-  const picture = element("img", { src: `/thumbnails/${slide.key}`, alt: "", loading: "lazy", width: 72, height: 72 });
+  if (slide.key === null) {
+    const cell = element("td", { colSpan: COLUMNS.length - 1 }, element("span", {}, slide.id), problem(slide));
+    return element("tr", {}, element("td", {}, ""), cell);
+  }
+  const link = urlOf(`slides/${slide.key}${prediction ? `#p=${prediction.key}` : ""}`);
+  const picture = element("img", { src: urlOf(`thumbnails/${slide.key}`), alt: "", loading: "lazy", width: 72, height: 72 });
   const cells = [
     element("a", { href: link, tabIndex: -1, ariaHidden: "true" }, slide.problem ? "" : picture),
     element("span", {}, element("a", { href: link }, slide.id), problem(slide)),
@@ -105,7 +115,7 @@ function heading(column) {
 }
 
 async function start() {
-  listed = await fetchJson("/api/slides");
+  listed = await fetchJson("api/slides");
   const models = [...new Set(listed.slides.flatMap((slide) => slide.predictions.map((each) => each.model)))];
   byId("model").append(...models.map((model) => element("option", { value: model }, model)));
   byId("models").hidden = models.length < 2;

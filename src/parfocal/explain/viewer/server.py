@@ -5,14 +5,16 @@ answered.
 """
 
 import errno
+import json
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -25,8 +27,10 @@ from parfocal.dataset.cohort import CohortError
 from parfocal.dataset.lesions import read_on_scan
 from parfocal.explain.library import Library, ListedSlide, PredictionSummary
 from parfocal.explain.read_record import RecordError, read_prediction
-from parfocal.explain.viewer.pyramid import TILE_PX, Pyramids, levels
+from parfocal.explain.viewer.connections import run_server
+from parfocal.explain.viewer.pyramid import TILE_PX, Pyramids, is_possible, levels
 from parfocal.slide.errors import SlideError
+from parfocal.slide.failure import catch_failure
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MEDIA_TYPES = {
@@ -53,20 +57,42 @@ NO_CACHE = {"Cache-Control": "no-cache"}
 # A key depends on the fingerprint of the file, so the pixels behind it never change.
 LONG_CACHE = {"Cache-Control": "private, max-age=86400"}
 MAX_DIGITS = 9  # of a tile coordinate
+HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 
 
 class ViewError(Exception):
     """A viewer that cannot be served."""
 
 
-def build_app(library: Library, *, any_host: bool = False) -> Starlette:
+class AsciiJson(JSONResponse):
+    """JSON in ASCII, so that a path with bytes that are not UTF-8 can be sent."""
+
+    def render(self, content: object) -> bytes:
+        """Return the text of the response."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+def build_app(
+    library: Library, *, any_host: bool = False, allowed_hosts: Sequence[str] = ()
+) -> Starlette:
     """Build the web application that serves a library.
 
     Args:
         library: slides and predictions to serve.
         any_host: whether to accept requests for any host name. If False, only the names of this
             machine are accepted, which prevents DNS rebinding attacks.
+        allowed_hosts: further names to accept, such as the one of a proxy; "*.example.org" stands
+            for all names in a domain.
+
+    Raises:
+        ViewError: a name is not a host name.
     """
+    for name in allowed_hosts:
+        if not HOST_NAME.fullmatch(name):
+            raise ViewError(
+                f"{name!r} is not a host name; give --allow-host a name without port and path, as "
+                "hub.example.org or *.example.org."
+            )
     views = _Views(library, Pyramids())
     page = _static()
     routes = [
@@ -79,7 +105,7 @@ def build_app(library: Library, *, any_host: bool = False) -> Starlette:
         Route("/tiles/{slide}/{level}/{column}/{row}", views.tile),
         Route("/static/{name:path}", page()),
     ]
-    hosts = ["*"] if any_host else [*LOOPBACK, "[::1]"]
+    hosts = ["*"] if any_host else [*LOOPBACK, "[::1]", *allowed_hosts]
     middleware = [
         Middleware(_SecurityHeaders),
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
@@ -129,12 +155,21 @@ def is_loopback(host: str) -> bool:
         return host in LOOPBACK
 
 
-def serve(library: Library, listening: socket.socket) -> None:
-    """Serve a library until interrupted with Ctrl-C."""
-    app = build_app(library, any_host=not is_loopback(listening.getsockname()[0]))
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+def serve(library: Library, listening: socket.socket, *, allowed_hosts: Sequence[str] = ()) -> None:
+    """Serve a library until interrupted with Ctrl-C.
+
+    Args:
+        library: slides and predictions to serve.
+        listening: socket to serve on.
+        allowed_hosts: see `build_app`.
+
+    Raises:
+        ViewError: a name is not a host name.
+    """
+    any_host = not is_loopback(listening.getsockname()[0])
+    app = build_app(library, any_host=any_host, allowed_hosts=allowed_hosts)
     with suppress(KeyboardInterrupt):  # the usual way to stop the server
-        uvicorn.Server(config).run(sockets=[listening])
+        run_server(app, listening)
 
 
 class _SecurityHeaders:
@@ -172,16 +207,20 @@ class _Views:
 
     def slides(self, request: Request) -> Response:
         """Return all slides with their predictions, without regions."""
-        slides = [_facts(slide) for slide in self._library.slides.values()]
-        return JSONResponse(
-            {"slides": slides, "problems": self._library.problems}, headers=NO_CACHE
-        )
+        content = {
+            "slides": [_facts(slide) for slide in self._library.slides.values()],
+            "failed": [asdict(slide) for slide in self._library.failed],
+            "problems": self._library.problems,
+        }
+        return AsciiJson(content, headers=NO_CACHE)
 
     def slide(self, request: Request) -> Response:
         """Return one slide, with its tiling and its outlines."""
         slide = self._slide(request)
         if slide is None:
             return _missing("no such slide")
+        if not is_possible(slide.size):
+            return _impossible(slide)
         tiles = {"size": TILE_PX, "levels": levels(slide.size)}
         facts = _facts(slide) | {"mpp": slide.mpp, "tiles": tiles, "outlines": []}
         if slide.truth.outlines is not None:
@@ -193,7 +232,7 @@ class _Views:
             else:
                 rings = [[polygon.outer, *polygon.holes] for polygon in polygons]
                 facts["outlines"] = [[ring.tolist() for ring in each] for each in rings]
-        return JSONResponse(facts, headers=NO_CACHE)
+        return AsciiJson(facts, headers=NO_CACHE)
 
     def prediction(self, request: Request) -> Response:
         """Return the record of a prediction, in the current format version."""
@@ -205,11 +244,13 @@ class _Views:
             record = read_prediction(listed[0].path)
         except RecordError as error:
             return _missing(str(error))
-        return JSONResponse(record.to_dict(), headers=NO_CACHE)
+        return AsciiJson(record.to_dict(), headers=NO_CACHE)
 
     def thumbnail(self, request: Request) -> Response:
         """Return a thumbnail of a slide."""
         slide = self._slide(request)
+        if slide is not None and not is_possible(slide.size):
+            return _impossible(slide)
         return _jpeg(lambda: None if slide is None else self._pyramids.thumbnail(slide))
 
     def tile(self, request: Request) -> Response:
@@ -220,6 +261,8 @@ class _Views:
         )
         if slide is None or level is None or column is None or row is None:
             return _missing("no such tile")
+        if not is_possible(slide.size):
+            return _impossible(slide)
         return _jpeg(lambda: self._pyramids.tile(slide, level, column, row))
 
     def _slide(self, request: Request) -> ListedSlide | None:
@@ -273,17 +316,23 @@ def _summary(prediction: PredictionSummary) -> dict[str, object]:
 
 
 def _jpeg(picture: Callable[[], bytes | None]) -> Response:
-    try:
+    with catch_failure("a picture of the viewer") as attempt:
         content = picture()
-    except SlideError as error:
-        return _missing(str(error))
+    if attempt.reason is not None:
+        return _missing(attempt.reason)
     if content is None:
         return _missing("no such picture")
     return Response(content, media_type="image/jpeg", headers=LONG_CACHE)
 
 
 def _missing(reason: str) -> Response:
-    return JSONResponse({"error": reason}, status_code=404, headers={"Cache-Control": "no-store"})
+    return AsciiJson({"error": reason}, status_code=404, headers={"Cache-Control": "no-store"})
+
+
+def _impossible(slide: ListedSlide) -> Response:
+    width, height = slide.size
+    reason = f"{slide.id}: {width} x {height} px is not the size of a slide; predict it again."
+    return AsciiJson({"error": reason}, status_code=400, headers={"Cache-Control": "no-store"})
 
 
 def _number(text: str) -> int | None:
