@@ -1,13 +1,14 @@
 """The panel of a map that shows the whole slide, with the tissue that was not visited."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from parfocal.explain import map_layout
-from parfocal.explain.map_layout import Color, Layout
+from parfocal.explain.map_layout import HEADER, Color, Layout
 from parfocal.explain.record import PredictionRecord, percent_of_tissue
 from parfocal.grid.reach import Run
 
@@ -42,7 +43,10 @@ def whole_slide_panel(
     canvas = np.full((layout.panel[1], layout.panel[0], 3), 255, dtype=np.uint8)
     canvas[: whole.panel[1], : whole.panel[0]] = picture
     panel, draw = map_layout.titled_panel(layout, canvas, "whole slide")
-    _, top = map_layout.scale_bar(draw, whole, record.slide.mpp)
+    right, bottom = whole.panel
+    draw.rectangle((0, HEADER, right - 1, HEADER + bottom - 1), outline=map_layout.FAINT)
+    footer = replace(layout, scale=whole.scale)
+    _, top = map_layout.scale_bar(draw, footer, record.slide.mpp)
     if record.reach is not None:
         position = map_layout.key(draw, (0, top + 36), NOT_VISITED, "not visited")
         text = percent_of_tissue(record.reach.unreachable)
