@@ -34,8 +34,9 @@ from parfocal.evaluate.run import checkpoint_inputs
 from parfocal.explain.record import percent_of_tissue
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.files import refuse_slide_folder, write_together
-from parfocal.metrics import Score, mean_with_interval
+from parfocal.metrics import Score, mean_with_interval, proportion_with_interval
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.contract import require_finite
 from parfocal.prediction import Look, Prediction
 
 FORMAT_VERSION = 2  # of audit.json
@@ -148,9 +149,11 @@ class Audit:
         lost = ""
         if self.unreachable is not None and self.unreachable.value is not None:
             lost = f"{percent_of_tissue(self.unreachable.value)}; "
+        classes = ", ".join(f"{n} {label}" for label, n in self._class_counts().items())
         return (
-            f"{len(self.slides)} slides: with every patch, {self.agreement.value:.1%} of the "
-            f"labels are the same and probabilities differ by {self.difference.value:.3f}; "
+            f"{len(self.slides)} slides ({classes}): with every patch, "
+            f"{self._agreement()} of the labels are the same and probabilities differ by "
+            f"{self.difference.value:.3f}; "
             f"regret {regret}; {lost}visited {visited:,} of {patches:,} patches"
         )
 
@@ -164,9 +167,14 @@ class Audit:
                 "weights_sha256": self.trained.weights_hash,
             },
             "slides": len(self.slides),
+            "classes": self._class_counts(),
+            "patches": {
+                "visited": sum(each.visited for each in self.slides),
+                "exhaustive": sum(each.patches for each in self.slides),
+            },
             "accuracy": {
-                "zoomed": self._accuracy([slide.zoomed for slide in self.slides]),
-                "exhaustive": self._accuracy([slide.exhaustive for slide in self.slides]),
+                "zoomed": asdict(self._accuracy([slide.zoomed for slide in self.slides])),
+                "exhaustive": asdict(self._accuracy([each.exhaustive for each in self.slides])),
             },
             "agreement": asdict(self.agreement),
             "difference": asdict(self.difference),
@@ -199,12 +207,23 @@ class Audit:
             writer.writerow(row)
         return text.getvalue()
 
-    def _accuracy(self, probabilities: Sequence[tuple[float, ...]]) -> float:
+    def _class_counts(self) -> dict[str, int]:
+        labels = [each.slide.label for each in self.slides]
+        return {label: labels.count(label) for label in self.trained.labels}
+
+    def _agreement(self) -> str:
+        score = self.agreement
+        assert score.value is not None
+        interval = "" if score.low is None else f" ({score.low:.1%} to {score.high:.1%})"
+        return f"{score.value:.1%}{interval}"
+
+    def _accuracy(self, probabilities: Sequence[tuple[float, ...]]) -> Score:
         labels = [self.trained.labels[int(np.argmax(each))] for each in probabilities]
         correct = [
             label == each.slide.label for label, each in zip(labels, self.slides, strict=True)
         ]
-        return float(np.mean(correct))
+        patients = tuple(each.slide.patient_id for each in self.slides)
+        return proportion_with_interval(np.array(correct, dtype=float), patients)
 
 
 def audit(
@@ -297,6 +316,8 @@ def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) ->
     with torch.no_grad():
         zoomed: Prediction = trained.model(bag)
         exhaustive: Prediction = trained.model(ExhaustiveBag(bag))
+    for prediction in (zoomed, exhaustive):
+        require_finite(prediction, slide.slide_id)
     # Without the rows of patches that do not exist.
     visited, every = opened.locate(zoomed.looks), opened.locate(exhaustive.looks)
     sharpest = opened.sharpest
@@ -331,7 +352,9 @@ def _summarize(
         trained,
         tuple(audited),
         tuple(failed),
-        agreement=mean([each.agrees for each in audited]),
+        agreement=proportion_with_interval(
+            np.array([each.agrees for each in audited], dtype=float), patients
+        ),
         difference=mean([each.difference for each in audited]),
         regret=tuple(mean(step) for step in zip(*(each.regret for each in audited), strict=True)),
         unreachable=mean(lost) if len(lost) == len(audited) else None,

@@ -3,16 +3,19 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 import numpy as np
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from parfocal.explain.library import Library
 from parfocal.explain.viewer import build_app, listen
+from parfocal.explain.viewer.connections import TimedConnection
 
 SIDE = 1500  # not a multiple of the tile size, so that edge tiles are smaller
 LESION = (600, 300, 200)  # x, y and side
@@ -92,9 +95,9 @@ def write_json(path: Path, content: object) -> Path:
 class Server:
     """A server that runs in a thread of this process."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, port: int, prefix: str = "") -> None:
+        self.port, self.prefix = port, prefix
+        self.url = f"http://127.0.0.1:{port}{prefix}"
 
     def request(
         self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None
@@ -102,7 +105,7 @@ class Server:
         """Send a request with the path unchanged; HTTP clients would normalize it."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            connection.request(method, path, headers=headers or {})
+            connection.request(method, self.prefix + path, headers=headers or {})
             answer = connection.getresponse()
             return answer, answer.read()
         finally:
@@ -113,9 +116,16 @@ class Server:
 
 
 @contextmanager
-def running(library: Library) -> Iterator[Server]:
+def running(library: Library, *, prefix: str = "", hosts: Sequence[str] = ()) -> Iterator[Server]:
+    """Serve a library; with a prefix, as behind a proxy that removes it."""
     listening = listen("127.0.0.1", 0)
-    config = uvicorn.Config(build_app(library), log_level="warning", server_header=False)
+    app = build_app(library, allowed_hosts=hosts)
+    config = uvicorn.Config(
+        Starlette(routes=[Mount(prefix, app)]) if prefix else app,
+        http=TimedConnection,
+        log_level="warning",
+        server_header=False,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -123,7 +133,7 @@ def running(library: Library) -> Iterator[Server]:
         assert thread.is_alive()
         time.sleep(0.01)
     try:
-        yield Server(listening.getsockname()[1])
+        yield Server(listening.getsockname()[1], prefix)
     finally:
         server.should_exit = True
         thread.join()

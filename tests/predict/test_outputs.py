@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from parfocal.claims import ClaimError, hold
 from parfocal.files import OutputError
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict import predict_slides, table
+from parfocal.predict import FailedSlide, predict_slides, table
 
 
 @pytest.fixture
@@ -150,3 +151,21 @@ def test_a_table_that_stays_busy_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         pytest.raises(ClaimError, match=f"{tmp_path}: in use by process"),
     ):
         table.update(tmp_path, ["normal"], {})
+
+
+def test_a_model_without_a_finite_output_makes_no_prediction(
+    slides: Path, tmp_path: Path, untrained: Checkpoint
+):
+    *_, weights = untrained.model.parameters()  # of the classifier
+    before = weights.detach().clone()
+    try:
+        with torch.no_grad():
+            weights.fill_(float("nan"))
+        (found,) = predict_slides([slides / "one.tif"], untrained, tmp_path / "out")
+    finally:
+        with torch.no_grad():
+            weights.copy_(before)
+    assert isinstance(found, FailedSlide)
+    assert "the model's output is not a finite number" in found.reason
+    assert listed(tmp_path / "out") == {"one": ""}
+    assert not (tmp_path / "out" / "one.json").exists()

@@ -17,7 +17,7 @@ from parfocal.dataset.outlines import Outlines
 from parfocal.evaluate.result import SlideResult, StepResult
 from parfocal.features.slide_input import SlideInput
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.models.contract import run_model
+from parfocal.models.contract import require_finite, run_model
 from parfocal.prediction import OFF_GRID, Look
 
 
@@ -31,9 +31,13 @@ def evaluate_slide(
         opened: the opened slide.
         trained: the model.
         outlines: the lesions; None where the cohort has no outlines.
+
+    Raises:
+        OutputNotFiniteError: the model's output is not finite.
     """
     with torch.no_grad(), opened.cost_meter.measure_macs():
         (prediction,) = run_model(trained.model, [opened.model_input]).slides
+    require_finite(prediction, slide.slide_id)
     cost = opened.cost_meter.total()
     lesions = outlines if outlines is not None and outlines.polygons else None
     looks = opened.locate(prediction.looks)

@@ -20,6 +20,7 @@ from parfocal.grid import Reach
 from parfocal.slide.failure import describe_failure
 
 MAX_JSON_BYTES = 2**28  # some 600,000 regions
+MAX_SIDE_PX = 2**31 - 1  # more than any slide has
 REQUIRED_NUMBERS = ("x", "y", "width", "height", "score")  # needed to draw a region
 
 # What version 1 called the keys of version 2.
@@ -219,6 +220,13 @@ def _check_consistency(path: Path, content: _Content) -> None:
         raise _incomplete(path, "no class has a probability")
     if steps:
         raise _incomplete(path, f"a region is at step {min(steps)} of {len(content.steps)}")
+    if not all(0 <= share <= 1 for share in content.prediction.probabilities.values()):
+        raise _incomplete(path, "a probability is not in 0..1")
+    width, height = content.slide.size
+    if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
+        raise _incomplete(path, f"{width} x {height} px is not the size of a slide")
+    if not 0 < content.slide.mpp < math.inf:
+        raise _incomplete(path, f"{content.slide.mpp:g} µm per pixel is impossible")
     if content.cost.exhaustive is None:
         raise _incomplete(path, "the exhaustive cost is missing")
 

@@ -170,6 +170,28 @@ def run_model(model: Callable[..., Prediction], inputs: Sequence[Bag | PixelSour
     return model(bag)
 
 
+class OutputNotFiniteError(ValueError):
+    """A prediction that is not a number, as from damaged weights or features."""
+
+
+def require_finite(prediction: Prediction, name: str) -> None:
+    """Check the logits and scores of a prediction.
+
+    Args:
+        prediction: prediction of one slide.
+        name: name of the slide, for the message.
+
+    Raises:
+        OutputNotFiniteError: one of them is not a finite number.
+    """
+    if not all(each.isfinite().all() for each in (prediction.logits, *prediction.scores)):
+        raise OutputNotFiniteError(
+            f"{name}: the model's output is not a finite number, so the slide has no prediction. "
+            "Check the slide and the weights of the encoder; if all slides fail, train again with "
+            "a lower train.learning_rate."
+        )
+
+
 def training_loss(
     model: nn.Module, traits: ModelTraits, prediction: Prediction, target: Tensor, loss: Loss
 ) -> Float[Tensor, ""]:

@@ -17,7 +17,6 @@ from parfocal.explain.regions import (
     regions_from_looks,
     with_running_probabilities,
 )
-from parfocal.features.opener import open_input
 from parfocal.features.slide_input import SlideInput
 from parfocal.features.timing import WaitTimer, timed
 from parfocal.grid import GridError, UnavailableMagnificationError
@@ -73,11 +72,8 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
         SlideError: the slide cannot be read, or does not have the magnifications of the model.
         OutputNotFiniteError: the model's output is not finite.
     """
-    skip = trained.skip_unavailable_magnifications
     try:
-        with open_input(
-            slide, trained.slide, encoder, skip_unavailable_magnifications=skip
-        ) as slide_input:
+        with trained.open(slide, encoder=encoder) as slide_input:
             prediction = _run(trained.model, slide_input)
     except UnavailableMagnificationError as error:
         message = error.message_for_model(trained.magnifications)

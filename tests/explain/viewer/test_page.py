@@ -55,6 +55,24 @@ def page(chromium, server) -> Iterator:
     assert [url for url in requests if not url.startswith((server.url, "data:", "blob:"))] == []
 
 
+def test_the_viewer_works_behind_a_proxy_that_adds_a_prefix(chromium, library):
+    with running(library, prefix="/user/x/proxy/8642") as server:
+        opened, errors, requests = chromium.new_page(), [], []
+        opened.on("console", lambda message: errors.append(f"{message.type}: {message.text}"))
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        opened.on("request", lambda request: requests.append(request.url))
+        opened.goto(f"{server.url}/")
+        opened.locator("tbody tr").first.get_by_role("link").first.click()
+        opened.wait_for_selector("body[data-ready=yes]")
+        opened.wait_for_selector(".deep:not([aria-busy=true])")
+        opened.get_by_role("link", name="All slides").click()
+        expect(opened.locator("tbody tr")).to_have_count(3)
+        opened.close()
+    assert errors == []
+    assert any("/tiles/" in url for url in requests)
+    assert [url for url in requests if not url.startswith((server.url, "data:", "blob:"))] == []
+
+
 @pytest.fixture
 def slide(server) -> dict:
     return server.json("/api/slides")["slides"][0]

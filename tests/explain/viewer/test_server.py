@@ -1,9 +1,12 @@
 import io
 import json
 import random
+import re
 import socket
 import string
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,9 @@ import pytest
 from PIL import Image
 
 from explain.demo_folder import DARK, LESION, PINK, running
-from parfocal.explain.library import load_library
+from parfocal.explain.library import Library, load_library
 from parfocal.explain.read_record import read_prediction
-from parfocal.explain.viewer import ViewError, address_of, is_loopback, listen
+from parfocal.explain.viewer import ViewError, address_of, build_app, is_loopback, listen
 from parfocal.explain.viewer.pyramid import TILE_PX, levels
 
 SHARPEST = levels((1500, 1500)) - 1
@@ -264,3 +267,66 @@ def test_predictions_of_version_1_are_served_in_the_current_version():
     assert [record["format_version"] for record in records] == [2, 2, 2]
     kinds = {region["score_kind"] for record in records for region in record["regions"]}
     assert kinds == {"attention", "uniform", "class_probability", "sampling_probability"}
+
+
+@pytest.mark.parametrize("size", [(0, 0), (-5, 100), (2**31, 10), (10**30, 10**30)])
+def test_a_slide_of_impossible_size_is_a_bad_request(library, size):
+    (first, *_) = library.slides.values()
+    broken = Library({first.key: replace(first, size=size)})
+    with running(broken) as server:
+        paths = (
+            f"/api/slides/{first.key}",
+            f"/thumbnails/{first.key}",
+            f"/tiles/{first.key}/0/0/0",
+        )
+        for path in paths:
+            answer, content = server.request(path)
+            assert answer.status == 400
+            assert f"{size[0]} x {size[1]} px is not the size of a slide" in content.decode()
+        assert server.request("/api/slides")[0].status == 200
+
+
+def test_a_record_with_another_size_than_its_slide_shows_no_pixels(library):
+    (first, *_) = library.slides.values()
+    with running(Library({first.key: replace(first, size=(3000, 3000))})) as server:
+        answer, content = server.request(f"/thumbnails/{first.key}")
+    assert answer.status == 404
+    assert "the slide is 1500 x 1500 px, and its prediction says 3000 x 3000" in content.decode()
+
+
+def test_further_hosts_can_be_allowed(library):
+    with running(library, hosts=["hub.example.org", "*.slides.example"]) as server:
+        for host, status in (
+            ("hub.example.org", 200),
+            ("a.slides.example:8000", 200),
+            ("slides.example.org", 400),
+            ("localhost", 200),
+        ):
+            assert server.request("/api/slides", headers={"Host": host})[0].status == status
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "http://a", "a:80", "*", "*a", "a b"])
+def test_a_name_that_is_no_host_name_is_refused(library, name):
+    with pytest.raises(ViewError, match=f"{re.escape(repr(name))} is not a host name; give"):
+        build_app(library, allowed_hosts=[name])
+
+
+def test_a_server_behind_a_prefix_answers(library):
+    with running(library, prefix="/user/x/proxy/8642") as server:
+        (slide, *_) = server.json("/api/slides")["slides"]
+        assert server.request(f"/thumbnails/{slide['key']}")[0].status == 200
+
+
+def test_no_page_has_an_absolute_address():
+    static = files("parfocal.explain") / "static"
+    texts = [
+        file.read_text()
+        for file in static.iterdir()
+        if file.name.endswith((".html", ".js", ".css"))
+    ]
+    assert len(texts) > 10
+    for text in texts:
+        assert (
+            re.findall(r"""(?:["'`(]/(?:static|api|slides|tiles|thumbnails)\b|href="/)""", text)
+            == []
+        )

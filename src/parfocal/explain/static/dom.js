@@ -21,9 +21,15 @@ export function svgElement(tag, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Return the JSON at a URL; throw an Error with the server's message if there is none. */
-export async function fetchJson(url) {
-  const response = await fetch(url);
+// This file is at ROOT/static/dom.js, and ROOT may be a path of a proxy.
+const root = new URL("../", import.meta.url);
+
+/** Return the URL of a path on the server. */
+export const urlOf = (path) => new URL(path, root).href;
+
+/** Return the JSON at a path; throw an Error with the server's message if there is none. */
+export async function fetchJson(path) {
+  const response = await fetch(urlOf(path));
   const content = await response.json();
   if (!response.ok) throw new Error(content.error);
   return content;

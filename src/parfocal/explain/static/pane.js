@@ -38,8 +38,8 @@ export class Pane {
   }
 
   async #load() {
-    const url = `/api/slides/${this.slide.key}/predictions/${this.listed.key}`;
-    this.record = await fetchJson(url);
+    const path = `api/slides/${this.slide.key}/predictions/${this.listed.key}`;
+    this.record = await fetchJson(path);
     this.regions = new Regions(this.record);
     this.overlay.regions = this.regions;
     this.title.textContent = `${this.listed.model}: ${topClass(this.record.prediction.probabilities)}`;

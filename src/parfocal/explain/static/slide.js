@@ -215,7 +215,7 @@ function predictionSummary(record, truth, bill) {
 
 const key = location.pathname.split("/").at(-1);
 try {
-  await new Page(await fetchJson(`/api/slides/${encodeURIComponent(key)}`), readLink()).start();
+  await new Page(await fetchJson(`api/slides/${encodeURIComponent(key)}`), readLink()).start();
   document.body.dataset.ready = "yes";
 } catch (error) {
   byId("message").hidden = false;

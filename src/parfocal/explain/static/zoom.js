@@ -1,5 +1,7 @@
 // Show the slide: with OpenSeadragon, or as one picture if OpenSeadragon is not installed.
 
+import { urlOf } from "./dom.js";
+
 const FLY_FACTOR = 2.5; // width of the view after flying to a region, in widths of the region
 
 /** Show a slide in an element; return an object with its position and methods to move the view. */
@@ -20,7 +22,7 @@ class DeepZoom {
         tileSize: size,
         minLevel: Math.max(0, levels - 1 - needed),
         maxLevel: levels - 1,
-        getTileUrl: (level, column, row) => `/tiles/${slide.key}/${level}/${column}/${row}`,
+        getTileUrl: (level, column, row) => urlOf(`tiles/${slide.key}/${level}/${column}/${row}`),
       },
       showNavigationControl: false,
       showNavigator: true,
@@ -93,7 +95,7 @@ class StaticImage {
     this.slide = slide;
     this.surface = this.container = container;
     this.picture = document.createElement("img");
-    this.picture.src = `/thumbnails/${slide.key}`;
+    this.picture.src = urlOf(`thumbnails/${slide.key}`);
     this.picture.alt = "";
     this.picture.className = "still";
     container.append(this.picture);

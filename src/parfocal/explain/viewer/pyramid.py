@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from PIL import Image
 
 from parfocal.explain.library import ListedSlide
+from parfocal.explain.read_record import MAX_SIDE_PX
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Box, Slide, open_slide
 
@@ -18,6 +19,11 @@ THUMBNAIL_PX = 256
 QUALITY = 85
 MAX_OPEN_SLIDES = 16  # each may hold 32 MiB of decoded tiles
 CACHE_BYTES = 64 * 2**20  # of encoded tiles
+
+
+def is_possible(size: tuple[int, int]) -> bool:
+    """Return whether a slide can have a width and height, in pixels."""
+    return all(0 < side <= MAX_SIDE_PX for side in size)
 
 
 def levels(size: tuple[int, int]) -> int:
@@ -139,6 +145,13 @@ def _open(listed: ListedSlide) -> Slide:
             f"{listed.path}: the file has changed since the prediction (fingerprint "
             f"{slide.fingerprint[:8]}, was {listed.fingerprint[:8]}); predict it again, or name "
             "the folder of the original file with --slides DIR."
+        )
+    if slide.size != listed.size:
+        slide.close()
+        stored, found = (" x ".join(map(str, size)) for size in (listed.size, slide.size))
+        raise SlideError(
+            f"{listed.path}: the slide is {found} px, and its prediction says {stored}; predict it "
+            "again."
         )
     return slide
 
