@@ -167,7 +167,8 @@ def _round_again(
 
 def _stored_span(edges: Float[np.ndarray, " m1"]) -> int:
     """Return the largest number of stored pixels between two neighboring edges."""
-    return ceil((edges[-1] - edges[0]) / (len(edges) - 1)) + 1
+    step: float = (edges[-1] - edges[0]) / (len(edges) - 1)
+    return ceil(step) + 1
 
 
 def _gather(

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from struct import Struct, error, unpack
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -27,8 +28,24 @@ from parfocal.slide.errors import SlideError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic TIFF and BigTIFF, both byte orders
 LONG_TAGS = (270, 320, 347)  # ImageDescription, ColorMap, JPEGTables
+WHOLE_NUMBERS = (3, 4, 16)  # SHORT, LONG, LONG8
+ONE, EACH_SAMPLE, ANY = "one", "one or one for each sample", "any"
+# Types and numbers of values of the tags that pixels and resolution depend on. tifffile leaves out
+# a tag that it cannot read, as if the file did not have it.
+TAGS = {
+    **dict.fromkeys((254, 255, 256, 257, 259, 262, 266, 274, 277, 278), (WHOLE_NUMBERS, ONE)),
+    **dict.fromkeys((284, 296, 317, 322, 323), (WHOLE_NUMBERS, ONE)),
+    **dict.fromkeys((258, 338, 339), (WHOLE_NUMBERS, EACH_SAMPLE)),
+    **dict.fromkeys((273, 279, 324, 325), (WHOLE_NUMBERS, ANY)),
+    **dict.fromkeys((282, 283), ((5, 11, 12), ONE)),  # RATIONAL, FLOAT, DOUBLE
+    270: ((1, 2, 7), ANY),  # BYTE, ASCII, UNDEFINED
+    320: (WHOLE_NUMBERS, ANY),
+    330: ((4, 13, 16, 18), ANY),  # LONG, IFD, LONG8, IFD8
+    347: ((1, 7), ANY),
+}
+REQUIRED_TAGS = {256, 257}  # ImageWidth and ImageLength
 # tifffile raises these for damaged tags; TiffFileError is a ValueError.
-DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError)
+DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError, error)
 # tifffile logs unusual tags. The messages are for programs that configure logging.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
@@ -223,11 +240,33 @@ def _read_chain(
         if page.offset in positions:
             raise ValueError("the directories lead back to an earlier one")
         positions.add(page.offset)
+        _check_tags(page)
         reduced = _read_chain(page.pages or (), positions)
         for code in LONG_TAGS:
             page.tags.valueof(code)  # tifffile reads long values when they are first used
         directories.append(TiffDirectory(page, bool(page.is_jfif), reduced))
     return tuple(directories)
+
+
+def _check_tags(page: TiffPage) -> None:
+    """Raise ValueError if a tag of `TAGS` has an impossible type or number of values."""
+    file, format_ = page.parent.filehandle, page.parent.tiff
+    file.seek(page.offset)
+    (number,) = unpack(format_.tagnoformat, file.read(format_.tagnosize))
+    entries = file.read(number * format_.tagsize)
+    start = Struct(f"{format_.byteorder}HH{'Q' if format_.is_bigtiff else 'I'}")
+    codes = set()
+    for position in range(0, len(entries), format_.tagsize):
+        code, kind, count = start.unpack_from(entries, position)
+        codes.add(code)
+        kinds, allowed = TAGS.get(code, ((kind,), ANY))
+        is_one = count == 1 or allowed == ANY
+        if kind not in kinds or not (is_one or (allowed == EACH_SAMPLE and 1 <= count <= 64)):
+            raise ValueError(f"tag {code} has {count} values of type {kind}")
+        if code in TAGS and code not in page.tags:
+            raise ValueError(f"tag {code} cannot be read")
+    if not codes >= REQUIRED_TAGS:
+        raise ValueError("the size of an image is missing")
 
 
 def _chain_ends(tiff: TiffFile) -> bool:
