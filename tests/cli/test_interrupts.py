@@ -75,7 +75,7 @@ def test_a_signal_ends_any_command_as_ctrl_c_does(
     number: signal.Signals,
 ):
     monkeypatch.setattr(
-        "parfocal.slide.inspect.inspect", lambda *_, **__: signal.raise_signal(number)
+        "parfocal.explain.inspection.batch._inspect", lambda *_, **__: signal.raise_signal(number)
     )
     usual = signal.signal(number, signal.SIG_DFL)
     try:
@@ -93,7 +93,7 @@ def test_nohup_is_respected(
         signal.raise_signal(signal.SIGHUP)
         raise SlideError("went on")
 
-    monkeypatch.setattr("parfocal.slide.inspect.inspect", hung_up)
+    monkeypatch.setattr("parfocal.explain.inspection.batch._inspect", hung_up)
     usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert "went on" in parfocal("inspect", "one.tif").err
@@ -143,7 +143,7 @@ def test_ctrl_c_in_a_finalizer_is_not_lost(
         time.sleep(20)
         return None
 
-    monkeypatch.setattr("parfocal.slide.inspect.inspect", interrupted)
+    monkeypatch.setattr("parfocal.explain.inspection.batch._inspect", interrupted)
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # may have been ignored
     try:
         assert parfocal("inspect", "one.tif").code == 130
@@ -157,7 +157,7 @@ def test_ctrl_c_in_a_command_that_writes_nothing_says_so(
     def interrupted(*_: object, **__: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("parfocal.slide.inspect.inspect", interrupted)
+    monkeypatch.setattr("parfocal.explain.inspection.batch._inspect", interrupted)
     assert parfocal("inspect", "one.tif").err == "parfocal: interrupted; nothing was written.\n"
 
 

@@ -151,6 +151,7 @@ TissueFiles = Annotated[
         "folder of such files named after the slides, or a CSV with a column tissue.",
     ),
 ]
+TISSUE_METHODS: tuple[Literal["otsu", "gray", "all"], ...] = ("otsu", "gray", "all")
 ENCODERS = "efficientnet-lite0, resnet50-layer3 or timm:NAME."
 EncoderName = Annotated[
     str | None,
@@ -186,6 +187,25 @@ def parse_magnifications(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(
             f"{text!r} is not a list like 1.25,2.5,10", param_hint="--magnifications"
         ) from None
+
+
+def parse_tissue(
+    text: str, slides: Sequence[Path]
+) -> "tuple[Literal['otsu', 'gray', 'all'], dict[Path, Path]]":
+    """Parse a tissue method, or a path with tissue files.
+
+    Returns:
+        The method, and the tissue file of each slide file that has one.
+
+    Raises:
+        CohortError: the path does not exist, or has no file of any slide.
+    """
+    for method in TISSUE_METHODS:
+        if text == method:
+            return method, {}
+    from parfocal.dataset.tissue_files import match_tissue_files
+
+    return "otsu", match_tissue_files(Path(text), slides)
 
 
 def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, SettingValue]":

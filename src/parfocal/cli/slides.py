@@ -9,48 +9,71 @@ import typer
 from parfocal.cli.arguments import (
     ENCODERS,
     MAGNIFICATIONS,
+    Cache,
     Device,
     Mpp,
     ResumableOut,
-    Slides,
     finish,
+    output_file,
     output_folder,
     parse_magnifications,
+    parse_tissue,
 )
 from parfocal.progress import Progress, erase_bars
 
 
 def inspect(
     *,
-    slides: Slides,
+    slides: Annotated[
+        list[Path], typer.Argument(metavar="SLIDE...", help="Slide files, or cohort tables (.csv).")
+    ],
     mpp: Mpp = None,
+    tissue: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD|PATH",
+            help="Tissue detection (otsu, gray, all), or tissue to use instead: a GeoJSON file or "
+            "mask image, a folder of such files named after the slides, or a CSV with a column "
+            "tissue.",
+        ),
+    ] = "otsu",
+    magnifications: Annotated[str, MAGNIFICATIONS] = "1.25,2.5,10",
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw tissue and patches of all slides on one sheet, an .html or .png file.",
+            callback=output_file,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """Print size, resolution and tissue of slide files, and check that they can be used.
+    """Print size, resolution, tissue and patches of slides, and check that they can be used.
 
-    Example: `parfocal inspect slides/*.svs`
+    Example: `parfocal inspect slides/*.svs --picture sheet.html`
     """
-    from parfocal.slide.errors import SlideError
-    from parfocal.slide.inspect import inspect as inspect_slide
+    from parfocal.explain.inspection import inspect_slides, list_sources
+    from parfocal.explain.inspection.sheet import check_sheet, write_sheet
+    from parfocal.features.header import SlideSettings
 
-    reports: list[dict[str, object]] = []
-    failed: dict[str, str] = {}
-    progress = Progress("inspecting", len(slides))
-    for path in slides:
-        try:
-            report = inspect_slide(path, mpp=mpp)
-        except SlideError as error:
-            failed[str(path)] = str(error)
-            progress.fail(path.name)
-            continue
-        reports.append(report.to_json())
-        progress.advance(path.name)
-        if not as_json:
+    method, files = parse_tissue(tissue, slides)
+    sources = list_sources(slides, mpp=mpp, tissue=files)
+    if picture is not None:
+        check_sheet(picture, len(sources))
+    settings = SlideSettings(parse_magnifications(magnifications), tissue=method)
+    inspected = []
+    for slide in inspect_slides(sources, settings, pictures=picture is not None):
+        inspected.append(slide)
+        if slide.report is not None and not as_json:
             erase_bars()
-            typer.echo(report.lines())
+            typer.echo(slide.report.lines())
     if as_json:
+        reports = [slide.report.to_json() for slide in inspected if slide.report is not None]
         typer.echo(json.dumps(reports, indent=1))
-    finish(failed, len(slides))
+    if picture is not None:
+        write_sheet(picture, inspected)
+    failed = {str(slide.path): slide.reason for slide in inspected if slide.reason is not None}
+    finish(failed, len(sources))
 
 
 def synth(
@@ -170,6 +193,7 @@ def extract(
             help="Minimum share of tissue in a patch of the lowest magnification.",
         ),
     ] = 0.1,
+    cache: Cache = None,
     device: Device = "auto",
 ) -> None:
     """Encode all patches and store the features, one HDF5 file per slide.
@@ -180,15 +204,25 @@ def extract(
     Example: `parfocal extract cohort.csv --out features --magnifications 2.5,10`
     """
     from parfocal.dataset import read_slides
+    from parfocal.dataset.same_file import refuse_equal_contents
     from parfocal.encoders.loading import load_encoder
     from parfocal.features.extract import extract_cohort
     from parfocal.features.header import SlideSettings
 
     slides = read_slides(cohort)
+    refuse_equal_contents(cohort, slides)
     settings = SlideSettings(
         parse_magnifications(magnifications), patch_size, tissue, min_tissue, children
     )
     loaded = load_encoder(encoder, device=device, weights=weights)
-    result = extract_cohort(slides, out, encoder=loaded, settings=settings)
+    files = [(slide.slide_id, slide.path, slide.mpp) for slide in slides]
+    result = extract_cohort(
+        files,
+        out,
+        encoder=loaded,
+        settings=settings,
+        cache=cache,
+        tissue={slide.slide_id: slide.tissue for slide in slides if slide.tissue is not None},
+    )
     typer.echo(f"{len(result.done)} slides extracted, {len(result.skipped)} already in {out}")
     finish(result.failed, len(slides))
