@@ -1,5 +1,6 @@
 """One function decides how the slides of a cohort are opened for a model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,51 @@ def test_a_missing_mpp_is_reported_with_the_column_of_the_cohort(slide):
     unknown = CohortSlide("001", slide.path, "benign", "p1", row=2)
     with pytest.raises(SlideError, match="in the cohort's mpp column"):
         cohort_inputs(SETTINGS, None).check(unknown)
+
+
+@pytest.fixture
+def masked(slide: CohortSlide, tmp_path: Path) -> CohortSlide:
+    """The slide with a file of its tissue, which is on its right."""
+    mask = np.zeros((64, 128), dtype=np.uint8)
+    mask[:, 64:] = 1
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return replace(slide, tissue=tmp_path / "mask.png")
+
+
+def test_the_tissue_file_of_a_slide_is_used(slide: CohortSlide, masked: CohortSlide, encoder):
+    inputs = cohort_inputs(SETTINGS, lambda: encoder)
+    with inputs.open(masked) as opened:
+        coords = opened.grid.coords(1, np.flatnonzero(opened.grid.valid(1)))
+    assert coords[:, 0].min() == 256
+    pixels = cohort_inputs(SETTINGS, None)
+    with pixels.open(masked) as opened:
+        boxes = torch.tensor([[0.0, 0, 256, 256], [256, 0, 256, 256]])
+        assert opened.model_input.tissue(boxes).tolist() == [0, 1]
+
+
+def test_features_of_other_tissue_are_refused(
+    slide: CohortSlide, masked: CohortSlide, encoder: Encoder, features: Path, tmp_path: Path
+):
+    with pytest.raises(
+        MixedFeaturesError, match=r"tissue found on the slide, and now .* from a file"
+    ):
+        StoredInputs(features, SETTINGS).check(masked)
+    files = [(slide.slide_id, slide.path, slide.mpp)]
+    tissue = {masked.slide_id: masked.tissue}
+    with pytest.raises(MixedFeaturesError, match=r"tissue found on the slide"):
+        extract_cohort(files, features, encoder=encoder, settings=SETTINGS, tissue=tissue)
+    other = tmp_path / "masked"
+    extract_cohort(files, other, encoder=encoder, settings=SETTINGS, tissue=tissue)
+    stored = StoredInputs(other, SETTINGS)
+    stored.check(masked)
+    with (
+        stored.open(masked) as first,
+        cohort_inputs(SETTINGS, lambda: encoder).open(masked) as live,
+    ):
+        assert torch.equal(first.model_input.features(), live.model_input.features())
+    with pytest.raises(MixedFeaturesError, match=r"tissue from a file .* found on the slide"):
+        StoredInputs(other, SETTINGS).check(slide)
+    assert masked.tissue is not None
+    Image.new("L", (128, 64), 1).save(masked.tissue)
+    with pytest.raises(MixedFeaturesError, match=r"tissue from a file .* from a file"):
+        StoredInputs(other, SETTINGS).check(masked)

@@ -36,6 +36,26 @@ TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 MTIME_TOLERANCE_S = 0.1  # file systems record times coarsely
 RETRY_INTERRUPT_S = 0.1
 
+REPEATING_LOGGERS = ("parfocal.dataset.", "parfocal.slide.given_tissue", "parfocal.features.header")
+
+
+class RepeatedCohortMessages(logging.Filter):
+    """Drops repeated messages about cohorts and tissue: `compare` reads them for every model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to print a record."""
+        if not record.name.startswith(REPEATING_LOGGERS):
+            return True
+        message = record.getMessage()
+        is_new = message not in self._printed
+        self._printed.add(message)
+        return is_new
+
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -180,7 +200,9 @@ def options(
     Try `parfocal demo` first. For your own slides: check them with `inspect`, write a CSV with
     columns slide_id, path and label, then run `train`, `evaluate` and `predict`.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[ProgressHandler()])
+    handler = ProgressHandler()
+    handler.addFilter(RepeatedCohortMessages())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("parfocal").setLevel(logging.INFO)
 
 

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from parfocal.explain.inspection.sheet import check_sheet, write_sheet
 from parfocal.features.header import SlideSettings
 
 SETTINGS = SlideSettings((2.5, 10.0), patch_size=64)
+from parfocal.slide.slide import open_slide
 
 
 @pytest.fixture
@@ -111,7 +113,8 @@ def test_a_sheet_is_also_one_image(tmp_path, slides):
     )
     write_sheet(tmp_path / "sheet.png", inspected)
     heights = [Image.open(io.BytesIO(slide.picture)).height for slide in inspected]
-    assert Image.open(tmp_path / "sheet.png").height == sum(heights)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height == sum(heights)
 
 
 def test_a_sheet_of_failed_slides_alone_is_written(tmp_path):
@@ -130,3 +133,39 @@ def test_too_many_slides_for_an_image_are_refused(tmp_path):
     check_sheet(tmp_path / "sheet.html", 500)
     with pytest.raises(ValueError, match=r"room for 60 slides, and there are 500; write an \.html"):
         check_sheet(tmp_path / "sheet.png", 500)
+
+
+def opened_slides(monkeypatch):
+    """Return a list that gets the name of each slide that is opened."""
+    opened = []
+
+    def open_and_note(path, **options):
+        opened.append(path.name)
+        return open_slide(path, **options)
+
+    monkeypatch.setattr("parfocal.explain.inspection.batch.open_slide", open_and_note)
+    return opened
+
+
+def test_an_inspection_goes_on_where_it_stopped(tmp_path, slides, monkeypatch):
+    opened, out = opened_slides(monkeypatch), tmp_path / "inspected.jsonl"
+    sources, settings = list_sources(slides), SlideSettings((2.5, 10.0), 64)
+    undisturbed = list(inspect_slides(sources, settings))
+    opened.clear()
+    next(inspect_slides(sources, settings, out=out))
+    assert list(inspect_slides(sources, settings, out=out)) == undisturbed
+    assert len(opened) == len(slides)
+    list(inspect_slides(sources, settings, out=out, again=True))
+    assert len(opened) == 2 * len(slides)
+    list(inspect_slides(sources, replace(settings, min_tissue=0.2), out=out))
+    assert len(opened) == 3 * len(slides)
+
+
+def test_pictures_are_kept_with_the_results(tmp_path, slides, monkeypatch):
+    opened, out = opened_slides(monkeypatch), tmp_path / "inspected.jsonl"
+    sources, settings = list_sources(slides), SlideSettings((2.5, 10.0), 64)
+    list(inspect_slides(sources, settings, out=out))
+    drawn = list(inspect_slides(sources, settings, pictures=True, out=out))
+    assert len(opened) == 2 * len(slides)  # the first call drew none
+    assert list(inspect_slides(sources, settings, pictures=True, out=out)) == drawn
+    assert len(opened) == 2 * len(slides)
