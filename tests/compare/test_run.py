@@ -1,6 +1,8 @@
 """Four models on a painted cohort, one of which fails; one slide has no tissue."""
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
@@ -23,8 +25,8 @@ SLIDES = 12
 def run(cohort: Path, out: Path, **options: object) -> list[ComparisonRow]:
     overrides = ["slide.patch_size=64", "zoommil:model.k=2", "zoommil:slide.magnifications=2.5,10"]
     candidates = load_candidates(MODELS, overrides=overrides, epochs=1, encoder="tiny")
-    settings = {"device": "cpu", "timed": 1, "resamples": 50, **options}
-    return compare(cohort, candidates, out, **settings)
+    settings = {"device": "cpu", "timed": 1, "resamples": 50, "skip_unreadable": True}
+    return compare(cohort, candidates, out, **{**settings, **options})
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,29 @@ def test_a_comparison_without_usable_slides_is_refused(cohort: Path, tmp_path: P
     candidates = load_candidates(["mean"], overrides=["slide.magnifications=[40]"], encoder="tiny")
     with pytest.raises(ComparisonError, match=r"cohort\.csv: no slide could be used; the log"):
         compare(cohort, candidates, tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("names", [["mean"], ["meanrgb"]])
+def test_slides_that_cannot_be_read_are_named_before_any_training(
+    cohort: Path, tmp_path: Path, names: list[str]
+):
+    folder = Path(shutil.copytree(cohort.parent, tmp_path / "slides"))
+    bad = folder / "0.tif"
+    bad.write_bytes(b"no slide")
+    table = folder / cohort.name
+    overrides = ["slide.patch_size=64"]
+    candidates = load_candidates(names, overrides=overrides, encoder="tiny", epochs=1)
+    message = rf"cohort\.csv: 2 of {SLIDES + 1} slides cannot be read \(0\.tif: .*--skip-unreadable"
+    with pytest.raises(ComparisonError, match=message):
+        compare(table, candidates, tmp_path / "out", device="cpu", timed=0)
+    assert not list((tmp_path / "out").rglob("metrics.csv"))
+    options = {"device": "cpu", "timed": 0, "skip_unreadable": True, "resamples": 9}
+    (row,) = compare(table, candidates, tmp_path / "out", **options)
+    assert row.result.reason is None
+    assert f"- {bad.stem}: " in (tmp_path / "out" / "results.md").read_text()
+    assert f"{bad.stem}: " in (tmp_path / "out" / "report.html").read_text()
+    (summary,) = (tmp_path / "out").rglob("seed-0/summary.json")
+    assert list(json.loads(summary.read_text())["failed"]) == ["0"]  # the other is a test slide
 
 
 def test_a_comparison_without_test_slides_trains_nothing(cohort: Path, tmp_path: Path):

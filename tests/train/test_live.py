@@ -48,10 +48,12 @@ def failed(folder: Path) -> dict[str, str]:
         return {row["slide_id"]: row["reason"] for row in csv.DictReader(file)}
 
 
-def test_a_model_is_trained_on_slide_files_alone(painted, live, tmp_path):
+def test_a_model_is_trained_on_slide_files_alone(painted, live, tmp_path, caplog):
+    caplog.set_level("INFO", "parfocal")
     summary = train(painted, live, tmp_path / "run", device="cpu", progress=False)
     assert summary.patches_encoded > 0
     assert summary.failed == {}
+    assert "0.0% of the tissue out of reach, on average over 6 slides" in caplog.text
     trained = Checkpoint.load(tmp_path / "run")
     assert trained.encoder.name == "tiny"
     assert trained.mpps == (2.0, 0.5)
@@ -73,10 +75,17 @@ def test_slides_that_cannot_be_used_are_left_out_and_listed(painted, live, tmp_p
     given = replace(
         painted, slides=(*slides, *(replace(s, split="val") for s in painted.slides[6:]))
     )
-    summary = train(given, live, tmp_path / "run", device="cpu", progress=False)
+    options = {"device": "cpu", "progress": False}
+    with pytest.raises(RunError, match=r"^2 of 8 slides cannot be read \(0\.png: .*; 3\.png: "):
+        train(given, live, tmp_path / "run", **options)
+    assert caplog.text.count("slide 3 cannot be read") == 1
+    assert "epoch" not in caplog.text
+    caplog.clear()
+    summary = train(given, live, tmp_path / "run", skip_unreadable=True, **options)
     assert sorted(failed(tmp_path / "run")) == sorted(summary.failed) == ["0", "3"]
     assert "tissue" in summary.failed["3"]
-    assert caplog.text.count("slide 3 ") == 1
+    assert caplog.text.count("slide 3 is left out") == 1
+    assert "3: " in (tmp_path / "run" / "report.html").read_text()
     assert Checkpoint.load(tmp_path / "run").training.slides["train"] == ["1", "2", "4", "5"]
 
 
@@ -86,7 +95,7 @@ def test_too_few_readable_slides_are_an_error(painted, live, tmp_path):
     with pytest.raises(
         RunError, match=r"no training slide of class 'well' is left: .* slides failed"
     ):
-        train(painted, live, tmp_path / "run", device="cpu", progress=False)
+        train(painted, live, tmp_path / "run", device="cpu", progress=False, skip_unreadable=True)
     assert not (tmp_path / "run").exists()  # so that it may be run again
 
 
@@ -104,9 +113,11 @@ def test_a_slide_that_fails_during_training_is_left_out_from_then_on(
 
     monkeypatch.setattr(StoredFeatures, "__getitem__", damaged)
     features = tmp_path / "features"
-    summary = train(
-        cohort, settings, tmp_path / "run", features=features, device="cpu", progress=False
-    )
+    options = {"features": features, "device": "cpu", "progress": False}
+    with pytest.raises(RunError, match=r"^slide 004 cannot be read: 004\.h5: damaged Repair it"):
+        train(cohort, settings, tmp_path / "refused", **options)
+    reads.clear()
+    summary = train(cohort, settings, tmp_path / "run", skip_unreadable=True, **options)
     assert summary.failed == failed(tmp_path / "run") == {"004": "004.h5: damaged"}
     assert reads.count("004") == 3
     slides = Checkpoint.load(tmp_path / "run").training.slides
@@ -146,3 +157,21 @@ def test_features_of_another_encoder_or_patch_size_are_refused(cohort, settings,
 def test_an_unknown_device_is_refused(cohort, settings, tmp_path):
     with pytest.raises(ValueError, match="device 'gpu' is not known; choose auto, cpu"):
         train(cohort, settings, tmp_path / "run", device="gpu")
+
+
+def test_a_file_that_is_missing_is_left_out_only_if_it_may_be(painted, live, tmp_path):
+    (tmp_path / "3.png").unlink()
+    options = {"device": "cpu", "progress": False}
+    with pytest.raises(CohortError, match=r"3\.png"):
+        train(painted, live, tmp_path / "run", **options)
+    summary = train(painted, live, tmp_path / "run", skip_unreadable=True, **options)
+    assert "no such file" in summary.failed["3"]
+
+
+def test_no_fold_is_trained_if_a_slide_of_any_fold_cannot_be_read(painted, live, tmp_path, caplog):
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    settings = replace(live, train=replace(live.train, folds=2))
+    slides = tuple(replace(slide, split=None) for slide in painted.slides)
+    with pytest.raises(RunError, match="slides cannot be read"):
+        train(replace(painted, slides=slides), settings, tmp_path / "run", device="cpu")
+    assert not list(tmp_path.glob("run/*/metrics.csv"))

@@ -17,7 +17,7 @@ from parfocal.models.checkpoint import Checkpoint, CheckpointError
 from parfocal.predict.folder import predict_slides
 from parfocal.settings import RunSettings, SettingsError, load_settings
 from parfocal.slide.errors import SlideError
-from parfocal.train import train
+from parfocal.train import RunError, train
 
 SIDE, LESION, LESIONS = 128, 32, 4
 
@@ -175,7 +175,8 @@ def damaged(cohort: Cohort, folder: Path, numbers: tuple[int, ...]) -> Cohort:
 def test_a_corrupt_image_is_skipped_and_listed(painted, tmp_path):
     cohort = damaged(painted, tmp_path, (3,))
     settings = settings_of("jsma", **{"train.epochs": 1})
-    summary = train(cohort, settings, tmp_path / "run", device="cpu", progress=False)
+    options = {"device": "cpu", "progress": False, "skip_unreadable": True}
+    summary = train(cohort, settings, tmp_path / "run", **options)
     assert list(summary.failed) == ["3"]
     assert "3.png" in summary.failed["3"]
 
@@ -190,7 +191,12 @@ def test_an_image_that_fails_inside_a_batch_is_skipped_alone(painted, tmp_path, 
 
     monkeypatch.setattr(SlidePixels, "request", request)
     settings = settings_of("jsma", **{"train.epochs": 2})
-    summary = train(painted, settings, tmp_path / "run", device="cpu", progress=False)
+    options = {"device": "cpu", "progress": False}
+    with pytest.raises(
+        RunError, match=r"^slide 2 cannot be read: 2\.png: damaged Repair it"
+    ):
+        train(painted, settings, tmp_path / "refused", **options)
+    summary = train(painted, settings, tmp_path / "run", skip_unreadable=True, **options)
     assert summary.failed == {"2": "2.png: damaged"}
 
 
@@ -209,7 +215,8 @@ def test_images_without_the_magnifications_are_skipped_and_listed(
     slides = (replace(painted.slides[0], path=misfit, mpp=mpp), *painted.slides[1:])
     settings = settings_of("jsma", **{"train.epochs": 1})
     cohort = replace(painted, slides=slides)
-    summary = train(cohort, settings, tmp_path / "run", device="cpu", progress=False)
+    options = {"device": "cpu", "progress": False, "skip_unreadable": True}
+    summary = train(cohort, settings, tmp_path / "run", **options)
     assert list(summary.failed) == ["0"]
     assert reason in summary.failed["0"]
 

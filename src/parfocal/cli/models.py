@@ -178,6 +178,8 @@ def evaluate(
     )
     written = [name for name in ("metrics.json", "report.html") if (out / name).exists()]
     typer.echo(f"{result.summary}; wrote {' and '.join(str(out / name) for name in written)}")
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     finish(failed, len(failed) + len(result.results))
 
@@ -214,6 +216,7 @@ def compare(
     cache: Cache = None,
     device: Device = "auto",
     timed: TimedSlides = 3,
+    skip_unreadable: SkipUnreadable = False,
     overrides: NamedOverrides = None,
 ) -> None:
     """Train and evaluate several models on the same splits; report accuracy against cost.
@@ -239,6 +242,7 @@ def compare(
         device=device,
         metric=metric,
         timed=timed,
+        skip_unreadable=skip_unreadable,
     )
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
     if (out / "report.html").exists():

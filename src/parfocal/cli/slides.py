@@ -9,6 +9,7 @@ import typer
 from parfocal.cli.arguments import (
     ENCODERS,
     MAGNIFICATIONS,
+    Again,
     Cache,
     Device,
     Mpp,
@@ -47,6 +48,15 @@ def inspect(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="File that keeps the results. Run the same command again to resume.",
+            callback=output_file,
+        ),
+    ] = None,
+    again: Again = False,
 ) -> None:
     """Print size, resolution, tissue and patches of slides, and check that they can be used.
 
@@ -62,7 +72,8 @@ def inspect(
         check_sheet(picture, len(sources))
     settings = SlideSettings(parse_magnifications(magnifications), tissue=method)
     inspected = []
-    for slide in inspect_slides(sources, settings, pictures=picture is not None):
+    results = inspect_slides(sources, settings, pictures=picture is not None, out=out, again=again)
+    for slide in results:
         inspected.append(slide)
         if slide.report is not None and not as_json:
             erase_bars()

@@ -55,19 +55,27 @@ class ModelSection:
     confusion: list[tuple[str, list[int]]]
 
 
-def comparison_page(rows: Sequence[ComparisonRow], metric: str, picture: bytes) -> str:
+def comparison_page(
+    rows: Sequence[ComparisonRow],
+    metric: str,
+    picture: bytes,
+    *,
+    unreadable: Mapping[str, str] | None = None,
+) -> str:
     """Return the HTML page.
 
     Args:
         rows: the models, including those that failed.
         metric: metric that ranks the models and is plotted.
         picture: PNG of accuracy against cost.
+        unreadable: reason of each slide that is left out, by slide id.
     """
     done = [row for row in rows if row.result.reason is None]
     front = pareto_front([point_of(row, row.result.macs, metric) for row in done])
     return render(
         "comparison.html",
         failed=[row.result for row in rows if row.result.reason is not None],
+        unreadable=unreadable or {},
         models=[_section(row) for row in done],
         metric=metric,
         metrics={name: METRICS[name] for name in COMPARED_METRICS},

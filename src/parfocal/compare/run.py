@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from parfocal.compare.candidate import Candidate, ComparisonError
+from parfocal.compare.readable import find_unreadable, refuse_unreadable
 from parfocal.compare.scores import STAGES, ComparisonRow, ModelResult, Timing, score_results
 from parfocal.compare.stores import load_candidate_encoder, prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
@@ -45,13 +46,14 @@ class SharedSetup:
 
     Args:
         source: CSV of the cohort.
-        cohort: the slides that have features.
+        cohort: the slides.
         out: output folder.
         stores: folder of stored features by name of the model; none for models that take pixels.
         seeds: number of trainings of each model or fold.
         cache: folder of features that are not computed again, and of the pixels that models read.
         device: device for training and evaluation.
         timed: number of slides to time from file to prediction.
+        unreadable: reason of each slide that is left out, by slide id.
     """
 
     source: Path
@@ -62,6 +64,7 @@ class SharedSetup:
     cache: Path | None
     device: str
     timed: int
+    unreadable: Mapping[str, str]
 
 
 def compare(
@@ -76,6 +79,7 @@ def compare(
     metric: str = "weighted_f1",
     timed: int = 3,
     resamples: int = 2000,
+    skip_unreadable: bool = False,
 ) -> list[ComparisonRow]:
     """Compare models, and write results.csv, results.md, results.png and report.html.
 
@@ -93,11 +97,13 @@ def compare(
         metric: metric that ranks the models and is plotted.
         timed: number of test slides to time from file to prediction.
         resamples: number of resamples for the intervals.
+        skip_unreadable: whether to compare without the slides that cannot be read; if False, they
+            are refused before the first training.
 
     Raises:
         CohortError: the cohort is invalid.
         StoreError: features cannot be written, or were made with other settings.
-        ComparisonError: no slide has features, or there is no test slide.
+        ComparisonError: a slide cannot be read, or there is no test slide.
     """
     cohort = read_cohort(cohort_csv, labels=candidates[0].settings.train.labels)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
@@ -109,16 +115,19 @@ def compare(
                 "set train.test_fraction above 0."
             )
     stores = prepare_stores(cohort, candidates, out, features=features, cache=cache, device=device)
-    for slide_id, reason in stores.failed.items():
-        logger.warning("slide %s is left out: %s", slide_id, reason)
-    for store in set(stores.folders.values()):
-        there = tuple(s for s in cohort.slides if (store / f"{s.slide_id}.h5").exists())
-        cohort = replace(cohort, slides=there)
-    if not cohort.slides:
+    unreadable = find_unreadable(cohort, candidates, stores)
+    for slide_id, reason in unreadable.items():
+        what = "is left out" if skip_unreadable else "cannot be read"
+        logger.warning("slide %s %s: %s", slide_id, what, reason)
+    if len(unreadable) == len(cohort.slides):
         raise ComparisonError(
             f"{cohort_csv.name}: no slide could be used; the log has the reason for each slide."
         )
-    shared = SharedSetup(cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed)
+    if not skip_unreadable:
+        refuse_unreadable(cohort_csv, unreadable, len(cohort.slides))
+    shared = SharedSetup(
+        cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed, unreadable
+    )
     results: list[ModelResult] = []
     rows: list[ComparisonRow] = []
     progress = Progress("comparing", len(candidates), unit="models")
@@ -130,19 +139,25 @@ def compare(
             else:
                 progress.fail(candidate.name)
             rows = score_results(results, metric, resamples=resamples)
-            _write_tables(out, rows, metric)
+            _write_tables(out, rows, metric, unreadable)
     finally:  # an interrupted comparison shows the models that are done
         if rows:
-            _write_report(out, rows, metric)
+            _write_report(out, rows, metric, unreadable)
     return rows
 
 
-def _write_tables(out: Path, rows: Sequence[ComparisonRow], metric: str) -> None:
+def _write_tables(
+    out: Path, rows: Sequence[ComparisonRow], metric: str, unreadable: Mapping[str, str]
+) -> None:
     write_whole(out / "results.csv", to_csv(rows, metric).encode())
-    write_whole(out / "results.md", to_markdown(rows, metric).encode())
+    left_out = "".join(f"- {slide_id}: {reason}\n" for slide_id, reason in unreadable.items())
+    note = f"\nSlides that cannot be read and are left out:\n\n{left_out}" if left_out else ""
+    write_whole(out / "results.md", (to_markdown(rows, metric) + note).encode())
 
 
-def _write_report(out: Path, rows: Sequence[ComparisonRow], metric: str) -> None:
+def _write_report(
+    out: Path, rows: Sequence[ComparisonRow], metric: str, unreadable: Mapping[str, str]
+) -> None:
     # Both import matplotlib, which takes a second.
     from parfocal.compare.picture import draw_comparison  # noqa: PLC0415
     from parfocal.compare.report import comparison_page  # noqa: PLC0415
@@ -151,7 +166,7 @@ def _write_report(out: Path, rows: Sequence[ComparisonRow], metric: str) -> None
     write_whole(out / "results.png", picture)
     page = out / "report.html"
     with optional_report(page, retry_command="the same command, which resumes"):
-        write_whole(page, comparison_page(rows, metric, picture).encode())
+        write_whole(page, comparison_page(rows, metric, picture, unreadable=unreadable).encode())
 
 
 def _run_candidate(shared: SharedSetup, candidate: Candidate) -> ModelResult:
@@ -181,6 +196,8 @@ def _train(shared: SharedSetup, candidate: Candidate) -> list[Path]:
             device=shared.device,
             resume=True,
             progress=False,
+            skip_unreadable=bool(shared.unreadable),
+            unreadable=shared.unreadable,
         )
         runs += [run.out for run in summary.folds or (summary,)]
     for run in runs:
@@ -245,6 +262,7 @@ def _load_or_measure_seconds(shared: SharedSetup, candidate: Candidate, run: Pat
     stored = shared.out / candidate.name / "seconds.json"
     if not stored.exists():
         test_ids = {row.slide_id for row in read_split(run / "split.csv") if row.split == "test"}
+        test_ids -= shared.unreadable.keys()
         slides = [s for s in shared.cohort.slides if s.slide_id in test_ids and s.path.exists()]
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         timing = {device: _mean_seconds(run, slides[: shared.timed], device) for device in devices}

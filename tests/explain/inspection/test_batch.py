@@ -8,9 +8,9 @@ from PIL import Image
 from parfocal.explain.inspection import InspectedSlide, SlideSource, inspect_slides, list_sources
 from parfocal.explain.inspection.sheet import check_sheet, write_sheet
 from parfocal.features.header import SlideSettings
+from parfocal.slide.slide import open_slide
 
 SETTINGS = SlideSettings((2.5, 10.0), patch_size=64)
-from parfocal.slide.slide import open_slide
 
 
 @pytest.fixture

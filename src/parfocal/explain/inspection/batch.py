@@ -1,9 +1,12 @@
 """Inspect many slides, given as files or as cohort tables."""
 
 import io
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from parfocal.dataset.cohort import read_slides
 from parfocal.dataset.tissue_files import TABLE_SUFFIXES
@@ -11,9 +14,11 @@ from parfocal.explain.inspection.report import SlideReport, describe_slide, find
 from parfocal.explain.inspection.strip import draw_strip
 from parfocal.features.header import SlideSettings
 from parfocal.grid import PatchGrid
+from parfocal.journal import Journal
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
-from parfocal.slide.identity import unique_slides
+from parfocal.slide.given_tissue import tissue_fingerprint
+from parfocal.slide.identity import file_fingerprint, unique_slides
 from parfocal.slide.slide import open_slide
 
 QUALITY = 85  # of JPEG
@@ -81,7 +86,12 @@ def list_sources(
 
 
 def inspect_slides(
-    sources: Sequence[SlideSource], settings: SlideSettings, *, pictures: bool = False
+    sources: Sequence[SlideSource],
+    settings: SlideSettings,
+    *,
+    pictures: bool = False,
+    out: Path | None = None,
+    again: bool = False,
 ) -> Iterator[InspectedSlide]:
     """Inspect slides one after the other; whatever goes wrong with one, the next one follows.
 
@@ -89,16 +99,61 @@ def inspect_slides(
         sources: the slides.
         settings: which patches a slide has.
         pictures: whether to draw the slides.
+        out: file that keeps the results, so that a slide is not inspected again while its file and
+            the settings are the same; None for none.
+        again: whether to inspect slides again whose results are in `out`.
     """
     progress = Progress("inspecting", len(sources))
+    results = None if out is None else _Results(out, settings, again=again)
     for source in sources:
+        name = source.path.name
         report = picture = None
-        with catch_failure(source.path.name) as attempt:
-            report, picture = _inspect(source, settings, pictures=pictures)
-            progress.advance(source.path.name)
+        with catch_failure(name) as attempt:
+            finished = None if results is None else results.find(source, pictures=pictures)
+            report, picture = finished or _inspect(source, settings, pictures=pictures)
+            if results is not None and finished is None:
+                results.add(source, report, picture)
+            note = "" if finished is None else "inspected already"
+            progress.advance(name, note=note, skipped=finished is not None)
         if attempt.reason is not None:
-            progress.fail(source.path.name)
+            progress.fail(name)
         yield InspectedSlide(source.path, report, attempt.reason, picture)
+
+
+class _Results:
+    """The results of earlier calls, in a journal."""
+
+    def __init__(self, path: Path, settings: SlideSettings, *, again: bool) -> None:
+        made_by = {"task": "inspecting", "settings": asdict(settings)}
+        self._journal = Journal(path, made_by, again=again)
+        self._exclude_classes = settings.exclude_classes
+
+    def find(
+        self, source: SlideSource, *, pictures: bool
+    ) -> tuple[SlideReport, bytes | None] | None:
+        """Return the result of a slide; None if it has to be inspected."""
+        stored = self._journal.find(str(source.path), self._state(source))
+        if stored is None or (pictures and stored["picture"] is None):
+            return None
+        try:
+            report = TypeAdapter(SlideReport).validate_python(stored["report"])
+            return report, b64decode(str(stored["picture"])) if pictures else None
+        except (ValidationError, ValueError):
+            return None  # edited by hand
+
+    def add(self, source: SlideSource, report: SlideReport, picture: bytes | None) -> None:
+        """Keep the result of a slide."""
+        encoded = None if picture is None else b64encode(picture).decode()
+        content = {"report": report.to_json(), "picture": encoded}
+        self._journal.add(str(source.path), self._state(source), content)
+
+    def _state(self, source: SlideSource) -> dict[str, object]:
+        tissue = tissue_fingerprint(source.tissue, self._exclude_classes)
+        return {
+            "fingerprint": file_fingerprint(source.path),
+            "mpp": source.mpp,
+            "tissue": tissue,
+        }
 
 
 def _inspect(
