@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from parfocal.encoders.encoder import Encoder
-from parfocal.features import header, opener
 from parfocal.features.header import SlideSettings
 from parfocal.features.opener import input_opener
 from parfocal.grid import UnavailableMagnificationError
+from parfocal.slide import given_tissue
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import open_slide, slide_from_array
 
@@ -38,9 +38,8 @@ def test_the_tissue_of_a_file_is_found_once(path, encoder: Encoder, monkeypatch,
         calls.append(slide.id)
         return find_tissue(slide, method=method)
 
-    module = opener if takes_pixels else header
-    find_tissue = module.find_tissue
-    monkeypatch.setattr(module, "find_tissue", count)
+    find_tissue = given_tissue.find_tissue
+    monkeypatch.setattr(given_tissue, "find_tissue", count)
     opens = input_opener(SETTINGS, None if takes_pixels else encoder)
     for _ in range(2):
         with open_slide(path, mpp=4.0) as slide:
@@ -91,3 +90,12 @@ def test_a_cache_folder_keeps_features_and_pixels(path, encoder: Encoder, tmp_pa
             else:
                 slide_input.model_input.features()
         assert len(list(folder.glob(pattern))) == 1
+
+
+@pytest.mark.parametrize("takes_pixels", [False, True])
+def test_the_check_returns_the_tissue_out_of_reach(path, encoder: Encoder, takes_pixels):
+    opens = input_opener(SETTINGS, None if takes_pixels else encoder)
+    with open_slide(path, mpp=4.0) as slide:
+        reach = opens.check(slide)
+    assert (reach.unreachable, reach.below_min_tissue) == (0, 0)
+    assert sum(count for _, _, count in reach.squares.reachable) == 16

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from parfocal.dataset import Cohort
+from parfocal.grid import Reach, Squares
 from parfocal.train import RunError, train
-from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
+from parfocal.train.checks import log_reach, refuse_missing_outlines, refuse_too_few
 
 LABELS = ("ill", "well")
 
@@ -53,3 +54,21 @@ def test_an_unknown_stratum_is_refused(cohort, settings, tmp_path):
     message = r"train\.exclude_strata: no slide has stratum 'micro' \(known: none\); correct or rem"
     with pytest.raises(RunError, match=message):
         train(cohort, excluded, tmp_path / "run", features=tmp_path / "features", device="cpu")
+
+
+def reach(unreachable: float) -> Reach:
+    return Reach(unreachable, 0.0, True, Squares(256.0, (), ()))
+
+
+def test_the_tissue_out_of_reach_is_logged(tmp_path, caplog):
+    caplog.set_level("INFO")
+    log_reach(tmp_path, {"a": reach(0.0), "b": reach(0.0)})
+    assert "0.0% of the tissue out of reach, on average over 2 slides\n" in caplog.text
+    log_reach(tmp_path, {"a": reach(0.1), "b": reach(0.3)})
+    assert "over 2 slides; the most, 30.0%, in slide b\n" in caplog.text
+
+
+def test_an_unknown_reach_is_not_logged(tmp_path, caplog):
+    caplog.set_level("INFO")
+    log_reach(tmp_path, {})
+    assert not caplog.text

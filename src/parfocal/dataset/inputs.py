@@ -21,6 +21,7 @@ from parfocal.features.header import SlideSettings
 from parfocal.features.opener import input_opener
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.features.store import FeatureFile, feature_path
+from parfocal.grid import Reach
 from parfocal.slide.slide import Slide, open_slide
 
 
@@ -35,8 +36,8 @@ class Inputs(Protocol):
     def source_file(self, slide: CohortSlide) -> Path:
         """Return the path of the file that is read for a slide."""
 
-    def check(self, slide: CohortSlide) -> None:
-        """Raise the error that `open` would raise, before a model is run."""
+    def check(self, slide: CohortSlide) -> Reach | None:
+        """Raise the error that `open` would raise, before a model is run; return the reach."""
 
     def open(self, slide: CohortSlide) -> AbstractContextManager[SlideInput]:
         """Open a slide for the duration of a `with` block."""
@@ -117,13 +118,16 @@ class StoredInputs:
         """Return the path of a slide's feature file."""
         return feature_path(self._folder, slide.slide_id)
 
-    def check(self, slide: CohortSlide) -> None:
+    def check(self, slide: CohortSlide) -> Reach | None:
         """Check that the features of a slide are by the encoder and of the patches expected.
+
+        Returns:
+            The tissue that a model cannot reach; None if unknown.
 
         Raises:
             StoreError: the file is damaged, or its features do not mix with the others.
         """
-        self._file(slide)
+        return self._file(slide).select(self._settings.magnifications).grid.reach
 
     @contextmanager
     def open(self, slide: CohortSlide) -> Iterator[BagInput]:
@@ -181,14 +185,17 @@ class LiveInputs:
         """Return the path of the slide file."""
         return slide.path
 
-    def check(self, slide: CohortSlide) -> None:
+    def check(self, slide: CohortSlide) -> Reach | None:
         """Open a slide and find its tissue and patches.
+
+        Returns:
+            The tissue that a model cannot reach; None if unknown.
 
         Raises:
             SlideError: the slide cannot be opened, has no tissue, or a magnification does not fit.
         """
         with self._open(slide) as opened:
-            self._opener.check(opened)
+            return self._opener.check(opened)
 
     @contextmanager
     def open(self, slide: CohortSlide) -> Iterator[SlideInput]:

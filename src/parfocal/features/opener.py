@@ -19,7 +19,7 @@ from parfocal.features.live import live_bag, reading_threads
 from parfocal.features.pixel_cache import PixelCache
 from parfocal.features.pixels import SlidePixels
 from parfocal.features.slide_input import BagInput, PixelInput, SlideInput
-from parfocal.grid import PatchGrid
+from parfocal.grid import PatchGrid, Reach, reach_of_boxes
 from parfocal.slide.slide import Slide
 from parfocal.slide.tissue import Tissue
 
@@ -30,8 +30,11 @@ Found = TypeVar("Found", PatchGrid, Tissue)
 class InputOpener(Protocol):
     """Opens slides for one model; finds the tissue of each slide file only once."""
 
-    def check(self, slide: Slide) -> None:
+    def check(self, slide: Slide) -> Reach | None:
         """Find the tissue and the patches of a slide, without reading or encoding any patch.
+
+        Returns:
+            The tissue that a model cannot reach; None if unknown.
 
         Raises:
             SlideError: the slide has no tissue, or the magnifications do not fit it.
@@ -120,9 +123,9 @@ class BagOpener:
         self._cache = None if cache is None else FeatureCache(cache)
         self._grids: dict[tuple[Path, float], PatchGrid] = {}
 
-    def check(self, slide: Slide) -> None:
+    def check(self, slide: Slide) -> Reach | None:
         """Find the tissue and the patches of a slide; see `InputOpener`."""
-        self._grid(slide)
+        return self._grid(slide).reach
 
     @contextmanager
     def open(self, slide: Slide) -> Iterator[BagInput]:
@@ -160,10 +163,10 @@ class PixelOpener:
         self._pool = ThreadPoolExecutor(threads or reading_threads())
         self._tissues: dict[tuple[Path, float], Tissue] = {}
 
-    def check(self, slide: Slide) -> None:
+    def check(self, slide: Slide) -> Reach:
         """Find the tissue and the patches of a slide; see `InputOpener`."""
-        self._tissue(slide)
-        self._cells(slide)
+        boxes = self._cells(slide).boxes.numpy()
+        return reach_of_boxes(self._tissue(slide), boxes, side=float(boxes[-1, 2]))
 
     @contextmanager
     def open(self, slide: Slide) -> Iterator[PixelInput]:

@@ -1,11 +1,16 @@
 """Checks of a cohort's slides before and during training."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from parfocal.dataset.cohort import Cohort, CohortSlide
+from parfocal.grid import Reach
 from parfocal.settings import TrainSettings
 from parfocal.slide.errors import name_failure
 from parfocal.train.folder import RunError
+
+logger = logging.getLogger(__name__)
 
 MAX_LISTED = 3  # slides in a message; the log has all of them
 
@@ -98,3 +103,20 @@ def refuse_unknown_strata(cohort: Cohort, settings: TrainSettings) -> None:
                 f"{cohort.source.name}: train.exclude_strata: no slide has stratum {stratum!r} "
                 f"(known: {', '.join(known) or 'none'}); correct or remove it."
             )
+
+
+def log_reach(run: Path, reaches: Mapping[str, Reach]) -> None:
+    """Log the share of the tissue that the model cannot reach.
+
+    Args:
+        run: folder of the run.
+        reaches: reach of each slide, by slide id, without slides whose reach is unknown.
+    """
+    if not reaches:
+        return
+    mean = sum(reach.unreachable for reach in reaches.values()) / len(reaches)
+    worst = max(reaches, key=lambda slide_id: reaches[slide_id].unreachable)
+    text = f"{mean:.1%} of the tissue out of reach, on average over {len(reaches)} slides"
+    if mean:
+        text += f"; the most, {reaches[worst].unreachable:.1%}, in slide {worst}"
+    logger.info("%s: %s", run, text)

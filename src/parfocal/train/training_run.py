@@ -18,11 +18,12 @@ from parfocal.dataset.leakage import slide_fingerprint
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import Split, split_to_csv
 from parfocal.features.errors import MixedFeaturesError
+from parfocal.grid import Reach
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.contract import Pretrained
 from parfocal.settings import RunSettings
 from parfocal.slide.failure import catch_failure
-from parfocal.train.checks import refuse_too_few, refuse_unreadable
+from parfocal.train.checks import log_reach, refuse_too_few, refuse_unreadable
 from parfocal.train.folder import RunFolder
 from parfocal.train.memory import MemoryPlan, plan_memory
 from parfocal.train.summary import RunSummary, summarize
@@ -134,18 +135,24 @@ class TrainingRun:
         """Reason of each training and validation slide that cannot be read, by slide id."""
         slides = (*self._used.train, *self._used.val)
         logger.info("%s: checking %d slides", self.folder.path, len(slides))
-        failure = partial(self._failure, self._lesions)
+        reaches: dict[str, Reach] = {}
+        failure = partial(self._failure, self._lesions, reaches)
         with ThreadPoolExecutor(self.workers) as pool:
             reasons = list(pool.map(failure, slides))
+        log_reach(self.folder.path, reaches)
         found = zip(slides, reasons, strict=True)
         return {slide.slide_id: reason for slide, reason in found if reason is not None}
 
-    def _failure(self, lesions: Lesions | None, slide: CohortSlide) -> str | None:
-        """Return the reason why a slide cannot be used; None if it can."""
+    def _failure(
+        self, lesions: Lesions | None, reaches: dict[str, Reach], slide: CohortSlide
+    ) -> str | None:
+        """Return the reason why a slide cannot be used, or None and add its reach if it can."""
         reason = self.unreadable.get(slide.slide_id)
         if reason is None:
             with catch_failure(slide.slide_id) as attempt:
-                self.inputs.check(slide)
+                reach = self.inputs.check(slide)
+                if reach is not None:
+                    reaches[slide.slide_id] = reach
                 if lesions is not None and lesions.has(slide.slide_id):
                     with self.inputs.open(slide) as opened:
                         lesions.of_input(slide, opened)
