@@ -25,6 +25,7 @@ METHODS = {
     "follows_progress": "set_progress",
     "pretrained": "load_pretrained",
     "adversarial": "set_slide",
+    "runs_in_passes": "set_passes",
 }
 
 

@@ -1,11 +1,7 @@
 import pytest
 import torch
 
-from parfocal.models.magnet.classifiers import (
-    CHECKPOINT_BATCH_SIZE,
-    AuxiliaryClassifier,
-    LeafAggregator,
-)
+from parfocal.models.magnet.classifiers import AuxiliaryClassifier, LeafAggregator
 
 
 @pytest.fixture
@@ -34,17 +30,15 @@ def test_a_sequence_can_be_continued_from_its_state(aggregator, leaves):
     torch.testing.assert_close(torch.cat([first, rest], dim=1), whole)
 
 
-def test_gradient_checkpointing_changes_no_gradient():
-    leaves = torch.rand(1, CHECKPOINT_BATCH_SIZE + 3, 3, 32, 32)
-    gradients = []
-    for gradient_checkpointing in (False, True):
-        torch.manual_seed(0)
-        aggregator = LeafAggregator(
-            "small", 2, hidden_dim=8, gradient_checkpointing=gradient_checkpointing
-        )
-        aggregator(aggregator.encode(leaves))[0].square().sum().backward()
-        gradients.append([weight.grad for weight in aggregator.parameters()])
-    torch.testing.assert_close(*gradients)
+def test_without_gradients_slides_are_encoded_one_by_one(aggregator, leaves, monkeypatch):
+    encode, sizes = aggregator.encoder.forward, []
+    monkeypatch.setattr(
+        aggregator.encoder, "forward", lambda images: sizes.append(len(images)) or encode(images)
+    )
+    with torch.no_grad():
+        features = aggregator.encode(leaves)
+    assert sizes == [5, 5]
+    torch.testing.assert_close(features, aggregator.encode(leaves).detach())
 
 
 def test_an_auxiliary_classifier_averages_over_leaves(leaves):
