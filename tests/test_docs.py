@@ -1,9 +1,12 @@
 """The Python examples and commands of the README and the documentation work."""
 
+import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -39,11 +42,13 @@ def place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A folder with the files the examples use: a run, a new slide and a prediction."""
-    for name in ("new", "run", "predictions"):
+    for name in ("new", "run", "predictions", "tissue"):
         (tmp_path / name).mkdir()
     untrained.save(tmp_path / "run")
     record = predict(write_slide(tmp_path / "new" / "009.svs"), untrained)
     (tmp_path / "predictions" / "slide-0059.json").write_text(record.to_json())
+    area = {"type": "Polygon", "coordinates": [[[0, 0], [512, 0], [512, 512], [0, 0]]]}
+    (tmp_path / "tissue" / "009.geojson").write_text(json.dumps(area))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,6 +64,28 @@ def test_the_documentation_has_examples_and_commands():
 @pytest.mark.usefixtures("place")
 def test_a_python_example_runs(page: Path, block: str):
     exec(compile(block, page.name, "exec"), {})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"tissue": "gray", "min_tissue": 0.6, "children": "all"},
+        {"roots": "share", "min_tissue": 0.9},
+        {"tissue": "all"},
+    ],
+)
+def test_the_parts_of_the_readme_answer_as_the_command_does(
+    place: Path, untrained: Checkpoint, settings: dict[str, object]
+):
+    trained = replace(untrained, slide=replace(untrained.slide, **settings))
+    trained.save(place / "run")
+    (block,) = (each for each in blocks_of(ROOT / "README.md") if "trained.open" in each)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    record = predict(place / "new" / "009.svs", trained)
+    assert names["prediction"].logits.softmax(0).tolist() == list(record.probabilities.values())
+    assert names["slide"].cost_meter.total().patches == record.cost.patches
 
 
 @pytest.mark.parametrize("command", COMMANDS)
