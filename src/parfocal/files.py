@@ -125,6 +125,21 @@ def refuse_slide_folder(out: Path, slides: Iterable[Path]) -> None:
             )
 
 
+def refuse_binary_file(path: Path) -> None:
+    """Refuse to replace a file that is not text; reports and tables are.
+
+    Raises:
+        OutputError: the file is not text.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        if b"\0" in file.read(2**16):
+            raise OutputError(
+                f"{path}: the file exists and is not text, so it is not replaced; it may be a "
+                "slide. Choose another --out."
+            )
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return what two paths share only if they are the same file or folder."""
     try:

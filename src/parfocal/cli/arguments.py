@@ -2,12 +2,15 @@
 
 import errno
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 import typer
+
+from parfocal.files import OutputError, refuse_binary_file
 
 if TYPE_CHECKING:
     from parfocal.models.checkpoint import SettingValue
@@ -44,21 +47,50 @@ def output_folder(context: CommandContext, path: Path) -> Path:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
     if context.obj is not None:
         context.obj.command, context.obj.out = context.info_name or "", path
+    _use_for_temporary_files(existing)
     return path
+
+
+def _use_for_temporary_files(folder: Path) -> None:
+    """Let libraries write temporary files to a folder if the system has no other place for them.
+
+    In a container whose file system is read-only, the output folder may be the only one.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = str(folder)
 
 
 def output_file(context: CommandContext, path: Path | None) -> Path | None:
     """Check that a file can be written, before any work is done.
 
     Raises:
+        OutputError: the path is a file that is not text, such as a slide, and would be lost.
         OSError: a folder is in the way, or writing is not permitted.
     """
     if path is not None and path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path is not None and path.is_file():
+        refuse_binary_file(path)
     if path is not None:
         output_folder(context, path.parent)
         if context.obj is not None:
             context.obj.out = path
+    return path
+
+
+def output_page(context: CommandContext, path: Path) -> Path:
+    """Check that an HTML page can be written, before any work is done.
+
+    Raises:
+        OutputError: the path is a file that is not HTML, and would be lost.
+        OSError: a folder is in the way, or writing is not permitted.
+    """
+    output_file(context, path)
+    start = path.read_bytes()[:1000].lstrip() if path.is_file() else b""
+    if start and not start.startswith(b"<"):
+        raise OutputError(f"{path}: the file exists and is not a page. Choose another --out.")
     return path
 
 

@@ -6,6 +6,7 @@ its function, so that `predict` does not load what only `train` needs.
 
 import _thread
 import errno
+import io
 import logging
 import signal
 import sys
@@ -29,7 +30,10 @@ from parfocal.progress import ProgressHandler, erase_bars
 
 RESUME = {
     "train": "the same command with --resume",
-    **dict.fromkeys(("extract", "compare", "reproduce"), "the same command"),
+    **dict.fromkeys(
+        ("inspect", "extract", "compare", "reproduce", "predict", "evaluate", "audit"),
+        "the same command",
+    ),
 }
 RENAMED_OPTIONS = {"--timed": "--timed-slides"}  # the old name still works, but is not in --help
 TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -69,6 +73,7 @@ def main() -> None:
     """Run the command line; print an error as one line, or with --debug as a traceback."""
     arguments = [_current_name(word) for word in sys.argv[1:] if word != "--debug"]
     place, started = OutputPlace(), time.time()
+    _print_any_character()
     try:
         with _repeat_lost_interrupts(), _interrupt_on_termination():
             app(arguments, prog_name="parfocal", obj=place)
@@ -81,6 +86,13 @@ def main() -> None:
             raise
         _print_error(_one_line(error))
         sys.exit(1)
+
+
+def _print_any_character() -> None:
+    """Print what the terminal cannot show, such as a file name that is not UTF-8, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _print_error(text: str) -> None:
@@ -203,7 +215,10 @@ def options(
     handler = ProgressHandler()
     handler.addFilter(RepeatedCohortMessages())
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("parfocal").setLevel(logging.INFO)
+    level = logging.DEBUG if "--debug" in sys.argv else logging.INFO  # with all tracebacks
+    logging.getLogger("parfocal").setLevel(level)
+    # Without a home, it warns that its cache is temporary.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 for command in (

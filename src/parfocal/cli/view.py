@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import Mpp, output_file
+from parfocal.cli.arguments import Mpp, output_page
 
 Predictions = Annotated[
     list[Path],
@@ -84,7 +84,7 @@ def report(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FILE.html", help="Page to write.", callback=output_file)
+        Path, typer.Option(metavar="FILE.html", help="Page to write.", callback=output_page)
     ],
     cohort: CohortFile = None,
     slides: MovedSlides = None,
