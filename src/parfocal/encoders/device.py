@@ -2,9 +2,13 @@
 
 import torch
 
+from parfocal.slide.threads import thread_count
+
 
 def choose_device(name: str) -> torch.device:
     """Return a device by name.
+
+    If the process has a quota of CPU time, torch is limited to as many threads; it counts cores.
 
     Args:
         name: "cpu", "cuda", "cuda:1", or "auto" for the first CUDA device and, if there is none,
@@ -25,4 +29,7 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(
             f"device {name!r}: torch {torch.__version__} finds no CUDA device; use cpu."
         )
+    threads = torch.get_num_threads()
+    if thread_count(threads) < threads:
+        torch.set_num_threads(thread_count(threads))
     return device

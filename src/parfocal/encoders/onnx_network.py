@@ -5,10 +5,10 @@ milliseconds; torch's exporter takes ten seconds. Each case of `OnnxGraph` follo
 its class in `networks`.
 """
 
+import os
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from jaxtyping import Float
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -22,6 +22,10 @@ from parfocal.encoders.networks import (
     ResNet50Layer3,
     SameConv2d,
 )
+
+# onnxruntime 1.29 and later would write a device id and send usage data.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 OPSET, IR_VERSION = 17, 8  # enough for these operations, and supported by older onnxruntimes
 

@@ -1,10 +1,74 @@
 """Choose the number of threads."""
 
+import math
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def thread_count(limit: int) -> int:
-    """Return the number of cores this process may use, at most `limit`."""
+    """Return the number of cores this process may use, at most `limit`.
+
+    These are the cores that it is bound to, or fewer if a container or a job has a quota of CPU
+    time.
+    """
     if hasattr(os, "sched_getaffinity"):  # Linux only
-        return min(limit, len(os.sched_getaffinity(0)))
-    return min(limit, os.cpu_count() or 1)
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return min(limit, cores, cgroup_cores(Path("/proc/self/cgroup"), CGROUP_ROOT) or cores)
+
+
+@cache
+def cgroup_cores(groups: Path, root: Path) -> int | None:
+    """Return the number of cores that the quota of a control group is worth, rounded up.
+
+    Args:
+        groups: file that lists the control groups of a process, of version 1 and 2.
+        root: folder where their file systems are mounted.
+
+    Returns:
+        The smallest number of the group and those that it is in; None if there is no quota.
+    """
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    shares: list[float] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            shares += map(_share_v2, _with_parents(root, path))
+        elif "cpu" in controllers.split(","):
+            for mount in (controllers, "cpu"):
+                shares += map(_share_v1, _with_parents(root / mount, path))
+    quota = min(shares, default=math.inf)
+    return None if math.isinf(quota) else max(1, math.ceil(quota))
+
+
+def _with_parents(root: Path, path: str) -> Iterator[Path]:
+    """Yield the folder of a group and of the groups that it is in."""
+    folder = root.joinpath(*Path(path).parts[1:])
+    # In a container, the path may be that of the host, and only the root exists.
+    yield from (folder, *(parent for parent in folder.parents if parent.is_relative_to(root)))
+
+
+def _share_v2(folder: Path) -> float:
+    with suppress(OSError, ValueError):
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        return int(quota) / int(period)  # "max" is no number: no limit
+    return math.inf
+
+
+def _share_v1(folder: Path) -> float:
+    with suppress(OSError, ValueError):
+        quota, period = (
+            int((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii"))
+            for name in ("quota", "period")
+        )
+        return quota / period if quota > 0 else math.inf
+    return math.inf
