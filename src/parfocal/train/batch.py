@@ -1,8 +1,8 @@
 """Run a model on a batch of slides during training, and leave out slides that cannot be read."""
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,10 +20,12 @@ from parfocal.features.slide_input import SlideInput
 from parfocal.models.contract import ModelTraits, run_model
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
-from parfocal.slide.failure import describe_failure, is_disk_full
+from parfocal.slide.failure import catch_failure, describe_failure, is_disk_full
 from parfocal.train.folder import RunError
 
 logger = logging.getLogger(__name__)
+
+READ_ERRORS = (SlideError, StoreError, OSError)  # any other may be an error of the model
 
 
 @dataclass
@@ -74,8 +76,8 @@ class BatchRunner:
             return None, targets
         try:
             prediction = self._predict(slides, device)
-        except Exception as error:  # damage raises anything
-            if is_disk_full(error) or isinstance(error, MixedFeaturesError | RunError):
+        except READ_ERRORS as error:
+            if is_disk_full(error) or isinstance(error, MixedFeaturesError):
                 raise
             self._record_failed(slides, error, device)
             return self.run(slides, device)
@@ -87,7 +89,7 @@ class BatchRunner:
             # A slide that was drawn twice is opened once.
             unique = {slide.slide_id: slide for slide in slides}
             opened = {
-                slide_id: stack.enter_context(self.inputs.open(slide))
+                slide_id: stack.enter_context(self._open(slide))
                 for slide_id, slide in unique.items()
             }
             prediction = run_model(
@@ -101,6 +103,18 @@ class BatchRunner:
             (slide,) = slides
             return self._with_lesion_targets(prediction, slide, opened[slide.slide_id], device)
         return prediction
+
+    @contextmanager
+    def _open(self, slide: CohortSlide) -> Iterator[SlideInput]:
+        """Open a slide; whatever goes wrong with that is a SlideError or StoreError."""
+        with ExitStack() as stack:
+            with catch_failure(slide.slide_id) as attempt:
+                opened = stack.enter_context(self.inputs.open(slide))
+            if isinstance(attempt.error, SlideError | StoreError):
+                raise attempt.error
+            if attempt.error is not None:
+                raise SlideError(str(attempt.reason)) from attempt.error
+            yield opened
 
     def _augment(self, model_input: Bag | PixelSource) -> Bag | PixelSource:
         """Flip and rotate a training slide at random, to one of 8 orientations."""
@@ -145,17 +159,10 @@ class BatchRunner:
         Raises:
             RunError: slides must not be left out.
         """
-        is_read_error = isinstance(error, SlideError | StoreError | OSError)
         if not self.skip_unreadable:
-            if not is_read_error:
-                raise error  # perhaps not because of the slide
             raise RunError(
                 f"slide {slide_id} cannot be read: {describe_failure(error)} Repair it and "
                 "continue with --resume, or go on without it with --resume --skip-unreadable."
             ) from error
         self.failed[slide_id] = describe_failure(error)
-        logger.warning(
-            "slide %s is left out from now on: %s",
-            *(slide_id, self.failed[slide_id]),
-            exc_info=None if is_read_error else error,
-        )
+        logger.warning("slide %s is left out from now on: %s", slide_id, self.failed[slide_id])
