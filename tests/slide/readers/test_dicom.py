@@ -1,6 +1,8 @@
 import shutil
 import struct
+import sys
 
+import imagecodecs
 import numpy as np
 import pytest
 from tests.slide.readers.dicom_files import element, write_dicom
@@ -100,8 +102,8 @@ def test_a_label_alone_is_refused(tmp_path, picture):
         ({"rows": 32}, r"says 35 tiles of 64 x 32 px, but 440 x 304 px need 70"),
         ({"frames": 34}, r"says 34 tiles of 64 x 64 px, but 440 x 304 px need 35"),
         ({"frames": 2**30}, r"says 1073741824 tiles"),
-        ({"syntax": "1.2.840.10008.1.2.5"}, r"are encoded as RLE .* OpenSlide does not decode"),
-        ({"syntax": "1.2.3"}, r"are encoded as an unknown encoding \(1.2.3\)"),
+        ({"syntax": "1.2.840.10008.1.2.4.70"}, r"are encoded as lossless JPEG .* nor wsidicom"),
+        ({"syntax": "1.2.3"}, r"are encoded in an unknown way \(1.2.3\), which neither"),
     ],
 )
 def test_a_header_that_cannot_be_is_refused_before_openslide_sees_it(
@@ -185,3 +187,57 @@ def test_a_real_slide_of_one_file_is_read(real):
     with open_slide(real("slides/camelyon16-multiframe.dcm")) as slide:
         assert (slide.id, slide.size) == ("camelyon16-multiframe", (1152, 700))
         assert np.ptp(slide.read(Box(0, 0, 700, 700), slide.mpp)) > 100
+
+
+# --- wsidicom ---
+
+
+def transcode(source, path, syntax, encode):
+    """Write a copy of a DICOM file with its pixels in another encoding."""
+    pydicom = pytest.importorskip("pydicom")
+    encaps = pytest.importorskip("pydicom.encaps")
+    content = pydicom.dcmread(source)
+    frames = encaps.generate_frames(content.PixelData, number_of_frames=content.NumberOfFrames)
+    content.PixelData = encaps.encapsulate([encode(imagecodecs.jpeg_decode(f)) for f in frames])
+    content.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    content.PhotometricInterpretation = "RGB"
+    content.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("number", "encode"),
+    [
+        ("80", imagecodecs.jpegls_encode),
+        ("110", lambda tile: imagecodecs.jpegxl_encode(tile, lossless=True)),
+        ("201", imagecodecs.htj2k_encode),
+    ],
+)
+def test_encodings_that_openslide_does_not_decode_are_read_by_wsidicom(
+    real, tmp_path, number, encode
+):
+    pytest.importorskip("wsidicom")
+    source = tmp_path / "whole" / "a.dcm"
+    source.parent.mkdir()
+    shutil.copy(real("../cases/dicom-series/level-2.dcm"), source)
+    path = transcode(source, tmp_path / "a.dcm", f"1.2.840.10008.1.2.4.{number}", encode)
+    with open_slide(source) as whole, open_slide(path) as slide:
+        assert (slide.size, slide.mpp) == (whole.size, pytest.approx(whole.mpp))
+        box = Box(37, 51, 300, 280)
+        assert (slide.read(box, slide.mpp) == whole.read(box, whole.mpp)).all()
+
+
+def test_without_wsidicom_the_message_says_how_to_install_it(tmp_path, picture, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wsidicom", None)
+    path = write_dicom(tmp_path / "a.dcm", picture, syntax="1.2.840.10008.1.2.5")
+    with pytest.raises(
+        SlideError, match=r"wsidicom does. Install it with `pip install parfocal\[d"
+    ):
+        open_slide(path)
+
+
+def test_the_error_of_wsidicom_is_given(tmp_path, picture):
+    pytest.importorskip("wsidicom")
+    path = write_dicom(tmp_path / "a.dcm", picture, syntax="1.2.840.10008.1.2.5")
+    with pytest.raises(SlideError, match=r"a.dcm: wsidicom cannot open this DICOM slide \("):
+        open_slide(path)

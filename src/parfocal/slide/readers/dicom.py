@@ -18,25 +18,21 @@ SIGNATURE = b"DICM"
 WHOLE_SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 # Transfer syntaxes that OpenSlide decodes: uncompressed, JPEG baseline, JPEG 2000.
-DECODABLE = (
+OPENSLIDE_DECODES = (
     *(IMPLICIT, EXPLICIT, "1.2.840.10008.1.2.4.50"),
     *("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"),
 )
-SYNTAX_NAMES = {
-    "1.2.840.10008.1.2.1.99": "deflated",
-    "1.2.840.10008.1.2.2": "big endian",
-    "1.2.840.10008.1.2.4.51": "JPEG of 12 bits",
-    "1.2.840.10008.1.2.4.57": "lossless JPEG",
-    "1.2.840.10008.1.2.4.70": "lossless JPEG",
-    "1.2.840.10008.1.2.4.80": "JPEG-LS",
-    "1.2.840.10008.1.2.4.81": "JPEG-LS",
-    "1.2.840.10008.1.2.4.110": "JPEG XL",
-    "1.2.840.10008.1.2.4.111": "JPEG XL",
-    "1.2.840.10008.1.2.4.112": "JPEG XL",
-    "1.2.840.10008.1.2.4.201": "HTJ2K",
-    "1.2.840.10008.1.2.4.202": "HTJ2K",
-    "1.2.840.10008.1.2.4.203": "HTJ2K",
-    "1.2.840.10008.1.2.5": "RLE",
+# Those that wsidicom decodes besides: RLE, JPEG-LS, HTJ2K, JPEG XL.
+WSIDICOM_DECODES = (
+    *("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"),
+    *(f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112, 201, 202, 203)),
+)
+REFUSED_NAMES = {
+    "1.2.840.10008.1.2.1.99": "as a deflated file",
+    "1.2.840.10008.1.2.2": "in big endian",
+    "1.2.840.10008.1.2.4.51": "as JPEG of 12 bits",
+    "1.2.840.10008.1.2.4.57": "as lossless JPEG",
+    "1.2.840.10008.1.2.4.70": "as lossless JPEG",
 }
 LONG_VALUES = tuple(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 UNDEFINED = 0xFFFFFFFF
@@ -149,8 +145,11 @@ def series_name(path: Path) -> str | None:
     return read_header(path).series_uid if others else path.resolve().parent.name
 
 
-def check_series(path: Path) -> None:
-    """Check that OpenSlide can read the slide that a DICOM file belongs to.
+def check_series(path: Path) -> bool:
+    """Check that the slide that a DICOM file belongs to can be read.
+
+    Returns:
+        Whether OpenSlide can read it; if False, wsidicom can.
 
     Raises:
         SlideError: it is no slide, is damaged, or is encoded in a way that is not decoded.
@@ -171,6 +170,8 @@ def check_series(path: Path) -> None:
             raise SlideError(f"{file.name}: the DICOM header says {problem}. {COPY}")
         if header.is_level:
             _check_encoding(file, header)
+    syntaxes = {read_header(file).syntax_uid for file in files if read_header(file).is_level}
+    return syntaxes <= set(OPENSLIDE_DECODES)
 
 
 def _contradiction(header: DicomHeader) -> str:
@@ -192,12 +193,12 @@ def _contradiction(header: DicomHeader) -> str:
 
 
 def _check_encoding(file: Path, header: DicomHeader) -> None:
-    if header.syntax_uid not in DECODABLE:
-        name = SYNTAX_NAMES.get(header.syntax_uid, "an unknown encoding")
+    if header.syntax_uid not in (*OPENSLIDE_DECODES, *WSIDICOM_DECODES):
+        name = REFUSED_NAMES.get(header.syntax_uid, "in an unknown way")
         raise SlideError(
-            f"{file.name}: the DICOM pixels are encoded as {name} ({header.syntax_uid}), which "
-            "OpenSlide does not decode. Convert it to JPEG, for example with `wsidicomizer`, or "
-            "to TIFF with Bio-Formats (`bfconvert`)."
+            f"{file.name}: the DICOM pixels are encoded {name} ({header.syntax_uid}), which "
+            "neither OpenSlide nor wsidicom decodes. Convert it to JPEG, for example with "
+            "`wsidicomizer`."
         )
     if header.photometric in TRANSFORMED and not _is_transformed(file):
         raise SlideError(

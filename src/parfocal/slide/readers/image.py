@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import simplejpeg
 from jaxtyping import Shaped, UInt8
@@ -106,7 +105,9 @@ def _decode_jpeg(encoded: bytes, image: Image.Image) -> UInt8[np.ndarray, "h w 3
 
 
 def _decode_png(path: Path, encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    samples = imagecodecs.png_decode(encoded)
+    from imagecodecs import png_decode  # noqa: PLC0415  # slow to import
+
+    samples = png_decode(encoded)
     samples = samples.reshape(*samples.shape[:2], -1)
     if samples.shape[2] == 3 and samples.dtype == np.uint8:
         return samples

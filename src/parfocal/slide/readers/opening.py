@@ -19,6 +19,7 @@ from parfocal.slide.readers.tiff_checks import (
 from parfocal.slide.readers.tiff_directories import TiffDirectory, is_tiff, read_directories
 from parfocal.slide.readers.tiff_pixels import UnsupportedPixelsError
 from parfocal.slide.readers.tiled_tiff import open_tiled_tiff
+from parfocal.slide.readers.wsi_dicom import WsiDicomScan
 
 # What OpenSlide calls files that are read directly. Those of other vendors may have tiles that
 # overlap or leave gaps.
@@ -46,8 +47,8 @@ def open_scan(path: Path, cost_meter: CostMeter, *, missing_tiles: MissingTiles 
     if is_tiff(file):
         return _open_tiff(file, cost_meter, missing_tiles)
     if is_dicom(file):
-        check_series(file)
-        return OpenSlideScan(file)
+        can_openslide = check_series(file)
+        return OpenSlideScan(file) if can_openslide else WsiDicomScan(dicom_instances(file))
     return OpenSlideScan(file) if OpenSlideScan.detects(file) else open_image(file)
 
 
@@ -78,7 +79,7 @@ def _open_tiff(file: Path, cost_meter: CostMeter, missing_tiles: MissingTiles) -
     """Open a TIFF, whose directories are checked before any library relies on them."""
     directories = read_directories(file)
     check_directories(file, directories, is_ndpi=bool(directories[0].page.is_ndpi))
-    vendor = OpenSlideScan.vendor(file)
+    vendor = None if directories[0].page.is_ome else OpenSlideScan.vendor(file)
     if vendor not in DIRECT_VENDORS:
         return _open_vendor(file, directories, vendor, missing_tiles)
     try:

@@ -126,7 +126,7 @@ def _levels_of(
         is_level = _same_shape(main, image) and _stored_alike(main, image)
         if is_level and _area(image) < _area(main):
             levels[image.size] = image
-        elif image.is_reduced and (image.is_tiled or _same_shape(main, image)):
+        elif image.is_tiled if _same_shape(main, image) else image.is_tiled and image.is_reduced:
             # A label or an overview is tagged so too, but is stored in strips.
             what = "pixels" if _same_shape(main, image) else "shape"
             raise SlideError(

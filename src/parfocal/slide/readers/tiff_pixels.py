@@ -35,9 +35,11 @@ DECODABLE = (
     *(COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4),
 )
 OPENSLIDE_DECODES = (COMPRESSION.APERIO_JP2000_YCBC, COMPRESSION.OJPEG)
+JPEG_2000 = (COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_RGB)
 # Marker of a JPEG image; the byte that follows is 0 for RGB and 1 for YCbCr.
 ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 START_OF_IMAGE, END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
+CODESTREAM = b"\xff\x4f\xff\x51"  # start of a JPEG 2000 image
 SPARE_BYTES = re.compile(r"extraneous bytes before marker 0xd9")
 BITS, JPEG_BITS = (1, 2, 4, 8, 10, 12, 14, 16), (8, 12)
 GRAY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
@@ -131,7 +133,12 @@ def rgb_converter(directory: TiffDirectory, bits: int) -> Converter | None:
     photometric = directory.page.photometric
     if photometric == PHOTOMETRIC.PALETTE:
         colors = (np.asarray(directory.page.colormap, dtype=np.uint16).T // 256).astype(np.uint8)
-        return lambda samples: colors[samples[..., 0].clip(0, len(colors) - 1)]
+
+        def look_up(samples: Samples) -> Pixels:
+            found: Pixels = colors[samples[..., 0].clip(0, len(colors) - 1)]
+            return found
+
+        return look_up
     if photometric == PHOTOMETRIC.SEPARATED:
         return _cmyk_to_rgb
     color = 1 if photometric in GRAY else 3
@@ -165,7 +172,8 @@ def _eight_bits(bits: int, stored_bits: int) -> UInt8[np.ndarray, " n"]:
     """Return the 8-bit value of each stored value, of which only some bits are used."""
     scale = 255 / (2**bits - 1)
     values = np.arange(2 ** (16 if stored_bits > 8 else 8))
-    return np.rint(values * scale).clip(0, 255).astype(np.uint8)
+    table: UInt8[np.ndarray, " n"] = np.rint(values * scale).clip(0, 255).astype(np.uint8)
+    return table
 
 
 def _over_white(
@@ -173,7 +181,8 @@ def _over_white(
 ) -> Pixels:
     """Compose over white; associated colors are multiplied with the transparency already."""
     if is_associated:
-        return (rgb.astype(np.uint16) + (255 - alpha[..., None])).clip(0, 255).astype(np.uint8)
+        summed: Pixels = (rgb + np.uint16(255) - alpha[..., None]).clip(0, 255).astype(np.uint8)
+        return summed
     image = Image.fromarray(np.dstack([rgb, alpha]))
     white = Image.new("RGBA", image.size, "white")
     return np.array(Image.alpha_composite(white, image).convert("RGB"))
@@ -258,8 +267,13 @@ def _lossless_decoder(directory: TiffDirectory, samples: int) -> Decoder:
 def _tifffile_decoder(directory: TiffDirectory) -> Decoder:
     decode_segment = directory.page.decode
     tables = {"jpegtables": directory.page.jpegtables} if directory.is_jpeg else {}
+    is_jpeg_2000 = directory.page.compression in JPEG_2000
 
     def decode(encoded: bytes, index: int) -> Samples:
+        is_codestream = is_jpeg_2000 and encoded.startswith(CODESTREAM)
+        # The decoder fills what is missing of a truncated tile with other pixels.
+        if is_codestream and not encoded.rstrip(b"\0").endswith(END_OF_IMAGE):
+            raise ValueError("the JPEG 2000 image does not end")
         pixels, *_ = decode_segment(encoded, index, **tables)
         assert pixels is not None  # None is returned only for empty data
         return np.array(pixels[0])  # first of the depth axis; a copy, since raw data is read-only
