@@ -22,7 +22,7 @@ def test_the_report_has_the_patches_and_the_reach():
         ("reach", "0.0% of the tissue out of reach, 0.0% in patches with too little tissue"),
     ]
     assert report.rows()[2][1] == report.nothing_to_skip
-    assert report.nothing_to_skip.startswith("nothing to skip on this slide: zooming is expected")
+    assert report.nothing_to_skip.startswith("nothing to skip on this slide: zooming into 2 patch")
     assert report.to_json()["unreachable"] == 0
 
 
@@ -31,8 +31,8 @@ def test_the_report_has_the_expected_share_where_zooming_saves():
     report = ladder_report(PatchGrid.over(everything, (4, 1), 64), (2.5, 10.0), k=2)
     assert report.nothing_to_skip is None
     assert report.rows()[2] == (
-        "zooming into",
-        "2 patches at each magnification: about 40 of 128 patches (31.2%)",
+        "zooming",
+        "into 2 patches at each magnification: about 40 of 128 patches (31.2%)",
     )
 
 

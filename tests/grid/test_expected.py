@@ -36,8 +36,8 @@ def test_there_is_nothing_to_skip_if_zooming_encodes_as_many_patches(k, skips):
     assert (expected.nothing_to_skip is None) == skips
     if not skips:
         assert expected.nothing_to_skip == (
-            "nothing to skip on this slide: zooming is expected to encode 128 patches, and it has "
-            "128 at 10x"
+            "nothing to skip on this slide: zooming into 24 patches is expected to encode 128, and "
+            "it has 128 at 10x"
         )
 
 

@@ -132,7 +132,9 @@ def test_the_json_holds_what_the_format_promises(record: PredictionRecord):
         "out_of_reach": [],
     }
     assert content["nothing_to_skip"] is None
-    assert list(content["slide"]) == ["id", "path", "fingerprint", "size", "mpp", "mpp_source"]
+    assert list(content["slide"]) == [
+        *("id", "path", "fingerprint", "size", "mpp", "mpp_source", "tissue_fingerprint"),
+    ]
     assert list(content["prediction"]) == ["label", "probabilities"]
     assert content["steps"] == [
         {"mpp": 4.0, "magnification": 2.5, "patches": KEPT},

@@ -160,11 +160,13 @@ class Evaluation:
             for key, steps in self._steps().items()
         }
         shares = [r.share_patches for r in self.results if r.share_patches is not None]
+        lost = [r.unreachable for r in self.results if r.unreachable is not None]
         return {
             "patches": [
                 self._step_entry(key) | _mean_and_median(counts) for key, counts in patches.items()
             ],
             "share_patches": _mean_and_median(shares) if shares else None,
+            "unreachable": _mean_and_median(lost) | {"max": max(lost)} if lost else None,
             "macs": _mean_and_median([result.cost.macs for result in self.results]),
             "seconds": _mean_and_median([result.cost.seconds["total"] for result in self.results]),
         }

@@ -47,6 +47,7 @@ class SlideResult:
         cost: the measured cost.
         localization: comparison of all looks together with the outlined lesions, for a model
             whose looks share one sampling probability; else None.
+        unreachable: share of the tissue that the model cannot reach; None if unknown.
     """
 
     slide: CohortSlide
@@ -55,6 +56,7 @@ class SlideResult:
     share_patches: float | None
     cost: Cost
     localization: Localization | None = None
+    unreachable: float | None = None
 
     @property
     def patches(self) -> int:

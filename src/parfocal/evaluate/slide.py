@@ -15,7 +15,7 @@ from parfocal.dataset.localization import (
 )
 from parfocal.dataset.outlines import Outlines
 from parfocal.evaluate.result import SlideResult, StepResult
-from parfocal.features.slide_input import SlideInput
+from parfocal.features.slide_input import SlideInput, tissue_reach
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite, run_model
 from parfocal.prediction import OFF_GRID, Look
@@ -47,6 +47,7 @@ def evaluate_slide(
         )
         for step, look in enumerate(looks)
     )
+    reach = tissue_reach(opened, looks)
     shares_probability = looks[0].score_kind == "sampling_probability"
     return SlideResult(
         slide,
@@ -55,6 +56,7 @@ def evaluate_slide(
         _share_patches(opened, sum(step.patches for step in steps)),
         cost,
         localize(join_looks(looks), lesions) if lesions and shares_probability else None,
+        unreachable=None if reach is None else reach.unreachable,
     )
 
 

@@ -46,10 +46,10 @@ class LadderReport:
         rows = [("patches", counts), ("reach", self._reach())]
         if len(self.patches) > 1:
             text = self.nothing_to_skip or (
-                f"{self.k} patches at each magnification: about {self.expected_patches:,.0f} of "
+                f"into {self.k} patches at each magnification: about {self.expected_patches:,.0f} of "
                 f"{self.sharpest_patches:,} patches ({self._share:.1%})"
             )
-            rows.append(("zooming into", text))
+            rows.append(("zooming", text))
         return rows
 
     @property

@@ -170,6 +170,18 @@ class PixelInput:
         return self.model_input.reach(boxes, side=float(cells[-1, 2]))
 
 
+def tissue_reach(slide_input: SlideInput, looks: Sequence[Look]) -> Reach | None:
+    """Return the tissue that a model cannot reach; None if unknown.
+
+    Args:
+        slide_input: input of the model.
+        looks: looks of its prediction.
+    """
+    if isinstance(slide_input, PixelInput):
+        return slide_input.reach(looks)
+    return slide_input.reach if isinstance(slide_input, BagInput) else None
+
+
 def _filter_rows(look: Look, exists: Bool[Tensor, " n"]) -> Look:
     """Return a look without the rows that do not exist."""
     zoom_attention, selected = look.zoom_attention, look.selected

@@ -38,8 +38,8 @@ class ExpectedPatches:
             return None
         if self.total >= self.patches[-1]:
             return (
-                f"nothing to skip on this slide: zooming is expected to encode {self.total:,.0f} "
-                f"patches, and it has {self.patches[-1]:,} at {highest:g}x"
+                f"nothing to skip on this slide: zooming into {self.k} patches is expected to "
+                f"encode {self.total:,.0f}, and it has {self.patches[-1]:,} at {highest:g}x"
             )
         if self.k >= self.patches[0]:
             return (

@@ -10,11 +10,9 @@ from parfocal.cost import ExhaustiveCost, count_macs
 from parfocal.encoders.encoder import Encoder
 from parfocal.explain.record import ModelFacts, SlideFacts
 from parfocal.features.header import SlideSettings
-from parfocal.features.slide_input import BagInput, PixelInput, SlideInput
-from parfocal.grid import Reach
+from parfocal.features.slide_input import SlideInput
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import PixelEncoder
-from parfocal.prediction import Look
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.resolution import requested_magnification
 from parfocal.slide.slide import Slide
@@ -53,18 +51,6 @@ def model_facts(trained: Checkpoint) -> ModelFacts:
         parfocal_version=version("parfocal"),
         settings_sha256=trained.settings_hash,
     )
-
-
-def tissue_reach(slide_input: SlideInput, looks: Sequence[Look]) -> Reach | None:
-    """Return the tissue that a model could not reach; None if unknown.
-
-    Args:
-        slide_input: input of the model.
-        looks: looks of its prediction.
-    """
-    if isinstance(slide_input, PixelInput):
-        return slide_input.reach(looks)
-    return slide_input.reach if isinstance(slide_input, BagInput) else None
 
 
 def exhaustive_cost(

@@ -17,7 +17,7 @@ from parfocal.explain.regions import (
     regions_from_looks,
     with_running_probabilities,
 )
-from parfocal.features.slide_input import SlideInput
+from parfocal.features.slide_input import SlideInput, tissue_reach
 from parfocal.features.timing import WaitTimer, timed
 from parfocal.grid import GridError, UnavailableMagnificationError
 from parfocal.models.checkpoint import Checkpoint
@@ -27,7 +27,6 @@ from parfocal.predict.facts import (
     label_probabilities,
     model_facts,
     slide_facts,
-    tissue_reach,
 )
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
