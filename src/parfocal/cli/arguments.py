@@ -221,23 +221,12 @@ def parse_magnifications(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def parse_tissue(
-    text: str, slides: Sequence[Path]
-) -> "tuple[Literal['otsu', 'gray', 'all'], dict[Path, Path]]":
-    """Parse a tissue method, or a path with tissue files.
-
-    Returns:
-        The method, and the tissue file of each slide file that has one.
-
-    Raises:
-        CohortError: the path does not exist, or has no file of any slide.
-    """
+def parse_tissue(text: str) -> tuple[Literal["otsu", "gray", "all"], Path | None]:
+    """Parse a tissue method, or the path of tissue files; the method is then "otsu"."""
     for method in TISSUE_METHODS:
         if text == method:
-            return method, {}
-    from parfocal.dataset.tissue_files import match_tissue_files
-
-    return "otsu", match_tissue_files(Path(text), slides)
+            return method, None
+    return "otsu", Path(text)
 
 
 def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, SettingValue]":

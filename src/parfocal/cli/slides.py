@@ -20,7 +20,7 @@ from parfocal.cli.arguments import (
     parse_magnifications,
     parse_tissue,
 )
-from parfocal.progress import Progress, erase_bars
+from parfocal.progress import Progress, bars_erased
 
 
 def inspect(
@@ -63,12 +63,13 @@ def inspect(
     Example: `parfocal inspect slides/*.svs --picture sheet.html`
     """
     from parfocal.explain.inspection import inspect_slides, list_sources
-    from parfocal.explain.inspection.sheet import check_sheet, write_sheet
     from parfocal.features.header import SlideSettings
 
-    method, files = parse_tissue(tissue, slides)
-    sources = list_sources(slides, mpp=mpp, tissue=files)
+    method, path = parse_tissue(tissue)
+    sources = list_sources(slides, mpp=mpp, tissue=path)
     if picture is not None:
+        from parfocal.explain.inspection.sheet import check_sheet, write_sheet
+
         check_sheet(picture, len(sources))
     settings = SlideSettings(parse_magnifications(magnifications), tissue=method)
     inspected = []
@@ -76,8 +77,8 @@ def inspect(
     for slide in results:
         inspected.append(slide)
         if slide.report is not None and not as_json:
-            erase_bars()
-            typer.echo(slide.report.lines())
+            with bars_erased():
+                typer.echo(slide.report.lines())
     if as_json:
         reports = [slide.report.to_json() for slide in inspected if slide.report is not None]
         typer.echo(json.dumps(reports, indent=1))

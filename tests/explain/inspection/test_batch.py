@@ -44,8 +44,10 @@ def test_given_tissue_files_come_before_those_of_a_table(tmp_path, slides):
     mask = tmp_path / "mask.png"
     Image.new("L", (64, 64), 1).save(mask)
     cohort = table(tmp_path, "w,whole.tif,,mask.png")
-    other = tmp_path / "other.png"
-    (source,) = list_sources([cohort], tissue={slides[1]: other})
+    other = tmp_path / "contours" / "whole.geojson"
+    other.parent.mkdir()
+    other.touch()
+    (source,) = list_sources([cohort], tissue=other.parent)
     assert source.tissue == other
 
 

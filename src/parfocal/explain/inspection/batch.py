@@ -2,14 +2,14 @@
 
 import io
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from parfocal.dataset.cohort import read_slides
-from parfocal.dataset.tissue_files import TABLE_SUFFIXES
+from parfocal.dataset.tissue_files import TABLE_SUFFIXES, match_tissue_files
 from parfocal.explain.inspection.report import SlideReport, describe_slide, find_patches
 from parfocal.explain.inspection.strip import draw_strip
 from parfocal.features.header import SlideSettings
@@ -62,27 +62,29 @@ def list_sources(
     paths: Sequence[Path],
     *,
     mpp: float | None = None,
-    tissue: Mapping[Path, Path] | None = None,
+    tissue: Path | None = None,
 ) -> list[SlideSource]:
     """Return the slides that are given as files and as cohort tables.
 
     Args:
         paths: slide files, and tables with the columns slide_id and path.
         mpp: microns per level-0 pixel of the slide files and of rows without mpp.
-        tissue: file of the tissue by slide file; the tissue of the others is in the table or found.
+        tissue: tissue files, which come before those of the tables; see `match_tissue_files`.
 
     Raises:
-        CohortError: a table cannot be read.
+        CohortError: a table cannot be read, or `tissue` has no file of any slide.
     """
-    tissue, sources = tissue or {}, []
+    sources: list[SlideSource] = []
     tables = [path for path in paths if path.suffix.lower() in TABLE_SUFFIXES]
     for path in unique_slides(path for path in paths if path not in tables):
-        sources.append(SlideSource(path, mpp, tissue.get(path)))
+        sources.append(SlideSource(path, mpp))
     for table in tables:
         for row in read_slides(table):
-            file = tissue.get(row.path, row.tissue)
-            sources.append(SlideSource(row.path, row.mpp or mpp, file, from_cohort=True))
-    return sources
+            sources.append(SlideSource(row.path, row.mpp or mpp, row.tissue, from_cohort=True))
+    if tissue is None:
+        return sources
+    files = match_tissue_files(tissue, [source.path for source in sources])
+    return [replace(source, tissue=files.get(source.path, source.tissue)) for source in sources]
 
 
 def inspect_slides(

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from parfocal.explain.inspection.batch import InspectedSlide
 from parfocal.explain.report.template import render
-from parfocal.files import write_whole
+from parfocal.files import PNG_MARK, write_whole
 
 SHEET_SUFFIXES = (".html", ".png")
 MAX_PNG_SLIDES = 60  # so that viewers open the image; a page has no limit
@@ -87,5 +88,7 @@ def _png(slides: Sequence[InspectedSlide]) -> bytes:
         sheet.paste(strip, (0, top))
         top += strip.height
     encoded = io.BytesIO()
-    sheet.save(encoded, "PNG")
+    mark = PngInfo()
+    mark.add_text(*PNG_MARK)  # so that the sheet can be replaced by the next one
+    sheet.save(encoded, "PNG", pnginfo=mark)
     return encoded.getvalue()
