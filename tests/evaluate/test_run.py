@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -151,6 +152,7 @@ def test_the_cost_is_summarized_over_the_slides(evaluated):
     assert cost["patches"][1]["median"] == 32  # two patches zoomed into, of 16 children each
     shares = [float(row["share_patches"]) for row in predictions]
     assert cost["share_patches"]["mean"] == pytest.approx(np.mean(shares), rel=1e-5)
+    assert cost["unreachable"] == {"mean": 0, "median": 0, "max": 0}
     for result in evaluation.results:
         assert tuple(step.patches for step in result.steps) == result.cost.patches
         assert result.cost.macs > 0
@@ -225,7 +227,16 @@ def test_same_seed_same_metrics(made, evaluated, tmp_path):
 
 def test_the_summary_begins_with_the_scores(evaluated):
     evaluation, *_ = evaluated
-    assert evaluation.summary.startswith("6 slides of 5 patients: macro AUROC ")
+    counts = Counter(result.slide.label for result in evaluation.results)
+    classes = ", ".join(f"{counts[label]} {label}" for label in evaluation.trained.labels)
+    assert evaluation.summary.startswith(f"6 slides of 5 patients ({classes}): macro AUROC ")
+
+
+def test_few_patients_of_a_class_are_a_warning(evaluated):
+    evaluation, metrics, _ = evaluated
+    (warning,) = evaluation.warnings
+    assert warning.startswith("fewer than 10 patients of a class (")
+    assert metrics["warnings"] == [warning]
 
 
 def test_training_slides_are_refused(made, tmp_path):

@@ -1,5 +1,7 @@
 """The places of visited patches are the same for bags and for pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,9 @@ from parfocal.cost import CostMeter
 from parfocal.encoders.encoder import Encoder
 from parfocal.features.header import SlideSettings
 from parfocal.features.opener import open_input
-from parfocal.features.slide_input import BagInput, SlideInput
+from parfocal.features.slide_input import BagInput, SlideInput, tissue_reach
 from parfocal.grid import GridError, PatchGrid
-from parfocal.prediction import Look
+from parfocal.prediction import Look, Places
 from parfocal.slide.slide import slide_from_array
 
 
@@ -89,3 +91,40 @@ def test_the_sharpest_available_magnification_counts():
     refused = pytest.raises(GridError, match=r"5x .* is sharper than the scan")
     with refused, open_input(slide, settings, None):
         pass
+
+
+def test_the_cells_of_a_model_of_pixels_reach_all_tissue():
+    slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((1.25, 2.5), 64)
+    with open_input(slide, settings, None) as pixels:
+        reach = pixels.reach(())
+    assert (reach.unreachable, reach.below_min_tissue) == (0, 0)
+    assert reach.squares.reachable == tuple((row, 0, 4) for row in range(4))
+
+
+def test_tissue_between_the_patches_that_can_be_sampled_is_out_of_reach():
+    slide, settings = slide_from_array(picture(), mpp=4.0), SlideSettings((2.5,), 64)
+    boxes = torch.tensor([[0.0, 0.0, 64.0, 256.0], [400.0, 0.0, 64.0, 64.0]])
+    places = Places(boxes, torch.full((2,), 4.0))
+    sampled = Look(
+        torch.arange(2),
+        torch.full((2,), 0.5),
+        places=places,
+        score_kind="sampling_probability",
+    )
+    with open_input(slide, settings, None) as pixels:
+        reach = tissue_reach(pixels, [sampled])
+        anywhere = tissue_reach(pixels, [replace(sampled, score_kind="uniform")])
+    assert reach.unreachable == pytest.approx(176 / 240, abs=0.02)
+    assert reach.squares.reachable == tuple((row, 0, 1) for row in range(4))
+    assert reach.squares.out_of_reach == tuple((row, 1, 3) for row in range(4))
+    assert anywhere.unreachable == 0
+
+
+def test_the_reach_of_a_bag_is_that_of_its_grid(encoder: Encoder, nested):
+    slide = slide_from_array(picture(), mpp=4.0)
+    settings = SlideSettings((1.25, 2.5), 64)
+    with open_input(slide, settings, encoder) as bag:
+        assert tissue_reach(bag, ()) == bag.grid.reach
+        assert bag.unreachable == (0, 0)
+    unknown = BagInput(UnusedBag(), nested, (0, 1), CostMeter())
+    assert (unknown.reach, unknown.unreachable) == (None, None)

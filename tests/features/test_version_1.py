@@ -5,6 +5,7 @@ method was called "grey", and the license of the encoder `licence`.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import StoredInputs
 from parfocal.encoders.encoder import Encoder
 from parfocal.features.cache import FeatureCache
+from parfocal.features.errors import MixedFeaturesError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import live_bag
@@ -96,3 +98,23 @@ def test_a_cache_filled_by_version_1_is_used(tmp_path: Path, encoder: Encoder):
         features = live_bag(slide, grid, encoder, cache=cache).features()
         assert slide.cost_meter.total().patches == ()
         assert torch.equal(features, live_bag(slide, grid, encoder).features())
+
+
+def test_version_1_has_the_published_rule_and_no_shares_of_tissue():
+    file = FeatureFile(FIXTURES / "slide.h5")
+    assert file.header.settings.roots == "share"
+    assert file.header.grid.reach is None
+
+
+def test_the_lowest_stored_magnification_of_version_1_decides_which_patches_exist():
+    file = FeatureFile(FIXTURES / "slide.h5")
+    alone = file.bag((5.0,))
+    assert torch.equal(alone.features(), file.bag().zoom(None).features())
+    assert torch.equal(alone.valid, file.bag().zoom(None).valid)
+    assert len(alone.rows) == 80
+
+
+def test_features_of_version_1_do_not_mix_with_the_other_rule(encoder: Encoder):
+    file = FeatureFile(FIXTURES / "slide.h5")
+    with pytest.raises(MixedFeaturesError, match=r"slide.roots share, and now it is descendants"):
+        file.check(encoder.spec, replace(SETTINGS, roots="descendants"))

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
@@ -32,6 +33,15 @@ def run(tmp_path: Path) -> Path:
     return Path(shutil.copytree(FIXTURES / "run", tmp_path / "run"))
 
 
+@pytest.fixture
+def published(cohort):
+    """The cohort, with features of patches by the published rule, which version 1 means."""
+    for path in (cohort.source.parent / "features").glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            file.attrs["roots"] = "share"
+    return cohort
+
+
 def resume(cohort, settings: RunSettings, out: Path):
     features = cohort.source.parent / "features"
     return train(
@@ -51,12 +61,17 @@ def test_settings_get_their_new_names(version_1_settings):
     assert (train_settings.monitor, train_settings.bf16) == ("weighted_f1", True)
     assert (train_settings.gradient_clip_norm, train_settings.epochs) == (5, 2)
     assert train_settings.tensorboard is False
+    assert version_1_settings.slide.roots == "share"
 
 
 def test_the_description_gets_the_new_names(run):
     description = read_description(run)
     assert "license" in description["encoder"]
     assert "licence" not in description["encoder"]
+
+
+def test_a_model_of_version_1_predicts_with_the_published_rule(run):
+    assert Checkpoint.load(run).slide.roots == "share"
 
 
 def test_the_values_of_a_slide_get_their_new_names(run):
@@ -93,10 +108,10 @@ def test_a_checkpoint_that_is_saved_again_has_version_2(run, tmp_path):
     assert all(torch.equal(each, weights[name]) for name, each in old.model.state_dict().items())
 
 
-def test_a_run_is_evaluated_as_before(cohort, run, tmp_path):
+def test_a_run_is_evaluated_as_before(published, run, tmp_path):
     evaluate(
         run,
-        cohort.source,
+        published.source,
         tmp_path / "evaluation",
         features=tmp_path / "features",
         device="cpu",
@@ -136,13 +151,13 @@ def test_an_unfinished_run_is_refused(cohort, version_1_settings, tmp_path):
         resume(cohort, version_1_settings, out)
 
 
-def test_training_starts_from_a_run_of_version_1(cohort, version_1_settings, run, tmp_path):
+def test_training_starts_from_a_run_of_version_1(published, version_1_settings, run, tmp_path):
     settings = replace(
         version_1_settings, train=replace(version_1_settings.train, init_from=run, epochs=1)
     )
-    features = cohort.source.parent / "features"
+    features = published.source.parent / "features"
     out = tmp_path / "second"
-    train(cohort, settings, out, features=features, device="cpu", progress=False)
+    train(published, settings, out, features=features, device="cpu", progress=False)
     assert set(Checkpoint.load(run).training.slides["train"]) <= set(
         Checkpoint.load(out).training.slides["train"]
     )

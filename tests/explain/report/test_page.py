@@ -142,6 +142,14 @@ def test_steps_without_a_magnification_are_named_by_their_number(work, key, name
     assert f"{name} 0.500 (0.100 to 0.900) 0.250 – – all 0.500" in text
 
 
+def test_the_tissue_out_of_reach_is_reported(work):
+    content = metrics()
+    content["cost"]["unreachable"] = {"mean": 0.012, "median": 0.0, "max": 0.3}
+    write_json(work / "evaluation" / "metrics.json", content)
+    text = text_of(report(work, work / "evaluation"))
+    assert "tissue out of reach (at most 30.0%) 1.2% 0.0%" in text
+
+
 def test_two_evaluations_are_drawn_against_their_cost(work):
     page = report(work, work)
     assert "Accuracy against cost" in page
