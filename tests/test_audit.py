@@ -13,6 +13,7 @@ from parfocal.audit import Audit, AuditError, ExhaustiveBag, audit, regret_of
 from parfocal.bag import Bag, StoredBag
 from parfocal.models import ZoomMIL
 from parfocal.models.checkpoint import Checkpoint, build_model
+from parfocal.predict import predict
 from parfocal.prediction import Look
 
 
@@ -80,7 +81,25 @@ def test_the_audit_lists_every_slide_and_a_summary(untrained, cohort):
     assert all(0 < regret < 1 for regret in regrets)
     same = [row["zoomed"] == row["exhaustive"] for row in rows]
     assert summary["agreement"]["value"] == pytest.approx(sum(same) / 3)
-    assert result.summary.startswith("3 slides: with every patch, ")
+    assert result.summary.startswith("3 slides (2 normal, 1 tumor): with every patch, ")
+    assert summary["classes"] == {"normal": 2, "tumor": 1}
+    assert summary["agreement"]["interval"] == "clopper-pearson"
+    assert summary["accuracy"]["zoomed"]["interval"] == "clopper-pearson"
+
+
+def test_the_audit_counts_the_patches_of_the_bill(untrained, cohort):
+    """Every second patch at 10x is glass, so a count of rows would differ from one of patches."""
+    result = audited(untrained, cohort)
+    for each in result.slides:
+        cost = predict(each.slide.path, untrained).cost
+        assert each.visited == sum(cost.patches)
+        assert each.patches == cost.exhaustive.patches
+    visited, patches = (
+        sum(getattr(each, key) for each in result.slides) for key in ("visited", "patches")
+    )
+    assert result.summary.endswith(f"visited {visited:,} of {patches:,} patches")
+    summary = json.loads((cohort.parent / "audit/audit.json").read_text())
+    assert summary["patches"] == {"visited": visited, "exhaustive": patches}
 
 
 def test_a_model_that_selects_every_patch_has_no_regret(untrained, cohort):

@@ -11,6 +11,7 @@ from parfocal.progress import (
     ProgressHandler,
     ProgressState,
     bar_line,
+    bars_erased,
     erase_bars,
 )
 
@@ -91,6 +92,22 @@ def test_the_bar_is_erased_before_other_text(log: logging.Logger, monkeypatch: p
     assert stream.getvalue() == f"evaluating 0/2  [....................]{ERASE_LINE}"
 
 
+def test_the_bar_is_drawn_again_below_other_text(
+    log: logging.Logger, monkeypatch: pytest.MonkeyPatch
+):
+    """Otherwise there is no bar while the next slide is worked on."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.addHandler(ProgressHandler())
+    progress = Progress("predicting", 2)
+    with bars_erased():
+        stream.write("a result\n")
+    bar = "predicting 0/2  [....................]"
+    assert stream.getvalue() == f"{bar}{ERASE_LINE}a result\n{bar}"
+    progress.advance("a")
+    assert stream.getvalue().count(ERASE_LINE) == 2
+
+
 def test_a_single_slide_needs_no_progress(log: logging.Logger, monkeypatch: pytest.MonkeyPatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -107,11 +124,34 @@ def test_a_bar_is_never_cut(columns: int):
     assert len(line) < max(columns, len("predicting 1000/1200") + 1)
 
 
-def test_a_narrow_terminal_drops_the_rate_first():
+def test_a_narrow_terminal_shortens_the_bar_and_then_drops_it():
     state = ProgressState("predicting", "slides", 1200, 1000, 12, 1.234)
-    shorter = "predicting 1000/1200  [################....]  12 failed  2:42:04 left"
-    assert bar_line(state, 80) == shorter
-    assert bar_line(state, 120) == f"{shorter}  1.23 slides/min"
+    texts = "12 failed  2:42:04 left  1.23 slides/min"
+    assert bar_line(state, 120) == f"predicting 1000/1200  [{'#' * 16}....]  {texts}"
+    assert bar_line(state, 80) == f"predicting 1000/1200  [{'#' * 10}...]  {texts}"
+    assert bar_line(state, 66) == f"predicting 1000/1200  {texts}"
+
+
+def test_slides_time_left_and_rate_are_the_last_to_go():
+    state = ProgressState("predicting", "slides", 1200, 1000, 12, 1.234)
+    assert bar_line(state, 60) == "predicting 1000/1200  2:42:04 left  1.23 slides/min"
+    assert bar_line(state, 40) == "predicting 1000/1200  2:42:04 left"
+
+
+def test_a_bar_that_is_not_kept_disappears(log: logging.Logger, monkeypatch: pytest.MonkeyPatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.addHandler(ProgressHandler())
+    progress = Progress("epoch 1 of 2", 5, keep=False)
+    progress.advance("trained", count=3)
+    progress.advance("validated", count=2)
+    log.warning("its numbers")
+    assert "epoch 1 of 2 3/5" in stream.getvalue()
+    assert stream.getvalue().endswith(f"{ERASE_LINE}its numbers\n")
+
+
+def test_a_high_rate_is_a_whole_number():
+    assert "1,234 slides/min" in bar_line(ProgressState("x", "slides", 9, 1, 0, 1234.5), 80)
 
 
 def test_hours_are_shown():

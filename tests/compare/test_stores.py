@@ -1,5 +1,6 @@
 """In a comparison, each model gets the patches that it has by itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from parfocal.compare import ComparisonError, load_candidates
+from parfocal.compare import ComparisonError, compare, load_candidates
 from parfocal.compare.candidate import Candidate
 from parfocal.compare.stores import Stores, prepare_stores
 from parfocal.dataset.cohort import Cohort, read_cohort
 from parfocal.dataset.inputs import Inputs, cohort_inputs
 from parfocal.encoders.loading import load_encoder
+from parfocal.evaluate.run import evaluate
 from parfocal.features.store import FeatureFile
 from parfocal.models.checkpoint import build_model
 from parfocal.models.contract import run_model
 from parfocal.settings import recipes
 from parfocal.slide.write import write_pyramid
+from parfocal.train import train
 
 LABELS = ("normal", "tumor")
 GLASS, STAIN = (245, 245, 245), (190, 100, 160)
@@ -118,8 +121,8 @@ def test_with_the_published_rule_each_ladder_has_its_own_features(cohort: Cohort
 
 
 def test_models_whose_resolutions_differ_have_their_own_features(tmp_path: Path):
-    """At 10x the level of 1.1 um/px is near, so 2.5x is read at 4.4; alone it is read at 4."""
-    cohort = read_cohort(write_cohort(tmp_path, downsamples=(1,), mpp=1.1), labels=LABELS)
+    """10x is read at the 1.04 um/px of the scan, so 2.5x at 4.16; alone it is read at 4."""
+    cohort = read_cohort(write_cohort(tmp_path, downsamples=(1,), mpp=1.04), labels=LABELS)
     models = candidates(["zoommil", "abmil"], "abmil:slide.magnifications=[2.5]")
     stores = prepare_stores(cohort, models, tmp_path, device="cpu")
     assert stores.folders["zoommil"] != stores.folders["abmil"]
@@ -162,3 +165,38 @@ def test_what_the_cache_holds_is_not_extracted_again(
     file = FeatureFile(stores.folders["abmil"] / "a.h5")
     assert file.encoder == encoder.spec
     assert torch.equal(file.bag().features(), cached)
+
+
+def test_patches_macs_and_answers_are_those_of_each_model_by_itself(
+    write_slide: Callable[..., Path], tmp_path: Path
+):
+    """Compared, and trained and evaluated alone from the slide files."""
+    rows = ["slide_id,path,label,split"]
+    for number in range(8):
+        write_slide(tmp_path / f"{number}.tif", dark=number % 2 == 1, seed=number)
+        part = ("train", "train", "val", "test")[number // 2]
+        rows.append(f"{number},{number}.tif,{LABELS[number % 2]},{part}")
+    table = tmp_path / "cohort.csv"
+    table.write_text("\n".join(rows))
+    models = load_candidates(
+        ["zoommil", "abmil", "mean"],
+        overrides=[
+            "slide.patch_size=64",
+            "zoommil:model.k=2",
+            "zoommil:slide.magnifications=2.5,10",
+            "mean:slide.magnifications=[5]",
+        ],
+        epochs=1,
+        encoder="tiny",
+    )
+    compared = compare(table, models, tmp_path / "out", device="cpu", timed=1, resamples=9)
+    for model, row in zip(models, compared, strict=True):
+        run = tmp_path / model.name
+        train(read_cohort(table), model.settings, run, device="cpu", progress=False)
+        alone = evaluate(run, table, tmp_path / f"{model.name}-alone", device="cpu")
+        assert row.result.patches == np.mean([each.patches for each in alone.results])
+        assert row.result.macs == pytest.approx(np.mean([each.cost.macs for each in alone.results]))
+        probabilities = np.array([each.probabilities for each in alone.results])
+        np.testing.assert_allclose(row.result.runs[0].probabilities, probabilities, atol=1e-4)
+    patches = [row.result.patches for row in compared]
+    assert len(set(patches)) == 3

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import logging
 import re
@@ -18,6 +19,7 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import Loss
 from parfocal.models.zoommil import ZoomMIL
 from parfocal.prediction import Prediction
+from parfocal.progress import ERASE_LINE, ProgressHandler
 from parfocal.settings import RunSettings, load_settings
 from parfocal.train import RunError, RunSummary, train
 
@@ -255,13 +257,25 @@ def test_a_full_disk_while_tensorboard_writes_is_reported_once(
     assert capsys.readouterr().err == ""
 
 
-def test_the_progress_bar_counts_epochs_from_1(cohort, settings, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+def test_a_bar_counts_the_slides_of_an_epoch_and_gives_way_to_its_numbers(
+    cohort, settings, tmp_path, monkeypatch, caplog
+):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    caplog.set_level(logging.INFO, "parfocal")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [ProgressHandler()])
     features = cohort.source.parent / "features"
     train(cohort, with_train(settings, epochs=2), tmp_path / "run", features=features, device="cpu")
-    output = capsys.readouterr()
-    last = [line.split("\r")[-1] for line in (output.out + output.err).split("\n")]
-    assert {line[:12] for line in last if "poch" in line} == {"epoch 1 of 2", "epoch 2 of 2"}
+    drawn = terminal.getvalue()
+    with (tmp_path / "run/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        bar, line = f"epoch {row['epoch']} of 2 ", f"epoch {row['epoch']} of 2: loss "
+        assert drawn.count(f"{ERASE_LINE}{line}{float(row['train_loss']):.3f}, ") == 1
+        assert drawn.rindex(f"{bar}1/") < drawn.index(line)
+        assert "slides/min" in drawn
+    assert "it/s" not in drawn
 
 
 def test_tensorboard_logs_are_written_if_asked_for(cohort, settings, tmp_path):

@@ -18,7 +18,7 @@ from parfocal.cli.arguments import (
     output_folder,
     parse_changes,
 )
-from parfocal.progress import erase_bars
+from parfocal.progress import bars_erased
 
 
 def demo(
@@ -37,8 +37,8 @@ def demo(
     from parfocal.demo import run_demo
 
     for line in run_demo(out, seed=seed):
-        erase_bars()
-        typer.echo(line)
+        with bars_erased():
+            typer.echo(line)
 
 
 def predict(
@@ -111,8 +111,8 @@ def predict(
         if isinstance(answer, FailedSlide):
             failed[str(answer.path)] = answer.reason
         else:
-            erase_bars()
-            typer.echo(answer.summary)
+            with bars_erased():
+                typer.echo(answer.summary)
     if len(failed) < len(slides):
         typer.echo(f"wrote predictions.csv, and a JSON and a PNG per slide, to {out}", err=True)
     finish(failed, len(slides))

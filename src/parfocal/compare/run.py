@@ -35,6 +35,7 @@ from parfocal.metrics import LabeledPredictions
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.slide import predict
 from parfocal.progress import Progress
+from parfocal.slide.failure import catch_failure
 from parfocal.train import make_splits, train
 
 logger = logging.getLogger(__name__)
@@ -272,12 +273,18 @@ def _load_or_measure_seconds(shared: SharedSetup, candidate: Candidate, run: Pat
 
 
 def _mean_seconds(run: Path, slides: Sequence[CohortSlide], device: str) -> dict[str, float]:
-    """Return the mean seconds by stage; the first slide is predicted twice, once to warm up."""
+    """Return the mean seconds by stage; the first slide is predicted twice, once to warm up.
+
+    A slide that fails is not counted.
+    """
     trained = Checkpoint.load(run)
     trained.model.to(device)
     encoder = trained.load_encoder(device=device)
-    seconds = [
-        predict(slide.path, trained, mpp=slide.mpp, encoder=encoder).cost.seconds
-        for slide in [*slides[:1], *slides]
-    ][1:]
+    seconds = []
+    for slide in [*slides[:1], *slides]:
+        with catch_failure(slide.slide_id):
+            seconds.append(
+                predict(slide.path, trained, mpp=slide.mpp, encoder=encoder).cost.seconds
+            )
+    seconds = seconds[1:]
     return {stage: fmean(each[stage] for each in seconds) for stage in STAGES} if seconds else {}

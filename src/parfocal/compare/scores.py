@@ -78,9 +78,15 @@ class ScoreSummary:
         """The score with its interval, or why it is undefined."""
         if np.isnan(self.value):
             return "not defined"
-        ends = (None, None) if np.isnan(self.low) else (self.low, self.high)
-        undefined, resamples = self.undefined_resamples, self.resamples
-        return Score(self.value, *ends, undefined, self.reason, resamples=resamples).text
+        has_interval = not np.isnan(self.low)
+        return Score(
+            self.value,
+            self.low if has_interval else None,
+            self.high if has_interval else None,
+            self.undefined_resamples,
+            self.reason,
+            resamples=self.resamples,
+        ).text
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from parfocal.compare.candidate import Candidate, ComparisonError, shared_slide_settings
-from parfocal.dataset.cohort import Cohort
+from parfocal.dataset.cohort import Cohort, CohortSlide
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.loading import load_encoder
 from parfocal.features.errors import MixedFeaturesError, StoreError
@@ -81,10 +81,10 @@ def load_candidate_encoder(settings: EncoderSettings, device: str) -> Encoder:
 
 def _refuse_unfit(features: Path, cohort: Cohort, candidate: Candidate) -> None:
     """Refuse features that do not hold the patches of a model; damage is the slide's failure."""
-    for path in _files(features, cohort):
+    for path, slide in _files(features, cohort):
         try:
             file = FeatureFile(path)
-            file.check(file.encoder, candidate.settings.slide)
+            file.check(file.encoder, candidate.settings.slide, tissue=slide.tissue)
         except MixedFeaturesError as error:
             raise ComparisonError(
                 f"{candidate.name}: {error} Or leave --features out, and the comparison extracts "
@@ -143,7 +143,7 @@ class _GroupExtraction:
         """Complete the folders of earlier calls that serve models; return the other models."""
         waiting = group
         for path in sorted(self.folder.glob("*/")):
-            stored = _stored_magnifications(path, encoder, group[0].settings.slide)
+            stored = _stored_magnifications(path, self.cohort, encoder, group[0].settings.slide)
             fitting = [c for c in waiting if set(c.settings.slide.magnifications) <= set(stored)]
             if fitting:
                 settings = replace(group[0].settings.slide, magnifications=stored)
@@ -161,6 +161,7 @@ class _GroupExtraction:
             encoder=encoder,
             settings=settings,
             cache=self.cache,
+            tissue={each.slide_id: each.tissue for each in self.cohort.slides if each.tissue},
         )
         self.stores.failed.update(extracted.failed)
         left = []
@@ -174,9 +175,9 @@ class _GroupExtraction:
         return left
 
     def _unfit_reason(self, path: Path, encoder: Encoder, candidate: Candidate) -> str | None:
-        for file in _files(path, self.cohort):
+        for file, slide in _files(path, self.cohort):
             try:
-                FeatureFile(file).check(encoder.spec, candidate.settings.slide)
+                FeatureFile(file).check(encoder.spec, candidate.settings.slide, tissue=slide.tissue)
             except MixedFeaturesError as error:
                 return str(error)
             except StoreError:
@@ -193,21 +194,23 @@ class _GroupExtraction:
 
 
 def _stored_magnifications(
-    folder: Path, encoder: Encoder, settings: SlideSettings
+    folder: Path, cohort: Cohort, encoder: Encoder, settings: SlideSettings
 ) -> tuple[float, ...]:
     """Return the magnifications of a folder; none if it is of other patches or encoders."""
-    for path in sorted(folder.glob("*.h5")):
+    stored: tuple[float, ...] = ()
+    for path, slide in _files(folder, cohort):
         try:
             file = FeatureFile(path)
-            file.check(encoder.spec, replace(settings, magnifications=file.magnifications))
+            expected = replace(settings, magnifications=file.magnifications)
+            file.check(encoder.spec, expected, tissue=slide.tissue)
         except MixedFeaturesError:
             return ()
         except StoreError:
-            continue
-        return file.magnifications
-    return ()
+            continue  # damaged: the failure of its slide
+        stored = stored or file.magnifications
+    return stored
 
 
-def _files(folder: Path, cohort: Cohort) -> list[Path]:
-    paths = (folder / f"{slide.slide_id}.h5" for slide in cohort.slides)
-    return [path for path in paths if path.exists()]
+def _files(folder: Path, cohort: Cohort) -> list[tuple[Path, CohortSlide]]:
+    paths = ((folder / f"{slide.slide_id}.h5", slide) for slide in cohort.slides)
+    return [(path, slide) for path, slide in paths if path.exists()]

@@ -7,6 +7,7 @@ mixed. Nothing is pickled.
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
@@ -22,6 +23,8 @@ from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.header import SlideSettings
+from parfocal.features.opener import open_input
+from parfocal.features.slide_input import SlideInput
 from parfocal.files import write_whole
 from parfocal.models import MODELS
 from parfocal.models.contract import ModelTraits
@@ -34,6 +37,7 @@ from parfocal.models.description import (
 )
 from parfocal.models.renamed import renamed_weights
 from parfocal.slide.resolution import mpp_of
+from parfocal.slide.slide import Slide
 from parfocal.validation import validate
 
 WEIGHTS_FILE = "checkpoint.safetensors"
@@ -176,6 +180,29 @@ class Checkpoint:
                     "train again."
                 )
         return loaded
+
+    def open(
+        self, slide: Slide, *, encoder: Encoder | None = None
+    ) -> AbstractContextManager[SlideInput]:
+        """Open a slide for the model, for the duration of a `with` block.
+
+        The slide has the tissue and the patches that the settings of the run define, so that
+        `model` answers as `parfocal predict` does.
+
+        Args:
+            slide: slide to read from.
+            encoder: encoder of the model, if already loaded; if None, it is loaded.
+
+        Raises:
+            SlideError: the slide has no tissue, or the magnifications do not fit it.
+            CheckpointError: see `load_encoder`.
+        """
+        return open_input(
+            slide,
+            self.slide,
+            encoder or self.load_encoder(),
+            skip_unavailable_magnifications=self.skip_unavailable_magnifications,
+        )
 
     def save(self, folder: Path) -> None:
         """Write both files; an interruption leaves no incomplete file.

@@ -59,8 +59,7 @@ def train(
         device: device of the encoder and the model: "auto", "cpu", "cuda" or "cuda:1".
         workers: number of threads that read slides; None for one per CPU core, at most 8.
         resume: whether to continue the run in `out` after its last complete epoch.
-        progress: whether to show a progress bar in a terminal; if False, and outside of a
-            terminal, each epoch is one line in the log.
+        progress: whether to show a bar per epoch in a terminal. Each epoch is a line in the log.
         skip_unreadable: whether to train without the slides that cannot be read, which are listed
             in failed.csv, summary.json and the report; if False, they are refused before the first
             epoch.

@@ -3,7 +3,6 @@
 import io
 import logging
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,12 +15,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from parfocal.files import write_whole
+from parfocal.progress import Progress, draws_bars, erase_bars
 from parfocal.train.folder import RunError
-from parfocal.train.summary import LOGGED
 from parfocal.train.tensorboard import quiet_write_errors, tensorboard_logger
 from parfocal.train.training_module import TrainingModule
 
@@ -45,16 +43,15 @@ def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progre
         module: module to train.
         max_epochs: maximum number of epochs.
         device: device to train on.
-        progress: whether to show a progress bar in a terminal; if False, and outside of a
-            terminal, each epoch is one line in the log.
+        progress: whether to show a progress bar in a terminal. Each epoch is a line in the log.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; the message says how to continue.
     """
     interrupt_handler = InterruptHandler()
     callbacks: list[pl.Callback] = [interrupt_handler]
-    if progress and sys.stdout.isatty():
-        callbacks.append(ProgressBar())
+    if progress and draws_bars():
+        callbacks.append(EpochBar())
     try:
         with (
             interrupt_handler,
@@ -142,28 +139,34 @@ class WholeCheckpointIO(TorchCheckpointIO):
         return state
 
 
-class ProgressBar(TQDMProgressBar):
-    """A progress bar with one line per epoch, counted from 1."""
+class EpochBar(pl.Callback):
+    """Shows one bar per epoch, which counts its training and validation slides.
 
-    def __init__(self) -> None:
-        super().__init__(leave=True)
+    At the end of the epoch the bar gives way to the log line with the metrics of that epoch.
+    """
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Show the number of the epoch."""
-        super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description(
-            f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-        )
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the bar of an epoch."""
+        assert isinstance(pl_module, TrainingModule)
+        train, val = len(pl_module.train_slides), len(pl_module.val_slides)
+        task = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        self._bar = Progress(task, train + val, keep=False)
 
-    def get_metrics(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return the metrics beside the bar, by label."""
-        return {
-            LOGGED[name]: value
-            for name, value in super().get_metrics(trainer, pl_module).items()
-            if name in LOGGED
-        }
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Count the slides of a batch."""
+        self._bar.advance("trained", count=len(batch))
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Count the slides of a batch."""
+        self._bar.advance("validated", count=len(batch))
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Remove the bar; slides that failed have left it incomplete."""
+        erase_bars()
 
 
 def _build_trainer(
@@ -182,7 +185,7 @@ def _build_trainer(
         # Not that of SLURM, whose jobs Lightning would join to one training, and requeue.
         plugins=[LightningEnvironment(), WholeCheckpointIO()],
         logger=log,
-        enable_progress_bar=any(isinstance(each, ProgressBar) for each in callbacks),
+        enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -225,15 +225,12 @@ class TrainingModule(pl.LightningModule):
     def _log(self, epoch: Epoch) -> None:
         values = {name: value for name, value in asdict(epoch).items() if value is not None}
         for name, value in values.items():
-            self.log(name, float(value), prog_bar=name in LOGGED)
-        if self.trainer.progress_bar_callback is None:
-            parts = [f"{LOGGED[name]} {values[name]:.3f}" for name in LOGGED if name in values]
-            if epoch.patches_encoded:
-                parts.append(f"{epoch.patches_encoded:,} patches encoded")
-            parts.append(f"{epoch.seconds:.1f} s")
-            logger.info(
-                "epoch %d of %d: %s", epoch.epoch, self.trainer.max_epochs, ", ".join(parts)
-            )
+            self.log(name, float(value))
+        parts = [f"{LOGGED[name]} {values[name]:.3f}" for name in LOGGED if name in values]
+        if epoch.patches_encoded:
+            parts.append(f"{epoch.patches_encoded:,} patches encoded")
+        parts.append(f"{epoch.seconds:.1f} s")
+        logger.info("epoch %d of %d: %s", epoch.epoch, self.trainer.max_epochs, ", ".join(parts))
 
     def _epoch_metrics(self) -> Epoch:
         metrics: dict[str, float | None] = {}
