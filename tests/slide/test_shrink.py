@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from parfocal.slide.shrink import shrink, shrink_whole
 
@@ -30,3 +31,13 @@ def test_a_factor_of_one_copies_the_pixels(noise):
     same = shrink_whole(noise, (1, 1))
     assert (same == noise).all()
     assert not np.shares_memory(same, noise)
+
+
+@pytest.mark.parametrize("step", [1.7, 2.5, 3.3])
+def test_averages_are_rounded_as_exact_numbers_are(noise, area_resize, step):
+    """Single precision would round some averages near a half the other way."""
+    pixels = noise[:300, :400]
+    size = int(400 / step), int(300 / step)
+    rows, columns = (np.arange(count + 1) * step for count in size[::-1])
+    exact = area_resize(pixels, 0, 0, step, size)
+    assert (shrink(pixels, rows, columns) == np.rint(np.round(exact, 9))).all()

@@ -146,3 +146,59 @@ def test_a_tag_of_a_wrong_type_or_number_is_refused(plain, code, place, value, p
     path.write_bytes(content)
     with pytest.raises(SlideError, match=r"plain.tif: the directories of this TIFF are truncated"):
         open_slide(path)
+
+
+# --- Philips TIFF, which leaves out blank tiles ---
+
+
+def philips_level(number, mpp):
+    return (
+        '<DataObject ObjectType="PixelDataRepresentation">'
+        f'<Attribute Name="DICOM_PIXEL_SPACING">"{mpp / 1000}" "{mpp / 1000}"</Attribute>'
+        f'<Attribute Name="PIIM_PIXEL_DATA_REPRESENTATION_NUMBER">{number}</Attribute></DataObject>'
+    )
+
+
+PHILIPS = (
+    '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">'
+    '<Attribute Name="PIM_DP_SCANNED_IMAGES"><Array><DataObject ObjectType="DPScannedImage">'
+    '<Attribute Name="PIM_DP_IMAGE_TYPE">WSI</Attribute>'
+    '<Attribute Name="DICOM_PIXEL_SPACING">"0.0005" "0.0005"</Attribute>'
+    '<Attribute Name="PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE"><Array>'
+    f"{philips_level(0, 0.5)}{philips_level(1, 1.0)}"
+    "</Array></Attribute></DataObject></Array></Attribute></DataObject>"
+)
+
+
+@pytest.fixture
+def philips(tmp_path, picture):
+    """Write a Philips TIFF whose first row of tiles is not stored."""
+    path = tmp_path / "a.tiff"
+    with tifffile.TiffWriter(path) as tiff:
+        for step in (1, 2):
+            tiff.write(
+                picture[::step, ::step],
+                tile=(64, 64),
+                photometric="rgb",
+                compression="jpeg",
+                subfiletype=step - 1,
+                description=PHILIPS if step == 1 else None,
+                software="Philips DP v1.0",
+                metadata=None,
+            )
+    return drop(path, 7)
+
+
+def test_a_philips_tiff_may_leave_out_blank_tiles(philips, monkeypatch):
+    monkeypatch.undo()
+    with open_slide(philips) as slide:
+        assert (slide.vendor, slide.mpp) == ("philips", 0.5)
+        assert slide.notes[0].startswith("7 of the 35 tiles (20.0%) of level 0 are not stored")
+        pixels = slide.read(Box(0, 0, 440, 304), 0.5)
+    assert (pixels[:64] == 255).all()
+    assert np.ptp(pixels[64:128]) > 100
+
+
+def test_missing_tiles_of_a_philips_tiff_can_be_refused(philips):
+    with pytest.raises(SlideError, match="not stored"):
+        open_slide(philips, missing_tiles="refuse")
