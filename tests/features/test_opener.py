@@ -58,6 +58,16 @@ def test_a_file_with_another_mpp_gets_another_grid(path, encoder: Encoder):
     assert counts == [16, 4]
 
 
+def test_a_file_with_another_tissue_file_gets_another_grid(path, encoder: Encoder, tmp_path):
+    opens = input_opener(SlideSettings((1.25,), 32), encoder)
+    Image.new("L", (128, 64), 1).save(tmp_path / "mask.png")
+    counts = []
+    for tissue in (None, tmp_path / "mask.png"):
+        with open_slide(path, mpp=4.0, tissue=tissue) as slide, opens.open(slide) as slide_input:
+            counts.append(slide_input.sharpest.patches)
+    assert counts == [16, 32]
+
+
 def test_checking_a_slide_reads_no_patch_and_makes_no_cache(path, encoder: Encoder, tmp_path):
     opens = input_opener(SETTINGS, encoder, cache=tmp_path / "cache")
     with open_slide(path, mpp=4.0) as slide:

@@ -23,6 +23,7 @@ from parfocal.grid import PatchGrid, Reach, reach_of_boxes
 from parfocal.slide.slide import Slide
 from parfocal.slide.tissue import Tissue
 
+SlideKey = tuple[Path, float, Path | None]  # file, mpp and tissue file
 Found = TypeVar("Found", PatchGrid, Tissue)
 
 
@@ -121,7 +122,7 @@ class BagOpener:
     ) -> None:
         self._settings, self._encoder, self._threads = settings, encoder, threads
         self._cache = None if cache is None else FeatureCache(cache)
-        self._grids: dict[tuple[Path, float], PatchGrid] = {}
+        self._grids: dict[SlideKey, PatchGrid] = {}
 
     def check(self, slide: Slide) -> Reach | None:
         """Find the tissue and the patches of a slide; see `InputOpener`."""
@@ -161,7 +162,7 @@ class PixelOpener:
         self._settings, self._skip_unavailable = settings, skip_unavailable_magnifications
         self._cache = None if cache is None else PixelCache(cache)
         self._pool = ThreadPoolExecutor(threads or reading_threads())
-        self._tissues: dict[tuple[Path, float], Tissue] = {}
+        self._tissues: dict[SlideKey, Tissue] = {}
 
     def check(self, slide: Slide) -> Reach:
         """Find the tissue and the patches of a slide; see `InputOpener`."""
@@ -189,7 +190,7 @@ class PixelOpener:
 
 
 def _find_once(
-    results: dict[tuple[Path, float], Found], slide: Slide, find: Callable[[Slide], Found]
+    results: dict[SlideKey, Found], slide: Slide, find: Callable[[Slide], Found]
 ) -> Found:
     """Return the result of `find` for a slide, from `results` if it is there.
 
@@ -197,7 +198,7 @@ def _find_once(
     """
     if slide.path is None:
         return find(slide)
-    key = slide.path, slide.mpp
+    key = slide.path, slide.mpp, slide.tissue_path
     if key not in results:
         results[key] = find(slide)
     return results[key]
