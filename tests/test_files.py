@@ -1,9 +1,21 @@
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from parfocal.files import PositionedFile, whole_file, write_together, write_whole
+from parfocal.files import (
+    PNG_MARK,
+    OutputError,
+    PositionedFile,
+    refuse_binary_file,
+    refuse_slide_folder,
+    whole_file,
+    write_together,
+    write_whole,
+)
 from parfocal.processes import this_process
 
 
@@ -111,3 +123,25 @@ def test_a_file_is_read_at_positions_with_and_without_pread(tmp_path, monkeypatc
     assert file.read(2, 0) == bytes([0, 1])
     file.close()
     file.close()
+
+
+def test_only_text_and_our_own_pictures_are_replaced(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n")
+    (tmp_path / "empty").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "slide.png")
+    mark = PngInfo()
+    mark.add_text(*PNG_MARK)
+    Image.new("RGB", (8, 8)).save(tmp_path / "ours.png", pnginfo=mark)
+    for name in ("table.csv", "empty", "ours.png"):
+        refuse_binary_file(tmp_path / name)
+    with pytest.raises(OutputError, match=r"slide\.png: the file exists and is not text"):
+        refuse_binary_file(tmp_path / "slide.png")
+
+
+def test_an_odd_slide_is_left_to_fail_by_itself(tmp_path):
+    loop = tmp_path / "loop.tif"
+    loop.symlink_to(loop)
+    slides = [loop, tmp_path / ("a" * 300), tmp_path / "a\0b", Path(os.fsdecode(b"\xff.tif"))]
+    refuse_slide_folder(tmp_path / "out", slides)
+    (tmp_path / "out").mkdir()
+    refuse_slide_folder(tmp_path / "out", slides)

@@ -96,10 +96,10 @@ def test_no_command_reaches_for_the_network_or_writes_to_the_home(place: Path):
     run(
         place,
         guarded,
-        *("extract", "cohort.csv", "--out", "features", "--magnifications", "1.25,2.5"),
+        *("extract", "cohort.csv", "--out", "features", "--magnifications", "5,10"),
         home=home,
     )
-    encoder = ("--magnifications", "1.25,2.5", "--features", "features")
+    encoder = ("--magnifications", "5,10", "--features", "features")
     run(place, guarded, "train", "cohort.csv", "--out", "trained", *encoder, *common[2:], home=home)
     run(place, guarded, "predict", "trained", "6.tif", "--out", "predictions", home=home)
     run(place, guarded, "evaluate", "trained", "cohort.csv", "--out", "evaluation", home=home)

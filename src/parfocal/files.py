@@ -16,6 +16,8 @@ from parfocal.processes import parse_token, this_process
 PART_NAME = re.compile(r"\.(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)-[0-9]+\.part")
 MAX_PART_AGE_S = 86400.0  # of a process whose end cannot be found out here
 
+PNG_MARK = ("Software", "parfocal")  # text in our own pictures that may be replaced
+
 _numbers = itertools.count()
 
 
@@ -126,14 +128,15 @@ def refuse_slide_folder(out: Path, slides: Iterable[Path]) -> None:
 
 
 def refuse_binary_file(path: Path) -> None:
-    """Refuse to replace a file that is not text; reports and tables are.
+    """Refuse to replace a file that is neither text, as reports and tables are, nor our picture.
 
     Raises:
         OutputError: the file is not text.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        if b"\0" in file.read(2**16):
+        start = file.read(2**16)
+        if b"\0" in start and "\0".join(PNG_MARK).encode() not in start:
             raise OutputError(
                 f"{path}: the file exists and is not text, so it is not replaced; it may be a "
                 "slide. Choose another --out."
