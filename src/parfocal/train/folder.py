@@ -4,7 +4,7 @@ settings.yaml           all settings, defaults included, and the class labels in
 split.csv               part of each slide: train, val or test
 metrics.csv, refit.csv  one row per epoch
 tensorboard/            the same metrics for TensorBoard, with train.tensorboard
-failed.csv              slides that could not be used, with the reason
+failed.csv              slides that could not be read and were left out, with the reason
 summary.json            the summary of the run
 checkpoint.*            the trained model, see `parfocal.models.checkpoint`
 resume/                 training state for --resume, until the run is finished

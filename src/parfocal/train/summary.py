@@ -58,7 +58,7 @@ class RunSummary:
             validation slide.
         patches_encoded: number of patches encoded in all epochs.
         seconds: wall-clock time of all epochs in seconds.
-        failed: reason of each slide that could not be used, by slide id.
+        failed: reason of each slide that was left out, by slide id.
         folds: summary of each fold; empty for a run without folds.
     """
 
@@ -94,7 +94,7 @@ def summarize(
         out: run folder.
         best: epoch whose weights were kept.
         epochs: all trained epochs, including a refit.
-        failed: reason of each slide that could not be used, by slide id.
+        failed: reason of each slide that was left out, by slide id.
     """
     assert best.val_loss is not None
     assert best.val_weighted_f1 is not None
