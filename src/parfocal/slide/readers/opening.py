@@ -87,10 +87,7 @@ def _open_tiff(file: Path, cost_meter: CostMeter, missing_tiles: MissingTiles) -
     except UnsupportedPixelsError as error:
         scan = _open_like_openslide(file, directories) if vendor and error.only_here else None
         if scan is None:
-            raise SlideError(
-                f"{file.name}: the file has {error}. Convert it to an 8-bit RGB pyramid, for "
-                "example with `vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg`."
-            ) from error
+            raise SlideError(f"{file.name}: the file has {error}") from error
         return scan
 
 

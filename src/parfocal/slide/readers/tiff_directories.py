@@ -43,6 +43,7 @@ TAGS = {
     330: ((4, 13, 16, 18), ANY),  # LONG, IFD, LONG8, IFD8
     347: ((1, 7), ANY),
 }
+START_OF_IMAGE = b"\xff\xd8"  # of JPEG
 REQUIRED_TAGS = {256, 257}  # ImageWidth and ImageLength
 # tifffile raises these for damaged tags; TiffFileError is a ValueError.
 DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError, error)
@@ -265,6 +266,9 @@ def _check_tags(page: TiffPage) -> None:
             raise ValueError(f"tag {code} has {count} values of type {kind}")
         if code in TAGS and code not in page.tags:
             raise ValueError(f"tag {code} cannot be read")
+    tables = page.jpegtables
+    if tables is not None and not (isinstance(tables, bytes) and tables.startswith(START_OF_IMAGE)):
+        raise ValueError("the JPEG tables are damaged")
     if not codes >= REQUIRED_TAGS:
         raise ValueError("the size of an image is missing")
 

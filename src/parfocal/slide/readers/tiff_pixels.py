@@ -14,7 +14,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, TIFF
 
-from parfocal.slide.readers.tiff_directories import TiffDirectory
+from parfocal.slide.readers.tiff_directories import START_OF_IMAGE, TiffDirectory
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 Samples = Shaped[np.ndarray, "h w s"]
@@ -38,13 +38,24 @@ OPENSLIDE_DECODES = (COMPRESSION.APERIO_JP2000_YCBC, COMPRESSION.OJPEG)
 JPEG_2000 = (COMPRESSION.JPEG2000, COMPRESSION.APERIO_JP2000_RGB)
 # Marker of a JPEG image; the byte that follows is 0 for RGB and 1 for YCbCr.
 ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-START_OF_IMAGE, END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
+END_OF_IMAGE = b"\xff\xd9"
 CODESTREAM = b"\xff\x4f\xff\x51"  # start of a JPEG 2000 image
 SPARE_BYTES = re.compile(r"extraneous bytes before marker 0xd9")
 BITS, JPEG_BITS = (1, 2, 4, 8, 10, 12, 14, 16), (8, 12)
 GRAY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
-COLORS = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR, PHOTOMETRIC.PALETTE, PHOTOMETRIC.SEPARATED)
+# Number of samples of a color, without transparency.
+COLOR_SAMPLES: dict[int, int] = {
+    **dict.fromkeys((*GRAY, PHOTOMETRIC.PALETTE), 1),
+    **dict.fromkeys((PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR), 3),
+    PHOTOMETRIC.SEPARATED: 4,
+}
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
+
+
+CONVERT = (
+    "Convert it to an 8-bit RGB pyramid, for example with `vips tiffsave IN OUT.tif --tile "
+    "--pyramid --compression jpeg`."
+)
 
 
 class UnsupportedPixelsError(Exception):
@@ -52,11 +63,12 @@ class UnsupportedPixelsError(Exception):
 
     Args:
         message: what the file has.
+        advice: what to do.
         only_here: whether OpenSlide may be able to show them.
     """
 
-    def __init__(self, message: str, *, only_here: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, advice: str = CONVERT, only_here: bool = False) -> None:
+        super().__init__(f"{message}. {advice}")
         self.only_here = only_here
 
 
@@ -69,47 +81,56 @@ class SpareBytes:
 
 def check_pixels(directory: TiffDirectory) -> None:
     """Raise UnsupportedPixelsError if the tiles cannot be decoded as RGB."""
-    page, photometric = directory.page, directory.page.photometric
-    if page.compression not in DECODABLE:
+    _check_compression(directory)
+    _check_numbers(directory)
+    _check_colors(directory)
+
+
+def _check_compression(directory: TiffDirectory) -> None:
+    compression = directory.page.compression
+    if compression not in DECODABLE:
         raise UnsupportedPixelsError(
-            f"pixels compressed as {_name(COMPRESSION, page.compression)}, which is not decoded "
-            "here; the scanner's software or Bio-Formats (`bfconvert`) may decode it",
-            only_here=page.compression in OPENSLIDE_DECODES,
+            f"pixels compressed as {_name(COMPRESSION, compression)}, which cannot be decoded here",
+            advice="The scanner's software or Bio-Formats (`bfconvert`) may decode it: export the "
+            "slide again with JPEG.",
+            only_here=compression in OPENSLIDE_DECODES,
         )
-    kind = None if page.dtype is None else np.dtype(page.dtype).kind
+
+
+def _check_numbers(directory: TiffDirectory) -> None:
+    """Check that a sample is a whole number of at most 16 bits."""
+    dtype = directory.page.dtype
+    kind = "" if dtype is None else np.dtype(dtype).kind
     if kind not in ("u", "b") or directory.bits > 16:
-        words = {"i": "signed", "f": "floating-point", "c": "complex"}.get(kind or "", "unsigned")
+        words = {"i": "signed", "f": "floating-point", "c": "complex"}.get(kind, "unsigned")
         raise UnsupportedPixelsError(
             f"{directory.bits}-bit {words} pixels, which cannot be shown as colors"
         )
-    allowed = JPEG_BITS if directory.is_jpeg else BITS
-    if directory.bits not in allowed:
+    if directory.bits not in (JPEG_BITS if directory.is_jpeg else BITS):
         raise UnsupportedPixelsError(f"{directory.bits} bits per sample")
-    tables = page.jpegtables
-    if tables is not None and not (isinstance(tables, bytes) and tables[:2] == START_OF_IMAGE):
-        raise UnsupportedPixelsError("JPEG tables that are damaged; copy the file again")
-    color = 3 if photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR) else 1
-    if photometric == PHOTOMETRIC.SEPARATED:
-        color = 4
-    declared = len(page.extrasamples or ())
-    if photometric not in (*GRAY, *COLORS):
-        raise UnsupportedPixelsError(f"pixels in {_name(PHOTOMETRIC, photometric)}", only_here=True)
-    if photometric in GRAY and directory.samples > 2:
+
+
+def _check_colors(directory: TiffDirectory) -> None:
+    """Check that the samples of a pixel make a color."""
+    page, photometric, samples = directory.page, directory.page.photometric, directory.samples
+    name = _name(PHOTOMETRIC, photometric)
+    color = COLOR_SAMPLES.get(int(photometric))
+    if color is None:
+        raise UnsupportedPixelsError(f"pixels in {name}", only_here=True)
+    if photometric in GRAY and samples > 2:
         raise UnsupportedPixelsError(
-            f"{directory.samples} samples per pixel that are tagged as gray (its "
-            f"PhotometricInterpretation is {_name(PHOTOMETRIC, photometric)}); if they are RGB, "
-            "correct the tag, for example with `tiffset -s 262 2 FILE`"
+            f"{samples} samples per pixel that are tagged as gray (PhotometricInterpretation is "
+            f"{name})",
+            advice="If they are RGB, correct the tag, for example with `tiffset -s 262 2 FILE`.",
         )
-    if directory.samples < color or directory.samples > max(color + declared, color + 1):
-        raise UnsupportedPixelsError(
-            f"{directory.samples} samples per pixel with {_name(PHOTOMETRIC, photometric)}"
-        )
+    if samples < color or samples > max(color + len(page.extrasamples or ()), color + 1):
+        raise UnsupportedPixelsError(f"{samples} samples per pixel with {name}")
     if photometric == PHOTOMETRIC.YCBCR and not (
         directory.is_jpeg or page.compression in RETURN_RGB
     ):
         raise UnsupportedPixelsError("YCbCr pixels that are not encoded as JPEG", only_here=True)
-    if photometric == PHOTOMETRIC.SEPARATED and (directory.samples > 4 or directory.bits != 8):
-        raise UnsupportedPixelsError(f"{directory.samples} inks of {directory.bits} bits")
+    if photometric == PHOTOMETRIC.SEPARATED and (samples > 4 or directory.bits != 8):
+        raise UnsupportedPixelsError(f"{samples} inks of {directory.bits} bits")
 
 
 def tile_decoder(directory: TiffDirectory, spare: SpareBytes) -> Decoder:
