@@ -11,6 +11,7 @@ from PIL import Image
 
 from parfocal.audit import Audit, AuditError, ExhaustiveBag, audit, regret_of
 from parfocal.bag import Bag, StoredBag
+from parfocal.dataset.inputs import LiveInputs
 from parfocal.models import ZoomMIL
 from parfocal.models.checkpoint import Checkpoint, build_model
 from parfocal.predict import predict
@@ -123,6 +124,25 @@ def test_a_model_that_does_not_zoom_is_refused(untrained, cohort):
     )
     with pytest.raises(AuditError, match="model mean visits every patch already; use the run"):
         audited(mean, cohort)
+
+
+def test_an_audit_is_not_made_again_for_finished_slides(
+    untrained: Checkpoint, cohort: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = audited(untrained, cohort)
+    files = {path: path.read_bytes() for path in (cohort.parent / "audit").iterdir()}
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the slide was opened again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveInputs, "open", fail)
+        options = {"device": "cpu"}
+        again = audit(cohort.parent / "run", cohort, cohort.parent / "audit", **options)
+        assert again.slides == first.slides
+        assert {path: path.read_bytes() for path in (cohort.parent / "audit").iterdir()} == files
+        with pytest.raises(AuditError, match="all 4 slides failed"):
+            audit(cohort.parent / "run", cohort, cohort.parent / "audit", again=True, **options)
 
 
 def test_an_audit_in_which_every_slide_fails_names_the_first_reason(untrained, cohort):
