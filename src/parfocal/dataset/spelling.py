@@ -23,6 +23,7 @@ MARKS = [
     "#num!",
 ]
 MISSING = frozenset([*WORDS, *MARKS, "#div/0!"])
+LONGEST = max(map(len, MISSING))
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # control and format characters, separators of lines
 JOINERS = "\u200c\u200d"  # belong to the spelling of words in some scripts
@@ -35,7 +36,7 @@ def is_missing(text: str) -> bool:
     >>> is_missing("NaN"), is_missing("n/a"), is_missing("normal")
     (True, True, False)
     """
-    return text.casefold() in MISSING
+    return len(text) <= LONGEST and text.casefold() in MISSING
 
 
 def plain_form(text: str) -> str:
