@@ -122,12 +122,15 @@ def test_features_with_other_tissue_settings_can_be_extracted_and_trained_on(
     parfocal: Callable[..., CommandResult], cohort: Path, tmp_path: Path
 ):
     out = tmp_path / "features"
-    options = ("--patch-size", 64, "--tissue", "gray", "--min-tissue", 0.5)
+    options = ("--patch-size", 64, "--tissue", "gray", "--min-tissue", 0.5, "--roots", "share")
     assert parfocal("extract", cohort, "--out", out, *TINY, *options).code == 0
     command = ("train", cohort, "--out", tmp_path / "run", "--features", out, *TINY, "--epochs", 1)
     command += ("--set", "slide.patch_size=64", "--set", "model.k=2", "--set", "slide.tissue=gray")
     assert_refused(parfocal(*command), "min_tissue 0.5, and now it is 0.1")
-    assert parfocal(*command, "--set", "slide.min_tissue=0.5").code == 0
+    command += ("--set", "slide.min_tissue=0.5")
+    assert_refused(parfocal(*command), "slide.roots share, and now it is descendants")
+    assert parfocal(*command, "--set", "slide.roots=share").code == 0
+    assert Checkpoint.load(tmp_path / "run").slide.roots == "share"
 
 
 def test_weights_of_the_encoder_may_be_a_file(

@@ -185,10 +185,19 @@ def extract(
         Literal["tissue", "all"],
         typer.Option(
             metavar="WHICH",
-            help="Patches of the higher magnifications to store: those with any tissue (tissue), "
+            help="Patches of the higher magnifications to store: those with enough tissue (tissue), "
             "or all children of the lowest ones (all).",
         ),
     ] = "tissue",
+    roots: Annotated[
+        Literal["descendants", "share"],
+        typer.Option(
+            metavar="RULE",
+            help="Patches of the lower magnifications to store: those with enough tissue in a "
+            "patch of the highest one inside them (descendants), or in themselves (share; for "
+            "models of version 1).",
+        ),
+    ] = "descendants",
     tissue: Annotated[
         Literal["otsu", "gray", "all"],
         typer.Option(
@@ -202,7 +211,7 @@ def extract(
             min=0,
             max=1,
             metavar="SHARE",
-            help="Minimum share of tissue in a patch of the lowest magnification.",
+            help="Minimum share of tissue in a patch.",
         ),
     ] = 0.1,
     cache: Cache = None,
@@ -224,7 +233,7 @@ def extract(
     slides = read_slides(cohort)
     refuse_equal_contents(cohort, slides)
     settings = SlideSettings(
-        parse_magnifications(magnifications), patch_size, tissue, min_tissue, children
+        parse_magnifications(magnifications), patch_size, tissue, min_tissue, children, roots
     )
     loaded = load_encoder(encoder, device=device, weights=weights)
     files = [(slide.slide_id, slide.path, slide.mpp) for slide in slides]
