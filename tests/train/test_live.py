@@ -91,7 +91,7 @@ def test_slides_that_cannot_be_used_are_left_out_and_listed(painted, live, tmp_p
 
 def test_too_few_readable_slides_are_an_error(painted, live, tmp_path):
     for number in (0, 2, 4, 6):
-        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+        (tmp_path / f"{number}.png").write_bytes(b"no picture %d" % number)
     with pytest.raises(
         RunError, match=r"no training slide of class 'well' is left: .* slides failed"
     ):
