@@ -135,7 +135,7 @@ def test_a_length_that_is_not_a_number_is_ignored():
         ('SizeC="1" SizeT="2"', 2, "2 times"),
     ],
 )
-def test_the_xml_tells_the_number_of_planes(sizes, planes, words):
+def test_the_number_of_planes_is_read_from_the_xml(sizes, planes, words):
     image = read_ome_images(OME.format(sizes))[0]
     assert (image.planes, image.described_planes) == (planes, words)
 

@@ -58,7 +58,7 @@ def _find_ome_levels(
         raise SlideError(
             f"{path.name}: the OME-XML describes no image ({error}). Export the file again."
         ) from error
-    others = [image for image in pictures if image is not main and _rivals(image, main)]
+    others = [image for image in pictures if image is not main and _is_candidate(image, main)]
     if others:
         sizes = " and ".join(
             f"{image.size[0]} x {image.size[1]} px" + (f" ({image.name})" if image.name else "")
@@ -83,7 +83,7 @@ def _find_ome_levels(
     return levels, ome_metadata(main)
 
 
-def _rivals(image: OmeImage, main: OmeImage) -> bool:
+def _is_candidate(image: OmeImage, main: OmeImage) -> bool:
     """Return whether an image may be the slide as well as the largest one."""
     if any(name in image.name.lower() for name in EXTRA_NAMES):
         return False
