@@ -104,6 +104,17 @@ def test_a_level_of_another_shape_is_refused(tmp_path, picture):
         open_slide(path)
 
 
+@pytest.mark.parametrize("place", [{}, {"tile": None, "rowsperstrip": 16}], ids=["tiles", "strips"])
+def test_a_level_with_other_pixels_is_refused(tmp_path, picture, place):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for number, pixels in enumerate((picture, picture[::2, ::2, 0])):
+            options = {"tile": (64, 64), "metadata": None, "subfiletype": number, **place}
+            tiff.write(pixels, photometric=("rgb", "minisblack")[number], **options)
+    with pytest.raises(SlideError, match=r"220 x 152 px does not have the pixels of level 0"):
+        open_slide(path, mpp=0.5)
+
+
 def test_an_imagej_stack_is_refused(tmp_path, picture):
     path = tmp_path / "a.tif"
     stack = np.moveaxis(picture, 2, 0).copy()

@@ -126,7 +126,7 @@ def _levels_of(
         is_level = _same_shape(main, image) and _stored_alike(main, image)
         if is_level and _area(image) < _area(main):
             levels[image.size] = image
-        elif image.is_tiled if _same_shape(main, image) else image.is_tiled and image.is_reduced:
+        elif _claims_level(main, image):
             # A label or an overview is tagged so too, but is stored in strips.
             what = "pixels" if _same_shape(main, image) else "shape"
             raise SlideError(
@@ -135,6 +135,13 @@ def _levels_of(
                 "again from its source."
             )
     return list(levels.values())
+
+
+def _claims_level(main: TiffDirectory, image: TiffDirectory) -> bool:
+    """Return whether an image that cannot be a level is meant to be one: its tags are damaged."""
+    if _same_shape(main, image):
+        return image.is_tiled or image.is_reduced
+    return image.is_tiled and image.is_reduced
 
 
 def _stored_alike(main: TiffDirectory, image: TiffDirectory) -> bool:
