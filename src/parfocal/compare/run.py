@@ -37,6 +37,7 @@ from parfocal.predict.slide import predict
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.train import make_splits, train
+from parfocal.train.folder import claimed
 
 logger = logging.getLogger(__name__)
 
@@ -115,20 +116,38 @@ def compare(
                 f"{cohort_csv.name}: there are no test slides; put some slides into split test, or "
                 "set train.test_fraction above 0."
             )
-    stores = prepare_stores(cohort, candidates, out, features=features, cache=cache, device=device)
-    unreadable = find_unreadable(cohort, candidates, stores)
+    with claimed(out):
+        stores = prepare_stores(
+            cohort, candidates, out, features=features, cache=cache, device=device
+        )
+        unreadable = _list_unreadable(
+            cohort, find_unreadable(cohort, candidates, stores), skip=skip_unreadable
+        )
+        shared = SharedSetup(
+            cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed, unreadable
+        )
+        return _run_candidates(shared, candidates, metric, resamples)
+
+
+def _list_unreadable(cohort: Cohort, unreadable: dict[str, str], *, skip: bool) -> dict[str, str]:
+    """Log the slides that cannot be read, and refuse them unless they are to be left out."""
     for slide_id, reason in unreadable.items():
-        what = "is left out" if skip_unreadable else "cannot be read"
+        what = "is left out" if skip else "cannot be read"
         logger.warning("slide %s %s: %s", slide_id, what, reason)
     if len(unreadable) == len(cohort.slides):
         raise ComparisonError(
-            f"{cohort_csv.name}: no slide could be used; the log has the reason for each slide."
+            f"{cohort.source.name}: no slide could be used; the log has the reason for each slide."
         )
-    if not skip_unreadable:
-        refuse_unreadable(cohort_csv, unreadable, len(cohort.slides))
-    shared = SharedSetup(
-        cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed, unreadable
-    )
+    if not skip:
+        refuse_unreadable(cohort.source, unreadable, len(cohort.slides))
+    return unreadable
+
+
+def _run_candidates(
+    shared: SharedSetup, candidates: Sequence[Candidate], metric: str, resamples: int
+) -> list[ComparisonRow]:
+    """Run the models, and write the tables after each."""
+    out, unreadable = shared.out, shared.unreadable
     results: list[ModelResult] = []
     rows: list[ComparisonRow] = []
     progress = Progress("comparing", len(candidates), unit="models")
