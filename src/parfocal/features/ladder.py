@@ -47,7 +47,8 @@ class LadderReport:
         if len(self.patches) > 1:
             text = self.nothing_to_skip or (
                 f"into {self.k} patches at each magnification: about "
-                f"{self.expected_patches:,.0f} of {self.sharpest_patches:,} patches ({self._share:.1%})"
+                f"{self.expected_patches:,.0f} of {self.sharpest_patches:,} patches "
+                f"({self._share:.1%})"
             )
             rows.append(("zooming", text))
         return rows
