@@ -1,4 +1,4 @@
-"""Identify processes, so that files of a process that was killed can be told from others."""
+"""Identify processes, so that files which a killed process left behind are recognized."""
 
 import os
 import platform

@@ -2,6 +2,7 @@ import io
 import json
 import random
 import re
+import shutil
 import socket
 import string
 from concurrent.futures import ThreadPoolExecutor
@@ -330,3 +331,27 @@ def test_no_page_has_an_absolute_address():
             re.findall(r"""(?:["'`(]/(?:static|api|slides|tiles|thumbnails)\b|href="/)""", text)
             == []
         )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("probabilities", {"normal": float("nan"), "tumor": 0.5}, "NaN"),
+        ("probabilities", {"normal": 2.0, "tumor": 0.5}, "a probability is not in 0..1"),
+        ("size", [0, 1500], "0 x 1500 px is not the size of a slide"),
+        ("size", [2**40, 1500], "px is not the size of a slide"),
+        ("mpp", -1.0, "-1 µm per pixel is impossible"),
+    ],
+)
+def test_one_impossible_prediction_does_not_empty_the_list(folder, tmp_path, key, value, problem):
+    shutil.copytree(folder / "predictions", tmp_path / "predictions")
+    path = tmp_path / "predictions" / "b.json"
+    content = json.loads(path.read_text())
+    content["prediction" if key == "probabilities" else "slide"][key] = value
+    path.write_text(json.dumps(content))
+    with running(load_library([tmp_path / "predictions"])) as server:
+        listed = server.json("/api/slides")
+    assert [slide["id"] for slide in listed["slides"]] == ["a", "c"]
+    (found,) = listed["problems"]
+    assert str(path) in found
+    assert problem in found
