@@ -1,9 +1,9 @@
-"""What a model is given: the patches of a slide as features, or the slide as pixels.
+"""The inputs of models: the patches of a slide as features, or the slide as pixels.
 
-A `Bag` holds the patches of one slide at one magnification, and zooms into those a model selects.
-`StoredBag` is the implementation, over any table of features: tensors in memory, an HDF5 file, or
-an encoder that computes features when they are read. A `PixelSource` reads any regions of one
-slide, for models that encode by themselves.
+A `Bag` holds the patches of one slide at one magnification, and zooms into those that a model
+selects. `StoredBag` is the implementation, over any table of features: tensors in memory, an HDF5
+file, or an encoder that computes features when they are read. A `PixelSource` reads any regions of
+one slide, for models that have their own encoder.
 """
 
 import math
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from parfocal.mixture import Mixture, unique_children
 
-SIBLINGS_PER_ROW = 4  # children mixed as one long row: fewer sums, which still fit the cache
+SIBLINGS_PER_ROW = 4  # siblings mixed as one row: fewer, longer sums that fit the CPU cache
 
 # The position of a magnification and rows of its table -> (column, row) of these patches.
 Cells = Callable[[int, Int64[np.ndarray, " n"]], Int64[np.ndarray, "n 2"]]
@@ -92,12 +92,12 @@ class PixelSource(Protocol):
         """
 
     def tissue(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
-        """Return the fraction of each box that is tissue; outside the scan there is none."""
+        """Return the fraction of each box that is tissue, 0 outside the scan."""
 
 
 @runtime_checkable
 class FeatureTable(Protocol):
-    """A table of features with one row per patch. A tensor is one."""
+    """A table of features with one row per patch, such as a tensor."""
 
     @property
     def shape(self) -> torch.Size:
@@ -215,7 +215,7 @@ class StoredBag:
         one_hot = not selection.weight.requires_grad and bool((selection.weight == 1).all())
         if one_hot and not self._mixtures:
             return self._next(selection.patch, ())
-        # From the last zoom back to the first, keep only what the selected patches consist of.
+        # From the last zoom back to the first, keep only the patches that the selection mixes.
         num_children = self._siblings.shape[1]
         needed, patch = unique_children(selection.patch, num_children)
         mixtures = [replace(selection, patch=patch)]
@@ -227,7 +227,7 @@ class StoredBag:
     def _mix(
         self, table: Float[Tensor, "r d"], siblings: Int64[Tensor, "b c"]
     ) -> Float[Tensor, "n d"]:
-        """Mix groups of siblings, with features in `table`, as all zooms so far have selected."""
+        """Mix groups of siblings, with features in `table`, by the selections of all zooms."""
         dim = table.shape[1]
         together = math.gcd(siblings.shape[1], SIBLINGS_PER_ROW)
         table = table.reshape(-1, together * dim)

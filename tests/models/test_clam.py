@@ -89,7 +89,7 @@ def test_without_dropout_training_is_deterministic(rows):
 
 
 def test_unknown_choices_are_an_error():
-    with pytest.raises(ValueError, match="branches='two' is unknown; it is one of"):
+    with pytest.raises(ValueError, match="branches='two' is unknown; use one of"):
         make(branches="two")
-    with pytest.raises(ValueError, match="instance_loss='hinge' is unknown; it is one of"):
+    with pytest.raises(ValueError, match="instance_loss='hinge' is unknown; use one of"):
         make(instance_loss="hinge")

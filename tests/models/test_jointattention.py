@@ -268,9 +268,9 @@ def test_unavailable_magnifications_are_refused_or_skipped():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"normalize": "max"}, r"normalize='max' is unknown; it is one of \('sigmoid', 'softmax'"),
-        ({"estimator": "mean"}, "estimator='mean' is unknown; it is one of"),
-        ({"inference": "most"}, "inference='most' is unknown; it is one of"),
+        ({"normalize": "max"}, r"normalize='max' is unknown; use one of \('sigmoid', 'softmax'"),
+        ({"estimator": "mean"}, "estimator='mean' is unknown; use one of"),
+        ({"inference": "most"}, "inference='most' is unknown; use one of"),
         ({"k": 0}, "k=0: at least 1 patch must be sampled"),
         (
             {"ci_half_width": 0.0},

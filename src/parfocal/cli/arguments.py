@@ -118,11 +118,11 @@ Mpp = Annotated[
         metavar="MPP", help="Microns per pixel at level 0, if the file records none or a wrong one."
     ),
 ]
-MAGNIFICATIONS_HELP = "Magnifications from low to high, as 1.25,2.5,10."
+MAGNIFICATIONS_HELP = "Magnifications from low to high, such as 1.25,2.5,10."
 MAGNIFICATIONS = typer.Option(metavar="M,M,...", help=MAGNIFICATIONS_HELP)
 MAGNIFICATIONS_OR_RANGE = typer.Option(
     metavar="M,M,...",
-    help=f"{MAGNIFICATIONS_HELP} Model jsma also takes a range, as 2.5-20, and uses the "
+    help=f"{MAGNIFICATIONS_HELP} Model jsma also takes a range, such as 2.5-20, and uses the "
     "magnifications in it that each slide has.",
 )
 Features = Annotated[
@@ -147,13 +147,13 @@ Changes = Annotated[
     typer.Option(
         "--set",
         metavar="model.KEY=VALUE",
-        help="Override a model setting of the run, as model.k=10. Repeatable.",
+        help="Override a model setting of the run, such as model.k=10. Repeatable.",
     ),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Set one value, as train.patience=5. Repeatable."
+        "--set", metavar="KEY=VALUE", help="Set one value, such as train.patience=5. Repeatable."
     ),
 ]
 NamedOverrides = Annotated[
@@ -195,7 +195,7 @@ EncoderName = Annotated[
 ]
 Again = Annotated[
     bool,
-    typer.Option("--again", help="Also process slides that an earlier call has finished."),
+    typer.Option("--again", help="Also process slides that an earlier run has finished."),
 ]
 SkipUnreadable = Annotated[
     bool,

@@ -117,7 +117,7 @@ def reproduce(
     partial: Partial = False,
     overrides: NamedOverrides = None,
 ) -> None:
-    """Run the experiments of a paper and print its tables with our numbers beside the paper's.
+    """Run the experiments of a paper and print its tables with our numbers next to the paper's.
 
     Writes table.md, table.csv and page.html, which has the figures. The settings are those of the
     paper; every change to them is listed below the table. Run the same command again to resume.

@@ -83,7 +83,7 @@ def train(
 
     Slide files are read as the model zooms, unless `--features` is given. Settings come from the
     recipe, then `--config`, then `--set`, then the other options. Slides that cannot be read are
-    named before the first epoch. With `--folds`, each fold is a run folder of its own; `compare
+    reported before the first epoch. With `--folds`, each fold is a run folder of its own; `compare
     --folds` also evaluates them.
 
     Example: `parfocal train cohort.csv --model zoommil --out run --cache cache`

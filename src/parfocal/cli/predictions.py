@@ -30,7 +30,7 @@ def demo(
         int, typer.Option(min=0, metavar="N", help="Seed of the slides and the training.")
     ] = 0,
 ) -> None:
-    """Paint slides, train on them, evaluate and predict, in a few minutes.
+    """Generate synthetic slides, train on them, evaluate and predict, in a few minutes.
 
     Example: `parfocal demo`
     """
@@ -63,7 +63,7 @@ def predict(
         bool,
         typer.Option(
             "--from-bounds",
-            help="GeoJSON coordinates start at the scanned bounds, as QuPath has them for MIRAX.",
+            help="GeoJSON coordinates start at the scanned bounds, as in QuPath for MIRAX.",
         ),
     ] = False,
     overlay: Annotated[

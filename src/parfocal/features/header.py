@@ -54,12 +54,13 @@ class SlideSettings:
     Args:
         magnifications: magnifications, lowest first.
         patch_size: side of a patch in pixels, the same at every magnification.
-        tissue: how tissue is separated from glass: "otsu" by Otsu's threshold on the saturation,
-            "gray" by a fixed threshold on the spread of red, green and blue, "all" not at all.
-        min_tissue: smallest share of tissue in a patch, in 0..1; if no patch has that much, those
+        tissue: how tissue is separated from glass: "otsu" uses Otsu's threshold on the
+            saturation, "gray" a fixed threshold on the spread of red, green and blue; "all" takes
+            the whole image as tissue.
+        min_tissue: minimum share of tissue in a patch, in 0..1; if no patch has that much, those
             with any tissue are kept.
         children: "tissue" keeps only patches with enough tissue at the highest magnification, and
-            the patches around them; "all" keeps every child of a kept patch.
+            their ancestors at lower magnifications; "all" keeps every child of a kept patch.
         roots: which patches of the lower magnifications are kept: "descendants" keeps those with a
             patch of the highest magnification inside them that has `min_tissue`, so that all of
             these can be reached; "share" keeps those that have `min_tissue` themselves, as
@@ -67,8 +68,8 @@ class SlideSettings:
         exclude_classes: classes whose areas in a GeoJSON file of tissue are not tissue, regardless
             of case; `*` stands for any text.
         missing_tiles: what to do with tiles that a file does not store: "refuse" the slide, or
-            read them as "background"; "auto" for background in formats that leave out blank tiles
-            on purpose (Philips TIFF), and to refuse others.
+            read them as "background"; "auto" reads them as background in formats that leave out
+            blank tiles on purpose (Philips TIFF), and refuses other slides.
 
     Raises:
         ValueError: an argument is invalid.

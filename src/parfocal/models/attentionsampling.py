@@ -48,7 +48,7 @@ class AttentionSampling(nn.Module):
         attention_smoothing: share of the attention that is distributed uniformly over all cells.
         k: number of patches to sample per slide.
         estimator: how the features of the sampled patches estimate those of all: "unbiased";
-            "with_replacement", which is unbiased, too, with more variance; "partial_sum" (Eq. 2 of
+            "with_replacement", also unbiased but with more variance; "partial_sum" (Eq. 2 of
             JSMA) or "renormalized", both biased; "published_gradient" (the code of attention
             sampling), whose attention gradient is biased.
         inference: which patches are encoded after training: "sample" samples k patches; "topk"
@@ -62,7 +62,7 @@ class AttentionSampling(nn.Module):
         entropy_weight: weight of the attention's entropy in the objective.
         dropout: dropout rate before the classifier.
         gradient_checkpointing: whether activations of the networks are always recomputed in the
-            backward pass; if False, training does so only if its memory requires it.
+            backward pass; if False, only if a batch does not fit into memory otherwise.
         generator: random number generator for sampling in training; None for the global one.
 
     Raises:

@@ -35,12 +35,12 @@ class CLAM(nn.Module):
         dim: width of the embedding.
         hidden_dim: width of the attention's hidden layer; 384 in the authors' large model.
         dropout: dropout rate in the embedding and in the attention.
-        num_instances: number B of the most, and of the least, attended patches in the instance
-            loss.
+        num_instances: number B of most attended patches, and of least attended patches, in the
+            instance loss.
         instance_loss: "svm" for the smooth top-1 SVM loss, or "cross_entropy".
-        bag_weight: weight of the slide's loss; the instance loss has the rest, 1 - bag_weight.
-        subtyping: whether a slide shows tissue of its own class only; if True, the patches most
-            attended for another class count as negatives of that class.
+        bag_weight: weight of the slide's loss; the instance loss has weight 1 - bag_weight.
+        subtyping: whether the classes are mutually exclusive; if True, the patches most attended
+            for another class are negatives of that class.
 
     Raises:
         ValueError: an argument is invalid.
@@ -62,10 +62,10 @@ class CLAM(nn.Module):
     ) -> None:
         super().__init__()
         if branches not in BRANCHES:
-            raise ValueError(f"branches={branches!r} is unknown; it is one of {BRANCHES}.")
+            raise ValueError(f"branches={branches!r} is unknown; use one of {BRANCHES}.")
         if instance_loss not in INSTANCE_LOSSES:
             raise ValueError(
-                f"instance_loss={instance_loss!r} is unknown; it is one of {INSTANCE_LOSSES}."
+                f"instance_loss={instance_loss!r} is unknown; use one of {INSTANCE_LOSSES}."
             )
         self.single = branches == "single"
         self.num_instances = num_instances

@@ -232,7 +232,7 @@ class ProgressAware(Protocol):
     """A model that changes as training advances (trait `follows_progress`)."""
 
     def set_progress(self, fraction: float) -> None:
-        """Set the fraction of the training that is over, from 0 to 1; called before each epoch."""
+        """Set the completed fraction of the training, from 0 to 1; called before each epoch."""
 
 
 @runtime_checkable

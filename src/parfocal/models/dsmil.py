@@ -28,7 +28,7 @@ class DSMIL(nn.Module):
         num_classes: number of classes.
         num_magnifications: number of magnifications; the features of each patch at the highest are
             concatenated with those of all patches that contain it.
-        query_dim: width of the queries by which patches are compared.
+        query_dim: width of the queries that compare patches.
         normalize: whether to scale the features of each patch to mean 0 and variance 1.
         patch_dropout: fraction of patches to drop at random in each training step, at least 0 and
             less than 1.

@@ -24,7 +24,7 @@ class IPS(nn.Module):
     Args:
         in_dim: number of features per patch.
         num_classes: number of classes.
-        num_selected: number of patches to select (M in the paper); all of a smaller bag.
+        num_selected: number of patches to select (M in the paper); all if the bag has fewer.
         chunk_size: number of patches to score at a time; affects only memory.
         dim: width of the embedding.
         num_heads: number of heads of the query's attention; divides `dim`.

@@ -50,7 +50,7 @@ class JointAttention(nn.Module):
         thumbnail_px: longer side of the thumbnail in pixels.
         k: number of patches to sample per slide.
         estimator: how the features of the sampled patches estimate those of all: "unbiased";
-            "with_replacement", which is unbiased, too, with more variance; "partial_sum" (Eq. 2 of
+            "with_replacement", also unbiased but with more variance; "partial_sum" (Eq. 2 of
             JSMA) or "renormalized", both biased; "published_gradient" (the code of attention
             sampling), whose attention gradient is biased.
         inference: which patches are encoded after training: "sample" samples k patches; "topk"
@@ -62,12 +62,12 @@ class JointAttention(nn.Module):
         sampling_seed: random seed for sampling after training, the same for every slide.
         normalize: how scores become attention: "sigmoid" divides the sigmoid of each score by the
             sum of all sigmoids; "softmax" is the alternative.
-        attention_dropout: share of the cells that cannot be sampled in a training step; at least
-            k cells always can.
+        attention_dropout: share of the patches that are dropped at random before sampling in a
+            training step; at least k patches are kept.
         entropy_weight: weight of the attention's entropy in the objective.
         dropout: dropout rate before the classifier.
         gradient_checkpointing: whether activations of the backbones are always recomputed in the
-            backward pass; if False, training does so only if its memory requires it.
+            backward pass; if False, only if a batch does not fit into memory otherwise.
         generator: random number generator for sampling in training; None for the global one.
 
     Raises:
@@ -100,7 +100,7 @@ class JointAttention(nn.Module):
     ) -> None:
         super().__init__()
         if normalize not in NORMALIZATIONS:
-            raise ValueError(f"normalize={normalize!r} is unknown; it is one of {NORMALIZATIONS}.")
+            raise ValueError(f"normalize={normalize!r} is unknown; use one of {NORMALIZATIONS}.")
         self.magnifications, self.patch_size = tuple(magnifications), patch_size
         self.skip_unavailable_magnifications = skip_unavailable_magnifications
         self.thumbnail_px, self.normalize = thumbnail_px, normalize

@@ -79,7 +79,7 @@ class MSMIL(nn.Module):
         self.slide = slide
 
     def set_progress(self, fraction: float) -> None:
-        """Set the fraction of the training that is over, from 0 to 1; the adversary grows."""
+        """Set the completed fraction of the training, from 0 to 1; the adversary grows."""
         # lambda = 2 / (1 + exp(-10 alpha p)) - 1 = tanh(5 alpha p)
         self.reversal_weight = math.tanh(5 * fraction * self.adversary_growth)
 

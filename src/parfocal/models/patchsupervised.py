@@ -29,7 +29,7 @@ class PatchSupervised(nn.Module):
         num_classes: number of classes.
         dim: width of the embedding.
         dropout: dropout rate in the embedding.
-        top_k: number of patches that classify the slide; all of a smaller bag.
+        top_k: number of patches that classify the slide; all if the bag has fewer.
         negative_class: position of the label of slides without a lesion.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Predict the class of one slide: the path from a slide file to a prediction.
+"""Predict the class of one slide, from the slide file to the prediction record.
 
 Open the slide, find its patches, run the model on them, and record what the model visited and what
-that cost. Pixels are read and encoded only when the model asks for them.
+that cost. Pixels are read and encoded only when the model requests them.
 """
 
 import time
@@ -96,12 +96,12 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
 
 
 def _run(model: nn.Module, slide_input: SlideInput) -> Prediction:
-    """Run a model on one slide; time spent waiting for features or pixels does not count."""
+    """Run a model on one slide, and time it without the wait for features or pixels."""
     meter, waits, start = slide_input.cost_meter, WaitTimer(), time.perf_counter()
     with torch.no_grad(), meter.measure_macs():
         (prediction,) = run_model(model, [timed(slide_input.model_input, waits)]).slides
     for step, look in enumerate(prediction.looks):
-        if look.score_kind == "class_probability":  # leaves: cut from pixels read the step before
+        if look.score_kind == "class_probability":  # leaves: cropped from pixels already read
             meter.add_patches(step, len(look.rows))
     meter.add_seconds("model", time.perf_counter() - start - waits.seconds)
     return prediction

@@ -66,13 +66,13 @@ class TrainSettings:
             slides, with replacement and each class equally often.
         patience: number of epochs without a new best epoch after which training stops. The best
             epoch has the highest weighted F1 on the validation slides, and the lowest validation
-            loss among equals.
+            loss in a tie.
         learning_rate: highest learning rate of the schedule.
         weight_decay: weight decay of the optimizer.
         optimizer: optimizer, from `torch.optim`.
         betas: decay rates of the optimizer's running means of the gradient and of its square.
-        lookahead: whether to wrap the optimizer in Lookahead: every 6 steps, slow weights move
-            halfway to the weights, which are then set to them.
+        lookahead: whether to wrap the optimizer in Lookahead: every 6 steps, the slow weights move
+            halfway to the weights, which are then reset to the slow weights.
         schedule: learning-rate schedule: "plateau" multiplies the rate by `lr_factor` when
             `monitor` stops improving, "cosine" lowers it to `lr_floor` over all epochs, "constant"
             keeps it.
@@ -85,9 +85,10 @@ class TrainSettings:
             "cosine"; 0 for no warm-up.
         batch_size: number of slides per batch, for a model that takes pixels. A model that takes
             features trains on one slide at a time.
-        max_memory_gb: memory that training may use, in GB (1e9 bytes), for a model that takes pixels;
-            null for 12 GB, or for the free memory of a GPU. It is never more than what is free. A
-            batch that needs more is run in parts, with the same result up to rounding.
+        max_memory_gb: memory that training may use, in GB (1e9 bytes), for a model that takes
+            pixels; null for 12 GB on a CPU, or for the free memory of a GPU. Never more than the
+            free memory is used. A batch that needs more is run in parts, with the same result up
+            to rounding.
         accumulate_grad_batches: number of batches whose gradients are summed before each optimizer
             step.
         gradient_clip_norm: maximum norm of the gradient; a longer gradient is scaled down to it.
@@ -101,11 +102,11 @@ class TrainSettings:
         init_from: folder of a finished run of the same model, whose weights training starts from;
             null for new weights.
         exclude_strata: strata (values of the cohort's column `stratum`) whose slides are left out
-            of training and validation; the test part keeps its slides of these strata.
-        val_fraction: fraction of the patients of each class in the validation part.
-        test_fraction: fraction of the patients of each class in the test part; 0 for no test part.
-        folds: number of cross-validation folds, each with a model and a test part of its own; null
-            for one model.
+            of training and validation; the test set keeps its slides of these strata.
+        val_fraction: fraction of the patients of each class in the validation set.
+        test_fraction: fraction of the patients of each class in the test set; 0 for no test set.
+        folds: number of cross-validation folds, each with its own model and test set; null for one
+            model.
         labels: class labels in the order of the logits; null for the labels of the cohort, sorted.
         tensorboard: whether to also write the metrics of each epoch for TensorBoard, which needs
             `pip install 'parfocal[tensorboard]'`.

@@ -33,15 +33,15 @@ class BatchRunner:
     """Runs a model on slides of a cohort.
 
     Args:
-        model: the model; its attribute `training` decides about augmentation and lesion targets.
-        traits: what the model takes and does.
+        model: the model; slides are augmented and lesion targets added only in training mode.
+        traits: traits of the model.
         inputs: opens the slides.
         labels: class labels in the order of the logits.
         augment: whether to flip and rotate training slides at random.
-        generator: source of the random orientations.
+        generator: random generator of the orientations.
         lesions: outlines of the training slides, for a model that is trained on them.
-        skip_unreadable: whether to go on without a slide that cannot be read; if False, it ends
-            the training.
+        skip_unreadable: whether to continue without a slide that cannot be read; if False, it
+            stops the training.
         failed: reason of each slide that could not be read, by slide id.
         patches_encoded: number of patches encoded so far.
     """
@@ -106,7 +106,7 @@ class BatchRunner:
 
     @contextmanager
     def _open(self, slide: CohortSlide) -> Iterator[SlideInput]:
-        """Open a slide; whatever goes wrong with that is a SlideError or StoreError."""
+        """Open a slide; any error while opening is raised as a SlideError or StoreError."""
         with ExitStack() as stack:
             with catch_failure(slide.slide_id) as attempt:
                 opened = stack.enter_context(self.inputs.open(slide))
@@ -157,7 +157,7 @@ class BatchRunner:
         """Leave out a slide from now on.
 
         Raises:
-            RunError: slides must not be left out.
+            RunError: `skip_unreadable` is False.
         """
         if not self.skip_unreadable:
             raise RunError(

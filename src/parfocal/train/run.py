@@ -1,4 +1,4 @@
-"""Train a model on a cohort: the split, the slides' inputs, and one run per fold."""
+"""Train a model on a cohort: split it, check its slides, and train one model per fold."""
 
 import logging
 from collections.abc import Mapping
@@ -63,11 +63,11 @@ def train(
         skip_unreadable: whether to train without the slides that cannot be read, which are listed
             in failed.csv, summary.json and the report; if False, they are refused before the first
             epoch.
-        unreadable: slides that are known to be unreadable, with the reasons, by slide id.
+        unreadable: reason of each slide that is already known to be unreadable, by slide id.
 
     Raises:
         CohortError: files are missing, or the cohort cannot be split.
-        ClaimError: another process trains in `out`.
+        ClaimError: another process is training in `out`.
         OutputError: `out` holds slides of the cohort.
         RunError: `out` is not empty, too few slides can be read, or TensorBoard is not installed.
         StoreError: stored features do not fit the settings, or the cache cannot be written.
@@ -105,7 +105,7 @@ def train(
             )
             for split, folder in zip(splits, folders, strict=True)
         ]
-        for run in runs:  # all of them, before the first epoch of any
+        for run in runs:  # check every fold before the first epoch
             run.check(resume=resume)
         return _finish(out, [run.train(resume=resume) for run in runs])
 
@@ -115,7 +115,7 @@ def make_splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
 
     Args:
         cohort: labeled slides.
-        settings: settings of the training.
+        settings: training settings.
 
     Raises:
         CohortError: the cohort cannot be split, for example because a class has too few patients.
@@ -153,7 +153,7 @@ def _open_inputs(
     device: torch.device,
     threads: int,
 ) -> Inputs:
-    """Return what opens the slides of the cohort for the model."""
+    """Return the object that opens the slides of the cohort for the model."""
     encoder = settings.encoder
     inputs = cohort_inputs(
         settings.slide,
@@ -180,7 +180,7 @@ def _load_encoder(settings: EncoderSettings, device: torch.device) -> Encoder:
 def _check_stored_encoder(
     settings: EncoderSettings, stored: EncoderSpec | None, features: Path
 ) -> None:
-    """Refuse stored features of another encoder than the settings name."""
+    """Raise if stored features come from a different encoder than in the settings."""
     assert stored is not None
     if stored.name != settings.name:
         raise MixedFeaturesError(

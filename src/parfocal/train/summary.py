@@ -75,7 +75,7 @@ class RunSummary:
 
 
 def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
-    """Return the epoch with the highest weighted F1, and the lowest loss among equals."""
+    """Return the epoch with the highest weighted F1, and the lowest loss in a tie."""
     return max(epochs, key=_rank)
 
 

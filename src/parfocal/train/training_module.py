@@ -1,7 +1,7 @@
 """The Lightning module that trains a model.
 
 All random draws of an epoch are seeded with (seed, epoch), and the state is saved after every
-epoch, so an interrupted training continues as if it had not been interrupted.
+epoch, so resuming an interrupted run gives the same model as an uninterrupted one.
 """
 
 import logging
@@ -49,10 +49,10 @@ class TrainingModule(pl.LightningModule):
 
     Args:
         model: model to train.
-        traits: what the model takes and does.
+        traits: traits of the model.
         inputs: opens the slides.
         folder: run folder.
-        settings: settings of the training.
+        settings: training settings.
         name: name of the metrics file and of the state file, "metrics" or "refit".
         train_slides: training slides.
         val_slides: validation slides; empty in a refit.
@@ -60,8 +60,9 @@ class TrainingModule(pl.LightningModule):
         learning_rates: learning rate of each epoch of a refit; None for the schedule of the
             settings.
         lesions: outlines of the training slides, for a model that is trained on them.
-        skip_unreadable: whether to go on without slides that turn out to be unreadable.
-        memory_plan: how the batches are run to fit into memory; None if the model has no choice.
+        skip_unreadable: whether to continue without slides that turn out to be unreadable.
+        memory_plan: how the batches are run to fit into memory; None if the model does not
+            run in passes.
 
     Raises:
         RunError: the model needs outlines, and a training slide has none.
@@ -113,7 +114,7 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def best(self) -> Epoch:
-        """The epoch with the highest weighted F1, and the lowest loss among equals."""
+        """The epoch with the highest weighted F1, and the lowest loss in a tie."""
         return best_epoch(self.history)
 
     @property
@@ -216,7 +217,7 @@ class TrainingModule(pl.LightningModule):
         self.history = [Epoch(**epoch) for epoch in checkpoint["history"]]
         self.failed.update(checkpoint["failed"])
         if self.memory_plan is not None and "passes" in checkpoint:
-            # The passes change the rounding, and a resumed training should give the same model.
+            # The passes change the rounding, and a resumed run should give the same model.
             saved = replace(self.memory_plan, passes=Passes(**checkpoint["passes"]))
             if saved.fits:
                 saved.apply(self.model)

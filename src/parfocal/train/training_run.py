@@ -1,4 +1,4 @@
-"""One training run: fill one run folder."""
+"""Train one model and write its run folder."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Trains one model and fills one run folder.
+    """Trains one model and writes its run folder.
 
     Args:
         folder: run folder.
@@ -47,7 +47,7 @@ class TrainingRun:
         device: device of the model.
         workers: number of threads that check the slides.
         progress: whether to show a progress bar in a terminal.
-        unreadable: slides that are known to be unreadable, with the reasons, by slide id.
+        unreadable: reason of each slide that is already known to be unreadable, by slide id.
         skip_unreadable: whether to train without the slides that cannot be read.
     """
 
@@ -69,7 +69,8 @@ class TrainingRun:
             resume: whether to continue the run in the folder.
 
         Raises:
-            RunError: the folder cannot be used, or a slide cannot be read and must not be skipped.
+            RunError: the folder cannot be used, or a slide cannot be read and `skip_unreadable`
+                is False.
         """
         self.folder.check(self.settings, split_to_csv(self.split), resume=resume)
         if not self.folder.finished and not self.skip_unreadable:
@@ -146,7 +147,7 @@ class TrainingRun:
     def _failure(
         self, lesions: Lesions | None, reaches: dict[str, Reach], slide: CohortSlide
     ) -> str | None:
-        """Return the reason why a slide cannot be used, or None and add its reach if it can."""
+        """Return why a slide cannot be used; if it can, add its reach and return None."""
         reason = self.unreadable.get(slide.slide_id)
         if reason is None:
             with catch_failure(slide.slide_id) as attempt:
@@ -202,7 +203,7 @@ class TrainingRun:
         )
 
     def _plan_memory(self, model: nn.Module, batch_size: int) -> MemoryPlan | None:
-        """Choose how the batches are run; None if the model is not run in passes.
+        """Choose how to run the batches; return None if the model does not run in passes.
 
         Raises:
             RunError: a batch does not fit into memory.
@@ -245,7 +246,7 @@ class TrainingRun:
     def _make_checkpoint(
         self, modules: list[TrainingModule], unreadable: dict[str, str]
     ) -> Checkpoint:
-        """Combine the weights of the best epoch, or of the refit, with their description."""
+        """Build the checkpoint from the weights of the best epoch, or of the refit."""
         model = modules[-1].model.cpu()
         if len(modules) == 1:
             model.load_state_dict(safetensors.torch.load_file(modules[0].best_file))

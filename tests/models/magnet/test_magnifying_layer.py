@@ -131,7 +131,7 @@ def test_a_frozen_slot_is_the_whole_picture_and_has_no_weights():
 
 
 def test_an_unknown_scale_estimator_is_refused():
-    with pytest.raises(ValueError, match="scale_estimator='area' is unknown; it is one of"):
+    with pytest.raises(ValueError, match="scale_estimator='area' is unknown; use one of"):
         MagnifyingLayer(1, 2, scale_estimator="area")
 
 

@@ -254,10 +254,10 @@ def test_a_slide_too_thin_to_be_visible_in_the_thumbnail_is_refused(source):
     ("settings", "message"),
     [
         ({"patches": (3,)}, r"patches=\[3\]: set one number of squares for each layer"),
-        ({"sampler": "cubic"}, "sampler='cubic' is unknown; it is one of"),
-        ({"nested_gradient": "all"}, "nested_gradient='all' is unknown; it is one of"),
-        ({"paradoxical_loss": "sum"}, "paradoxical_loss='sum' is unknown; it is one of"),
-        ({"scale_estimator": "area"}, "scale_estimator='area' is unknown; it is one of"),
+        ({"sampler": "cubic"}, "sampler='cubic' is unknown; use one of"),
+        ({"nested_gradient": "all"}, "nested_gradient='all' is unknown; use one of"),
+        ({"paradoxical_loss": "sum"}, "paradoxical_loss='sum' is unknown; use one of"),
+        ({"scale_estimator": "area"}, "scale_estimator='area' is unknown; use one of"),
     ],
 )
 def test_invalid_settings_are_refused(settings, message):

@@ -310,9 +310,9 @@ def test_without_hindsight_the_objective_is_the_loss_of_the_task():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scale_free": True, "hindsight": True}, "hindsight has no noise"),
+        ({"scale_free": True, "hindsight": True}, "hindsight selects without noise"),
         ({"num_magnifications": 0}, "num_magnifications=0: at least 1"),
-        ({"heads": "triple"}, "heads='triple' is unknown; it is one of"),
+        ({"heads": "triple"}, "heads='triple' is unknown; use one of"),
         ({"k": (3, 4, 5)}, r"k=\[3, 4, 5\] has 3 numbers, but 3 magnifications have 2 zooms"),
     ],
 )

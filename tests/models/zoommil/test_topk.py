@@ -244,7 +244,7 @@ def test_nan_scores_are_an_error():
         ({"k": 0}, "k=0: at least 1"),
         ({"k": 2, "sigma": -1.0}, "sigma=-1.0: a standard deviation"),
         ({"k": 2, "num_samples": 1}, "num_samples=1: at least 2"),
-        ({"k": 2, "jacobian": "half"}, "jacobian='half' is unknown; it is one of"),
+        ({"k": 2, "jacobian": "half"}, "jacobian='half' is unknown; use one of"),
     ],
 )
 def test_invalid_settings_are_an_error(settings, message):

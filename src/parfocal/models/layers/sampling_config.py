@@ -39,10 +39,10 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         """Check the arguments."""
         if self.estimator not in ESTIMATORS:
-            raise ValueError(f"estimator={self.estimator!r} is unknown; it is one of {ESTIMATORS}.")
+            raise ValueError(f"estimator={self.estimator!r} is unknown; use one of {ESTIMATORS}.")
         if self.inference not in INFERENCE_MODES:
             raise ValueError(
-                f"inference={self.inference!r} is unknown; it is one of {INFERENCE_MODES}."
+                f"inference={self.inference!r} is unknown; use one of {INFERENCE_MODES}."
             )
         if self.k < 1:
             raise ValueError(f"k={self.k}: at least 1 patch must be sampled.")

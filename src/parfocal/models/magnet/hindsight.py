@@ -58,7 +58,7 @@ class Explorer(nn.Module):
         self.random_share, self.generator = RANDOM_SHARE, generator
 
     def set_progress(self, fraction: float) -> None:
-        """Set the fraction of the training that is over, from 0 to 1."""
+        """Set the completed fraction of the training, from 0 to 1."""
         self.random_share = RANDOM_SHARE * max(0.0, 1 - fraction / RANDOM_UNTIL)
 
     def explore(

@@ -84,7 +84,7 @@ class MagnifyingLayer(nn.Module):
         super().__init__()
         if scale_estimator not in SCALE_ESTIMATORS:
             raise ValueError(
-                f"scale_estimator={scale_estimator!r} is unknown; it is one of {SCALE_ESTIMATORS}."
+                f"scale_estimator={scale_estimator!r} is unknown; use one of {SCALE_ESTIMATORS}."
             )
         if slots - frozen_patch < 1:
             raise ValueError(

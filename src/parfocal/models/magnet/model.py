@@ -49,10 +49,10 @@ class MagNet(nn.Module):
         sampler: how squares are sampled: "linearized" or "bilinear".
         fixed_bias: whether the linearized sampler returns the bilinear value in training; if
             False, a noisy value, as in the code of its authors.
-        nested_gradient: "detached" trains each square by its own picture alone; "chain" also
-            passes the gradient on to the squares around it.
+        nested_gradient: "detached" trains each square through its own picture only; "chain"
+            also passes the gradient on to the squares that contain it.
         picture_px: side of the pictures in pixels; each is sampled from a crop twice as wide.
-        leaf_px: side of the leaves in pixels.
+        leaf_px: side of the leaves, the squares of the last layer, in pixels.
         low_resolution_leaves: whether leaves are sampled from crops twice as wide as a picture, as
             in the paper; if False, from crops twice as wide as a leaf.
         gray_spread: range (maximum minus minimum) of red, green and blue below which a pixel is
@@ -69,10 +69,10 @@ class MagNet(nn.Module):
         hindsight: smallest half side of the random squares visited in training, relative to the
             picture around them; attention over the leaves then trains the layers. 0 to train
             without random squares. See `parfocal.models.magnet.hindsight`.
-        early_exit_patience: after training, stop once the probabilities have not changed for this
+        early_exit_patience: after training, stop once the probabilities have not changed over this
             number of leaves; 0 to read all leaves.
         gradient_checkpointing: whether activations of the backbones are always recomputed in the
-            backward pass; if False, training does so only if its memory requires it.
+            backward pass; if False, only if a batch does not fit into memory otherwise.
         generator: random number generator for training; None for the global one.
 
     Raises:
@@ -108,7 +108,7 @@ class MagNet(nn.Module):
         super().__init__()
         if paradoxical_loss not in PARADOXICAL_LOSSES:
             raise ValueError(
-                f"paradoxical_loss={paradoxical_loss!r} is unknown; it is one of "
+                f"paradoxical_loss={paradoxical_loss!r} is unknown; use one of "
                 f"{PARADOXICAL_LOSSES}."
             )
         self.auxiliary_weight, self.paradoxical_weight = auxiliary_weight, paradoxical_weight
@@ -190,7 +190,7 @@ class MagNet(nn.Module):
         return tuple(module for module in self.modules() if isinstance(module, Backbone))
 
     def set_progress(self, fraction: float) -> None:
-        """Set the fraction of the training that is over, from 0 to 1."""
+        """Set the completed fraction of the training, from 0 to 1."""
         if self.explorer is not None:
             self.explorer.set_progress(fraction)
 

@@ -53,7 +53,7 @@ class SearchConfig:
             )
         for name, allowed in CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name}={value!r} is unknown; it is one of {allowed}.")
+                raise ValueError(f"{name}={value!r} is unknown; use one of {allowed}.")
 
     @property
     def sides_px(self) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ class TransMIL(nn.Module):
     Args:
         in_dim: number of features per patch.
         num_classes: number of classes.
-        dim: width of a token.
+        dim: width of the tokens.
         num_heads: number of attention heads; divides `dim`.
         num_landmarks: number of landmarks of the Nyström attention.
         pinv_iterations: number of iterations of its pseudo-inverse.

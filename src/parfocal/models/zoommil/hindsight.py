@@ -1,10 +1,10 @@
-"""Hindsight: learn where to zoom from the attention at the next magnification.
+"""Hindsight: learn where to zoom from the attention at higher magnifications.
 
-Source: ours. The published way adds noise to the scores of the top-K and estimates a gradient from
-    how the loss changes with the selection. With a few dozen slides and small lesions, that
-    estimate is too noisy to learn from. The attention among the sharp patches, however, is trained
-    by backpropagation as in any attention model. It shows in hindsight which of the selected
-    patches were worth zooming into, and is the training target of the zoom attention.
+Source: ours. The published method adds noise to the scores of the top-K and estimates a gradient
+    from how the loss changes with the selection. With a few dozen slides and small lesions, that
+    estimate is too noisy to learn from. The attention at the higher magnifications, however, is
+    trained by backpropagation as in any attention model. It shows in hindsight which of the
+    selected patches were worth zooming into, and is the training target of the zoom attention.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from parfocal.models.zoommil.topk import mask_scores, mean_one_hots, top_indices
 
-EXPLORATION = 0.2  # probability, in training, that a patch is preferred whatever its score
+EXPLORATION = 0.2  # probability, in training, that a patch is preferred regardless of its score
 START_FRACTION = 0.3  # fraction of the patches to select at the start of training
 # Progress at which that fraction starts to fall, and at which only K patches are left.
 FALL_START, FALL_END = 0.2, 0.6
@@ -25,10 +25,10 @@ FALL_START, FALL_END = 0.2, 0.6
 class ExploringTopK(nn.Module):
     """Select the K highest scores, as one-hot rows in the order of their positions.
 
-    In training it selects more, so that the higher magnifications see enough of a slide to learn
+    In training it selects more, so that the higher magnifications have enough patches to learn
     from: at first a fraction of `START_FRACTION`, which `set_progress` reduces until K are left.
-    Each patch also has a probability of `EXPLORATION` to be preferred to all that are not, so that
-    no patch is out of reach. The selection has no gradient.
+    Each patch is also preferred with probability `EXPLORATION`: preferred patches rank above all
+    others, so every patch can be selected. The selection has no gradient.
 
     Args:
         k: number of patches to select; all if there are fewer.
@@ -60,7 +60,7 @@ class ExploringTopK(nn.Module):
         return mean_one_hots(top_indices(scores[None], min(k, num_valid)), scores)
 
     def set_progress(self, fraction: float) -> None:
-        """Set the fraction of the training that is over, from 0 to 1."""
+        """Set the completed fraction of the training, from 0 to 1."""
         remaining = min(1.0, max(0.0, (FALL_END - fraction) / (FALL_END - FALL_START)))
         self.fraction = START_FRACTION * remaining**2
 
@@ -75,7 +75,7 @@ def hindsight_loss(
     For each zoom, the target is the attention at all higher magnifications, summed over the
     descendants of each selected patch and normalized to a sum of 1. The loss is the
     Kullback-Leibler divergence between this target and the softmax of the zoom scores of the
-    selected patches, summed over the zooms. Patches that were not selected have no part in it. Only
+    selected patches, summed over the zooms. Patches that were not selected do not contribute. Only
     `zoom_scores` gets a gradient.
 
     Args:

@@ -4,8 +4,8 @@ Source: Thandiackal, Chen et al., "Differentiable Zooming for Multiple Instance
     Learning on Whole-Slide Images", ECCV 2022. Code: histocartography/zoommil.
 Departs: any number of magnifications, where the authors' code has three; the features of a patch
     are read when the model zooms into it, not all beforehand; the gradient of the top-K uses the
-    whole Jacobian. `heads="single"` is the authors' poster, `scale_free` is Cordonnier et al.,
-    CVPR 2021, `hindsight` is ours.
+    whole Jacobian. `heads="single"` follows the authors' poster, `scale_free` follows
+    Cordonnier et al., CVPR 2021, and `hindsight` is ours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,9 +35,9 @@ OFFICIAL_LAYERS = {"attention_a.0": "value", "attention_b.0": "gate", "attention
 class ZoomMIL(nn.Module):
     """Classify a slide by zooming into the patches that matter.
 
-    At each magnification, the patches are embedded and pooled by attention. At each but the last, a
-    top-K of the zoom attention selects the patches whose children are read at the next. The sum of
-    the pooled embeddings classifies the slide.
+    At each magnification, the patches are embedded and pooled by attention. At each but the
+    highest, the top K patches by zoom attention are selected, and their children are read at the
+    next. The sum of the pooled embeddings is classified.
 
     Args:
         in_dim: number of features per patch.
@@ -47,10 +47,10 @@ class ZoomMIL(nn.Module):
         k: number of patches to zoom into: one number for every zoom, or a list with one for each.
         sigma: standard deviation of the noise in the top-K, in units of its scores: attention
             weights, or min-max scaled scores if `scale_free` (published with 0.05).
-        num_samples: number of samples of that noise.
+        num_samples: number of noise samples in the top-K.
         dropout: dropout rate in the embeddings and in the attention.
-        heads: "dual" for a zoom attention of its own; "single" to select patches by the attention
-            that pools them.
+        heads: "dual" for separate attention heads for pooling and zooming; "single" for one head
+            that does both.
         scale_free: whether the top-K uses scores min-max scaled to 0..1, with noise that falls to 0
             during training; if False, it uses attention weights, which get smaller the more patches
             a slide has while `sigma` stays the same.
@@ -85,11 +85,11 @@ class ZoomMIL(nn.Module):
         super().__init__()
         ks = _k_per_zoom(k, num_magnifications)
         if heads not in HEADS:
-            raise ValueError(f"heads={heads!r} is unknown; it is one of {HEADS}.")
+            raise ValueError(f"heads={heads!r} is unknown; use one of {HEADS}.")
         if scale_free and hindsight:
             raise ValueError(
-                "scale_free=True, hindsight=True: hindsight has no noise that scores could be "
-                "scaled for; leave out one of the two."
+                "scale_free=True, hindsight=True: hindsight selects without noise, for which "
+                "scale_free scales the scores; set only one of the two."
             )
         self.scale_free = scale_free
         self.hindsight = hindsight
@@ -158,7 +158,7 @@ class ZoomMIL(nn.Module):
         return total + prediction.terms.get("hindsight", 0.0)
 
     def set_progress(self, fraction: float) -> None:
-        """Set the fraction of the training that is over, from 0 to 1.
+        """Set the completed fraction of the training, from 0 to 1.
 
         It reduces the noise if `scale_free`, and the number of patches to zoom into if `hindsight`.
         """

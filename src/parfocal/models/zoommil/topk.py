@@ -61,7 +61,7 @@ class PerturbedTopK(nn.Module):
         if num_samples < 2:
             raise ValueError(f"num_samples={num_samples}: at least 2 samples are needed.")
         if jacobian not in JACOBIANS:
-            raise ValueError(f"jacobian={jacobian!r} is unknown; it is one of {JACOBIANS}.")
+            raise ValueError(f"jacobian={jacobian!r} is unknown; use one of {JACOBIANS}.")
         self.k = k
         self.sigma = sigma
         self.num_samples = num_samples
