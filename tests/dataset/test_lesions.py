@@ -129,7 +129,7 @@ def test_outlines_without_tissue_are_told_once(tmp_path, caplog, as_pixels):
     pixels[:128, :128] = tissue
     Image.fromarray(pixels).save(tmp_path / "a.png")
     on, off = (outlined(tmp_path / f"{at}.geojson", (None, square(at, at, 20))) for at in (60, 220))
-    for file, told in ((on, False), (off, True)):
+    for file, described in ((on, False), (off, True)):
         slide = CohortSlide("a", tmp_path / "a.png", "x", "a", 2, mpp=1.0, outlines=file)
         lesions = Lesions.of_slides([slide])
         assert lesions.has("a")
@@ -139,7 +139,7 @@ def test_outlines_without_tissue_are_told_once(tmp_path, caplog, as_pixels):
         count = sum(
             "a: there is no tissue under any outline of" in each for each in caplog.messages
         )
-        assert count == told
+        assert count == described
 
 
 def test_a_slide_without_outlines_has_no_lesions(tmp_path):

@@ -116,6 +116,20 @@ def test_the_share_equals_a_plain_computation_edge_by_edge():
     assert outlines.overlap(x, y, 37.5) == pytest.approx(np.array(expected) / 37.5**2, abs=1e-9)
 
 
+def test_the_share_is_exact_in_a_lesion_of_very_many_corners():
+    generator = np.random.default_rng(0)
+    outer = star(generator, 9000, np.array([5e4, 5e4]), 500)
+    hole = star(generator, 2000, np.array([5e4, 5e4]), 150)
+    x, y = generator.uniform(5e4 - 520, 5e4 + 480, (2, 40))
+    expected = [
+        clamped_area(outer, *corner, 37.5) - clamped_area(hole, *corner, 37.5)
+        for corner in zip(x, y, strict=True)
+    ]
+    assert np.count_nonzero(expected) > 20
+    shares = Outlines((Polygon(outer, (hole,)),)).overlap(x, y, 37.5)
+    assert shares == pytest.approx(np.array(expected) / 37.5**2, abs=1e-9)
+
+
 def test_the_share_of_ten_thousand_squares_in_a_thousand_lesions_takes_under_three_seconds():
     generator = np.random.default_rng(0)
     centers = np.stack(np.meshgrid(range(40), range(25)), axis=2).reshape(-1, 2) * 1000.0

@@ -21,6 +21,8 @@ from parfocal.polygons import PolygonFileError, read_polygons
 
 logger = logging.getLogger(__name__)
 
+MAX_CORNERS = 256  # of a piece of a lesion
+
 Ring = Float[np.ndarray, "_ 2"]
 
 
@@ -71,15 +73,34 @@ class Outlines:
         square, lesion = self._tree.query(squares)
         touching = shapely.intersects(lesions[lesion], squares[square])
         square, lesion = square[touching], lesion[touching]
-        # An intersection takes time in proportion to the corners of the lesion, so it is computed
-        # only for the squares that an outline crosses.
-        crossed = ~shapely.covers(lesions[lesion], squares[square])
-        area = np.full(len(square), float(side**2))
-        area[crossed] = shapely.area(
-            shapely.intersection(lesions[lesion[crossed]], squares[square[crossed]])
-        )
-        total = np.bincount(square, weights=area, minlength=len(squares))
-        return np.asarray(np.clip(total / side**2, 0, 1))
+        covered = shapely.covers(lesions[lesion], squares[square])
+        crossed = np.unique(square[~covered])
+        area = np.zeros(len(squares))
+        area[crossed] = self._areas(squares[crossed])
+        area[square[covered]] = side**2
+        return np.asarray(np.clip(area / side**2, 0, 1))
+
+    def _areas(self, squares: NDArray[np.object_]) -> Float[np.ndarray, " n"]:
+        """Compute the area of lesions in each square."""
+        square, piece = self._pieces.query(squares)
+        area = shapely.area(shapely.intersection(self._pieces.geometries[piece], squares[square]))
+        return np.bincount(square, weights=area, minlength=len(squares)).astype(np.float64)
+
+    @cached_property
+    def _pieces(self) -> shapely.STRtree:
+        """Spatial index of the lesions, cut into pieces of few corners.
+
+        An intersection takes time in proportion to all corners of both shapes.
+        """
+        pieces, large = [], list(self._tree.geometries)
+        while large:
+            shape = large.pop()
+            if shapely.get_num_coordinates(shape) <= MAX_CORNERS:
+                pieces.append(shape)
+            else:
+                large += _halves(shape)
+        # Clipping may leave a shape that touches itself.
+        return shapely.STRtree(shapely.make_valid(pieces, method="structure"))
 
     def shifted(self, x: float, y: float) -> "Outlines":
         """Return the outlines with an offset added to every corner, in level-0 pixels."""
@@ -111,6 +132,18 @@ class Outlines:
         # "structure" keeps all area inside a ring that crosses itself; "linework" leaves holes.
         valid = shapely.make_valid(self.shapes, method="structure", keep_collapsed=False)
         return shapely.STRtree(shapely.get_parts(shapely.disjoint_subset_union_all(valid)))
+
+
+def _halves(shape: shapely.Geometry) -> list[shapely.Geometry]:
+    """Cut a polygon across its longer side, and return the parts with an area."""
+    left, top, right, bottom = shape.bounds
+    x, y = (left + right) / 2, (top + bottom) / 2
+    if right - left > bottom - top:
+        boxes = ((left, top, x, bottom), (x, top, right, bottom))
+    else:
+        boxes = ((left, top, right, y), (left, y, right, bottom))
+    parts = shapely.get_parts([shapely.clip_by_rect(shape, *box) for box in boxes])
+    return [part for part in parts if part.area > 0]
 
 
 def to_shapely(polygon: Polygon) -> shapely.Polygon:
