@@ -107,7 +107,7 @@ def reproduce(
         bool, typer.Option("--dry-run", help="Only estimate hours and disk space.")
     ] = False,
     seeds: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of trainings of each model.")
+        int, typer.Option(min=1, metavar="N", help="Number of training runs of each model.")
     ] = 3,
     epochs: Epochs = None,
     encoder: EncoderName = None,

@@ -196,7 +196,7 @@ def compare(
         int | None, typer.Option(min=2, metavar="N", help="Number of cross-validation folds.")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of trainings of each model.")
+        int, typer.Option(min=1, metavar="N", help="Number of training runs of each model.")
     ] = 1,
     epochs: Epochs = None,
     metric: Annotated[

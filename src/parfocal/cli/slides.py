@@ -185,8 +185,8 @@ def extract(
         Literal["tissue", "all"],
         typer.Option(
             metavar="WHICH",
-            help="Patches of the higher magnifications to store: those with enough tissue (tissue), "
-            "or all children of the lowest ones (all).",
+            help="Patches of the higher magnifications to store: those with enough tissue "
+            "(tissue), or all descendants of the lowest ones (all).",
         ),
     ] = "tissue",
     roots: Annotated[
@@ -219,8 +219,8 @@ def extract(
 ) -> None:
     """Encode all patches and store the features, one HDF5 file per slide.
 
-    Training does not need this, but several trainings on the same slides are faster with it. Run
-    the same command again to resume.
+    Training does not need this, but several training runs on the same slides are faster with it.
+    Run the same command again to resume.
 
     Example: `parfocal extract cohort.csv --out features --magnifications 2.5,10`
     """

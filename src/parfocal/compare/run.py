@@ -51,7 +51,7 @@ class SharedSetup:
         cohort: the slides.
         out: output folder.
         stores: folder of stored features by name of the model; none for models that take pixels.
-        seeds: number of trainings of each model or fold.
+        seeds: number of training runs of each model or fold.
         cache: folder of features that are not computed again, and of the pixels that models read.
         device: device for training and evaluation.
         timed: number of slides to time from file to prediction.
@@ -92,7 +92,7 @@ def compare(
         cohort_csv: CSV of the slides.
         candidates: the models; see `load_candidates`.
         out: output folder.
-        seeds: number of trainings of each model or fold; the seeds are 0, 1, ...
+        seeds: number of training runs of each model or fold; the seeds are 0, 1, ...
         features: folder of stored features for all models; None extracts them into `out`.
         cache: folder of features that are not computed again, and of the pixels that models read.
         device: device for training and evaluation.

@@ -86,8 +86,8 @@ class PatchGrid:
             children: "tissue": patches without enough tissue keep their row but do not exist, like
                 patches beyond the edge of the scan. "all" keeps every descendant, as published.
             roots: "descendants": a patch exists if and only if one of its descendants at the
-                highest magnification passes the tissue test. "share": if the patch and all patches
-                around it pass the test, as published.
+                highest magnification passes the tissue test. "share": if the patch and all its
+                ancestors pass the test, as published.
 
         Raises:
             ValueError: the ratio of two neighboring mpps is not a whole number.

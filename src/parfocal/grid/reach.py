@@ -33,8 +33,8 @@ class Reach:
 
     Args:
         unreachable: share of the tissue in patches that pass the tissue test at the highest
-            magnification but do not exist, because a patch around them at a lower magnification
-            does not; 0 with the rule "descendants".
+            magnification but do not exist, because one of their ancestors does not; 0
+            with the rule "descendants".
         below_min_tissue: share of the tissue in patches that fail the tissue test at the highest
             magnification, and so do not exist.
         min_tissue_met: whether a patch has the smallest share of tissue; if False, all patches

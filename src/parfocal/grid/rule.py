@@ -23,9 +23,8 @@ class PatchRule:
         children: "tissue": below the lowest magnification, only patches with enough tissue exist;
             "all": every child of an existing patch does.
         roots: "descendants": a patch exists if one of its descendants at the highest magnification
-            passes the tissue test. "share": if it passes the test itself, and so do all patches
-            around it, as in the published ZoomMIL; what is tested first is the lowest
-            magnification.
+            passes the tissue test. "share": if it passes the test itself, and so do all its
+            ancestors, as in the published ZoomMIL; the lowest magnification is tested first.
     """
 
     min_tissue: float = 0.1

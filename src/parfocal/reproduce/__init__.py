@@ -1,4 +1,4 @@
-"""The tables of the papers, with our numbers beside the paper's."""
+"""The tables of the papers, with our numbers next to the paper's."""
 
 from parfocal.reproduce.experiments import TABLES, Reproduction, read_table
 from parfocal.reproduce.plan import Plan, plan

@@ -156,7 +156,7 @@ def plan(
         reproduction: the tables.
         data: folder of the data set; missing slides are counted.
         out: output folder of the reproduction.
-        seeds: number of trainings of each experiment.
+        seeds: number of training runs of each experiment.
         device: device of the reproduction.
 
     Raises:

@@ -74,7 +74,7 @@ def reproduce(
         reproduction: the tables.
         data: folder of the data set, as published.
         out: output folder.
-        seeds: number of trainings of each experiment.
+        seeds: number of training runs of each experiment.
         cache: folder for the features of visited patches, for models that take pixels.
         device: device for training and evaluation.
         partial: whether to continue if more than 5% of the slides are missing or damaged.

@@ -67,7 +67,7 @@ class MagNet(nn.Module):
         paradoxical_loss: "hinge" on the losses of the auxiliary classifiers, or "prob" on their
             probabilities of the true class.
         hindsight: smallest half side of the random squares visited in training, relative to the
-            picture around them; attention over the leaves then trains the layers. 0 to train
+            picture that contains them; attention over the leaves then trains the layers. 0 to train
             without random squares. See `parfocal.models.magnet.hindsight`.
         early_exit_patience: after training, stop once the probabilities have not changed over this
             number of leaves; 0 to read all leaves.
