@@ -21,7 +21,7 @@ import shapely, sklearn.metrics, tifffile, torch, typer, uvicorn
 for name in ("pread", "posix_fallocate", "sched_getaffinity", "fork", "geteuid", "getuid"):
     if hasattr(os, name):
         delattr(os, name)
-for name in ("SIGHUP", "SIGUSR1", "SIGALRM", "pthread_sigmask"):
+for name in ("SIGHUP", "SIGALRM", "pthread_sigmask"):
     delattr(signal, name)
 for name in ("fcntl", "pwd", "grp", "resource", "termios"):
     sys.modules[name] = None
