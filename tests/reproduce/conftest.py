@@ -1,8 +1,8 @@
 """Painted slides in the folder layout of each data set, and the tables made from them."""
 
 import csv
+import itertools
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,10 +48,10 @@ def small(name: str, *more: str, encoder: str = "tiny") -> Reproduction:
     return read_table(name, overrides=[*SMALL[name], *more], epochs=1, encoder=encoder)
 
 
-def paint(path: Path, size: tuple[int, int], *, ill: bool, mpp: float) -> Path:
+def paint(path: Path, size: tuple[int, int], *, ill: bool, mpp: float, seed: int = 0) -> Path:
     """Write a slide: left half stained tissue, darker if ill; right half glass."""
     width, height = size
-    pixels = np.random.default_rng(0).integers(0, 40, (height, width, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 40, (height, width, 3), dtype=np.uint8)
     pixels += np.array((110, 40, 120) if ill else (190, 90, 150), dtype=np.uint8)
     pixels[:, width // 2 :] = 245
 
@@ -63,18 +63,13 @@ def paint(path: Path, size: tuple[int, int], *, ill: bool, mpp: float) -> Path:
 
 
 @pytest.fixture(scope="session")
-def put_slide(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Copy a painted slide to a path of a data set."""
-    folder = tmp_path_factory.mktemp("painted")
-    painted = {
-        (size, ill): paint(folder / f"{size[0]}-{ill}.tif", size, ill=ill, mpp=MPP)
-        for size in ((SIDE, SIDE), PHOTO)
-        for ill in (True, False)
-    }
+def put_slide() -> Callable[..., Path]:
+    """Paint a slide at a path of a data set; no two have the same pixels."""
+    seeds = itertools.count()
 
     def put(path: Path, *, ill: bool, size: tuple[int, int] = (SIDE, SIDE)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return shutil.copyfile(painted[size, ill], path)
+        return paint(path, size, ill=ill, mpp=MPP, seed=next(seeds))
 
     return put
 
