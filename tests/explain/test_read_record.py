@@ -28,9 +28,7 @@ def test_unknown_keys_of_a_region_are_ignored(content, tmp_path):
     assert len(read_prediction(write_json(tmp_path / "a.json", content)).regions) == 6
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("x", None), ("width", "200"), ("score", True)]
-)
+@pytest.mark.parametrize(("name", "value"), [("x", None), ("width", "200"), ("score", True)])
 def test_a_region_without_position_or_score_is_refused(content, tmp_path, name, value):
     content["regions"][3][name] = value
     with pytest.raises(

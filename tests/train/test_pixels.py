@@ -192,9 +192,7 @@ def test_an_image_that_fails_inside_a_batch_is_skipped_alone(painted, tmp_path, 
     monkeypatch.setattr(SlidePixels, "request", request)
     settings = settings_of("jsma", **{"train.epochs": 2})
     options = {"device": "cpu", "progress": False}
-    with pytest.raises(
-        RunError, match=r"^slide 2 cannot be read: 2\.png: damaged Repair it"
-    ):
+    with pytest.raises(RunError, match=r"^slide 2 cannot be read: 2\.png: damaged Repair it"):
         train(painted, settings, tmp_path / "refused", **options)
     summary = train(painted, settings, tmp_path / "run", skip_unreadable=True, **options)
     assert summary.failed == {"2": "2.png: damaged"}
