@@ -1,16 +1,18 @@
 # The commands of the README. Each sets up .venv first, and is quick when that is done.
 #   make demo    paint a cohort, train, evaluate and predict on it; see demo-out/
 #   make test    formatting, lint, types, the import contract, spelling and the tests
+#   make test-all  the same with the tests marked slow
 #   make docs    bring the generated pages of docs/ up to date
 #   make clean   remove .venv and what the tools left
 # With another interpreter: make test PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := test
-.PHONY: demo test docs clean
+.PHONY: demo test test-all docs clean
 
 BIN := .venv/bin
 READY := .venv/.ready
 DEMO_OUT ?= demo-out
+TESTS := -m "not slow"
 # A name on the PATH may be a shim that does not run, or lack venv (Debian), so each is tried.
 CANDIDATES := $(PYTHON) python3 python python3.11 python3.12 python3.13 python3.14
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -18,13 +20,14 @@ USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 demo: $(READY)
 	$(BIN)/python -m parfocal.cli demo --out "$(DEMO_OUT)"
 
-test: $(READY)
+test-all: TESTS :=
+test test-all: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell src tests docs README.md benchmarks examples
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(TESTS)
 
 docs: $(READY)
 	@for script in docs/make_*.py; do $(BIN)/python "$$script" || exit 1; done
