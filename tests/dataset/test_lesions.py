@@ -85,7 +85,7 @@ def test_outlines_beside_the_scan_are_refused_with_both_sizes(tmp_path):
     assert polygon.outer[0].tolist() == [300, 300]
 
 
-def test_outlines_partly_beside_the_scan_are_told(tmp_path, caplog):
+def test_outlines_partly_beside_the_scan_are_reported(tmp_path, caplog):
     drawn = ((None, square(100, 100, 50)), (None, square(2000, 100, 50)))
     file = outlined(tmp_path / "a.geojson", *drawn)
     assert len(read_on_scan(file, tmp_path / "a.svs", SIZE).polygons) == 2
@@ -123,7 +123,7 @@ def opened(slide: CohortSlide, *, as_pixels: bool):
 
 
 @pytest.mark.parametrize("as_pixels", [False, True])
-def test_outlines_without_tissue_are_told_once(tmp_path, caplog, as_pixels):
+def test_outlines_without_tissue_are_reported_once(tmp_path, caplog, as_pixels):
     pixels = np.full((256, 256, 3), 245, dtype=np.uint8)
     tissue = np.array([200, 90, 180]) + np.random.default_rng(0).integers(-20, 20, (128, 128, 3))
     pixels[:128, :128] = tissue

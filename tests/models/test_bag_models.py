@@ -117,7 +117,7 @@ def test_every_weight_gets_a_gradient(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [True, False])
 def test_patches_that_do_not_exist_change_nothing(name, training):
-    # Most of many rows are placeholders, so that a model that keeps k patches has to leave them out.
+    # Most rows are placeholders, so a model that keeps k patches has to leave them out.
     places = np.random.default_rng(0).permutation(800)
 
     def results_with(placeholder: float) -> tuple[torch.Tensor, ...]:
