@@ -362,7 +362,7 @@ def test_a_slide_that_is_listed_twice_is_refused(made, tmp_path):
     with pytest.raises(
         CohortError, match=r"copy\.png has the same content as the slide file of ro"
     ):
-        evaluate(run, write_cohort(tmp_path / "cohort.csv", rows), tmp_path)
+        evaluate(run, write_cohort(tmp_path / "cohort.csv", rows), tmp_path / "out")
 
 
 def test_outlines_beside_the_scan_are_the_failure_of_their_slide(made, tmp_path):
