@@ -107,6 +107,8 @@ def test_slides_are_read_without_labels(tmp_path):
             "slide_id,path,label\n1,x/a,b\n2,./x//a,d\n",
             "(slide_id '1' and '2', label 'b' and 'd'), so a model could be trained and tested on",
         ),
+        ("slide_id,path,label\n1,a,no\n2,a,NA\n", "row 3: label 'NA' means a missing value"),
+        ("slide_id,path,label\n1,a,no\n2,a,No\n", "row 3: label 'No' is 'no' of row 2 but for"),
         (
             "slide_id,path,label\n1,a,b\n2,a,d\n3,a,b\n",
             "the slide file of row 2 (slide_id '1' and '2', label 'b' and 'd'; 2 such rows)",

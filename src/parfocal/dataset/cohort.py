@@ -93,6 +93,7 @@ def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
             )
     else:
         _refuse_unknown_labels(path, slides, labels)
+    refuse_one_file_twice(path, slides)
     cohort = Cohort(path, slides, tuple(labels) if labels is not None else found)
     logger.info("%s: %s", path.name, cohort.summary)
     return cohort
@@ -108,6 +109,7 @@ def read_slides(path: Path) -> tuple[CohortSlide, ...]:
         CohortError: the table cannot be read, or a row is invalid.
     """
     slides = _read_slides(path, IDENTIFYING)
+    refuse_one_file_twice(path, slides)
     labels = tuple(sorted({slide.label for slide in slides if not is_missing(slide.label)}))
     if labels:
         logger.info("%s: %s", path.name, Cohort(path, slides, labels).summary)
@@ -148,7 +150,6 @@ def _read_slides(path: Path, required: Sequence[str]) -> tuple[CohortSlide, ...]
                 "%s: %d of %d slides have no patient_id; each counts as a patient of its own",
                 *(path.name, unknown, len(slides)),
             )
-    refuse_one_file_twice(path, slides)
     return slides
 
 
