@@ -40,9 +40,11 @@ def test_a_signal_prints_one_line_and_keeps_finished_results(
     cohort: Path, tmp_path: Path, number: signal.Signals
 ):
     out = tmp_path / "run"
-    # A shell starts what runs in the background with Ctrl-C ignored, and children inherit it.
+    # A shell starts what runs in the background with Ctrl-C ignored, nohup ignores SIGHUP, and
+    # children inherit both.
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from parfocal.cli import main; main()"
     )
     command = [sys.executable, "-c", program, "train", str(cohort), "--out", str(out), *TINY]

@@ -215,3 +215,11 @@ def test_a_full_disk_is_reported_in_one_line(
 
     monkeypatch.setattr(predict_module, "write_whole", unwritable)
     assert_refused(parfocal("predict", run, slide, "--out", tmp_path / "out"), message)
+
+
+@pytest.mark.parametrize("mpp", ["0", "51"])
+def test_an_mpp_that_no_microscope_has_is_refused_by_inspect(
+    parfocal: Callable[..., CommandResult], cohort: Path, mpp: str
+):
+    found = parfocal("inspect", cohort.parent / "006.tif", "--mpp", mpp)
+    assert_refused(found, f"mpp={mpp} is outside 0.05 to 50 microns per pixel")

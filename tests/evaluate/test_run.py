@@ -200,7 +200,7 @@ def test_a_slide_without_features_is_listed_as_failed(made, stored, tmp_path):
     evaluation = evaluate(run, cohort, tmp_path, features=tmp_path / "features", resamples=9)
     (failure,) = evaluation.failed
     assert failure.slide.slide_id == "004"
-    assert "004.h5" in failure.reason
+    assert "004.h5: there is no such feature file" in failure.reason
 
 
 def test_the_second_evaluation_reads_from_the_cache(made, tmp_path):

@@ -70,7 +70,7 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
             "slide.magnifications=2.5-20",
             "slide.magnifications: '2.5-20' is a range, but model zoommil needs a list, such as",
         ),
-        ("train.epochs", "'train.epochs' is not SECTION.KEY=VALUE; write it as train.epochs=3."),
+        ("train.epochs", "'train.epochs' is not SECTION.KEY=VALUE; write it as model.k=10."),
         ("epochs=3", "'epochs=3' is not SECTION.KEY=VALUE"),
         ("train.epochs=[", "'train.epochs=[': the value is not YAML"),
     ],

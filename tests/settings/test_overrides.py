@@ -38,7 +38,7 @@ def test_a_value_is_yaml(text, value):
 
 @pytest.mark.parametrize("text", ["model.x", "x=3", ".x=3", "model.=3", "a.b.c=3", "=3", ""])
 def test_a_text_without_section_key_and_value_is_refused(text):
-    message = f"{text!r} is not SECTION.KEY=VALUE; write it as train.epochs=3."
+    message = f"{text!r} is not SECTION.KEY=VALUE; write it as model.k=10."
     with pytest.raises(SettingsError, match=re.escape(message)):
         parse_override(text)
 

@@ -72,6 +72,6 @@ def test_the_first_run_must_have_the_same_encoder(cohort, settings, first):
 
 
 def test_a_run_without_a_valid_first_run_leaves_no_folder(cohort, settings, tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere: no checkpoint.json, so this is not"):
+    with pytest.raises(CheckpointError, match=r"nowhere: no such folder; give the folder of a f"):
         run_training(cohort, settings, tmp_path / "second", init_from=tmp_path / "nowhere")
     assert not (tmp_path / "second").exists()

@@ -219,6 +219,8 @@ def options(
     logging.getLogger("parfocal").setLevel(level)
     # Without a home, it warns that its cache is temporary.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # What it logs of a damaged file comes as an error of ours, too.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 for command in (

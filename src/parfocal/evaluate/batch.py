@@ -105,9 +105,10 @@ class SlideBatch(Generic[Result]):
 
     def _state(self, slide: CohortSlide) -> dict[str, object]:
         """Return what the result depends on besides the model: the files of the slide."""
-        outlines = slide.outlines
+        outlines, source = slide.outlines, self.inputs.source_file(slide)
         return {
-            "fingerprint": file_fingerprint(self.inputs.source_file(slide)),
+            # Opening a file that is missing raises the error that says what to do.
+            "fingerprint": file_fingerprint(source) if source.exists() else None,
             "mpp": slide.mpp,
             "outlines": None
             if outlines is None

@@ -60,6 +60,8 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def _no_checkpoint(folder: Path) -> CheckpointError:
+    if not folder.is_dir():
+        return CheckpointError(f"{folder}: no such folder; give the folder of a finished run.")
     if folds := sorted(folder.glob(f"fold-*/{DESCRIPTION_FILE}")):
         return CheckpointError(
             f"{folder}: a run with {len(folds)} folds; give one of them, for example "

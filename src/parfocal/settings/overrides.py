@@ -29,7 +29,7 @@ def parse_override(text: str) -> tuple[str, str, Any]:
     name, equals, value = text.partition("=")
     section, dot, key = name.partition(".")
     if not (equals and dot and section and key) or "." in key:
-        raise SettingsError(f"{text!r} is not SECTION.KEY=VALUE; write it as train.epochs=3.")
+        raise SettingsError(f"{text!r} is not SECTION.KEY=VALUE; write it as model.k=10.")
     try:
         return section, key, yaml.safe_load(value)
     except yaml.YAMLError:

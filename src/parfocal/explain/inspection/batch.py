@@ -19,6 +19,7 @@ from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.identity import file_fingerprint, unique_slides
+from parfocal.slide.resolution import check_mpp
 from parfocal.slide.slide import open_slide
 
 QUALITY = 85  # of JPEG
@@ -73,7 +74,10 @@ def list_sources(
 
     Raises:
         CohortError: a table cannot be read, or `tissue` has no file of any slide.
+        ValueError: `mpp` is not plausible.
     """
+    if mpp is not None:
+        check_mpp(mpp)
     sources: list[SlideSource] = []
     tables = [path for path in paths if path.suffix.lower() in TABLE_SUFFIXES]
     for path in unique_slides(path for path in paths if path not in tables):
