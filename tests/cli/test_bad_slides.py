@@ -128,7 +128,7 @@ def test_the_current_folder_is_named_as_given(
 # Mistakes in a cohort, and words of their messages.
 
 GOOD = ("001", "001.tif", "tumor")
-MISSING = ((*GOOD, "train"), ("2", "none.tif", "normal", "train"), ("3", "001.tif", "tumor", "val"))
+MISSING = ((*GOOD, "train"), ("2", "none.tif", "normal", "train"), ("3", "003.tif", "tumor", "val"))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,8 @@ def test_a_bad_cohort_is_refused_in_one_line(
     rows: list[tuple[str, ...]],
     words: str,
 ):
-    shutil.copy(cohort.parent / "001.tif", tmp_path)
+    for name in ("001.tif", "003.tif"):
+        shutil.copy(cohort.parent / name, tmp_path)
     table = write_table(tmp_path / "bad.csv", *rows)
     assert_refused(parfocal("train", table, "--out", tmp_path / "run", *TINY), words, "bad.csv")
     assert not (tmp_path / "run").exists()

@@ -107,7 +107,7 @@ def test_nohup_is_respected(
     ("written", "text"),
     [
         (False, "nothing was written to {}."),
-        (True, "finished results are in {}."),
+        (True, "finished results are in {}; to resume, run the same command."),
     ],
 )
 def test_ctrl_c_names_only_files_that_exist(
