@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from parfocal.printable import printable
+
 logger = logging.getLogger(__name__)
 
 BAR_WIDTH = 20  # characters, in a terminal that is wide enough
@@ -92,13 +94,14 @@ class Progress:
         """
         self._done += count
         self._skipped += count if skipped else 0
-        text = f"{name}: {note}" if note else name
+        text = printable(f"{name}: {note}" if note else name)
         if self._total > 1:
             state = {"progress": self._state()}
             logger.info("%d/%d %s", self._done, self._total, text, extra=state)
 
     def fail(self, name: str) -> None:
         """Count one item that failed; its reason belongs into the summary at the end."""
+        name = printable(name)
         self._done += 1
         self._failed += 1
         if self._total > 1:

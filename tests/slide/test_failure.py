@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from parfocal.printable import printable
 from parfocal.slide import SlideError
 from parfocal.slide.failure import catch_failure, describe_failure, is_disk_full
-from parfocal.slide.identity import printable, slide_id
+from parfocal.slide.identity import slide_id
 
 
 def fail_with(error: BaseException) -> str | None:

@@ -259,8 +259,8 @@ def print_reasons(failed: Mapping[str, str]) -> None:
     Args:
         failed: reason by name.
     """
+    from parfocal.printable import printable
     from parfocal.slide.errors import name_failure
-    from parfocal.slide.identity import printable
 
     by_reason: dict[str, list[str]] = {}
     for name, text in failed.items():

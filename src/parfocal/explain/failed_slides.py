@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from parfocal.printable import printable
 from parfocal.slide.failure import shorten
-from parfocal.slide.identity import printable
 
 REQUIRED = {"slide_id", "path", "failed"}  # columns; the table of an evaluation lacks two of them
 MAX_CELL = 2**24  # characters; an earlier parfocal wrote reasons of any length

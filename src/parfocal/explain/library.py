@@ -21,8 +21,8 @@ from parfocal.explain.read_record import (
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.truths import LibraryError, Truth, files_in, read_truths, require_file
 from parfocal.files import is_folder, path_exists
+from parfocal.printable import printable
 from parfocal.slide.failure import describe_failure, shorten
-from parfocal.slide.identity import printable
 from parfocal.slide.slide import open_slide
 
 KEY_DIGITS = 12

@@ -8,8 +8,8 @@ from parfocal.dataset.cohort import read_slides
 from parfocal.dataset.outlines_file import OutlinesFile
 from parfocal.dataset.split import read_split
 from parfocal.files import is_file, is_folder, path_exists
+from parfocal.printable import printable
 from parfocal.slide.failure import catch_failure
-from parfocal.slide.identity import printable
 
 
 class LibraryError(Exception):

@@ -9,7 +9,8 @@ from parfocal.claims import hold
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.files import write_whole
-from parfocal.slide.identity import printable, slide_id
+from parfocal.printable import printable
+from parfocal.slide.identity import slide_id
 
 TABLE_FILE = "predictions.csv"
 CLAIM_FILE = ".predictions.claim"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from parfocal.slide.identity import printable
+from parfocal.printable import printable
 
 logger = logging.getLogger(__name__)
 

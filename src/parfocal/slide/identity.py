@@ -3,10 +3,10 @@
 import hashlib
 import os
 import stat
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from parfocal.printable import printable
 from parfocal.slide.errors import SlideError
 from parfocal.slide.readers.dicom import dicom_instances, is_dicom, series_name
 
@@ -30,23 +30,6 @@ def slide_id(path: Path | str) -> str:
     if name := _series_name(path):
         return printable(name)
     return printable(path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem)
-
-
-def printable(text: str) -> str:
-    r"""Replace what cannot be printed or written as UTF-8 by the hexadecimal codes of its bytes.
-
-    This is control characters, and the bytes of a file name that is not UTF-8, which Python
-    represents by lone surrogates.
-
-    >>> printable("caf\udce9\n.svs"), printable("café.svs")
-    ('caf%E9%0A.svs', 'café.svs')
-    """
-    return "".join(
-        f"%{ord(character) & 0xFF:02X}"
-        if unicodedata.category(character) in ("Cc", "Cs")
-        else character
-        for character in text
-    )
 
 
 def unique_slides(paths: Iterable[Path]) -> list[Path]:

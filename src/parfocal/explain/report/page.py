@@ -15,7 +15,7 @@ from parfocal.explain.report.sources import Sources, find_sources
 from parfocal.explain.report.template import render
 from parfocal.files import write_whole
 from parfocal.metrics import METRICS
-from parfocal.slide.identity import printable
+from parfocal.printable import printable
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from parfocal.explain.library import Library, find_library, list_problem
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.explain.truths import files_in, require_file
 from parfocal.files import is_folder
-from parfocal.slide.identity import printable
+from parfocal.printable import printable
 
 
 class ReportError(Exception):
