@@ -63,7 +63,7 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
             "slide.magnifications: [5, 12] must each be a whole multiple",
         ),
         ("slide.magnifications=5,6", "slide.magnifications: [5, 6] must each be a whole multiple"),
-        ("slide.patch_size=0", "slide.patch_size: 0 is not positive"),
+        ("slide.patch_size=0", "slide.patch_size: 0 is not in 1..16384; 256 is usual."),
         ("slide.min_tissue=10", "slide.min_tissue: 10 is not in 0..1"),
         ("slide.magnifications=a,b", "slide.magnifications: 'a' is invalid; use a number."),
         (

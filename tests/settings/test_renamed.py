@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from parfocal.features.header import ADDED_SETTINGS
 from parfocal.models import MODELS
 from parfocal.models.renamed import RENAMED
 from parfocal.settings import SettingsError, load_settings
@@ -68,7 +69,8 @@ def test_settings_of_version_1_get_the_new_names():
         "train": {"watch": "accuracy", "epochs": 3},
     }
     assert upgrade_sections(old) == {
-        "slide": {"magnifications": [10], "tissue": "gray"},
+        # With the rules that version 1 followed.
+        "slide": {**ADDED_SETTINGS, "magnifications": [10], "tissue": "gray"},
         "model": {"name": "patchsupervised", "negative_class": 1},
         "train": {"monitor": "accuracy", "epochs": 3},
     }
