@@ -106,9 +106,10 @@ class SlideBatch(Generic[Result]):
     def _state(self, slide: CohortSlide) -> dict[str, object]:
         """Return what the result depends on besides the model: the files of the slide."""
         outlines, source = slide.outlines, self.inputs.source_file(slide)
+        stored = source == slide.path or source.exists()
         return {
-            # Opening a file that is missing raises the error that says what to do.
-            "fingerprint": file_fingerprint(source) if source.exists() else None,
+            # Opening a feature file that is missing raises the error that says what to do.
+            "fingerprint": file_fingerprint(source) if stored else None,
             "mpp": slide.mpp,
             "outlines": None
             if outlines is None
