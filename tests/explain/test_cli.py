@@ -34,7 +34,9 @@ def test_the_viewer_prints_its_address_and_ends_with_ctrl_c(viewer: subprocess.P
     viewer.send_signal(signal.SIGINT)
     out, err = viewer.communicate(timeout=60)
     classes = "cohort.csv: 2 classes: normal 2, tumor 1 (3 slides, patients not given)\n"
-    assert (viewer.returncode, out, err) == (0, "", classes)
+    assert (viewer.returncode, out) == (0, "")
+    assert classes in err
+    assert "Traceback" not in err
 
 
 def test_a_public_address_gives_a_warning(

@@ -165,13 +165,15 @@ def test_a_prediction_contains_the_probabilities_after_each_leaf(painted, run):
 def test_unusual_slides_are_predicted_or_refused(run, tmp_path, size, color, outcome):
     Image.new("RGB", size, color).save(tmp_path / "odd.png")  # an image has a single level
     trained = Checkpoint.load(run)
-    (result,) = predict_slides([tmp_path / "odd.png"], trained, tmp_path, mpp=1, device="cpu")
+    (result,) = predict_slides(
+        [tmp_path / "odd.png"], trained, tmp_path / "out", mpp=1, device="cpu"
+    )
     if isinstance(result, FailedSlide):
         assert result.reason.startswith(outcome)
         assert "\n" not in result.reason
     else:
         assert result.label in outcome
-        assert (tmp_path / "odd.json").exists()
+        assert (tmp_path / "out" / "odd.json").exists()
 
 
 def test_early_exit_can_be_set_at_prediction(painted, run):
