@@ -441,7 +441,7 @@ def test_an_evaluation_in_which_every_slide_fails_is_refused(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "missing", "label": "cancer"}]
     cohort = write_cohort(folder / "none.csv", rows)
-    with pytest.raises(EvaluationError, match=r"all 1 slides failed.*: /.*missing\.png: no such"):
+    with pytest.raises(EvaluationError, match=r"all 1 slides failed.*: /.*missing\.png: No such"):
         evaluate(run, cohort, tmp_path)
 
 
