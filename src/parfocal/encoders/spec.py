@@ -1,7 +1,7 @@
 """The description of an encoder: how its pixels are prepared and which weights it has."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from math import inf, isfinite
 from typing import Any, Literal
 
@@ -41,6 +41,8 @@ class EncoderSpec:
         prefix_tokens: number of tokens before the patch tokens: the class token and registers.
         patch_px: side of the patches that the encoder was made for, in pixels; 0 if unknown.
         precision: number format on a GPU: "fp16", "bf16" or "fp32".
+        address: address of the service that runs the encoder; empty if it runs in this process. It
+            does not decide the features, so it is not compared.
 
     Raises:
         ValueError: an argument is out of range.
@@ -60,6 +62,7 @@ class EncoderSpec:
     prefix_tokens: int = 0
     patch_px: int = 0
     precision: Precision = "fp16"
+    address: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -100,9 +103,7 @@ class EncoderSpec:
         """
         later = {field.name: field.default for field in fields(self)[FIRST_FIELDS:]}
         values = asdict(self)
-        return {
-            name: value for name, value in values.items() if later.get(name, MISSING) != value
-        }
+        return {name: value for name, value in values.items() if later.get(name, MISSING) != value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EncoderSpec":

@@ -23,6 +23,10 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 DISK_FULL_WORDS = ("no space left", "disk is full", "disk quota exceeded")
 
 
+class EndsBatch(Exception):  # noqa: N818 (a property of errors, not an error of its own)
+    """Base of errors that any other slide of a batch would meet, too, so that the batch ends."""
+
+
 @dataclass
 class SlideAttempt:
     """The outcome of processing one slide.
@@ -50,13 +54,14 @@ def catch_failure(name: str) -> Iterator[SlideAttempt]:
         The outcome, which has the reason of the failure after the block.
 
     Raises:
-        Exception: the disk is full, so that no other slide can succeed either.
+        Exception: the disk is full, or it is an `EndsBatch`, so that no other slide can succeed
+            either.
     """
     attempt = SlideAttempt()
     try:
         yield attempt
     except Exception as error:  # damage raises anything
-        if is_disk_full(error):
+        if is_disk_full(error) or isinstance(error, EndsBatch):
             raise
         attempt.reason, attempt.error = describe_failure(error), error
         level = logging.DEBUG if _is_expected(error) else logging.WARNING

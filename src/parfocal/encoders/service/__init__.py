@@ -1,0 +1,6 @@
+"""Encoders that run elsewhere: a client, and a server for the encoders of this machine."""
+
+from parfocal.encoders.service.client import ServiceEncoder, load_service
+from parfocal.encoders.service.connection import Patience, ServiceError, is_address
+
+__all__ = ["Patience", "ServiceEncoder", "ServiceError", "is_address", "load_service"]
