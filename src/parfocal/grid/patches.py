@@ -48,6 +48,9 @@ class PatchGrid:
             unknown, as in feature files of version 1.
         rule: rule by which patches exist; None if `shares` is.
         level_mpps: microns per pixel of each level of the slide file; empty if unknown.
+        corners: per step, (x, y) of the top-left corner of each patch, in level-0 pixels, for
+            patches that another tool has laid out; `cells` are then the nearest of the lattice.
+            None if the patches lie on the lattice.
     """
 
     mpps: tuple[float, ...]
@@ -60,6 +63,7 @@ class PatchGrid:
     shares: tuple[Float[np.ndarray, "_ _"], ...] | None = None
     rule: PatchRule | None = None
     level_mpps: tuple[float, ...] = ()
+    corners: tuple[Float[np.ndarray, "_ 2"], ...] | None = None
 
     @classmethod
     def over(
@@ -313,6 +317,8 @@ class PatchGrid:
     def _corners(self, step: int, rows: Int64[np.ndarray, " m"] | None) -> Float[np.ndarray, "m 2"]:
         if rows is None:
             rows = np.arange(self.counts[step])
+        if self.corners is not None:
+            return self.corners[step][rows]
         corners: Float[np.ndarray, "m 2"] = self.cells(step, rows) * self.side_px(step)
         return corners
 
