@@ -113,7 +113,7 @@ def trained(cohort: Cohort, magnifications: tuple[float, ...], options: argparse
     flags = {
         "slide.magnifications": magnifications,
         "slide.patch_size": PATCH,
-        "slide.tissue": "all",
+        "slide.tissue_method": "all",
         "model.thumbnail_px": PATCH,
         "model.freeze_backbone": True,
         "model.dropout": 0.2,

@@ -70,9 +70,9 @@ def test_a_python_example_runs(page: Path, block: str):
     "settings",
     [
         {},
-        {"tissue": "gray", "min_tissue": 0.6, "children": "all"},
+        {"tissue_method": "gray", "min_tissue": 0.6, "children": "all"},
         {"roots": "share", "min_tissue": 0.9},
-        {"tissue": "all"},
+        {"tissue_method": "all"},
     ],
 )
 def test_the_parts_of_the_readme_answer_as_the_command_does(

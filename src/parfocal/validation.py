@@ -10,6 +10,24 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 T = TypeVar("T")
 
+# Type of an error of pydantic -> the values that are allowed.
+EXPECTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    **dict.fromkeys(("sequence_str", "is_instance_of", "tuple_type"), "a list"),
+    "finite_number": "a finite number",
+    "string_type": "text, in quotes if it looks like a number",
+    "path_type": "a path",
+    "dict_type": "values by magnification",
+    "literal_error": "{expected}",
+    "greater_than_equal": "{ge:g} or more",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "{le:g} or less",
+    "less_than": "less than {lt:g}",
+    "missing": "one more value",
+    "too_long": "{max_length} values",
+}
 NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -36,6 +54,16 @@ def validate(kind: type[T], values: object) -> T:
         if field.name not in values and not has_default:
             raise ValueError(f"{field.name}: missing")
     return kind(**{key: _convert(types[key], value, key) for key, value in values.items()})
+
+
+def expected_values(error_type: str, context: Mapping[str, Any]) -> str:
+    """Return which values are allowed where pydantic found an error.
+
+    Args:
+        error_type: key `type` of the error.
+        context: key `ctx` of the error, with bounds and choices.
+    """
+    return EXPECTED.get(error_type, "another value").format(**context)
 
 
 def _convert(expected: Any, value: Any, key: str) -> Any:

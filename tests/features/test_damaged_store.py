@@ -31,7 +31,7 @@ PLAUSIBLE = (("encoder_input_size", 3), ("exclude_classes", []), ("min_tissue", 
 
 @pytest.fixture
 def settings() -> SlideSettings:
-    return SlideSettings(magnifications=(2.5, 5.0, 20.0), patch_size=16, tissue="all")
+    return SlideSettings(magnifications=(2.5, 5.0, 20.0), patch_size=16, tissue_method="all")
 
 
 @pytest.fixture
@@ -42,7 +42,8 @@ def grid(slide: Slide, settings: SlideSettings) -> PatchGrid:
 @pytest.fixture
 def file(tmp_path: Path, grid: PatchGrid, settings: SlideSettings, encoder: Encoder) -> Path:
     path = tmp_path / "whole.h5"
-    header = Header(encoder.spec, settings, grid, "a", "0" * 64, "given")
+    encoders = (encoder.spec,) * len(settings.magnifications)
+    header = Header(encoders, settings, grid, "a", "0" * 64, "given")
     with create(path, header) as writer:
         for step, count in enumerate(grid.counts):
             rows = np.arange(count)
@@ -55,7 +56,7 @@ def read_all(path: Path) -> tuple[object, ...]:
     file = FeatureFile(path)
     bag = file.bag()
     assert isinstance(bag, StoredBag)
-    found: list[object] = [file.header.settings, file.encoder, file.mpps, file.header.slide_id]
+    found: list[object] = [file.header.settings, file.encoders, file.mpps, file.header.slide_id]
     for level in file.levels:
         found.append(level[torch.arange(level.shape[0])].tolist())
     while True:
@@ -163,19 +164,31 @@ def test_a_group_in_place_of_a_dataset_is_refused(file: Path):
         assert "incomplete or damaged" in (refused(copy) or "")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_not_finite_are_refused(file: Path, value: float):
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (np.nan, ". Delete the file and extract again."),
+        (
+            np.inf,
+            " (values beyond 65,504 do not fit float16). Extract this slide again with float32 "
+            "features.",
+        ),
+    ],
+)
+def test_features_that_are_not_finite_are_refused(file: Path, value: float, advice: str):
     with h5py.File(file, "r+") as content:
         content["5x/features"][3, 0] = value
+        count = len(content["5x/features"])
     assert refused(file) == (
-        f"{file}: features in 5x/features are not finite. Delete the file and extract again."
+        f"{file}: features in 5x/features are not finite in 1 of {count} rows{advice}"
     )
 
 
 def test_features_that_are_not_finite_are_not_written(
     tmp_path: Path, grid: PatchGrid, settings: SlideSettings, encoder: Encoder
 ):
-    header = Header(encoder.spec, settings, grid, "a", "0" * 64, "given")
+    encoders = (encoder.spec,) * len(settings.magnifications)
+    header = Header(encoders, settings, grid, "a", "0" * 64, "given")
     path = tmp_path / "a.h5"
     features = np.full((1, encoder.spec.dim), np.inf, np.float16)
     with (

@@ -13,13 +13,15 @@ import torch
 
 from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
 from parfocal.features.header import Header
-from parfocal.features.store import FeatureFile, contiguous_runs, feature_path
+from parfocal.features.rows import contiguous_runs
+from parfocal.features.store import FeatureFile, feature_path
 from parfocal.features.writer import create
 
 
 @pytest.fixture
 def header(encoder, settings, grid):
-    return Header(encoder.spec, settings, grid, "S-001", "ab" * 16, "file: openslide.mpp-x")
+    encoders = (encoder.spec,) * len(settings.magnifications)
+    return Header(encoders, settings, grid, "S-001", "ab" * 16, "file: openslide.mpp-x")
 
 
 @pytest.fixture
@@ -255,7 +257,7 @@ def test_another_preparation_of_pixels_is_refused(path, encoder, settings):
     ("other", "message"),
     [
         ({"patch_size": 256}, "patch size 16, and now it is 256"),
-        ({"tissue": "gray"}, "tissue method otsu, and now it is gray"),
+        ({"tissue_method": "gray"}, "slide.tissue_method otsu, and now it is gray"),
         ({"min_tissue": 0.5}, "min_tissue 0.1, and now it is 0.5"),
         ({"children": "all"}, "children tissue, and now it is all"),
         ({"magnifications": (2.5, 5.0, 40.0)}, "of 2.5x, 5x, 20x, and 40x is asked for"),

@@ -23,10 +23,10 @@ def trained() -> Checkpoint:
         model_name="zoommil",
         model_settings=SETTINGS,
         labels=("benign", "tumor"),
-        encoder=load_encoder("tiny").spec,
+        encoders=(load_encoder("tiny").spec,) * 2,
         slide=SlideSettings((1.25, 2.5), patch_size=64, children="all"),
         training=TrainingProvenance(seed=3, epoch=7, slides={"train": ["007"], "val": ["8"]}),
-        encoder_weights=Path("some.pth"),
+        encoder_weights=(Path("some.pth"),) * 2,
     )
 
 
@@ -65,16 +65,18 @@ def test_a_save_that_fails_leaves_no_checkpoint(trained, tmp_path, monkeypatch):
 
 
 def test_the_encoder_of_the_training_is_loaded(trained):
-    trained = replace(trained, encoder_weights=None)
-    assert trained.load_encoder().spec == trained.encoder
+    trained = replace(trained, encoder_weights=())
+    loaded = trained.load_encoders()
+    assert tuple(each.spec for each in loaded) == trained.encoders
+    assert loaded[0] is loaded[1]
 
 
 def test_another_encoder_under_the_same_name_is_refused(trained):
-    other = replace(trained.encoder, weights_hash="other")
+    other = (replace(trained.encoders[0], weights_hash="other"),) * 2
     with pytest.raises(
         CheckpointError, match="encoder tiny: the model was trained with weights_hash other, and"
     ):
-        replace(trained, encoder=other, encoder_weights=None).load_encoder()
+        replace(trained, encoders=other, encoder_weights=()).load_encoders()
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
@@ -183,7 +185,7 @@ SLIDE = {"magnifications": [1.25, 2.5], "patch_size": 64}
         ("labels", ["a", "b", "c"], "labels: 3 for 2 classes"),
         ("labels", ["a", 3], r"labels: \['a', 3\] is not a list of texts"),
         ("labels", "ab", "labels: 'ab' is not a list of texts"),
-        ("slide", {**SLIDE, "tissue": "magic"}, "tissue: 'magic' is not one of otsu, gray, all"),
+        ("slide", {**SLIDE, "tissue_method": "magic"}, "tissue_method: 'magic' is not one of otsu, gray, all"),
         ("slide", {**SLIDE, "roots": "all"}, "roots: 'all' is not one of "),
         ("slide", {**SLIDE, "patch_size": "big"}, "patch_size: 'big' is not a whole number"),
         ("slide", {**SLIDE, "magnifications": [5, 2]}, r"magnifications: \[5, 2\] do not ascend"),

@@ -34,6 +34,17 @@ def test_the_old_key_of_a_section_is_refused_with_the_new_one(section, old, new)
     assert new in SECTIONS[section].__dataclass_fields__
 
 
+def test_all_old_keys_and_values_are_named_at_once():
+    overrides = ["train.watch=loss", "train.half=true", "slide.tissue_method=grey"]
+    with pytest.raises(SettingsError) as error:
+        load_settings("zoommil", overrides=overrides)
+    for text in (
+        "train.watch was renamed to train.monitor, train.half was renamed to train.bf16",
+        "slide.tissue_method: 'grey' was renamed to 'gray'",
+    ):
+        assert text in str(error.value)
+
+
 def test_the_old_key_in_a_file_is_refused_with_the_new_one(tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text("train: {batch: 2}")
@@ -57,9 +68,11 @@ def test_the_old_value_of_a_model_setting_is_refused_with_the_new_one(model, key
 
 
 def test_the_old_value_of_a_section_is_refused_with_the_new_one():
-    assert SECTION_VALUES["slide"]["tissue"]["grey"] == "gray"
-    with pytest.raises(SettingsError, match=r"^slide\.tissue: 'grey' was renamed to 'gray'\.$"):
-        load_settings("zoommil", overrides=["slide.tissue=grey"])
+    assert SECTION_VALUES["slide"]["tissue_method"]["grey"] == "gray"
+    with pytest.raises(
+        SettingsError, match=r"^slide\.tissue_method: 'grey' was renamed to 'gray'\.$"
+    ):
+        load_settings("zoommil", overrides=["slide.tissue_method=grey"])
 
 
 def test_settings_of_version_1_get_the_new_names():
@@ -70,7 +83,7 @@ def test_settings_of_version_1_get_the_new_names():
     }
     assert upgrade_sections(old) == {
         # With the rules that version 1 followed.
-        "slide": {**ADDED_SETTINGS, "magnifications": [10], "tissue": "gray"},
+        "slide": {**ADDED_SETTINGS, "magnifications": [10], "tissue_method": "gray"},
         "model": {"name": "patchsupervised", "negative_class": 1},
         "train": {"monitor": "accuracy", "epochs": 3},
     }

@@ -1,5 +1,4 @@
 import json
-import logging
 import pickle
 
 import numpy as np
@@ -154,14 +153,6 @@ def test_given_tissue_has_the_fingerprint_of_its_file_and_no_warning(tmp_path, s
 
 def test_found_tissue_has_no_fingerprint(slide):
     assert slide_tissue(slide).fingerprint == "" == tissue_fingerprint(None, ())
-
-
-def test_doubtful_tissue_is_logged(slide, caplog):
-    pixels = np.full((HEIGHT, WIDTH, 3), (190, 90, 160), dtype=np.uint8)
-    with caplog.at_level(logging.WARNING):
-        tissue = slide_tissue(slide_from_array(pixels, mpp=16.0, name="S-2"))
-    assert caplog.messages == [tissue.warning]
-    assert "slide.tissue" in caplog.text
 
 
 def refusal(slide, path):

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from parfocal.slide.errors import NoTissueError
 from parfocal.slide.slide import Box, open_slide, slide_from_array
@@ -65,7 +66,7 @@ def test_a_uniform_slide_has_no_tissue(level):
 
 @pytest.mark.parametrize("method", ["otsu", "gray"])
 def test_empty_glass_has_no_tissue(method):
-    with pytest.raises(NoTissueError, match=r"S-1: no tissue found, .*slide\.tissue"):
+    with pytest.raises(NoTissueError, match="S-1: no tissue found, .*with --tissue"):
         find_tissue(slide_of(glass()), method=method)
 
 
@@ -99,7 +100,16 @@ def test_tissue_on_nearly_none_or_all_of_the_scan_has_a_warning(rows):
     pixels[:rows, : 600 if rows == 400 else 60] = STAIN
     tissue = find_tissue(slide_of(pixels))
     assert re.search(r"^S-1: tissue was found on \d.*% of the scan\.", tissue.warning)
-    assert "slide.tissue" in tissue.warning
+    assert tissue.warning.endswith("give a file with the tissue with --tissue.")
+
+
+def test_the_advice_about_tissue_names_what_the_command_takes(tmp_path):
+    path = tmp_path / "S-1.png"
+    Image.new("RGB", (600, 400), STAIN).save(path)
+    with open_slide(path, mpp=16.0, from_cohort=True) as slide:
+        warning = find_tissue(slide).warning
+    assert "the cohort's tissue column" in warning
+    assert "--tissue-method of `inspect` and `extract`, slide.tissue_method of `train`" in warning
 
 
 def test_usual_tissue_has_no_warning():

@@ -33,7 +33,7 @@ def cohort(tmp_path: Path) -> Cohort:
 def train_and_predict(cohort: Cohort, recipe: str, *changes: str) -> float:
     """Train for an epoch, and return the probability of "ill" predicted from the run folder."""
     folder = cohort.source.parent
-    changes = ("slide.tissue=all", "train.epochs=1", "train.batch_size=2", *changes)
+    changes = ("slide.tissue_method=all", "train.epochs=1", "train.batch_size=2", *changes)
     train(cohort, load_settings(recipe, overrides=changes), folder / "run", device="cpu")
     for file in folder.glob("*.pth"):
         file.unlink()

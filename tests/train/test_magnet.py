@@ -48,7 +48,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 
 def settings_of(recipe: str, **flags) -> RunSettings:
-    own: dict[str, object] = {"train.labels": ["well", "ill"], "slide.tissue": "all"}
+    own: dict[str, object] = {"train.labels": ["well", "ill"], "slide.tissue_method": "all"}
     if recipe == "magnet-3":
         own |= {"model.patches": [2, 2], "model.picture_px": 28, "model.leaf_px": 32}
         own |= {"model.backbone": "small", "model.auxiliary_backbone": "small"}

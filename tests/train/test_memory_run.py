@@ -17,7 +17,7 @@ from parfocal.train import memory as planning
 
 BATCH = 3
 SETTINGS = (
-    *("slide.tissue=all", "slide.patch_size=96", "slide.magnifications=[5, 10]"),
+    *("slide.tissue_method=all", "slide.patch_size=96", "slide.magnifications=[5, 10]"),
     *("model.backbone=small", "model.thumbnail_px=96", "model.k=2"),
     *("train.epochs=2", f"train.batch_size={BATCH}"),
 )

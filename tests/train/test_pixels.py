@@ -53,7 +53,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 def settings_of(recipe: str, **flags) -> RunSettings:
     given = {
-        "slide.tissue": "all",
+        "slide.tissue_method": "all",
         "slide.magnifications": (5.0, 10.0),
         "slide.patch_size": 32,
         "model.backbone": "small",

@@ -79,7 +79,7 @@ def test_the_values_of_a_slide_get_their_new_names(run):
     description = json.loads(path.read_text())
     description["slide"]["tissue"] = "grey"  # codespell:ignore grey
     path.write_text(json.dumps(description))
-    assert Checkpoint.load(run).slide.tissue == "gray"
+    assert Checkpoint.load(run).slide.tissue_method == "gray"
 
 
 def test_the_model_predicts_as_before(run):

@@ -3,19 +3,32 @@
 import errno
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_args, runtime_checkable
 
 import typer
 
-from parfocal.files import OutputError, refuse_binary_file
+from parfocal.files import OutputError, path_exists, refuse_binary_file
 
 if TYPE_CHECKING:
     from parfocal.models.checkpoint import SettingValue
 
 Part = Literal["train", "val", "test", "all"]
+TissueMethodName = Literal["otsu", "gray", "all"]
+
+PAGE_SUFFIXES = (".html", ".htm")
+# A folder with one of these is refused, because its name is probably meant for a file.
+FILE_SUFFIXES = (
+    *(".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".html", ".htm", ".pdf"),
+    *(".png", ".jpg", ".jpeg", ".svg", ".tif", ".tiff", ".svs", ".h5", ".pt", ".pth", ".ckpt"),
+    *(".safetensors", ".geojson", ".zip"),
+)
+
+
+class ArgumentError(ValueError):
+    """An argument that cannot be used; the message says what to give instead."""
 
 
 @dataclass
@@ -38,8 +51,14 @@ def output_folder(context: CommandContext, path: Path) -> Path:
     """Check that a folder can be written, before any work is done.
 
     Raises:
+        OutputError: the folder does not exist, and its name is that of a file, as `report.html`.
         OSError: a file is in the way, or writing is not permitted.
     """
+    if path.suffix.lower() in FILE_SUFFIXES and not path.exists():
+        raise OutputError(
+            f"{path}: this is the name of a file, and results are written to a folder; name a "
+            "folder."
+        )
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not existing.is_dir():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(existing))
@@ -62,35 +81,72 @@ def _use_for_temporary_files(folder: Path) -> None:
         tempfile.tempdir = str(folder)
 
 
-def output_file(context: CommandContext, path: Path | None) -> Path | None:
-    """Check that a file can be written, before any work is done.
+def output_file(*suffixes: str) -> Callable[[CommandContext, Path | None], Path | None]:
+    """Return a callback that checks that a file can be written, before any work is done.
 
-    Raises:
-        OutputError: the path is a file that is not text, such as a slide, and would be lost.
-        OSError: a folder is in the way, or writing is not permitted.
+    Args:
+        suffixes: the extensions that the file may have.
     """
-    if path is not None and path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path is not None and path.is_file():
-        refuse_binary_file(path)
-    if path is not None:
-        output_folder(context, path.parent)
-        if context.obj is not None:
-            context.obj.out = path
-    return path
+
+    def check(context: CommandContext, path: Path | None) -> Path | None:
+        if path is not None:
+            _check_output_file(context, path, suffixes)
+        return path
+
+    return check
 
 
 def output_page(context: CommandContext, path: Path) -> Path:
     """Check that an HTML page can be written, before any work is done.
 
     Raises:
-        OutputError: the path is a file that is not HTML, and would be lost.
+        OutputError: the path has another extension, or is a file that is not HTML and would be
+            lost.
         OSError: a folder is in the way, or writing is not permitted.
     """
-    output_file(context, path)
+    _check_output_file(context, path, PAGE_SUFFIXES)
     start = path.read_bytes()[:1000].lstrip() if path.is_file() else b""
     if start and not start.startswith(b"<"):
         raise OutputError(f"{path}: the file exists and is not a page. Choose another --out.")
+    return path
+
+
+def _check_output_file(context: CommandContext, path: Path, suffixes: Sequence[str]) -> None:
+    """Check that a file can be written.
+
+    Raises:
+        OutputError: the path has another extension, or is a file that is not text, such as a slide,
+            and would be lost.
+        OSError: a folder is in the way, or writing is not permitted.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.suffix.lower() not in suffixes:
+        raise OutputError(
+            f"{path}: this kind of file cannot be written here; give a name that ends in "
+            f"{' or '.join(suffixes)}."
+        )
+    if path.is_file():
+        refuse_binary_file(path)
+    output_folder(context, path.parent)
+    if context.obj is not None:
+        context.obj.out = path
+
+
+def existing_tissue(context: CommandContext, path: Path | None) -> Path | None:
+    """Check that tissue files exist, before any slide is opened.
+
+    Raises:
+        ArgumentError: they do not, perhaps because the name of a method was given.
+    """
+    if path is not None and not path_exists(path):
+        methods = ", ".join(get_args(TissueMethodName))
+        advice = (
+            f"to choose how tissue is found, use --tissue-method ({methods})"
+            if context.info_name == "inspect"
+            else "correct the path"
+        )
+        raise ArgumentError(f"--tissue {path}: no such file or folder; {advice}.")
     return path
 
 
@@ -181,9 +237,17 @@ TissueFiles = Annotated[
         metavar="PATH",
         help="Tissue to use instead of finding it: a GeoJSON file or mask image of the slide, a "
         "folder of such files named after the slides, or a CSV with a column tissue.",
+        callback=existing_tissue,
     ),
 ]
-TISSUE_METHODS: tuple[Literal["otsu", "gray", "all"], ...] = ("otsu", "gray", "all")
+TissueMethod = Annotated[
+    TissueMethodName,
+    typer.Option(
+        "--tissue-method",
+        metavar="METHOD",
+        help="How to find tissue: otsu (saturation), gray (not gray) or all (the whole image).",
+    ),
+]
 ENCODERS = "efficientnet-lite0, resnet50-layer3 or timm:NAME."
 EncoderName = Annotated[
     str | None,
@@ -219,14 +283,6 @@ def parse_magnifications(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(
             f"{text!r} is not a list like 1.25,2.5,10", param_hint="--magnifications"
         ) from None
-
-
-def parse_tissue(text: str) -> tuple[Literal["otsu", "gray", "all"], Path | None]:
-    """Parse a tissue method, or the path of tissue files; the method is then "otsu"."""
-    for method in TISSUE_METHODS:
-        if text == method:
-            return method, None
-    return "otsu", Path(text)
 
 
 def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, SettingValue]":

@@ -31,7 +31,7 @@ def cohort(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the data set.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="CSV", help="Cohort file to write.", callback=output_file),
+        typer.Option(metavar="CSV", help="Cohort file to write.", callback=output_file(".csv")),
     ] = None,
     seed: Annotated[
         int,

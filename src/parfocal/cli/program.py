@@ -25,6 +25,7 @@ from parfocal.cli.datasets import cohort, reproduce
 from parfocal.cli.models import audit, compare, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.slides import extract, inspect, synth
+from parfocal.cli.usage import UsageError, describe_usage_error
 from parfocal.cli.view import report, view
 from parfocal.progress import ProgressHandler, erase_bars
 
@@ -40,7 +41,7 @@ TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 MTIME_TOLERANCE_S = 0.1  # file systems record times coarsely
 RETRY_INTERRUPT_S = 0.1
 
-REPEATING_LOGGERS = ("parfocal.dataset.", "parfocal.slide.given_tissue", "parfocal.features.header")
+REPEATING_LOGGERS = ("parfocal.dataset.", "parfocal.features.header")
 
 
 class RepeatedCohortMessages(logging.Filter):
@@ -61,7 +62,6 @@ class RepeatedCohortMessages(logging.Filter):
 
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -76,16 +76,21 @@ def main() -> None:
     _print_any_character()
     try:
         with _repeat_lost_interrupts(), _interrupt_on_termination():
-            app(arguments, prog_name="parfocal", obj=place)
-    except SystemExit as stop:
-        if stop.code == 130:  # set by typer after a KeyboardInterrupt
-            _print_error(f"interrupted; {_describe_output(place, started)}.")
-        raise
+            # Not standalone: then typer prints no usage and returns the exit code.
+            code = app(
+                arguments or ["--help"], prog_name="parfocal", obj=place, standalone_mode=False
+            )
+    except UsageError as error:
+        _print_error(describe_usage_error(error))
+        sys.exit(2)
     except Exception as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
         _print_error(_one_line(error))
         sys.exit(1)
+    if code == 130:  # after a KeyboardInterrupt
+        _print_error(f"interrupted; {_describe_output(place, started)}.")
+    sys.exit(code or 0)
 
 
 def _print_any_character() -> None:

@@ -14,11 +14,12 @@ from parfocal.cli.arguments import (
     Device,
     Mpp,
     ResumableOut,
+    TissueFiles,
+    TissueMethod,
     finish,
     output_file,
     output_folder,
     parse_magnifications,
-    parse_tissue,
 )
 from parfocal.progress import Progress, bars_erased
 
@@ -29,22 +30,15 @@ def inspect(
         list[Path], typer.Argument(metavar="SLIDE...", help="Slide files, or cohort tables (.csv).")
     ],
     mpp: Mpp = None,
-    tissue: Annotated[
-        str,
-        typer.Option(
-            metavar="METHOD|PATH",
-            help="Tissue detection (otsu, gray, all), or tissue to use instead: a GeoJSON file or "
-            "mask image, a folder of such files named after the slides, or a CSV with a column "
-            "tissue.",
-        ),
-    ] = "otsu",
+    tissue: TissueFiles = None,
+    tissue_method: TissueMethod = "otsu",
     magnifications: Annotated[str, MAGNIFICATIONS] = "1.25,2.5,10",
     picture: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="Draw tissue and patches of all slides on one sheet, an .html or .png file.",
-            callback=output_file,
+            callback=output_file(".html", ".png"),
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
@@ -53,7 +47,7 @@ def inspect(
         typer.Option(
             metavar="FILE.jsonl",
             help="File that keeps the results. Run the same command again to resume.",
-            callback=output_file,
+            callback=output_file(".jsonl"),
         ),
     ] = None,
     again: Again = False,
@@ -65,13 +59,12 @@ def inspect(
     from parfocal.explain.inspection import inspect_slides, list_sources
     from parfocal.features.header import SlideSettings
 
-    method, path = parse_tissue(tissue)
-    sources = list_sources(slides, mpp=mpp, tissue=path)
+    sources = list_sources(slides, mpp=mpp, tissue=tissue)
     if picture is not None:
         from parfocal.explain.inspection.sheet import check_sheet, write_sheet
 
         check_sheet(picture, len(sources))
-    settings = SlideSettings(parse_magnifications(magnifications), tissue=method)
+    settings = SlideSettings(parse_magnifications(magnifications), tissue_method=tissue_method)
     inspected = []
     results = inspect_slides(sources, settings, pictures=picture is not None, out=out, again=again)
     for slide in results:
@@ -198,13 +191,7 @@ def extract(
             "models of version 1).",
         ),
     ] = "descendants",
-    tissue: Annotated[
-        Literal["otsu", "gray", "all"],
-        typer.Option(
-            metavar="METHOD",
-            help="Tissue detection: otsu (saturation), gray (not gray), all (no detection).",
-        ),
-    ] = "otsu",
+    tissue_method: TissueMethod = "otsu",
     min_tissue: Annotated[
         float,
         typer.Option(
@@ -226,21 +213,21 @@ def extract(
     """
     from parfocal.dataset import read_slides
     from parfocal.dataset.same_file import refuse_equal_contents
-    from parfocal.encoders.loading import load_encoder
     from parfocal.features.extract import extract_cohort
     from parfocal.features.header import SlideSettings
+    from parfocal.settings.encoders import encoder_settings, load_encoders
 
     slides = read_slides(cohort)
     refuse_equal_contents(cohort, slides)
     settings = SlideSettings(
-        parse_magnifications(magnifications), patch_size, tissue, min_tissue, children, roots
+        parse_magnifications(magnifications), patch_size, tissue_method, min_tissue, children, roots
     )
-    loaded = load_encoder(encoder, device=device, weights=weights)
+    chosen = encoder_settings(encoder, settings.magnifications, weights=weights)
     files = [(slide.slide_id, slide.path, slide.mpp) for slide in slides]
     result = extract_cohort(
         files,
         out,
-        encoder=loaded,
+        encoder=load_encoders(chosen, settings.magnifications, device=device),
         settings=settings,
         cache=cache,
         tissue={slide.slide_id: slide.tissue for slide in slides if slide.tissue is not None},

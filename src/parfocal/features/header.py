@@ -27,8 +27,10 @@ FORMAT_VERSION = 2
 MAX_PATCH_SIZE = 2**14  # far more than any encoder or memory takes
 # New names, by the name in version 1.
 RENAMED_ATTRIBUTES = {"encoder_licence": "encoder_license"}
+# New names of settings of a slide; some files of version 2 have the old ones, too.
+RENAMED_SETTINGS = {"tissue": "tissue_method"}
 # New values, by attribute and by the value in version 1.
-RENAMED_VALUES: dict[str, dict[object, str]] = {"tissue": {"grey": "gray"}}
+RENAMED_VALUES: dict[str, dict[object, str]] = {"tissue_method": {"grey": "gray"}}
 # Settings of a slide that version 1 does not have, and the values it stands for.
 ADDED_SETTINGS: dict[str, Any] = {
     **{"roots": "share", "exclude_classes": EXCLUDED_CLASSES},
@@ -40,7 +42,7 @@ ADDED_FACTS: dict[str, Any] = {"level_mpps": (), "tissue_fingerprint": ""}
 logger = getLogger(__name__)
 TissueMethod = Literal["otsu", "gray", "all"]
 CHOICES = {
-    "tissue": get_args(TissueMethod),
+    "tissue_method": get_args(TissueMethod),
     "children": get_args(Children),
     "roots": get_args(Roots),
     "missing_tiles": get_args(MissingTiles),
@@ -54,7 +56,7 @@ class SlideSettings:
     Args:
         magnifications: magnifications, lowest first.
         patch_size: side of a patch in pixels, the same at every magnification.
-        tissue: how tissue is separated from glass: "otsu" uses Otsu's threshold on the
+        tissue_method: how tissue is separated from glass: "otsu" uses Otsu's threshold on the
             saturation, "gray" a fixed threshold on the spread of red, green and blue; "all" takes
             the whole image as tissue.
         min_tissue: minimum share of tissue in a patch, in 0..1; if no patch has that much, those
@@ -77,7 +79,7 @@ class SlideSettings:
 
     magnifications: tuple[float, ...]
     patch_size: int = 256
-    tissue: TissueMethod = "otsu"
+    tissue_method: TissueMethod = "otsu"
     min_tissue: float = 0.1
     children: Children = "tissue"
     roots: Roots = "descendants"
@@ -113,10 +115,17 @@ class SlideSettings:
     def tissue_of(self, slide: Slide) -> Tissue:
         """Return the tissue in the slide's tissue file, or find it if the slide has none.
 
+        A tissue that may be wrong is logged as a warning.
+
         Raises:
             SlideError: the slide has no tissue, or the file cannot be used.
         """
-        return slide_tissue(slide, method=self.tissue, exclude_classes=self.exclude_classes)
+        tissue = slide_tissue(
+            slide, method=self.tissue_method, exclude_classes=self.exclude_classes
+        )
+        if tissue.warning is not None:
+            logger.warning("%s `parfocal inspect --picture` draws it.", tissue.warning)
+        return tissue
 
     def grid(self, slide: Slide) -> PatchGrid:
         """Return the patches over the tissue of a slide.
@@ -148,8 +157,8 @@ class SlideSettings:
         )
         if grid.reach is not None and not grid.reach.min_tissue_met:
             logger.warning(
-                "%s: no patch is %g%% tissue, so all patches with any tissue are kept; check the "
-                "tissue (slide.tissue) or lower slide.min_tissue",
+                "%s: no patch is %g%% tissue, so all patches with any tissue are kept; check that "
+                "its tissue is found right",
                 name,
                 100 * self.min_tissue,
             )
@@ -161,7 +170,7 @@ class Header:
     """The description of a feature file.
 
     Args:
-        encoder: encoder of the features.
+        encoders: encoder of the features of each magnification, lowest first.
         settings: which patches the slide has, as requested.
         grid: patches of the slide, at the achieved resolutions.
         slide_id: name of the slide file, without extension.
@@ -171,7 +180,7 @@ class Header:
             the tissue was found.
     """
 
-    encoder: EncoderSpec
+    encoders: tuple[EncoderSpec, ...]
     settings: SlideSettings
     grid: PatchGrid
     slide_id: str
@@ -230,7 +239,26 @@ def write_header(attributes: MutableMapping[str, Any], header: Header) -> None:
         }
     )
     attributes.update(asdict(header.settings))
-    attributes.update({f"encoder_{key}": value for key, value in asdict(header.encoder).items()})
+    if _one_for_all(header.encoders):
+        _write_encoder(attributes, header.encoders[0])
+
+
+def write_group_header(attributes: MutableMapping[str, Any], header: Header, step: int) -> None:
+    """Write what a header says about one magnification as attributes of its HDF5 group.
+
+    The encoder is there only if the magnifications have different ones.
+    """
+    attributes["mpp"] = header.grid.mpps[step]
+    if not _one_for_all(header.encoders):
+        _write_encoder(attributes, header.encoders[step])
+
+
+def _one_for_all(encoders: Sequence[EncoderSpec]) -> bool:
+    return all(encoder == encoders[0] for encoder in encoders)
+
+
+def _write_encoder(attributes: MutableMapping[str, Any], encoder: EncoderSpec) -> None:
+    attributes.update({f"encoder_{key}": value for key, value in encoder.to_dict().items()})
 
 
 def check_format(path: Path, attributes: Mapping[str, Any]) -> int:
@@ -255,6 +283,7 @@ def check_format(path: Path, attributes: Mapping[str, Any]) -> int:
 
 def read_header(
     attributes: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
     roots: Int64[np.ndarray, "n 2"],
     exists: Sequence[Bool[np.ndarray, " _"]],
     shares: Sequence[Float[np.ndarray, "_ _"]],
@@ -263,6 +292,7 @@ def read_header(
 
     Args:
         attributes: attributes of an HDF5 file that passed `check_format`.
+        groups: attributes of the group of each magnification, lowest first.
         roots: (column, row) of the patches at the lowest magnification.
         exists: per magnification, whether each patch exists.
         shares: per magnification, the share of tissue in every square of the lattice; empty if
@@ -274,7 +304,7 @@ def read_header(
     """
     stored = _translate({key: _to_python(value) for key, value in attributes.items()})
     settings = validate(SlideSettings, _select(stored, SlideSettings))
-    encoder = validate(EncoderSpec, _select(stored, EncoderSpec, prefix="encoder_"))
+    encoders = _read_encoders(stored, groups)
     facts = validate(
         _Facts, _select({"level_mpps": (), "tissue_fingerprint": "", **stored}, _Facts)
     )
@@ -291,7 +321,7 @@ def read_header(
         level_mpps=facts.level_mpps,
     )
     return Header(
-        encoder,
+        encoders,
         settings,
         grid,
         facts.slide_id,
@@ -301,16 +331,35 @@ def read_header(
     )
 
 
-def _select(stored: Mapping[str, Any], kind: type, *, prefix: str = "") -> dict[str, Any]:
+def _select(stored: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """Return the attributes that are fields of a dataclass."""
-    return {field.name: stored[prefix + field.name] for field in fields(kind)}
+    return {field.name: stored[field.name] for field in fields(kind)}
+
+
+def _read_encoders(
+    stored: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> tuple[EncoderSpec, ...]:
+    """Return the encoder of each magnification, which the file names once or in each group."""
+    if "encoder_name" in stored:
+        return (_read_encoder(stored),) * len(groups)
+    return tuple(
+        _read_encoder({key: _to_python(value) for key, value in group.items()}) for group in groups
+    )
+
+
+def _read_encoder(stored: Mapping[str, Any]) -> EncoderSpec:
+    prefix = "encoder_"
+    return EncoderSpec.from_dict(
+        {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+    )
 
 
 def _translate(attributes: dict[str, Any]) -> dict[str, Any]:
     """Translate the attributes of a file of any version to those of `FORMAT_VERSION`."""
+    renamed = {RENAMED_SETTINGS.get(key, key): value for key, value in attributes.items()}
     if attributes["format_version"] >= FORMAT_VERSION:
-        return attributes
-    renamed = {RENAMED_ATTRIBUTES.get(key, key): value for key, value in attributes.items()}
+        return renamed
+    renamed = {RENAMED_ATTRIBUTES.get(key, key): value for key, value in renamed.items()}
     for key, values in RENAMED_VALUES.items():
         renamed[key] = values.get(renamed[key], renamed[key])
     return {**ADDED_SETTINGS, **renamed}

@@ -5,7 +5,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from parfocal.features.header import ADDED_SETTINGS, RENAMED_ATTRIBUTES, RENAMED_VALUES
+from parfocal.features.header import (
+    ADDED_SETTINGS,
+    RENAMED_ATTRIBUTES,
+    RENAMED_SETTINGS,
+    RENAMED_VALUES,
+)
 from parfocal.models.renamed import renamed_settings
 
 FORMAT = "parfocal checkpoint"
@@ -52,6 +57,7 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}. Update parfocal."
         )
     try:
+        description = {**description, "slide": _rename_settings(description["slide"])}
         return _upgraded(description) if found == 1 else description
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -71,6 +77,11 @@ def _no_checkpoint(folder: Path) -> CheckpointError:
         f"{folder}: no {DESCRIPTION_FILE}, so this is not the folder of a finished run; give a "
         "folder that `parfocal train` wrote, or finish the run with --resume."
     )
+
+
+def _rename_settings(slide: dict[str, Any]) -> dict[str, Any]:
+    """Rename settings of a slide; some files of version 2 still have the old names."""
+    return {RENAMED_SETTINGS.get(key, key): value for key, value in slide.items()}
 
 
 def _upgraded(description: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from parfocal.bag import Bag, PixelSource, StoredBag
 from parfocal.compare import Candidate
 from parfocal.encoders.encoder import Encoder
-from parfocal.encoders.loading import load_encoder
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import PatchEncoder, reading_threads
 from parfocal.features.opener import open_input
 from parfocal.models.checkpoint import build_model
 from parfocal.models.contract import run_model
+from parfocal.models.layers.widths import widths_per_magnification
 from parfocal.prediction import Look
 from parfocal.reproduce.experiments import ImageSize
 from parfocal.settings import EncoderSettings, RunSettings
+from parfocal.settings.encoders import load_encoders
 from parfocal.slide.slide import open_slide
 from parfocal.slide.write import write_pyramid
 
@@ -79,29 +80,38 @@ def painted_slide(image: ImageSize | None) -> Iterator[Path]:
 
 def time_encoding(
     settings: EncoderSettings, slide_settings: SlideSettings, *, painted: Path, device: str
-) -> EncodingSpeed:
-    """Measure the encoding of a few patches.
+) -> dict[float, EncodingSpeed]:
+    """Measure the encoding of a few patches with each encoder.
 
     Args:
-        settings: settings of the encoder.
-        slide_settings: settings of the patches; the highest magnification is measured.
+        settings: settings of the encoders.
+        slide_settings: settings of the patches; every encoder is measured at the highest
+            magnification.
         painted: slide file to read.
-        device: device for the encoder.
+        device: device for the encoders.
+
+    Returns:
+        Speed by magnification.
 
     Raises:
-        EncoderError: the encoder is not available.
+        EncoderError: an encoder is not available.
     """
-    encoder = load_encoder(
-        SAME_SPEED.get(settings.name, settings.name),
-        device=device,
-        weights=settings.weights,
-        runtime=settings.runtime,
-    )
-    highest = slide_settings.magnifications[-1:]
-    all_patches = SlideSettings(highest, slide_settings.patch_size, tissue="all")
+    magnifications = slide_settings.magnifications
+    names = {each: settings.name_at(each) for each in magnifications}
+    same_speed = {each: SAME_SPEED.get(name, name) for each, name in names.items()}
+    encoders = load_encoders(replace(settings, name=same_speed), magnifications, device=device)
+    highest = magnifications[-1:]
+    all_patches = SlideSettings(highest, slide_settings.patch_size, tissue_method="all")
+    measured: dict[int, EncodingSpeed] = {}
     with open_slide(painted) as slide:
-        patches = PatchEncoder(slide, all_patches.grid(slide), encoder, reading_threads())
-        return EncodingSpeed(encoder.spec.dim, _seconds_per_patch(patches, encoder))
+        grid = all_patches.grid(slide)
+        for encoder in encoders:
+            if id(encoder) not in measured:
+                patches = PatchEncoder(slide, grid, (encoder,), reading_threads())
+                seconds = _seconds_per_patch(patches, encoder)
+                measured[id(encoder)] = EncodingSpeed(encoder.spec.dim, seconds)
+    pairs = zip(magnifications, encoders, strict=True)
+    return {magnification: measured[id(encoder)] for magnification, encoder in pairs}
 
 
 def _seconds_per_patch(patches: PatchEncoder, encoder: Encoder) -> float:
@@ -119,7 +129,7 @@ def _seconds_per_patch(patches: PatchEncoder, encoder: Encoder) -> float:
 def time_training(
     candidate: Candidate,
     *,
-    in_dim: int,
+    in_dim: int | Sequence[int],
     num_classes: int,
     num_patches: float | None,
     painted: Path,
@@ -129,7 +139,7 @@ def time_training(
 
     Args:
         candidate: the model.
-        in_dim: number of features per patch.
+        in_dim: number of features per patch, one for all magnifications or one for each.
         num_classes: number of classes.
         num_patches: number of patches at the highest magnification; None for a model that takes
             pixels.
@@ -151,7 +161,11 @@ def time_training(
 
 @contextmanager
 def _model_input(
-    settings: RunSettings, in_dim: int, num_patches: float | None, painted: Path, device: str
+    settings: RunSettings,
+    in_dim: int | Sequence[int],
+    num_patches: float | None,
+    painted: Path,
+    device: str,
 ) -> Iterator[Bag | PixelSource]:
     """Return random features, or the pixels of the painted slide."""
     if num_patches is not None:
@@ -186,18 +200,22 @@ def _visited_patches(look: Look) -> int:
 
 
 def random_bag(
-    magnifications: Sequence[float], in_dim: int, num_patches: float, device: str
+    magnifications: Sequence[float], in_dim: int | Sequence[int], num_patches: float, device: str
 ) -> StoredBag:
     """Return a bag of random features.
 
     Args:
         magnifications: magnifications, lowest first.
-        in_dim: number of features per patch.
+        in_dim: number of features per patch, one for all magnifications or one for each.
         num_patches: number of patches at the highest magnification.
         device: device of the features.
     """
     ratios = [round(each / magnifications[0]) ** 2 for each in magnifications]
     lowest = max(1, round(num_patches / ratios[-1]))
-    levels = [torch.randn(lowest * ratio, in_dim, device=device) for ratio in ratios]
+    widths = widths_per_magnification(in_dim, len(magnifications))
+    levels = [
+        torch.randn(lowest * ratio, width, device=device)
+        for ratio, width in zip(ratios, widths, strict=True)
+    ]
     across = max(1, round(len(levels[-1]) ** 0.5))
     return StoredBag(levels, cells=lambda _, rows: np.stack([rows % across, rows // across], 1))

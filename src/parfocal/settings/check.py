@@ -9,34 +9,15 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError, create_model
-from pydantic_core import ErrorDetails
 
 from parfocal.cells import octaves
 from parfocal.grid import whole_ratio
 from parfocal.models import MODELS
+from parfocal.settings.encoders import check_encoders
+from parfocal.settings.errors import SettingsError, describe_invalid
 from parfocal.settings.renamed import renamed_key, renamed_value
 from parfocal.settings.sections import SECTIONS, ModelSettings, RunSettings
-
-EXPECTED = {  # pydantic's error type -> the values that are allowed
-    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
-    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
-    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
-    **dict.fromkeys(("sequence_str", "is_instance_of", "tuple_type"), "a list"),
-    "finite_number": "a finite number",
-    "string_type": "text, in quotes if it looks like a number",
-    "path_type": "a path",
-    "literal_error": "{expected}",
-    "greater_than_equal": "{ge:g} or more",
-    "greater_than": "more than {gt:g}",
-    "less_than_equal": "{le:g} or less",
-    "less_than": "less than {lt:g}",
-    "missing": "one more value",
-    "too_long": "{max_length} values",
-}
-
-
-class SettingsError(ValueError):
-    """Settings that are invalid; the message names the setting, the value and what is allowed."""
+from parfocal.settings.values import as_list, setting_types
 
 
 def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
@@ -51,6 +32,7 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
     """
     _check_sections(content, recipe)
     content = _parse_magnifications(content)
+    content = {**content, **{each: _with_lists(content, each) for each in ("slide", "train")}}
     model = check_model_settings(content["model"])
     if model.traits.takes_pixels and "encoder" in content:
         raise SettingsError(
@@ -62,8 +44,10 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
     try:
         settings = TypeAdapter(RunSettings).validate_python({**content, "model": model})
     except ValidationError as error:
-        raise SettingsError(_first_error(error)) from None
+        raise SettingsError(describe_invalid(error)) from None
     _check_magnifications(settings)
+    if settings.encoder is not None:
+        check_encoders(settings.encoder, settings.slide.magnifications)
     _check_train(settings)
     _check_model_builds(settings)
     return settings
@@ -83,12 +67,14 @@ def check_model_settings(values: dict[str, Any]) -> ModelSettings:
         raise SettingsError(unknown_name("model", str(name), list(MODELS)))
     given = {key: value for key, value in values.items() if key != "name"}
     settings = MODELS[name].settings
-    _check_keys("model", f"{name} setting", given, [each.name for each in settings], model=name)
+    refuse_renamed({"model": values})
+    _check_keys(f"{name} setting", given, [each.name for each in settings])
+    given = _with_lists({"model": values}, "model")
     members: dict[str, Any] = {each.name: (each.type, each.default) for each in settings}
     try:
         return ModelSettings(name, create_model(name, **members)(**given).model_dump())
     except ValidationError as error:
-        raise SettingsError(_first_error(error, "model.")) from None
+        raise SettingsError(describe_invalid(error, "model.")) from None
 
 
 def unknown_name(kind: str, name: str, allowed: Sequence[str]) -> str:
@@ -105,7 +91,8 @@ def unknown_name(kind: str, name: str, allowed: Sequence[str]) -> str:
 
 
 def _check_sections(content: dict[str, Any], recipe: str) -> None:
-    """Refuse unknown and missing sections, unknown keys, and numbers that overflow 64 bits."""
+    """Refuse unknown and missing sections, wrong keys, and numbers that overflow 64 bits."""
+    refuse_renamed(content)
     for section in content:
         if section not in SECTIONS:
             raise SettingsError(unknown_name("section", str(section), list(SECTIONS)))
@@ -122,27 +109,50 @@ def _check_sections(content: dict[str, Any], recipe: str) -> None:
                 raise SettingsError(f"{section}.{key}: {value} is too large; use less than 2**63.")
         if section != "model":
             allowed = [member.name for member in fields(SECTIONS[section])]
-            _check_keys(section, f"{section} setting", values, allowed)
+            _check_keys(f"{section} setting", values, allowed)
 
 
-def _check_keys(
-    section: str,
-    kind: str,
-    values: Mapping[str, Any],
-    allowed: Sequence[str],
-    *,
-    model: str | None = None,
-) -> None:
-    """Refuse unknown keys, and keys and values that were renamed."""
-    for key, value in values.items():
-        new_key = renamed_key(section, str(key), model)
-        if key not in allowed and new_key is not None:
-            raise SettingsError(f"{section}.{key} was renamed to {section}.{new_key}.")
+def refuse_renamed(content: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse keys and values that were renamed; the message lists all of them.
+
+    Args:
+        content: values by section and key.
+
+    Raises:
+        SettingsError: there are such keys or values.
+    """
+    model = content.get("model", {}).get("name")
+    model = model if model in list(MODELS) else None
+    keys, values = [], []
+    for section, given in content.items():
+        allowed = setting_types(section, model)
+        for key, value in given.items():
+            new_key = renamed_key(section, str(key), model)
+            new_value = renamed_value(section, str(key), value, model)
+            if key not in allowed and new_key is not None:
+                keys.append(f"{section}.{key} was renamed to {section}.{new_key}")
+            elif new_value is not None:
+                values.append(f"{section}.{key}: {value!r} was renamed to {new_value!r}")
+    if keys or values:
+        raise SettingsError(f"{', '.join([*keys, *values])}.")
+
+
+def _check_keys(kind: str, values: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Refuse unknown keys."""
+    for key in values:
         if key not in allowed:
             raise SettingsError(unknown_name(kind, str(key), allowed))
-        new_value = renamed_value(section, key, value, model)
-        if new_value is not None:
-            raise SettingsError(f"{section}.{key}: {value!r} was renamed to {new_value!r}.")
+
+
+def _with_lists(content: Mapping[str, Mapping[str, Any]], section: str) -> dict[str, Any]:
+    """Return a section in which a single value for a list is a list of one."""
+    types = setting_types(section, content.get("model", {}).get("name"))
+    values = content.get(section, {})
+    return {
+        key: as_list(types[key], value, f"{section}.{key}")
+        for key, value in values.items()
+        if key in types  # `name` of a model is none of its settings
+    }
 
 
 def _parse_magnifications(content: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +211,9 @@ def _check_train(settings: RunSettings) -> None:
 
 def _check_model_builds(settings: RunSettings) -> None:
     """Build the model without memory for its weights: a model checks its own arguments."""
-    arguments = settings.model_arguments(in_dim=1, num_classes=2, num_slides=1)
+    several = settings.encoder is not None and isinstance(settings.encoder.name, dict)
+    in_dim = [1] * len(settings.slide.magnifications) if several else 1
+    arguments = settings.model_arguments(in_dim=in_dim, num_classes=2, num_slides=1)
     sizes = [f"{key}={n}" for key, n in settings.model.arguments.items() if type(n) is int]
     invalid_size = SettingsError(
         f"model {settings.model.name}: one of {', '.join(sizes)} is not a valid size of a layer; "
@@ -216,31 +228,3 @@ def _check_model_builds(settings: RunSettings) -> None:
         raise invalid_size from error
     if not all(weights.numel() for weights in model.parameters()):
         raise invalid_size
-
-
-def _first_error(error: ValidationError, section: str = "") -> str:
-    """Return a one-line message about the first invalid value, with the allowed values."""
-    errors = error.errors()
-    first = errors[0]
-    if first["type"] == "value_error":  # raised by our own checks
-        return f"{section}{'.'.join(map(str, first['loc']))}.{first['ctx']['error']}"
-    # A location is the setting's name, then positions in a list and the alternatives of a union.
-    depth = 1 if section else 2
-    name = first["loc"][:depth]
-    setting = section + ".".join(map(str, name))
-    if first["type"] == "missing" and first["loc"] == name:
-        return f"{setting} is missing; add it."
-    same = [each for each in errors if each["loc"][:depth] == name]
-    deepest = max(same, key=_list_depth)
-    expected = [_expected(each) for each in same if each["input"] is deepest["input"]]
-    return (
-        f"{setting}: {deepest['input']!r} is invalid; use {' or '.join(dict.fromkeys(expected))}."
-    )
-
-
-def _list_depth(error: ErrorDetails) -> int:
-    return len([part for part in error["loc"] if isinstance(part, int)])
-
-
-def _expected(error: ErrorDetails) -> str:
-    return EXPECTED.get(error["type"], "another value").format(**error.get("ctx", {}))

@@ -8,10 +8,13 @@ from typing import Any
 
 import yaml
 
-from parfocal.settings.check import SettingsError, check_settings, unknown_name
+from parfocal.settings.check import check_settings, unknown_name
+from parfocal.settings.encoders import encoder_section
+from parfocal.settings.errors import SettingsError
 from parfocal.settings.overrides import parse_override
 from parfocal.settings.renamed import is_version_1, upgrade_sections
 from parfocal.settings.sections import SECTIONS, RunSettings
+from parfocal.settings.values import check_value, overridden
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -36,14 +39,20 @@ def load_settings(
     layers = [read_yaml(_recipe_path(recipe))]
     if config is not None:
         layers.append(read_yaml(config))
-    for text in overrides:
+    # Another model drops the settings of the one before, so it comes first.
+    for text in sorted(overrides, key=lambda text: not text.startswith("model.name=")):
         section, key, value = parse_override(text)
         layers.append({section: {key: value}})
     for name, flag in (flags or {}).items():
         section, _, key = name.partition(".")
         if flag is not None:
             layers.append({section: {key: flag}})
-    return check_settings(reduce(_merge, layers), recipe=str(recipe))
+    layers = [_with_encoder_keys(layer) for layer in layers]
+    settings = check_settings(reduce(_merge, layers), recipe=str(recipe))
+    for section, key, value in overridden(layers):
+        if (section, key) != ("slide", "magnifications"):  # also text, which is converted
+            check_value(section, key, value, model=settings.model.name)
+    return settings
 
 
 def load_run_settings(path: Path) -> tuple[RunSettings, int]:
@@ -55,7 +64,7 @@ def load_run_settings(path: Path) -> tuple[RunSettings, int]:
     Raises:
         SettingsError: the file cannot be read.
     """
-    content = read_yaml(path)
+    content = _with_encoder_keys(read_yaml(path))
     version = 1 if is_version_1(content) else 2
     if version == 1:
         content = upgrade_sections(content)
@@ -126,9 +135,16 @@ def _section_problem(content: object) -> str | None:
     if not isinstance(content, dict):
         return f"the file holds a {'list' if isinstance(content, list) else 'single value'}"
     for section, values in content.items():
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) and not (section == "encoder" and isinstance(values, str)):
             return f"{section} has no keys"
     return None
+
+
+def _with_encoder_keys(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return sections whose section `encoder` has its usual keys."""
+    if "encoder" not in sections:
+        return sections
+    return {**sections, "encoder": encoder_section(sections["encoder"])}
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

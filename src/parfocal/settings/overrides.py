@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 
 from parfocal.models.checkpoint import SettingValue, stored_model_name
-from parfocal.settings.check import SettingsError, check_model_settings
+from parfocal.settings.check import check_model_settings
+from parfocal.settings.errors import SettingsError
+from parfocal.settings.values import check_value
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
@@ -62,6 +64,7 @@ def model_overrides(run: Path, overrides: Sequence[str]) -> dict[str, SettingVal
             )
         if key == "name":
             raise SettingsError(f"{text!r}: the model of a trained run cannot be changed.")
+        check_value("model", key, value, model=name)  # a later one may override it
         values[key] = value
     checked = check_model_settings({"name": name, **values})
     return {key: checked.arguments[key] for key in values}

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from parfocal.features.header import ADDED_SETTINGS, RENAMED_VALUES
+from parfocal.features.header import ADDED_SETTINGS, RENAMED_SETTINGS, RENAMED_VALUES
 from parfocal.models.renamed import RENAMED, Renamed, renamed_settings
 
 # Section -> old key -> new key. Settings of models stand in parfocal.models.renamed.
 SECTION_KEYS: dict[str, dict[str, str]] = {
+    "slide": RENAMED_SETTINGS,
     "train": {
         "watch": "monitor",
         "batch": "batch_size",

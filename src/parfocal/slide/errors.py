@@ -18,6 +18,21 @@ def mpp_advice(value: str, *, from_cohort: bool) -> str:
     return f"Set {value} {place} (a 40x scan has about 0.25, a 20x scan about 0.5)."
 
 
+def tissue_advice(*, from_cohort: bool) -> str:
+    """Return what to do where tissue is found wrong, as a clause with a final period.
+
+    Args:
+        from_cohort: whether the slide is a row of a cohort's table; if False, it is named on the
+            command line.
+    """
+    if not from_cohort:
+        return "give a file with the tissue with --tissue."
+    return (
+        "name a file with the tissue in the cohort's tissue column, or choose another method: "
+        "--tissue-method of `inspect` and `extract`, slide.tissue_method of `train`."
+    )
+
+
 def one_line(error: Exception) -> str:
     """Return the message of another library on one line, without a final period."""
     return " ".join(str(error).split()).rstrip(".")

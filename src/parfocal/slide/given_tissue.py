@@ -1,6 +1,5 @@
 """Take the tissue of a slide from a file, GeoJSON or a mask image, or else find it."""
 
-import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -34,7 +33,6 @@ SHAPE_TOLERANCE = 0.01  # relative difference of the two ratios of a mask's side
 
 Mask = Bool[np.ndarray, "h w"]
 
-logger = logging.getLogger(__name__)
 
 
 class TissueFileError(SlideError):
@@ -58,8 +56,6 @@ def slide_tissue(
 ) -> Tissue:
     """Return the tissue in the slide's tissue file, or find it if the slide has none.
 
-    A tissue that may be wrong is logged as a warning.
-
     Args:
         slide: the slide.
         method: how to find the tissue; see `find_tissue`.
@@ -72,14 +68,8 @@ def slide_tissue(
         SlideError: the slide is damaged.
     """
     if slide.tissue_path is None:
-        tissue = find_tissue(slide, method=method)
-    else:
-        tissue = read_tissue(
-            slide.tissue_path, slide, method=method, exclude_classes=exclude_classes
-        )
-    if tissue.warning is not None:
-        logger.warning("%s", tissue.warning)
-    return tissue
+        return find_tissue(slide, method=method)
+    return read_tissue(slide.tissue_path, slide, method=method, exclude_classes=exclude_classes)
 
 
 def read_tissue(

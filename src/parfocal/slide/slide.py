@@ -69,6 +69,7 @@ class Slide:
         cost_meter: measures the cost of reading.
         reopen: opens the same slide in another process.
         tissue_path: file with the tissue; None to find it.
+        from_cohort: whether the slide is a row of a cohort's table, for the advice in messages.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class Slide:
         cost_meter: CostMeter,
         reopen: "Callable[[], Slide]",
         tissue_path: Path | None = None,
+        from_cohort: bool = False,
     ) -> None:
         self.id = slide_id
         self.mpp = mpp
         self.mpp_source = mpp_source
         self.path = path
         self.tissue_path = tissue_path
+        self.from_cohort = from_cohort
         self.cost_meter = cost_meter
         self.levels: tuple[Level, ...] = scan.levels
         self.vendor = scan.metadata.vendor
@@ -261,8 +264,8 @@ def open_slide(
         path: the file; for DICOM, any instance of the series or its folder.
         mpp: microns per level-0 pixel, which overrides what the file records.
         cost_meter: measures the cost of reading; a new one if None.
-        from_cohort: whether the slide is a row of a cohort's table; errors then name its mpp
-            column.
+        from_cohort: whether the slide is a row of a cohort's table; messages then name its
+            columns, and options of the command line otherwise.
         missing_tiles: what to do with tiles that are not stored: "refuse", or "background" to
             read them as such; "auto" for background in formats that leave out blank tiles on
             purpose (Philips TIFF), and to refuse others.
@@ -296,6 +299,7 @@ def open_slide(
         cost_meter=cost_meter,
         reopen=partial(open_slide, path, mpp=mpp, missing_tiles=missing_tiles, tissue=tissue),
         tissue_path=tissue,
+        from_cohort=from_cohort,
     )
 
 

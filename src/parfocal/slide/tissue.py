@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32, Real, UInt8
 from PIL import ImageFilter
 
-from parfocal.slide.errors import NoTissueError
+from parfocal.slide.errors import NoTissueError, tissue_advice
 from parfocal.slide.slide import Box, Slide
 from parfocal.slide.stain import (
     CANVAS,
@@ -159,13 +159,17 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
         _check_transmitted_light(slide, brightness, spread)
         stained = find_stain(planes, mpp) if method == "otsu" else spread >= GRAY_SPREAD
         mask = _clean(stained & (brightness >= DARK) & ~_green_ink(planes), mpp)
+    advice = tissue_advice(from_cohort=slide.from_cohort)
     if not mask.any():
         raise NoTissueError(
             f"{slide.name}: no tissue found, since nothing is colored enough to be stained. View "
-            "the slide, and exclude it if it is empty. If it has tissue, choose another method "
-            "(slide.tissue), or give the tissue in a column `tissue`."
+            f"the slide, and leave it out if it is empty. If it has tissue, {advice}"
         )
-    warning = _describe_doubt(slide, float(mask.mean()))
+    share = float(mask.mean())
+    warning = None
+    if not NEARLY_NONE <= share < ALL_OVER:
+        found = f"tissue was found on {share:.1%} of the scan"
+        warning = f"{slide.name}: {found}. If that is wrong, {advice}"
     return tissue_from_mask(slide, mask, slide.achieved_mpp(mpp), warning=warning)
 
 
@@ -218,17 +222,6 @@ def _check_transmitted_light(
     raise NoTissueError(
         f"{slide.name}: more than half of the scan is nearly black, so it is not a stained "
         "slide in transmitted light. Fluorescence is not supported."
-    )
-
-
-def _describe_doubt(slide: Slide, share: float) -> str | None:
-    """Return why the tissue that was found may be wrong, from its share of the scan."""
-    if NEARLY_NONE <= share < ALL_OVER:
-        return None
-    return (
-        f"{slide.name}: tissue was found on {share:.1%} of the scan. Check it with `parfocal "
-        "inspect --picture OUT`; if it is wrong, choose another method (slide.tissue), or give the "
-        "tissue in a column `tissue`."
     )
 
 

@@ -1,4 +1,5 @@
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -84,10 +85,12 @@ def test_magnifications_that_do_not_fit_are_a_row_of_the_report(stained):
     assert f"  patches        none: {report.patches_problem}" in report.lines().splitlines()
 
 
-def test_the_report_has_the_warning_about_the_tissue(tmp_path, write_slide):
+def test_the_report_has_the_warning_about_the_tissue(tmp_path, write_slide, caplog):
     pixels = np.full((300, 300, 3), (190, 90, 160), dtype=np.uint8)
-    report = inspect_slide(write_slide(tmp_path / "slide.tif", pixels))
-    assert "slide.tissue" in report.tissue_warning
+    with caplog.at_level(logging.WARNING):
+        report = inspect_slide(write_slide(tmp_path / "slide.tif", pixels))
+    assert "with --tissue." in report.tissue_warning
+    assert caplog.messages == [report.tissue_warning]  # without advice to run this very command
     assert json.loads(json.dumps(report.to_json()))["tissue_warning"] == report.tissue_warning
 
 

@@ -1,17 +1,21 @@
 """Report what a slide file holds and whether it can be used: `parfocal inspect`."""
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from parfocal.features.header import SlideSettings
 from parfocal.features.ladder import LadderReport, ladder_report
 from parfocal.grid import GridError, PatchGrid
+from parfocal.slide.given_tissue import slide_tissue
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.tissue import Tissue
 
 LADDER, K = (1.25, 2.5, 10.0), 12  # magnifications and patches per zoom of the recipe zoommil
 MAGNIFICATIONS = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,11 @@ def find_patches(slide: Slide, settings: SlideSettings) -> tuple[Tissue, PatchGr
     Raises:
         SlideError: the slide has no tissue, or is damaged.
     """
-    tissue = settings.tissue_of(slide)
+    tissue = slide_tissue(
+        slide, method=settings.tissue_method, exclude_classes=settings.exclude_classes
+    )
+    if tissue.warning is not None:
+        logger.warning("%s", tissue.warning)
     try:
         return tissue, settings.grid_over(tissue, slide.name)
     except GridError as error:
