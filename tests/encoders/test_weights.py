@@ -90,9 +90,15 @@ def test_a_pickled_model_is_never_run(tmp_path):
 
 
 def test_a_file_with_more_than_tensors_is_refused(tmp_path):
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "run.pth")
+    torch.save({"a": torch.zeros(1), "epoch": 3}, tmp_path / "run.pth")
     with pytest.raises(EncoderError, match=r"run\.pth: contains more than named tensors"):
         read_weights(tmp_path / "run.pth")
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "teacher"])
+def test_weights_inside_the_checkpoint_of_a_training_are_found(tmp_path, key):
+    torch.save({key: {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "run.pth")
+    assert list(read_weights(tmp_path / "run.pth")) == ["a"]
 
 
 def test_modified_installed_weights_are_refused(tmp_path, monkeypatch):

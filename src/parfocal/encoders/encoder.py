@@ -5,6 +5,7 @@ onnxruntime, values differ by less than 1e-4 of the vector's largest; in half pr
 by less than 1e-2.
 """
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,12 +16,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from parfocal.cost import count_macs
-from parfocal.encoders.spec import EncoderSpec
+from parfocal.encoders.batches import PROBE, fitting_batch, is_out_of_memory
+from parfocal.encoders.spec import EncoderSpec, Precision
+from parfocal.encoders.weights import EncoderError, first_line
 
 Run = Callable[[Tensor], Tensor]
 
 CPU_BATCH, GPU_BATCH = 4, 256
-NATIVE_HALF = (7, 0)  # first CUDA capability with tensor cores that multiply float16
+# Number format -> its type, and the first CUDA capability that multiplies it in tensor cores.
+FORMATS: dict[Precision, tuple[torch.dtype, tuple[int, int]]] = {
+    "fp16": (torch.float16, (7, 0)),
+    "bf16": (torch.bfloat16, (8, 0)),
+}
+
+logger = logging.getLogger(__name__)
 
 
 class Encoder:
@@ -29,7 +38,8 @@ class Encoder:
     Args:
         spec: input size and normalization of the network, and the size of its features.
         network: network from normalized images (n, 3, input_size, input_size) to features (n, dim).
-        device: device to run on. CUDA devices with native float16 run in half precision.
+        device: device to run on. A CUDA device runs in the precision of `spec` if it has that
+            natively, else in float32.
         run: function that computes the same as `network` in another runtime, using one core per
             batch; None to run `network` with torch, which uses all cores for one batch.
     """
@@ -46,13 +56,28 @@ class Encoder:
         self.device = torch.device(device)
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.batch_size = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
+        self._batch_size = {"cpu": CPU_BATCH, "cuda": 0}.get(self.device.type, GPU_BATCH)
+        self._dtype = _native_type(spec.precision, self.device)
         self._mean, self._std = (
             torch.tensor([255 * v for v in value], device=self.device)[:, None, None]
             for value in (spec.mean, spec.std)
         )
         self.run = run or self.network
         self.workers = 1 if run is None else torch.get_num_threads()
+
+    @property
+    def batch_size(self) -> int:
+        """Number of patches to encode at once.
+
+        On a GPU it is as many as fit into the free memory when it is first asked for, at most 256.
+        It is halved whenever memory is used up.
+        """
+        if not self._batch_size:
+            size = self.spec.input_size
+            images = torch.zeros(PROBE, 3, size, size, device=self.device)
+            self._batch_size = fitting_batch(self._encode, images, most=GPU_BATCH)
+            logger.debug("%s: %d patches at once", self.spec.name, self._batch_size)
+        return self._batch_size
 
     def __call__(self, patches: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n d"]:
         """Compute the features of patches.
@@ -62,41 +87,100 @@ class Encoder:
 
         Returns:
             Features in float32, on the encoder's device.
+
+        Raises:
+            EncoderError: the device has no memory for a single patch, the network returns another
+                number of features than its description says, or features that are not finite.
         """
         # Allocated outside inference mode, so that a model can be trained on the features.
         features = torch.empty(len(patches), self.spec.dim, device=self.device)
-
-        def encode(start: int) -> None:
-            batch = slice(start, start + self.batch_size)
-            with torch.inference_mode(), self._precision():
-                features[batch] = self.run(self._images(patches[batch])).float()
-
-        starts = range(0, len(patches), self.batch_size)
-        if min(self.workers, len(starts)) > 1:
+        if self.workers > 1 and len(patches) > self.batch_size:
+            size = self.batch_size
+            batches = [slice(start, start + size) for start in range(0, len(patches), size)]
             with ThreadPoolExecutor(self.workers) as pool:
-                list(pool.map(encode, starts))
-        else:
-            for start in starts:
-                encode(start)
+                list(pool.map(lambda rows: self._fill(features[rows], patches[rows]), batches))
+            return features
+        start = 0
+        while start < len(patches):
+            rows = slice(start, start + self.batch_size)  # which may be halved on the way
+            self._fill(features[rows], patches[rows])
+            start = rows.stop
         return features
 
     def macs_per_patch(self) -> int:
         """Count the multiply-accumulates of one patch, which is always resized to `input_size`."""
         return count_macs(self.network, (1, 3, self.spec.input_size, self.spec.input_size))
 
+    def _fill(self, features: Float[Tensor, "n d"], patches: UInt8[np.ndarray, "n h w 3"]) -> None:
+        """Write the features of one batch, in halves where the memory does not suffice."""
+        try:
+            encoded = self._encode(self._images(patches))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(patches) == 1:
+                raise EncoderError(
+                    f"encoder {self.spec.name}: {self.device} has no memory for a single patch "
+                    f"({first_line(error)}). Stop other programs that use it, or choose another "
+                    "device (--device) or a smaller encoder."
+                ) from None
+        else:
+            features.copy_(self._checked(encoded))
+            return
+        # Outside the handler, whose traceback keeps the tensors of the failed batch alive.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = (len(patches) + 1) // 2
+        if half < self.batch_size:
+            self._batch_size = half
+            logger.info("%s: out of memory; now %d patches at once", self.spec.name, half)
+        self._fill(features[:half], patches[:half])
+        self._fill(features[half:], patches[half:])
+
+    def _encode(self, images: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
+        """Run the network, once more in float32 if half precision overflows."""
+        with torch.inference_mode():
+            with torch.autocast(self.device.type, self._dtype, enabled=self._dtype is not None):
+                features = self.run(images).float()
+            if self._dtype is not None and not features.isfinite().all():
+                features = self.run(images).float()
+        return features
+
+    def _checked(self, features: Tensor) -> Float[Tensor, "n d"]:
+        """Return features if they are as many as described, and finite."""
+        if features.shape[1:] != (self.spec.dim,):
+            raise EncoderError(
+                f"encoder {self.spec.name}: its network returns features of shape "
+                f"{tuple(features.shape[1:])}, and its description says {self.spec.dim}. Load the "
+                "encoder again with the weights it was described with."
+            )
+        if not features.isfinite().all():
+            count = int((~features.isfinite()).any(1).sum())
+            raise EncoderError(
+                f"encoder {self.spec.name}: the features of {count} of {len(features)} patches are "
+                "not finite. Its weights are damaged or of another network."
+            )
+        return features
+
     def _images(self, patches: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 s s"]:
-        """Resize and normalize patches."""
+        """Resize, crop and normalize patches."""
         writable = np.require(patches, requirements=["C", "W"])  # torch warns of read-only arrays
         pixels = torch.from_numpy(writable).permute(0, 3, 1, 2)  # n 3 h w, channels last
-        size = (self.spec.input_size, self.spec.input_size)
+        spec = self.spec
+        size = (spec.resize_px or spec.input_size,) * 2
         if pixels.shape[2:] != size:
             # Torch resizes bytes nine times as fast as it does floats, or as Pillow does bytes.
-            pixels = F.interpolate(pixels, size, mode=self.spec.interpolation, antialias=True)
+            pixels = F.interpolate(pixels, size, mode=spec.interpolation, antialias=True)
+        if spec.resize_px > spec.input_size:
+            edge = round((spec.resize_px - spec.input_size) / 2)
+            inner = slice(edge, edge + spec.input_size)
+            pixels = pixels[:, :, inner, inner].contiguous(memory_format=torch.channels_last)
         return pixels.to(self.device).float().sub_(self._mean).div_(self._std)
 
-    def _precision(self) -> torch.autocast:
-        """Return the context of half precision, enabled only on devices that have it natively."""
-        native = self.device.type == "cuda" and (
-            torch.cuda.get_device_capability(self.device) >= NATIVE_HALF
-        )
-        return torch.autocast(self.device.type, dtype=torch.float16, enabled=native)
+
+def _native_type(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """Return the type to compute in on a device; None for float32."""
+    if device.type != "cuda" or precision not in FORMATS:
+        return None
+    dtype, capability = FORMATS[precision]
+    return dtype if torch.cuda.get_device_capability(device) >= capability else None

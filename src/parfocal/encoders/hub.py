@@ -1,0 +1,144 @@
+"""Weights on the Hugging Face hub: where they are cached, and why they cannot be had.
+
+The only module that imports huggingface_hub, which timm and transformers install.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from parfocal.encoders.card import HUB, EncoderCard
+from parfocal.encoders.weights import WEIGHTS_OPTION, EncoderError, first_line
+
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+# The names that timm and transformers look for first.
+STANDARD_FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
+# Names of the errors of huggingface_hub, which timm and transformers may wrap in others.
+GATED, MISSING = {"GatedRepoError"}, {"RepositoryNotFoundError", "RevisionNotFoundError"}
+UNREACHABLE = {
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "IncompleteSnapshotError",
+    "ConnectionError",
+    "ConnectError",
+    "ConnectTimeout",
+    "ProxyError",
+    "ReadTimeout",
+    "SSLError",
+    "Timeout",
+}
+YES = {"1", "ON", "YES", "TRUE"}  # values of HF_HUB_OFFLINE
+
+
+def cache_folder() -> Path:
+    """Return the folder in which huggingface_hub caches repositories, from its variables."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if folder := os.environ.get(name):
+            return Path(folder).expanduser()
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    home = Path(os.environ.get("HF_HOME") or caches / "huggingface")
+    return home.expanduser() / "hub"
+
+
+def is_offline() -> bool:
+    """Return whether HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids the network."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in YES for name in names)
+
+
+def cached_files(repository: str, *, dataset: bool = False) -> list[Path]:
+    """Return the weights files of a repository that are in the cache of the hub.
+
+    Args:
+        repository: `OWNER/NAME`.
+        dataset: whether the repository is a data set.
+    """
+    kind = "datasets" if dataset else "models"
+    folder = cache_folder() / f"{kind}--{repository.replace('/', '--')}" / "snapshots"
+    try:
+        snapshots = sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)
+        return weights_files(snapshots[-1], nested=dataset) if snapshots else []
+    except OSError:
+        return []
+
+
+def weights_files(folder: Path, *, nested: bool = False) -> list[Path]:
+    """Return the weights files of a folder: those of a standard name, or else all.
+
+    Args:
+        folder: folder of a model, as the hub lays it out.
+        nested: whether to search its subfolders.
+    """
+    standard = [folder / name for name in STANDARD_FILES if (folder / name).is_file()]
+    if standard:
+        return standard[:1]
+    found = sorted(folder.rglob("*") if nested else folder.iterdir())
+    for suffix in WEIGHTS_SUFFIXES:
+        if files := [path for path in found if path.suffix == suffix and path.is_file()]:
+            return files
+    return []
+
+
+def download(card: EncoderCard) -> Path:
+    """Return the path of a card's weights file, downloaded or from the cache of the hub.
+
+    Raises:
+        EncoderError: the file cannot be had.
+    """
+    try:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415 (comes with timm)
+
+        kind = "dataset" if card.dataset else "model"
+        return Path(hf_hub_download(card.hub, card.weights_file, repo_type=kind))
+    # The errors of the hub client and of its HTTP library have no common base class.
+    except Exception as error:
+        raise unavailable(card.id, error, card=card) from error
+
+
+def unavailable(
+    name: str, error: Exception, *, card: EncoderCard | None = None, repository: str = ""
+) -> EncoderError:
+    """Return an error that says why weights cannot be had, and what to do.
+
+    Args:
+        name: name of the encoder.
+        error: error of timm, transformers or huggingface_hub.
+        card: card of the encoder, if it has one.
+        repository: repository on the hub, for an encoder without a card.
+    """
+    page = card.page if card is not None else f"{HUB}{repository}"
+    kinds = {type(each).__name__ for each in _chain(error)}
+    quoted = f"{type(error).__name__}: {first_line(error)}"
+    gated = bool(kinds & GATED) or (card is not None and card.gated)
+    if kinds & GATED:
+        reason = f"access to the weights was refused ({quoted})"
+    elif kinds & MISSING:
+        reason = f"the hub shows no such repository to this account ({quoted})"
+    elif is_offline():
+        reason = f"the weights are not in {cache_folder()}, and HF_HUB_OFFLINE is set"
+    elif kinds & UNREACHABLE:
+        reason = f"the weights are not in {cache_folder()}, and the hub cannot be reached"
+    else:
+        reason = f"the weights cannot be loaded ({quoted})"
+    return EncoderError(f"{name}: {reason}. {how_to_get(page, gated=gated)}")
+
+
+def how_to_get(page: str, *, gated: bool) -> str:
+    """Return the sentences that say how to get weights, online and offline."""
+    online = (
+        f"Ask for access at {page}, then set HF_TOKEN to a token of that account"
+        if gated
+        else f"They are at {page}"
+    )
+    return (
+        f"{online}. Without network: download the files of that page on another machine and give "
+        f"the weights file, or the folder with its config.json: {WEIGHTS_OPTION}."
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from."""
+    seen = 0
+    while error is not None and seen < 20:
+        yield error
+        error, seen = error.__cause__ or error.__context__, seen + 1

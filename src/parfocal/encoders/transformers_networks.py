@@ -1,0 +1,127 @@
+"""Load networks from transformers. The only module that imports transformers."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from parfocal.encoders.card import INSTALL, EncoderCard
+from parfocal.encoders.hub import cached_files, unavailable, weights_files
+from parfocal.encoders.load_guards import tensors_only
+from parfocal.encoders.pooling import PublishedNetwork
+from parfocal.encoders.weights import WEIGHTS_OPTION, EncoderError, first_line
+
+REMOTE_CODE_OPTION = (
+    "--trust-remote-code with extract, or --set encoder.trust_remote_code=true with other commands"
+)
+
+
+def load_card_from_transformers(
+    card: EncoderCard,
+    *,
+    weights: Path | None = None,
+    pooled: bool = False,
+    trust_remote_code: bool = False,
+) -> PublishedNetwork:
+    """Load the network of a published encoder.
+
+    Args:
+        card: the encoder.
+        weights: folder of its repository; None to get it from the hub.
+        pooled: whether to return the network's pooled output instead of its tokens.
+        trust_remote_code: whether to run code of the repository, if it brings some.
+
+    Raises:
+        EncoderError: transformers cannot be imported, code of the repository is needed and not
+            trusted, or the weights are missing or of another network.
+    """
+    if weights is not None and not weights.is_dir():
+        weights = _folder_of(card, weights)
+    if card.remote_code and weights is None and not trust_remote_code:
+        raise _untrusted(card)
+    transformers = _import_transformers(card)
+    model = _load(transformers, card, weights, trust_remote_code=trust_remote_code)
+    files = tuple(cached_files(card.hub) if weights is None else weights_files(weights))
+    if card.loader == "titan":
+        return PublishedNetwork(model, model.__call__, files)
+
+    def run(images: Tensor) -> Tensor:
+        answer = model(pixel_values=images)
+        output: Tensor = answer.pooler_output if pooled else answer.last_hidden_state
+        return output
+
+    config = model.config
+    prefix_tokens = None if pooled else 1 + getattr(config, "num_register_tokens", 0)
+    return PublishedNetwork(model, run, files, getattr(config, "hidden_size", None), prefix_tokens)
+
+
+def _load(
+    transformers: ModuleType, card: EncoderCard, weights: Path | None, *, trust_remote_code: bool
+) -> nn.Module:
+    """Load a network in float32, and check that none of its tensors stayed random."""
+    source = card.hub if weights is None else str(weights)
+    try:
+        with tensors_only():
+            model, report = transformers.AutoModel.from_pretrained(
+                source,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                **card.arguments,
+            )
+            if card.loader == "titan":  # reads the weights of its patch encoder itself
+                return model.return_conch()[0].eval().float()  # type: ignore[no-any-return]
+    # The errors of transformers, the hub client and its HTTP library have no common base class.
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise _untrusted(card) from error
+        if weights is None:
+            raise unavailable(card.id, error, card=card) from error
+        raise EncoderError(
+            f"{card.id}: {weights} cannot be loaded ({type(error).__name__}: {first_line(error)}). "
+            f"It needs the files of {card.page}: config.json and the weights."
+        ) from error
+    _refuse_random(card, source, report)
+    network: nn.Module = model.eval().float()
+    return network
+
+
+def _refuse_random(card: EncoderCard, source: str, report: Any) -> None:
+    """Raise if weights of another network left tensors of this one random."""
+    missing = sorted(report.get("missing_keys", ()))
+    mismatched = sorted(str(each) for each in report.get("mismatched_keys", ()))
+    if missing or mismatched:
+        raise EncoderError(
+            f"{card.id}: {len(missing) + len(mismatched)} tensors are missing from {source}, first "
+            f"{(missing or mismatched)[0]!r}. Give weights of that network, from {card.page}."
+        )
+
+
+def _import_transformers(card: EncoderCard) -> ModuleType:
+    try:
+        import transformers  # noqa: PLC0415 (optional, and seconds to import)
+    # Not only ImportError: a torchvision that does not match torch raises RuntimeError.
+    except Exception as error:
+        raise EncoderError(
+            f"{card.id}: transformers cannot be imported ({type(error).__name__}: "
+            f"{first_line(error)}). Install it: {INSTALL[card.loader]}"
+        ) from error
+    return transformers  # type: ignore[no-any-return]
+
+
+def _folder_of(card: EncoderCard, file: Path) -> Path:
+    """Return the folder of a weights file, whose config.json transformers reads."""
+    if file.is_file() and (file.parent / "config.json").is_file():
+        return file.parent
+    found = "there is no config.json beside it" if file.is_file() else "no such file or folder"
+    raise EncoderError(
+        f"{card.id}: {file}: {found}. Give the folder with config.json and the weights, as they "
+        f"are at {card.page}: {WEIGHTS_OPTION}."
+    )
+
+
+def _untrusted(card: EncoderCard) -> EncoderError:
+    return EncoderError(
+        f"{card.id}: its repository, {card.page}, brings code of its own that has to run to load "
+        f"it. If you trust it, allow that: {REMOTE_CODE_OPTION}."
+    )
