@@ -399,7 +399,7 @@ def test_invalid_paintings_are_refused(settings, message):
 
 @pytest.mark.slow
 def test_color_of_real_tiles_does_not_predict_the_class(tmp_path):
-    folder = Path(__file__).parents[2].parent / "shared" / "data" / "colon-tiles"
+    folder = Path(__file__).parents[3].parent / "shared" / "data" / "colon-tiles"
     if not folder.is_dir():
         pytest.skip("the colon tiles are not available")
     rows = rows_of(
