@@ -63,7 +63,7 @@ def untrained() -> Checkpoint:
         model_name="zoommil",
         model_settings=settings,
         labels=("normal", "tumor"),
-        encoder=encoder,
+        encoders=(encoder,) * 2,
         slide=SlideSettings((2.5, 10.0), 64),
         training=TrainingProvenance(0, 0),
     )

@@ -114,7 +114,7 @@ def test_a_model_that_selects_every_patch_has_no_regret(untrained, cohort):
 
 
 def test_a_model_that_does_not_zoom_is_refused(untrained, cohort):
-    settings = {"in_dim": untrained.encoder.dim, "num_classes": 2}
+    settings = {"in_dim": untrained.encoders[0].dim, "num_classes": 2}
     mean = replace(
         untrained,
         model=build_model("mean", settings).eval(),

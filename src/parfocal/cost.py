@@ -55,12 +55,16 @@ class Cost:
     Args:
         patches: number of patches encoded, per step.
         pixels_decoded: pixels decoded from stored levels; a pixel decoded twice counts twice.
-        bytes_read: bytes of compressed pixels read from the file; None if the reader does not
-            report them.
+        bytes_read: bytes read from the file, of directories and compressed pixels; None if the
+            reader does not report them.
         macs: multiply-accumulates, counted with torch's FLOP formulas.
         seconds: seconds per stage, summed over threads, so that "read" may overlap "encode"; and
             "total", in wall-clock time.
         exhaustive: cost of processing the same slide exhaustively; None if not computed.
+        encoding_macs: the part of `macs` that encoders computed, per step; 0 for a model that takes
+            pixels, whose network is part of the model. Empty if unknown.
+        requests: number of reads of the file, or requests for parts of it; None if `bytes_read` is.
+        file_bytes: size of the file; None if the reader does not report it.
     """
 
     patches: tuple[int, ...]
@@ -69,6 +73,16 @@ class Cost:
     macs: int
     seconds: dict[str, float]
     exhaustive: ExhaustiveCost | None = None
+    encoding_macs: tuple[int, ...] = ()
+    requests: int | None = None
+    file_bytes: int | None = None
+
+    @property
+    def share_bytes(self) -> float | None:
+        """Bytes read, as a share of the size of the file; more than 1 if parts are read twice."""
+        if self.bytes_read is None or not self.file_bytes:
+            return None
+        return self.bytes_read / self.file_bytes
 
     @property
     def share_patches(self) -> float | None:
@@ -136,28 +150,45 @@ class CostMeter:
         self._patches: dict[int, int] = {}
         self._pixels = 0
         self._bytes: int | None = None
+        self._requests = 0
+        self._file_bytes: int | None = None
         self._macs = 0
+        self._encoding_macs: dict[int, int] = {}
         self._seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
-    def add_patches(self, step: int, count: int) -> None:
+    def add_patches(self, step: int, count: int, *, macs: int = 0) -> None:
         """Add encoded patches.
 
         Args:
             step: index of the magnification, 0 for the lowest.
             count: number of patches.
+            macs: multiply-accumulates of encoding them, which are added to the total, too.
         """
         with self._lock:
             self._patches[step] = self._patches.get(step, 0) + count
+            self._encoding_macs[step] = self._encoding_macs.get(step, 0) + macs
+            self._macs += macs
 
     def add_pixels(self, pixels: int) -> None:
         """Add pixels decoded from a stored level."""
         with self._lock:
             self._pixels += pixels
 
-    def add_bytes(self, count: int) -> None:
-        """Add bytes of compressed pixels read from the file."""
+    def add_bytes(self, count: int, *, requests: int = 0) -> None:
+        """Add bytes read from the file, and the requests that asked for them."""
         with self._lock:
             self._bytes = (self._bytes or 0) + count
+            self._requests += requests
+
+    def forget_bytes(self) -> None:
+        """Report no bytes, since the reader of the file does not count them."""
+        with self._lock:
+            self._bytes, self._requests, self._file_bytes = None, 0, None
+
+    def set_file_bytes(self, count: int) -> None:
+        """Set the size of the file."""
+        with self._lock:
+            self._file_bytes = count
 
     def add_macs(self, macs: int) -> None:
         """Add multiply-accumulates."""
@@ -198,9 +229,12 @@ class CostMeter:
                 patches=tuple(self._patches.get(step, 0) for step in range(steps)),
                 pixels_decoded=self._pixels,
                 bytes_read=self._bytes,
+                requests=None if self._bytes is None else self._requests,
+                file_bytes=self._file_bytes,
                 macs=self._macs,
                 seconds={**self._seconds, "total": total},
                 exhaustive=exhaustive,
+                encoding_macs=tuple(self._encoding_macs.get(step, 0) for step in range(steps)),
             )
 
 

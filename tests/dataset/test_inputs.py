@@ -13,7 +13,7 @@ from parfocal.dataset.cohort import CohortError, CohortSlide
 from parfocal.dataset.inputs import Inputs, LiveInputs, StoredInputs, cohort_inputs
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.loading import load_encoder
-from parfocal.features.errors import MixedFeaturesError
+from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.slide.errors import SlideError
@@ -47,9 +47,9 @@ def test_stored_and_live_bags_are_equal(slide, encoder: Encoder, features: Path)
     stored = cohort_inputs(SETTINGS, pytest.fail, features=features)
     live = cohort_inputs(SETTINGS, lambda: encoder)
     assert (type(stored), type(live)) == (StoredInputs, LiveInputs)
-    assert stored.encoder == live.encoder == encoder.spec
-    assert stored.source_file(slide) == features / "001.h5"
-    assert live.source_file(slide) == slide.path
+    assert stored.encoders == live.encoders == (encoder.spec,) * len(SETTINGS.magnifications)
+    assert stored.source_files(slide) == (features / "001.h5",)
+    assert live.source_files(slide) == (slide.path,)
     with stored.open(slide) as first, live.open(slide) as second:
         assert isinstance(first.model_input, Bag)
         assert torch.equal(first.model_input.features(), second.model_input.features())
@@ -61,7 +61,7 @@ def test_stored_and_live_bags_are_equal(slide, encoder: Encoder, features: Path)
 def test_without_an_encoder_slides_are_opened_as_pixels(slide):
     inputs = cohort_inputs(SETTINGS, None)
     assert isinstance(inputs, Inputs)
-    assert inputs.encoder is None
+    assert inputs.encoders == ()
     inputs.check(slide)
     with inputs.open(slide) as slide_input:
         assert isinstance(slide_input.model_input, PixelSource)
@@ -73,9 +73,9 @@ def test_a_model_that_takes_pixels_cannot_use_stored_features(features: Path):
 
 
 def test_a_folder_without_features_is_refused(tmp_path: Path):
-    with pytest.raises(CohortError, match=r"no such folder; run `parfocal extract` first"):
+    with pytest.raises(StoreError, match=r"no such folder; run `parfocal extract` first"):
         cohort_inputs(SETTINGS, pytest.fail, features=tmp_path / "none")
-    with pytest.raises(CohortError, match=r"no feature files \(\*\.h5\) here"):
+    with pytest.raises(StoreError, match=r"no feature files \(\*\.h5\) here"):
         cohort_inputs(SETTINGS, pytest.fail, features=tmp_path)
 
 

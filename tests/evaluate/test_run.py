@@ -13,7 +13,7 @@ from parfocal.dataset.inputs import LiveInputs
 from parfocal.encoders.loading import load_encoder
 from parfocal.evaluate.heldout import EvaluationError
 from parfocal.evaluate.run import evaluate
-from parfocal.features.errors import UnwritableError
+from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
@@ -80,7 +80,7 @@ def save_run(run, *, train, val, fingerprints=None):
         model_name="zoommil",
         model_settings=settings,
         labels=("benign", "cancer"),
-        encoder=encoder,
+        encoders=(encoder,) * len(SETTINGS.magnifications),
         slide=SETTINGS,
         training=TrainingProvenance(
             seed=0,
@@ -404,7 +404,7 @@ def test_a_split_column_that_disagrees_with_the_run_is_logged(made, tmp_path, ca
 
 def test_a_missing_feature_folder_is_refused(made, tmp_path):
     _, run, cohort, _ = made
-    with pytest.raises(CohortError, match=r"nofeat: no such folder; run `parfocal extract` first"):
+    with pytest.raises(StoreError, match=r"nofeat: no such folder; run `parfocal extract` first"):
         evaluate(run, cohort, tmp_path, features=tmp_path / "nofeat")
 
 

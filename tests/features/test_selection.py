@@ -46,7 +46,7 @@ def positions(grid: PatchGrid, step: int) -> torch.Tensor:
 
 def store(path: Path, grid: PatchGrid, magnifications, spec) -> FeatureFile:
     settings = SlideSettings(magnifications, 16, **vars(grid.rule))
-    header = Header(replace(spec, dim=3), settings, grid, path.stem, "ab" * 16, "given")
+    header = Header((replace(spec, dim=3),) * len(settings.magnifications), settings, grid, path.stem, "ab" * 16, "given")
     with create(path, header, dtype="float32") as writer:
         for step in range(len(grid.mpps)):
             rows = np.flatnonzero(grid.valid(step))
@@ -129,7 +129,7 @@ def test_another_resolution_without_the_highest_magnification_is_refused(
 def test_a_file_is_checked_for_the_patches_of_a_model(tmp_path, encoder: Encoder):
     tissue = specks(0, mpp=0.97, levels=(0.97, 4.02))
     file = store(tmp_path / "a.h5", lay(tissue, LADDER), LADDER, encoder.spec)
-    spec = file.encoder
+    spec = file.encoders[0]
     file.check(spec, SlideSettings((2.5, 10.0), 16))
     with pytest.raises(MixedFeaturesError, match=r"cannot be used at 2.5x alone"):
         file.check(spec, SlideSettings((2.5,), 16))
@@ -140,7 +140,7 @@ def test_a_file_is_checked_for_the_patches_of_a_model(tmp_path, encoder: Encoder
 def test_at_one_magnification_features_of_either_rule_can_be_used(tmp_path, encoder: Encoder):
     grid = lay(specks(0), (10.0,))
     file = store(tmp_path / "a.h5", grid, (10.0,), encoder.spec)
-    file.check(file.encoder, SlideSettings((10.0,), 16, roots="share"))
+    file.check(file.encoders, SlideSettings((10.0,), 16, roots="share"))
 
 
 def test_encoded_features_of_a_subset_equal_live_ones(tmp_path, encoder: Encoder):

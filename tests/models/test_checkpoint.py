@@ -185,7 +185,11 @@ SLIDE = {"magnifications": [1.25, 2.5], "patch_size": 64}
         ("labels", ["a", "b", "c"], "labels: 3 for 2 classes"),
         ("labels", ["a", 3], r"labels: \['a', 3\] is not a list of texts"),
         ("labels", "ab", "labels: 'ab' is not a list of texts"),
-        ("slide", {**SLIDE, "tissue_method": "magic"}, "tissue_method: 'magic' is not one of otsu, gray, all"),
+        (
+            "slide",
+            {**SLIDE, "tissue_method": "magic"},
+            "tissue_method: 'magic' is not one of otsu, gray, all",
+        ),
         ("slide", {**SLIDE, "roots": "all"}, "roots: 'all' is not one of "),
         ("slide", {**SLIDE, "patch_size": "big"}, "patch_size: 'big' is not a whole number"),
         ("slide", {**SLIDE, "magnifications": [5, 2]}, r"magnifications: \[5, 2\] do not ascend"),

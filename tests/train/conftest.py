@@ -60,7 +60,9 @@ def write_features(folder: Path, name: str, rng: np.random.Generator, lesion: in
     place = rng.integers(COARSE)
     coarse[place, 0] += 3
     sharp[place * CHILDREN : (place + 1) * CHILDREN, 1] += 3 * lesion
-    header = Header(encoder, SlideSettings((2.5, 5.0), 16), grid, name, f"{name:0>32}", "given")
+    header = Header(
+        (encoder,) * 2, SlideSettings((2.5, 5.0), 16), grid, name, f"{name:0>32}", "given"
+    )
     with create(feature_path(folder, name), header) as writer:
         for step, table in enumerate((coarse, sharp)):
             writer.write(step, np.arange(len(table)), table.astype(np.float16))

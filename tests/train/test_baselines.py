@@ -34,7 +34,7 @@ def run_training(cohort, out, recipe, *overrides, resume=False):
 @pytest.mark.parametrize("recipe", SMALL)
 def test_a_baseline_is_trained_and_predicts_from_its_checkpoint(cohort, tmp_path, recipe):
     trained = run_training(cohort, tmp_path / "run", recipe, "train.epochs=1")
-    inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoder)
+    inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoders)
     with inputs.open(cohort.slides[0]) as slide_input, torch.no_grad():
         prediction = trained.model(slide_input.model_input)
     assert prediction.logits.isfinite().all()

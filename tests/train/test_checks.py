@@ -7,7 +7,12 @@ import pytest
 from parfocal.dataset import Cohort
 from parfocal.grid import Reach, Squares
 from parfocal.train import RunError, train
-from parfocal.train.checks import log_reach, refuse_missing_outlines, refuse_too_few
+from parfocal.train.checks import (
+    describe_unreadable,
+    log_reach,
+    refuse_missing_outlines,
+    refuse_too_few,
+)
 
 LABELS = ("ill", "well")
 
@@ -41,6 +46,23 @@ def test_a_class_whose_training_slides_failed_is_refused_with_the_reason(slides)
 def test_validation_slides_that_all_failed_are_refused(slides):
     with pytest.raises(RunError, match="no validation slide is left: 1 slides failed"):
         refuse_too_few(slides, [replace(slides[0], slide_id="9")], {"9": "damaged."}, LABELS)
+
+
+def test_slides_that_cannot_be_read_are_listed_once_for_each_kind_of_reason():
+    unreadable = {f"{n:03}": f"{n:03}.svs: damaged at x={n}, y=7. Copy it." for n in range(12)}
+    unreadable["blank"] = "blank.svs: no tissue found. View it."
+    assert describe_unreadable(unreadable, 40, task="train") == (
+        "13 of 40 slides cannot be read (000.svs, 001.svs, 002.svs and 9 more: damaged at x=0, "
+        "y=7. Copy it; blank.svs: no tissue found. View it). Repair or remove them, or train "
+        "without them with --skip-unreadable; `parfocal inspect` lists all."
+    )
+
+
+def test_at_most_five_kinds_of_reasons_are_listed():
+    unreadable = dict(
+        zip("abcdefg", ("one", "two", "three", "four", "five", "six", "1"), strict=True)
+    )
+    assert "; e: five; ...)" in describe_unreadable(unreadable, 9, task="compare")
 
 
 def test_a_slide_with_a_lesion_needs_outlines(slides):

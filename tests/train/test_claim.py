@@ -10,7 +10,7 @@ import torch
 
 from parfocal import files
 from parfocal.claims import ClaimError, hold
-from parfocal.dataset.errors import CohortError
+from parfocal.features.errors import StoreError
 from parfocal.files import OutputError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.settings import RunSettings
@@ -64,7 +64,7 @@ def test_a_killed_training_leaves_no_claim_behind(cohort, settings, tmp_path):
 def test_a_refused_training_leaves_no_folder(cohort, settings, tmp_path):
     for slide in (cohort.source.parent / "features").iterdir():
         slide.unlink()
-    with pytest.raises(CohortError, match="no feature files"):
+    with pytest.raises(StoreError, match="no feature files"):
         run_training(cohort, settings, tmp_path / "runs" / "first")
     assert not (tmp_path / "runs").exists()
 

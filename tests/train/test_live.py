@@ -55,7 +55,7 @@ def test_a_model_is_trained_on_slide_files_alone(painted, live, tmp_path, caplog
     assert summary.failed == {}
     assert "0.0% of the tissue out of reach, on average over 6 slides" in caplog.text
     trained = Checkpoint.load(tmp_path / "run")
-    assert trained.encoder.name == "tiny"
+    assert trained.encoder_text == "tiny"
     assert trained.mpps == (2.0, 0.5)
 
 
@@ -76,15 +76,18 @@ def test_slides_that_cannot_be_used_are_left_out_and_listed(painted, live, tmp_p
         painted, slides=(*slides, *(replace(s, split="val") for s in painted.slides[6:]))
     )
     options = {"device": "cpu", "progress": False}
-    with pytest.raises(RunError, match=r"^2 of 8 slides cannot be read \(0\.png: .*; 3\.png: "):
+    with pytest.raises(
+        RunError, match=r"^2 of 8 slides cannot be read \(0\.png: .*; 3\.png: "
+    ) as error:
         train(given, live, tmp_path / "run", **options)
-    assert caplog.text.count("slide 3 cannot be read") == 1
+    assert "or train without them with --skip-unreadable" in str(error.value)
+    assert "3.png" not in caplog.text  # the error has it
     assert "epoch 1" not in caplog.text
     caplog.clear()
     summary = train(given, live, tmp_path / "run", skip_unreadable=True, **options)
     assert sorted(failed(tmp_path / "run")) == sorted(summary.failed) == ["0", "3"]
     assert "tissue" in summary.failed["3"]
-    assert caplog.text.count("slide 3 is left out") == 1
+    assert caplog.text.count("left out: 3.png: no tissue") == 1
     assert "3: " in (tmp_path / "run" / "report.html").read_text()
     assert Checkpoint.load(tmp_path / "run").training.slides["train"] == ["1", "2", "4", "5"]
 
@@ -138,7 +141,7 @@ def test_missing_feature_files_are_reported_before_training(cohort, settings, tm
     with pytest.raises(CohortError, match=r"1 feature files missing: .*004\.h5"):
         train(cohort, settings, tmp_path / "run", **options)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CohortError, match=r"no feature files \(\*\.h5\) here; run `parfocal extr"):
+    with pytest.raises(StoreError, match=r"no feature files \(\*\.h5\) here; run `parfocal extr"):
         train(cohort, settings, tmp_path / "run", **{**options, "features": tmp_path / "empty"})
 
 

@@ -95,7 +95,7 @@ def test_a_checkpoint_is_enough_for_prediction(cohort, settings, tmp_path):
     assert trained.training.epoch == summary.best_epoch
     parts = {row.slide_id: row.split for row in read_split(tmp_path / "run/split.csv")}
     assert {parts[slide_id] for slide_id in trained.training.slides["train"]} == {"train"}
-    inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoder)
+    inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoders)
     with inputs.open(cohort.slides[0]) as slide_input, torch.no_grad():
         prediction = trained.model(slide_input.model_input)
         assert prediction.logits.shape == (2,)
@@ -108,7 +108,7 @@ def test_labels_that_need_zooming_are_learned(cohort, settings, tmp_path, seed):
     longer = with_train(settings, epochs=8, seed=seed, test_fraction=0.2)
     run_training(cohort, longer, tmp_path / "run")
     trained = Checkpoint.load(tmp_path / "run")
-    inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoder)
+    inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoders)
     test = {row.slide_id for row in read_split(tmp_path / "run/split.csv") if row.split == "test"}
     assert len(test) == 4
     for slide in cohort.slides:

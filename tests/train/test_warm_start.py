@@ -65,7 +65,7 @@ def test_the_first_run_must_have_the_same_labels(cohort, settings, tmp_path, fir
 
 
 def test_the_first_run_must_have_the_same_encoder(cohort, settings, first):
-    other = replace(Checkpoint.load(first).encoder, weights_hash="another")
+    other = [replace(each, weights_hash="another") for each in Checkpoint.load(first).encoders]
     warm = replace(settings, train=replace(settings.train, init_from=first))
     with pytest.raises(RunError, match=r"encoder of that run is EncoderSpec.*, and EncoderSpec"):
         load_initial_model(warm, cohort.labels, other)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from parfocal.features.header import SlideSettings
-from parfocal.settings import RunSettings, load_settings
+from parfocal.settings import EncoderSettings, RunSettings, load_settings
+from parfocal.settings.encoders import check_encoders, parse_per_magnification
 
 
 class ComparisonError(Exception):
@@ -41,7 +42,8 @@ def load_candidates(
             `zoommil:model.k=24`.
         epochs: maximum number of epochs.
         folds: number of cross-validation folds.
-        encoder: patch encoder of the models that take features.
+        encoder: patch encoder of the models that take features, or encoders by magnification, as
+            `1.25=NAME,10=NAME`, of which each model takes those of its magnifications.
 
     Raises:
         SettingsError: a model, key or value is invalid.
@@ -60,6 +62,7 @@ def load_candidates(
         for model in models
     ]
     refuse_unequal(candidates)
+    _refuse_unused_encoder(candidates, encoder)
     names = [candidate.name for candidate in candidates]
     for override in overrides:
         if all(_override_for(override, name) is None for name in names):
@@ -84,7 +87,7 @@ def load_candidate(
     flags = {"train.epochs": epochs, "train.folds": folds}
     settings = load_settings(model, overrides=own, flags=flags)
     if encoder is not None and settings.encoder is not None:
-        settings = replace(settings, encoder=replace(settings.encoder, name=encoder))
+        settings = _with_encoder(settings, settings.encoder, encoder)
     return Candidate(name, settings)
 
 
@@ -93,6 +96,31 @@ def shared_slide_settings(candidates: Iterable[Candidate]) -> SlideSettings:
     settings = [candidate.settings.slide for candidate in candidates]
     union = {magnification for slide in settings for magnification in slide.magnifications}
     return replace(settings[0], magnifications=tuple(sorted(union)))
+
+
+def _with_encoder(settings: RunSettings, current: EncoderSettings, text: str) -> RunSettings:
+    """Return settings with another encoder, or with those of their magnifications."""
+    encoder, magnifications = parse_per_magnification(text), settings.slide.magnifications
+    if isinstance(encoder, dict):
+        encoder = {each: encoder[each] for each in magnifications if each in encoder}
+    replaced = replace(current, name=encoder)
+    check_encoders(replaced, magnifications)
+    return replace(settings, encoder=replaced)
+
+
+def _refuse_unused_encoder(candidates: Sequence[Candidate], text: str | None) -> None:
+    """Refuse an encoder for a magnification that no model has."""
+    encoder = "" if text is None else parse_per_magnification(text)
+    if isinstance(encoder, str):
+        return
+    slides = [each.settings.slide for each in candidates if each.settings.encoder is not None]
+    used = {magnification for slide in slides for magnification in slide.magnifications}
+    for magnification, name in encoder.items():
+        if magnification not in used:
+            raise ComparisonError(
+                f"--encoder: {magnification:g}x has {name}, but no model has "
+                f"this magnification; the models have {', '.join(f'{m:g}' for m in sorted(used))}."
+            )
 
 
 def _override_for(override: str, name: str) -> str | None:

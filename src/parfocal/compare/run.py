@@ -20,23 +20,31 @@ import numpy as np
 import torch
 
 from parfocal.compare.candidate import Candidate, ComparisonError
-from parfocal.compare.readable import find_unreadable, refuse_unreadable
+from parfocal.compare.readable import find_unreadable
 from parfocal.compare.scores import STAGES, ComparisonRow, ModelResult, Timing, score_results
-from parfocal.compare.stores import load_candidate_encoder, prepare_stores
+from parfocal.compare.stores import prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
 from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.split import read_split
+from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.weights import EncoderError
 from parfocal.evaluate.run import evaluate
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.explain.report import optional_report
+from parfocal.features.open_folder import Features, open_features
 from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.metrics import LabeledPredictions
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.description import CheckpointError
 from parfocal.predict.slide import predict
 from parfocal.progress import Progress
+from parfocal.settings.encoders import load_encoders
+from parfocal.settings.stored_features import follow_features
+from parfocal.slide.errors import group_failures
 from parfocal.slide.failure import catch_failure
 from parfocal.train import make_splits, train
+from parfocal.train.checks import describe_unreadable
 from parfocal.train.folder import claimed
 
 logger = logging.getLogger(__name__)
@@ -61,7 +69,7 @@ class SharedSetup:
     source: Path
     cohort: Cohort
     out: Path
-    stores: dict[str, Path]
+    stores: dict[str, Features]
     seeds: int
     cache: Path | None
     device: str
@@ -75,7 +83,7 @@ def compare(
     out: Path,
     *,
     seeds: int = 1,
-    features: Path | None = None,
+    features: Features | None = None,
     cache: Path | None = None,
     device: str = "auto",
     metric: str = "weighted_f1",
@@ -93,7 +101,8 @@ def compare(
         candidates: the models; see `load_candidates`.
         out: output folder.
         seeds: number of training runs of each model or fold; the seeds are 0, 1, ...
-        features: folder of stored features for all models; None extracts them into `out`.
+        features: folder of stored features for all models, by parfocal or by another tool, or
+            folders by magnification; None extracts them into `out`.
         cache: folder of features that are not computed again, and of the pixels that models read.
         device: device for training and evaluation.
         metric: metric that ranks the models and is plotted.
@@ -109,7 +118,12 @@ def compare(
     """
     cohort = read_cohort(cohort_csv, labels=candidates[0].settings.train.labels)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
-    refuse_copies(cohort, features)
+    folder = None if features is None else open_features(features, cohort.slides)
+    if folder is not None:
+        candidates = [
+            replace(each, settings=follow_features(each.settings, folder)) for each in candidates
+        ]
+    refuse_copies(cohort, folder)
     for candidate in candidates:
         if not all(split.test for split in make_splits(cohort, candidate.settings.train)):
             raise ComparisonError(
@@ -118,7 +132,7 @@ def compare(
             )
     with claimed(out):
         stores = prepare_stores(
-            cohort, candidates, out, features=features, cache=cache, device=device
+            cohort, candidates, out, features=folder, cache=cache, device=device
         )
         unreadable = _list_unreadable(
             cohort, find_unreadable(cohort, candidates, stores), skip=skip_unreadable
@@ -130,16 +144,15 @@ def compare(
 
 
 def _list_unreadable(cohort: Cohort, unreadable: dict[str, str], *, skip: bool) -> dict[str, str]:
-    """Log the slides that cannot be read, and refuse them unless they are to be left out."""
-    for slide_id, reason in unreadable.items():
-        what = "is left out" if skip else "cannot be read"
-        logger.warning("slide %s %s: %s", slide_id, what, reason)
-    if len(unreadable) == len(cohort.slides):
-        raise ComparisonError(
-            f"{cohort.source.name}: no slide could be used; the log has the reason for each slide."
-        )
-    if not skip:
-        refuse_unreadable(cohort.source, unreadable, len(cohort.slides))
+    """Refuse slides that cannot be read, or log them if they are to be left out."""
+    total = len(cohort.slides)
+    if unreadable and not skip:
+        message = describe_unreadable(unreadable, total, task="compare")
+        raise ComparisonError(f"{cohort.source.name}: {message}")
+    for kind in group_failures(unreadable):
+        logger.warning("left out: %s", kind)
+    if len(unreadable) == total:
+        raise ComparisonError(f"{cohort.source.name}: no slide could be used; replace them.")
     return unreadable
 
 
@@ -242,7 +255,11 @@ def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Pa
     encoder = candidate.settings.encoder
     if encoder is not None:
         # With stored features, the evaluation counts the MACs of the model only.
-        macs += patches * load_candidate_encoder(encoder, "cpu").macs_per_patch()
+        try:
+            encoders = load_encoders(encoder, candidate.settings.slide.magnifications)
+            macs += fmean(_encoding_macs(cost["patches"], encoders) for cost in costs)
+        except (EncoderError, ValueError) as error:  # one that only another tool has
+            logger.warning("%s: MACs leave out encoding: %s", candidate.name, error)
     return ModelResult(
         candidate.name,
         runs=tuple(
@@ -255,6 +272,12 @@ def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Pa
         failed=sum(len(each["failed"]) for each in metrics),
         classes=_count_classes([run / "evaluation" / "predictions.csv" for run in runs], metrics),
     )
+
+
+def _encoding_macs(patches: Sequence[Mapping[str, float]], encoders: Sequence[Encoder]) -> float:
+    """Return the mean MACs of encoding the patches of each step."""
+    steps = zip(patches, encoders, strict=False)
+    return sum(step["mean"] * encoder.macs_per_patch() for step, encoder in steps)
 
 
 def _count_classes(files: Sequence[Path], metrics: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -298,12 +321,18 @@ def _mean_seconds(run: Path, slides: Sequence[CohortSlide], device: str) -> dict
     """
     trained = Checkpoint.load(run)
     trained.model.to(device)
-    encoder = trained.load_encoder(device=device)
+    if not slides:
+        return {}
+    try:
+        encoders = trained.load_encoders(device=device)
+    except (CheckpointError, EncoderError, ValueError) as error:  # one that another tool has
+        logger.warning("no slide is timed: %s", error)
+        return {}
     seconds = []
     for slide in [*slides[:1], *slides]:
         with catch_failure(slide.slide_id):
             seconds.append(
-                predict(slide.path, trained, mpp=slide.mpp, encoder=encoder).cost.seconds
+                predict(slide.path, trained, mpp=slide.mpp, encoder=encoders).cost.seconds
             )
     seconds = seconds[1:]
     return {stage: fmean(each[stage] for each in seconds) for stage in STAGES} if seconds else {}

@@ -13,12 +13,14 @@ from pathlib import Path
 from parfocal.compare.candidate import Candidate, ComparisonError, shared_slide_settings
 from parfocal.dataset.cohort import Cohort, CohortSlide
 from parfocal.encoders.encoder import Encoder
-from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.extract import extract_cohort
+from parfocal.features.folder import FeatureFolder
 from parfocal.features.header import SlideSettings, group_names
+from parfocal.features.open_folder import Features
 from parfocal.features.store import FeatureFile
-from parfocal.settings import EncoderSettings
+from parfocal.settings.encoders import load_encoders
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class Stores:
         failed: reason of each slide that could not be extracted, by slide id.
     """
 
-    folders: dict[str, Path] = field(default_factory=dict)
+    folders: dict[str, Features] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -41,7 +43,7 @@ def prepare_stores(
     candidates: Sequence[Candidate],
     out: Path,
     *,
-    features: Path | None = None,
+    features: FeatureFolder | None = None,
     cache: Path | None = None,
     device: str = "auto",
 ) -> Stores:
@@ -72,19 +74,14 @@ def prepare_stores(
     return stores
 
 
-def load_candidate_encoder(settings: EncoderSettings, device: str) -> Encoder:
-    """Load the encoder that the settings of a model name."""
-    return load_encoder(
-        settings.name, device=device, weights=settings.weights, runtime=settings.runtime
-    )
-
-
-def _refuse_unfit(features: Path, cohort: Cohort, candidate: Candidate) -> None:
+def _refuse_unfit(folder: FeatureFolder, cohort: Cohort, candidate: Candidate) -> None:
     """Refuse features that do not hold the patches of a model; damage is the slide's failure."""
-    for path, slide in _files(features, cohort):
+    settings = candidate.settings.slide
+    for slide in cohort.slides:
         try:
-            file = FeatureFile(path)
-            file.check(file.encoder, candidate.settings.slide, tissue=slide.tissue)
+            encoders = folder.facts.encoders_at(settings.magnifications, str(folder))
+            if all(path.exists() for path in folder.files(slide)):
+                folder.open(slide, settings, encoders)
         except MixedFeaturesError as error:
             raise ComparisonError(
                 f"{candidate.name}: {error} Or leave --features out, and the comparison extracts "
@@ -96,15 +93,86 @@ def _refuse_unfit(features: Path, cohort: Cohort, candidate: Candidate) -> None:
 
 def _groups(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     """Group models whose features differ in nothing but the magnifications."""
-    groups: dict[tuple[object, ...], list[Candidate]] = {}
+    groups: list[list[Candidate]] = []
     for candidate in candidates:
-        encoder, slide = candidate.settings.encoder, candidate.settings.slide
+        group = next((each for each in groups if _fits(candidate, each)), None)
+        if group is None:
+            groups.append([candidate])
+        else:
+            group.append(candidate)
+    return groups
+
+
+def _fits(candidate: Candidate, group: Sequence[Candidate]) -> bool:
+    """Return whether one folder may hold the features of a model and of a group."""
+    if _slide_key(candidate) != _slide_key(group[0]):
+        return False
+    own, others = _chosen_encoders([candidate]), _chosen_encoders(group)
+    agree = all(own[each] == others[each] for each in own.keys() & others.keys())
+    return agree and (
+        set(own.values()) <= set(others.values()) or set(others.values()) <= set(own.values())
+    )
+
+
+def _slide_key(candidate: Candidate) -> SlideSettings:
+    """Return the settings of the patches that the models of a group share."""
+    slide = candidate.settings.slide
+    # With the published rule, the lowest magnification decides which patches exist.
+    return slide if slide.roots == "share" else replace(slide, magnifications=(1.0,))
+
+
+def _chosen_encoders(group: Sequence[Candidate]) -> dict[float, tuple[str, Path | None]]:
+    """Return the name and the weights file of the encoder of each magnification of a group."""
+    chosen: dict[float, tuple[str, Path | None]] = {}
+    for candidate in group:
+        encoder = candidate.settings.encoder
         assert encoder is not None
-        # With the published rule, the lowest magnification decides which patches exist.
-        magnifications = slide.magnifications if slide.roots == "share" else (1.0,)
-        key = (encoder.name, encoder.weights, replace(slide, magnifications=magnifications))
-        groups.setdefault(key, []).append(candidate)
-    return list(groups.values())
+        for each in candidate.settings.slide.magnifications:
+            chosen[each] = (encoder.name_at(each), encoder.weights_at(each))
+    return chosen
+
+
+@dataclass(frozen=True)
+class _GroupEncoders:
+    """The loaded encoders of a group of models, by magnification."""
+
+    by_magnification: dict[float, Encoder]
+
+    @classmethod
+    def load(cls, group: Sequence[Candidate], device: str) -> "_GroupEncoders":
+        chosen = _chosen_encoders(group)
+        assert group[0].settings.encoder is not None
+        settings = replace(
+            group[0].settings.encoder,
+            name={each: name for each, (name, _) in chosen.items()},
+            weights={each: path for each, (_, path) in chosen.items() if path is not None},
+        )
+        encoders = load_encoders(settings, list(chosen), device=device)
+        return cls(dict(zip(chosen, encoders, strict=True)))
+
+    @property
+    def name(self) -> str:
+        """The names of the encoders, lowest magnification first, as the name of a folder."""
+        ordered = [self.by_magnification[each] for each in sorted(self.by_magnification)]
+        names = dict.fromkeys(encoder.spec.name for encoder in ordered)
+        return "+".join(name.replace(":", "-").replace("/", "-") for name in names)
+
+    def at(self, magnifications: Sequence[float]) -> tuple[Encoder, ...] | None:
+        """Return the encoder of each magnification; None if one has none.
+
+        If all models of the group have the same encoder, it is the one of any magnification.
+        """
+        encoders = list(self.by_magnification.values())
+        if all(encoder is encoders[0] for encoder in encoders):
+            return (encoders[0],) * len(magnifications)
+        if not set(magnifications) <= self.by_magnification.keys():
+            return None
+        return tuple(self.by_magnification[each] for each in magnifications)
+
+    def specs(self, magnifications: Sequence[float]) -> list[EncoderSpec] | None:
+        """Return the description of the encoder of each magnification; None if one has none."""
+        encoders = self.at(magnifications)
+        return None if encoders is None else [encoder.spec for encoder in encoders]
 
 
 @dataclass(frozen=True)
@@ -127,38 +195,45 @@ class _GroupExtraction:
 
     def run(self, group: Sequence[Candidate]) -> None:
         """Find a folder for each model of the group."""
-        assert group[0].settings.encoder is not None
-        encoder = load_candidate_encoder(group[0].settings.encoder, self.device)
-        waiting = self._use_existing(encoder, group)
+        encoders = _GroupEncoders.load(group, self.device)
+        waiting = self._use_existing(encoders, group)
         if len({each.settings.slide.magnifications for each in waiting}) > 1:
             union = shared_slide_settings(waiting)
-            waiting = self._extract(encoder, self._new_folder(encoder, union), union, waiting)
+            waiting = self._extract(encoders, self._new_folder(encoders, union), union, waiting)
         for candidate in waiting:  # those of equal magnifications use one folder
             if candidate.name not in self.stores.folders:
                 own = candidate.settings.slide
                 same = [each for each in waiting if each.settings.slide == own]
-                self._extract(encoder, self._new_folder(encoder, own), own, same)
+                self._extract(encoders, self._new_folder(encoders, own), own, same)
 
-    def _use_existing(self, encoder: Encoder, group: Sequence[Candidate]) -> Sequence[Candidate]:
+    def _use_existing(
+        self, encoders: _GroupEncoders, group: Sequence[Candidate]
+    ) -> Sequence[Candidate]:
         """Complete the folders of earlier calls that serve models; return the other models."""
         waiting = group
         for path in sorted(self.folder.glob("*/")):
-            stored = _stored_magnifications(path, self.cohort, encoder, group[0].settings.slide)
+            stored = _stored_magnifications(path, self.cohort, encoders, group[0].settings.slide)
             fitting = [c for c in waiting if set(c.settings.slide.magnifications) <= set(stored)]
             if fitting:
                 settings = replace(group[0].settings.slide, magnifications=stored)
-                left = self._extract(encoder, path, settings, fitting)
+                left = self._extract(encoders, path, settings, fitting)
                 waiting = [each for each in waiting if each not in fitting or each in left]
         return waiting
 
     def _extract(
-        self, encoder: Encoder, path: Path, settings: SlideSettings, group: Sequence[Candidate]
+        self,
+        encoders: _GroupEncoders,
+        path: Path,
+        settings: SlideSettings,
+        group: Sequence[Candidate],
     ) -> Sequence[Candidate]:
         """Extract features; return the models whose patches are not among them on every slide."""
+        chosen = encoders.at(settings.magnifications)
+        assert chosen is not None
         extracted = extract_cohort(
             [(slide.slide_id, slide.path, slide.mpp) for slide in self.cohort.slides],
             path,
-            encoder=encoder,
+            encoder=chosen,
             settings=settings,
             cache=self.cache,
             tissue={each.slide_id: each.tissue for each in self.cohort.slides if each.tissue},
@@ -166,7 +241,7 @@ class _GroupExtraction:
         self.stores.failed.update(extracted.failed)
         left = []
         for candidate in group:
-            reason = self._unfit_reason(path, encoder, candidate)
+            reason = self._unfit_reason(path, encoders, candidate)
             if reason is None:
                 self.stores.folders[candidate.name] = path
             else:
@@ -174,27 +249,30 @@ class _GroupExtraction:
                 left.append(candidate)
         return left
 
-    def _unfit_reason(self, path: Path, encoder: Encoder, candidate: Candidate) -> str | None:
+    def _unfit_reason(
+        self, path: Path, encoders: _GroupEncoders, candidate: Candidate
+    ) -> str | None:
+        expected = encoders.specs(candidate.settings.slide.magnifications)
+        assert expected is not None
         for file, slide in _files(path, self.cohort):
             try:
-                FeatureFile(file).check(encoder.spec, candidate.settings.slide, tissue=slide.tissue)
+                FeatureFile(file).check(expected, candidate.settings.slide, tissue=slide.tissue)
             except MixedFeaturesError as error:
                 return str(error)
             except StoreError:
                 continue  # damaged: the failure of its slide
         return None
 
-    def _new_folder(self, encoder: Encoder, settings: SlideSettings) -> Path:
+    def _new_folder(self, encoders: _GroupEncoders, settings: SlideSettings) -> Path:
         """Return a folder without features: ENCODER, ENCODER-2.5x-10x, ENCODER-2.5x-10x-2, ..."""
-        name = encoder.spec.name.replace(":", "-").replace("/", "-")
-        long_name = "-".join((name, *group_names(settings.magnifications)))
-        names = [name, long_name, *(f"{long_name}-{number}" for number in range(2, 100))]
+        long_name = "-".join((encoders.name, *group_names(settings.magnifications)))
+        names = [encoders.name, long_name, *(f"{long_name}-{number}" for number in range(2, 100))]
         paths = (self.folder / each for each in names)
         return next(path for path in paths if not any(path.glob("*.h5")))
 
 
 def _stored_magnifications(
-    folder: Path, cohort: Cohort, encoder: Encoder, settings: SlideSettings
+    folder: Path, cohort: Cohort, encoders: _GroupEncoders, settings: SlideSettings
 ) -> tuple[float, ...]:
     """Return the magnifications of a folder; none if it is of other patches or encoders."""
     stored: tuple[float, ...] = ()
@@ -202,7 +280,10 @@ def _stored_magnifications(
         try:
             file = FeatureFile(path)
             expected = replace(settings, magnifications=file.magnifications)
-            file.check(encoder.spec, expected, tissue=slide.tissue)
+            specs = encoders.specs(file.magnifications)
+            if specs is None:
+                return ()
+            file.check(specs, expected, tissue=slide.tissue)
         except MixedFeaturesError:
             return ()
         except StoreError:

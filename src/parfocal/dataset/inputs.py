@@ -6,21 +6,27 @@ with inputs.open(slide) as slide_input:
     looks = slide_input.locate(prediction.looks)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
+from parfocal.bag import FeatureTable
 from parfocal.cost import CostMeter
 from parfocal.dataset.cohort import CohortError, CohortSlide
 from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.per_magnification import per_magnification
 from parfocal.encoders.spec import EncoderSpec
+from parfocal.features.folder import SlideFeatures
 from parfocal.features.header import SlideSettings
+from parfocal.features.open_folder import Features, open_features
 from parfocal.features.opener import input_opener
+from parfocal.features.read_ahead import ReadAhead
+from parfocal.features.rows import StoredFeatures
 from parfocal.features.slide_input import BagInput, SlideInput
-from parfocal.features.store import FeatureFile, feature_path
 from parfocal.grid import Reach
 from parfocal.slide.slide import Slide, open_slide
 
@@ -30,11 +36,11 @@ class Inputs(Protocol):
     """Opens the slides of a cohort for one model."""
 
     @property
-    def encoder(self) -> EncoderSpec | None:
-        """Encoder of the features; None for a model that takes pixels."""
+    def encoders(self) -> tuple[EncoderSpec, ...]:
+        """Encoder of each magnification, lowest first; empty for a model that takes pixels."""
 
-    def source_file(self, slide: CohortSlide) -> Path:
-        """Return the path of the file that is read for a slide."""
+    def source_files(self, slide: CohortSlide) -> tuple[Path, ...]:
+        """Return the paths of the files that are read for a slide."""
 
     def check(self, slide: CohortSlide) -> Reach | None:
         """Raise the error that `open` would raise, before a model is run; return the reach."""
@@ -43,12 +49,24 @@ class Inputs(Protocol):
         """Open a slide for the duration of a `with` block."""
 
 
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """Inputs that can read slides before they are opened."""
+
+    def read_ahead(self, slides: Sequence[CohortSlide]) -> None:
+        """Start to read what a model needs first of slides that are opened soon.
+
+        Args:
+            slides: the slides; what was read of others is forgotten.
+        """
+
+
 def cohort_inputs(
     settings: SlideSettings,
-    load_encoder: Callable[[], Encoder | None] | None,
+    load_encoders: Callable[[], Encoder | Sequence[Encoder]] | None,
     *,
-    features: Path | None = None,
-    feature_encoder: EncoderSpec | None = None,
+    features: Features | None = None,
+    feature_encoder: EncoderSpec | Sequence[EncoderSpec] | None = None,
     skip_unavailable_magnifications: bool = False,
     cache: Path | None = None,
     device: torch.device | str = "cpu",
@@ -58,11 +76,12 @@ def cohort_inputs(
 
     Args:
         settings: which patches a slide has.
-        load_encoder: function that loads the encoder, called only if slides are encoded here; None
-            for a model that takes pixels.
-        features: folder of feature files; None to read the slide files.
-        feature_encoder: encoder that must have made the stored features; None for that of the
-            first feature file.
+        load_encoders: function that loads the encoder, one for all magnifications or one for each,
+            called only if slides are encoded here; None for a model that takes pixels.
+        features: folder of features by parfocal or by another tool, or folders by magnification;
+            None to read the slide files.
+        feature_encoder: encoder that must have made the stored features, one for all
+            magnifications or one for each; None for those of the first feature file.
         skip_unavailable_magnifications: whether to leave out magnifications that do not fit a
             slide; if False, they are an error. Only for a model that takes pixels.
         cache: folder that keeps features or pixels between visits; None for no cache.
@@ -70,17 +89,18 @@ def cohort_inputs(
         threads: number of threads that read slides; None for one per CPU core, at most 8.
 
     Raises:
-        CohortError: the folder of features is missing or empty, or the model takes pixels.
+        CohortError: the model takes pixels.
+        StoreError: the folder of features is missing or empty, or cannot be used.
     """
     if features is None:
         return LiveInputs(
             settings,
-            None if load_encoder is None else load_encoder(),
+            None if load_encoders is None else load_encoders(),
             skip_unavailable_magnifications=skip_unavailable_magnifications,
             cache=cache,
             threads=threads,
         )
-    if load_encoder is None:
+    if load_encoders is None:
         raise CohortError(
             f"{features}: the model takes pixels, so it cannot use stored features; leave "
             "--features out."
@@ -92,31 +112,35 @@ class StoredInputs:
     """Opens slides as bags of stored features; rows are read from the file when needed.
 
     Args:
-        folder: folder of feature files.
+        features: folder of features, by parfocal or by another tool, or folders by magnification.
         settings: which patches the features must be of; more magnifications may be stored.
-        encoder: encoder that must have made the features; None for that of the first file.
+        encoder: encoder that must have made the features, one for all magnifications or one for
+            each, lowest first; None for those of the folder.
         device: device of the features.
 
     Raises:
-        CohortError: the folder is missing, or has no feature file in it.
+        StoreError: the folder is missing or empty, or cannot be used.
     """
 
     def __init__(
         self,
-        folder: Path,
+        features: Features,
         settings: SlideSettings,
         *,
-        encoder: EncoderSpec | None = None,
+        encoder: EncoderSpec | Sequence[EncoderSpec] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._folder, self._settings, self._device = folder, settings, device
-        self._files: dict[str, FeatureFile] = {}
-        first = _first_file(folder)
-        self.encoder = encoder or FeatureFile(first).encoder
+        self._settings, self._device = settings, device
+        self._folder = open_features(features)
+        self._slides: dict[str, SlideFeatures] = {}
+        self._ahead = ReadAhead()
+        if encoder is None:
+            encoder = self._folder.facts.encoders_at(settings.magnifications, str(self._folder))
+        self.encoders = per_magnification(encoder, len(settings.magnifications))
 
-    def source_file(self, slide: CohortSlide) -> Path:
-        """Return the path of a slide's feature file."""
-        return feature_path(self._folder, slide.slide_id)
+    def source_files(self, slide: CohortSlide) -> tuple[Path, ...]:
+        """Return the paths of the files with the features of a slide."""
+        return self._folder.files(slide)
 
     def check(self, slide: CohortSlide) -> Reach | None:
         """Check that the features of a slide are by the encoder and of the patches expected.
@@ -127,7 +151,7 @@ class StoredInputs:
         Raises:
             StoreError: the file is damaged, or its features do not mix with the others.
         """
-        return self._file(slide).select(self._settings.magnifications).grid.reach
+        return self._open(slide).select(self._settings.magnifications).grid.reach
 
     @contextmanager
     def open(self, slide: CohortSlide) -> Iterator[BagInput]:
@@ -136,18 +160,37 @@ class StoredInputs:
         Raises:
             StoreError: see `check`.
         """
-        file = self._file(slide)
-        magnifications = self._settings.magnifications
-        selection = file.select(magnifications)
-        bag = file.bag(magnifications, device=self._device)
-        yield BagInput(bag, selection.grid, selection.steps, CostMeter())
+        opened, magnifications = self._open(slide), self._settings.magnifications
+        selection = opened.select(magnifications)
+        tables: list[FeatureTable] = [*opened.tables(magnifications, device=self._device)]
+        first = self._ahead.take(slide.slide_id)
+        if first is not None:
+            tables[0] = first
+        yield BagInput(
+            selection.bag(tables),
+            selection.grid,
+            selection.steps,
+            CostMeter(),
+            placed=opened.placed,
+        )
 
-    def _file(self, slide: CohortSlide) -> FeatureFile:
-        if slide.slide_id not in self._files:
-            file = FeatureFile(self.source_file(slide))
-            file.check(self.encoder, self._settings, tissue=slide.tissue)
-            self._files[slide.slide_id] = file  # keeps the header in memory, and nothing open
-        return self._files[slide.slide_id]
+    def read_ahead(self, slides: Sequence[CohortSlide]) -> None:
+        """Start to read the lowest magnification of slides, all of which a model visits.
+
+        Args:
+            slides: slides that are opened soon; what was read of others is forgotten.
+        """
+        self._ahead.start({slide.slide_id: partial(self._first_table, slide) for slide in slides})
+
+    def _first_table(self, slide: CohortSlide) -> StoredFeatures:
+        magnifications = self._settings.magnifications
+        return self._open(slide).tables(magnifications, device=self._device)[0]
+
+    def _open(self, slide: CohortSlide) -> SlideFeatures:
+        if slide.slide_id not in self._slides:
+            # Keeps what was read of the headers in memory, and no file open.
+            self._slides[slide.slide_id] = self._folder.open(slide, self._settings, self.encoders)
+        return self._slides[slide.slide_id]
 
 
 class LiveInputs:
@@ -155,7 +198,8 @@ class LiveInputs:
 
     Args:
         settings: which patches a slide has.
-        encoder: encoder of the patches; None for a model that takes pixels.
+        encoder: encoder of the patches, one for all magnifications or one for each, lowest first;
+            None or an empty sequence for a model that takes pixels.
         skip_unavailable_magnifications: whether to leave out magnifications that do not fit a
             slide; if False, they are an error. Only for a model that takes pixels.
         cache: folder that keeps features or pixels between visits; None for no cache.
@@ -165,25 +209,26 @@ class LiveInputs:
     def __init__(
         self,
         settings: SlideSettings,
-        encoder: Encoder | None,
+        encoder: Encoder | Sequence[Encoder] | None,
         *,
         skip_unavailable_magnifications: bool = False,
         cache: Path | None = None,
         threads: int | None = None,
     ) -> None:
-        self.encoder = None if encoder is None else encoder.spec
+        encoders = per_magnification(encoder, len(settings.magnifications))
+        self.encoders = tuple(each.spec for each in encoders)
         self._missing_tiles = settings.missing_tiles
         self._opener = input_opener(
             settings,
-            encoder,
+            encoders,
             skip_unavailable_magnifications=skip_unavailable_magnifications,
             cache=cache,
             threads=threads,
         )
 
-    def source_file(self, slide: CohortSlide) -> Path:
+    def source_files(self, slide: CohortSlide) -> tuple[Path, ...]:
         """Return the path of the slide file."""
-        return slide.path
+        return (slide.path,)
 
     def check(self, slide: CohortSlide) -> Reach | None:
         """Open a slide and find its tissue and patches.
@@ -218,12 +263,3 @@ class LiveInputs:
             tissue=slide.tissue,
             missing_tiles=self._missing_tiles,
         )
-
-
-def _first_file(folder: Path) -> Path:
-    """Return the first feature file of a folder, so that an empty one is refused at once."""
-    files = sorted(folder.glob("*.h5"))
-    if not files:
-        found = "no feature files (*.h5) here" if folder.is_dir() else "no such folder"
-        raise CohortError(f"{folder}: {found}; run `parfocal extract` first.")
-    return files[0]

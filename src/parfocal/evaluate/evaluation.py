@@ -91,7 +91,7 @@ class Evaluation:
             "model": {
                 "name": trained.model_name,
                 "weights_sha256": trained.weights_hash,
-                "encoder": None if trained.encoder is None else trained.encoder.name,
+                "encoder": trained.encoder_text,
                 "magnifications": trained.magnifications,
             },
             **asdict(settings),

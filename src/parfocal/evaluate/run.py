@@ -17,6 +17,7 @@ from parfocal.evaluate.evaluation import Evaluation
 from parfocal.evaluate.heldout import (
     EvaluationError,
     find_training_slides,
+    has_no_slides,
     run_parts,
     select_slides,
     training_slides_error,
@@ -30,6 +31,7 @@ from parfocal.evaluate.result import (
 )
 from parfocal.evaluate.slide import evaluate_slide
 from parfocal.explain.report import optional_report, write_report
+from parfocal.features.open_folder import Features, open_features
 from parfocal.features.slide_input import SlideInput
 from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, average_by_patient, compute_scores
@@ -44,7 +46,7 @@ def evaluate(
     out: Path,
     *,
     split: EvaluatedSplit = "test",
-    features: Path | None = None,
+    features: Features | None = None,
     cache: Path | None = None,
     device: str = "auto",
     allow_training_slides: bool = False,
@@ -65,7 +67,8 @@ def evaluate(
         cohort_csv: table of the slides, with labels that the model knows.
         out: folder to write to.
         split: the part to evaluate on, or "all".
-        features: folder of feature files; None to read and encode the slides.
+        features: folder of features by parfocal or by another tool, or folders by magnification;
+            None to read and encode the slides.
         cache: folder of the feature or pixel cache; None for no cache.
         device: "auto", "cpu" or a CUDA device.
         allow_training_slides: whether to evaluate on training and validation slides, too.
@@ -88,13 +91,15 @@ def evaluate(
     trained = Checkpoint.load(run, overrides=overrides)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
-    parts = {} if external else run_parts(cohort, run, trained, features)
+    external = external or has_no_slides(run, trained)
+    folder = None if features is None else open_features(features, cohort.slides)
+    parts = {} if external else run_parts(cohort, run, trained, folder)
     slides = select_slides(cohort, parts, split)
-    refuse_copies(replace(cohort, slides=tuple(slides)), features)
-    training_ids = find_training_slides(trained, slides, parts, features, external=external)
+    refuse_copies(replace(cohort, slides=tuple(slides)), folder)
+    training_ids = find_training_slides(trained, slides, parts, folder, external=external)
     if training_ids and not allow_training_slides:
         raise training_slides_error(cohort_csv, training_ids, len(slides), external=external)
-    inputs = checkpoint_inputs(trained, features, cache, device)
+    inputs = checkpoint_inputs(trained, folder, cache, device)
     stored: Literal["stored", "live"] = "stored" if features else "live"
     lesions = Lesions.of_slides(slides)
 
@@ -120,13 +125,14 @@ def evaluate(
 
 
 def checkpoint_inputs(
-    trained: Checkpoint, features: Path | None, cache: Path | None, device: str
+    trained: Checkpoint, features: Features | None, cache: Path | None, device: str
 ) -> Inputs:
     """Move a model to a device, and return the inputs that open slides for it.
 
     Args:
         trained: the model.
-        features: folder of feature files; None to read and encode the slides.
+        features: folder of features by parfocal or by another tool, or folders by magnification;
+            None to read and encode the slides.
         cache: folder of the feature or pixel cache; None for no cache.
         device: "auto", "cpu" or a CUDA device.
     """
@@ -134,9 +140,9 @@ def checkpoint_inputs(
     trained.model.to(selected)
     return cohort_inputs(
         trained.slide,
-        None if trained.encoder is None else partial(trained.load_encoder, device=device),
+        partial(trained.load_encoders, device=device) if trained.encoders else None,
         features=features,
-        feature_encoder=trained.encoder,
+        feature_encoder=trained.encoders or None,
         skip_unavailable_magnifications=trained.skip_unavailable_magnifications,
         cache=cache,
         device=selected,

@@ -1,6 +1,6 @@
 """Extract features: of one slide into a feature file, of a cohort into a folder of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int64
 
 from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.per_magnification import per_magnification
+from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.cache import FeatureCache, SlideCache
 from parfocal.features.header import FORMAT_VERSION, Header, SlideSettings
 from parfocal.features.live import PatchEncoder, reading_threads
@@ -45,7 +47,7 @@ class Extraction:
 def extract_slide(
     slide: Slide,
     grid: PatchGrid,
-    encoder: Encoder,
+    encoder: Encoder | Sequence[Encoder],
     path: Path,
     *,
     settings: SlideSettings,
@@ -59,7 +61,7 @@ def extract_slide(
     Args:
         slide: slide to read from.
         grid: patches of the slide, made with `settings`.
-        encoder: encoder of the patches.
+        encoder: encoder of the patches, one for all magnifications or one for each, lowest first.
         path: file to write; an existing one is replaced.
         settings: settings to record in the file, for later checks.
         dtype: "float16", or "float32" to keep the precision that a live bag rounds off.
@@ -70,8 +72,9 @@ def extract_slide(
         SlideError: a patch cannot be read.
         StoreError: the file cannot be written.
     """
+    encoders = per_magnification(encoder, len(grid.mpps))
     header = Header(
-        encoder.spec,
+        tuple(each.spec for each in encoders),
         settings,
         grid,
         slide.id,
@@ -79,13 +82,15 @@ def extract_slide(
         slide.mpp_source,
         tissue_fingerprint(slide.tissue_path, settings.exclude_classes),
     )
-    patches = PatchEncoder(slide, grid, encoder, reading_threads())
-    slide_cache = None
-    if cache is not None and dtype == "float16":
-        slide_cache = cache.for_slide(slide.fingerprint, encoder.spec, patch_size=grid.patch_size)
+    patches = PatchEncoder(slide, grid, encoders, reading_threads())
     with create(path, header, dtype=dtype) as writer:
-        for step in range(len(grid.mpps)):
+        for step, each in enumerate(encoders):
             rows = np.flatnonzero(grid.valid(step))
+            slide_cache = None
+            if cache is not None and dtype == "float16":
+                slide_cache = cache.for_slide(
+                    slide.fingerprint, each.spec, patch_size=grid.patch_size
+                )
             if slide_cache is not None and slide_cache.path.exists():
                 rows = _write_cached(writer, slide_cache, grid, step=step, rows=rows)
             for batch, features in patches.encode(step, rows):
@@ -116,7 +121,7 @@ def extract_cohort(
     slides: Iterable[tuple[str, Path, float | None]],
     out: Path,
     *,
-    encoder: Encoder,
+    encoder: Encoder | Sequence[Encoder],
     settings: SlideSettings,
     dtype: Dtype = "float16",
     cache: Path | None = None,
@@ -129,7 +134,7 @@ def extract_cohort(
     Args:
         slides: id, slide file, and mpp of each slide; the mpp is None to use that of the file.
         out: folder of feature files, `<id>.h5`.
-        encoder: encoder of the patches.
+        encoder: encoder of the patches, one for all magnifications or one for each, lowest first.
         settings: which patches a slide has.
         dtype: type of the features.
         cache: folder of a feature cache, whose features are not computed again; None for none.
@@ -142,9 +147,10 @@ def extract_cohort(
             before it are done.
     """
     slides, tissue = list(slides), tissue or {}
+    encoders = per_magnification(encoder, len(settings.magnifications))
     refuse_slide_folder(out, (path for _, path, _ in slides))
     files = {feature_path(out, slide_id): tissue.get(slide_id) for slide_id, _, _ in slides}
-    _check_existing(files, encoder, settings)
+    _check_existing(files, [each.spec for each in encoders], settings)
     make_folder(out)
     done: list[str] = []
     skipped: list[str] = []
@@ -162,7 +168,7 @@ def extract_cohort(
                 missing_tiles=settings.missing_tiles,
             ) as slide:
                 new = _extract_if_new(
-                    slide, file, encoder, settings, dtype=dtype, cache=feature_cache
+                    slide, file, encoders, settings, dtype=dtype, cache=feature_cache
                 )
             (done if new else skipped).append(slide_id)
             note = "extracted" if new else "has its features already"
@@ -174,7 +180,7 @@ def extract_cohort(
 
 
 def _check_existing(
-    files: Mapping[Path, Path | None], encoder: Encoder, settings: SlideSettings
+    files: Mapping[Path, Path | None], encoders: Sequence[EncoderSpec], settings: SlideSettings
 ) -> None:
     """Refuse existing files that do not mix with the new ones, before hours of work.
 
@@ -182,7 +188,7 @@ def _check_existing(
 
     Args:
         files: tissue file of each feature file; None for tissue that is found.
-        encoder: encoder of the new files.
+        encoders: encoder of each magnification of the new files.
         settings: settings of the new files.
     """
     older = 0
@@ -191,7 +197,7 @@ def _check_existing(
             stored = FeatureFile(path) if path.exists() else None
         if attempt.reason is not None or stored is None:
             continue  # a damaged file is reported as the failure of its slide
-        stored.check(encoder.spec, settings, tissue=tissue)
+        stored.check(encoders, settings, tissue=tissue)
         older += stored.format_version < FORMAT_VERSION
     if older:
         logger.info(
@@ -206,7 +212,7 @@ def _check_existing(
 def _extract_if_new(
     slide: Slide,
     path: Path,
-    encoder: Encoder,
+    encoders: Sequence[Encoder],
     settings: SlideSettings,
     *,
     dtype: Dtype,
@@ -214,8 +220,9 @@ def _extract_if_new(
 ) -> bool:
     """Extract a slide unless its feature file exists; return whether it was extracted."""
     if path.exists():
-        FeatureFile(path).check(encoder.spec, settings, slide=slide, tissue=slide.tissue_path)
+        specs = [each.spec for each in encoders]
+        FeatureFile(path).check(specs, settings, slide=slide, tissue=slide.tissue_path)
         return False
     grid = settings.grid(slide)
-    extract_slide(slide, grid, encoder, path, settings=settings, dtype=dtype, cache=cache)
+    extract_slide(slide, grid, encoders, path, settings=settings, dtype=dtype, cache=cache)
     return True

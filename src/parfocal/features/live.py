@@ -6,7 +6,7 @@ after rounding, two outputs differ by at most one float16 step plus 1e-4 of the 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +19,7 @@ from torch import Tensor
 from parfocal.bag import StoredBag
 from parfocal.cost import no_mac_counting
 from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.per_magnification import per_magnification
 from parfocal.features.cache import FeatureCache, SlideCache
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Slide
@@ -26,6 +27,7 @@ from parfocal.slide.threads import thread_count
 
 BATCHES_AHEAD = 2  # batches read while another is encoded; limits the memory
 MAX_THREADS = 8
+MAX_AHEAD = 4096  # patches whose parts of a slide far away are fetched together, at most
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
@@ -38,7 +40,7 @@ def reading_threads() -> int:
 def live_bag(
     slide: Slide,
     grid: PatchGrid,
-    encoder: Encoder,
+    encoder: Encoder | Sequence[Encoder],
     *,
     cache: FeatureCache | None = None,
     threads: int | None = None,
@@ -52,20 +54,25 @@ def live_bag(
     Args:
         slide: slide to read from, open as long as the bag is used.
         grid: patches of the slide.
-        encoder: encoder of the patches; features are on its device.
+        encoder: encoder of the patches, one for all magnifications or one for each, lowest first;
+            features are on its device.
         cache: features kept on disk between bags; None for no cache.
         threads: number of threads that read; None for one per CPU core, at most 8.
 
     Returns:
         The bag at the lowest magnification.
     """
-    patches = PatchEncoder(slide, grid, encoder, threads or reading_threads())
-    slide_cache = None
-    if cache is not None:
-        slide_cache = cache.for_slide(slide.fingerprint, encoder.spec, patch_size=grid.patch_size)
+    encoders = per_magnification(encoder, len(grid.mpps))
+    patches = PatchEncoder(slide, grid, encoders, threads or reading_threads())
+    caches = [
+        None
+        if cache is None
+        else cache.for_slide(slide.fingerprint, each.spec, patch_size=grid.patch_size)
+        for each in encoders
+    ]
     steps = range(len(grid.mpps))
     return StoredBag(
-        [LiveFeatures(patches, step, cache=slide_cache) for step in steps],
+        [LiveFeatures(patches, step, cache=caches[step]) for step in steps],
         valid=[torch.from_numpy(grid.valid(step)) for step in steps],
         cells=grid.cells,
     )
@@ -78,13 +85,13 @@ class PatchEncoder:
     Args:
         slide: slide to read from; costs are added to its meter.
         grid: patches of the slide.
-        encoder: encoder of the patches.
+        encoders: encoder of each step of the grid.
         threads: number of threads that read.
     """
 
     slide: Slide
     grid: PatchGrid
-    encoder: Encoder
+    encoders: tuple[Encoder, ...]
     threads: int
 
     def encode(
@@ -102,9 +109,9 @@ class PatchEncoder:
         Raises:
             SlideError: a patch cannot be read.
         """
-        size, workers = self.encoder.batch_size, self.encoder.workers
-        batches = (rows[start : start + size] for start in range(0, len(rows), size))
-        macs = self.encoder.macs_per_patch()
+        encoder = self.encoders[step]
+        workers, batches = encoder.workers, self._batches(step, rows)
+        macs = encoder.macs_per_patch()
         with ThreadPoolExecutor(max(self.threads, workers)) as pool:
             try:
                 started = deque(
@@ -114,32 +121,45 @@ class PatchEncoder:
                 while started:
                     batch, finish = started.popleft()
                     features = finish()
-                    self.slide.cost_meter.add_patches(step, len(batch))
-                    self.slide.cost_meter.add_macs(macs * len(batch))
+                    self.slide.cost_meter.add_patches(step, len(batch), macs=macs * len(batch))
                     yield batch, features
                     started.extend(
                         (batch, self._start(pool, step, batch)) for batch in islice(batches, 1)
                     )
+            except KeyboardInterrupt:
+                self.slide.cancel()  # else the threads would wait for a network
+                raise
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _batches(
+        self, step: int, rows: Int64[np.ndarray, " n"]
+    ) -> Iterator[Int64[np.ndarray, " b"]]:
+        """Split rows into batches, and fetch what they need together, as far as memory allows."""
+        size, fetched = self.encoders[step].batch_size, 0
+        for start in range(0, len(rows), size):
+            if self.slide.reads_ahead and fetched < min(start + size, len(rows)):
+                boxes = self.grid.boxes(step, rows[start : start + MAX_AHEAD])
+                fetched = start + self.slide.read_ahead(boxes, self.grid.mpps[step])
+            yield rows[start : start + size]
 
     def _start(
         self, pool: ThreadPoolExecutor, step: int, batch: Int64[np.ndarray, " b"]
     ) -> Callable[[], Float[Tensor, "b d"]]:
         """Start reading a batch in threads, and return a function that waits for its features."""
         boxes, mpp = self.grid.boxes(step, batch), self.grid.mpps[step]
-        if self.encoder.workers > 1:
+        if self.encoders[step].workers > 1:
             # Each core reads and encodes a whole batch, and does not wait for the others.
             return pool.submit(
-                lambda: self._encode([self.slide.read(box, mpp) for box in boxes])
+                lambda: self._encode(step, [self.slide.read(box, mpp) for box in boxes])
             ).result
         patches = [pool.submit(self.slide.read, box, mpp) for box in boxes]
-        return lambda: self._encode([patch.result() for patch in patches])
+        return lambda: self._encode(step, [patch.result() for patch in patches])
 
-    def _encode(self, patches: list[Pixels]) -> Float[Tensor, "b d"]:
+    def _encode(self, step: int, patches: list[Pixels]) -> Float[Tensor, "b d"]:
         pixels = np.stack(patches)
         with self.slide.cost_meter.measure_time("encode"), no_mac_counting():
-            return self.encoder(pixels)
+            return self.encoders[step](pixels)
 
 
 class LiveFeatures:
@@ -154,7 +174,7 @@ class LiveFeatures:
     """
 
     def __init__(self, patches: PatchEncoder, step: int, *, cache: SlideCache | None) -> None:
-        dim, device = patches.encoder.spec.dim, patches.encoder.device
+        dim, device = patches.encoders[step].spec.dim, patches.encoders[step].device
         self.shape = torch.Size((patches.grid.counts[step], dim))
         self._patches, self._step, self._cache = patches, step, cache
         # Row 0 holds the features of every patch that does not exist.

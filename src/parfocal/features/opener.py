@@ -4,7 +4,7 @@ with open_slide(path) as slide, open_input(slide, settings, encoder) as inputs:
     prediction = model(inputs.model_input)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from parfocal.cells import Cells, lay_cells
 from parfocal.encoders.allocator import keep_freed_memory
 from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.per_magnification import per_magnification
 from parfocal.features.cache import FeatureCache
 from parfocal.features.header import SlideSettings
 from parfocal.features.live import live_bag, reading_threads
@@ -51,7 +52,7 @@ class InputOpener(Protocol):
 
 def input_opener(
     settings: SlideSettings,
-    encoder: Encoder | None,
+    encoder: Encoder | Sequence[Encoder] | None,
     *,
     skip_unavailable_magnifications: bool = False,
     cache: Path | None = None,
@@ -61,14 +62,16 @@ def input_opener(
 
     Args:
         settings: which patches a slide has.
-        encoder: encoder of the patches; None for a model that takes pixels.
+        encoder: encoder of the patches, one for all magnifications or one for each, lowest first;
+            None or an empty sequence for a model that takes pixels.
         skip_unavailable_magnifications: whether to leave out magnifications that do not fit a
             slide; if False, they are an error. Only for a model that takes pixels.
         cache: folder that keeps features or pixels between visits; None for no cache.
         threads: number of threads that read; None for one per CPU core, at most 8.
     """
-    if encoder is not None:
-        return BagOpener(settings, encoder, cache=cache, threads=threads)
+    encoders = per_magnification(encoder, len(settings.magnifications))
+    if encoders:
+        return BagOpener(settings, encoders, cache=cache, threads=threads)
     return PixelOpener(
         settings,
         skip_unavailable_magnifications=skip_unavailable_magnifications,
@@ -80,7 +83,7 @@ def input_opener(
 def open_input(
     slide: Slide,
     settings: SlideSettings,
-    encoder: Encoder | None,
+    encoder: Encoder | Sequence[Encoder] | None,
     *,
     skip_unavailable_magnifications: bool = False,
 ) -> AbstractContextManager[SlideInput]:
@@ -89,7 +92,8 @@ def open_input(
     Args:
         slide: slide to read from.
         settings: which patches the slide has.
-        encoder: encoder of the patches; None for a model that takes pixels.
+        encoder: encoder of the patches, one for all magnifications or one for each, lowest first;
+            None or an empty sequence for a model that takes pixels.
         skip_unavailable_magnifications: whether to leave out magnifications that do not fit the
             slide; if False, they are an error. Only for a model that takes pixels.
 
@@ -107,7 +111,8 @@ class BagOpener:
 
     Args:
         settings: which patches a slide has.
-        encoder: encoder of the patches; features are on its device.
+        encoder: encoder of the patches, one for all magnifications or one for each, lowest first;
+            features are on its device.
         cache: folder that keeps features between visits; None for no cache.
         threads: number of threads that read; None for one per CPU core, at most 8.
     """
@@ -115,12 +120,13 @@ class BagOpener:
     def __init__(
         self,
         settings: SlideSettings,
-        encoder: Encoder,
+        encoder: Encoder | Sequence[Encoder],
         *,
         cache: Path | None = None,
         threads: int | None = None,
     ) -> None:
-        self._settings, self._encoder, self._threads = settings, encoder, threads
+        self._settings, self._threads = settings, threads
+        self._encoders = per_magnification(encoder, len(settings.magnifications))
         self._cache = None if cache is None else FeatureCache(cache)
         self._grids: dict[SlideKey, PatchGrid] = {}
 
@@ -132,7 +138,7 @@ class BagOpener:
     def open(self, slide: Slide) -> Iterator[BagInput]:
         """Open a slide as a bag; see `InputOpener`."""
         grid = self._grid(slide)
-        bag = live_bag(slide, grid, self._encoder, cache=self._cache, threads=self._threads)
+        bag = live_bag(slide, grid, self._encoders, cache=self._cache, threads=self._threads)
         yield BagInput(bag, grid, tuple(range(len(grid.mpps))), slide.cost_meter)
 
     def _grid(self, slide: Slide) -> PatchGrid:

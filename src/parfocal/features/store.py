@@ -1,8 +1,6 @@
 """Read and check feature files: one HDF5 file per slide; docs/formats.md has the layout."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -10,75 +8,19 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
+from jaxtyping import Int64
 
 from parfocal.bag import StoredBag
-from parfocal.encoders.spec import EncoderSpec
-from parfocal.features.errors import MixedFeaturesError, StoreError
+from parfocal.encoders.per_magnification import per_magnification
+from parfocal.encoders.spec import UNKNOWN_WEIGHTS, EncoderSpec
+from parfocal.features.errors import MixedFeaturesError
+from parfocal.features.hdf5 import reading
 from parfocal.features.header import SlideSettings, check_format, group_names, read_header
+from parfocal.features.rows import Hdf5Rows, StoredFeatures
 from parfocal.features.selection import Selection, SelectionError, select_steps
 from parfocal.grid import GridError
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.slide import Slide
-
-# What h5py, numpy and the checks of the values raise if a file does not hold what it should.
-WRONG_CONTENT = (
-    *(OSError, RuntimeError, MemoryError),
-    *(KeyError, IndexError, AttributeError, TypeError, ValueError, OverflowError),
-)
-READ_GAP_ROWS = 64  # up to this gap, one read is faster than two
-
-
-class StoredFeatures:
-    """The features of one magnification in a feature file, read when indexed.
-
-    The file is opened for each read only.
-
-    Args:
-        path: feature file.
-        name: HDF5 dataset in the file.
-        shape: number of rows in the file, and features per row.
-        device: device of the features.
-        stored_rows: the row in the file of each row, -1 for features of zero; None if all rows are
-            those of the file.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        name: str,
-        *,
-        shape: torch.Size,
-        device: torch.device,
-        stored_rows: Int64[np.ndarray, " m"] | None = None,
-    ) -> None:
-        self.shape = shape if stored_rows is None else torch.Size((len(stored_rows), shape[1]))
-        self._path, self._name, self._device = path, name, device
-        self._stored_rows = stored_rows
-
-    def __getitem__(self, rows: Int64[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """Return the features of some rows, in the order of `rows`."""
-        wanted = rows.cpu().numpy()
-        if self._stored_rows is not None:
-            wanted = self._stored_rows[wanted]
-        unique, inverse = np.unique(wanted[wanted >= 0], return_inverse=True)
-        with _reading(self._path) as file:
-            dataset = file[self._name]
-            parts = [dataset[:0]]
-            for run in contiguous_runs(unique, READ_GAP_ROWS):
-                parts.append(dataset[run[0] : run[-1] + 1][run - run[0]])
-        features = np.concatenate(parts)[inverse]
-        if not np.isfinite(features).all():
-            raise StoreError(
-                f"{self._path}: features in {self._name} are not finite. Delete the file and "
-                "extract again."
-            )
-        if len(features) < len(wanted):
-            every = np.zeros((len(wanted), features.shape[1]), features.dtype)
-            every[wanted >= 0] = features
-            features = every
-        return torch.from_numpy(features).to(self._device)
 
 
 class FeatureFile:
@@ -95,7 +37,7 @@ class FeatureFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _reading(path) as file:
+        with reading(path) as file:
             self.format_version = check_format(path, file.attrs)
             groups = group_names(file.attrs["magnifications"].tolist())
             exists = [_read_array(file, f"{group}/valid", "b", 1) for group in groups]
@@ -103,10 +45,14 @@ class FeatureFile:
             has_shares = any("tissue" in file[group] for group in groups)
             shares = [_read_array(file, f"{g}/tissue", "f", 2) for g in groups if has_shares]
             roots = _read_array(file, "roots", "iu", 2).astype(np.int64)
-            self.header = read_header(file.attrs, roots, exists, shares)
+            group_attributes = [file[group].attrs for group in groups]
+            self.header = read_header(file.attrs, group_attributes, roots, exists, shares)
             self._selections: dict[tuple[float, ...], Selection] = {}
             self._check_grid()
-            self._shapes = [self._check_features(file, step) for step in range(len(groups))]
+            shapes = [self._check_features(file, step) for step in range(len(groups))]
+        self._rows = [
+            Hdf5Rows(path, name, shape) for name, shape in zip(self._names, shapes, strict=True)
+        ]
 
     def _check_grid(self) -> None:
         """Raise a ValueError if the arrays of the grid do not have the sizes that belong to it."""
@@ -128,7 +74,7 @@ class FeatureFile:
             ValueError: it is not that of the patches and the encoder.
         """
         dataset = file[self._names[step]]
-        expected = (self.header.grid.counts[step], self.header.encoder.dim)
+        expected = (self.header.grid.counts[step], self.header.encoders[step].dim)
         if dataset.dtype.kind != "f" or dataset.shape != expected:
             raise ValueError(
                 f"{self._names[step]} has {dataset.dtype} and shape {dataset.shape}, not {expected}"
@@ -136,9 +82,14 @@ class FeatureFile:
         return torch.Size(expected)
 
     @property
-    def encoder(self) -> EncoderSpec:
-        """Encoder of the features."""
-        return self.header.encoder
+    def placed(self) -> bool:
+        """Whether the places of the patches on the slide are known."""
+        return True
+
+    @property
+    def encoders(self) -> tuple[EncoderSpec, ...]:
+        """Encoder of the features of each stored magnification, lowest first."""
+        return self.header.encoders
 
     @property
     def magnifications(self) -> tuple[float, ...]:
@@ -179,7 +130,7 @@ class FeatureFile:
         name = group_names([magnification])[0]
         if name not in names:
             raise MixedFeaturesError(
-                f"{self.path}: the features are of {', '.join(names)}, and {name} is asked for. "
+                f"{self.path}: the features are of {', '.join(names)}, and not of {name}. "
                 "Leave it out, or extract again with it into another folder."
             )
         return names.index(name)
@@ -201,11 +152,22 @@ class FeatureFile:
             MixedFeaturesError: a magnification or a patch is not stored.
         """
         magnifications = magnifications or self.magnifications
+        return self.select(magnifications).bag(self.tables(magnifications, device=device))
+
+    def tables(
+        self, magnifications: Sequence[float], *, device: torch.device | str = "cpu"
+    ) -> tuple[StoredFeatures, ...]:
+        """Return the features of the patches of `select`, which are read when indexed.
+
+        Args:
+            magnifications: stored magnifications to use, lowest first.
+            device: device of the features.
+
+        Raises:
+            MixedFeaturesError: a magnification or a patch is not stored.
+        """
         steps = [self.step(magnification) for magnification in magnifications]
-        selection = self.select(magnifications)
-        tables = self._levels(steps, selection.rows, torch.device(device))
-        valid = [torch.from_numpy(exists) for exists in selection.valid]
-        return StoredBag(tables, valid=valid, cells=selection.cells)
+        return self._levels(steps, self.select(magnifications).rows, torch.device(device))
 
     def select(self, magnifications: Sequence[float]) -> Selection:
         """Return the patches of some of the magnifications.
@@ -231,7 +193,7 @@ class FeatureFile:
 
     def check(
         self,
-        encoder: EncoderSpec,
+        encoder: EncoderSpec | Sequence[EncoderSpec],
         settings: SlideSettings,
         *,
         slide: Slide | None = None,
@@ -240,7 +202,8 @@ class FeatureFile:
         """Check that the features are by an encoder and of the patches expected.
 
         Args:
-            encoder: expected encoder: its name, weights and preparation of pixels must be equal.
+            encoder: expected encoder, one for all magnifications of `settings` or one for each,
+                lowest first: the name, weights and preparation of pixels must be equal.
             settings: expected patches: all settings must be equal, except that more magnifications
                 may be stored.
             slide: expected slide, at its present mpp; None to skip this check.
@@ -250,12 +213,9 @@ class FeatureFile:
             MixedFeaturesError: something differs.
         """
         stored = self.header.settings
-        self._check_equal("encoder", _encoder_text(self.encoder), _encoder_text(encoder))
-        self._check_equal(
-            "preparation of pixels", _preparation_text(self.encoder), _preparation_text(encoder)
-        )
+        self._check_encoders(per_magnification(encoder, len(settings.magnifications)), settings)
         self._check_equal("patch size", stored.patch_size, settings.patch_size)
-        self._check_equal("tissue method", stored.tissue, settings.tissue)
+        self._check_equal("slide.tissue_method", stored.tissue_method, settings.tissue_method)
         self._check_equal(
             "tissue",
             _tissue_text(self.header.tissue_fingerprint),
@@ -270,10 +230,24 @@ class FeatureFile:
             self._check_equal("slide fingerprint", self.fingerprint, slide.fingerprint)
             self._check_equal("slide mpp", self.header.grid.slide_mpp, slide.mpp)
 
-    def _check_equal(self, name: str, stored: object, expected: object) -> None:
+    def _check_encoders(self, expected: Sequence[EncoderSpec], settings: SlideSettings) -> None:
+        encoders = dict(zip(group_names(self.magnifications), self.encoders, strict=True))
+        several = len({each.name for each in (*expected, *self.encoders)}) > 1
+        for name, encoder in zip(group_names(settings.magnifications), expected, strict=True):
+            stored = encoders.get(name, encoder)  # a missing magnification is refused by `select`
+            if encoder.weights_hash == UNKNOWN_WEIGHTS and stored.dim == encoder.dim:
+                self._check_equal("encoder", stored.name, encoder.name)
+                continue  # of features by another tool, which stores no more than the name
+            where = f" at {name}" if several and len(encoders) > 1 else ""
+            texts = _encoder_text(stored), _encoder_text(encoder)
+            self._check_equal("encoder", *texts, where=where)
+            preparations = stored.preparation, encoder.preparation
+            self._check_equal("preparation of pixels", *preparations, where=where)
+
+    def _check_equal(self, name: str, stored: object, expected: object, *, where: str = "") -> None:
         if stored != expected:
             raise MixedFeaturesError(
-                f"{self.path}: the features were made with {name} {stored}, and now it is "
+                f"{self.path}: the features{where} were made with {name} {stored}, and now it is "
                 f"{expected}; the two do not mix. Use the former, or extract again into another "
                 "folder."
             )
@@ -286,9 +260,7 @@ class FeatureFile:
     ) -> tuple[StoredFeatures, ...]:
         return tuple(
             StoredFeatures(
-                self.path,
-                self._names[step],
-                shape=self._shapes[step],
+                self._rows[step],
                 device=device,
                 stored_rows=None if rows is None else rows[index],
             )
@@ -309,29 +281,12 @@ def feature_path(folder: Path, slide_id: str) -> Path:
     return folder / f"{slide_id}.h5"
 
 
-def contiguous_runs(rows: Int64[np.ndarray, " n"], max_gap: int) -> list[Int64[np.ndarray, " _"]]:
-    """Split ascending rows wherever two neighbors are more than `max_gap` apart.
-
-    >>> [run.tolist() for run in contiguous_runs(np.array([1, 2, 5, 6]), 1)]
-    [[1, 2], [5, 6]]
-    """
-    if len(rows) == 0:
-        return []
-    return np.split(rows, np.flatnonzero(np.diff(rows) > max_gap) + 1)
-
-
 def _encoder_text(encoder: EncoderSpec) -> str:
     return f"{encoder.name} (weights {encoder.weights_hash})"
 
 
 def _tissue_text(fingerprint: str) -> str:
     return f"from a file ({fingerprint[:8]})" if fingerprint else "found on the slide"
-
-
-def _preparation_text(encoder: EncoderSpec) -> str:
-    return (
-        f"{encoder.input_size} px {encoder.interpolation}, mean {encoder.mean}, std {encoder.std}"
-    )
 
 
 def _read_array(file: h5py.File, name: str, kinds: str, ndim: int) -> np.ndarray:
@@ -350,28 +305,3 @@ def _read_array(file: h5py.File, name: str, kinds: str, ndim: int) -> np.ndarray
     if dataset.dtype.kind not in kinds or dataset.ndim != ndim:
         raise ValueError(f"{name} has {dataset.dtype} and shape {dataset.shape}")
     return np.asarray(dataset[:])
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[h5py.File]:
-    """Open a feature file for one read, without the locks that network file systems refuse."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except FileNotFoundError:
-        raise StoreError(
-            f"{path}: there is no such feature file. Run `parfocal extract` for this slide."
-        ) from None
-    except WRONG_CONTENT as error:
-        raise StoreError(
-            f"{path}: the feature file is incomplete or damaged ({error_cause(error)}). Delete it "
-            "and extract again."
-        ) from error
-
-
-def error_cause(error: Exception) -> str:
-    """Return the operating system's message of an error that HDF5 wraps in its own."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    text = str(error.args[0] if error.args else "").strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from parfocal.features.errors import StoreError, UnwritableError
-from parfocal.features.header import Header, group_names, write_header
-from parfocal.features.store import contiguous_runs, error_cause
+from parfocal.features.hdf5 import error_cause
+from parfocal.features.header import Header, group_names, write_group_header, write_header
+from parfocal.features.rows import contiguous_runs
 from parfocal.files import part_path, sync
 
 CHUNK_ROWS = 256
@@ -33,13 +34,13 @@ class FeatureWriter:
             file["roots"] = header.grid.roots
             for step, name in enumerate(group_names(header.settings.magnifications)):
                 group = file.create_group(name)
-                group.attrs["mpp"] = header.grid.mpps[step]
+                write_group_header(group.attrs, header, step)
                 group["coords"] = header.grid.coords(step)
                 group["valid"] = header.grid.valid(step)
                 if header.grid.shares is not None:
                     share = header.grid.shares[step]
                     group.create_dataset("tissue", data=share, compression="gzip", shuffle=True)
-                shape = (header.grid.counts[step], header.encoder.dim)
+                shape = (header.grid.counts[step], header.encoders[step].dim)
                 chunks = (min(CHUNK_ROWS, shape[0]), shape[1])
                 self._tables.append(group.create_dataset("features", shape, dtype, chunks=chunks))
 
@@ -117,11 +118,13 @@ def make_folder(folder: Path) -> None:
 
 def _max_bytes(header: Header, dtype: Dtype) -> int:
     """Return an upper bound of the size of a feature file."""
-    features = header.encoder.dim * np.dtype(dtype).itemsize
     position = 3 * 16 + 1  # corner, root, entry of the chunk index, and validity
-    rows = sum(count + CHUNK_ROWS for count in header.grid.counts)
+    rows = sum(
+        (count + CHUNK_ROWS) * (encoder.dim * np.dtype(dtype).itemsize + position)
+        for count, encoder in zip(header.grid.counts, header.encoders, strict=True)
+    )
     shares = sum(share.nbytes for share in header.grid.shares or ())
-    return rows * (features + position) + shares + 2**20
+    return rows + shares + 2**20
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -6,9 +6,9 @@ mixed. Nothing is pickled.
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from parfocal.encoders.encoder import Encoder
-from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.per_magnification import encoder_text
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.header import SlideSettings
 from parfocal.features.opener import open_input
@@ -32,15 +32,22 @@ from parfocal.models.description import (
     DESCRIPTION_FILE,
     FORMAT,
     FORMAT_VERSION,
+    WEIGHTS_FILE,
     CheckpointError,
+    description_path,
     read_description,
+    weights_path,
 )
 from parfocal.models.renamed import renamed_weights
+from parfocal.models.trained_encoders import (
+    load_trained_encoders,
+    one_or_list,
+    parse_encoders,
+    parse_weights,
+)
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide
 from parfocal.validation import validate
-
-WEIGHTS_FILE = "checkpoint.safetensors"
 
 SettingValue = str | int | float | bool | None | list[int] | list[float]
 
@@ -85,10 +92,12 @@ class Checkpoint:
         model_name: name of the model, a key of `MODELS`.
         model_settings: arguments of the model's class, including `in_dim` and `num_classes`.
         labels: class labels in the order of the logits.
-        encoder: encoder of the features; None for a model that takes pixels.
+        encoders: encoder of the features of each magnification, lowest first; empty for a model
+            that takes pixels.
         slide: settings that define the patches of a slide.
         training: where the weights come from.
-        encoder_weights: file with the encoder's weights; None for the published weights.
+        encoder_weights: file with the weights of each of `encoders`; None for published weights.
+            Empty if all are published.
         versions: versions of the packages that the model was trained with.
         stored_hash: SHA-256 of the weights file that the model was loaded from; None for a model
             that was not loaded.
@@ -98,10 +107,10 @@ class Checkpoint:
     model_name: str
     model_settings: dict[str, SettingValue]
     labels: tuple[str, ...]
-    encoder: EncoderSpec | None
+    encoders: tuple[EncoderSpec, ...]
     slide: SlideSettings
     training: TrainingProvenance
-    encoder_weights: Path | None = None
+    encoder_weights: tuple[Path | None, ...] = ()
     versions: dict[str, str] = field(default_factory=versions)
     stored_hash: str | None = None
 
@@ -126,6 +135,11 @@ class Checkpoint:
         return self.slide.patch_size
 
     @property
+    def encoder_text(self) -> str | None:
+        """Names of the encoders, as `--encoder` takes them; None for a model that takes pixels."""
+        return encoder_text([each.name for each in self.encoders], self.magnifications)
+
+    @property
     def skip_unavailable_magnifications(self) -> bool:
         """Whether magnifications that a slide does not have are left out for that slide."""
         return bool(self.model_settings.get("skip_unavailable_magnifications", False))
@@ -142,47 +156,39 @@ class Checkpoint:
             "labels": self.labels,
             "model": {"name": self.model_name, "settings": self.model_settings},
             "slide": asdict(self.slide),
-            "encoder": None if self.encoder is None else asdict(self.encoder),
+            # Where an encoder runs does not decide its features.
+            "encoder": one_or_list([replace(each, address="").to_dict() for each in self.encoders]),
         }
         return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
-    def load_encoder(
+    def load_encoders(
         self,
         *,
         device: str = "cpu",
-        weights: Path | None = None,
+        weights: Path | Sequence[Path | None] | None = None,
         runtime: Literal["auto", "torch", "onnx"] = "auto",
-    ) -> Encoder | None:
-        """Load the encoder that the model was trained with; None for a model that takes pixels.
+    ) -> tuple[Encoder, ...]:
+        """Load the encoders that the model was trained with.
 
         Args:
-            device: device of the encoder.
-            weights: file with the encoder's weights, if it was moved since training.
-            runtime: library that runs the encoder; the features differ by rounding only.
+            device: device of the encoders.
+            weights: file with the weights of the encoder, if it was moved since training; for
+                several encoders, a file or None for each magnification.
+            runtime: library that runs the encoders; the features differ by rounding only.
+
+        Returns:
+            The encoder of each magnification, lowest first; equal ones are one object. Empty for a
+            model that takes pixels.
 
         Raises:
-            CheckpointError: the encoder of this name differs from the one of the training.
+            CheckpointError: the encoder of a name differs from the one of the training.
         """
-        if self.encoder is None:
-            return None
-        loaded = load_encoder(
-            self.encoder.name,
-            device=device,
-            weights=weights or self.encoder_weights,
-            runtime=runtime,
+        return load_trained_encoders(
+            self.encoders, self.encoder_weights, moved=weights, device=device, runtime=runtime
         )
-        for name in ("weights_hash", "input_size", "mean", "std"):
-            expected, actual = getattr(self.encoder, name), getattr(loaded.spec, name)
-            if expected != actual:
-                raise CheckpointError(
-                    f"encoder {self.encoder.name}: the model was trained with {name} {expected}, "
-                    f"and the loaded encoder has {actual}; give the weights of the training, or "
-                    "train again."
-                )
-        return loaded
 
     def open(
-        self, slide: Slide, *, encoder: Encoder | None = None
+        self, slide: Slide, *, encoder: Encoder | Sequence[Encoder] | None = None
     ) -> AbstractContextManager[SlideInput]:
         """Open a slide for the model, for the duration of a `with` block.
 
@@ -191,16 +197,17 @@ class Checkpoint:
 
         Args:
             slide: slide to read from.
-            encoder: encoder of the model, if already loaded; if None, it is loaded.
+            encoder: encoder of the model, if already loaded, one for all magnifications or one for
+                each; if None, it is loaded.
 
         Raises:
             SlideError: the slide has no tissue, or the magnifications do not fit it.
-            CheckpointError: see `load_encoder`.
+            CheckpointError: see `load_encoders`.
         """
         return open_input(
             slide,
             self.slide,
-            encoder or self.load_encoder(),
+            encoder or self.load_encoders(),
             skip_unavailable_magnifications=self.skip_unavailable_magnifications,
         )
 
@@ -211,6 +218,13 @@ class Checkpoint:
             folder: folder to write to; it is created if needed.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        weights, description = self.to_bytes()
+        write_whole(folder / WEIGHTS_FILE, weights)
+        # Written last: a folder with this file has the weights, too.
+        write_whole(folder / DESCRIPTION_FILE, description)
+
+    def to_bytes(self) -> tuple[bytes, bytes]:
+        """Return the contents of both files: the weights, and their description."""
         weights = _weights_bytes(self.model)
         description = {
             "format": FORMAT,
@@ -220,13 +234,13 @@ class Checkpoint:
             "model": {"name": self.model_name, "settings": self.model_settings},
             "weights_sha256": sha256(weights).hexdigest(),
             "slide": asdict(self.slide),
-            "encoder": None if self.encoder is None else asdict(self.encoder),
-            "encoder_weights": None if self.encoder_weights is None else str(self.encoder_weights),
+            "encoder": one_or_list([each.to_dict() for each in self.encoders]),
+            "encoder_weights": one_or_list(
+                [None if each is None else str(each) for each in self.encoder_weights]
+            ),
             "training": asdict(self.training),
         }
-        write_whole(folder / WEIGHTS_FILE, weights)
-        # Written last: a folder with this file has the weights, too.
-        write_whole(folder / DESCRIPTION_FILE, (json.dumps(description, indent=2) + "\n").encode())
+        return weights, (json.dumps(description, indent=2) + "\n").encode()
 
     @classmethod
     def load(
@@ -253,7 +267,7 @@ class Checkpoint:
             if overrides:
                 raise
             raise _damaged(folder, error) from None
-        path = folder / WEIGHTS_FILE
+        path = weights_path(folder)
         weights = _read_weights(path, fields["stored_hash"])
         if description["format_version"] == 1:
             weights = renamed_weights(name, weights)
@@ -298,16 +312,18 @@ def build_model(name: str, settings: Mapping[str, Any]) -> nn.Module:
 def _parse(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a `Checkpoint` except the model."""
     try:
-        encoder, weights_path = description["encoder"], description["encoder_weights"]
+        encoder, weights = description["encoder"], description["encoder_weights"]
+        slide = validate(SlideSettings, description["slide"])
+        encoders = parse_encoders(encoder, len(slide.magnifications))
         settings = dict(description["model"]["settings"])
         return {
             "model_name": description["model"]["name"],
             "model_settings": settings,
             "labels": _parse_labels(description["labels"], settings.get("num_classes")),
-            "encoder": None if encoder is None else validate(EncoderSpec, encoder),
-            "slide": validate(SlideSettings, description["slide"]),
+            "encoders": encoders,
+            "slide": slide,
             "training": validate(TrainingProvenance, description["training"]),
-            "encoder_weights": None if weights_path is None else Path(weights_path),
+            "encoder_weights": parse_weights(weights, len(encoders)),
             "versions": dict(description["versions"]),
             "stored_hash": description["weights_sha256"],
         }
@@ -332,7 +348,7 @@ def _parse_labels(labels: object, num_classes: object) -> tuple[str, ...]:
 
 def _damaged(folder: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{folder / DESCRIPTION_FILE}: damaged ({type(error).__name__}: {error}); restore it or "
+        f"{description_path(folder)}: damaged ({type(error).__name__}: {error}); restore it or "
         "train again."
     )
 

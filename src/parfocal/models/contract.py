@@ -94,7 +94,7 @@ class Model:
     def run_arguments(
         self,
         *,
-        in_dim: int,
+        in_dim: int | Sequence[int],
         num_classes: int,
         num_slides: int,
         magnifications: Sequence[float],
@@ -105,7 +105,8 @@ class Model:
         The generator is not among them, because a checkpoint does not store it.
 
         Args:
-            in_dim: number of features per patch; ignored for a model that takes pixels.
+            in_dim: number of features per patch, one for all magnifications or one for each;
+                ignored for a model that takes pixels.
             num_classes: number of classes.
             num_slides: number of training slides, for an adversarial model.
             magnifications: configured magnifications, lowest first.
@@ -117,7 +118,7 @@ class Model:
             if traits.fixed_magnifications:
                 arguments |= {"magnifications": tuple(magnifications), "patch_size": patch_size}
         else:
-            arguments["in_dim"] = in_dim
+            arguments["in_dim"] = in_dim if isinstance(in_dim, int) else list(in_dim)
             if traits.multiple_magnifications:
                 arguments["num_magnifications"] = len(magnifications)
         if traits.adversarial:

@@ -7,6 +7,8 @@ Departs: the encoder is not pretrained on the slides at hand. The authors' encod
     several magnifications are concatenated, as in the paper.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Bool, Float, Int64
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from parfocal.bag import Bag
 from parfocal.models.contract import Loss
 from parfocal.models.layers.attention import masked_softmax
+from parfocal.models.layers.widths import widths_per_magnification
 from parfocal.prediction import Look, Prediction
 
 
@@ -24,7 +27,8 @@ class DSMIL(nn.Module):
     The critical patch of a class is the one with the highest score for it.
 
     Args:
-        in_dim: number of features per patch.
+        in_dim: number of features per patch, one for all magnifications or one for each, lowest
+            first.
         num_classes: number of classes.
         num_magnifications: number of magnifications; the features of each patch at the highest are
             concatenated with those of all patches that contain it.
@@ -39,7 +43,7 @@ class DSMIL(nn.Module):
 
     def __init__(
         self,
-        in_dim: int,
+        in_dim: int | Sequence[int],
         num_classes: int,
         *,
         num_magnifications: int = 1,
@@ -52,7 +56,7 @@ class DSMIL(nn.Module):
             raise ValueError(
                 f"patch_dropout={patch_dropout}: a dropout rate is at least 0 and less than 1."
             )
-        dim = in_dim * num_magnifications
+        dim = sum(widths_per_magnification(in_dim, num_magnifications))
         self.num_magnifications = num_magnifications
         self.normalize = normalize
         self.patch_dropout = patch_dropout

@@ -9,6 +9,7 @@ Departs: the encoder is frozen, so the two training stages (an encoder for each 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
@@ -19,6 +20,7 @@ from parfocal.bag import Bag
 from parfocal.models.contract import Loss
 from parfocal.models.layers.attention import PlainAttention, masked_softmax
 from parfocal.models.layers.dropout import Dropout
+from parfocal.models.layers.widths import widths_per_magnification
 from parfocal.prediction import Look, Prediction
 
 
@@ -30,7 +32,9 @@ class MSMIL(nn.Module):
     patch gets, the larger is its reversed gradient.
 
     Args:
-        in_dim: number of features per patch.
+        in_dim: number of features per patch: one for all magnifications, whose features then share
+            one embedding; or one for each, lowest first, with an embedding for each, as the paper
+            has an encoder for each.
         num_classes: number of classes.
         num_magnifications: number of magnifications.
         num_slides: number of training slides, which are the classes of the adversary.
@@ -45,7 +49,7 @@ class MSMIL(nn.Module):
 
     def __init__(
         self,
-        in_dim: int,
+        in_dim: int | Sequence[int],
         num_classes: int,
         *,
         num_magnifications: int = 3,
@@ -60,9 +64,13 @@ class MSMIL(nn.Module):
         super().__init__()
         self.num_magnifications = num_magnifications
         self.adversary_growth = adversary_growth
-        self.embedder = nn.Sequential(
-            nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout)
-        )
+        widths = widths_per_magnification(in_dim, num_magnifications)
+        embedders = [
+            nn.Sequential(nn.Linear(width, dim), nn.ReLU(inplace=True), Dropout(dropout))
+            for width in (widths[:1] if isinstance(in_dim, int) else widths)
+        ]
+        # Shared by all magnifications, or one for each.
+        self.embedder = embedders[0] if isinstance(in_dim, int) else nn.ModuleList(embedders)
         self.attention = PlainAttention(dim, hidden_dim, dropout=dropout)
         self.classifier = nn.Linear(dim, num_classes)
         self.adversary = (
@@ -92,7 +100,7 @@ class MSMIL(nn.Module):
         bags = [bag]
         while len(bags) < self.num_magnifications:
             bags.append(bags[-1].zoom(None))
-        h = torch.cat([self.embedder(each.features()) for each in bags])  # n c
+        h = torch.cat([self._embed(step, each.features()) for step, each in enumerate(bags)])  # n c
         valid = torch.cat([each.valid for each in bags])  # n
         scores = self.attention(h)  # n
         attention = masked_softmax(scores, valid)
@@ -106,6 +114,12 @@ class MSMIL(nn.Module):
             exists = valid.to(h.device)
             terms["adversary"] = self._adversary_loss(h[exists], attention[exists])
         return Prediction(self.classifier(attention @ h), tuple(looks), terms=terms)
+
+    def _embed(self, step: int, features: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+        """Embed the patches of one magnification."""
+        shared = not isinstance(self.embedder, nn.ModuleList)
+        embedded: Tensor = (self.embedder if shared else self.embedder[step])(features)
+        return embedded
 
     def objective(
         self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss

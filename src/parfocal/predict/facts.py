@@ -8,9 +8,10 @@ from torch import Tensor
 
 from parfocal.cost import ExhaustiveCost, count_macs
 from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.per_magnification import encoder_text, per_magnification
 from parfocal.explain.record import ModelFacts, SlideFacts
 from parfocal.features.header import SlideSettings
-from parfocal.features.slide_input import SlideInput
+from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import PixelEncoder
 from parfocal.slide.given_tissue import tissue_fingerprint
@@ -44,8 +45,10 @@ def model_facts(trained: Checkpoint) -> ModelFacts:
     return ModelFacts(
         name=trained.model_name,
         weights_sha256=trained.weights_hash,
-        encoder=None if trained.encoder is None else trained.encoder.name,
-        encoder_weights_sha256=None if trained.encoder is None else trained.encoder.weights_hash,
+        encoder=trained.encoder_text,
+        encoder_weights_sha256=encoder_text(
+            [each.weights_hash for each in trained.encoders], trained.magnifications
+        ),
         magnifications=trained.magnifications,
         patch_size=trained.patch_size,
         parfocal_version=version("parfocal"),
@@ -54,21 +57,42 @@ def model_facts(trained: Checkpoint) -> ModelFacts:
 
 
 def exhaustive_cost(
-    slide: Slide, slide_input: SlideInput, trained: Checkpoint, encoder: Encoder | None
+    slide: Slide,
+    slide_input: SlideInput,
+    trained: Checkpoint,
+    encoder: Encoder | Sequence[Encoder] | None,
 ) -> ExhaustiveCost:
     """Compute the cost of encoding every tissue patch at the highest magnification of the model."""
     sharpest, side = slide_input.sharpest, trained.patch_size
     assert sharpest is not None
     level_mpp = slide.mpp * slide.levels[slide.level_for(sharpest.mpp)].downsample
-    if encoder is None:
+    encoders = per_magnification(encoder, len(trained.magnifications))
+    if not encoders:
         assert isinstance(trained.model, PixelEncoder)
         macs_per_patch = count_macs(trained.model.encoder, (1, 3, side, side))
     else:
-        macs_per_patch = encoder.macs_per_patch()
+        macs_per_patch = encoders[-1].macs_per_patch()
     return ExhaustiveCost(
         magnification=requested_magnification(sharpest.mpp, trained.magnifications),
         patches=sharpest.patches,
         descendants=sharpest.descendants,
         macs=sharpest.patches * macs_per_patch,
         pixels=sharpest.patches * round(side * sharpest.mpp / level_mpp) ** 2,
+    )
+
+
+def stored_exhaustive_cost(slide_input: BagInput, trained: Checkpoint) -> ExhaustiveCost:
+    """Compute the cost of visiting every stored patch at the highest magnification of the model.
+
+    Stored features need neither pixels nor an encoder, and neither do all of them.
+    """
+    sharpest = slide_input.sharpest
+    step = slide_input.steps[-1]
+    stored = int(slide_input.grid.valid(step).sum())
+    return ExhaustiveCost(
+        magnification=trained.magnifications[-1],
+        patches=stored if sharpest is None else sharpest.patches,
+        descendants=stored if sharpest is None else sharpest.descendants,
+        macs=0,
+        pixels=0,
     )

@@ -7,6 +7,8 @@ from functools import cached_property
 from os.path import realpath  # Path.resolve raises for a link that leads to itself
 from pathlib import Path
 
+from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.inputs import StoredInputs
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.outlines_file import OutlinesFile
 from parfocal.encoders.device import choose_device
@@ -15,19 +17,20 @@ from parfocal.explain.export import Exports, export
 from parfocal.explain.pictures import draw_pictures, picture_files
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import ModelFacts, PredictionRecord
+from parfocal.features.open_folder import Features
 from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
 from parfocal.predict import table
 from parfocal.predict.conflicts import refuse_other_slides
 from parfocal.predict.facts import model_facts
-from parfocal.predict.slide import classify
+from parfocal.predict.slide import classify, classify_stored
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.identity import file_fingerprint, slide_id, unique_slides
 from parfocal.slide.resolution import check_mpp
-from parfocal.slide.slide import open_slide
+from parfocal.slide.slide import Slide, open_slide
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def predict_slides(
     exports: Exports | None = None,
     again: bool = False,
     replace: bool = False,
+    features: Features | None = None,
 ) -> Iterator[PredictionRecord | FailedSlide]:
     """Predict slides one after the other, and write the results to a folder.
 
@@ -78,6 +82,8 @@ def predict_slides(
         exports: which files for other viewers to write, too; None for none.
         again: whether to predict slides again that an earlier call has predicted.
         replace: whether predictions in `out` of other slides with the same names may be replaced.
+        features: folder of features by parfocal or by another tool, or folders by magnification;
+            None to encode the slides. With stored features, slide files are read for pictures only.
 
     Yields:
         The record of each slide, or the reason why it failed.
@@ -105,7 +111,8 @@ def predict_slides(
     refuse_other_slides(paths, out, replace=replace)
     out.mkdir(parents=True, exist_ok=True)
     predictor = _FolderPredictor(
-        trained, out, mpp, device, lesions, dict(tissue or {}), exports or Exports(), again
+        *(trained, out, mpp, device, lesions, dict(tissue or {}), exports or Exports(), again),
+        None if features is None else _stored_inputs(features, trained, device),
     )
     rows: dict[str, list[str]] = {}
     progress = Progress("predicting", len(paths))
@@ -130,6 +137,7 @@ class _FolderPredictor:
     tissue: Mapping[Path, Path]
     exports: Exports
     again: bool
+    stored: StoredInputs | None
 
     def result(self, path: Path, progress: Progress) -> PredictionRecord | FailedSlide:
         """Predict one slide unless that is done, and write its files; its JSON comes last."""
@@ -140,9 +148,9 @@ class _FolderPredictor:
                 progress.advance(path.name, note="predicted already", skipped=True)
                 return record
         if attempt.reason is None:
-            encoder = self._encoder  # an encoder that cannot be loaded is not the slide's failure
+            encoders = self._encoders  # an encoder that cannot be loaded is not the slide's failure
             with catch_failure(path.name) as attempt:
-                record = self._predict(path, encoder)
+                record = self._predict(path, encoders)
                 export(record, self.out, self.exports)
                 write_whole(self._json(path), record.to_json().encode())
                 progress.advance(path.name)
@@ -150,7 +158,7 @@ class _FolderPredictor:
         progress.fail(path.name)
         return FailedSlide(path, str(attempt.reason))
 
-    def _predict(self, path: Path, encoder: Encoder | None) -> PredictionRecord:
+    def _predict(self, path: Path, encoders: Sequence[Encoder]) -> PredictionRecord:
         model = self.trained.model
         gray_spread = model.gray_spread if isinstance(model, SquareReader) else 0
         with open_slide(
@@ -161,10 +169,18 @@ class _FolderPredictor:
         ) as slide:
             outlines = self.lesions.on_scan(realpath(path), path, slide.size)
             lesions = [] if outlines is None else [each.outer for each in outlines.polygons]
-            record = classify(slide, self.trained, encoder)
+            record = self._classify(slide, path, encoders)
             # The cost of the prediction does not include the pictures.
             draw_pictures(record, slide, self.out, gray_spread=gray_spread, lesions=lesions)
         return record
+
+    def _classify(self, slide: Slide, path: Path, encoders: Sequence[Encoder]) -> PredictionRecord:
+        """Predict an open slide from its pixels, or from stored features."""
+        if self.stored is None:
+            return classify(slide, self.trained, encoders)
+        listed = CohortSlide(slide.id, path, "", slide.id, 0, self.mpp, tissue=slide.tissue_path)
+        with self.stored.open(listed) as opened:
+            return classify_stored(slide, self.trained, opened)
 
     def _finished_record(self, path: Path) -> PredictionRecord | None:
         """Return the prediction of an earlier call; None if it has to be made again."""
@@ -207,10 +223,29 @@ class _FolderPredictor:
         return model_facts(self.trained)
 
     @cached_property
-    def _encoder(self) -> Encoder | None:
-        """The encoder, loaded for the first slide; it moves the model to the same device."""
+    def _encoders(self) -> tuple[Encoder, ...]:
+        """The encoders, loaded for the first slide; it moves the model to the same device."""
         self.trained.model.to(choose_device(self.device))
-        return self.trained.load_encoder(device=self.device)
+        if self.stored is not None:
+            return ()
+        return self.trained.load_encoders(device=self.device)
+
+
+def _stored_inputs(features: Features, trained: Checkpoint, device: str) -> StoredInputs:
+    """Return what opens stored features for a model.
+
+    Raises:
+        ValueError: the model takes pixels.
+        StoreError: the features cannot be used.
+    """
+    if not trained.encoders:
+        raise ValueError(
+            f"{features}: model {trained.model_name} takes pixels, so it cannot use stored "
+            "features; leave --features out."
+        )
+    return StoredInputs(
+        features, trained.slide, encoder=trained.encoders, device=choose_device(device)
+    )
 
 
 def _row(result: PredictionRecord | FailedSlide, labels: Sequence[str]) -> list[str]:

@@ -5,11 +5,13 @@ that cost. Pixels are read and encoded only when the model requests them.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from parfocal.cost import ExhaustiveCost
 from parfocal.encoders.encoder import Encoder
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.regions import (
@@ -17,7 +19,8 @@ from parfocal.explain.regions import (
     regions_from_looks,
     with_running_probabilities,
 )
-from parfocal.features.slide_input import SlideInput, tissue_reach
+from parfocal.features.errors import StoreError
+from parfocal.features.slide_input import BagInput, SlideInput, tissue_reach
 from parfocal.features.timing import WaitTimer, timed
 from parfocal.grid import GridError, UnavailableMagnificationError
 from parfocal.models.checkpoint import Checkpoint
@@ -27,6 +30,7 @@ from parfocal.predict.facts import (
     label_probabilities,
     model_facts,
     slide_facts,
+    stored_exhaustive_cost,
 )
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
@@ -38,7 +42,7 @@ def predict(
     trained: Checkpoint,
     *,
     mpp: float | None = None,
-    encoder: Encoder | None = None,
+    encoder: Encoder | Sequence[Encoder] | None = None,
     tissue: Path | None = None,
 ) -> PredictionRecord:
     """Predict the class of one slide file.
@@ -47,25 +51,29 @@ def predict(
         path: the slide file.
         trained: the trained model.
         mpp: µm per level-0 pixel, for a file that does not record it.
-        encoder: the encoder of `trained`, if already loaded; if None, it is loaded.
+        encoder: the encoder of `trained`, if already loaded, one for all magnifications or one for
+            each; if None, it is loaded.
         tissue: GeoJSON file or mask image with the tissue; None to find it.
 
     Raises:
         SlideError: the slide cannot be read, or does not have the magnifications of the model.
     """
-    encoder = encoder or trained.load_encoder()
+    encoder = encoder or trained.load_encoders()
     missing_tiles = trained.slide.missing_tiles
     with open_slide(path, mpp=mpp, tissue=tissue, missing_tiles=missing_tiles) as slide:
         return classify(slide, trained, encoder)
 
 
-def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> PredictionRecord:
+def classify(
+    slide: Slide, trained: Checkpoint, encoder: Encoder | Sequence[Encoder] | None
+) -> PredictionRecord:
     """Predict the class of an open slide.
 
     Args:
         slide: the slide.
         trained: the trained model.
-        encoder: the encoder of `trained`; None for a model that encodes patches itself.
+        encoder: the encoder of `trained`, one for all magnifications or one for each; None or an
+            empty sequence for a model that encodes patches itself.
 
     Raises:
         SlideError: the slide cannot be read, or does not have the magnifications of the model.
@@ -79,6 +87,44 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
         raise SlideError(f"{slide.name}: {message}") from error
     except GridError as error:
         raise SlideError(f"{slide.name}: {error}") from error
+    exhaustive = exhaustive_cost(slide, slide_input, trained, encoder)
+    return _record(slide, trained, slide_input, prediction, exhaustive)
+
+
+def classify_stored(slide: Slide, trained: Checkpoint, slide_input: BagInput) -> PredictionRecord:
+    """Predict the class of an open slide from its stored features; no patch of it is read.
+
+    The bill has the patches that the model visited, and neither pixels nor MACs of encoding.
+
+    Args:
+        slide: the slide.
+        trained: the trained model.
+        slide_input: its features.
+
+    Raises:
+        StoreError: the features do not say where on the slide the patches lie.
+        OutputNotFiniteError: the model's output is not finite.
+    """
+    if not slide_input.placed:
+        raise StoreError(
+            f"{slide.name}: the features do not say where on the slide the patches lie, so nothing "
+            "can be drawn. Evaluate the run instead, or leave --features out."
+        )
+    prediction = _run(trained.model, slide_input)
+    for step, look in enumerate(slide_input.locate(prediction.looks)):
+        slide_input.cost_meter.add_patches(step, len(look.rows))
+    exhaustive = stored_exhaustive_cost(slide_input, trained)
+    return _record(slide, trained, slide_input, prediction, exhaustive)
+
+
+def _record(
+    slide: Slide,
+    trained: Checkpoint,
+    slide_input: SlideInput,
+    prediction: Prediction,
+    exhaustive: ExhaustiveCost,
+) -> PredictionRecord:
+    """Return the record of a prediction."""
     require_finite(prediction, slide.name)
     looks = slide_input.locate(prediction.looks)
     running = label_probabilities(trained.labels, prediction.running)
@@ -90,7 +136,7 @@ def classify(slide: Slide, trained: Checkpoint, encoder: Encoder | None) -> Pred
         stop_reason=prediction.stop_reason,
         mpps=mpps_from_looks(looks),
         regions=tuple(with_running_probabilities(tuple(regions_from_looks(looks)), running)),
-        cost=slide.cost_meter.total(exhaustive_cost(slide, slide_input, trained, encoder)),
+        cost=slide_input.cost_meter.total(exhaustive),
         reach=tissue_reach(slide_input, looks),
     )
 

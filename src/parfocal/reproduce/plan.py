@@ -1,9 +1,9 @@
 """Estimate a reproduction before it is run: slides, patches, hours, disk space."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from parfocal.encoders.device import choose_device
 from parfocal.reproduce.experiments import Experiment, Reproduction
 from parfocal.reproduce.patch_counts import PatchCounts, count_patches
 from parfocal.reproduce.speed import EncodingSpeed, painted_slide, time_encoding, time_training
+from parfocal.settings import EncoderSettings, RunSettings
 
 HOUR, GB = 3600, 1e9
 FLOAT16_BYTES, RGB_BYTES = 2, 3
@@ -88,14 +89,14 @@ class Measurements:
 
     Args:
         rows: slides that are present and undamaged.
-        encoding: speed of encoding; None if no model takes features.
+        encoding: speed of encoding by magnification; None if no model takes features.
         counts: patches per slide; None if no model takes features.
         painted: slide file for models that take pixels.
         device: device of the measurement.
     """
 
     rows: tuple[Row, ...]
-    encoding: EncodingSpeed | None
+    encoding: dict[float, EncodingSpeed] | None
     counts: PatchCounts | None
     painted: Path
     device: str
@@ -108,10 +109,12 @@ class Measurements:
     def extraction_steps(self) -> Iterator[Step]:
         """Yield the step that extracts features, if any model takes them."""
         if self.encoding is not None and self.counts is not None:
-            patches = sum(self.counts.by_magnification.values())
-            encoded = patches * len(self.rows)
-            hours = encoded * self.encoding.seconds / HOUR
-            size = encoded * self.encoding.features * FLOAT16_BYTES
+            counts, speeds = self.counts.by_magnification, self.encoding
+            slides = len(self.rows)
+            seconds = sum(count * speeds[each].seconds for each, count in counts.items())
+            values = sum(count * speeds[each].features for each, count in counts.items())
+            hours, size = slides * seconds / HOUR, slides * values * FLOAT16_BYTES
+            patches = sum(counts.values())
             yield Step("features, for all models", "once", patches, hours, size / GB)
 
     def region_steps(self) -> Iterator[Step]:
@@ -120,13 +123,20 @@ class Measurements:
         if regions:
             yield Step("regions", "once", 0, 0, regions * REGION_PX**2 * RGB_BYTES / GB)
 
+    def _in_dim(self, settings: RunSettings) -> int | list[int]:
+        """Return the features per patch: one number, or one for each encoder of a model."""
+        if self.encoding is None or settings.encoder is None:
+            return 0
+        widths = [self.encoding[each].features for each in settings.slide.magnifications]
+        return widths if isinstance(settings.encoder.name, dict) else widths[0]
+
     def training_step(self, candidate: Candidate, *, label: str, seeds: int) -> Step:
         """Return the step that trains and evaluates a model, for all epochs and seeds."""
         settings = candidate.settings
         counts = self.counts if settings.encoder is not None else None
         speed = time_training(
             candidate,
-            in_dim=self.encoding.features if self.encoding is not None else 0,
+            in_dim=self._in_dim(settings),
             num_classes=len({row.label for row in self.rows}),
             num_patches=counts.by_magnification[settings.slide.magnifications[-1]]
             if counts
@@ -195,13 +205,27 @@ def _measure(
     with_features = [c for c in candidates if c.settings.encoder is not None]
     with painted_slide(reproduction.image) as painted:
         if with_features:
-            encoder = with_features[0].settings.encoder
             settings = shared_slide_settings(with_features)
-            assert encoder is not None
             assert reproduction.patches is not None
             counts = count_patches(rows, settings, reproduction.patches)
+            encoder = _shared_encoder(with_features)
             encoding = time_encoding(encoder, settings, painted=painted, device=device)
         yield Measurements(rows, encoding, counts, painted, device)
+
+
+def _shared_encoder(candidates: Sequence[Candidate]) -> EncoderSettings:
+    """Return the encoders of all magnifications of some models; the first model decides."""
+    names: dict[float, str] = {}
+    weights: dict[float, Path] = {}
+    first = candidates[0].settings.encoder
+    assert first is not None
+    for candidate in reversed(candidates):
+        encoder = candidate.settings.encoder or first
+        for each in candidate.settings.slide.magnifications:
+            names[each] = encoder.name_at(each)
+            file = encoder.weights_at(each)
+            weights = {**weights, each: file} if file is not None else weights
+    return replace(first, name=names, weights=weights)
 
 
 def _step_label(reproduction: Reproduction, name: str, experiment: Experiment) -> str:
@@ -223,9 +247,10 @@ def _describe_slides(measured: Measurements, missing: int) -> str:
 def _describe_measurement(measured: Measurements) -> str:
     encoding = ""
     if measured.encoding is not None:
+        seconds = dict.fromkeys(speed.seconds for speed in measured.encoding.values())
         encoding = (
             "reading and encoding a patch of a painted slide, "
-            f"{1000 * measured.encoding.seconds:.3g} ms; "
+            f"{' or '.join(f'{1000 * each:.3g} ms' for each in seconds)}; "
         )
     return (
         f"Measured on {measured.device} with {torch.get_num_threads()} threads: {encoding}one "

@@ -16,12 +16,13 @@ from pathlib import Path
 from parfocal.compare import Candidate, compare
 from parfocal.dataset import CohortSlide, read_cohort
 from parfocal.dataset.readers import MadeCohort, make_cohort
-from parfocal.encoders.loading import load_encoder
 from parfocal.files import whole_file, write_whole
 from parfocal.reproduce.experiments import Kind, Reproduction
 from parfocal.reproduce.figures import draw_figures
 from parfocal.reproduce.page import fill_tables, to_csv, to_html, to_markdown
 from parfocal.reproduce.values import ExperimentResult
+from parfocal.settings import EncoderSettings
+from parfocal.settings.encoders import load_encoders
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +108,15 @@ def reproduce(
 
 def _load_encoders(candidates: Sequence[Candidate]) -> None:
     """Load each encoder once, so that a missing one is found before the training."""
-    for settings in {c.settings.encoder for c in candidates if c.settings.encoder is not None}:
-        load_encoder(
-            settings.name, device="cpu", weights=settings.weights, runtime=settings.runtime
+    loaded: list[tuple[EncoderSettings, tuple[float, ...]]] = []
+    for candidate in candidates:
+        encoder, magnifications = (
+            candidate.settings.encoder,
+            candidate.settings.slide.magnifications,
         )
+        if encoder is not None and (encoder, magnifications) not in loaded:
+            load_encoders(encoder, magnifications)
+            loaded.append((encoder, magnifications))
 
 
 def _run_kind(

@@ -3,7 +3,7 @@
 The settings of a model are the keyword-only arguments of its class and are declared there.
 """
 
-from parfocal.settings.check import SettingsError
+from parfocal.settings.errors import SettingsError
 from parfocal.settings.load import load_run_settings, load_settings, recipe_names, recipes
 from parfocal.settings.overrides import model_overrides, parse_override
 from parfocal.settings.sections import (

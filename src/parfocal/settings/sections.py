@@ -1,5 +1,6 @@
 """The sections of a run's settings."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,15 +23,25 @@ class EncoderSettings:
     """The encoder that turns patches into features.
 
     Args:
-        name: name of the encoder: "efficientnet-lite0", "resnet50-layer3" or "timm:NAME".
-        weights: file with the encoder's weights; null for the published weights.
+        name: name of the encoder: "efficientnet-lite0", "resnet50-layer3" or "timm:NAME"; or the
+            names of the encoders by magnification, such as {1.25: efficientnet-lite0, 10: NAME}.
+        weights: file with the encoder's weights, or files by magnification; null for the published
+            weights.
         runtime: library that runs the encoder; "auto" takes ONNX Runtime on a CPU if it is
             installed and supports the encoder, PyTorch otherwise.
     """
 
-    name: str = "efficientnet-lite0"
-    weights: Path | None = None
+    name: str | dict[float, str] = "efficientnet-lite0"
+    weights: Path | dict[float, Path] | None = None
     runtime: Literal["auto", "torch", "onnx"] = "auto"
+
+    def name_at(self, magnification: float) -> str:
+        """Return the name of the encoder of one magnification, which has to have one."""
+        return self.name[magnification] if isinstance(self.name, dict) else self.name
+
+    def weights_at(self, magnification: float) -> Path | None:
+        """Return the weights file of one magnification; None for the published weights."""
+        return self.weights.get(magnification) if isinstance(self.weights, dict) else self.weights
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -166,11 +177,14 @@ class RunSettings:
     encoder: EncoderSettings | None = field(default_factory=EncoderSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
 
-    def model_arguments(self, *, in_dim: int, num_classes: int, num_slides: int) -> dict[str, Any]:
+    def model_arguments(
+        self, *, in_dim: int | Sequence[int], num_classes: int, num_slides: int
+    ) -> dict[str, Any]:
         """Return all arguments of the model's class except the random generator.
 
         Args:
-            in_dim: number of features per patch; 0 for a model that takes pixels.
+            in_dim: number of features per patch, one for all magnifications or one for each; 0 for
+                a model that takes pixels.
             num_classes: number of classes.
             num_slides: number of training and validation slides.
         """

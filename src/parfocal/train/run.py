@@ -1,7 +1,7 @@
 """Train a model on a cohort: split it, check its slides, and train one model per fold."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,18 @@ from parfocal.dataset.inputs import Inputs, cohort_inputs
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.split import Split, fold_cohort, split_cohort
 from parfocal.encoders.device import choose_device
-from parfocal.encoders.encoder import Encoder
-from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.per_magnification import encoder_text
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.encoders.weights import check_exists
 from parfocal.explain.report import optional_report, write_report
 from parfocal.features.errors import MixedFeaturesError
+from parfocal.features.folder import FeatureFolder
 from parfocal.features.live import reading_threads
+from parfocal.features.open_folder import Features, open_features
 from parfocal.files import refuse_slide_folder
 from parfocal.settings import EncoderSettings, RunSettings, TrainSettings
+from parfocal.settings.encoders import load_encoders
+from parfocal.settings.stored_features import follow_features
 from parfocal.train.checks import refuse_unknown_strata
 from parfocal.train.folder import RunFolder, claimed, refuse_used, write_summary
 from parfocal.train.summary import RunSummary, aggregate_folds
@@ -36,7 +39,7 @@ def train(
     settings: RunSettings,
     out: Path,
     *,
-    features: Path | None = None,
+    features: Features | None = None,
     cache: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -54,7 +57,9 @@ def train(
         cohort: labeled slides, read with `labels=settings.train.labels`.
         settings: settings of the run.
         out: run folder; it must be empty or missing unless `resume`.
-        features: folder of feature files; None to read the slide files as the model zooms.
+        features: folder of features by parfocal or by another tool, or folders by magnification;
+            None to read the slide files as the model zooms. Features of another tool decide the
+            magnifications, the patch size and the encoder.
         cache: folder that keeps features or pixels between epochs and runs; None for no cache.
         device: device of the encoder and the model: "auto", "cpu", "cuda" or "cuda:1".
         workers: number of threads that read slides; None for one per CPU core, at most 8.
@@ -78,17 +83,22 @@ def train(
     torch_device = choose_device(device)
     settings = replace(settings, train=replace(settings.train, labels=cohort.labels))
     refuse_unknown_strata(cohort, settings.train)
+    folder = None if features is None else open_features(features, cohort.slides)
+    if folder is not None:
+        settings = follow_features(settings, folder)
     splits = make_splits(cohort, settings.train)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     with claimed(out) as claim:
         refuse_used(out, resume=resume)
         threads = workers or reading_threads()
-        inputs = _open_inputs(settings, features, cache, torch_device, threads)
+        inputs = _open_inputs(settings, folder, cache, torch_device, threads)
         if not skip_unreadable:
-            files = ((slide, inputs.source_file(slide)) for slide in cohort.slides)
-            kind = "slide files" if features is None else "feature files"
+            files = (
+                (slide, file) for slide in cohort.slides for file in inputs.source_files(slide)
+            )
+            kind = "slide files" if folder is None else "feature files"
             require_files(cohort.source, files, kind)
-        refuse_copies(cohort, features)
+        refuse_copies(cohort, folder)
         folders = [out] if len(splits) == 1 else [out / f"fold-{n}" for n in range(len(splits))]
         runs = [
             TrainingRun(
@@ -96,7 +106,7 @@ def train(
                 split,
                 settings,
                 inputs,
-                features,
+                folder,
                 torch_device,
                 threads,
                 progress,
@@ -148,7 +158,7 @@ def _finish(out: Path, runs: list[RunSummary]) -> RunSummary:
 
 def _open_inputs(
     settings: RunSettings,
-    features: Path | None,
+    features: FeatureFolder | None,
     cache: Path | None,
     device: torch.device,
     threads: int,
@@ -157,7 +167,9 @@ def _open_inputs(
     encoder = settings.encoder
     inputs = cohort_inputs(
         settings.slide,
-        None if encoder is None else partial(_load_encoder, encoder, device),
+        None
+        if encoder is None
+        else partial(load_encoders, encoder, settings.slide.magnifications, device=str(device)),
         features=features,
         skip_unavailable_magnifications=settings.model.skip_unavailable_magnifications,
         cache=cache,
@@ -165,27 +177,28 @@ def _open_inputs(
         threads=threads,
     )
     if encoder is not None and features is not None:
-        _check_stored_encoder(encoder, inputs.encoder, features)
+        _check_stored_encoders(settings, encoder, inputs.encoders, features)
     elif encoder is not None and cache is None:
         logger.info("no feature cache (--cache): every epoch encodes its patches again")
     return inputs
 
 
-def _load_encoder(settings: EncoderSettings, device: torch.device) -> Encoder:
-    return load_encoder(
-        settings.name, device=str(device), weights=settings.weights, runtime=settings.runtime
-    )
-
-
-def _check_stored_encoder(
-    settings: EncoderSettings, stored: EncoderSpec | None, features: Path
+def _check_stored_encoders(
+    settings: RunSettings,
+    encoder: EncoderSettings,
+    stored: Sequence[EncoderSpec],
+    features: FeatureFolder,
 ) -> None:
-    """Raise if stored features come from a different encoder than in the settings."""
-    assert stored is not None
-    if stored.name != settings.name:
+    """Raise if stored features come from other encoders than those in the settings."""
+    magnifications = settings.slide.magnifications
+    made_by = encoder_text([each.name for each in stored], magnifications)
+    named = encoder_text([encoder.name_at(each) for each in magnifications], magnifications)
+    if made_by != named:
         raise MixedFeaturesError(
-            f"{features}: the features were made by encoder {stored.name}, and the settings name "
-            f"{settings.name}; set encoder.name={stored.name}, or extract again."
+            f"{features}: the features were made by encoder {made_by}, and the settings name "
+            f"{named}; set encoder.name={made_by}, or extract again."
         )
-    if settings.weights is not None:
-        check_exists(settings.weights)  # prediction will need this file
+    for magnification in magnifications:
+        weights = encoder.weights_at(magnification)
+        if weights is not None:
+            check_exists(weights)  # prediction will need this file

@@ -17,11 +17,14 @@ from parfocal.dataset.inputs import Inputs
 from parfocal.dataset.leakage import slide_fingerprint
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import Split, split_to_csv
+from parfocal.encoders.per_magnification import in_dim_of
 from parfocal.features.errors import MixedFeaturesError
+from parfocal.features.folder import FeatureFolder
 from parfocal.grid import Reach
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.contract import Pretrained
 from parfocal.settings import RunSettings
+from parfocal.slide.errors import group_failures
 from parfocal.slide.failure import catch_failure
 from parfocal.train.checks import log_reach, refuse_too_few, refuse_unreadable
 from parfocal.train.folder import RunFolder
@@ -43,7 +46,7 @@ class TrainingRun:
         split: training, validation and test slides.
         settings: settings of the run, with the class labels.
         inputs: opens the slides.
-        features: folder of feature files; None if the slide files are read.
+        features: folder of features; None if the slide files are read.
         device: device of the model.
         workers: number of threads that check the slides.
         progress: whether to show a progress bar in a terminal.
@@ -55,7 +58,7 @@ class TrainingRun:
     split: Split
     settings: RunSettings
     inputs: Inputs
-    features: Path | None
+    features: FeatureFolder | None
     device: torch.device
     workers: int
     progress: bool
@@ -117,7 +120,7 @@ class TrainingRun:
     @cached_property
     def _initial_model(self) -> Checkpoint | None:
         """The trained model that this run starts from, if any."""
-        return load_initial_model(self.settings, self._labels, self.inputs.encoder)
+        return load_initial_model(self.settings, self._labels, self.inputs.encoders)
 
     @property
     def _labels(self) -> tuple[str, ...]:
@@ -142,7 +145,11 @@ class TrainingRun:
             reasons = list(pool.map(failure, slides))
         log_reach(self.folder.path, reaches)
         found = zip(slides, reasons, strict=True)
-        return {slide.slide_id: reason for slide, reason in found if reason is not None}
+        unreadable = {slide.slide_id: reason for slide, reason in found if reason is not None}
+        if self.skip_unreadable:
+            for kind in group_failures(unreadable):
+                logger.warning("left out: %s", kind)
+        return unreadable
 
     def _failure(
         self, lesions: Lesions | None, reaches: dict[str, Reach], slide: CohortSlide
@@ -160,9 +167,6 @@ class TrainingRun:
             if isinstance(attempt.error, MixedFeaturesError):
                 raise attempt.error
             reason = attempt.reason
-        if reason is not None:
-            what = "is left out" if self.skip_unreadable else "cannot be read"
-            logger.warning("slide %s %s: %s", slide.slide_id, what, reason)
         return reason
 
     def _build_module(
@@ -229,9 +233,8 @@ class TrainingRun:
 
     def _model_arguments(self) -> dict[str, Any]:
         """Return the arguments of the model that the checkpoint stores."""
-        encoder = self.inputs.encoder
         return self.settings.model_arguments(
-            in_dim=0 if encoder is None else encoder.dim,
+            in_dim=in_dim_of(self.inputs.encoders),
             num_classes=len(self._labels),
             num_slides=len(self._used.train) + len(self._used.val),
         )
@@ -250,18 +253,25 @@ class TrainingRun:
         model = modules[-1].model.cpu()
         if len(modules) == 1:
             model.load_state_dict(safetensors.torch.load_file(modules[0].best_file))
-        encoder = self.settings.encoder
-        weights = None if encoder is None else encoder.weights
         return Checkpoint(
             model=model,
             model_name=self.settings.model.name,
             model_settings=self._model_arguments(),
             labels=self._labels,
-            encoder=self.inputs.encoder,
+            encoders=self.inputs.encoders,
             slide=self.settings.slide,
             training=self._provenance(modules, unreadable),
-            encoder_weights=None if weights is None else weights.absolute(),
+            encoder_weights=self._encoder_weights(),
         )
+
+    def _encoder_weights(self) -> tuple[Path | None, ...]:
+        """Return the weights file of each encoder; empty if all have published weights."""
+        encoder = self.settings.encoder
+        if encoder is None:
+            return ()
+        files = [encoder.weights_at(each) for each in self.settings.slide.magnifications]
+        absolute = tuple(None if file is None else file.absolute() for file in files)
+        return absolute if any(absolute) else ()
 
     def _provenance(
         self, modules: list[TrainingModule], unreadable: dict[str, str]

@@ -12,14 +12,14 @@ from parfocal.train.folder import RunError
 
 
 def load_initial_model(
-    settings: RunSettings, labels: Sequence[str], encoder: EncoderSpec | None
+    settings: RunSettings, labels: Sequence[str], encoders: Sequence[EncoderSpec]
 ) -> Checkpoint | None:
     """Load the trained model that a run starts from; None without `train.init_from`.
 
     Args:
         settings: settings of the run.
         labels: class labels of the run.
-        encoder: encoder of the run; None for a model that takes pixels.
+        encoders: encoder of each magnification of the run; empty for a model that takes pixels.
 
     Raises:
         CheckpointError: the trained model cannot be loaded.
@@ -31,7 +31,7 @@ def load_initial_model(
     initial = Checkpoint.load(folder)
     _require_equal("model", initial.model_name, settings.model.name)
     _require_equal("labels", list(initial.labels), list(labels))
-    _require_equal("encoder", initial.encoder, encoder)
+    _require_equal("encoder", _unique(initial.encoders), _unique(encoders))
     return initial
 
 
@@ -59,6 +59,13 @@ def merge_provenance(new: TrainingProvenance, initial: TrainingProvenance) -> Tr
         patients=_merge(new.patients, initial.patients),
         fingerprints={**initial.fingerprints, **new.fingerprints},
     )
+
+
+def _unique(encoders: Sequence[EncoderSpec]) -> object:
+    """Return the encoder of all magnifications, the encoders if there are several, or None."""
+    if all(encoder == encoders[0] for encoder in encoders):
+        return encoders[0] if encoders else None
+    return tuple(encoders)
 
 
 def _merge(

@@ -18,6 +18,7 @@ from parfocal.bag import Bag
 from parfocal.models.contract import Loss
 from parfocal.models.layers.attention import GatedAttention, masked_softmax
 from parfocal.models.layers.dropout import Dropout
+from parfocal.models.layers.widths import widths_per_magnification
 from parfocal.models.zoommil.hindsight import ExploringTopK, hindsight_loss
 from parfocal.models.zoommil.topk import PerturbedTopK
 from parfocal.prediction import Look, Prediction
@@ -40,7 +41,8 @@ class ZoomMIL(nn.Module):
     next. The sum of the pooled embeddings is classified.
 
     Args:
-        in_dim: number of features per patch.
+        in_dim: number of features per patch, one for all magnifications or one for each, lowest
+            first.
         num_classes: number of classes.
         num_magnifications: number of magnifications.
         dim: width of the embedding.
@@ -67,7 +69,7 @@ class ZoomMIL(nn.Module):
 
     def __init__(
         self,
-        in_dim: int,
+        in_dim: int | Sequence[int],
         num_classes: int,
         *,
         num_magnifications: int = 3,
@@ -95,8 +97,8 @@ class ZoomMIL(nn.Module):
         self.hindsight = hindsight
         self.sigma = sigma
         self.embedders = nn.ModuleList(
-            nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU(inplace=True), Dropout(dropout))
-            for _ in range(num_magnifications)
+            nn.Sequential(nn.Linear(width, dim), nn.ReLU(inplace=True), Dropout(dropout))
+            for width in widths_per_magnification(in_dim, num_magnifications)
         )
         self.attention = nn.ModuleList(
             GatedAttention(dim, dropout=dropout) for _ in range(num_magnifications)
