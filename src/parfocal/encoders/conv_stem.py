@@ -30,7 +30,7 @@ class ConvStem(nn.Module):
 
     def __init__(
         self,
-        img_size: int = 224,
+        img_size: int | tuple[int, int] = 224,
         patch_size: int = 4,
         in_chans: int = 3,
         embed_dim: int = 96,
@@ -43,7 +43,8 @@ class ConvStem(nn.Module):
                 f"ConvStem: patch_size={patch_size} and embed_dim={embed_dim}; it needs "
                 f"{2**STRIDES} and a multiple of 8."
             )
-        self.grid_size = (img_size // patch_size, img_size // patch_size)
+        sides = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.grid_size = tuple(side // patch_size for side in sides)
         layers: list[nn.Module] = []
         width = in_chans
         for step in range(STRIDES):

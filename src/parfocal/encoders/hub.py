@@ -128,7 +128,7 @@ def how_to_get(page: str, *, gated: bool) -> str:
     online = (
         f"Ask for access at {page}, then set HF_TOKEN to a token of that account"
         if gated
-        else f"They are at {page}"
+        else f"The weights are at {page}"
     )
     return (
         f"{online}. Without network: download the files of that page on another machine and give "

@@ -4,8 +4,10 @@
 |---|---|---|
 | efficientnet-lite0 | 1280 | ImageNet, installed with parfocal |
 | resnet50-layer3 | 1024 | ImageNet, from a file or through timm |
+| uni2-h, virchow2, ... | see `parfocal encoders` | published; from the hub, its cache, or files |
+| timm:NAME | that of the network | timm's; NAME may be hf-hub:OWNER/NAME or local-dir:PATH |
+| http://HOST:PORT/ | those of the service | those of the service; see docs/encoder-service.md |
 | resnet50-layer3-random | 1024 | random with a fixed seed, for measuring speed only |
-| timm:NAME | that of the network | timm's; NAME may be hf-hub:OWNER/NAME |
 | tiny | 32 | random with a fixed seed, for tests |
 """
 
@@ -19,8 +21,9 @@ import torch
 from torch import nn
 
 from parfocal.encoders.allocator import keep_freed_memory
+from parfocal.encoders.catalogue import CARDS, find_card, nearest_names
 from parfocal.encoders.device import choose_device
-from parfocal.encoders.encoder import Encoder, Run
+from parfocal.encoders.encoder import Encoder, NetworkEncoder, Run
 from parfocal.encoders.networks import (
     EfficientNetLite0,
     Foldable,
@@ -28,39 +31,18 @@ from parfocal.encoders.networks import (
     TinyNetwork,
     fill_randomly,
 )
-from parfocal.encoders.spec import (
-    ANY_MPP,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    UNKNOWN_LICENSE,
-    EncoderSpec,
-)
-from parfocal.encoders.timm_networks import load_resnet50, load_timm
-from parfocal.encoders.weights import digest, fill, read_lite0, read_weights
+from parfocal.encoders.published import load_published
+from parfocal.encoders.service import is_address, load_service
+from parfocal.encoders.spec import ANY_MPP, UNKNOWN_LICENSE, EncoderSpec, Output
+from parfocal.encoders.timm_encoder import load_timm_encoder
+from parfocal.encoders.timm_networks import load_resnet50
+from parfocal.encoders.weights import fill, read_lite0, read_weights
 
 Network = TypeVar("Network", bound=nn.Module)
 Runtime = Literal["auto", "torch", "onnx"]
 
-_LITE0 = EncoderSpec(
-    name="efficientnet-lite0",
-    dim=EfficientNetLite0.dim,
-    input_size=224,
-    mean=(127 / 255, 127 / 255, 127 / 255),
-    std=(128 / 255, 128 / 255, 128 / 255),
-    mpp_range=ANY_MPP,
-    license="Apache-2.0",
-    weights_hash="",
-)
-_RESNET50 = EncoderSpec(
-    name="resnet50-layer3",
-    dim=ResNet50Layer3.dim,
-    input_size=256,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-    mpp_range=ANY_MPP,
-    license="BSD-3-Clause",
-    weights_hash="",
-)
+_LITE0 = CARDS["efficientnet-lite0"].spec()
+_RESNET50 = CARDS["resnet50-layer3"].spec()
 _TINY = EncoderSpec(
     name="tiny",
     dim=TinyNetwork.dim,
@@ -80,45 +62,73 @@ def load_encoder(
     weights: Path | None = None,
     runtime: Runtime = "auto",
     tune_allocator: bool = True,
+    output: Output | None = None,
+    trust_remote_code: bool = False,
 ) -> Encoder:
     """Load an encoder by name, with frozen weights.
 
     Args:
-        name: "efficientnet-lite0", "resnet50-layer3", "timm:NAME", or another name in the table of
-            this module.
+        name: "efficientnet-lite0", "uni2-h", "timm:NAME", or another name in the table of this
+            module; or the address of a service, as http://HOST:PORT/.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        weights: `.safetensors` or `.pth` file to use instead of the published weights.
+        weights: `.safetensors` or `.pth` file, or folder of a repository of the hub, to use instead
+            of the published weights.
         runtime: "auto" uses onnxruntime if it is installed, the device is a CPU and the network is
             efficientnet-lite0 or resnet50-layer3, else torch.
         tune_allocator: whether this process keeps the memory it frees if torch runs on a CPU; see
             `parfocal.encoders.allocator.keep_freed_memory`.
+        output: which output of the network is the features: "pooled", "cls", "mean" or "cls+mean";
+            None for the makers' choice.
+        trust_remote_code: whether to run code that the repository of the encoder brings.
 
     Raises:
         ValueError: the name or the device is unknown, or the arguments do not go together.
-        EncoderError: the weights, or a package that is needed to get them, are missing or damaged.
+        EncoderError: the weights, or a package that is needed to get them, are missing or damaged;
+            or the service does not answer.
     """
+    if is_address(name):
+        if weights is not None or output is not None:
+            raise ValueError(
+                f"encoder {name}: the service chooses its weights and its output; leave them out."
+            )
+        return load_service(name, device=device)
     chosen = choose_device(device)
-    spec, network = _load_network(name, weights)
+    spec, network = _load_network(name, weights, output, trust_remote_code=trust_remote_code)
     run = _onnx_network(runtime, spec, network, chosen)
     if run is None and tune_allocator and chosen.type == "cpu":
         keep_freed_memory()
-    return Encoder(spec, network, device=str(chosen), run=run)
+    return NetworkEncoder(spec, network, device=str(chosen), run=run)
 
 
-def _load_network(name: str, weights: Path | None) -> tuple[EncoderSpec, nn.Module]:
+def _load_network(
+    name: str, weights: Path | None, output: Output | None, *, trust_remote_code: bool
+) -> tuple[EncoderSpec, nn.Module]:
     """Load a network with its weights, and its description."""
     if name.startswith("timm:"):
-        return _timm(name, weights)
-    if name in _PUBLISHED:
-        return _PUBLISHED[name](weights)
+        return load_timm_encoder(name, weights=weights, output=output)
+    if card := find_card(name):
+        if card.id not in _PUBLISHED:
+            return load_published(
+                card, weights=weights, output=output, trust_remote_code=trust_remote_code
+            )
+        card.spec(output)  # checks the output
+        return _PUBLISHED[card.id](weights)
     if name not in _RANDOM:
-        raise ValueError(
-            f"encoder {name!r} is not known; choose efficientnet-lite0, resnet50-layer3, "
-            "resnet50-layer3-random, tiny, or timm:NAME with a name that timm lists."
-        )
+        raise _unknown(name)
     if weights is not None:
         raise ValueError(f"encoder {name!r} has random weights, so it cannot use {weights}.")
+    if output not in (None, "pooled"):
+        raise ValueError(f"encoder {name} has no output {output!r}; choose pooled.")
     return _RANDOM[name]()
+
+
+def _unknown(name: str) -> ValueError:
+    near = nearest_names(name)
+    similar = f"; similar names: {', '.join(near)}" if near else ""
+    return ValueError(
+        f"encoder {name!r} is not known{similar}. `parfocal encoders` lists the names; timm:NAME "
+        "takes any network of timm."
+    )
 
 
 def _efficientnet_lite0(weights: Path | None) -> tuple[EncoderSpec, nn.Module]:
@@ -163,22 +173,6 @@ _RANDOM: dict[str, Callable[[], tuple[EncoderSpec, nn.Module]]] = {
     "resnet50-layer3-random": _resnet50_layer3_random,
     "tiny": _tiny,
 }
-
-
-def _timm(name: str, weights: Path | None) -> tuple[EncoderSpec, nn.Module]:
-    loaded = load_timm(name.removeprefix("timm:"), weights=weights)
-    spec = EncoderSpec(
-        name=name,
-        dim=loaded.dim,
-        input_size=loaded.input_size,
-        mean=loaded.mean,
-        std=loaded.std,
-        mpp_range=ANY_MPP,
-        license=loaded.license,
-        weights_hash=digest(loaded.network.state_dict()),
-        interpolation=loaded.interpolation,
-    )
-    return spec, loaded.network
 
 
 def _build_empty(kind: type[Network]) -> Network:

@@ -47,6 +47,7 @@ class TimmNetwork:
         interpolation: "bilinear" or "bicubic".
         license: license of the weights.
         files: files of the weights; none if unknown.
+        channels_last: whether its feature map has the features on the last axis.
     """
 
     network: nn.Module
@@ -58,6 +59,7 @@ class TimmNetwork:
     interpolation: str
     license: str
     files: tuple[Path, ...] = ()
+    channels_last: bool = False
 
 
 def load_timm(name: str, *, weights: Path | None = None, pretrained: bool = True) -> TimmNetwork:
@@ -85,9 +87,10 @@ def load_timm(name: str, *, weights: Path | None = None, pretrained: bool = True
     size = config["input_size"][-1]
     with torch.inference_mode():
         shape = network.eval()(torch.zeros(1, 3, size, size)).shape
+    channels_last = len(shape) == 4 and shape[-1] == getattr(network, "num_features", None)
     return TimmNetwork(
         network=network,
-        dim=_width(network, shape),
+        dim=shape[-1] if channels_last or len(shape) == 3 else shape[1],
         tokens=len(shape) - 2,
         input_size=size,
         mean=tuple(config["mean"]),
@@ -96,6 +99,7 @@ def load_timm(name: str, *, weights: Path | None = None, pretrained: bool = True
         interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
         license=getattr(network, "pretrained_cfg", {}).get("license") or "see its model card",
         files=files,
+        channels_last=channels_last,
     )
 
 
@@ -204,6 +208,11 @@ def _create(
     return network, files
 
 
+def _repository_of(name: str) -> str:
+    """Return the repository on the hub that a name of timm names; empty for other names."""
+    return next((name.removeprefix(each) for each in HUB_PREFIXES if name.startswith(each)), "")
+
+
 def _files_of(name: str) -> tuple[Path, ...]:
     """Return the weights files that a name leads to, as far as they are known."""
     if name.startswith(FOLDER_PREFIX):
@@ -211,7 +220,7 @@ def _files_of(name: str) -> tuple[Path, ...]:
         if not folder.is_dir():
             raise EncoderError(f"timm:{name}: no such folder; check the path after local-dir:.")
         return tuple(weights_files(folder))
-    repository = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), "")
+    repository = _repository_of(name)
     return tuple(cached_files(repository.split("@")[0])) if repository else ()
 
 
@@ -258,17 +267,9 @@ def _translate(timm: ModuleType, arguments: Mapping[str, ArgumentValue]) -> dict
     }
 
 
-def _width(network: nn.Module, shape: torch.Size) -> int:
-    """Return the number of features of an output: vectors, tokens, or a map in either layout."""
-    known = getattr(network, "num_features", None)
-    if len(shape) == 4 and shape[1] != known and shape[-1] == known:
-        return int(shape[-1])
-    return int(shape[1] if len(shape) in (2, 4) else shape[-1])
-
-
 def _card_of(name: str) -> EncoderCard | None:
     """Return the card of a network that is named by its repository on the hub."""
-    repository = next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), "")
+    repository = _repository_of(name)
     card = find_card(repository.split("@")[0]) if repository else None
     if card is None or card.loader != "timm":
         return None
@@ -302,10 +303,14 @@ def _creation_error(
             "network; an encoder of `parfocal encoders` has a name of its own, which knows the "
             "arguments that timm needs."
         )
-    if card is not None and not files:
-        return unavailable(subject, error, card=card)
-    if repository := next((name.removeprefix(p) for p in HUB_PREFIXES if name.startswith(p)), ""):
-        return unavailable(subject, error, repository=repository)
+    repository = _repository_of(name)
+    if repository or (card is not None and not files):
+        known = card or find_card(repository.split("@")[0])
+        return unavailable(subject, error, card=known, repository=repository)
+    if files and "Unknown model" not in quoted:
+        return EncoderError(
+            f"{subject}: {files[0]} cannot be loaded ({quoted}). Give weights of that network."
+        )
     near = get_close_matches(name, timm.list_models()) if "Unknown model" in quoted else []
     similar = f"Similar names: {', '.join(near)}. " if near else ""
     return EncoderError(

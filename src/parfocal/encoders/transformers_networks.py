@@ -1,5 +1,7 @@
 """Load networks from transformers. The only module that imports transformers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,7 +64,7 @@ def _load(
     """Load a network in float32, and check that none of its tensors stayed random."""
     source = card.hub if weights is None else str(weights)
     try:
-        with tensors_only():
+        with tensors_only(), _quiet(transformers):
             model, report = transformers.AutoModel.from_pretrained(
                 source,
                 trust_remote_code=trust_remote_code,
@@ -107,6 +109,21 @@ def _import_transformers(card: EncoderCard) -> ModuleType:
             f"{first_line(error)}). Install it: {INSTALL[card.loader]}"
         ) from error
     return transformers  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _quiet(transformers: ModuleType) -> Iterator[None]:
+    """Print no progress bars and no reports while transformers loads a network."""
+    logging = transformers.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _folder_of(card: EncoderCard, file: Path) -> Path:
