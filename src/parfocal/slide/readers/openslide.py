@@ -17,7 +17,10 @@ from PIL import Image
 
 from parfocal.slide.errors import DamagedRegionError, SlideError, one_line
 from parfocal.slide.readers.dicom import dicom_instances
+from parfocal.slide.readers.dicom_header import PREAMBLE_BYTES, SIGNATURE
+from parfocal.slide.readers.openslide_checks import check_files
 from parfocal.slide.readers.scan import Level, Metadata, compute_levels, mean_mpp
+from parfocal.slide.readers.tiff_directories import SIGNATURES
 
 # Loader workers may hold many slides open; 32 MiB is 128 decoded tiles for each.
 CACHE_BYTES = 32 * 2**20
@@ -31,10 +34,13 @@ class OpenSlideScan:
         notes: sentences on what is unusual about the file.
 
     Raises:
-        SlideError: OpenSlide cannot open the file.
+        SlideError: the file is damaged, or OpenSlide cannot open it.
     """
 
     def __init__(self, path: Path, *, notes: tuple[str, ...] = ()) -> None:
+        vendor = None if _is_checked(path) else self.vendor(path)
+        if vendor is not None:
+            check_files(path, vendor)
         self._path = path
         self._handles: dict[int, OpenSlide] = {}
         handle = self._handle()
@@ -115,6 +121,13 @@ class OpenSlideScan:
             return np.array(image.convert("RGB"))
         background = Image.new("RGBA", image.size, self._background)
         return np.array(Image.alpha_composite(background, image).convert("RGB"))
+
+
+def _is_checked(path: Path) -> bool:
+    """Return whether a file is a TIFF or DICOM, which is checked before it is opened."""
+    with path.open("rb") as file:
+        start = file.read(PREAMBLE_BYTES + len(SIGNATURE))
+    return start[:4] in SIGNATURES or start.endswith(SIGNATURE)
 
 
 def bounds_offset(path: Path) -> tuple[float, float]:

@@ -7,6 +7,7 @@ cannot be shown as RGB are refused with the reason.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import simplejpeg
@@ -137,7 +138,7 @@ def tile_decoder(directory: TiffDirectory, spare: SpareBytes) -> Decoder:
     """Return the decoder of one stored tile, or of one plane of it."""
     samples = directory.samples // directory.planes
     if directory.is_jpeg and directory.bits == 8 and samples in (1, 3):
-        return _jpeg_decoder(directory, samples, spare)
+        return _jpeg_tile_decoder(directory, samples, spare)
     is_in_bytes = directory.bits in (8, 16) and directory.page.fillorder == 1
     if directory.page.compression in LOSSLESS and is_in_bytes:
         return _lossless_decoder(directory, samples)
@@ -213,19 +214,43 @@ def _cmyk_to_rgb(samples: Samples) -> Pixels:
     return np.array(Image.fromarray(samples, "CMYK").convert("RGB"))
 
 
-def _jpeg_decoder(directory: TiffDirectory, samples: int, spare: SpareBytes) -> Decoder:
+def _jpeg_tile_decoder(directory: TiffDirectory, samples: int, spare: SpareBytes) -> Decoder:
     """Return a strict JPEG decoder that uses the directory's tables and declared colors."""
     stored_tables = directory.page.jpegtables
-    tables = stored_tables[2:-2] if stored_tables else b""  # without the start and end markers
-    # A tile with a JFIF header is YCbCr, whatever the tags declare.
-    is_rgb = directory.is_rgb and not directory.is_jfif
+    return jpeg_decoder(
+        partial(_tile_shape, directory),
+        samples,
+        spare,
+        # A tile with a JFIF header is YCbCr, whatever the tags declare.
+        is_rgb=directory.is_rgb and not directory.is_jfif,
+        tables=stored_tables[2:-2] if stored_tables else b"",  # without start and end markers
+    )
+
+
+def jpeg_decoder(
+    shape_of: Callable[[int], tuple[int, int]],
+    samples: int,
+    spare: SpareBytes,
+    *,
+    is_rgb: bool,
+    tables: bytes = b"",
+) -> Decoder:
+    """Return a strict JPEG decoder: any warning of libjpeg is an error.
+
+    Args:
+        shape_of: returns height and width of a tile, by its index.
+        samples: number of samples per pixel, 1 or 3.
+        spare: is given the tiles with spare bytes before their end.
+        is_rgb: whether three samples are RGB; if False, they are YCbCr.
+        tables: tables that the images lack.
+    """
     marker = ADOBE_MARKER + bytes([not is_rgb]) if samples == 3 else b""
     start = START_OF_IMAGE + marker + tables
     colors = "RGB" if samples == 3 else "GRAY"
 
     def decode(encoded: bytes, index: int) -> Samples:
         # A damaged header may declare any size; the buffer holds one tile and no more.
-        buffer = np.empty((*_tile_shape(directory, index), samples), dtype=np.uint8)
+        buffer = np.empty((*shape_of(index), samples), dtype=np.uint8)
         try:
             pixels = simplejpeg.decode_jpeg(start + encoded[2:], colors, buffer=buffer)
         except ValueError as error:
