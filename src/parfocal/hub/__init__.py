@@ -1,0 +1,1 @@
+"""Trained models on the Hugging Face Hub, or in a folder laid out like a repository there."""
