@@ -46,6 +46,7 @@ from parfocal.slide.failure import catch_failure
 from parfocal.train import make_splits, train
 from parfocal.train.checks import describe_unreadable
 from parfocal.train.folder import claimed
+from parfocal.slide.sources.url import is_at_hand
 
 logger = logging.getLogger(__name__)
 
@@ -251,15 +252,19 @@ def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Pa
     metrics = [read_metrics(run / "evaluation" / "metrics.json") for run in runs]
     costs = [each["cost"] for each in metrics]
     patches = fmean(sum(step["mean"] for step in cost["patches"]) for cost in costs)
-    macs = fmean(cost["macs"]["mean"] for cost in costs)
+    known = [cost["macs"]["mean"] for cost in costs if cost["macs"] is not None]
+    macs = fmean(known) if len(known) == len(costs) else None
     encoder = candidate.settings.encoder
-    if encoder is not None:
+    if encoder is not None and macs is not None:
         # With stored features, the evaluation counts the MACs of the model only.
         try:
             encoders = load_encoders(encoder, candidate.settings.slide.magnifications)
-            macs += fmean(_encoding_macs(cost["patches"], encoders) for cost in costs)
+            encoding = [_encoding_macs(cost["patches"], encoders) for cost in costs]
+            known = [each for each in encoding if each is not None]
+            macs = macs + fmean(known) if len(known) == len(encoding) else None
         except (EncoderError, ValueError) as error:  # one that only another tool has
-            logger.warning("%s: MACs leave out encoding: %s", candidate.name, error)
+            logger.warning("%s: MACs are unknown: %s", candidate.name, error)
+            macs = None
     return ModelResult(
         candidate.name,
         runs=tuple(
@@ -271,13 +276,21 @@ def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Pa
         seconds=_load_or_measure_seconds(shared, candidate, runs[0]),
         failed=sum(len(each["failed"]) for each in metrics),
         classes=_count_classes([run / "evaluation" / "predictions.csv" for run in runs], metrics),
+        encoder=metrics[0]["model"].get("encoder"),
     )
 
 
-def _encoding_macs(patches: Sequence[Mapping[str, float]], encoders: Sequence[Encoder]) -> float:
-    """Return the mean MACs of encoding the patches of each step."""
-    steps = zip(patches, encoders, strict=False)
-    return sum(step["mean"] * encoder.macs_per_patch() for step, encoder in steps)
+def _encoding_macs(
+    patches: Sequence[Mapping[str, float]], encoders: Sequence[Encoder]
+) -> float | None:
+    """Return the mean MACs of encoding the patches of each step; None if an encoder has none."""
+    total = 0.0
+    for step, encoder in zip(patches, encoders, strict=False):
+        macs = encoder.macs_per_patch()
+        if macs is None:
+            return None
+        total += step["mean"] * macs
+    return total
 
 
 def _count_classes(files: Sequence[Path], metrics: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -306,7 +319,7 @@ def _load_or_measure_seconds(shared: SharedSetup, candidate: Candidate, run: Pat
     if not stored.exists():
         test_ids = {row.slide_id for row in read_split(run / "split.csv") if row.split == "test"}
         test_ids -= shared.unreadable.keys()
-        slides = [s for s in shared.cohort.slides if s.slide_id in test_ids and s.path.exists()]
+        slides = [s for s in shared.cohort.slides if s.slide_id in test_ids and is_at_hand(s.path)]
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         timing = {device: _mean_seconds(run, slides[: shared.timed], device) for device in devices}
         write_whole(stored, (json.dumps(timing, indent=1) + "\n").encode())

@@ -20,7 +20,8 @@ def describe_invalid(error: ValidationError, section: str = "") -> str:
     errors = error.errors()
     first = errors[0]
     if first["type"] == "value_error":  # raised by our own checks
-        return f"{section}{'.'.join(map(str, first['loc']))}.{first['ctx']['error']}"
+        place = [section.rstrip("."), *map(str, first["loc"])]
+        return f"{'.'.join(filter(None, place))}.{first['ctx']['error']}"
     # A location is the setting's name, then positions in a list and the alternatives of a union.
     depth = 1 if section else 2
     name = first["loc"][:depth]

@@ -13,16 +13,16 @@ LISTS = (tuple, list, Sequence)
 SINGLE_VALUES = (str, int, float, bool)
 
 
-def setting_types(section: str, model: str | None) -> dict[str, Any]:
+def setting_types(section: str, model: object) -> dict[str, Any]:
     """Return the type of each setting of a section, by name; none of an unknown section.
 
     Args:
         section: name of the section.
-        model: name of the model, for section `model`.
+        model: name of the model, for section `model`; anything else has no settings.
     """
     if section == "model":
-        settings = MODELS[model].settings if model in list(MODELS) else ()
-        return {each.name: each.type for each in settings}
+        known = isinstance(model, str) and model in MODELS
+        return {each.name: each.type for each in MODELS[str(model)].settings} if known else {}
     return get_type_hints(SECTIONS[section], include_extras=True) if section in SECTIONS else {}
 
 

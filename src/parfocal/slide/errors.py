@@ -1,9 +1,14 @@
 """Errors about slide files."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
+from parfocal.slide.sources.url import SlidePath
+
+MAX_NAMES = 3  # of slides that failed for the same reason, in a message
 
 
 def mpp_advice(value: str, *, from_cohort: bool) -> str:
@@ -53,7 +58,7 @@ class MissingMppError(SlideError):
     """
 
     def __init__(
-        self, path: Path, objective_power: str | None = None, *, from_cohort: bool = False
+        self, path: SlidePath, objective_power: str | None = None, *, from_cohort: bool = False
     ) -> None:
         power = "" if objective_power is None else f" (only an objective of {objective_power}x)"
         super().__init__(
@@ -71,7 +76,7 @@ class ImplausibleMppError(SlideError):
         from_cohort: whether the slide is a row of a cohort's table.
     """
 
-    def __init__(self, path: Path, mpp: float, *, from_cohort: bool = False) -> None:
+    def __init__(self, path: SlidePath, mpp: float, *, from_cohort: bool = False) -> None:
         super().__init__(
             f"{path.name}: the file records {mpp:.3g} microns per pixel, which is outside the "
             f"plausible range of {MIN_MPP:g} to {MAX_MPP:g}. "
@@ -89,7 +94,7 @@ class NotSquareError(SlideError):
     """
 
     def __init__(
-        self, path: Path, sides: tuple[float, float], *, from_cohort: bool = False
+        self, path: SlidePath, sides: tuple[float, float], *, from_cohort: bool = False
     ) -> None:
         place = "in the cohort's mpp column" if from_cohort else "with --mpp"
         super().__init__(
@@ -111,7 +116,12 @@ class DamagedRegionError(SlideError):
     """
 
     def __init__(
-        self, path: Path, corner: tuple[int, int], size: tuple[int, int], level: int, reason: str
+        self,
+        path: SlidePath,
+        corner: tuple[int, int],
+        size: tuple[int, int],
+        level: int,
+        reason: str,
     ) -> None:
         super().__init__(
             f"{path.name}: damaged at x={corner[0]}, y={corner[1]} ({size[0]} x {size[1]} px of "
@@ -162,3 +172,29 @@ def name_failure(slide: str, reason: str) -> SlideFailure:
     if rest and is_same:
         return SlideFailure(max(slide, prefix, key=len), rest)
     return SlideFailure(slide, reason)
+
+
+def group_failures(failed: Mapping[str, str]) -> list[str]:
+    """Return one line for each kind of failure: the first slides, how many more, and the reason.
+
+    Reasons that differ only in numbers and in the name of the slide are of one kind; the reason of
+    its first slide is returned.
+
+    >>> group_failures({"1": "the file is empty", "2": "damaged at x=3", "3": "damaged at x=17"})
+    ['1: the file is empty', '2, 3: damaged at x=3']
+
+    Args:
+        failed: reason by id or file of the slide.
+    """
+    kinds: dict[str, list[SlideFailure]] = {}
+    for slide, text in failed.items():
+        failure = name_failure(slide, text)
+        without_name = failure.reason.replace(Path(failure.name).stem, "")
+        kinds.setdefault(re.sub(r"\d+", "0", without_name), []).append(failure)
+    lines = []
+    for failures in kinds.values():
+        names = ", ".join(failure.name for failure in failures[:MAX_NAMES])
+        more = len(failures) - MAX_NAMES
+        others = f" and {more} more" if more > 0 else ""
+        lines.append(f"{names}{others}: {failures[0].reason}")
+    return lines

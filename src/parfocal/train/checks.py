@@ -7,12 +7,12 @@ from pathlib import Path
 from parfocal.dataset.cohort import Cohort, CohortSlide
 from parfocal.grid import Reach
 from parfocal.settings import TrainSettings
-from parfocal.slide.errors import name_failure
+from parfocal.slide.errors import group_failures
 from parfocal.train.folder import RunError
 
 logger = logging.getLogger(__name__)
 
-MAX_LISTED = 3  # slides in a message; the log has all of them
+MAX_KINDS = 5  # kinds of failures in a message
 
 
 def refuse_too_few(
@@ -59,14 +59,24 @@ def refuse_unreadable(unreadable: Mapping[str, str], total: int) -> None:
     Raises:
         RunError: there are such slides.
     """
-    if not unreadable:
-        return
-    failures = [name_failure(*each) for each in list(unreadable.items())[:MAX_LISTED]]
-    listed = "; ".join(f"{failure.name}: {failure.reason.rstrip('.')}" for failure in failures)
-    more = "; ..." if len(unreadable) > MAX_LISTED else ""
-    raise RunError(
+    if unreadable:
+        raise RunError(describe_unreadable(unreadable, total, task="train"))
+
+
+def describe_unreadable(unreadable: Mapping[str, str], total: int, *, task: str) -> str:
+    """Return a message about slides that cannot be read, which says what to do.
+
+    Args:
+        unreadable: reason of each slide that cannot be read, by slide id.
+        total: number of slides that were checked.
+        task: what may be done without them, such as "train".
+    """
+    kinds = group_failures(unreadable)
+    listed = "; ".join(kind.rstrip(".") for kind in kinds[:MAX_KINDS])
+    more = "; ..." if len(kinds) > MAX_KINDS else ""
+    return (
         f"{len(unreadable)} of {total} slides cannot be read ({listed}{more}). Repair or remove "
-        "them, or train without them with --skip-unreadable."
+        f"them, or {task} without them with --skip-unreadable; `parfocal inspect` lists all."
     )
 
 
