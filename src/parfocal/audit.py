@@ -25,6 +25,7 @@ from parfocal.dataset.leakage import refuse_copies
 from parfocal.evaluate.batch import SlideBatch
 from parfocal.evaluate.heldout import (
     find_training_slides,
+    has_no_slides,
     run_parts,
     select_slides,
     training_slides_error,
@@ -32,6 +33,7 @@ from parfocal.evaluate.heldout import (
 from parfocal.evaluate.result import Failure
 from parfocal.evaluate.run import checkpoint_inputs
 from parfocal.explain.record import percent_of_tissue
+from parfocal.features.open_folder import Features, open_features
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, mean_with_interval, proportion_with_interval
@@ -231,7 +233,7 @@ def audit(
     cohort_csv: Path,
     out: Path,
     *,
-    features: Path | None = None,
+    features: Features | None = None,
     cache: Path | None = None,
     device: str = "auto",
     external: bool = False,
@@ -243,7 +245,8 @@ def audit(
         run: folder of a trained run.
         cohort_csv: table of the slides, with labels that the model knows.
         out: folder to write to.
-        features: folder of feature files; None to read and encode every patch.
+        features: folder of features by parfocal or by another tool, or folders by magnification;
+            None to read and encode every patch.
         cache: folder of the feature cache; None for no cache.
         device: "auto", "cpu" or a CUDA device.
         external: whether the cohort is another than the one of the run; see `evaluate`.
@@ -259,15 +262,17 @@ def audit(
     _refuse_without_zoom(trained)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
-    parts = {} if external else run_parts(cohort, run, trained, features)
+    external = external or has_no_slides(run, trained)
+    folder = None if features is None else open_features(features, cohort.slides)
+    parts = {} if external else run_parts(cohort, run, trained, folder)
     slides = select_slides(cohort, parts, "test")
-    refuse_copies(replace(cohort, slides=tuple(slides)), features)
-    training_ids = find_training_slides(trained, slides, parts, features, external=external)
+    refuse_copies(replace(cohort, slides=tuple(slides)), folder)
+    training_ids = find_training_slides(trained, slides, parts, folder, external=external)
     if training_ids:
         raise training_slides_error(
             cohort_csv, training_ids, len(slides), external=external, may_allow=False
         )
-    inputs = checkpoint_inputs(trained, features, cache, device)
+    inputs = checkpoint_inputs(trained, folder, cache, device)
 
     def process(slide: CohortSlide, opened: SlideInput) -> SlideAudit:
         return _audit_slide(slide, opened, trained)

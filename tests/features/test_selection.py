@@ -46,7 +46,8 @@ def positions(grid: PatchGrid, step: int) -> torch.Tensor:
 
 def store(path: Path, grid: PatchGrid, magnifications, spec) -> FeatureFile:
     settings = SlideSettings(magnifications, 16, **vars(grid.rule))
-    header = Header((replace(spec, dim=3),) * len(settings.magnifications), settings, grid, path.stem, "ab" * 16, "given")
+    encoders = (replace(spec, dim=3),) * len(settings.magnifications)
+    header = Header(encoders, settings, grid, path.stem, "ab" * 16, "given")
     with create(path, header, dtype="float32") as writer:
         for step in range(len(grid.mpps)):
             rows = np.flatnonzero(grid.valid(step))

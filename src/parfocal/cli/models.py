@@ -1,7 +1,8 @@
 """Subcommands about models: recipes, train, evaluate, compare, audit."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,9 +27,13 @@ from parfocal.cli.arguments import (
     TimedSlides,
     finish,
     parse_changes,
+    parse_features,
     parse_magnifications,
     print_reasons,
 )
+
+if TYPE_CHECKING:
+    from parfocal.features.folder import FeatureFolder, FeatureSlide
 
 
 def recipes() -> None:
@@ -103,11 +108,12 @@ def train(
     }
     settings = load_settings(model, config, overrides or (), flags)
     slides = read_cohort(cohort, labels=settings.train.labels)
+    folder = _open_features(features, slides.slides, magnifications, encoder)
     summary = train_model(
         slides,
         settings,
         out,
-        features=features,
+        features=folder,
         cache=cache,
         device=device,
         workers=workers,
@@ -123,7 +129,7 @@ def train(
     others = f" (and so on for {', '.join(fold.out.name for fold in runs[1:])})"
     typer.echo(
         f"{out}: {what}, weighted F1 {summary.val_weighted_f1:.3f} on the validation slides.\n"
-        f"Next: parfocal evaluate {runs[0].out} {cohort} --out DIR"
+        f"Next: parfocal evaluate {runs[0].out} {cohort}{_features_option(features)} --out DIR"
         f"{others if summary.folds else ''}"
     )
     if summary.failed:
@@ -168,7 +174,7 @@ def evaluate(
         cohort,
         out,
         split=split,
-        features=features,
+        features=parse_features(features),
         cache=cache,
         device=device,
         allow_training_slides=training_slides,
@@ -207,12 +213,7 @@ def compare(
         ),
     ] = "weighted_f1",
     encoder: EncoderName = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Features stored by `parfocal extract`. Default: extract them."
-        ),
-    ] = None,
+    features: Features = None,
     cache: Cache = None,
     device: Device = "auto",
     timed: TimedSlides = 3,
@@ -237,7 +238,7 @@ def compare(
         candidates,
         out,
         seeds=seeds,
-        features=features,
+        features=parse_features(features),
         cache=cache,
         device=device,
         metric=metric,
@@ -275,7 +276,7 @@ def audit(
         run,
         cohort,
         out,
-        features=features,
+        features=parse_features(features),
         cache=cache,
         device=device,
         external=external,
@@ -284,3 +285,31 @@ def audit(
     typer.echo(f"{result.summary}; wrote {out / 'audit.json'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     finish(failed, len(failed) + len(result.slides))
+
+
+def _open_features(
+    text: str | None,
+    slides: "Sequence[FeatureSlide]",
+    magnifications: str | None,
+    encoder: str | None,
+) -> "FeatureFolder | None":
+    """Open the features that were given, and check that the other options go with them."""
+    from parfocal.features.open_folder import open_features
+    from parfocal.settings.stored_features import refuse_other_flags
+
+    features = parse_features(text)
+    if features is None:
+        return None
+    folder = open_features(features, slides, encoder=encoder)
+    named = magnifications is not None and "-" not in magnifications
+    refuse_other_flags(
+        folder,
+        magnifications=parse_magnifications(str(magnifications)) if named else None,
+        encoder=encoder,
+    )
+    return folder
+
+
+def _features_option(text: str | None) -> str:
+    """Return the option for the same features in the next command."""
+    return "" if text is None else f" --features {text}"

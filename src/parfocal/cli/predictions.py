@@ -7,16 +7,23 @@ import typer
 
 from parfocal.cli.arguments import (
     Again,
+    AllowRedirect,
     Changes,
     Device,
+    Features,
     Mpp,
     Out,
+    RemoteCache,
     Run,
+    Scratch,
     Slides,
     TissueFiles,
     finish,
     output_folder,
     parse_changes,
+    parse_features,
+    parse_slides,
+    remote_access,
 )
 from parfocal.progress import bars_erased
 
@@ -48,6 +55,7 @@ def predict(
     out: Out,
     mpp: Mpp = None,
     tissue: TissueFiles = None,
+    features: Features = None,
     device: Device = "auto",
     changes: Changes = None,
     outlines: Annotated[
@@ -76,6 +84,9 @@ def predict(
             "--replace", help="Replace results of other slides that have the same name in DIR."
         ),
     ] = False,
+    remote_cache: RemoteCache = None,
+    scratch: Scratch = None,
+    allow_redirect: AllowRedirect = None,
 ) -> None:
     """Classify slides, reading high-magnification pixels only where the model zooms in.
 
@@ -95,17 +106,19 @@ def predict(
     lesions = None
     if outlines is not None:
         lesions = {s.path: s.outlines for s in read_slides(outlines) if s.outlines is not None}
+    paths = parse_slides(slides, remote_access(remote_cache, scratch, allow_redirect))
     answers = predict_slides(
-        slides,
+        paths,
         trained,
         out,
         mpp=mpp,
         device=device,
         outlines=lesions,
-        tissue=None if tissue is None else match_tissue_files(tissue, slides),
+        tissue=None if tissue is None else match_tissue_files(tissue, paths),
         exports=Exports(geojson=geojson, from_bounds=bounds, overlay=overlay),
         again=again,
         replace=replace,
+        features=parse_features(features),
     )
     for answer in answers:
         if isinstance(answer, FailedSlide):

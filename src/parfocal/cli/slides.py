@@ -9,17 +9,23 @@ import typer
 from parfocal.cli.arguments import (
     ENCODERS,
     MAGNIFICATIONS,
+    SLIDES_HELP,
     Again,
+    AllowRedirect,
     Cache,
     Device,
     Mpp,
+    RemoteCache,
     ResumableOut,
+    Scratch,
     TissueFiles,
     TissueMethod,
     finish,
     output_file,
     output_folder,
     parse_magnifications,
+    parse_slides,
+    remote_access,
 )
 from parfocal.progress import Progress, bars_erased
 
@@ -27,7 +33,8 @@ from parfocal.progress import Progress, bars_erased
 def inspect(
     *,
     slides: Annotated[
-        list[Path], typer.Argument(metavar="SLIDE...", help="Slide files, or cohort tables (.csv).")
+        list[str],
+        typer.Argument(metavar="SLIDE...", help=f"{SLIDES_HELP} Also cohort tables (.csv)."),
     ],
     mpp: Mpp = None,
     tissue: TissueFiles = None,
@@ -51,6 +58,9 @@ def inspect(
         ),
     ] = None,
     again: Again = False,
+    remote_cache: RemoteCache = None,
+    scratch: Scratch = None,
+    allow_redirect: AllowRedirect = None,
 ) -> None:
     """Print size, resolution, tissue and patches of slides, and check that they can be used.
 
@@ -59,7 +69,9 @@ def inspect(
     from parfocal.explain.inspection import inspect_slides, list_sources
     from parfocal.features.header import SlideSettings
 
-    sources = list_sources(slides, mpp=mpp, tissue=tissue)
+    access = remote_access(remote_cache, scratch, allow_redirect)
+    paths = parse_slides(slides, access)
+    sources = list_sources(paths, mpp=mpp, tissue=tissue, access=access)
     if picture is not None:
         from parfocal.explain.inspection.sheet import check_sheet, write_sheet
 
@@ -201,8 +213,19 @@ def extract(
             help="Minimum share of tissue in a patch.",
         ),
     ] = 0.1,
+    layout: Annotated[
+        Literal["parfocal", "trident"],
+        typer.Option(
+            metavar="NAME",
+            help="Layout of the files: parfocal, one file for each slide; or trident, a folder for "
+            "each magnification, which MIL-Lab, Patho-Bench and torchmil read.",
+        ),
+    ] = "parfocal",
     cache: Cache = None,
     device: Device = "auto",
+    remote_cache: RemoteCache = None,
+    scratch: Scratch = None,
+    allow_redirect: AllowRedirect = None,
 ) -> None:
     """Encode all patches and store the features, one HDF5 file per slide.
 
@@ -214,10 +237,11 @@ def extract(
     from parfocal.dataset import read_slides
     from parfocal.dataset.same_file import refuse_equal_contents
     from parfocal.features.extract import extract_cohort
+    from parfocal.features.foreign.trident_writer import TridentLayout
     from parfocal.features.header import SlideSettings
     from parfocal.settings.encoders import encoder_settings, load_encoders
 
-    slides = read_slides(cohort)
+    slides = read_slides(cohort, access=remote_access(remote_cache, scratch, allow_redirect))
     refuse_equal_contents(cohort, slides)
     settings = SlideSettings(
         parse_magnifications(magnifications), patch_size, tissue_method, min_tissue, children, roots
@@ -231,6 +255,7 @@ def extract(
         settings=settings,
         cache=cache,
         tissue={slide.slide_id: slide.tissue for slide in slides if slide.tissue is not None},
+        layout=TridentLayout(out) if layout == "trident" else None,
     )
     typer.echo(f"{len(result.done)} slides extracted, {len(result.skipped)} already in {out}")
     finish(result.failed, len(slides))

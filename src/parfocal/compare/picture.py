@@ -48,7 +48,9 @@ def draw_comparison(rows: Sequence[ComparisonRow], metric: str) -> bytes:
     done = [row for row in rows if row.result.reason is None]
     panels = {
         "multiply-accumulates per slide, × 10¹²": [
-            point_of(row, row.result.macs / 1e12, metric) for row in done
+            point_of(row, row.result.macs / 1e12, metric)
+            for row in done
+            if row.result.macs is not None
         ]
     }
     for device in sorted({device for row in done for device in row.result.seconds}):

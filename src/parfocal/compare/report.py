@@ -32,7 +32,7 @@ class ModelSection:
         scores: formatted score by metric.
         gap_to_best: formatted gap, or "best".
         patches: mean number of patches encoded per slide.
-        macs: mean multiply-accumulates per slide.
+        macs: mean multiply-accumulates per slide; None if unknown.
         seconds: mean seconds per slide, by device and stage.
         runs: number of runs.
         slides: number of predictions over all runs.
@@ -46,7 +46,7 @@ class ModelSection:
     scores: Mapping[str, str]
     gap_to_best: str
     patches: float
-    macs: float
+    macs: float | None
     seconds: Mapping[str, Mapping[str, float]]
     runs: int
     slides: int
@@ -71,7 +71,8 @@ def comparison_page(
         unreadable: reason of each slide that is left out, by slide id.
     """
     done = [row for row in rows if row.result.reason is None]
-    front = pareto_front([point_of(row, row.result.macs, metric) for row in done])
+    known = [(row, row.result.macs) for row in done if row.result.macs is not None]
+    front = pareto_front([point_of(row, macs, metric) for row, macs in known])
     return render(
         "comparison.html",
         failed=[row.result for row in rows if row.result.reason is not None],

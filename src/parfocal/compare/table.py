@@ -26,7 +26,7 @@ AUROC_RULE = (
 def to_csv(rows: Sequence[ComparisonRow], metric: str) -> str:
     """Return results.csv: one row per model, numbers unrounded."""
     devices = sorted({device for row in rows for device in row.result.seconds})
-    header = ["model", "runs", "slides", "failed_slides"]
+    header = ["model", "encoder", "runs", "slides", "failed_slides"]
     for name in COMPARED_METRICS:
         header += [name, f"{name}_sd", f"{name}_low", f"{name}_high"]
     header += [f"gap_to_best_{metric}", "gap_to_best_low", "gap_to_best_high"]
@@ -51,12 +51,13 @@ def _csv_row(row: ComparisonRow, metric: str) -> dict[str, object]:
         return {"model": result.name, "reason": result.reason}
     cells: dict[str, object] = {
         "model": result.name,
+        "encoder": result.encoder or "",
         "runs": len(result.runs),
         "slides": sum(len(run.truth) for run in result.runs),
         "failed_slides": result.failed,
         "patches": result.patches,
-        "macs": result.macs,
-        "flops": 2 * result.macs,
+        "macs": "" if result.macs is None else result.macs,
+        "flops": "" if result.macs is None else 2 * result.macs,
     }
     for name, score in row.scores.items():
         values = (score.value, score.sd, score.low, score.high)
@@ -104,7 +105,9 @@ def _markdown_row(row: ComparisonRow, devices: Sequence[str]) -> list[str]:
         line.append(f"{100 * score.value:.1f}{sd}")
     line.append(row.scores["auroc_macro"].text)
     line.append("best" if row.gap_to_best is None else row.gap_to_best.text)
-    line += [f"{result.macs / 1e12:.3g}", f"{2 * result.macs / 1e12:.3g}", f"{result.patches:,.0f}"]
+    tera = None if result.macs is None else result.macs / 1e12
+    line += ["unknown"] * 2 if tera is None else [f"{tera:.3g}", f"{2 * tera:.3g}"]
+    line.append(f"{result.patches:,.0f}")
     for device in devices:
         stages = result.seconds.get(device)
         line.append(
@@ -130,6 +133,15 @@ def warnings(rows: Sequence[ComparisonRow]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _encoders_note(rows: Sequence[ComparisonRow]) -> str:
+    """Return a sentence that names the encoders; empty if no model has one."""
+    encoders = {r.result.name: r.result.encoder for r in rows if r.result.encoder is not None}
+    if len(set(encoders.values())) == 1:
+        return f"Encoder: {next(iter(encoders.values()))}. "
+    names = "; ".join(f"{name} {encoder}" for name, encoder in encoders.items())
+    return f"Encoders: {names}. " if names else ""
+
+
 def column_notes(rows: Sequence[ComparisonRow]) -> str:
     """Return a paragraph that explains the numbers of the table."""
     runs = max((len(row.result.runs) for row in rows), default=0)
@@ -140,6 +152,7 @@ def column_notes(rows: Sequence[ComparisonRow]) -> str:
         "percentile bootstrap intervals, and all models share the resamples. Gap to best: score of "
         "the best model minus score of this model. MACs and patches are means over the test slides "
         "and include encoding; 1 MAC = 2 FLOPs. Each model has the patches that it has by itself. "
+        f"{_encoders_note(rows)}"
         "Seconds are measured on a few test slides read from their files, because reading stored "
         "features takes no time. Reading and encoding overlap, so the stages can sum to more than "
         "the total."

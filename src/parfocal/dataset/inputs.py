@@ -29,6 +29,7 @@ from parfocal.features.rows import StoredFeatures
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.grid import Reach
 from parfocal.slide.slide import Slide, open_slide
+from parfocal.slide.sources.url import SlidePath
 
 
 @runtime_checkable
@@ -39,7 +40,7 @@ class Inputs(Protocol):
     def encoders(self) -> tuple[EncoderSpec, ...]:
         """Encoder of each magnification, lowest first; empty for a model that takes pixels."""
 
-    def source_files(self, slide: CohortSlide) -> tuple[Path, ...]:
+    def source_files(self, slide: CohortSlide) -> tuple[SlidePath, ...]:
         """Return the paths of the files that are read for a slide."""
 
     def check(self, slide: CohortSlide) -> Reach | None:
@@ -138,7 +139,7 @@ class StoredInputs:
             encoder = self._folder.facts.encoders_at(settings.magnifications, str(self._folder))
         self.encoders = per_magnification(encoder, len(settings.magnifications))
 
-    def source_files(self, slide: CohortSlide) -> tuple[Path, ...]:
+    def source_files(self, slide: CohortSlide) -> tuple[SlidePath, ...]:
         """Return the paths of the files with the features of a slide."""
         return self._folder.files(slide)
 
@@ -226,7 +227,7 @@ class LiveInputs:
             threads=threads,
         )
 
-    def source_files(self, slide: CohortSlide) -> tuple[Path, ...]:
+    def source_files(self, slide: CohortSlide) -> tuple[SlidePath, ...]:
         """Return the path of the slide file."""
         return (slide.path,)
 

@@ -5,12 +5,11 @@ Slides of two cohorts may have equal ids, so files are compared by fingerprint.
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
 from parfocal.dataset.cohort import Cohort, CohortError, CohortSlide, Part
 from parfocal.dataset.same_file import refuse_equal_contents, refuse_equal_fingerprints
 from parfocal.features.errors import StoreError
-from parfocal.features.store import FeatureFile, feature_path
+from parfocal.features.open_folder import Features, open_features
 from parfocal.slide.errors import SlideError
 from parfocal.slide.identity import file_fingerprint
 
@@ -19,13 +18,12 @@ EXTERNAL_HINT = "if the table is another cohort than the one of the run, use --e
 logger = logging.getLogger(__name__)
 
 
-def slide_fingerprint(slide: CohortSlide, features: Path | None) -> str | None:
+def slide_fingerprint(slide: CohortSlide, features: Features | None) -> str | None:
     """Return the fingerprint of a slide file, which does not depend on its path.
 
     Args:
         slide: the slide.
-        features: folder of feature files, which store the fingerprint; None to read the slide
-            file.
+        features: folder of features; ours store the fingerprint. None to read the slide file.
 
     Returns:
         The fingerprint; None where the file cannot be read.
@@ -33,18 +31,18 @@ def slide_fingerprint(slide: CohortSlide, features: Path | None) -> str | None:
     try:
         if features is None:
             return file_fingerprint(slide.path)
-        return FeatureFile(feature_path(features, slide.slide_id)).fingerprint
+        return open_features(features).fingerprint(slide)
     except (OSError, ValueError, SlideError, StoreError):
         return None
 
 
-def refuse_copies(cohort: Cohort, features: Path | None = None) -> None:
+def refuse_copies(cohort: Cohort, features: Features | None = None) -> None:
     """Raise if a slide file is in a cohort twice, under two names.
 
     Args:
         cohort: the slides; those that cannot be read are ignored.
-        features: folder of feature files, whose fingerprints are compared; None to compare the
-            slide files.
+        features: folder of features, whose fingerprints are compared; None to compare the slide
+            files.
 
     Raises:
         CohortError: a slide file is a copy of another.
@@ -57,14 +55,14 @@ def refuse_copies(cohort: Cohort, features: Path | None = None) -> None:
 
 
 def refuse_other_files(
-    cohort: Cohort, fingerprints: Mapping[str, str], features: Path | None = None
+    cohort: Cohort, fingerprints: Mapping[str, str], features: Features | None = None
 ) -> None:
     """Raise if a slide has the id of a slide of the run but another file.
 
     Args:
         cohort: the slides; those that cannot be read are ignored.
         fingerprints: fingerprint of each slide of the run that was used in training, by slide id.
-        features: folder of feature files; None to read the slide files.
+        features: folder of features; None to read the slide files.
 
     Raises:
         CohortError: there are such slides, so ids do not identify the training slides.

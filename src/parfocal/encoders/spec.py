@@ -17,6 +17,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ANY_MPP = (MIN_MPP, MAX_MPP)
 MAX_DIM, MAX_INPUT_SIZE = 2**20, 2**14  # far beyond any encoder
 UNKNOWN_LICENSE = "as the weights file's"
+UNKNOWN_WEIGHTS = ""  # hash of the weights of an encoder that another tool has run
 FIRST_FIELDS = 9  # fields that files of every version have; a file may lack those after them
 
 

@@ -19,6 +19,7 @@ from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.identity import file_fingerprint
+from parfocal.slide.sources.url import SlideUrl
 
 JOURNAL_FILE = "slides.jsonl"
 
@@ -105,11 +106,13 @@ class SlideBatch(Generic[Result]):
 
     def _state(self, slide: CohortSlide) -> dict[str, object]:
         """Return what the result depends on besides the model: the files of the slide."""
-        outlines, source = slide.outlines, self.inputs.source_file(slide)
-        stored = source == slide.path or source.exists()
+        outlines, sources = slide.outlines, self.inputs.source_files(slide)
+        stored = sources == (slide.path,) or all(
+            isinstance(source, SlideUrl) or source.exists() for source in sources
+        )
         return {
             # Opening a feature file that is missing raises the error that says what to do.
-            "fingerprint": file_fingerprint(source) if stored else None,
+            "fingerprint": ",".join(map(file_fingerprint, sources)) if stored else None,
             "mpp": slide.mpp,
             "outlines": None
             if outlines is None

@@ -7,6 +7,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -167,9 +168,22 @@ class Evaluation:
             ],
             "share_patches": _mean_and_median(shares) if shares else None,
             "unreachable": _mean_and_median(lost) | {"max": max(lost)} if lost else None,
-            "macs": _mean_and_median([result.cost.macs for result in self.results]),
+            "macs": self._macs(),
+            "encoding_macs": self._encoding_macs(),
             "seconds": _mean_and_median([result.cost.seconds["total"] for result in self.results]),
         }
+
+    def _macs(self) -> dict[str, float] | None:
+        """Return mean and median MACs; None where those of a slide are unknown."""
+        known = [result.cost.macs for result in self.results if result.cost.macs is not None]
+        return _mean_and_median(known) if len(known) == len(self.results) else None
+
+    def _encoding_macs(self) -> list[float] | None:
+        """Return the mean MACs of encoding by step, lowest first; None where unknown or stored."""
+        by_slide = [result.cost.encoding_macs for result in self.results]
+        if not all(by_slide) or len({len(each) for each in by_slide}) > 1:
+            return None
+        return [fmean(step) for step in zip(*by_slide, strict=True)]
 
     def _localization(self) -> list[dict[str, object]] | None:
         """Summarize the localization by magnification; None where no slide has outlines."""

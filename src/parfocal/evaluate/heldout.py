@@ -14,6 +14,7 @@ from parfocal.dataset.leakage import (
 )
 from parfocal.dataset.split import read_split
 from parfocal.evaluate.result import EvaluatedSplit
+from parfocal.features.open_folder import Features
 from parfocal.models.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,18 @@ class EvaluationError(Exception):
     """An evaluation that is impossible or would be misleading; the message says what to do."""
 
 
+def has_no_slides(run: Path, trained: Checkpoint) -> bool:
+    """Return whether a run does not record which slides it has, as models from the Hub do not.
+
+    Args:
+        run: folder of the run.
+        trained: the model of the run.
+    """
+    return not trained.training.slides and not (run / "split.csv").exists()
+
+
 def run_parts(
-    cohort: Cohort, run: Path, trained: Checkpoint, features: Path | None
+    cohort: Cohort, run: Path, trained: Checkpoint, features: Features | None
 ) -> dict[str, Part]:
     """Return the part of each slide in a run by id, after checking that ids identify the slides.
 
@@ -32,7 +43,7 @@ def run_parts(
         cohort: the slides to evaluate on.
         run: folder of the run.
         trained: the model of the run.
-        features: folder of feature files; None to read the slide files.
+        features: folder of features; None to read the slide files.
 
     Raises:
         EvaluationError: ids have lost the leading zeros that they had in training.
@@ -86,7 +97,7 @@ def find_training_slides(
     trained: Checkpoint,
     slides: Sequence[CohortSlide],
     parts: Mapping[str, Part],
-    features: Path | None,
+    features: Features | None,
     *,
     external: bool,
 ) -> list[str]:
@@ -98,7 +109,7 @@ def find_training_slides(
         trained: the model.
         slides: the slides to evaluate on.
         parts: part of each slide in the run, by id.
-        features: folder of feature files; None to read the slide files.
+        features: folder of features; None to read the slide files.
         external: whether the cohort is another than the one of the run, so that ids and patients
             do not identify slides.
     """
@@ -108,8 +119,8 @@ def find_training_slides(
     files = set(training.fingerprints.values())
     if external and not files:
         logger.warning(
-            "the run records no fingerprints of its slides, so with --external it is unknown "
-            "whether slides were used in training"
+            "the run records no fingerprints of its slides, so it is unknown whether slides were "
+            "used in training"
         )
     return [
         s.slide_id

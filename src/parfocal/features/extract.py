@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.slide import Slide, open_slide
+from parfocal.slide.sources.url import SlidePath
 
 CACHE_BLOCK = 4096  # patches looked up at once; limits the memory
 
@@ -42,6 +44,27 @@ class Extraction:
     done: tuple[str, ...]
     skipped: tuple[str, ...]
     failed: dict[str, str]
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """A layout of another tool, into which feature files of parfocal are rewritten."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the feature files of parfocal, until they are rewritten."""
+
+    def is_done(
+        self,
+        slide_id: str,
+        encoders: tuple[EncoderSpec, ...],
+        magnifications: tuple[float, ...],
+        patch_size: int,
+    ) -> bool:
+        """Return whether a slide has its files at all magnifications."""
+
+    def finish(self, path: Path, slide_id: str) -> None:
+        """Rewrite a feature file of parfocal, and delete it."""
 
 
 def extract_slide(
@@ -118,7 +141,7 @@ def _write_cached(
 
 
 def extract_cohort(
-    slides: Iterable[tuple[str, Path, float | None]],
+    slides: Iterable[tuple[str, SlidePath, float | None]],
     out: Path,
     *,
     encoder: Encoder | Sequence[Encoder],
@@ -126,6 +149,7 @@ def extract_cohort(
     dtype: Dtype = "float16",
     cache: Path | None = None,
     tissue: Mapping[str, Path] | None = None,
+    layout: Layout | None = None,
 ) -> Extraction:
     """Write a feature file for every slide of a cohort that has none.
 
@@ -140,6 +164,7 @@ def extract_cohort(
         cache: folder of a feature cache, whose features are not computed again; None for none.
         tissue: tissue file of each slide that has one, by slide id; the tissue of the others is
             found.
+        layout: layout of another tool to write instead; None for feature files of parfocal.
 
     Raises:
         MixedFeaturesError: a file in `out` was made by another encoder or with other settings.
@@ -149,8 +174,10 @@ def extract_cohort(
     slides, tissue = list(slides), tissue or {}
     encoders = per_magnification(encoder, len(settings.magnifications))
     refuse_slide_folder(out, (path for _, path, _ in slides))
-    files = {feature_path(out, slide_id): tissue.get(slide_id) for slide_id, _, _ in slides}
-    _check_existing(files, [each.spec for each in encoders], settings)
+    specs = tuple(each.spec for each in encoders)
+    folder = out if layout is None else layout.folder
+    files = {feature_path(folder, slide_id): tissue.get(slide_id) for slide_id, _, _ in slides}
+    _check_existing(files, specs, settings)
     make_folder(out)
     done: list[str] = []
     skipped: list[str] = []
@@ -159,7 +186,14 @@ def extract_cohort(
     progress = Progress("extracting", len(slides))
     for slide_id, path, mpp in slides:
         with catch_failure(slide_id) as attempt:
-            file = feature_path(out, slide_id)
+            file = feature_path(folder, slide_id)
+            finished = layout is not None and layout.is_done(
+                slide_id, specs, settings.magnifications, settings.patch_size
+            )
+            if finished:
+                skipped.append(slide_id)
+                progress.advance(slide_id, note="has its features already", skipped=True)
+                continue
             with open_slide(
                 path,
                 mpp=mpp,
@@ -170,6 +204,9 @@ def extract_cohort(
                 new = _extract_if_new(
                     slide, file, encoders, settings, dtype=dtype, cache=feature_cache
                 )
+            if layout is not None:
+                layout.finish(file, slide_id)
+                new = True
             (done if new else skipped).append(slide_id)
             note = "extracted" if new else "has its features already"
             progress.advance(slide_id, note=note, skipped=not new)

@@ -121,7 +121,9 @@ class PatchEncoder:
                 while started:
                     batch, finish = started.popleft()
                     features = finish()
-                    self.slide.cost_meter.add_patches(step, len(batch), macs=macs * len(batch))
+                    self.slide.cost_meter.add_patches(
+                        step, len(batch), macs=None if macs is None else macs * len(batch)
+                    )
                     yield batch, features
                     started.extend(
                         (batch, self._start(pool, step, batch)) for batch in islice(batches, 1)

@@ -22,9 +22,10 @@ from parfocal.features.pixels import SlidePixels
 from parfocal.features.slide_input import BagInput, PixelInput, SlideInput
 from parfocal.grid import PatchGrid, Reach, reach_of_boxes
 from parfocal.slide.slide import Slide
+from parfocal.slide.sources.url import SlidePath
 from parfocal.slide.tissue import Tissue
 
-SlideKey = tuple[Path, float, Path | None]  # file, mpp and tissue file
+SlideKey = tuple[SlidePath, float, Path | None]  # file, mpp and tissue file
 Found = TypeVar("Found", PatchGrid, Tissue)
 
 

@@ -5,6 +5,7 @@ future = source.request(boxes, (299, 299), step=0)  # returns at once
 pixels = future.result()
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -70,6 +71,8 @@ class SlidePixels:
         """
         regions = [(Box(*box), size) for box in boxes.tolist()]
         new = dict.fromkeys(region for region in regions if region not in self._reads)
+        if self._cache is None and self._slide.reads_ahead:
+            self._slide.resample_ahead(list(new))
         self._reads |= {region: self._pool.submit(self._read, *region) for region in new}
         if step is not None:
             self._slide.cost_meter.add_patches(step, len(new))
@@ -90,6 +93,8 @@ class SlidePixels:
         """Cancel reads that have not started and wait for the others, before the file is closed."""
         for read in self._reads.values():
             read.cancel()
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            self._slide.cancel()  # else the threads would wait for a network
         wait(self._reads.values())
 
     def _read(self, box: Box, size: tuple[int, int]) -> Pixels:

@@ -140,7 +140,10 @@ class Hdf5Rows:
                 layout = self._find_layout(_signature(file))
                 if layout is not None:
                     return _join(
-                        [_pick(_read_range(file, *layout, self.shape[1], run), run) for run in runs],
+                        [
+                            _pick(_read_range(file, *layout, self.shape[1], run), run)
+                            for run in runs
+                        ],
                         np.empty((0, self.shape[1]), layout[0]),
                     )
         except OSError:
@@ -251,9 +254,7 @@ def _fill(file: BinaryIO, content: memoryview) -> None:
         content = content[count:]
 
 
-def _pick(
-    rows: Float[np.ndarray, "r d"], run: Int64[np.ndarray, " n"]
-) -> Float[np.ndarray, "n d"]:
+def _pick(rows: Float[np.ndarray, "r d"], run: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
     """Return the rows of a run from all rows from its first to its last."""
     return rows if len(rows) == len(run) else rows[run - run[0]]
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64
 
+from parfocal.bag import FeatureTable, StoredBag
 from parfocal.grid import PatchGrid
 from parfocal.grid.ladder import achieved_mpps
 from parfocal.slide.resolution import magnification_of, mpp_of
@@ -36,6 +38,15 @@ class Selection:
     def valid(self) -> list[Bool[np.ndarray, " _"]]:
         """Whether each patch exists, for each magnification."""
         return [self.grid.valid(step) for step in self.steps]
+
+    def bag(self, tables: Sequence[FeatureTable]) -> StoredBag:
+        """Return the bag of these patches.
+
+        Args:
+            tables: features of each magnification, lowest first.
+        """
+        valid = [torch.from_numpy(exists) for exists in self.valid]
+        return StoredBag(tables, valid=valid, cells=self.cells)
 
     def cells(self, index: int, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "n 2"]:
         """Return (column, row) of patches of one of the magnifications."""

@@ -66,12 +66,15 @@ class BagInput:
             model uses.
         steps: step of the grid for each magnification of the bag.
         cost_meter: cost of what has been read and encoded; stays empty for stored features.
+        placed: whether the places of the patches on the slide are known; some tools do not store
+            them.
     """
 
     model_input: Bag
     grid: PatchGrid
     steps: tuple[int, ...]
     cost_meter: CostMeter
+    placed: bool = True
 
     def locate(self, looks: Sequence[Look]) -> tuple[Look, ...]:
         """Add the places of the patches to a prediction's looks; drop patches that do not exist.

@@ -120,6 +120,14 @@ class FeatureFile:
         """Return (x, y) of the patches' top-left corners, in level-0 pixels."""
         return self.header.grid.coords(step)
 
+    def rows(self, step: int) -> Hdf5Rows:
+        """Return the reader of all rows of one stored magnification.
+
+        Args:
+            step: index of the magnification, 0 for the lowest stored.
+        """
+        return self._rows[step]
+
     def step(self, magnification: float) -> int:
         """Return the index of a magnification, 0 for the lowest stored.
 

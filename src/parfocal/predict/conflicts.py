@@ -7,9 +7,10 @@ from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.files import OutputError
 from parfocal.slide.errors import SlideError
 from parfocal.slide.identity import file_fingerprint, slide_id
+from parfocal.slide.sources.url import SlidePath, recorded_path
 
 
-def refuse_other_slides(paths: Sequence[Path], out: Path, *, replace: bool = False) -> None:
+def refuse_other_slides(paths: Sequence[SlidePath], out: Path, *, replace: bool = False) -> None:
     """Refuse slides whose results would replace those of other slides in a folder.
 
     Args:
@@ -37,9 +38,9 @@ def refuse_other_slides(paths: Sequence[Path], out: Path, *, replace: bool = Fal
             )
 
 
-def _is_same(path: Path, recorded: str | None, fingerprint: str) -> bool:
+def _is_same(path: SlidePath, recorded: str | None, fingerprint: str) -> bool:
     """Return whether a file is a recorded slide: still in its place, or with the same content."""
-    if recorded is not None and Path(recorded) == path.absolute():
+    if recorded is not None and recorded == recorded_path(path):
         return True
     try:
         return file_fingerprint(path) == fingerprint

@@ -17,6 +17,7 @@ from parfocal.models.contract import PixelEncoder
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.resolution import requested_magnification
 from parfocal.slide.slide import Slide
+from parfocal.slide.sources.url import recorded_path
 
 
 def label_probabilities(
@@ -31,7 +32,7 @@ def slide_facts(slide: Slide, settings: SlideSettings) -> SlideFacts:
     """Return the description of a slide, whose tissue is used with `settings`."""
     return SlideFacts(
         id=slide.id,
-        path=None if slide.path is None else str(slide.path.absolute()),
+        path=None if slide.path is None else recorded_path(slide.path),
         fingerprint=slide.fingerprint,
         size=slide.size,
         mpp=slide.mpp,
@@ -69,14 +70,14 @@ def exhaustive_cost(
     encoders = per_magnification(encoder, len(trained.magnifications))
     if not encoders:
         assert isinstance(trained.model, PixelEncoder)
-        macs_per_patch = count_macs(trained.model.encoder, (1, 3, side, side))
+        macs_per_patch: int | None = count_macs(trained.model.encoder, (1, 3, side, side))
     else:
         macs_per_patch = encoders[-1].macs_per_patch()
     return ExhaustiveCost(
         magnification=requested_magnification(sharpest.mpp, trained.magnifications),
         patches=sharpest.patches,
         descendants=sharpest.descendants,
-        macs=sharpest.patches * macs_per_patch,
+        macs=None if macs_per_patch is None else sharpest.patches * macs_per_patch,
         pixels=sharpest.patches * round(side * sharpest.mpp / level_mpp) ** 2,
     )
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os.path import realpath  # Path.resolve raises for a link that leads to itself
 from pathlib import Path
 
 from parfocal.dataset.cohort import CohortSlide
@@ -31,6 +30,7 @@ from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.identity import file_fingerprint, slide_id, unique_slides
 from parfocal.slide.resolution import check_mpp
 from parfocal.slide.slide import Slide, open_slide
+from parfocal.slide.sources.url import SlidePath, recorded_path, slide_key
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,23 @@ class FailedSlide:
     """A slide that could not be predicted.
 
     Args:
-        path: the slide file.
+        path: the slide file or URL.
         reason: why it failed, in at most 500 characters.
     """
 
-    path: Path
+    path: SlidePath
     reason: str
 
 
 def predict_slides(
-    paths: Sequence[Path],
+    paths: Sequence[SlidePath],
     trained: Checkpoint,
     out: Path,
     *,
     mpp: float | None = None,
     device: str = "auto",
-    outlines: Mapping[Path, OutlinesFile] | None = None,
-    tissue: Mapping[Path, Path] | None = None,
+    outlines: Mapping[SlidePath, OutlinesFile] | None = None,
+    tissue: Mapping[SlidePath, Path] | None = None,
     exports: Exports | None = None,
     again: bool = False,
     replace: bool = False,
@@ -71,7 +71,7 @@ def predict_slides(
     while its file is unchanged.
 
     Args:
-        paths: slide files; one that is listed twice, as the files of a DICOM series are, is
+        paths: slide files and URLs; one that is listed twice, as the files of a DICOM series are, is
             predicted once.
         trained: the trained model.
         out: folder to write to.
@@ -103,8 +103,8 @@ def predict_slides(
         raise ValueError(
             f"model {trained.model_name} has no leaves to draw outlines on; leave the outlines out."
         )
-    asked = {realpath(path) for path in paths}
-    files = {realpath(slide): file for slide, file in (outlines or {}).items()}
+    asked = {slide_key(path) for path in paths}
+    files = {slide_key(slide): file for slide, file in (outlines or {}).items()}
     lesions = Lesions({slide: file for slide, file in files.items() if slide in asked})
     refuse_slide_folder(out, paths)
     table.read_rows(out / table.TABLE_FILE, trained.labels)  # raises for other classes
@@ -134,12 +134,12 @@ class _FolderPredictor:
     mpp: float | None
     device: str
     lesions: Lesions
-    tissue: Mapping[Path, Path]
+    tissue: Mapping[SlidePath, Path]
     exports: Exports
     again: bool
     stored: StoredInputs | None
 
-    def result(self, path: Path, progress: Progress) -> PredictionRecord | FailedSlide:
+    def result(self, path: SlidePath, progress: Progress) -> PredictionRecord | FailedSlide:
         """Predict one slide unless that is done, and write its files; its JSON comes last."""
         with catch_failure(path.name) as attempt:
             record = self._finished_record(path)
@@ -158,7 +158,7 @@ class _FolderPredictor:
         progress.fail(path.name)
         return FailedSlide(path, str(attempt.reason))
 
-    def _predict(self, path: Path, encoders: Sequence[Encoder]) -> PredictionRecord:
+    def _predict(self, path: SlidePath, encoders: Sequence[Encoder]) -> PredictionRecord:
         model = self.trained.model
         gray_spread = model.gray_spread if isinstance(model, SquareReader) else 0
         with open_slide(
@@ -167,14 +167,14 @@ class _FolderPredictor:
             tissue=self.tissue.get(path),
             missing_tiles=self.trained.slide.missing_tiles,
         ) as slide:
-            outlines = self.lesions.on_scan(realpath(path), path, slide.size)
+            outlines = self.lesions.on_scan(slide_key(path), path, slide.size)
             lesions = [] if outlines is None else [each.outer for each in outlines.polygons]
             record = self._classify(slide, path, encoders)
             # The cost of the prediction does not include the pictures.
             draw_pictures(record, slide, self.out, gray_spread=gray_spread, lesions=lesions)
         return record
 
-    def _classify(self, slide: Slide, path: Path, encoders: Sequence[Encoder]) -> PredictionRecord:
+    def _classify(self, slide: Slide, path: SlidePath, encoders: Sequence[Encoder]) -> PredictionRecord:
         """Predict an open slide from its pixels, or from stored features."""
         if self.stored is None:
             return classify(slide, self.trained, encoders)
@@ -182,10 +182,10 @@ class _FolderPredictor:
         with self.stored.open(listed) as opened:
             return classify_stored(slide, self.trained, opened)
 
-    def _finished_record(self, path: Path) -> PredictionRecord | None:
+    def _finished_record(self, path: SlidePath) -> PredictionRecord | None:
         """Return the prediction of an earlier call; None if it has to be made again."""
         file = self._json(path)
-        if self.again or self.lesions.has(realpath(path)) or not file.is_file():
+        if self.again or self.lesions.has(slide_key(path)) or not file.is_file():
             return None
         try:
             record = read_prediction(file)
@@ -205,17 +205,17 @@ class _FolderPredictor:
             return None
         return self._with_path(record, path)
 
-    def _with_path(self, record: PredictionRecord, path: Path) -> PredictionRecord:
+    def _with_path(self, record: PredictionRecord, path: SlidePath) -> PredictionRecord:
         """Return the record with the present path of the slide, which may have moved."""
-        if record.slide.path == str(path.absolute()):
+        if record.slide.path == recorded_path(path):
             return record
         moved = dataclasses.replace(
-            record, slide=dataclasses.replace(record.slide, path=str(path.absolute()))
+            record, slide=dataclasses.replace(record.slide, path=recorded_path(path))
         )
         write_whole(self._json(path), moved.to_json().encode())
         return moved
 
-    def _json(self, path: Path) -> Path:
+    def _json(self, path: SlidePath) -> Path:
         return self.out / f"{slide_id(path)}.json"
 
     @cached_property
@@ -254,9 +254,9 @@ def _row(result: PredictionRecord | FailedSlide, labels: Sequence[str]) -> list[
     return table.row(result, labels)
 
 
-def _refuse_duplicates(paths: Sequence[Path]) -> None:
+def _refuse_duplicates(paths: Sequence[SlidePath]) -> None:
     """Refuse slides whose files would be written under the same name."""
-    by_id: dict[str, Path] = {}
+    by_id: dict[str, SlidePath] = {}
     for path in paths:
         name = slide_id(path)
         if name in by_id:

@@ -35,10 +35,11 @@ from parfocal.predict.facts import (
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.slide import Slide, open_slide
+from parfocal.slide.sources.url import SlidePath
 
 
 def predict(
-    path: Path,
+    path: SlidePath | str,
     trained: Checkpoint,
     *,
     mpp: float | None = None,
@@ -48,7 +49,7 @@ def predict(
     """Predict the class of one slide file.
 
     Args:
-        path: the slide file.
+        path: the slide file, or a URL.
         trained: the trained model.
         mpp: µm per level-0 pixel, for a file that does not record it.
         encoder: the encoder of `trained`, if already loaded, one for all magnifications or one for

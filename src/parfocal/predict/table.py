@@ -11,6 +11,7 @@ from parfocal.explain.record import PredictionRecord
 from parfocal.files import write_whole
 from parfocal.printable import printable
 from parfocal.slide.identity import slide_id
+from parfocal.slide.sources.url import SlidePath, recorded_path
 
 TABLE_FILE = "predictions.csv"
 CLAIM_FILE = ".predictions.claim"
@@ -28,9 +29,9 @@ def row(record: PredictionRecord, labels: Sequence[str]) -> list[str]:
     return [record.slide.id, printable(record.slide.path or ""), record.label, *probabilities, ""]
 
 
-def failed_row(path: Path, reason: str, labels: Sequence[str]) -> list[str]:
+def failed_row(path: SlidePath, reason: str, labels: Sequence[str]) -> list[str]:
     """Return the row of a slide that failed, with the reason in the last column."""
-    return [slide_id(path), printable(str(path.absolute())), "", *("" for _ in labels), reason]
+    return [slide_id(path), printable(recorded_path(path)), "", *("" for _ in labels), reason]
 
 
 def read_rows(path: Path, labels: Sequence[str]) -> dict[str, list[str]]:

@@ -1,9 +1,9 @@
 """Features by CLAM: `h5_files/<slide>.h5` or `pt_files/<slide>.pt`, with `patches/<slide>.h5`.
 
 The files of features do not say where the patches lie: the geometry is in the attributes of
-`coords` in the folder `patches`, which CLAM writes beside or above the features. The size of a patch
-is in pixels of the level that it was read from; the resolution of that level is not stored, so it
-is known only where the slide is at hand. The encoder is not stored either.
+`coords` in the folder `patches`, which CLAM writes beside or above the features. The size of a
+patch is in pixels of the level that it was read from; the resolution of that level is not stored,
+so it is known only where the slide is at hand. The encoder is not stored either.
 """
 
 from dataclasses import dataclass

@@ -1,51 +1,47 @@
-"""The names that tools give to encoders, and those of `parfocal encoders`."""
+"""Describe the encoder of features by another tool, which stores no more than its name."""
 
-import re
+from parfocal.encoders.card import EncoderCard
+from parfocal.encoders.catalogue import find_card
+from parfocal.encoders.spec import ANY_MPP, UNKNOWN_LICENSE, UNKNOWN_WEIGHTS, EncoderSpec
 
-# Written without case, spaces and punctuation; the names of TRIDENT, STAMP, slide2vec, CLAM and the
-# makers.
-CATALOGUE_IDS = {
-    **dict.fromkeys(("uni", "univ1", "uni1", "mahmooduni"), "uni"),
-    **dict.fromkeys(("uni2", "univ2", "uni2h", "mahmooduni2", "mahmooduni2h"), "uni2-h"),
-    **dict.fromkeys(("conch", "conchv1", "conch1", "mahmoodconch"), "conch"),
-    **dict.fromkeys(
-        ("conchv15", "conch15", "mahmoodconch15", "mahmoodconchv15"), "conch-v1.5"
-    ),
-    **dict.fromkeys(("virchow", "virchowv1", "virchowfull"), "virchow"),
-    **dict.fromkeys(("virchow2", "virchowv2", "virchow2full"), "virchow2"),
-    **dict.fromkeys(("hoptimus0", "bioptimushoptimus0"), "h-optimus-0"),
-    **dict.fromkeys(("hoptimus1", "bioptimushoptimus1"), "h-optimus-1"),
-    **dict.fromkeys(("h0mini", "hoptimus0mini", "bioptimush0mini"), "h0-mini"),
-    **dict.fromkeys(("gigapath", "provgigapath"), "prov-gigapath"),
-    **dict.fromkeys(("phikon", "phikonv1"), "phikon"),
-    **dict.fromkeys(("phikonv2", "phikon2"), "phikon-v2"),
-    **dict.fromkeys(("hiboub", "hiboubase"), "hibou-b"),
-    **dict.fromkeys(("hiboul", "hiboularge"), "hibou-l"),
-    **dict.fromkeys(("ctranspath", "chiefctranspath", "chief"), "ctranspath"),
-    **dict.fromkeys(("midnight", "midnight12k", "kaikomidnight"), "midnight-12k"),
-    "gpfm": "gpfm",
-    "kaikovits8": "kaiko-vits8",
-    "kaikovits16": "kaiko-vits16",
-    "kaikovitb8": "kaiko-vitb8",
-    "kaikovitb16": "kaiko-vitb16",
-    "kaikovitl14": "kaiko-vitl14",
-    "lunitvits8": "lunit-vits8",
-    "lunitvits16": "lunit-vits16",
-    **dict.fromkeys(("resnet50", "resnet50trunc"), "resnet50-layer3"),
-}
-PUNCTUATION = re.compile(r"[^0-9a-z]+")
 UNNAMED = "unnamed"  # encoder of features whose tool does not store one
+MAKER = "mahmood-"  # that STAMP writes before a name
 
 
-def catalogue_id(name: str) -> str | None:
-    """Return the name of an encoder in `parfocal encoders`; None if it is unknown.
+def card_of(name: str) -> EncoderCard | None:
+    """Return what is known of an encoder by any tool's name for it; None if it is unknown.
 
-    >>> catalogue_id("uni_v2"), catalogue_id("conch_v15"), catalogue_id("my-encoder")
-    ('uni2-h', 'conch-v1.5', None)
+    >>> card_of("uni_v2").id, card_of("mahmood-conch1_5").id
+    ('uni2-h', 'conch-v1.5')
     """
-    return CATALOGUE_IDS.get(PUNCTUATION.sub("", name.lower()))
+    return find_card(name) or find_card(name.removeprefix(MAKER))
 
 
 def encoder_name(name: str) -> str:
     """Return the name of an encoder in `parfocal encoders`, or else the one that the tool uses."""
-    return catalogue_id(name) or name or UNNAMED
+    card = card_of(name)
+    return (name or UNNAMED) if card is None else card.id
+
+
+def describe_encoder(name: str, dim: int, *, patch_size: int) -> EncoderSpec:
+    """Return the description of an encoder as far as it is known.
+
+    Args:
+        name: name that the tool gives it; empty if it does not store one.
+        dim: features per patch.
+        patch_size: side of the patches, in pixels.
+    """
+    card = card_of(name)
+    output = None if card is None else card.output_of(dim)
+    if card is not None and output is not None:
+        return card.spec(output, weights_hash=UNKNOWN_WEIGHTS)
+    return EncoderSpec(
+        name=encoder_name(name),
+        dim=dim,
+        input_size=patch_size,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        mpp_range=ANY_MPP,
+        license=UNKNOWN_LICENSE,
+        weights_hash=UNKNOWN_WEIGHTS,
+    )

@@ -1,15 +1,14 @@
 """The features of one slide by another tool, as a bag of nested patches."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 
-from parfocal.bag import StoredBag
 from parfocal.features.errors import StoreError
 from parfocal.features.foreign.nesting import NestedStep, NestingError, PlacedPatches, nest
 from parfocal.features.foreign.patches import ScanFacts, ToolPatches
@@ -32,7 +31,6 @@ OTHER_ADVICE = (
 )
 
 
-@dataclass(frozen=True)
 class ForeignSlide:
     """The features of one slide by another tool.
 
@@ -42,14 +40,16 @@ class ForeignSlide:
         scan: what the slide file records; None where it is not at hand.
     """
 
-    levels: dict[float, ToolPatches]
-    tool: str
-    scan: ScanFacts | None
+    def __init__(
+        self, levels: Mapping[float, ToolPatches], tool: str, scan: ScanFacts | None
+    ) -> None:
+        self._levels, self._tool, self._scan = levels, tool, scan
+        self._selections: dict[tuple[float, ...], Selection] = {}
 
     @property
     def placed(self) -> bool:
         """Whether the places of the patches on the slide are known."""
-        return all(level.unit == "px" for level in self.levels.values())
+        return all(level.unit == "px" for level in self._levels.values())
 
     def select(self, magnifications: Sequence[float]) -> Selection:
         """Return the patches of some magnifications, nested by their places.
@@ -60,7 +60,35 @@ class ForeignSlide:
         Raises:
             StoreError: the patches do not nest.
         """
-        levels = [self.levels[magnification] for magnification in magnifications]
+        key = tuple(magnifications)
+        if key not in self._selections:
+            self._selections[key] = self._nest(key)
+        return self._selections[key]
+
+    def tables(
+        self, magnifications: Sequence[float], *, device: torch.device | str = "cpu"
+    ) -> tuple[StoredFeatures, ...]:
+        """Return the features of the patches of `select`, which are read when indexed.
+
+        Args:
+            magnifications: magnifications of `levels`, lowest first.
+            device: device of the features.
+
+        Raises:
+            StoreError: the patches do not nest.
+        """
+        rows = self.select(magnifications).rows
+        return tuple(
+            StoredFeatures(
+                self._levels[magnification].rows,
+                device=torch.device(device),
+                stored_rows=None if rows is None else rows[index],
+            )
+            for index, magnification in enumerate(magnifications)
+        )
+
+    def _nest(self, magnifications: tuple[float, ...]) -> Selection:
+        levels = [self._levels[magnification] for magnification in magnifications]
         names = [f"{magnification:g}x" for magnification in magnifications]
         ratios = [whole_ratio(high, low) for low, high in pairwise(magnifications)]
         placed = [
@@ -74,42 +102,17 @@ class ForeignSlide:
         except NestingError as error:
             raise StoreError(
                 f"{levels[-1].rows.place.partition(':')[0]}: {error}. "
-                f"{ADVICE.get(self.tool, OTHER_ADVICE)}"
+                f"{ADVICE.get(self._tool, OTHER_ADVICE)}"
             ) from None
         grid = self._grid(levels, steps)
         rows = tuple(step.stored for step in steps) if len(levels) > 1 else None
         return Selection(grid, tuple(range(len(levels))), rows)
 
-    def bag(
-        self, magnifications: Sequence[float], *, device: torch.device | str = "cpu"
-    ) -> StoredBag:
-        """Return the slide's bag, whose features are read when a model asks for them.
-
-        Args:
-            magnifications: magnifications of `levels`, lowest first.
-            device: device of the features.
-
-        Raises:
-            StoreError: the patches do not nest.
-        """
-        selection = self.select(magnifications)
-        return bag_of(
-            selection,
-            [
-                StoredFeatures(
-                    self.levels[each].rows,
-                    device=torch.device(device),
-                    stored_rows=None if selection.rows is None else selection.rows[index],
-                )
-                for index, each in enumerate(magnifications)
-            ],
-        )
-
     def _grid(self, levels: Sequence[ToolPatches], steps: Sequence[NestedStep]) -> PatchGrid:
         """Return the patches with their places."""
         highest = levels[-1]
         slide_mpp = self._slide_mpp(highest)
-        size = self.scan.size if self.scan is not None else highest.slide_size
+        size = self._scan.size if self._scan is not None else highest.slide_size
         if size is None:
             reach = (highest.corners.max(axis=0) + highest.side).tolist()
             size = math.ceil(reach[0]), math.ceil(reach[1])
@@ -129,21 +132,10 @@ class ForeignSlide:
         """Return µm per unit of the corners: that of the scan, or else the intended one."""
         if highest.unit == "um":
             return 1.0
-        if self.scan is not None and highest.unit == "px":
-            return self.scan.mpp
+        if self._scan is not None and highest.unit == "px":
+            return self._scan.mpp
         assert highest.mpp is not None
         return highest.mpp * highest.patch_size / highest.side
-
-
-def bag_of(selection: Selection, tables: Sequence[StoredFeatures]) -> StoredBag:
-    """Return the bag of some patches.
-
-    Args:
-        selection: the patches.
-        tables: features of each magnification, lowest first.
-    """
-    valid = [torch.from_numpy(exists) for exists in selection.valid]
-    return StoredBag(tables, valid=valid, cells=selection.cells)
 
 
 def _with_shares(

@@ -45,9 +45,7 @@ class Slide2vecFolder:
 
         A slide without tiles has its description only.
         """
-        found = {
-            path.name.removesuffix(META): path for path in sorted(self.path.glob(f"*{META}"))
-        }
+        found = {path.name.removesuffix(META): path for path in sorted(self.path.glob(f"*{META}"))}
         for suffix in (".npz", ".pt"):
             found.update({path.stem: path for path in sorted(self.path.glob(f"*{suffix}"))})
         return found

@@ -1,0 +1,173 @@
+"""What a folder of stored features offers, whichever tool made it; ours is one of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from parfocal.encoders.spec import EncoderSpec
+from parfocal.features.errors import MixedFeaturesError, StoreError
+from parfocal.features.header import SlideSettings, group_names
+from parfocal.features.rows import StoredFeatures
+from parfocal.features.selection import Selection
+from parfocal.features.store import FeatureFile, feature_path
+from parfocal.slide.sources.url import SlidePath
+
+OWN_TOOL = "parfocal"
+
+
+@runtime_checkable
+class FeatureSlide(Protocol):
+    """A slide whose features are looked for, such as a slide of a cohort."""
+
+    @property
+    def slide_id(self) -> str:
+        """Id of the slide."""
+
+    @property
+    def path(self) -> SlidePath:
+        """The slide file, which need not exist, or its URL."""
+
+    @property
+    def mpp(self) -> float | None:
+        """µm per level-0 pixel, for a file that does not record it."""
+
+    @property
+    def tissue(self) -> Path | None:
+        """File of the tissue; None for tissue that is found."""
+
+
+@runtime_checkable
+class SlideFeatures(Protocol):
+    """The stored features of one slide, which have been checked."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether the places of the patches on the slide are known."""
+
+    def select(self, magnifications: Sequence[float]) -> Selection:
+        """Return the patches of some magnifications, lowest first.
+
+        Raises:
+            StoreError: the slide does not have them.
+        """
+
+    def tables(
+        self, magnifications: Sequence[float], *, device: torch.device | str = "cpu"
+    ) -> tuple[StoredFeatures, ...]:
+        """Return the features of these patches, which are read when indexed."""
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """What all slides of a folder have in common.
+
+    Args:
+        tool: tool that extracted the features.
+        magnifications: nominal magnifications, lowest first.
+        patch_size: side of a patch in pixels.
+        encoders: encoder of each magnification.
+    """
+
+    tool: str
+    magnifications: tuple[float, ...]
+    patch_size: int
+    encoders: tuple[EncoderSpec, ...]
+
+    def encoders_at(self, magnifications: Sequence[float], folder: str) -> tuple[EncoderSpec, ...]:
+        """Return the encoder of some magnifications.
+
+        Args:
+            magnifications: the magnifications.
+            folder: the folder, for the message.
+
+        Raises:
+            MixedFeaturesError: the folder does not have one of them.
+        """
+        names = dict(zip(group_names(self.magnifications), self.encoders, strict=True))
+        wanted = group_names(magnifications)
+        for name in wanted:
+            if name not in names:
+                raise MixedFeaturesError(
+                    f"{folder}: the features are of {', '.join(names)}, and not of {name}. Leave "
+                    "it out, or extract again with it into another folder."
+                )
+        return tuple(names[name] for name in wanted)
+
+
+@runtime_checkable
+class FeatureFolder(Protocol):
+    """A folder of stored features, or several with one magnification each."""
+
+    @property
+    def facts(self) -> FolderFacts:
+        """What all slides have in common."""
+
+    def files(self, slide: FeatureSlide) -> tuple[Path, ...]:
+        """Return the files with the features of a slide, which may be missing."""
+
+    def open(
+        self, slide: FeatureSlide, settings: SlideSettings, encoders: Sequence[EncoderSpec]
+    ) -> SlideFeatures:
+        """Return the features of a slide, after checking them.
+
+        Args:
+            slide: the slide.
+            settings: the patches expected.
+            encoders: expected encoder of each magnification of `settings`.
+
+        Raises:
+            StoreError: a file is missing or damaged, or does not mix with the others.
+        """
+
+    def fingerprint(self, slide: FeatureSlide) -> str | None:
+        """Return the fingerprint of the slide file; None where it is unknown."""
+
+
+class OwnFolder:
+    """A folder of feature files of parfocal.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        StoreError: the folder is missing, has no feature file in it, or the first one is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        files = sorted(path.glob("*.h5"))
+        if not files:
+            found = "no feature files (*.h5) here" if path.is_dir() else "no such folder"
+            raise StoreError(f"{path}: {found}; run `parfocal extract` first.")
+        self._path = path
+        first = FeatureFile(files[0])
+        self.facts = FolderFacts(OWN_TOOL, first.magnifications, first.patch_size, first.encoders)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def files(self, slide: FeatureSlide) -> tuple[Path, ...]:
+        """Return the feature file of a slide."""
+        return (feature_path(self._path, slide.slide_id),)
+
+    def open(
+        self, slide: FeatureSlide, settings: SlideSettings, encoders: Sequence[EncoderSpec]
+    ) -> FeatureFile:
+        """Return the feature file of a slide, after checking it.
+
+        Raises:
+            StoreError: the file is missing or damaged, or does not mix with the others.
+        """
+        file = FeatureFile(self.files(slide)[0])
+        file.check(encoders, settings, tissue=slide.tissue)
+        return file
+
+    def fingerprint(self, slide: FeatureSlide) -> str | None:
+        """Return the fingerprint of the slide file, which the feature file stores.
+
+        Raises:
+            StoreError: the feature file is missing or damaged.
+        """
+        return FeatureFile(self.files(slide)[0]).fingerprint
