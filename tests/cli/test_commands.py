@@ -122,10 +122,26 @@ def test_features_with_other_tissue_settings_can_be_extracted_and_trained_on(
     parfocal: Callable[..., CommandResult], cohort: Path, tmp_path: Path
 ):
     out = tmp_path / "features"
-    options = ("--patch-size", 64, "--tissue", "gray", "--min-tissue", 0.5, "--roots", "share")
+    options = (
+        "--patch-size",
+        64,
+        "--tissue-method",
+        "gray",
+        "--min-tissue",
+        0.5,
+        "--roots",
+        "share",
+    )
     assert parfocal("extract", cohort, "--out", out, *TINY, *options).code == 0
     command = ("train", cohort, "--out", tmp_path / "run", "--features", out, *TINY, "--epochs", 1)
-    command += ("--set", "slide.patch_size=64", "--set", "model.k=2", "--set", "slide.tissue_method=gray")
+    command += (
+        "--set",
+        "slide.patch_size=64",
+        "--set",
+        "model.k=2",
+        "--set",
+        "slide.tissue_method=gray",
+    )
     assert_refused(parfocal(*command), "min_tissue 0.5, and now it is 0.1")
     command += ("--set", "slide.min_tissue=0.5")
     assert_refused(parfocal(*command), "slide.roots share, and now it is descendants")

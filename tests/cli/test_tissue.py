@@ -42,14 +42,38 @@ def test_inspect_draws_slides_and_cohorts_on_a_sheet(
 def test_inspect_refuses_a_sheet_of_another_kind(
     parfocal: Callable[..., CommandResult], slide: Path
 ):
-    assert_refused(parfocal("inspect", slide, "--picture", "sheet.pdf"), "parfocal: --picture")
+    assert_refused(
+        parfocal("inspect", slide, "--picture", "sheet.pdf"),
+        "sheet.pdf: this kind of file cannot be written here; give a name that ends in .html or .p",
+    )
+
+
+@pytest.mark.parametrize("name", ["otsu", "ots"])
+def test_a_tissue_method_in_place_of_tissue_files_is_refused_with_the_option_for_it(
+    parfocal: Callable[..., CommandResult], slide: Path, name: str
+):
+    found = parfocal("inspect", slide, "--tissue", name)
+    assert_refused(found, f"--tissue {name}: no such file", "use --tissue-method (otsu, gray, all)")
+    found = parfocal("predict", "run", slide, "--out", "out", "--tissue", name)
+    assert_refused(found, f"--tissue {name}: no such file or folder; correct the path.")
+
+
+def test_the_old_name_of_the_tissue_method_of_extract_is_refused_with_the_new_one(
+    parfocal: Callable[..., CommandResult], tmp_path: Path
+):
+    command = ("extract", "cohort.csv", "--out", tmp_path, "--magnifications", 10)
+    found = parfocal(*command, "--tissue", "gray")
+    assert found.code == 2
+    assert found.err.startswith("parfocal: there is no option --tissue. Did you mean ")
+    assert "--tissue-method" in found.err
 
 
 @pytest.mark.parametrize(("option", "share"), [("all", 1.0), ("", 0.25)])
 def test_inspect_takes_a_tissue_method_or_tissue_files(
     parfocal: Callable[..., CommandResult], slide: Path, contours: Path, option: str, share: float
 ):
-    found = parfocal("inspect", slide, "--tissue", option or contours, "--json")
+    tissue = ("--tissue-method", option) if option else ("--tissue", contours)
+    found = parfocal("inspect", slide, *tissue, "--json")
     (report,) = json.loads(found.out)
     assert report["tissue_share"] == pytest.approx(share)
     assert report["tissue_source"] == ("found" if option else "one.geojson")
