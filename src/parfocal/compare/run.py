@@ -43,10 +43,10 @@ from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.errors import group_failures
 from parfocal.slide.failure import catch_failure
+from parfocal.slide.sources.url import is_at_hand
 from parfocal.train import make_splits, train
 from parfocal.train.checks import describe_unreadable
 from parfocal.train.folder import claimed
-from parfocal.slide.sources.url import is_at_hand
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +258,9 @@ def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Pa
     if encoder is not None and macs is not None:
         # With stored features, the evaluation counts the MACs of the model only.
         try:
-            encoders = load_encoders(encoder, candidate.settings.slide.magnifications)
+            # Features at any mpp were accepted above.
+            any_mpp = replace(encoder, any_mpp=True)
+            encoders = load_encoders(any_mpp, candidate.settings.slide.magnifications)
             encoding = [_encoding_macs(cost["patches"], encoders) for cost in costs]
             known = [each for each in encoding if each is not None]
             macs = macs + fmean(known) if len(known) == len(encoding) else None

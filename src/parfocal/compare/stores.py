@@ -13,7 +13,7 @@ from pathlib import Path
 from parfocal.compare.candidate import Candidate, ComparisonError, shared_slide_settings
 from parfocal.dataset.cohort import Cohort, CohortSlide
 from parfocal.encoders.encoder import Encoder
-from parfocal.encoders.spec import EncoderSpec
+from parfocal.encoders.spec import EncoderSpec, Output
 from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.folder import FeatureFolder
@@ -121,14 +121,20 @@ def _slide_key(candidate: Candidate) -> SlideSettings:
     return slide if slide.roots == "share" else replace(slide, magnifications=(1.0,))
 
 
-def _chosen_encoders(group: Sequence[Candidate]) -> dict[float, tuple[str, Path | None]]:
-    """Return the name and the weights file of the encoder of each magnification of a group."""
-    chosen: dict[float, tuple[str, Path | None]] = {}
+def _chosen_encoders(
+    group: Sequence[Candidate],
+) -> dict[float, tuple[str, Path | None, Output | None]]:
+    """Return name, weights and output of the encoder of each magnification of a group."""
+    chosen: dict[float, tuple[str, Path | None, Output | None]] = {}
     for candidate in group:
         encoder = candidate.settings.encoder
         assert encoder is not None
         for each in candidate.settings.slide.magnifications:
-            chosen[each] = (encoder.name_at(each), encoder.weights_at(each))
+            chosen[each] = (
+                encoder.name_at(each),
+                encoder.weights_at(each),
+                encoder.output_at(each),
+            )
     return chosen
 
 
@@ -144,10 +150,12 @@ class _GroupEncoders:
         assert group[0].settings.encoder is not None
         settings = replace(
             group[0].settings.encoder,
-            name={each: name for each, (name, _) in chosen.items()},
-            weights={each: path for each, (_, path) in chosen.items() if path is not None},
+            name={each: name for each, (name, _, _) in chosen.items()},
+            weights={each: path for each, (_, path, _) in chosen.items() if path is not None},
+            output={each: output for each, (_, _, output) in chosen.items() if output is not None},
         )
-        encoders = load_encoders(settings, list(chosen), device=device)
+        patch_size = group[0].settings.slide.patch_size
+        encoders = load_encoders(settings, list(chosen), device=device, patch_size=patch_size)
         return cls(dict(zip(chosen, encoders, strict=True)))
 
     @property

@@ -383,6 +383,12 @@ def find_card(name: str) -> EncoderCard | None:
     return _NAMES.get(name.lower().removeprefix("features_"))
 
 
+def canonical_name(name: str) -> str:
+    """Return the id of an encoder that is named by an alias; any other name unchanged."""
+    card = find_card(name)
+    return name if card is None else card.id
+
+
 def nearest_names(name: str, *, count: int = 3) -> list[str]:
     """Return the ids of the encoders whose names are most like a misspelled one."""
     known = get_close_matches(name.lower(), _NAMES, n=2 * count, cutoff=0.5)

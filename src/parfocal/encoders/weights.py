@@ -61,13 +61,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def check_exists(path: Path) -> Path:
+def check_exists(path: Path, *, folder: bool = False) -> Path:
     """Return the path of a weights file if it exists.
+
+    Args:
+        path: path of the file.
+        folder: whether it may be a folder instead.
 
     Raises:
         EncoderError: the file does not exist.
     """
-    if not path.is_file():
+    if not path.is_file() and not (folder and path.is_dir()):
         raise EncoderError(f"{path}: no such weights file; check the path given as weights.")
     return path
 

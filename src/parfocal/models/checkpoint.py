@@ -35,6 +35,7 @@ from parfocal.models.description import (
     WEIGHTS_FILE,
     CheckpointError,
     description_path,
+    parse_labels,
     read_description,
     weights_path,
 )
@@ -167,14 +168,15 @@ class Checkpoint:
         device: str = "cpu",
         weights: Path | Sequence[Path | None] | None = None,
         runtime: Literal["auto", "torch", "onnx"] = "auto",
+        trust_remote_code: bool = False,
     ) -> tuple[Encoder, ...]:
         """Load the encoders that the model was trained with.
 
         Args:
             device: device of the encoders.
-            weights: file with the weights of the encoder, if it was moved since training; for
-                several encoders, a file or None for each magnification.
+            weights: file with the weights, if it was moved; or a file or None per magnification.
             runtime: library that runs the encoders; the features differ by rounding only.
+            trust_remote_code: whether to run code that the repository of an encoder brings.
 
         Returns:
             The encoder of each magnification, lowest first; equal ones are one object. Empty for a
@@ -184,7 +186,13 @@ class Checkpoint:
             CheckpointError: the encoder of a name differs from the one of the training.
         """
         return load_trained_encoders(
-            self.encoders, self.encoder_weights, moved=weights, device=device, runtime=runtime
+            self.encoders,
+            self.encoder_weights,
+            mpps=self.mpps,
+            moved=weights,
+            device=device,
+            runtime=runtime,
+            trust_remote_code=trust_remote_code,
         )
 
     def open(
@@ -319,7 +327,7 @@ def _parse(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "model_name": description["model"]["name"],
             "model_settings": settings,
-            "labels": _parse_labels(description["labels"], settings.get("num_classes")),
+            "labels": parse_labels(description["labels"], settings.get("num_classes")),
             "encoders": encoders,
             "slide": slide,
             "training": validate(TrainingProvenance, description["training"]),
@@ -329,21 +337,6 @@ def _parse(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, error) from None
-
-
-def _parse_labels(labels: object, num_classes: object) -> tuple[str, ...]:
-    """Check the class labels.
-
-    Raises:
-        ValueError: they are not distinct texts, or not as many as the model has classes.
-    """
-    if not isinstance(labels, list) or not all(isinstance(each, str) and each for each in labels):
-        raise ValueError(f"labels: {labels!r} is not a list of texts")
-    if repeated := [each for each in dict.fromkeys(labels) if labels.count(each) > 1]:
-        raise ValueError(f"labels: {repeated[0]!r} is there twice")
-    if num_classes is not None and len(labels) != num_classes:
-        raise ValueError(f"labels: {len(labels)} for {num_classes} classes")
-    return tuple(labels)
 
 
 def _damaged(folder: Path, error: Exception) -> CheckpointError:

@@ -16,6 +16,9 @@ from parfocal.models.renamed import renamed_settings
 FORMAT = "parfocal checkpoint"
 FORMAT_VERSION = 2
 DESCRIPTION_FILE = "checkpoint.json"
+WEIGHTS_FILE = "checkpoint.safetensors"
+# The same two in a repository of models, which is expected to use these names.
+HUB_DESCRIPTION_FILE, HUB_WEIGHTS_FILE = "config.json", "model.safetensors"
 
 # Key of version 1 -> key of version 2, as in a feature file, where it has the prefix "encoder_".
 ENCODER_KEYS = {
@@ -28,6 +31,18 @@ class CheckpointError(Exception):
     """A trained model that cannot be loaded; the message names the file and says what to do."""
 
 
+def description_path(folder: Path) -> Path:
+    """Return the path of the description in a run folder, or in a folder from the Hub."""
+    path, other = folder / DESCRIPTION_FILE, folder / HUB_DESCRIPTION_FILE
+    return other if not path.exists() and other.is_file() else path
+
+
+def weights_path(folder: Path) -> Path:
+    """Return the path of the weights in a run folder, or in a folder from the Hub."""
+    is_hub = description_path(folder).name == HUB_DESCRIPTION_FILE
+    return folder / (HUB_WEIGHTS_FILE if is_hub else WEIGHTS_FILE)
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """Read checkpoint.json of a run folder.
 
@@ -37,7 +52,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged, or written by a newer version.
     """
-    path = folder / DESCRIPTION_FILE
+    path = description_path(folder)
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -100,3 +115,18 @@ def _upgraded(description: dict[str, Any]) -> dict[str, Any]:
         "slide": {**ADDED_SETTINGS, **slide, **renamed},
         "model": {**model, "settings": settings},
     }
+
+
+def parse_labels(labels: object, num_classes: object) -> tuple[str, ...]:
+    """Check the class labels.
+
+    Raises:
+        ValueError: they are not distinct texts, or not as many as the model has classes.
+    """
+    if not isinstance(labels, list) or not all(isinstance(each, str) and each for each in labels):
+        raise ValueError(f"labels: {labels!r} is not a list of texts")
+    if repeated := [each for each in dict.fromkeys(labels) if labels.count(each) > 1]:
+        raise ValueError(f"labels: {repeated[0]!r} is there twice")
+    if num_classes is not None and len(labels) != num_classes:
+        raise ValueError(f"labels: {len(labels)} for {num_classes} classes")
+    return tuple(labels)

@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.loading import load_encoder
-from parfocal.encoders.spec import EncoderSpec
+from parfocal.encoders.right_use import warn_outside_range
+from parfocal.encoders.spec import UNKNOWN_WEIGHTS, EncoderSpec
 from parfocal.models.description import CheckpointError
 from parfocal.validation import validate
 
@@ -25,35 +26,69 @@ def load_trained_encoders(
     encoders: Sequence[EncoderSpec],
     weights: Sequence[Path | None],
     *,
+    mpps: Sequence[float],
     moved: Path | Sequence[Path | None] | None,
     device: str,
     runtime: Runtime,
+    trust_remote_code: bool = False,
 ) -> tuple[Encoder, ...]:
     """Load the encoders that a model was trained with; equal ones are one object.
 
     Args:
         encoders: encoder of each magnification, lowest first.
         weights: weights file of each encoder; None for published weights. Empty if all are.
+        mpps: µm per pixel of each magnification, to log which encoder was not made for it.
         moved: weights files that replace these, one for all encoders or one for each.
         device: device of the encoders.
         runtime: library that runs the encoders.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
 
     Raises:
         CheckpointError: the encoder of a name differs from the one of the training.
         ValueError: there are not as many files as encoders.
     """
+    warn_outside_range(encoders, mpps)
     none: tuple[Path | None, ...] = (None,) * len(encoders)
     replaced = moved if isinstance(moved, Sequence) else (moved,) * len(encoders)
-    load = cache(partial(_load, device=device, runtime=runtime))
+    load = cache(
+        partial(_load, device=device, runtime=runtime, trust_remote_code=trust_remote_code)
+    )
     triples = zip(encoders, replaced, weights or none, strict=True)
     return tuple(load(encoder, new or old) for encoder, new, old in triples)
 
 
-def _load(spec: EncoderSpec, weights: Path | None, *, device: str, runtime: Runtime) -> Encoder:
-    """Load an encoder, and check that it is the one of the training."""
-    name = spec.address or spec.name
-    loaded = load_encoder(name, device=device, weights=weights, runtime=runtime)
-    for name in COMPARED:
+def _load(
+    spec: EncoderSpec,
+    weights: Path | None,
+    *,
+    device: str,
+    runtime: Runtime,
+    trust_remote_code: bool,
+) -> Encoder:
+    """Load an encoder, and check that it is the one of the training.
+
+    Of an encoder that another tool has run, the weights are unknown: only the number of features is
+    compared.
+    """
+    by_other_tool = spec.weights_hash == UNKNOWN_WEIGHTS
+    try:
+        loaded = load_encoder(
+            spec.address or spec.name,
+            device=device,
+            weights=weights,
+            runtime=runtime,
+            output=spec.output,
+            trust_remote_code=trust_remote_code,
+        )
+    except ValueError as error:
+        if not by_other_tool:
+            raise
+        raise CheckpointError(
+            f"encoder {spec.name}: the model was trained on features that another tool made with "
+            "it, and parfocal does not have this encoder. Extract the features of these slides "
+            "with that tool, and give them with --features."
+        ) from error
+    for name in ("dim",) if by_other_tool else COMPARED:
         expected, actual = getattr(spec, name), getattr(loaded.spec, name)
         if expected != actual:
             raise CheckpointError(

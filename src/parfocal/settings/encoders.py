@@ -11,16 +11,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from parfocal.encoders.catalogue import find_card
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.right_use import refuse_outside_range, warn_of_patch_size
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.sections import EncoderSettings
+from parfocal.slide.resolution import mpp_of
 
 MAGNIFICATION = r"\d+(?:\.\d+)?|\.\d+"
 PAIR = re.compile(rf"\s*({MAGNIFICATION})x?\s*=\s*(.*\S)\s*", re.DOTALL)
 # Only before another pair, because paths and addresses may contain commas.
 SEPARATOR = re.compile(rf",(?=\s*(?:{MAGNIFICATION})x?\s*=)")
-BY_MAGNIFICATION = ("name", "weights")  # keys whose values may differ between magnifications
+BY_MAGNIFICATION = ("name", "weights", "output")  # keys that may differ between magnifications
 
 
 def parse_per_magnification(text: str) -> str | dict[float, str]:
@@ -126,7 +129,11 @@ def check_encoders(settings: EncoderSettings, magnifications: Sequence[float]) -
 
 
 def load_encoders(
-    settings: EncoderSettings, magnifications: Sequence[float], *, device: str = "cpu"
+    settings: EncoderSettings,
+    magnifications: Sequence[float],
+    *,
+    device: str = "cpu",
+    patch_size: int | None = None,
 ) -> tuple[Encoder, ...]:
     """Load the encoder of each magnification; equal ones are one object.
 
@@ -134,16 +141,41 @@ def load_encoders(
         settings: which encoder each magnification has.
         magnifications: magnifications, lowest first.
         device: device of the encoders.
+        patch_size: side of a patch in pixels, to log if an encoder was made for others; None to
+            skip this.
 
     Raises:
         ValueError: a name or the device is unknown.
-        EncoderError: weights, or a package that is needed to get them, are missing or damaged.
+        EncoderError: weights, or a package that is needed to get them, are missing or damaged, or
+            an encoder was not made for the resolution of its magnification.
     """
-    load = cache(partial(load_encoder, device=device, runtime=settings.runtime))
-    return tuple(
-        load(settings.name_at(magnification), weights=settings.weights_at(magnification))
+    mpps = [mpp_of(magnification) for magnification in magnifications]
+    if not settings.any_mpp:  # those of the catalogue before their weights are loaded
+        pairs = zip(map(settings.name_at, magnifications), mpps, strict=True)
+        cards = [(card.spec(), mpp) for name, mpp in pairs if (card := find_card(name))]
+        refuse_outside_range([spec for spec, _ in cards], [mpp for _, mpp in cards])
+    load = cache(
+        partial(
+            load_encoder,
+            device=device,
+            runtime=settings.runtime,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    )
+    encoders = tuple(
+        load(
+            settings.name_at(magnification),
+            weights=settings.weights_at(magnification),
+            output=settings.output_at(magnification),
+        )
         for magnification in magnifications
     )
+    specs = [encoder.spec for encoder in encoders]
+    if not settings.any_mpp:
+        refuse_outside_range(specs, mpps)
+    if patch_size is not None:
+        warn_of_patch_size(specs, mpps, patch_size)
+    return encoders
 
 
 def _by_magnification(key: str, value: object) -> object:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from parfocal.encoders.spec import Output
 from parfocal.features.header import SlideSettings
 from parfocal.models import MODELS
 from parfocal.models.contract import ModelTraits
@@ -23,17 +24,26 @@ class EncoderSettings:
     """The encoder that turns patches into features.
 
     Args:
-        name: name of the encoder: "efficientnet-lite0", "resnet50-layer3" or "timm:NAME"; or the
-            names of the encoders by magnification, such as {1.25: efficientnet-lite0, 10: NAME}.
-        weights: file with the encoder's weights, or files by magnification; null for the published
-            weights.
+        name: name of the encoder, one of `parfocal encoders` or "timm:NAME"; or the names of the
+            encoders by magnification, such as {1.25: efficientnet-lite0, 10: NAME}.
+        weights: file with the encoder's weights or folder of its repository, or files by
+            magnification; null for the published weights.
         runtime: library that runs the encoder; "auto" takes ONNX Runtime on a CPU if it is
             installed and supports the encoder, PyTorch otherwise.
+        output: output of the encoder's network that is the features: its class token, the mean of
+            its patch tokens, both, or what it pools itself; or outputs by magnification; null for
+            the makers' choice.
+        any_mpp: whether to use an encoder at resolutions that it was not made for; if false, that
+            is an error.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
     """
 
     name: str | dict[float, str] = "efficientnet-lite0"
     weights: Path | dict[float, Path] | None = None
     runtime: Literal["auto", "torch", "onnx"] = "auto"
+    output: Output | dict[float, Output] | None = None
+    any_mpp: bool = False
+    trust_remote_code: bool = False
 
     def name_at(self, magnification: float) -> str:
         """Return the name of the encoder of one magnification, which has to have one."""
@@ -42,6 +52,10 @@ class EncoderSettings:
     def weights_at(self, magnification: float) -> Path | None:
         """Return the weights file of one magnification; None for the published weights."""
         return self.weights.get(magnification) if isinstance(self.weights, dict) else self.weights
+
+    def output_at(self, magnification: float) -> Output | None:
+        """Return the output to use at one magnification; None for the makers' choice."""
+        return self.output.get(magnification) if isinstance(self.output, dict) else self.output
 
 
 @dataclass(frozen=True, config=STRICT)
