@@ -87,7 +87,8 @@ def test_a_read_only_place_is_refused_before_any_work(
     command: tuple[str | int, ...],
 ):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
-    found = parfocal(*command, tmp_path / "new" / "out")
+    name = {"report": "out.html", "cohort": "out.csv"}.get(str(command[0]), "out")
+    found = parfocal(*command, tmp_path / "new" / name)
     assert_refused(found, f"{tmp_path}: Permission denied; check the path and its permissions.")
     assert not (tmp_path / "new").exists()
 
