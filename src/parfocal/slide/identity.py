@@ -4,19 +4,27 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
+from parfocal.cost import CostMeter
 from parfocal.printable import printable
 from parfocal.slide.errors import SlideError
-from parfocal.slide.readers.dicom import dicom_instances, is_dicom, series_name
+from parfocal.slide.readers.dicom import dicom_instances, series_name
+from parfocal.slide.readers.dicom_header import is_dicom
+from parfocal.slide.sources.opening import open_source
+from parfocal.slide.sources.source import ByteSource
+from parfocal.slide.sources.url import SlidePath, SlideUrl, parse_slide_path
 
 HASHED_BYTES = 2**20  # at either end of a file
 HASH_DIGITS = 32
 DICOM_SUFFIXES = (".dcm", ".dicom", "")
 
 
-def slide_id(path: Path | str) -> str:
+def slide_id(path: SlidePath | str) -> str:
     """Return the id of a slide: its file name without the extension, as printable text.
+
+    That of a URL is the last part of its path, without the extension.
 
     A DICOM series of several files is called like its folder, or by its UID if the folder holds
     several.
@@ -24,22 +32,27 @@ def slide_id(path: Path | str) -> str:
     >>> slide_id("cohort/S-012.v2.svs"), slide_id("OS-1.ome.tif")
     ('S-012.v2', 'OS-1')
     """
-    path = Path(path)
+    path = parse_slide_path(path)
+    if isinstance(path, SlideUrl):
+        return _without_extension(path)
     if _is_folder(path):  # a DICOM series; a folder name has no extension
         return printable(path.resolve().name)
     if name := _series_name(path):
         return printable(name)
-    return printable(path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem)
+    return _without_extension(path)
 
 
-def unique_slides(paths: Iterable[Path]) -> list[Path]:
+def unique_slides(paths: Iterable[SlidePath]) -> list[SlidePath]:
     """Return the paths of slides, of which each DICOM series is named once.
 
     Args:
-        paths: slide files and folders; several may belong to one series.
+        paths: slide files, folders and URLs; several may belong to one series.
     """
-    unique: dict[tuple[Path, str], Path] = {}
+    unique: dict[tuple[SlidePath, str], SlidePath] = {}
     for path in paths:
+        if isinstance(path, SlideUrl):
+            unique.setdefault((path, ""), path)
+            continue
         name = None if _is_folder(path) else _series_name(path)
         folder = path if _is_folder(path) else path.parent
         if _is_folder(path) or name is not None:
@@ -50,12 +63,18 @@ def unique_slides(paths: Iterable[Path]) -> list[Path]:
     return list(unique.values())
 
 
-def file_fingerprint(path: Path) -> str:
+def file_fingerprint(path: SlidePath) -> str:
     """Hash the size, the first MiB and the last MiB of a file; of all files of a DICOM series.
+
+    Args:
+        path: the file or folder; or a URL, of which both ends are fetched.
 
     Raises:
         SlideError: a folder holds no DICOM slide, or several, or a path is no regular file.
     """
+    if isinstance(path, SlideUrl):
+        with closing(open_source(path, CostMeter())) as source:
+            return source_fingerprint([source])
     digest = hashlib.sha256()
     for file in dicom_instances(path) if _is_folder(path) or _is_dicom(path) else [path]:
         status = file.stat()
@@ -68,6 +87,21 @@ def file_fingerprint(path: Path) -> str:
             opened.seek(max(0, size - HASHED_BYTES))
             digest.update(opened.read())
     return digest.hexdigest()[:HASH_DIGITS]
+
+
+def source_fingerprint(sources: Iterable[ByteSource]) -> str:
+    """Return the fingerprint of the files that sources read; see `file_fingerprint`."""
+    digest = hashlib.sha256()
+    for source in sources:
+        tail = max(0, source.size - HASHED_BYTES)
+        digest.update(source.size.to_bytes(8, "little"))
+        for content in source.read_many([(0, HASHED_BYTES), (tail, HASHED_BYTES)]):
+            digest.update(content)
+    return digest.hexdigest()[:HASH_DIGITS]
+
+
+def _without_extension(path: SlidePath) -> str:
+    return printable(path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem)
 
 
 def _series_name(path: Path) -> str | None:

@@ -1,10 +1,12 @@
 """Read regions of a scan at any resolution, in bounded memory."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import UInt8
 
 from parfocal.cost import CostMeter
-from parfocal.slide.readers.scan import Scan
+from parfocal.slide.readers.scan import ReadsAhead, Scan
 from parfocal.slide.shrink import Span, shrink, shrink_whole
 
 WHITE = 255
@@ -45,6 +47,34 @@ class RegionReader:
                 bottom, right = top + block_rows.count, left + block_columns.count
                 pixels[top:bottom, left:right] = block
         return pixels
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether `read_ahead` is of any use."""
+        return isinstance(self._scan, ReadsAhead) and self._scan.reads_ahead
+
+    def read_ahead(self, level: int, spans: Sequence[tuple[Span, Span]]) -> int:
+        """Start fetching regions that will be read soon.
+
+        Args:
+            level: index of the level.
+            spans: horizontal and vertical axis of each region.
+
+        Returns:
+            How many of the regions, from the first, are fetched or need not be.
+        """
+        if not isinstance(self._scan, ReadsAhead) or not self._scan.reads_ahead:
+            return len(spans)
+        stored, regions = self._scan.levels[level], []
+        for columns, rows in spans:
+            (left, width), (top, height) = columns.clip(stored.width), rows.clip(stored.height)
+            regions.append((left, top, width, height) if width and height else (0, 0, 0, 0))
+        return self._scan.read_ahead(level, regions)
+
+    def cancel(self) -> None:
+        """Let reads that wait in other threads fail at once."""
+        if isinstance(self._scan, ReadsAhead):
+            self._scan.cancel()
 
     def _read_block(self, level: int, columns: Span, rows: Span) -> UInt8[np.ndarray, "h w 3"]:
         pixels = self._read_stored(level, columns, rows)

@@ -6,7 +6,7 @@ per pixel, in the same way for every format.
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import isfinite
@@ -19,7 +19,7 @@ from PIL import Image
 
 from parfocal.cost import CostMeter, Stage
 from parfocal.slide.errors import ImplausibleMppError, MissingMppError, NotSquareError, SlideError
-from parfocal.slide.identity import HASH_DIGITS, file_fingerprint, slide_id
+from parfocal.slide.identity import HASH_DIGITS, file_fingerprint, slide_id, source_fingerprint
 from parfocal.slide.readers.image import ArrayScan
 from parfocal.slide.readers.opening import open_scan
 from parfocal.slide.readers.scan import SQUARE_TOLERANCE, Level, Scan
@@ -33,6 +33,8 @@ from parfocal.slide.resolution import (
     same_resolution,
 )
 from parfocal.slide.shrink import LEVEL_TOLERANCE, Span
+from parfocal.slide.sources.source import ByteSource
+from parfocal.slide.sources.url import SlidePath, SlideUrl, parse_slide_path
 
 NOTEBOOK_PX = 480  # longer side of a slide's image in a notebook
 
@@ -79,7 +81,7 @@ class Slide:
         *,
         mpp: float,
         mpp_source: str,
-        path: Path | None,
+        path: SlidePath | None,
         cost_meter: CostMeter,
         reopen: "Callable[[], Slide]",
         tissue_path: Path | None = None,
@@ -120,6 +122,9 @@ class Slide:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the file's size, first MiB and last MiB; for an array, of its pixels."""
+        source = getattr(self._scan, "source", None)
+        if isinstance(self.path, SlideUrl) and isinstance(source, ByteSource):
+            return source_fingerprint([source])
         if self.path is not None:
             return file_fingerprint(self.path)
         pixels = self._scan.read_level(0, 0, 0, *self.size)
@@ -176,12 +181,49 @@ class Slide:
         """
         self._check_open()
         with self.cost_meter.measure_time(stage):
-            scale = self.achieved_mpp(mpp) / self.mpp
-            level = self.level_for(mpp)
-            downsample = self.levels[level].downsample
-            columns = Span.fit(box.x / downsample, box.width / downsample, box.width / scale)
-            rows = Span.fit(box.y / downsample, box.height / downsample, box.height / scale)
-            return self._regions.read(level, columns, rows)
+            return self._regions.read(self.level_for(mpp), *self._spans(box, mpp))
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether `read_ahead` is of any use: for slides far away, and on slow disks."""
+        return self._regions.reads_ahead
+
+    def read_ahead(self, boxes: Sequence[Box], mpp: float) -> int:
+        """Start fetching regions that `read` will be called for; return at once.
+
+        Of a slide far away, the parts of the file that they need are fetched together. Nothing is
+        done for formats whose reader cannot do that, and for disks that are fast.
+
+        Args:
+            boxes: the regions, in the order in which they will be read.
+            mpp: resolution at which they will be read, in µm per pixel.
+
+        Returns:
+            How many of the regions, from the first, are fetched or need not be; for the others
+            there is no memory yet.
+        """
+        self._check_open()
+        return self._regions.read_ahead(
+            self.level_for(mpp), [self._spans(box, mpp) for box in boxes]
+        )
+
+    def resample_ahead(self, regions: Sequence[tuple[Box, tuple[int, int]]]) -> None:
+        """Start fetching regions that `resample` will be called for; see `read_ahead`.
+
+        Args:
+            regions: box and size of each.
+        """
+        self._check_open()
+        by_level: dict[int, list[tuple[Span, Span]]] = {}
+        for box, size in regions:
+            level, *spans = self._resampled_spans(box, size)
+            by_level.setdefault(level, []).append((spans[0], spans[1]))
+        for level, spans_of_level in by_level.items():
+            self._regions.read_ahead(level, spans_of_level)
+
+    def cancel(self) -> None:
+        """Let reads of other threads that wait for a network fail at once; then close the slide."""
+        self._regions.cancel()
 
     def resample(
         self, box: Box, size: tuple[int, int], *, stage: Stage = "read"
@@ -200,14 +242,7 @@ class Slide:
         """
         self._check_open()
         with self.cost_meter.measure_time(stage):
-            stored = max(1, round(box.height)), max(1, round(box.width))
-            height, width = min(size[0], stored[0]), min(size[1], stored[1])
-            scale = min(box.height / height, box.width / width)
-            level = self.level_for(self.mpp * max(1.0, scale))
-            downsample = self.levels[level].downsample
-            columns = Span.fit(box.x / downsample, box.width / downsample, width)
-            rows = Span.fit(box.y / downsample, box.height / downsample, height)
-            pixels = self._regions.read(level, columns, rows)
+            pixels = self._regions.read(*self._resampled_spans(box, size))
             if pixels.shape[:2] == size:
                 return pixels
             enlarged = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
@@ -217,6 +252,25 @@ class Slide:
         """Close the file."""
         self._is_closed = True
         self._scan.close()
+
+    def _spans(self, box: Box, mpp: float) -> tuple[Span, Span]:
+        """Return the axes of a box on the level that is read for a resolution."""
+        scale = self.achieved_mpp(mpp) / self.mpp
+        downsample = self.levels[self.level_for(mpp)].downsample
+        return (
+            Span.fit(box.x / downsample, box.width / downsample, box.width / scale),
+            Span.fit(box.y / downsample, box.height / downsample, box.height / scale),
+        )
+
+    def _resampled_spans(self, box: Box, size: tuple[int, int]) -> tuple[int, Span, Span]:
+        """Return the level that is read for a size, and the axes of a box on it."""
+        stored = max(1, round(box.height)), max(1, round(box.width))
+        height, width = min(size[0], stored[0]), min(size[1], stored[1])
+        scale = min(box.height / height, box.width / width)
+        level = self.level_for(self.mpp * max(1.0, scale))
+        downsample = self.levels[level].downsample
+        columns = Span.fit(box.x / downsample, box.width / downsample, width)
+        return level, columns, Span.fit(box.y / downsample, box.height / downsample, height)
 
     def __enter__(self) -> "Slide":
         return self
@@ -250,7 +304,7 @@ class Slide:
 
 
 def open_slide(
-    path: Path | str,
+    path: SlidePath | str,
     *,
     mpp: float | None = None,
     cost_meter: CostMeter | None = None,
@@ -261,7 +315,8 @@ def open_slide(
     """Open a slide file: a tiled TIFF directly, other formats with OpenSlide, images with Pillow.
 
     Args:
-        path: the file; for DICOM, any instance of the series or its folder.
+        path: the file; for DICOM, any instance of the series or its folder. Or a URL, as text or as
+            a `SlideUrl`, of which only what is read is fetched.
         mpp: microns per level-0 pixel, which overrides what the file records.
         cost_meter: measures the cost of reading; a new one if None.
         from_cohort: whether the slide is a row of a cohort's table; messages then name its
@@ -280,7 +335,8 @@ def open_slide(
             given.
         SlideError: the file is missing, is not a slide, or is damaged.
     """
-    path, cost_meter = Path(path), CostMeter() if cost_meter is None else cost_meter
+    path = parse_slide_path(path)
+    cost_meter = CostMeter() if cost_meter is None else cost_meter
     if mpp is not None:
         check_mpp(mpp)
     with cost_meter.measure_time("open"):
@@ -333,7 +389,7 @@ def slide_from_array(
     )
 
 
-def _recorded_mpp(scan: Scan, path: Path, *, from_cohort: bool) -> float:
+def _recorded_mpp(scan: Scan, path: SlidePath, *, from_cohort: bool) -> float:
     """Return the mpp that a file records, if it is plausible."""
     mpp = scan.metadata.mpp
     if mpp is None:

@@ -11,6 +11,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+Region = tuple[int, int, int, int]  # left, top, width and height in pixels of a level
+
 AXIS_TOLERANCE = 0.01  # pixel sides that differ by more are reported as averaged
 SQUARE_TOLERANCE = 0.02  # pixel sides that differ by more are refused
 
@@ -84,6 +86,29 @@ class Scan(Protocol):
 
     def close(self) -> None:
         """Close the file."""
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A scan that fetches regions which will be read soon."""
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether that is of any use."""
+
+    def read_ahead(self, level: int, regions: Sequence[Region]) -> int:
+        """Start fetching regions, as far as the memory allows.
+
+        Args:
+            level: index of the level.
+            regions: left and top edge, width and height of each, in pixels of the level.
+
+        Returns:
+            How many of the regions, from the first, are fetched or need not be.
+        """
+
+    def cancel(self) -> None:
+        """Let reads that wait in other threads fail at once."""
 
 
 def compute_levels(sizes: Sequence[tuple[int, int]]) -> tuple[Level, ...]:

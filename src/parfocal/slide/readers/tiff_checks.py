@@ -5,7 +5,6 @@ large for memory, and reads white where tiles are missing.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from tifffile import COMPRESSION
 
 from parfocal.slide.errors import SlideError, one_line
 from parfocal.slide.readers.tiff_directories import DAMAGE, TiffDirectory
+from parfocal.slide.sources.url import SlidePath
 
 MissingTiles = Literal["auto", "refuse", "background"]
 
@@ -34,29 +34,55 @@ def all_directories(directories: Sequence[TiffDirectory]) -> list[TiffDirectory]
     return found
 
 
-def check_directories(path: Path, directories: Sequence[TiffDirectory], *, is_ndpi: bool) -> None:
+def check_directories(
+    path: SlidePath, length: int, directories: Sequence[TiffDirectory], *, is_ndpi: bool
+) -> None:
     """Check that every image of a file can be what its directory says.
 
     Args:
         path: the file.
+        length: its number of bytes.
         directories: all its directories.
         is_ndpi: whether it is a Hamamatsu NDPI file, whose images are one JPEG image each.
 
     Raises:
         SlideError: a directory contradicts itself or the file.
     """
-    length = path.stat().st_size
     for number, directory in enumerate(all_directories(directories)):
         try:
-            problem = _contradiction(directory, is_ndpi=is_ndpi) or _misplaced(directory, length)
+            problem = _contradiction(directory, is_ndpi=is_ndpi)
+            if not problem and not directory.deferred:
+                problem = _check_places(directory, length, is_ndpi=is_ndpi)
         except DAMAGE as error:
             problem = f"cannot be understood ({one_line(error)})"
         if problem:
             raise SlideError(f"{path.name}: image {number} of the file {problem}. {COPY}")
 
 
+def check_deferred(
+    path: SlidePath, length: int, level: TiffDirectory, missing_tiles: MissingTiles
+) -> None:
+    """Check the tiles of a level whose positions are read only now.
+
+    Args:
+        path: the file.
+        length: its number of bytes.
+        level: the directory of the level.
+        missing_tiles: see `check_missing`.
+
+    Raises:
+        SlideError: the positions or lengths contradict the directory or the file, or tiles are
+            missing and are refused.
+    """
+    problem = _check_places(level, length, is_ndpi=False)
+    if problem:
+        size = " x ".join(map(str, level.size))
+        raise SlideError(f"{path.name}: the image of {size} px {problem}. {COPY}")
+    check_missing(path, [level], missing_tiles)
+
+
 def check_missing(
-    path: Path, levels: Sequence[TiffDirectory], missing_tiles: MissingTiles
+    path: SlidePath, levels: Sequence[TiffDirectory], missing_tiles: MissingTiles
 ) -> tuple[str, ...]:
     """Check whether all tiles of the levels are stored, and describe those that are not.
 
@@ -103,7 +129,13 @@ def _contradiction(directory: TiffDirectory, *, is_ndpi: bool) -> str:
     problem = _check_tile_size(directory, is_ndpi=is_ndpi)
     if problem or is_ndpi:
         return problem
-    return _check_counts(directory) or _check_lengths(directory)
+    return _check_counts(directory)
+
+
+def _check_places(directory: TiffDirectory, length: int, *, is_ndpi: bool) -> str:
+    """Return what is wrong with the positions and lengths of tiles; empty if nothing is."""
+    problem = "" if is_ndpi else _check_lengths(directory)
+    return problem or _misplaced(directory, length)
 
 
 def _check_tile_size(directory: TiffDirectory, *, is_ndpi: bool) -> str:
@@ -120,7 +152,7 @@ def _check_tile_size(directory: TiffDirectory, *, is_ndpi: bool) -> str:
 def _check_counts(directory: TiffDirectory) -> str:
     columns, rows = directory.tile_counts
     expected = columns * rows * directory.planes
-    counts = len(directory.offsets), len(directory.byte_counts)
+    counts = directory.stored_counts
     if counts == (expected, expected):
         return ""
     kind = "tiles" if directory.is_tiled else "strips"

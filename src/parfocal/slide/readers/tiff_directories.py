@@ -5,8 +5,10 @@ format is TIFF inside. Directories and pixels may lie anywhere in the file, so a
 recognized by what should lie beyond its end.
 """
 
+import io
 import logging
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,17 @@ from tifffile import (
     TiffPage,
 )
 
+from parfocal.cost import CostMeter
 from parfocal.slide.errors import SlideError
+from parfocal.slide.readers.tiff_long_arrays import (
+    OFFSET_TAGS,
+    Arrays,
+    FileWithoutArrays,
+    find_long_arrays,
+)
+from parfocal.slide.sources.local import LocalSource
+from parfocal.slide.sources.source import ByteSource
+from parfocal.slide.sources.url import SlidePath
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic TIFF and BigTIFF, both byte orders
 LONG_TAGS = (270, 320, 347)  # ImageDescription, ColorMap, JPEGTables
@@ -43,7 +55,9 @@ TAGS = {
     330: ((4, 13, 16, 18), ANY),  # LONG, IFD, LONG8, IFD8
     347: ((1, 7), ANY),
 }
+READ_BYTES = 2**13
 START_OF_IMAGE = b"\xff\xd8"  # of JPEG
+JFIF, JFIF_POSITION = b"JFIF", 6
 REQUIRED_TAGS = {256, 257}  # ImageWidth and ImageLength
 # tifffile raises these for damaged tags; TiffFileError is a ValueError.
 DAMAGE = (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError, error)
@@ -57,13 +71,15 @@ class TiffDirectory:
 
     Args:
         page: the tags, as read by tifffile. Its file is closed.
-        is_jfif: whether its first tile is a JPEG image with a JFIF header.
+        has_jfif: whether its first tile is a JPEG image with a JFIF header, if nothing is deferred.
         reduced: directories of the smaller images below this one (SubIFDs).
+        deferred: positions and lengths of tiles that are read when they are needed.
     """
 
     page: TiffPage
-    is_jfif: bool
+    has_jfif: bool
     reduced: "tuple[TiffDirectory, ...]"
+    deferred: Arrays
 
     @property
     def size(self) -> tuple[int, int]:
@@ -141,13 +157,38 @@ class TiffDirectory:
         return bool(self.page.photometric == PHOTOMETRIC.RGB)
 
     @cached_property
+    def is_jfif(self) -> bool:
+        """Whether its first tile is a JPEG image with a JFIF header."""
+        if not self.deferred:
+            return self.has_jfif
+        source = next(iter(self.deferred.values())).source
+        return source.read(int(self.offsets[0]) + JFIF_POSITION, len(JFIF)) == JFIF
+
+    @property
+    def stored_counts(self) -> tuple[int, int]:
+        """Number of positions and of lengths of tiles or strips."""
+        if not self.deferred:
+            return len(self.offsets), len(self.byte_counts)
+        counts = {tag in OFFSET_TAGS: array.count for tag, array in self.deferred.items()}
+        return (
+            counts.get(True) or np.size(self.page.dataoffsets),
+            counts.get(False) or np.size(self.page.databytecounts),
+        )
+
+    @cached_property
     def offsets(self) -> Int64[np.ndarray, " n"]:
         """Position in the file of each tile or strip, row by row."""
+        for tag, array in self.deferred.items():
+            if tag in OFFSET_TAGS:
+                return array.read()
         return np.atleast_1d(np.array(self.page.dataoffsets, dtype=np.int64))
 
     @cached_property
     def byte_counts(self) -> Int64[np.ndarray, " n"]:
         """Length in bytes of each tile or strip."""
+        for tag, array in self.deferred.items():
+            if tag not in OFFSET_TAGS:
+                return array.read()
         return np.atleast_1d(np.array(self.page.databytecounts, dtype=np.int64))
 
     @property
@@ -186,26 +227,38 @@ class Extent:
     required_bytes: int
 
 
-def is_tiff(path: Path) -> bool:
+def is_tiff(source: ByteSource) -> bool:
     """Return whether a file begins with the signature of a TIFF."""
-    with path.open("rb") as file:
-        return file.read(4) in SIGNATURES
+    return source.read(0, 4) in SIGNATURES
 
 
-def read_directories(path: Path) -> tuple[TiffDirectory, ...]:
+def read_directories(path: SlidePath, source: ByteSource) -> tuple[TiffDirectory, ...]:
     """Read all directories of a TIFF file.
+
+    Of a file far away, long lists of positions and lengths of tiles are read when they are needed.
+
+    Args:
+        path: the file, for messages.
+        source: its bytes.
 
     Raises:
         SlideError: the file is not a TIFF, or its directories are truncated or damaged.
     """
-    if not is_tiff(path):
+    if not is_tiff(source):
         raise SlideError(f"{path.name}: not a TIFF file. Download or export it again.")
+    arrays = find_long_arrays(source) if source.is_remote else {}
+    file = FileWithoutArrays(
+        source, (array for directory in arrays.values() for array in directory.values())
+    )
     try:
-        with TiffFile(path) as tiff:
-            directories = _read_chain(tiff.pages, positions=set())
+        # tifffile takes a raw file for text, and makes many small reads.
+        with TiffFile(io.BufferedReader(file, READ_BYTES), name=path.name) as tiff:
+            directories = _read_chain(tiff.pages, set(), arrays)
             is_complete = _chain_ends(tiff)
     except DAMAGE as error:
-        raise _damaged(path) from error
+        raise file.error or _damaged(path) from error
+    if file.error is not None:  # tifffile takes it for damage of a single tag
+        raise file.error
     if not is_complete:
         raise _damaged(path)
     return directories
@@ -217,7 +270,8 @@ def read_extent(path: Path) -> Extent:
     Raises:
         SlideError: the file is not a TIFF, or its directories are truncated or damaged.
     """
-    directories = read_directories(path)
+    with closing(LocalSource(path, CostMeter())) as source:
+        directories = read_directories(path, source)
     try:
         required = max(directory.end for directory in directories)
     except ValueError as error:
@@ -226,7 +280,7 @@ def read_extent(path: Path) -> Extent:
 
 
 def _read_chain(
-    pages: Iterable[TiffPage | TiffFrame], positions: set[int]
+    pages: Iterable[TiffPage | TiffFrame], positions: set[int], arrays: dict[int, Arrays]
 ) -> tuple[TiffDirectory, ...]:
     """Read a chain of directories, and the chains of smaller images below each.
 
@@ -235,6 +289,7 @@ def _read_chain(
     Args:
         pages: the chain.
         positions: positions of the directories read so far; those of this chain are added.
+        arrays: arrays that are not read now, by the position of the directory.
     """
     directories = []
     for page in (frame.aspage() for frame in pages):
@@ -242,10 +297,12 @@ def _read_chain(
             raise ValueError("the directories lead back to an earlier one")
         positions.add(page.offset)
         _check_tags(page)
-        reduced = _read_chain(page.pages or (), positions)
+        reduced = _read_chain(page.pages or (), positions, arrays)
         for code in LONG_TAGS:
             page.tags.valueof(code)  # tifffile reads long values when they are first used
-        directories.append(TiffDirectory(page, bool(page.is_jfif), reduced))
+        deferred = arrays.get(page.offset, {})
+        has_jfif = bool(not deferred and page.is_jfif)
+        directories.append(TiffDirectory(page, has_jfif, reduced, deferred))
     return tuple(directories)
 
 
@@ -283,7 +340,7 @@ def _chain_ends(tiff: TiffFile) -> bool:
     return len(following) == tiff.tiff.offsetsize and not any(following)
 
 
-def _damaged(path: Path) -> SlideError:
+def _damaged(path: SlidePath) -> SlideError:
     return SlideError(
         f"{path.name}: the directories of this TIFF are truncated or damaged. Copy the file again "
         "from its source."

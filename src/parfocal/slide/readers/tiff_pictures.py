@@ -6,7 +6,6 @@ with a label, an overview of the glass and a thumbnail. Level 0 is the largest p
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.readers.scan import Metadata
@@ -18,6 +17,7 @@ from parfocal.slide.readers.tiff_metadata import (
     read_metadata,
     read_ome_images,
 )
+from parfocal.slide.sources.url import SlidePath
 
 SHAPE_TOLERANCE = 0.02  # largest difference between the downsamples of width and height
 OTHER_PICTURE = 1 / 16  # of the largest picture's area; smaller ones are labels and overviews
@@ -29,7 +29,7 @@ SEPARATE = (
 
 
 def find_levels(
-    path: Path, directories: Sequence[TiffDirectory]
+    path: SlidePath, directories: Sequence[TiffDirectory]
 ) -> tuple[list[TiffDirectory], Metadata]:
     """Return the directory of each level, sharpest first, and the metadata of level 0.
 
@@ -48,7 +48,7 @@ def find_levels(
 
 
 def _find_ome_levels(
-    path: Path, directories: Sequence[TiffDirectory]
+    path: SlidePath, directories: Sequence[TiffDirectory]
 ) -> tuple[list[TiffDirectory], Metadata]:
     try:
         images = read_ome_images(directories[0].description)
@@ -93,7 +93,7 @@ def _is_candidate(image: OmeImage, main: OmeImage) -> bool:
     return image.size[0] * image.size[1] >= OTHER_PICTURE * main.size[0] * main.size[1]
 
 
-def _check_single(path: Path, main: TiffDirectory, images: Sequence[TiffDirectory]) -> None:
+def _check_single(path: SlidePath, main: TiffDirectory, images: Sequence[TiffDirectory]) -> None:
     """Raise if another image may be the slide as well as the largest one."""
     others = [
         image
@@ -116,7 +116,7 @@ def _check_single(path: Path, main: TiffDirectory, images: Sequence[TiffDirector
 
 
 def _levels_of(
-    path: Path, main: TiffDirectory, images: Sequence[TiffDirectory]
+    path: SlidePath, main: TiffDirectory, images: Sequence[TiffDirectory]
 ) -> list[TiffDirectory]:
     """Return level 0 and the smaller images that are stored like it, sharpest first."""
     levels = {main.size: main}
@@ -161,7 +161,7 @@ def _same_shape(main: TiffDirectory, image: TiffDirectory) -> bool:
     return is_rounded or abs(quotient - 1) <= SHAPE_TOLERANCE
 
 
-def _check_imagej(path: Path, first: TiffDirectory) -> None:
+def _check_imagej(path: SlidePath, first: TiffDirectory) -> None:
     """Raise if ImageJ stored several images behind one directory."""
     for line in first.description.splitlines():
         name, _, value = line.partition("=")

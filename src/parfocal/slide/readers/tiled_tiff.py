@@ -10,113 +10,34 @@ is still a valid JPEG image is not detected, and neither is damage inside a JPEG
 OpenSlide does not detect them either.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import replace
+from functools import lru_cache, partial
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from tifffile import COMPRESSION
 
-from parfocal.cost import CostMeter
-from parfocal.files import PositionedFile
 from parfocal.slide.errors import DamagedRegionError, one_line
 from parfocal.slide.readers.openslide import CACHE_BYTES
 from parfocal.slide.readers.oriented import OrientedScan
-from parfocal.slide.readers.scan import Level, Metadata, Scan, compute_levels
-from parfocal.slide.readers.tiff_checks import MissingTiles, check_missing
+from parfocal.slide.readers.scan import Level, Metadata, Region, Scan, compute_levels
+from parfocal.slide.readers.tiff_checks import MissingTiles, check_deferred, check_missing
 from parfocal.slide.readers.tiff_directories import DAMAGE, TiffDirectory
 from parfocal.slide.readers.tiff_pictures import find_levels, with_notes
 from parfocal.slide.readers.tiff_pixels import (
-    Converter,
-    Decoder,
     Samples,
-    SpareBytes,
     check_pixels,
     rgb_converter,
-    tile_decoder,
     used_bits,
 )
+from parfocal.slide.readers.tiled_level import WHITE, DeferredLevel, LevelTable, TiledLevel
+from parfocal.slide.sources.source import ByteSource, Range
+from parfocal.slide.sources.url import SlidePath
 
 RAW_STRIP_PX = 2**20  # an uncompressed strip is read in parts of this size
 SAMPLED_TILES = 64  # tiles that are read to find the largest value of a picture of 16 bits
-WHITE = 255
-
-
-@dataclass(frozen=True, eq=False)
-class TiledLevel:
-    """The tiles of one level.
-
-    Args:
-        size: width and height of the level in pixels.
-        tile_size: width and height of a tile in pixels.
-        offsets: position in the file of each tile, row by row.
-        byte_counts: length in bytes of each tile; 0 for a tile that is not stored.
-        decode: decodes a tile, or one plane of it, from its bytes and its index.
-        planes: number of planes of a tile; those of one plane follow those of the one before.
-        convert: converts decoded samples to RGB; None if they are RGB.
-        spare: tiles with spare bytes that were read.
-    """
-
-    size: tuple[int, int]
-    tile_size: tuple[int, int]
-    offsets: Int64[np.ndarray, " n"]
-    byte_counts: Int64[np.ndarray, " n"]
-    decode: Decoder
-    planes: int
-    convert: Converter | None
-    spare: SpareBytes
-
-    @classmethod
-    def from_directory(cls, directory: TiffDirectory) -> "TiledLevel":
-        """Build a level from a directory whose tiles can be decoded."""
-        spare = SpareBytes(set())
-        byte_counts = np.where(directory.is_stored, directory.byte_counts, 0)
-        return cls(
-            size=directory.size,
-            tile_size=directory.tile_size,
-            offsets=directory.offsets,
-            byte_counts=byte_counts,
-            decode=tile_decoder(directory, spare),
-            planes=directory.planes,
-            convert=rgb_converter(directory, directory.bits),
-            spare=spare,
-        )
-
-    @property
-    def columns(self) -> int:
-        """Number of tiles in a row."""
-        return -(-self.size[0] // self.tile_size[0])
-
-    def overlapping(self, x: int, y: int, width: int, height: int) -> Iterator[int]:
-        """Return the indices of the tiles that overlap a region, in pixels of the level."""
-        tile_width, tile_height = self.tile_size
-        for row in range(y // tile_height, -(-(y + height) // tile_height)):
-            for column in range(x // tile_width, -(-(x + width) // tile_width)):
-                yield row * self.columns + column
-
-    def corner(self, index: int) -> tuple[int, int]:
-        """Return the (x, y) of a tile's top-left corner, in pixels of the level."""
-        row, column = divmod(index, self.columns)
-        return column * self.tile_size[0], row * self.tile_size[1]
-
-    def fit_tile(
-        self, pixels: UInt8[np.ndarray, "r w 3"], index: int
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """Return a decoded tile in its full size: the last strip has the remaining rows only.
-
-        Raises:
-            ValueError: the tile has another size.
-        """
-        width, height = self.tile_size
-        rows = min(height, self.size[1] - self.corner(index)[1])
-        if width != self.size[0] or pixels.shape != (rows, width, 3):
-            raise ValueError(f"the tile decodes to {pixels.shape[1]} x {pixels.shape[0]} px")
-        whole = np.full((height, width, 3), WHITE, dtype=np.uint8)
-        whole[:rows] = pixels
-        return whole
 
 
 class TiledTiffScan:
@@ -129,20 +50,20 @@ class TiledTiffScan:
         path: the file.
         tiled_levels: the tiles of each level, sharpest first.
         metadata: metadata recorded in the file.
-        cost_meter: counts the bytes of the tiles that are read.
+        source: the bytes of the file.
     """
 
     def __init__(
         self,
-        path: Path,
-        tiled_levels: Sequence[TiledLevel],
+        path: SlidePath,
+        tiled_levels: Sequence[TiledLevel | DeferredLevel],
         metadata: Metadata,
-        cost_meter: CostMeter,
+        source: ByteSource,
     ) -> None:
         self.levels: tuple[Level, ...] = compute_levels([level.size for level in tiled_levels])
         self.metadata = metadata
-        self._path, self._tiled_levels, self._cost_meter = path, tuple(tiled_levels), cost_meter
-        self._file = PositionedFile(path)
+        self.source = source
+        self._path, self._tiled_levels = path, LevelTable(tiled_levels)
         largest = max(3 * level.tile_size[0] * level.tile_size[1] for level in tiled_levels)
         # lru_cache holds no lock that a fork could copy in its locked state.
         self._read_cached = lru_cache(maxsize=max(1, CACHE_BYTES // largest))(self._read_tile)
@@ -151,6 +72,7 @@ class TiledTiffScan:
         self, level: int, x: int, y: int, width: int, height: int
     ) -> UInt8[np.ndarray, "height width 3"]:
         """Read stored pixels; see `Scan.read_level`."""
+        self.read_ahead(level, [(x, y, width, height)])
         tiles = self._tiled_levels[level]
         tile_width, tile_height = tiles.tile_size
         if (x % tile_width, y % tile_height, width, height) == (0, 0, tile_width, tile_height):
@@ -166,9 +88,31 @@ class TiledTiffScan:
         return pixels
 
     @property
+    def reads_ahead(self) -> bool:
+        """Whether the file is far away, or on a slow disk."""
+        return self.source.reads_ahead
+
+    def read_ahead(self, level: int, regions: Sequence[Region]) -> int:
+        """Start fetching the tiles of regions; see `ReadsAhead`."""
+        if not self.source.reads_ahead:
+            return len(regions)
+        tiles = self._tiled_levels[level]
+        ranges: list[Range] = []
+        ends = []  # number of ranges up to that of each region
+        for region in regions:
+            ranges += tiles.ranges(tiles.overlapping(*region))
+            ends.append(len(ranges))
+        fetched = self.source.read_ahead(ranges)
+        return sum(end <= fetched for end in ends)
+
+    def cancel(self) -> None:
+        """Let reads that wait in other threads fail at once."""
+        self.source.cancel()
+
+    @property
     def spare_tiles(self) -> int:
         """Number of tiles with spare bytes before their end that have been read."""
-        return sum(len(level.spare.tiles) for level in self._tiled_levels)
+        return sum(len(level.spare.tiles) for level in self._tiled_levels.loaded)
 
     def largest_value(self, level: int) -> int:
         """Return the largest stored value in evenly spaced tiles of a level that is not converted.
@@ -184,7 +128,7 @@ class TiledTiffScan:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self.source.close()
         self._read_cached.cache_clear()
 
     def _read_tile(self, level: int, index: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -216,17 +160,16 @@ class TiledTiffScan:
 
     def _read_bytes(self, tiles: TiledLevel, index: int) -> bytes:
         length = int(tiles.byte_counts[index])
-        encoded = self._file.read(length, int(tiles.offsets[index]))
-        self._cost_meter.add_bytes(len(encoded))
+        encoded = self.source.read(int(tiles.offsets[index]), length)
         if len(encoded) < length:
             raise ValueError(f"the tile ends {length - len(encoded)} bytes beyond the file")
         return encoded
 
 
 def open_tiled_tiff(
-    path: Path,
+    path: SlidePath,
     directories: Sequence[TiffDirectory],
-    cost_meter: CostMeter,
+    source: ByteSource,
     *,
     missing_tiles: MissingTiles = "refuse",
 ) -> Scan:
@@ -235,7 +178,7 @@ def open_tiled_tiff(
     Args:
         path: the file.
         directories: all its directories, which have been checked.
-        cost_meter: counts the bytes of the tiles that are read; directories are not counted.
+        source: the bytes of the file, which the scan closes.
         missing_tiles: what to do with tiles that are not stored.
 
     Raises:
@@ -245,30 +188,61 @@ def open_tiled_tiff(
     levels, metadata = find_levels(path, directories)
     for level in levels:
         check_pixels(level)
-    notes = list(check_missing(path, levels, missing_tiles))
-    tiled_levels = [_split_raw_strips(level) for level in levels]
+    if levels[0].bits == 16:  # all levels are needed now
+        levels = [_load(path, level, source, missing_tiles) for level in levels]
+    known = [level for level in levels if not level.deferred]
+    notes = list(check_missing(path, known, missing_tiles))
+    tiled_levels: list[TiledLevel | DeferredLevel] = [
+        DeferredLevel(
+            level.size, level.tile_size, partial(_load_tiled, path, level, source, missing_tiles)
+        )
+        if level.deferred
+        else _split_raw_strips(level)
+        for level in levels
+    ]
     if levels[0].bits == 16:
-        tiled_levels, found = _scale_used_bits(path, levels, tiled_levels)
-        notes += found
+        scaled, found = _scale_used_bits(path, levels, source)
+        tiled_levels, notes = [*scaled], notes + found
     orientation = levels[0].orientation
     if orientation != 1:
         notes.append(f"Orientation is {orientation}; the picture is turned upright")
-    scan = TiledTiffScan(path, tiled_levels, with_notes(metadata, notes), cost_meter)
+    scan = TiledTiffScan(path, tiled_levels, with_notes(metadata, notes), source)
     return scan if orientation == 1 else OrientedScan(scan, orientation)
 
 
+def _load(
+    path: SlidePath, level: TiffDirectory, source: ByteSource, missing_tiles: MissingTiles
+) -> TiffDirectory:
+    """Return a directory with the positions of its tiles, checked."""
+    if not level.deferred:
+        return level
+    source.read_ahead([(array.position, array.length) for array in level.deferred.values()])
+    check_deferred(path, source.size, level, missing_tiles)
+    found = level.offsets, level.byte_counts, level.is_jfif
+    level = replace(level, deferred={}, has_jfif=found[2])
+    level.__dict__.update(offsets=found[0], byte_counts=found[1])  # as cached properties do
+    return level
+
+
+def _load_tiled(
+    path: SlidePath, level: TiffDirectory, source: ByteSource, missing_tiles: MissingTiles
+) -> TiledLevel:
+    return _split_raw_strips(_load(path, level, source, missing_tiles))
+
+
 def _scale_used_bits(
-    path: Path, levels: Sequence[TiffDirectory], tiled_levels: Sequence[TiledLevel]
+    path: SlidePath,
+    levels: Sequence[TiffDirectory],
+    source: ByteSource,
 ) -> tuple[list[TiledLevel], list[str]]:
     """Scale a picture of 16 bits by those that are used, since cameras have 10 to 16.
 
     Returns:
         The levels; and a note if not all bits are used.
     """
+    tiled_levels = [_split_raw_strips(level) for level in levels]
     raw = replace(tiled_levels[-1], convert=None)
-    probe = TiledTiffScan(path, [raw], Metadata("tiff"), CostMeter())
-    largest = probe.largest_value(0)
-    probe.close()
+    largest = TiledTiffScan(path, [raw], Metadata("tiff"), source).largest_value(0)
     bits = used_bits(levels[0], largest)
     scaled = [
         replace(level, convert=rgb_converter(directory, bits))

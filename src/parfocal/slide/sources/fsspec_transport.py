@@ -1,0 +1,102 @@
+"""Read parts of a file through fsspec: s3://, gs:// and whatever else it has a connector for.
+
+Credentials are found as each connector does, in its files and variables. fsspec and the connectors
+come with the extra `remote`.
+"""
+
+from collections.abc import Iterator
+
+from parfocal.cost import CostMeter
+from parfocal.slide.sources.errors import RemoteError, TransientError
+from parfocal.slide.sources.transport import Reply
+from parfocal.slide.sources.url import SlideUrl
+
+IDENTITY_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime")
+DENIED = (PermissionError,)
+WHOLE_BLOCK = 2**22
+INSTALL = "Install it with `pip install parfocal[remote]`."
+
+
+class FsspecTransport:
+    """Requests for one file; see `Transport`.
+
+    Args:
+        url: the file.
+        cost_meter: counts the requests.
+
+    Raises:
+        RemoteError: there is no connector for the scheme.
+    """
+
+    def __init__(self, url: SlideUrl, cost_meter: CostMeter) -> None:
+        self._url, self._cost_meter = url, cost_meter
+        try:
+            import fsspec  # noqa: PLC0415  # optional dependency
+
+            # Not one of another thread or of the process that was forked.
+            self._files = fsspec.filesystem(
+                url.scheme, skip_instance_cache=True, use_listings_cache=False
+            )
+        except ImportError as error:
+            raise RemoteError(
+                url, f"{url.scheme}:// needs a connector of fsspec that is missing. {INSTALL}"
+            ) from error
+        except ValueError:
+            raise RemoteError(
+                url,
+                f"fsspec knows no {url.scheme}://. Use https, s3, gs or another of its schemes.",
+            ) from None
+        self._path = self._files._strip_protocol(url.secret_url)  # as fsspec.open does
+
+    def fetch(self, offset: int, length: int) -> Reply:
+        """Ask for bytes from a position, then for the file's identity; see `Transport`."""
+        content = self._call("cat_file", start=offset, end=offset + length)
+        size, identity = self._describe()
+        if not isinstance(content, bytes) or len(content) != min(length, size - offset):
+            raise TransientError("it sent fewer or more bytes than were asked for")
+        return Reply(size, identity, iter([content]))
+
+    def fetch_whole(self) -> Reply:
+        """Ask for the whole file, in parts; see `Transport`."""
+        size, identity = self._describe()
+        return Reply(size, identity, self._blocks(size))
+
+    def cancel(self) -> None:
+        """Do nothing: the threads of fsspec cannot be stopped, but nobody waits for them."""
+
+    def _blocks(self, size: int) -> Iterator[bytes]:
+        for start in range(0, size, WHOLE_BLOCK):
+            content = self._call("cat_file", start=start, end=min(start + WHOLE_BLOCK, size))
+            assert isinstance(content, bytes)
+            yield content
+
+    def _describe(self) -> tuple[int, str]:
+        found = self._call("info")
+        if not isinstance(found, dict) or found.get("type") != "file":
+            raise RemoteError(self._url, f"{self._url} is no file. Name a slide file.")
+        identity = next((str(found[key]) for key in IDENTITY_KEYS if found.get(key)), "")
+        return int(found["size"]), identity
+
+    def _call(self, method: str, **arguments: int) -> object:
+        """Call a method of the file system, and name what goes wrong without its message."""
+        self._cost_meter.add_bytes(0, requests=1)
+        try:
+            return getattr(self._files, method)(self._path, **arguments)
+        except FileNotFoundError:
+            raise RemoteError(self._url, f"no such file at {self._url}. Check the URL.") from None
+        except PermissionError:
+            raise RemoteError(
+                self._url,
+                f"access to {self._url} was denied. Check the credentials of {self._url.scheme}://, "
+                "which are found as its own tools find them.",
+            ) from None
+        except RemoteError:
+            raise
+        except Exception as error:  # connectors raise anything; their messages may hold secrets
+            if "credential" in type(error).__name__.lower():
+                raise RemoteError(
+                    self._url,
+                    f"no credentials for {self._url.scheme}:// were found. Configure them as for "
+                    "its own tools; a public bucket may need `anon: true` in fsspec's settings.",
+                ) from None
+            raise TransientError(f"{type(error).__name__} of the connector") from None
