@@ -1,0 +1,61 @@
+"""Subcommand that compares encoders: probe."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from parfocal.cli.arguments import ENCODERS, Cohort, Device, ResumableOut, finish
+
+
+def probe(
+    *,
+    cohort: Cohort,
+    encoders: Annotated[
+        str, typer.Option(metavar="NAME,NAME,...", help=f"Patch encoders: {ENCODERS}")
+    ],
+    out: ResumableOut,
+    patches: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of patches to draw on each slide.")
+    ] = 300,
+    magnification: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, metavar="M", help="Magnification for all encoders. Default: each one's own."
+        ),
+    ] = None,
+    metric: Annotated[
+        Literal["auroc_macro", "weighted_f1", "accuracy"],
+        typer.Option(metavar="METRIC", help="auroc_macro, weighted_f1 or accuracy: ranks them."),
+    ] = "auroc_macro",
+    folds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Number of cross-validation folds.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Seed of the split and of the patches.")
+    ] = 0,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Choose an encoder: compare linear probes on a few patches of each slide.
+
+    Every encoder sees the same places of the same slides. Writes probe.json and keeps the features,
+    so that adding an encoder does not encode with the others again.
+
+    Example: `parfocal probe cohort.csv --encoders efficientnet-lite0,uni2-h --out probe`
+    """
+    from parfocal.probe import probe as probe_encoders
+
+    report = probe_encoders(
+        cohort,
+        [name.strip() for name in encoders.split(",")],
+        out,
+        patches=patches,
+        magnification=magnification,
+        metric=metric,
+        folds=folds,
+        seed=seed,
+        device=device,
+    )
+    typer.echo(report.to_json() if as_json else "\n".join(report.lines()), nl=not as_json)
+    reasons = {row.name: row.reason for row in report.rows if row.reason is not None}
+    finish({**report.failed, **reasons}, report.total, unit="slides and encoders")
