@@ -37,14 +37,14 @@ class ExhaustiveCost:
         patches: number of patches at that magnification that pass the tissue test.
         descendants: number of existing patches at that magnification that lie inside a patch kept
             at the lowest magnification.
-        macs: multiply-accumulates of encoding `patches`.
+        macs: multiply-accumulates of encoding `patches`; None if unknown.
         pixels: pixels to decode from the stored level for `patches`.
     """
 
     magnification: float
     patches: int
     descendants: int
-    macs: int
+    macs: int | None
     pixels: int
 
 
@@ -57,7 +57,8 @@ class Cost:
         pixels_decoded: pixels decoded from stored levels; a pixel decoded twice counts twice.
         bytes_read: bytes read from the file, of directories and compressed pixels; None if the
             reader does not report them.
-        macs: multiply-accumulates, counted with torch's FLOP formulas.
+        macs: multiply-accumulates, counted with torch's FLOP formulas; None if an encoder that
+            runs elsewhere does not report its own.
         seconds: seconds per stage, summed over threads, so that "read" may overlap "encode"; and
             "total", in wall-clock time.
         exhaustive: cost of processing the same slide exhaustively; None if not computed.
@@ -70,7 +71,7 @@ class Cost:
     patches: tuple[int, ...]
     pixels_decoded: int
     bytes_read: int | None
-    macs: int
+    macs: int | None
     seconds: dict[str, float]
     exhaustive: ExhaustiveCost | None = None
     encoding_macs: tuple[int, ...] = ()
@@ -101,7 +102,7 @@ class Cost:
     @property
     def share_macs(self) -> float | None:
         """Multiply-accumulates, as a share of the exhaustive number."""
-        if self.exhaustive is None or self.exhaustive.macs == 0:
+        if self.macs is None or self.exhaustive is None or not self.exhaustive.macs:
             return None
         return self.macs / self.exhaustive.macs
 
@@ -154,20 +155,23 @@ class CostMeter:
         self._file_bytes: int | None = None
         self._macs = 0
         self._encoding_macs: dict[int, int] = {}
+        self._knows_macs = True
         self._seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
-    def add_patches(self, step: int, count: int, *, macs: int = 0) -> None:
+    def add_patches(self, step: int, count: int, *, macs: int | None = 0) -> None:
         """Add encoded patches.
 
         Args:
             step: index of the magnification, 0 for the lowest.
             count: number of patches.
-            macs: multiply-accumulates of encoding them, which are added to the total, too.
+            macs: multiply-accumulates of encoding them, which are added to the total, too; None
+                if unknown, which makes the total unknown.
         """
         with self._lock:
             self._patches[step] = self._patches.get(step, 0) + count
-            self._encoding_macs[step] = self._encoding_macs.get(step, 0) + macs
-            self._macs += macs
+            self._knows_macs &= macs is not None
+            self._encoding_macs[step] = self._encoding_macs.get(step, 0) + (macs or 0)
+            self._macs += macs or 0
 
     def add_pixels(self, pixels: int) -> None:
         """Add pixels decoded from a stored level."""
@@ -225,16 +229,17 @@ class CostMeter:
         with self._lock:
             steps = max(self._patches, default=-1) + 1
             total = time.perf_counter() - self._started
+            encoding = tuple(self._encoding_macs.get(step, 0) for step in range(steps))
             return Cost(
                 patches=tuple(self._patches.get(step, 0) for step in range(steps)),
                 pixels_decoded=self._pixels,
                 bytes_read=self._bytes,
                 requests=None if self._bytes is None else self._requests,
                 file_bytes=self._file_bytes,
-                macs=self._macs,
+                macs=self._macs if self._knows_macs else None,
                 seconds={**self._seconds, "total": total},
                 exhaustive=exhaustive,
-                encoding_macs=tuple(self._encoding_macs.get(step, 0) for step in range(steps)),
+                encoding_macs=encoding if self._knows_macs else (),
             )
 
 

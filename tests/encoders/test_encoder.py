@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.encoder import NetworkEncoder
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.spec import EncoderSpec
 
@@ -27,7 +29,7 @@ def pixels_encoder(size, *, mean=0.0, std=1.0, interpolation="bilinear"):
         weights_hash="0" * 16,
         interpolation=interpolation,
     )
-    return Encoder(spec, Pixels())
+    return NetworkEncoder(spec, Pixels())
 
 
 def random_patches(count, size=256):
@@ -67,6 +69,17 @@ def test_shrinking_averages_over_areas(interpolation):
 
 def test_a_patch_smaller_than_the_input_is_enlarged():
     assert pixels_encoder(4)(np.full((1, 2, 2, 3), 255, dtype=np.uint8)).tolist() == [[1.0] * 48]
+
+
+def test_the_center_of_a_resized_patch_is_cropped():
+    spec = replace(pixels_encoder(2).spec, resize_px=4)
+    steps = np.arange(0, 160, 10, dtype=np.uint8).reshape(1, 4, 4, 1)
+    whole = np.repeat(steps, 3, axis=3)
+    features = NetworkEncoder(spec, Pixels())(whole) * 255
+    assert features.view(3, 2, 2)[0].round().tolist() == [[50, 60], [90, 100]]
+    twice = whole.repeat(2, axis=1).repeat(2, axis=2)
+    shrunk = NetworkEncoder(spec, Pixels())(twice) * 255
+    assert (shrunk - features).abs().max() < 12  # the filter reaches beyond each square
 
 
 def test_no_patches_give_no_features():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.encoder import NetworkEncoder
 from parfocal.encoders.loading import load_encoder
 from parfocal.explain.geojson import to_geojson
 from parfocal.explain.record import PredictionRecord
@@ -198,7 +198,7 @@ def test_the_same_slide_gets_the_same_prediction(
     assert again.probabilities == record.probabilities
 
 
-class SlowEncoder(Encoder):
+class SlowEncoder(NetworkEncoder):
     """An encoder that waits."""
 
     def __call__(self, patches: np.ndarray) -> Tensor:

@@ -14,6 +14,7 @@ from parfocal.files import OutputError, path_exists, refuse_binary_file
 
 if TYPE_CHECKING:
     from parfocal.models.checkpoint import SettingValue
+    from parfocal.slide.sources.url import RemoteAccess, SlidePath
 
 Part = Literal["train", "val", "test", "all"]
 TissueMethodName = Literal["otsu", "gray", "all"]
@@ -157,8 +158,54 @@ Cohort = Annotated[
         help="CSV with columns slide_id, path and label. Relative paths start at its folder.",
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder written by `parfocal train`.")]
-Slides = Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="Slide files.")]
+
+
+def local_run(path: Path) -> Path:
+    """Return the folder of a run; one named hf:owner/name is downloaded from the Hub.
+
+    Raises:
+        HubError: it cannot be had.
+    """
+    if not str(path).startswith("hf:"):
+        return path
+    from parfocal.hub.fetch import fetch_run
+
+    return fetch_run(str(path))
+
+
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folder written by `parfocal train`, or hf:OWNER/NAME for a model of the Hub.",
+        callback=local_run,
+    ),
+]
+SLIDES_HELP = "Slide files, or their addresses, as https://HOST/A.svs or s3://BUCKET/A.svs."
+Slides = Annotated[list[str], typer.Argument(metavar="SLIDE...", help=SLIDES_HELP)]
+RemoteCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--remote-cache",
+        metavar="DIR",
+        help="Folder that keeps what was read of slides far away, at most 10 GiB.",
+    ),
+]
+Scratch = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder to download slides far away to, of formats that cannot be read in place.",
+    ),
+]
+AllowRedirect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-redirect",
+        metavar="HOST",
+        help="Host that servers of slides may redirect to. Repeatable.",
+    ),
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.", callback=output_folder)]
 ResumableOut = Annotated[
     Path,
@@ -182,9 +229,11 @@ MAGNIFICATIONS_OR_RANGE = typer.Option(
     "magnifications in it that each slide has.",
 )
 Features = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        metavar="DIR", help="Features stored by `parfocal extract`. Default: read the slide files."
+        metavar="DIR|M=DIR,...",
+        help="Features stored by `parfocal extract`, TRIDENT, CLAM, STAMP, slide2vec or ZoomMIL; or "
+        "a folder for each magnification, as 2.5=DIR,10=DIR. Default: read the slide files.",
     ),
 ]
 External = Annotated[
@@ -248,13 +297,13 @@ TissueMethod = Annotated[
         help="How to find tissue: otsu (saturation), gray (not gray) or all (the whole image).",
     ),
 ]
-ENCODERS = "efficientnet-lite0, resnet50-layer3 or timm:NAME."
+ENCODERS = "a name of `parfocal encoders`, timm:NAME, or one per magnification: 1.25=NAME,10=NAME."
 EncoderName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
         help=f"Patch encoder: {ENCODERS} To load its weights from a file, add "
-        "`--set encoder.weights=FILE`.",
+        "`--set encoder.weights=FILE` (for one magnification, `encoder.weights=10=FILE`).",
     ),
 ]
 Again = Annotated[
@@ -271,6 +320,22 @@ Partial = Annotated[
 ]
 
 
+def remote_access(
+    cache: Path | None, scratch: Path | None, hosts: Sequence[str] | None
+) -> "RemoteAccess":
+    """Return how slides far away are read."""
+    from parfocal.slide.sources.url import RemoteAccess
+
+    return RemoteAccess(cache, scratch, tuple(hosts or ()))
+
+
+def parse_slides(texts: Sequence[str], access: "RemoteAccess | None" = None) -> "list[SlidePath]":
+    """Parse paths and URLs of slides."""
+    from parfocal.slide.sources.url import parse_slide_path
+
+    return [parse_slide_path(text, access) for text in texts]
+
+
 def parse_magnifications(text: str) -> tuple[float, ...]:
     """Parse magnifications separated by commas, with or without "x".
 
@@ -283,6 +348,18 @@ def parse_magnifications(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(
             f"{text!r} is not a list like 1.25,2.5,10", param_hint="--magnifications"
         ) from None
+
+
+def parse_features(text: str | None) -> Path | dict[float, Path] | None:
+    """Parse a folder of features, or folders by magnification as 2.5=DIR,10=DIR."""
+    if text is None:
+        return None
+    from parfocal.settings.encoders import parse_per_magnification  # loads YAML, needed only here
+
+    folders = parse_per_magnification(text)
+    if isinstance(folders, dict):
+        return {magnification: Path(folder) for magnification, folder in folders.items()}
+    return Path(folders)
 
 
 def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, SettingValue]":
@@ -310,17 +387,13 @@ def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> No
 
 
 def print_reasons(failed: Mapping[str, str]) -> None:
-    """Print why slides or other items failed, one line for each reason.
+    """Print why slides or other items failed, one line for each kind of reason.
 
     Args:
         failed: reason by name.
     """
     from parfocal.printable import printable
-    from parfocal.slide.errors import name_failure
+    from parfocal.slide.errors import group_failures
 
-    by_reason: dict[str, list[str]] = {}
-    for name, text in failed.items():
-        failure = name_failure(name, text)
-        by_reason.setdefault(failure.reason, []).append(failure.name)
-    for reason, names in by_reason.items():
-        typer.echo(f"parfocal: {printable(', '.join(names))}: {printable(reason)}", err=True)
+    for line in group_failures(failed):
+        typer.echo(f"parfocal: {printable(line)}", err=True)

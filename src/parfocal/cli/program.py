@@ -22,8 +22,10 @@ import typer
 
 from parfocal.cli.arguments import OutputPlace
 from parfocal.cli.datasets import cohort, reproduce
+from parfocal.cli.hub import push, serve_encoder
 from parfocal.cli.models import audit, compare, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
+from parfocal.cli.probe import probe
 from parfocal.cli.slides import extract, inspect, synth
 from parfocal.cli.usage import UsageError, describe_usage_error
 from parfocal.cli.view import report, view
@@ -32,7 +34,7 @@ from parfocal.progress import ProgressHandler, erase_bars
 RESUME = {
     "train": "the same command with --resume",
     **dict.fromkeys(
-        ("inspect", "extract", "compare", "reproduce", "predict", "evaluate", "audit"),
+        ("inspect", "extract", "probe", "compare", "reproduce", "predict", "evaluate", "audit"),
         "the same command",
     ),
 }
@@ -237,11 +239,14 @@ for command in (
     recipes,
     train,
     evaluate,
+    probe,
     compare,
     reproduce,
     audit,
     predict,
     view,
     report,
+    push,
+    serve_encoder,
 ):
     app.command()(command)

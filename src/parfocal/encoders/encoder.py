@@ -8,6 +8,7 @@ by less than 1e-2.
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,8 +33,33 @@ FORMATS: dict[Precision, tuple[torch.dtype, tuple[int, int]]] = {
 logger = logging.getLogger(__name__)
 
 
-class Encoder:
-    """Computes feature vectors from patches of any size.
+@runtime_checkable
+class Encoder(Protocol):
+    """Computes feature vectors from patches, in this process or in a service.
+
+    Attributes:
+        spec: how patches are prepared, and which weights compute the features.
+        device: device of the features.
+        workers: number of batches to encode at the same time.
+    """
+
+    spec: EncoderSpec
+    device: torch.device
+    workers: int
+
+    @property
+    def batch_size(self) -> int:
+        """Number of patches to encode at once."""
+
+    def __call__(self, patches: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n d"]:
+        """Compute the features of patches with values in 0..255, in float32, on `device`."""
+
+    def macs_per_patch(self) -> int | None:
+        """Return the multiply-accumulates of one patch; None if they are unknown."""
+
+
+class NetworkEncoder:
+    """Computes feature vectors from patches of any size with a network of this process.
 
     Args:
         spec: input size and normalization of the network, and the size of its features.

@@ -72,7 +72,8 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}. Update parfocal."
         )
     try:
-        description = {**description, "slide": _rename_settings(description["slide"])}
+        if isinstance(description.get("slide"), dict):
+            description = {**description, "slide": _rename_settings(description["slide"])}
         return _upgraded(description) if found == 1 else description
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

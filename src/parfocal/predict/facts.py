@@ -94,6 +94,6 @@ def stored_exhaustive_cost(slide_input: BagInput, trained: Checkpoint) -> Exhaus
         magnification=trained.magnifications[-1],
         patches=stored if sharpest is None else sharpest.patches,
         descendants=stored if sharpest is None else sharpest.descendants,
-        macs=0,
+        macs=None,
         pixels=0,
     )

@@ -74,7 +74,7 @@ def _by_seed(source: str, result: ExperimentResult) -> list[float]:
     if compared.reason is not None:
         return []
     if source == "macs":
-        return [compared.macs]
+        return [] if compared.macs is None else [compared.macs]
     if source == "seconds":
         device = timed_device(compared.seconds)
         return [] if device is None else [compared.seconds[device]["total"]]

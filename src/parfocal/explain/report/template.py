@@ -36,6 +36,7 @@ def _pages() -> Environment:
         "percent": _percent,
         "number": _number,
         "step": _step_name,
+        "setting": _setting,
     }
     return pages
 
@@ -62,12 +63,21 @@ def _step_name(step: Mapping[str, Any]) -> str:
     return f"{_number(name)}x" if "magnification" in step else f"step {name:g}"
 
 
+def _setting(value: object) -> object:
+    """Format the value of a setting: a list with commas, values by key with equals signs."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={each}" for key, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}%"
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
     """Format a number with three significant digits; from 100 to a million as a whole number."""
+    if value is None:
+        return "unknown"
     if value >= 1e6:
         power = min(4, int(len(f"{value:.0f}") - 1) // 3)
         return f"{value / 1000**power:.3g} {'kMGT'[power - 1]}"
