@@ -22,6 +22,7 @@ from torch import Tensor
 from parfocal.bag import Bag
 from parfocal.dataset.cohort import CohortSlide, read_cohort
 from parfocal.dataset.leakage import refuse_copies
+from parfocal.dataset.split import read_left_out
 from parfocal.evaluate.batch import SlideBatch
 from parfocal.evaluate.heldout import (
     find_training_slides,
@@ -265,7 +266,8 @@ def audit(
     external = external or has_no_slides(run, trained)
     folder = None if features is None else open_features(features, cohort.slides)
     parts = {} if external else run_parts(cohort, run, trained, folder)
-    slides = select_slides(cohort, parts, "test")
+    left_out = {} if external else read_left_out(run) or {}
+    slides = select_slides(cohort, parts, "test", left_out)
     refuse_copies(replace(cohort, slides=tuple(slides)), folder)
     training_ids = find_training_slides(trained, slides, parts, folder, external=external)
     if training_ids:

@@ -1,3 +1,4 @@
+import io
 import os
 import re
 import struct
@@ -5,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from parfocal.dataset import Cohort, CohortError, CohortSlide
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.slide import identity
-from parfocal.slide.readers.dicom import EXPLICIT, WHOLE_SLIDE_CLASS
+from parfocal.slide.readers.dicom_header import EXPLICIT, WHOLE_SLIDE_CLASS
 
 
 def cohort_of(folder: Path, **contents: bytes) -> Cohort:
@@ -32,6 +34,13 @@ def instance(series: str) -> bytes:
     return bytes(128) + b"DICM" + content + element(0x0020, 0x000E, series)
 
 
+@pytest.fixture
+def any_file_is_a_slide(monkeypatch):
+    """Take every file for a slide that can be opened."""
+    monkeypatch.setattr("parfocal.dataset.same_file._is_slide", lambda _: True)
+
+
+@pytest.mark.usefixtures("any_file_is_a_slide")
 def test_a_copy_under_another_name_is_refused(tmp_path):
     cohort = cohort_of(tmp_path, a=b"one", b=b"two", c=b"one", d=b"three", e=b"one")
     message = (
@@ -44,6 +53,7 @@ def test_a_copy_under_another_name_is_refused(tmp_path):
         refuse_copies(cohort_of(tmp_path, a=b"one", b=b"one"))
 
 
+@pytest.mark.usefixtures("any_file_is_a_slide")
 def test_files_of_equal_size_and_ends_are_no_copies_if_they_differ_between(tmp_path, monkeypatch):
     monkeypatch.setattr(identity, "HASHED_BYTES", 4)
     cohort = cohort_of(tmp_path, a=b"head-1-tail", b=b"head-2-tail", c=b"HEAD-3-tail")
@@ -52,6 +62,7 @@ def test_files_of_equal_size_and_ends_are_no_copies_if_they_differ_between(tmp_p
         refuse_copies(cohort_of(tmp_path, a=b"head-1-tail", b=b"head-1-tail"))
 
 
+@pytest.mark.usefixtures("any_file_is_a_slide")
 @pytest.mark.parametrize("names", [("a/1.dcm", "a/2.dcm"), ("a", "a/2.dcm"), ("a", "b")])
 def test_files_of_one_dicom_series_are_one_slide(tmp_path, names):
     for folder in ("a", "b"):
@@ -62,6 +73,18 @@ def test_files_of_one_dicom_series_are_one_slide(tmp_path, names):
     series = [replace(s, path=tmp_path / n) for s, n in zip(cohort.slides, names, strict=True)]
     with pytest.raises(CohortError, match=rf"row 3: .*{names[1]} has the same content as the sl"):
         refuse_copies(replace(cohort, slides=tuple(series)))
+
+
+def test_equal_files_that_are_no_slides_fail_by_themselves(tmp_path):
+    page = b"<!DOCTYPE html><title>403 Forbidden</title>"
+    truncated = b"II*\0" + bytes(100)
+    refuse_copies(cohort_of(tmp_path, **{"a.svs": page, "b.svs": page}))
+    refuse_copies(cohort_of(tmp_path, **{"a.tif": truncated, "b.tif": truncated}))
+    encoded = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(encoded, "PNG")
+    pictures = {"a.png": encoded.getvalue(), "b.png": encoded.getvalue()}
+    with pytest.raises(CohortError, match=r"b.png has the same content as the slide file of row 2"):
+        refuse_copies(cohort_of(tmp_path, **pictures))
 
 
 def test_files_that_do_not_exist_are_no_copies(tmp_path):

@@ -24,7 +24,7 @@ from parfocal.compare.readable import find_unreadable
 from parfocal.compare.scores import STAGES, ComparisonRow, ModelResult, Timing, score_results
 from parfocal.compare.stores import prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
-from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
+from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort, without_slides
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.split import read_split
 from parfocal.encoders.encoder import Encoder
@@ -125,12 +125,7 @@ def compare(
             replace(each, settings=follow_features(each.settings, folder)) for each in candidates
         ]
     refuse_copies(cohort, folder)
-    for candidate in candidates:
-        if not all(split.test for split in make_splits(cohort, candidate.settings.train)):
-            raise ComparisonError(
-                f"{cohort_csv.name}: there are no test slides; put some slides into split test, or "
-                "set train.test_fraction above 0."
-            )
+    _require_test_slides(cohort, candidates)
     with claimed(out):
         stores = prepare_stores(
             cohort, candidates, out, features=folder, cache=cache, device=device
@@ -138,10 +133,21 @@ def compare(
         unreadable = _list_unreadable(
             cohort, find_unreadable(cohort, candidates, stores), skip=skip_unreadable
         )
+        _require_test_slides(without_slides(cohort, unreadable), candidates)
         shared = SharedSetup(
             cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed, unreadable
         )
         return _run_candidates(shared, candidates, metric, resamples)
+
+
+def _require_test_slides(cohort: Cohort, candidates: Sequence[Candidate]) -> None:
+    """Raise if a model would have no test slides."""
+    for candidate in candidates:
+        if not all(split.test for split in make_splits(cohort, candidate.settings.train)):
+            raise ComparisonError(
+                f"{cohort.source.name}: there are no test slides; put some slides into split test, "
+                "or set train.test_fraction above 0."
+            )
 
 
 def _list_unreadable(cohort: Cohort, unreadable: dict[str, str], *, skip: bool) -> dict[str, str]:

@@ -6,8 +6,8 @@ The whole table is checked before any slide is opened.
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parfocal.dataset.cohort_slide import PARTS, CohortSlide, Part
@@ -18,12 +18,14 @@ from parfocal.dataset.rows import (
     REQUIRED,
     file_exists,
     find_file,
+    find_slide,
     missing_files_error,
     read_rows,
 )
 from parfocal.dataset.same_file import refuse_one_file_twice
 from parfocal.dataset.spelling import find_variants, is_missing, plain_form
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
+from parfocal.slide.sources.url import RemoteAccess, SlidePath, UrlError
 
 __all__ = [
     "PARTS",
@@ -34,6 +36,7 @@ __all__ = [
     "read_cohort",
     "read_slides",
     "require_files",
+    "without_slides",
 ]
 
 MAX_CLASSES = 20  # listed in a summary
@@ -64,7 +67,9 @@ class Cohort:
         return f"{len(self.labels)} classes: {', '.join(listed)} ({_count_patients(self.slides)})"
 
 
-def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
+def read_cohort(
+    path: Path, *, labels: Sequence[str] | None = None, access: RemoteAccess | None = None
+) -> Cohort:
     """Read a cohort from a table with the columns slide_id, path and label.
 
     Optional columns are patient_id, mpp, split (train, val, test) or fold (whole numbers), stratum,
@@ -77,11 +82,12 @@ def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
         labels: the classes in order, for example those of a trained model; None for the labels in
             the table, sorted. A class called `NA` or `None` has to be given here: a word for a
             missing value is no class otherwise.
+        access: how slides far away are read; None for the defaults.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
     """
-    slides = _read_slides(path, REQUIRED)
+    slides = _read_slides(path, REQUIRED, access)
     _refuse_missing_labels(path, slides, labels or ())
     found = tuple(sorted({slide.label for slide in slides}))
     if labels is None:
@@ -99,16 +105,19 @@ def read_cohort(path: Path, *, labels: Sequence[str] | None = None) -> Cohort:
     return cohort
 
 
-def read_slides(path: Path) -> tuple[CohortSlide, ...]:
+def read_slides(
+    path: Path, *, access: RemoteAccess | None = None
+) -> tuple[CohortSlide, ...]:
     """Read the slides of a cohort; labels are neither needed nor checked.
 
     Args:
         path: a table with the columns slide_id and path, and optionally those of `read_cohort`.
+        access: how slides far away are read; None for the defaults.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
     """
-    slides = _read_slides(path, IDENTIFYING)
+    slides = _read_slides(path, IDENTIFYING, access)
     refuse_one_file_twice(path, slides)
     labels = tuple(sorted({slide.label for slide in slides if not is_missing(slide.label)}))
     if labels:
@@ -118,8 +127,29 @@ def read_slides(path: Path) -> tuple[CohortSlide, ...]:
     return slides
 
 
-def require_files(source: Path, files: Iterable[tuple[CohortSlide, Path]], kind: str) -> None:
-    """Check that files exist.
+def without_slides(cohort: Cohort, left_out: Collection[str]) -> Cohort:
+    """Return a cohort without some slides.
+
+    Args:
+        cohort: the slides.
+        left_out: ids of slides.
+
+    Raises:
+        CohortError: no slide is left.
+    """
+    remaining = tuple(slide for slide in cohort.slides if slide.slide_id not in left_out)
+    if not remaining:
+        raise CohortError(
+            f"{cohort.source.name}: none of the {len(cohort.slides)} slides can be read; the log "
+            "has the reason for each."
+        )
+    return replace(cohort, slides=remaining)
+
+
+def require_files(
+    source: Path, files: Iterable[tuple[CohortSlide, SlidePath]], kind: str
+) -> None:
+    """Check that files exist; URLs are not checked.
 
     Args:
         source: the table of the cohort, for the message.
@@ -129,14 +159,20 @@ def require_files(source: Path, files: Iterable[tuple[CohortSlide, Path]], kind:
     Raises:
         CohortError: files are missing; the message lists the first ones and counts them.
     """
-    missing = [(slide.row, path) for slide, path in files if not file_exists(path)]
+    missing = [
+        (slide.row, path)
+        for slide, path in files
+        if isinstance(path, Path) and not file_exists(path)
+    ]
     if missing:
         raise missing_files_error(source, missing, kind)
 
 
-def _read_slides(path: Path, required: Sequence[str]) -> tuple[CohortSlide, ...]:
+def _read_slides(
+    path: Path, required: Sequence[str], access: RemoteAccess | None
+) -> tuple[CohortSlide, ...]:
     rows = read_rows(path, required)
-    slides = tuple(_slide(path, number, row) for number, row in rows)
+    slides = tuple(_slide(path, number, row, access) for number, row in rows)
     outlined = ((slide, slide.outlines.path) for slide in slides if slide.outlines)
     require_files(path, outlined, "outlines files")
     masked = ((slide, slide.tissue) for slide in slides if slide.tissue)
@@ -210,12 +246,18 @@ def _refuse_unknown_labels(
             )
 
 
-def _slide(path: Path, number: int, row: dict[str, str]) -> CohortSlide:
+def _slide(
+    path: Path, number: int, row: dict[str, str], access: RemoteAccess | None
+) -> CohortSlide:
     where, folder = f"{path.name} row {number}", path.parent
     tissue = _value(row, "tissue")
+    try:
+        slide_path = find_slide(folder, row["path"], access)
+    except UrlError as error:
+        raise CohortError(f"{where}: {error}") from None
     return CohortSlide(
         slide_id=row["slide_id"],
-        path=find_file(folder, row["path"]),
+        path=slide_path,
         label=row.get("label", ""),
         patient_id=_value(row, "patient_id") or row["slide_id"],
         row=number,

@@ -6,11 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from parfocal.cost import CostMeter
 from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.dataset.errors import CohortError
 from parfocal.slide.errors import SlideError
 from parfocal.slide.identity import DICOM_SUFFIXES, file_fingerprint
-from parfocal.slide.readers.dicom import is_dicom
+from parfocal.slide.readers.dicom_header import is_dicom
+from parfocal.slide.readers.opening import open_scan
+from parfocal.slide.sources.url import SlidePath, SlideUrl
 
 
 def refuse_one_file_twice(source: Path, slides: Sequence[CohortSlide]) -> None:
@@ -40,7 +43,8 @@ def refuse_equal_contents(source: Path, slides: Sequence[CohortSlide]) -> None:
 
     Args:
         source: the table.
-        slides: its rows; files that cannot be read are ignored.
+        slides: its rows; files that are no slides are ignored, as they fail by themselves: two
+            pages of an error that a server sent instead of slides are no copies of a slide.
 
     Raises:
         CohortError: a file is a copy of another.
@@ -51,7 +55,7 @@ def refuse_equal_contents(source: Path, slides: Sequence[CohortSlide]) -> None:
             pairs += [
                 (same_ends[0], slide)
                 for slide in same_ends[1:]
-                if _equal(same_ends[0].path, slide.path)
+                if _equal(same_ends[0].path, slide.path) and _is_slide(slide.path)
             ]
     if pairs:
         raise _error(source, pairs, "has the same content as the slide file")
@@ -89,8 +93,10 @@ def _error(
     )
 
 
-def _file_key(path: Path) -> object:
+def _file_key(path: SlidePath) -> object:
     """Return what identifies a file: its place on the disk, or its path if it does not exist."""
+    if isinstance(path, SlideUrl):
+        return path.secret_url
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -107,8 +113,10 @@ def _groups(slides: Iterable[tuple[CohortSlide, object]]) -> Iterator[list[Cohor
     yield from (group for group in groups.values() if len(group) > 1)
 
 
-def _size(path: Path) -> int | None:
-    """Return the size of a file; -1 where a path can be of several files, as in DICOM."""
+def _size(path: SlidePath) -> int | None:
+    """Return the size of a file; -1 where a path can be of several files, as in DICOM; None for a URL."""
+    if isinstance(path, SlideUrl):
+        return None  # asking each server would take long
     try:
         # Empty files are no copies: they fail by themselves.
         return -1 if _is_series(path) else path.stat().st_size or None
@@ -122,15 +130,26 @@ def _is_series(path: Path) -> bool:
     return path.suffix.lower() in DICOM_SUFFIXES and path.is_file() and is_dicom(path)
 
 
-def _fingerprint(path: Path) -> str | None:
+def _fingerprint(path: SlidePath) -> str | None:
     try:
         return file_fingerprint(path)
     except (OSError, ValueError, SlideError):
         return None
 
 
-def _equal(first: Path, second: Path) -> bool:
+def _is_slide(path: SlidePath) -> bool:
+    """Return whether a file can be opened as a slide."""
+    try:
+        open_scan(path, CostMeter(), missing_tiles="background").close()
+    except Exception:  # damage raises anything
+        return False
+    return True
+
+
+def _equal(first: SlidePath, second: SlidePath) -> bool:
     """Return whether two files with equal fingerprints are equal between their ends, too."""
+    if isinstance(first, SlideUrl) or isinstance(second, SlideUrl):
+        return first == second
     try:
         if _is_series(first) and _is_series(second):
             return True

@@ -15,6 +15,7 @@ from parfocal.dataset.cohort import PARTS, Cohort, CohortError, CohortSlide, Par
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("slide_id", "patient_id", "label", "split")
+SPLIT_FILE, FAILED_FILE = "split.csv", "failed.csv"  # of a run
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,29 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
     except (OSError, KeyError, ValueError) as error:
         raise CohortError(f"{path}: not the split.csv of a run ({error}); train again.") from None
     return tuple(rows)
+
+
+def read_left_out(run: Path) -> dict[str, str] | None:
+    """Return the reason of each slide that a run left out before its split, by slide id.
+
+    Args:
+        run: folder of the run.
+
+    Returns:
+        None if no run was started in the folder.
+
+    Raises:
+        CohortError: split.csv cannot be read.
+    """
+    if not (run / SPLIT_FILE).exists():
+        return None
+    used = {row.slide_id for row in read_split(run / SPLIT_FILE)}
+    failed = run / FAILED_FILE
+    if not failed.exists():  # a run of an earlier version
+        return {}
+    with failed.open(newline="", encoding="utf-8") as file:
+        reasons = {row["slide_id"]: row["reason"] for row in csv.DictReader(file)}
+    return {slide_id: reason for slide_id, reason in reasons.items() if slide_id not in used}
 
 
 def _part(text: str) -> Part:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from parfocal.dataset.cohort import Cohort, CohortSlide, Part
@@ -57,7 +57,7 @@ def run_parts(
 
 
 def select_slides(
-    cohort: Cohort, parts: Mapping[str, Part], split: EvaluatedSplit
+    cohort: Cohort, parts: Mapping[str, Part], split: EvaluatedSplit, left_out: Collection[str] = ()
 ) -> list[CohortSlide]:
     """Return the slides of a part.
 
@@ -66,13 +66,23 @@ def select_slides(
         parts: part of each slide in the run, by id; other slides are in the part of the split
             column, or else in `test`.
         split: the part, or "all".
+        left_out: ids of slides that the run left out, because they could not be read; they are in
+            no part of it.
 
     Raises:
         EvaluationError: there are no such slides.
     """
     assigned = [
-        (slide, parts.get(slide.slide_id, slide.split or "test")) for slide in cohort.slides
+        (slide, parts.get(slide.slide_id, slide.split or "test"))
+        for slide in cohort.slides
+        if slide.slide_id not in left_out or split == "all"
     ]
+    if len(assigned) < len(cohort.slides):
+        logger.warning(
+            "%d of the %d slides were left out of the run, because they could not be read; they "
+            "are not evaluated",
+            *(len(cohort.slides) - len(assigned), len(cohort.slides)),
+        )
     selected = [slide for slide, part in assigned if split in (part, "all")]
     if not selected:
         counts = Counter(part for _, part in assigned)

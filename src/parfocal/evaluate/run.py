@@ -11,6 +11,7 @@ from parfocal.dataset.cohort import CohortSlide, read_cohort
 from parfocal.dataset.inputs import Inputs, cohort_inputs
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
+from parfocal.dataset.split import read_left_out
 from parfocal.encoders.device import choose_device
 from parfocal.evaluate.batch import SlideBatch
 from parfocal.evaluate.evaluation import Evaluation
@@ -94,7 +95,8 @@ def evaluate(
     external = external or has_no_slides(run, trained)
     folder = None if features is None else open_features(features, cohort.slides)
     parts = {} if external else run_parts(cohort, run, trained, folder)
-    slides = select_slides(cohort, parts, split)
+    left_out = {} if external else read_left_out(run) or {}
+    slides = select_slides(cohort, parts, split, left_out)
     refuse_copies(replace(cohort, slides=tuple(slides)), folder)
     training_ids = find_training_slides(trained, slides, parts, folder, external=external)
     if training_ids and not allow_training_slides:

@@ -80,6 +80,16 @@ def describe_unreadable(unreadable: Mapping[str, str], total: int, *, task: str)
     )
 
 
+def log_left_out(unreadable: Mapping[str, str]) -> None:
+    """Log the slides that are left out because they cannot be read, one line for each reason.
+
+    Args:
+        unreadable: reason of each slide, by slide id.
+    """
+    for kind in group_failures(unreadable):
+        logger.warning("left out: %s", kind)
+
+
 def refuse_missing_outlines(slides: Sequence[CohortSlide], negative_class: str) -> None:
     """Refuse to train a model that needs outlines if a slide with a lesion has none.
 

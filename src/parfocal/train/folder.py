@@ -15,12 +15,13 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
 from parfocal.claims import Claim, hold
+from parfocal.dataset.split import FAILED_FILE, SPLIT_FILE
 from parfocal.files import write_whole
 from parfocal.models.description import DESCRIPTION_FILE
 from parfocal.settings import RunSettings, load_run_settings
@@ -70,9 +71,18 @@ class RunFolder:
         if self._split_file.exists() and self._split_file.read_text(encoding="utf-8") != split:
             raise self._different_run("other slides")
 
-    def start(self, settings: RunSettings, split: str) -> None:
-        """Write the settings and the split of a run that starts or continues."""
+    def start(
+        self, settings: RunSettings, split: str, left_out: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the settings and the split of a run that starts or continues.
+
+        Args:
+            settings: settings of the run.
+            split: content of split.csv.
+            left_out: reason of each slide that was left out before the split, by slide id.
+        """
         self._resume_folder.mkdir(parents=True, exist_ok=True)
+        self._write_failed(left_out or {})  # first, since --resume reads it if there is a split
         write_whole(self._settings_file, settings.to_yaml().encode())
         write_whole(self._split_file, split.encode())
 
@@ -96,7 +106,7 @@ class RunFolder:
 
     def finish(self, summary: RunSummary) -> None:
         """Write summary.json and failed.csv."""
-        self._write_table("failed.csv", [("slide_id", "reason"), *summary.failed.items()])
+        self._write_failed(summary.failed)
         write_summary(summary)
 
     def remove_resume_files(self) -> None:
@@ -132,11 +142,14 @@ class RunFolder:
 
     @property
     def _split_file(self) -> Path:
-        return self.path / "split.csv"
+        return self.path / SPLIT_FILE
 
     @property
     def _resume_folder(self) -> Path:
         return self.path / RESUME_FOLDER
+
+    def _write_failed(self, failed: Mapping[str, str]) -> None:
+        self._write_table(FAILED_FILE, [("slide_id", "reason"), *failed.items()])
 
     def _write_table(self, name: str, rows: Iterable[Sequence[object]]) -> None:
         text = io.StringIO()

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import torch
 
-from parfocal.dataset.cohort import Cohort, require_files
+from parfocal.dataset.cohort import Cohort, require_files, without_slides
 from parfocal.dataset.inputs import Inputs, cohort_inputs
 from parfocal.dataset.leakage import refuse_copies
-from parfocal.dataset.split import Split, fold_cohort, split_cohort
+from parfocal.dataset.lesions import Lesions
+from parfocal.dataset.split import Split, fold_cohort, read_left_out, split_cohort
+from parfocal.encoders.catalogue import canonical_name
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.per_magnification import encoder_text
+from parfocal.encoders.right_use import warn_of_patch_size, warn_outside_range
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.encoders.weights import check_exists
 from parfocal.explain.report import optional_report, write_report
@@ -25,8 +28,10 @@ from parfocal.files import refuse_slide_folder
 from parfocal.settings import EncoderSettings, RunSettings, TrainSettings
 from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
-from parfocal.train.checks import refuse_unknown_strata
+from parfocal.slide.resolution import mpp_of
+from parfocal.train.checks import log_left_out, refuse_unknown_strata
 from parfocal.train.folder import RunFolder, claimed, refuse_used, write_summary
+from parfocal.train.slide_checks import SlideChecks
 from parfocal.train.summary import RunSummary, aggregate_folds
 from parfocal.train.tensorboard import require_tensorboard
 from parfocal.train.training_run import TrainingRun
@@ -66,8 +71,8 @@ def train(
         resume: whether to continue the run in `out` after its last complete epoch.
         progress: whether to show a bar per epoch in a terminal. Each epoch is a line in the log.
         skip_unreadable: whether to train without the slides that cannot be read, which are listed
-            in failed.csv, summary.json and the report; if False, they are refused before the first
-            epoch.
+            in failed.csv, summary.json and the report. They are left out before the cohort is
+            split. If False, they are refused before the first epoch.
         unreadable: reason of each slide that is already known to be unreadable, by slide id.
 
     Raises:
@@ -86,38 +91,64 @@ def train(
     folder = None if features is None else open_features(features, cohort.slides)
     if folder is not None:
         settings = follow_features(settings, folder)
-    splits = make_splits(cohort, settings.train)
+    make_splits(cohort, settings.train)  # raises before slides are checked, which takes longer
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     with claimed(out) as claim:
         refuse_used(out, resume=resume)
         threads = workers or reading_threads()
         inputs = _open_inputs(settings, folder, cache, torch_device, threads)
+        checks = SlideChecks(inputs, threads, unreadable or {})
+        left_out = _recorded_left_out(out) if resume else None
+        if left_out is None:
+            left_out = _find_left_out(out, cohort, settings, checks) if skip_unreadable else {}
+        remaining = without_slides(cohort, left_out)
         if not skip_unreadable:
             files = (
-                (slide, file) for slide in cohort.slides for file in inputs.source_files(slide)
+                (slide, file) for slide in remaining.slides for file in inputs.source_files(slide)
             )
             kind = "slide files" if folder is None else "feature files"
             require_files(cohort.source, files, kind)
-        refuse_copies(cohort, folder)
+        refuse_copies(remaining, folder)
+        splits = make_splits(remaining, settings.train)
         folders = [out] if len(splits) == 1 else [out / f"fold-{n}" for n in range(len(splits))]
         runs = [
             TrainingRun(
-                RunFolder(folder, claim),
+                RunFolder(run_folder, claim),
                 split,
                 settings,
                 inputs,
                 folder,
                 torch_device,
-                threads,
                 progress,
-                unreadable or {},
+                checks,
+                left_out,
                 skip_unreadable,
             )
-            for split, folder in zip(splits, folders, strict=True)
+            for split, run_folder in zip(splits, folders, strict=True)
         ]
         for run in runs:  # check every fold before the first epoch
             run.check(resume=resume)
         return _finish(out, [run.train(resume=resume) for run in runs])
+
+
+def _recorded_left_out(out: Path) -> dict[str, str] | None:
+    """Return the slides that the run in a folder left out before its split; None if no run is."""
+    for folder in (out, out / "fold-0"):
+        left_out = read_left_out(folder)
+        if left_out is not None:
+            return left_out
+    return None
+
+
+def _find_left_out(
+    out: Path, cohort: Cohort, settings: RunSettings, checks: SlideChecks
+) -> dict[str, str]:
+    """Return the reason of each slide of a cohort that cannot be read, by slide id."""
+    needs_outlines = settings.model.traits.needs_outlines
+    lesions = Lesions.of_slides(cohort.slides) if needs_outlines else None
+    left_out = checks.find_unreadable(out, cohort.slides, lesions)
+    log_left_out(left_out)
+    return left_out
 
 
 def make_splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
@@ -169,7 +200,13 @@ def _open_inputs(
         settings.slide,
         None
         if encoder is None
-        else partial(load_encoders, encoder, settings.slide.magnifications, device=str(device)),
+        else partial(
+            load_encoders,
+            encoder,
+            settings.slide.magnifications,
+            device=str(device),
+            patch_size=settings.slide.patch_size,
+        ),
         features=features,
         skip_unavailable_magnifications=settings.model.skip_unavailable_magnifications,
         cache=cache,
@@ -192,7 +229,8 @@ def _check_stored_encoders(
     """Raise if stored features come from other encoders than those in the settings."""
     magnifications = settings.slide.magnifications
     made_by = encoder_text([each.name for each in stored], magnifications)
-    named = encoder_text([encoder.name_at(each) for each in magnifications], magnifications)
+    names = [canonical_name(encoder.name_at(each)) for each in magnifications]
+    named = encoder_text(names, magnifications)
     if made_by != named:
         raise MixedFeaturesError(
             f"{features}: the features were made by encoder {made_by}, and the settings name "
@@ -201,4 +239,7 @@ def _check_stored_encoders(
     for magnification in magnifications:
         weights = encoder.weights_at(magnification)
         if weights is not None:
-            check_exists(weights)  # prediction will need this file
+            check_exists(weights, folder=True)  # prediction will need it
+    mpps = [mpp_of(magnification) for magnification in magnifications]
+    warn_outside_range(stored, mpps)
+    warn_of_patch_size(stored, mpps, settings.slide.patch_size)

@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,14 @@ from parfocal.dataset.leakage import slide_fingerprint
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import Split, split_to_csv
 from parfocal.encoders.per_magnification import in_dim_of
-from parfocal.features.errors import MixedFeaturesError
 from parfocal.features.folder import FeatureFolder
-from parfocal.grid import Reach
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.contract import Pretrained
 from parfocal.settings import RunSettings
-from parfocal.slide.errors import group_failures
-from parfocal.slide.failure import catch_failure
-from parfocal.train.checks import log_reach, refuse_too_few, refuse_unreadable
+from parfocal.train.checks import log_left_out, refuse_too_few, refuse_unreadable
 from parfocal.train.folder import RunFolder
 from parfocal.train.memory import MemoryPlan, plan_memory
+from parfocal.train.slide_checks import SlideChecks
 from parfocal.train.summary import RunSummary, summarize
 from parfocal.train.trainer import fit
 from parfocal.train.training_module import TrainingModule
@@ -48,9 +44,9 @@ class TrainingRun:
         inputs: opens the slides.
         features: folder of features; None if the slide files are read.
         device: device of the model.
-        workers: number of threads that check the slides.
         progress: whether to show a progress bar in a terminal.
-        unreadable: reason of each slide that is already known to be unreadable, by slide id.
+        checks: checks that slides can be read.
+        left_out: reason of each slide that was left out before the split, by slide id.
         skip_unreadable: whether to train without the slides that cannot be read.
     """
 
@@ -60,9 +56,9 @@ class TrainingRun:
     inputs: Inputs
     features: FeatureFolder | None
     device: torch.device
-    workers: int
     progress: bool
-    unreadable: Mapping[str, str]
+    checks: SlideChecks
+    left_out: Mapping[str, str]
     skip_unreadable: bool
 
     def check(self, *, resume: bool) -> None:
@@ -77,7 +73,10 @@ class TrainingRun:
         """
         self.folder.check(self.settings, split_to_csv(self.split), resume=resume)
         if not self.folder.finished and not self.skip_unreadable:
-            refuse_unreadable(self._unreadable, len(self._used.train) + len(self._used.val))
+            found = {
+                name: why for name, why in self._unreadable.items() if name not in self.left_out
+            }
+            refuse_unreadable(found, len(self._used.train) + len(self._used.val))
 
     def train(self, *, resume: bool) -> RunSummary:
         """Train the model and write all files of the run folder.
@@ -91,9 +90,10 @@ class TrainingRun:
             logger.info("%s: already finished", self.folder.path)
             self.folder.remove_resume_files()
             return self.folder.read_summary()
-        unreadable = self._unreadable
+        unreadable = {**self.left_out, **self._unreadable}
         module = self._build_module("metrics", unreadable)
-        self.folder.start(self.settings, split)  # only now: a refused run leaves no folder behind
+        # Only now: a refused run leaves no folder behind.
+        self.folder.start(self.settings, split, self.left_out)
         fit(module, self.settings.train.epochs, self.device, progress=self.progress)
         modules = [module]
         if self.settings.train.refit:
@@ -138,36 +138,11 @@ class TrainingRun:
     def _unreadable(self) -> dict[str, str]:
         """Reason of each training and validation slide that cannot be read, by slide id."""
         slides = (*self._used.train, *self._used.val)
-        logger.info("%s: checking %d slides", self.folder.path, len(slides))
-        reaches: dict[str, Reach] = {}
-        failure = partial(self._failure, self._lesions, reaches)
-        with ThreadPoolExecutor(self.workers) as pool:
-            reasons = list(pool.map(failure, slides))
-        log_reach(self.folder.path, reaches)
-        found = zip(slides, reasons, strict=True)
-        unreadable = {slide.slide_id: reason for slide, reason in found if reason is not None}
+        found = self.checks.find_unreadable(self.folder.path, slides, self._lesions)
+        self.checks.log_reach(self.folder.path, slides)
         if self.skip_unreadable:
-            for kind in group_failures(unreadable):
-                logger.warning("left out: %s", kind)
-        return unreadable
-
-    def _failure(
-        self, lesions: Lesions | None, reaches: dict[str, Reach], slide: CohortSlide
-    ) -> str | None:
-        """Return why a slide cannot be used; if it can, add its reach and return None."""
-        reason = self.unreadable.get(slide.slide_id)
-        if reason is None:
-            with catch_failure(slide.slide_id) as attempt:
-                reach = self.inputs.check(slide)
-                if reach is not None:
-                    reaches[slide.slide_id] = reach
-                if lesions is not None and lesions.has(slide.slide_id):
-                    with self.inputs.open(slide) as opened:
-                        lesions.of_input(slide, opened)
-            if isinstance(attempt.error, MixedFeaturesError):
-                raise attempt.error
-            reason = attempt.reason
-        return reason
+            log_left_out(found)
+        return found
 
     def _build_module(
         self, name: str, failed: dict[str, str], *, refit_of: TrainingModule | None = None
