@@ -119,6 +119,8 @@ class Model:
                 arguments |= {"magnifications": tuple(magnifications), "patch_size": patch_size}
         else:
             arguments["in_dim"] = in_dim if isinstance(in_dim, int) else list(in_dim)
+            if not isinstance(in_dim, int) and not traits.multiple_magnifications:
+                (arguments["in_dim"],) = in_dim
             if traits.multiple_magnifications:
                 arguments["num_magnifications"] = len(magnifications)
         if traits.adversarial:

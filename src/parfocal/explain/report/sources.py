@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from parfocal.dataset.cohort import PARTS
 from parfocal.dataset.split import read_split
+from parfocal.encoders.per_magnification import encoder_text
 from parfocal.explain.library import Library, find_library, list_problem
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.explain.truths import files_in, require_file
@@ -47,6 +48,12 @@ class Run:
     def name(self) -> str:
         """Name of the folder, as printable text."""
         return printable(self.folder.resolve().name)
+
+    @property
+    def encoder(self) -> str | None:
+        """Names of the encoders, as `--encoder` takes them; None for a model that takes pixels."""
+        name = self.settings.get("encoder", {}).get("name")
+        return encoder_text(list(name.values()), list(name)) if isinstance(name, dict) else name
 
     @property
     def parts(self) -> tuple[str, ...]:
