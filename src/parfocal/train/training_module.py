@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from parfocal.dataset.cohort import CohortSlide
-from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.inputs import Inputs, ReadsAhead
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.sampler import BalancedSampler, epoch_seed
 from parfocal.files import write_whole
@@ -38,10 +38,13 @@ from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
 from parfocal.train.folder import RunError, RunFolder
 from parfocal.train.memory import MemoryPlan
 from parfocal.train.optimizer import PlateauSchedule, build_optimizer, scheduled_rates
+from parfocal.train.read_ahead import ReadAheadLoader
 from parfocal.train.summary import LOGGED, Epoch, best_epoch
 from parfocal.train.validation import validation_metrics
 
 logger = logging.getLogger(__name__)
+
+Batches = DataLoader[list[int]] | ReadAheadLoader
 
 
 class TrainingModule(pl.LightningModule):
@@ -122,7 +125,7 @@ class TrainingModule(pl.LightningModule):
         """Reason of each slide that could not be read, by slide id."""
         return self.runner.failed
 
-    def train_dataloader(self) -> DataLoader[list[int]]:
+    def train_dataloader(self) -> Batches:
         """Return batches of positions in `train_slides`, drawn again for each epoch."""
         # After a resume, Lightning's current_epoch is not yet restored when this is called.
         sampler = BalancedSampler(
@@ -131,11 +134,19 @@ class TrainingModule(pl.LightningModule):
             epoch=lambda: len(self.history),
             excluded=self.failed,
         )
-        return _position_loader(len(self.train_slides), self.settings.batch_size, sampler)
+        return self._batches(self.train_slides, sampler)
 
-    def val_dataloader(self) -> DataLoader[list[int]]:
+    def val_dataloader(self) -> Batches:
         """Return batches of positions in `val_slides`."""
-        return _position_loader(len(self.val_slides), self.settings.batch_size)
+        return self._batches(self.val_slides)
+
+    def _batches(
+        self, slides: Sequence[CohortSlide], sampler: BalancedSampler | None = None
+    ) -> Batches:
+        """Return batches of positions in `slides`, which are read ahead if the inputs can do so."""
+        loader = _position_loader(len(slides), self.settings.batch_size, sampler)
+        inputs = self.runner.inputs
+        return ReadAheadLoader(loader, slides, inputs) if isinstance(inputs, ReadsAhead) else loader
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer, and bring the learning-rate schedule up to date after a resume."""

@@ -1,0 +1,38 @@
+"""Batches of slides, of which the next one is read while one is trained on."""
+
+from collections.abc import Iterator, Sequence
+
+from torch.utils.data import DataLoader
+
+from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.inputs import ReadsAhead
+
+
+class ReadAheadLoader:
+    """A loader of batches that starts to read the slides of the next batch.
+
+    The batches are those of the loader that it wraps, in the same order.
+
+    Args:
+        loader: batches of positions in `slides`.
+        slides: the slides.
+        inputs: inputs that read slides ahead.
+    """
+
+    def __init__(
+        self, loader: DataLoader[list[int]], slides: Sequence[CohortSlide], inputs: ReadsAhead
+    ) -> None:
+        self._loader, self._slides, self._inputs = loader, slides, inputs
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = iter(self._loader)
+        batch = next(batches, None)
+        while batch is not None:
+            following = next(batches, None)
+            positions = [*batch, *(following or ())]
+            self._inputs.read_ahead([self._slides[position] for position in positions])
+            yield batch
+            batch = following
