@@ -26,7 +26,7 @@ from parfocal.cli.hub import push, serve_encoder
 from parfocal.cli.models import audit, compare, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.probe import probe
-from parfocal.cli.slides import extract, inspect, synth
+from parfocal.cli.slides import extract, features, inspect, synth
 from parfocal.cli.usage import UsageError, describe_usage_error
 from parfocal.cli.view import report, view
 from parfocal.progress import ProgressHandler, erase_bars
@@ -236,6 +236,7 @@ for command in (
     synth,
     cohort,
     extract,
+    features,
     recipes,
     train,
     evaluate,

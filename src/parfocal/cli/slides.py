@@ -1,4 +1,4 @@
-"""Subcommands about slide files: inspect, synth, extract."""
+"""Subcommands about slide files and their features: inspect, synth, extract, features."""
 
 import json
 from pathlib import Path
@@ -23,8 +23,10 @@ from parfocal.cli.arguments import (
     finish,
     output_file,
     output_folder,
+    parse_features,
     parse_magnifications,
     parse_slides,
+    print_reasons,
     remote_access,
 )
 from parfocal.progress import Progress, bars_erased
@@ -64,6 +66,9 @@ def inspect(
 ) -> None:
     """Print size, resolution, tissue and patches of slides, and check that they can be used.
 
+    A folder stands for the slides in it. The exit code is 1 if a slide cannot be used; a slide that
+    does not have the magnifications gives a warning.
+
     Example: `parfocal inspect slides/*.svs --picture sheet.html`
     """
     from parfocal.explain.inspection import inspect_slides, list_sources
@@ -89,6 +94,13 @@ def inspect(
         typer.echo(json.dumps(reports, indent=1))
     if picture is not None:
         write_sheet(picture, inspected)
+    reported = [(slide.path, slide.report) for slide in inspected if slide.report is not None]
+    unfit = {str(path): each.patches_problem for path, each in reported if each.patches_problem}
+    if unfit:
+        typer.echo(
+            f"parfocal: warning: {len(unfit)} of {len(sources)} slides have no patches:", err=True
+        )
+        print_reasons(unfit)
     failed = {str(slide.path): slide.reason for slide in inspected if slide.reason is not None}
     finish(failed, len(sources))
 
@@ -259,3 +271,33 @@ def extract(
     )
     typer.echo(f"{len(result.done)} slides extracted, {len(result.skipped)} already in {out}")
     finish(result.failed, len(slides))
+
+
+def features(
+    *,
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|M=DIR,...",
+            help="Folder of features, or a folder for each magnification, as 2.5=DIR,10=DIR.",
+        ),
+    ],
+    values: Annotated[
+        bool,
+        typer.Option("--values", help="Also read all features, to find some that are not finite."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Print what a folder of features holds, by parfocal or another tool, and what is wrong.
+
+    Features by TRIDENT, CLAM, STAMP, slide2vec and ZoomMIL are recognized by their content.
+
+    Example: `parfocal features job/20x_256px_0px_overlap/features_uni_v2`
+    """
+    from parfocal.features.describe import describe_features
+
+    found = parse_features(folder)
+    assert found is not None
+    report = describe_features(found, values=values)
+    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else report.lines())
+    finish(report.problems, report.slides + len(report.problems))

@@ -142,11 +142,35 @@ class OwnFolder:
             found = "no feature files (*.h5) here" if path.is_dir() else "no such folder"
             raise StoreError(f"{path}: {found}; run `parfocal extract` first.")
         self._path = path
-        first = FeatureFile(files[0])
+        self._first = first = FeatureFile(files[0])
         self.facts = FolderFacts(OWN_TOOL, first.magnifications, first.patch_size, first.encoders)
 
     def __str__(self) -> str:
         return str(self._path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all slides."""
+        return tuple(path.stem for path in sorted(self._path.glob("*.h5")))
+
+    def open_named(self, name: str) -> FeatureFile:
+        """Return the feature file of a slide of which only the name is known.
+
+        Raises:
+            StoreError: the file is damaged, or does not mix with the first one.
+        """
+        first, file = self._first, FeatureFile(feature_path(self._path, name))
+        for what, found, expected in (
+            ("encoder", [e.name for e in file.encoders], [e.name for e in first.encoders]),
+            ("magnifications", file.magnifications, first.magnifications),
+            ("patch size", file.patch_size, first.patch_size),
+        ):
+            if found != expected:
+                raise MixedFeaturesError(
+                    f"{file.path}: {what} {found}, and {first.path.name} has {expected}; they do "
+                    "not mix. Keep them in different folders."
+                )
+        return file
 
     def files(self, slide: FeatureSlide) -> tuple[Path, ...]:
         """Return the feature file of a slide."""

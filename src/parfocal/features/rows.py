@@ -73,7 +73,7 @@ class StoredFeatures:
     ) -> None:
         count, dim = reader.shape
         self.shape = torch.Size((count if stored_rows is None else len(stored_rows), dim))
-        self._reader, self._device, self._stored_rows = reader, device, stored_rows
+        self.reader, self._device, self._stored_rows = reader, device, stored_rows
 
     def __getitem__(self, rows: Int64[Tensor, " n"]) -> Float[Tensor, "n d"]:
         """Return the features of some rows, in the order of `rows`.
@@ -85,8 +85,8 @@ class StoredFeatures:
         if self._stored_rows is not None:
             wanted = self._stored_rows[wanted]
         unique, inverse = np.unique(wanted[wanted >= 0], return_inverse=True)
-        features = self._reader.read(unique)
-        _require_finite(features, self._reader)
+        features = self.reader.read(unique)
+        _require_finite(features, self.reader)
         if not np.array_equal(unique, wanted):
             every = np.zeros((len(wanted), features.shape[1]), features.dtype)
             every[wanted >= 0] = features[inverse]

@@ -106,6 +106,15 @@ class ForeignFolder:
             self._mpps[slide.slide_id] = dict(zip(settings.magnifications, grid.mpps, strict=True))
         return opened
 
+    def open_named(self, name: str) -> ForeignSlide:
+        """Return the features of a slide of which only the name is known, at all magnifications.
+
+        Raises:
+            StoreError: a file is missing or damaged, or does not mix with the others.
+        """
+        settings = SlideSettings(self.facts.magnifications, self.facts.patch_size)
+        return self.open(NamedSlide(name), settings, self.facts.encoders)
+
     def fingerprint(self, slide: FeatureSlide) -> str | None:
         """Return the fingerprint of the slide file; None where it is not at hand."""
         return file_fingerprint(slide.path) if is_at_hand(slide.path) else None

@@ -14,6 +14,8 @@ from torch import Tensor
 from parfocal.features.errors import StoreError
 from parfocal.features.hdf5 import error_cause
 
+PICKLE = b"\x80\x02"  # start of files of before PyTorch 1.6, in pickle protocol 2
+
 
 class TorchRows:
     """The rows of a tensor in a `.pt` file, of which only the pages that are used are read.
@@ -48,6 +50,10 @@ class TorchRows:
 
     def _load(self) -> Tensor:
         with _loading(self.path, self.tool):
+            with self.path.open("rb") as file:
+                start = file.read(2)
+            if start[:1] == PICKLE[:1] and start != PICKLE:  # torch warns of other protocols
+                raise UnpicklingError
             try:
                 found = torch.load(self.path, "cpu", weights_only=True, mmap=True)
             except RuntimeError:  # files of before PyTorch 1.6 cannot be mapped
