@@ -100,13 +100,15 @@ def predict(
     from parfocal.explain.export import Exports
     from parfocal.models.checkpoint import Checkpoint
     from parfocal.predict.folder import FailedSlide, predict_slides
+    from parfocal.slide.listing import list_slides
 
     failed: dict[str, str] = {}
     trained = Checkpoint.load(run, overrides=parse_changes(run, changes))
     lesions = None
     if outlines is not None:
         lesions = {s.path: s.outlines for s in read_slides(outlines) if s.outlines is not None}
-    paths = parse_slides(slides, remote_access(remote_cache, scratch, allow_redirect))
+    access = remote_access(remote_cache, scratch, allow_redirect)
+    paths = list_slides(parse_slides(slides, access))
     answers = predict_slides(
         paths,
         trained,
@@ -126,6 +128,6 @@ def predict(
         else:
             with bars_erased():
                 typer.echo(answer.summary)
-    if len(failed) < len(slides):
+    if len(failed) < len(paths):
         typer.echo(f"wrote predictions.csv, and a JSON and a PNG per slide, to {out}", err=True)
-    finish(failed, len(slides))
+    finish(failed, len(paths))

@@ -23,7 +23,9 @@ from parfocal.explain.truths import LibraryError, Truth, files_in, read_truths, 
 from parfocal.files import is_folder, path_exists
 from parfocal.printable import printable
 from parfocal.slide.failure import describe_failure, shorten
+from parfocal.slide.listing import slides_in
 from parfocal.slide.slide import open_slide
+from parfocal.slide.sources.url import RemoteAccess, SlidePath, SlideUrl, is_url
 
 KEY_DIGITS = 12
 
@@ -80,7 +82,7 @@ class ListedSlide:
     size: tuple[int, int]
     mpp: float
     given_mpp: float | None
-    path: Path | None
+    path: SlidePath | None
     problem: str | None = None
     truth: Truth = field(default_factory=Truth)
     predictions: tuple[PredictionSummary, ...] = ()
@@ -109,11 +111,12 @@ class Library:
 
 
 def load_library(
-    paths: Sequence[Path],
+    paths: Sequence[SlidePath],
     *,
     cohort: Path | None = None,
     moved_to: Sequence[Path] = (),
     mpp: float | None = None,
+    access: RemoteAccess | None = None,
 ) -> Library:
     """Find predictions and slides, and raise an error if there are none, and no failed slides.
 
@@ -122,23 +125,25 @@ def load_library(
         cohort: see `find_library`.
         moved_to: see `find_library`.
         mpp: see `find_library`.
+        access: see `find_library`.
 
     Raises:
         LibraryError: nothing was found, or tables disagree on a label.
         CohortError: the cohort table is invalid.
     """
-    library = find_library(paths, cohort=cohort, moved_to=moved_to, mpp=mpp)
+    library = find_library(paths, cohort=cohort, moved_to=moved_to, mpp=mpp, access=access)
     if not library.slides and not library.failed:
         raise _nothing_found(paths, library.problems)
     return library
 
 
 def find_library(
-    paths: Sequence[Path],
+    paths: Sequence[SlidePath],
     *,
     cohort: Path | None = None,
     moved_to: Sequence[Path] = (),
     mpp: float | None = None,
+    access: RemoteAccess | None = None,
 ) -> Library:
     """Find predictions and slides; what cannot be read is in `problems`, and ends nothing.
 
@@ -148,24 +153,31 @@ def find_library(
         cohort: cohort table with labels and outlines of the slides.
         moved_to: folders in which to look for slide files that have moved since the prediction.
         mpp: µm per level-0 pixel, for slide files that do not record it.
+        access: how slides far away are read that predictions name; None for the defaults.
 
     Raises:
         LibraryError: tables disagree on the label of a slide.
         CohortError: the cohort table is invalid.
     """
     library = Library()
-    truths = read_truths(paths, cohort, library.problems)
+    truths = read_truths(
+        [path for path in paths if isinstance(path, Path)], cohort, library.problems
+    )
     moved_files = _files_by_name(moved_to)
     for path in paths:
         with list_problem(path, library.problems):
-            if _is_slide(path):
-                library.add(_slide_alone(path, mpp, truths))
+            slides = _slides_of(path)
+            for slide in slides:
+                with list_problem(slide, library.problems):
+                    library.add(_slide_alone(slide, mpp, truths))
+            if slides or isinstance(path, SlideUrl):
                 continue
             for file in files_in(path, "*.json"):
                 with list_problem(file, library.problems):
                     if path == file or looks_like_prediction(read_json(file)):
                         record = read_prediction(file)
-                        library.add(_slide_with_prediction(file, record, truths, moved_files))
+                        found = _slide_with_prediction(file, record, truths, moved_files, access)
+                        library.add(found)
             for file in files_in(path, "predictions.csv") if is_folder(path) else ():
                 with list_problem(file, library.problems):
                     require_file(file)
@@ -174,7 +186,7 @@ def find_library(
 
 
 @contextmanager
-def list_problem(path: Path, problems: list[str]) -> Iterator[None]:
+def list_problem(path: SlidePath, problems: list[str]) -> Iterator[None]:
     """Add a message to `problems` if a block that reads or shows a file fails, and continue.
 
     Args:
@@ -190,7 +202,7 @@ def list_problem(path: Path, problems: list[str]) -> Iterator[None]:
             problems.append(shorten(_describe_problem(path, error)))
 
 
-def _describe_problem(path: Path, error: Exception) -> str:
+def _describe_problem(path: SlidePath, error: Exception) -> str:
     if type(error).__module__.startswith("parfocal"):
         message = str(error)
         return message if path.name in message else f"{path}: {message}"
@@ -203,17 +215,22 @@ def key_of(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_DIGITS]
 
 
-def _is_slide(path: Path) -> bool:
-    """Return whether a path is a slide file, or a folder of DICOM files.
+def _slides_of(path: SlidePath) -> list[SlidePath]:
+    """Return the slides to show without a prediction: a slide file, or those in a folder.
+
+    A folder of predictions has none, and neither has one of pictures.
 
     Raises:
         LibraryError: the path does not exist.
     """
+    if isinstance(path, SlideUrl):
+        return [path]
     if not path_exists(path) and not path.is_symlink():
         raise LibraryError(f"{path}: no such file or folder; check the path.")
     if is_folder(path):
-        return any(file.suffix.lower() == ".dcm" for file in path.iterdir())
-    return path.suffix.lower() != ".json"
+        has_results = files_in(path, "*.json") or files_in(path, "predictions.csv")
+        return [] if has_results else [*slides_in(path, pictures=False)]
+    return [] if path.suffix.lower() == ".json" else [path]
 
 
 def _slide_with_prediction(
@@ -221,10 +238,11 @@ def _slide_with_prediction(
     record: PredictionRecord,
     truths: Mapping[str, Truth],
     moved_files: Mapping[str, Path],
+    access: RemoteAccess | None,
 ) -> ListedSlide:
     slide = record.slide
     truth = truths.get(slide.id, Truth())
-    path = _find_slide(slide.path, truth, moved_files, file)
+    path = _find_slide(slide.path, truth, moved_files, file, access)
     problem = None
     if path is None:
         problem = (
@@ -256,7 +274,7 @@ def _slide_with_prediction(
     )
 
 
-def _slide_alone(path: Path, mpp: float | None, truths: Mapping[str, Truth]) -> ListedSlide:
+def _slide_alone(path: SlidePath, mpp: float | None, truths: Mapping[str, Truth]) -> ListedSlide:
     with open_slide(path, mpp=mpp, missing_tiles="background") as slide:
         return ListedSlide(
             key=key_of(slide.id, slide.fingerprint),
@@ -271,16 +289,29 @@ def _slide_alone(path: Path, mpp: float | None, truths: Mapping[str, Truth]) -> 
 
 
 def _find_slide(
-    recorded: str | None, truth: Truth, moved_files: Mapping[str, Path], prediction: Path
-) -> Path | None:
-    """Return the first candidate path that exists; its fingerprint is checked on opening."""
+    recorded: str | None,
+    truth: Truth,
+    moved_files: Mapping[str, Path],
+    prediction: Path,
+    access: RemoteAccess | None,
+) -> SlidePath | None:
+    """Return the first candidate that exists; its fingerprint is checked on opening.
+
+    A URL of the cohort comes first, since the recorded one lacks credentials.
+    """
+    if isinstance(truth.path, SlideUrl):
+        return truth.path
     candidates: Iterable[Path | None] = [truth.path]
-    if recorded is not None:
+    url = None
+    if recorded is not None and is_url(recorded):
+        url = SlideUrl(recorded, access or RemoteAccess())
+        candidates = [truth.path, moved_files.get(url.name)]
+    elif recorded is not None:
         path = Path(recorded)
         candidates = chain(
             [path, truth.path, moved_files.get(path.name)], _moved_together(prediction, path)
         )
-    return next((path for path in candidates if path is not None and path_exists(path)), None)
+    return next((path for path in candidates if path is not None and path_exists(path)), url)
 
 
 def _moved_together(prediction: Path, recorded: Path) -> Iterator[Path]:
@@ -305,7 +336,7 @@ def _files_by_name(folders: Iterable[Path]) -> dict[str, Path]:
     return by_name
 
 
-def _nothing_found(paths: Sequence[Path], problems: Sequence[str]) -> LibraryError:
+def _nothing_found(paths: Sequence[SlidePath], problems: Sequence[str]) -> LibraryError:
     if problems:
         return LibraryError(problems[0])
     searched = ", ".join(str(path) for path in paths)

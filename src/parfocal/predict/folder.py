@@ -27,7 +27,8 @@ from parfocal.predict.slide import classify, classify_stored
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
-from parfocal.slide.identity import file_fingerprint, slide_id, unique_slides
+from parfocal.slide.identity import file_fingerprint, slide_id
+from parfocal.slide.listing import list_slides, may_be_slide
 from parfocal.slide.resolution import check_mpp
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath, recorded_path, slide_key
@@ -71,8 +72,8 @@ def predict_slides(
     while its file is unchanged.
 
     Args:
-        paths: slide files and URLs; one that is listed twice, as the files of a DICOM series are, is
-            predicted once.
+        paths: slide files, folders of slides, and URLs; one that is listed twice, as the files of a
+            DICOM series are, is predicted once.
         trained: the trained model.
         out: folder to write to.
         mpp: µm per level-0 pixel of every slide, for files that do not record it.
@@ -95,8 +96,8 @@ def predict_slides(
         OutputError: `out` holds the slides, or the prediction of another slide with the same name.
         OSError: `out` cannot be written to, or the disk is full.
     """
-    paths = unique_slides(paths)
-    _refuse_duplicates(paths)
+    paths = list_slides(paths)
+    by_name = _by_name(paths)
     if mpp is not None:
         check_mpp(mpp)
     if outlines is not None and not trained.traits.has_leaves:
@@ -108,7 +109,7 @@ def predict_slides(
     lesions = Lesions({slide: file for slide, file in files.items() if slide in asked})
     refuse_slide_folder(out, paths)
     table.read_rows(out / table.TABLE_FILE, trained.labels)  # raises for other classes
-    refuse_other_slides(paths, out, replace=replace)
+    refuse_other_slides(tuple(by_name.values()), out, replace=replace)
     out.mkdir(parents=True, exist_ok=True)
     predictor = _FolderPredictor(
         *(trained, out, mpp, device, lesions, dict(tissue or {}), exports or Exports(), again),
@@ -119,7 +120,8 @@ def predict_slides(
     try:
         for path in paths:
             result = predictor.result(path, progress)
-            rows[slide_id(path)] = _row(result, trained.labels)
+            if by_name[slide_id(path)] == path:
+                rows[slide_id(path)] = _row(result, trained.labels)
             yield result
     finally:
         table.update(out, trained.labels, rows)
@@ -174,7 +176,9 @@ class _FolderPredictor:
             draw_pictures(record, slide, self.out, gray_spread=gray_spread, lesions=lesions)
         return record
 
-    def _classify(self, slide: Slide, path: SlidePath, encoders: Sequence[Encoder]) -> PredictionRecord:
+    def _classify(
+        self, slide: Slide, path: SlidePath, encoders: Sequence[Encoder]
+    ) -> PredictionRecord:
         """Predict an open slide from its pixels, or from stored features."""
         if self.stored is None:
             return classify(slide, self.trained, encoders)
@@ -254,14 +258,24 @@ def _row(result: PredictionRecord | FailedSlide, labels: Sequence[str]) -> list[
     return table.row(result, labels)
 
 
-def _refuse_duplicates(paths: Sequence[SlidePath]) -> None:
-    """Refuse slides whose files would be written under the same name."""
-    by_id: dict[str, SlidePath] = {}
+def _by_name(paths: Sequence[SlidePath]) -> dict[str, SlidePath]:
+    """Return the slides by name, under which their files are written.
+
+    Other files that `slides/*` names, such as tables, may be called like a slide.
+
+    Raises:
+        ValueError: two slides have the same name.
+    """
+    groups: dict[str, list[SlidePath]] = {}
     for path in paths:
-        name = slide_id(path)
-        if name in by_id:
+        groups.setdefault(slide_id(path), []).append(path)
+    by_name: dict[str, SlidePath] = {}
+    for name, group in groups.items():
+        slides = group if len(group) == 1 else [path for path in group if may_be_slide(path)]
+        if len(slides) > 1:
             raise ValueError(
-                f"{by_id[name]} and {path} would both be written as {name!r}; predict them into "
+                f"{slides[0]} and {slides[1]} would both be written as {name!r}; predict them into "
                 "different folders."
             )
-        by_id[name] = path
+        by_name[name] = (slides or group)[0]
+    return by_name

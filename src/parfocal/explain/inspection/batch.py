@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from parfocal.dataset.cohort import read_slides
+from parfocal.dataset.cohort import CohortError, read_slides
 from parfocal.dataset.tissue_files import TABLE_SUFFIXES, match_tissue_files
 from parfocal.explain.inspection.report import SlideReport, describe_slide, find_patches
 from parfocal.explain.inspection.strip import draw_strip
@@ -16,11 +16,14 @@ from parfocal.features.header import SlideSettings
 from parfocal.grid import PatchGrid
 from parfocal.journal import Journal
 from parfocal.progress import Progress
+from parfocal.slide.errors import SlideError
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
-from parfocal.slide.identity import file_fingerprint, unique_slides
+from parfocal.slide.identity import file_fingerprint
+from parfocal.slide.listing import list_slides
 from parfocal.slide.resolution import check_mpp
 from parfocal.slide.slide import open_slide
+from parfocal.slide.sources.url import RemoteAccess, SlidePath, slide_key
 
 QUALITY = 85  # of JPEG
 
@@ -34,12 +37,14 @@ class SlideSource:
         mpp: microns per level-0 pixel; None to use the file's.
         tissue: file of the tissue; None to find it.
         from_cohort: whether the slide is a row of a cohort's table.
+        problem: why it cannot be a slide; None if it may be.
     """
 
-    path: Path
+    path: SlidePath
     mpp: float | None = None
     tissue: Path | None = None
     from_cohort: bool = False
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,42 +58,58 @@ class InspectedSlide:
         picture: JPEG file of the slide, its tissue and its patches; None if it was not drawn.
     """
 
-    path: Path
+    path: SlidePath
     report: SlideReport | None
     reason: str | None
     picture: bytes | None
 
 
 def list_sources(
-    paths: Sequence[Path],
+    paths: Sequence[SlidePath],
     *,
     mpp: float | None = None,
     tissue: Path | None = None,
+    access: RemoteAccess | None = None,
 ) -> list[SlideSource]:
-    """Return the slides that are given as files and as cohort tables.
+    """Return the slides that are given as files, folders and cohort tables.
+
+    A slide that a table lists and that is also given itself is listed once. Among other paths, a
+    table that is no cohort, as `slides/*` may name, is listed as a slide that fails.
 
     Args:
-        paths: slide files, and tables with the columns slide_id and path.
+        paths: slide files, folders of slides, and tables with the columns slide_id and path.
         mpp: microns per level-0 pixel of the slide files and of rows without mpp.
         tissue: tissue files, which come before those of the tables; see `match_tissue_files`.
+        access: how slides far away are read that tables name; None for the defaults.
 
     Raises:
-        CohortError: a table cannot be read, or `tissue` has no file of any slide.
+        CohortError: the only path is a table that cannot be read, or `tissue` has no file of any
+            slide.
         ValueError: `mpp` is not plausible.
     """
     if mpp is not None:
         check_mpp(mpp)
-    sources: list[SlideSource] = []
-    tables = [path for path in paths if path.suffix.lower() in TABLE_SUFFIXES]
-    for path in unique_slides(path for path in paths if path not in tables):
-        sources.append(SlideSource(path, mpp))
+    tables = [
+        path for path in paths if isinstance(path, Path) and path.suffix.lower() in TABLE_SUFFIXES
+    ]
+    rows: list[SlideSource] = []
     for table in tables:
-        for row in read_slides(table):
-            sources.append(SlideSource(row.path, row.mpp or mpp, row.tissue, from_cohort=True))
+        try:
+            slides = read_slides(table, access=access)
+        except CohortError as error:
+            if len(paths) == 1:
+                raise
+            rows.append(SlideSource(table, problem=str(error)))
+            continue
+        for row in slides:
+            rows.append(SlideSource(row.path, row.mpp or mpp, row.tissue, from_cohort=True))
+    listed = {slide_key(row.path) for row in rows}
+    files = list_slides(path for path in paths if path not in tables)
+    sources = [SlideSource(path, mpp) for path in files if slide_key(path) not in listed] + rows
     if tissue is None:
         return sources
-    files = match_tissue_files(tissue, [source.path for source in sources])
-    return [replace(source, tissue=files.get(source.path, source.tissue)) for source in sources]
+    masks = match_tissue_files(tissue, [source.path for source in sources])
+    return [replace(source, tissue=masks.get(source.path, source.tissue)) for source in sources]
 
 
 def inspect_slides(
@@ -115,6 +136,8 @@ def inspect_slides(
         name = source.path.name
         report = picture = None
         with catch_failure(name) as attempt:
+            if source.problem is not None:
+                raise SlideError(source.problem)
             finished = None if results is None else results.find(source, pictures=pictures)
             report, picture = finished or _inspect(source, settings, pictures=pictures)
             if results is not None and finished is None:

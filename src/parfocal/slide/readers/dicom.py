@@ -73,7 +73,7 @@ def dicom_instances(path: Path) -> list[Path]:
 def series_name(path: Path) -> str | None:
     """Return the name of the series that a DICOM file belongs to; None if it is its only file.
 
-    A series is called like its folder, or by its UID if the folder holds other slides.
+    A series is called like its folder, or by its UID if the folder holds other DICOM slides.
     """
     folder, uid = list_folder(path.parent), read_header(path).series_uid
     if len(folder.series.get(uid, ())) < 2:

@@ -58,6 +58,15 @@ class ArrayScan:
         """Do nothing, since no file is open."""
 
 
+def is_image(path: Path) -> bool:
+    """Return whether Pillow knows the format of a file."""
+    try:
+        with _no_pixel_limit(), Image.open(path):
+            return True
+    except Exception:  # damaged headers raise anything
+        return False
+
+
 def open_image(path: Path) -> Scan:
     """Decode the first picture of an image file as RGB, with transparency over white.
 
