@@ -68,7 +68,7 @@ def test_the_gap_to_the_best_model_is_paired_over_patients():
     assert best.gap_to_best is None
     assert poor.gap_to_best.value == pytest.approx(2 / 6)
     assert 0 <= poor.gap_to_best.low < poor.gap_to_best.high <= 5 / 6
-    assert again.gap_to_best.text == "0.000 (no interval: 2,000 of 2,000 resamples, all equal)"
+    assert again.gap_to_best.text == "0.000 (no interval: it is the same in all 2,000 resamples)"
 
 
 def test_patients_of_several_slides_are_drawn_together():

@@ -17,7 +17,12 @@ from parfocal.models.checkpoint import Checkpoint
 
 @pytest.fixture
 def viewer(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "parfocal.cli", "view", str(folder), "--port", "0"]
+    # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from parfocal.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "view", str(folder), "--port", "0"]
     with subprocess.Popen(
         [*command, "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as started:
@@ -29,10 +34,10 @@ def test_the_viewer_prints_its_address_and_ends_with_ctrl_c(viewer: subprocess.P
     assert viewer.stdout is not None
     line = viewer.stdout.readline()
     assert line.startswith("3 slides at http://127.0.0.1:")
-    with urlopen(line.split()[3] + "api/slides", timeout=60) as answer:
+    with urlopen(line.split()[3] + "api/slides", timeout=300) as answer:
         assert len(json.load(answer)["slides"]) == 3
     viewer.send_signal(signal.SIGINT)
-    out, err = viewer.communicate(timeout=60)
+    out, err = viewer.communicate(timeout=300)
     classes = "cohort.csv: 2 classes: normal 2, tumor 1 (3 slides, patients not given)\n"
     assert (viewer.returncode, out) == (0, "")
     assert classes in err

@@ -40,6 +40,16 @@ def test_the_loss_is_the_mean_over_slide_and_critical_patches(rows):
     )
 
 
+def test_the_loss_of_another_task_is_averaged_over_both_streams(rows):
+    model = DSMIL(5, 3)
+    prediction = model(StoredBag([rows]))
+    target = torch.tensor([0.2, 0.5, 0.3])
+    expected = 0.0
+    for logits in (prediction.logits, prediction.terms["critical"]):
+        expected += sum((logits[c] - target[c]) ** 2 for c in range(3)) / 3 / 2
+    torch.testing.assert_close(model.objective(prediction, target, F.mse_loss), expected)
+
+
 def test_features_are_concatenated_with_those_of_the_patches_that_contain_it(rows):
     generator = torch.Generator().manual_seed(1)
     mid, high = (torch.randn(n, 5, generator=generator) for n in (18, 72))

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -54,6 +55,17 @@ def test_patches_on_lesions_weigh_as_much_as_all_others(model, rows):
         with_touching(prediction, touching), torch.tensor(0), F.cross_entropy
     ).item()
     assert loss == pytest.approx((lesion + sum(negative) / 5) / 2, rel=1e-5)
+
+
+def test_the_loss_of_the_task_is_used(model, rows):
+    prediction = model(StoredBag([rows]))
+    touching = torch.tensor([False, True, False, False, False, False])
+    smoothed = partial(F.cross_entropy, label_smoothing=0.1)
+    loss = model.objective(with_touching(prediction, touching), torch.tensor(0), smoothed)
+    p = prediction.terms["patches"].detach().log_softmax(dim=1)
+    each = [-(0.9 * p[i, 0 if i == 1 else 1] + 0.1 * p[i].mean()) for i in range(6)]
+    expected = (each[1] + (sum(each) - each[1]) / 5) / 2
+    torch.testing.assert_close(loss.detach(), expected)
 
 
 def test_all_patches_of_a_slide_without_lesion_are_negative(model, rows):

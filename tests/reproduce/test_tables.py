@@ -108,10 +108,19 @@ def test_the_maps_of_bach_have_the_papers_sizes(made, metrics):
     assert [row["mean"] for row in looked] == [4, 12, 48]
 
 
-def test_curves_of_the_four_models_are_drawn(made):
+def test_both_curves_of_the_four_models_are_drawn(made):
     page = (made("jsma-prad") / "page.html").read_text()
-    assert page.count("<svg") >= 2
-    assert "true positive rate against false positive rate: 25X, 50X, 100X, multiple" in page
+    models = "25X, 50X, 100X, multiple magnifications"
+    assert re.findall(r'<svg [^>]*aria-label="([^"]*)"', page) == [
+        f"true positive rate against false positive rate: {models}",
+        f"precision against recall: {models}",
+    ]
+    assert page.count("<svg") == 2
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {"jsma-prad"}))
+def test_the_pages_of_the_other_tables_have_no_curves(made, name):
+    assert "<svg" not in (made(name) / "page.html").read_text()
 
 
 def test_the_squares_of_magnet_are_shown(made):

@@ -137,11 +137,11 @@ def no_interval_reason(resampled: Float[np.ndarray, " r"]) -> str | None:
         resampled: the score of each resample; NaN where it is undefined.
     """
     defined = resampled[~np.isnan(resampled)]
-    count = f"{len(defined):,} of {len(resampled):,} resamples"
     if not len(resampled):
         return "no interval: it needs at least two patients"
     if not len(defined):
-        return f"no interval: defined in {count}"
+        return f"no interval: it is undefined in all {len(resampled):,} resamples"
     if np.ptp(defined) < EQUAL:
-        return f"no interval: {count}, all equal"
+        where = "" if len(defined) == len(resampled) else " in which it is defined"
+        return f"no interval: it is the same in all {len(defined):,} resamples{where}"
     return None

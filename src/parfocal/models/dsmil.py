@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from parfocal.bag import Bag
@@ -97,15 +97,16 @@ class DSMIL(nn.Module):
         )
         return Prediction(logits, looks, terms={"critical": highest})
 
-    def objective(
-        self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
-    ) -> Float[Tensor, ""]:
-        """Return the published loss: the mean binary cross-entropy of both streams, by class.
+    def objective(self, prediction: Prediction, target: Tensor, loss: Loss) -> Float[Tensor, ""]:
+        """Return the mean loss of both streams.
 
-        The loss of the task is not used.
+        In classification, where the loss of the task is the cross-entropy, it is the published
+        one: the binary cross-entropy of each class.
         """
-        one_hot = F.one_hot(target, len(prediction.logits)).to(prediction.logits)
         streams = torch.stack([prediction.logits, prediction.terms["critical"]])
+        if loss is not F.cross_entropy:
+            return torch.stack([loss(stream, target) for stream in streams]).mean()
+        one_hot = F.one_hot(target, len(prediction.logits)).to(prediction.logits)
         return F.binary_cross_entropy_with_logits(streams, one_hot.expand_as(streams))
 
     def _concatenated(self, bags: list[Bag]) -> Float[Tensor, "n d"]:

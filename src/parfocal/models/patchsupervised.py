@@ -6,7 +6,6 @@ Departs: everything else is our own choice; docs/methods.md lists it.
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -75,18 +74,15 @@ class PatchSupervised(nn.Module):
     def objective(
         self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
     ) -> Float[Tensor, ""]:
-        """Return the cross-entropy of the patches, with equal weight for those on and off lesions.
-
-        The loss of the task is not used.
+        """Return the mean loss of the patches, with equal weight for those on and off lesions.
 
         Args:
             prediction: output for one slide; `terms["touching"]` holds whether each valid patch
                 touches a lesion.
             target: class of the slide.
-            loss: loss of the task.
+            loss: loss of the task; of a batch, the mean.
         """
         logits, touching = prediction.terms["patches"], prediction.terms["touching"]
         labels = torch.where(touching, target, self.negative_class)
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        groups = [losses[group] for group in (touching, ~touching)]
-        return torch.stack([group.mean() for group in groups if len(group)]).mean()
+        groups = [group for group in (touching, ~touching) if group.any()]
+        return torch.stack([loss(logits[group], labels[group]) for group in groups]).mean()
