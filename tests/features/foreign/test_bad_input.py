@@ -227,7 +227,7 @@ def test_a_tensor_file_that_is_a_pickle_is_refused(tmp_path: Path, capsys, proto
     (out / "tile_embeddings" / "s1.pt").write_bytes(pickle.dumps(Attack(), protocol))
     message = (
         r"s1\.pt: the file is a pickle of other objects than tensors, which parfocal does not load,"
-        r" because a pickle can run any program\. Save the tensor of features alone with torch\.save"
+        r" because a pickle can run any program\. Save the tensor of features alone with torch"
     )
     with pytest.raises(StoreError, match=message):
         open_features(out)
