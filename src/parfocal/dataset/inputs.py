@@ -28,6 +28,7 @@ from parfocal.features.read_ahead import ReadAhead
 from parfocal.features.rows import StoredFeatures
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.grid import Reach
+from parfocal.slide.notes import warn_of_notes
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath
 
@@ -241,7 +242,9 @@ class LiveInputs:
             SlideError: the slide cannot be opened, has no tissue, or a magnification does not fit.
         """
         with self._open(slide) as opened:
-            return self._opener.check(opened)
+            reach = self._opener.check(opened)
+            warn_of_notes(opened)
+            return reach
 
     @contextmanager
     def open(self, slide: CohortSlide) -> Iterator[SlideInput]:
@@ -255,6 +258,7 @@ class LiveInputs:
             self._opener.open(opened) as slide_input,
         ):
             yield slide_input
+            warn_of_notes(opened)
 
     def _open(self, slide: CohortSlide) -> Slide:
         return open_slide(

@@ -59,6 +59,7 @@ class _Content:
     regions: tuple[Region, ...]
     cost: Cost
     reach: Reach | None = None
+    notes: tuple[str, ...] = ()
 
 
 _CONTENT = TypeAdapter(_Content)
@@ -102,6 +103,7 @@ def _read_prediction(path: Path) -> PredictionRecord:
         regions=validated.regions,
         cost=validated.cost,
         reach=validated.reach,
+        notes=validated.notes,
     )
 
 

@@ -13,6 +13,7 @@ from parfocal.cost import Cost
 from parfocal.grid import Reach
 from parfocal.prediction import OFF_GRID, ScoreKind
 from parfocal.slide.resolution import requested_magnification
+from parfocal.slide.sources.url import is_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ FORMAT_VERSION = 2
 ABOVE_ALL = 1.0005  # the smallest share that is printed as more than 100.0%
 ABOVE_ALL_NOTE = "; more than 100% because lower magnifications and tissue detection are included"
 NOTHING_TO_SKIP = "nothing to skip on this slide"
+BYTE_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
 MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6, "kMAC": 1e3, "MAC": 1}
 
 
@@ -132,6 +134,7 @@ class PredictionRecord:
         regions: patches that were visited, or weighed on a thumbnail.
         cost: measured cost; `cost.exhaustive` is not None.
         reach: tissue that the model cannot reach; None in records of version 1.
+        notes: sentences on what is unusual about the slide file.
     """
 
     slide: SlideFacts
@@ -142,6 +145,7 @@ class PredictionRecord:
     regions: tuple[Region, ...]
     cost: Cost
     reach: Reach | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -161,8 +165,20 @@ class PredictionRecord:
         return (
             f"visited {sum(cost.patches):,} of {exhaustive.patches:,} patches "
             f"({_percent(cost.share_patches)}), {_percent(cost.share_pixels)} of the pixels, "
-            f"{_macs(cost.macs, exhaustive.macs)}, {cost.seconds['total']:.1f} s{lost}{note}"
+            f"{_macs(cost.macs, exhaustive.macs)}, {cost.seconds['total']:.1f} s{self._bytes}{lost}{note}"
         )
+
+    @property
+    def _bytes(self) -> str:
+        """The bytes read of the file, as part of the bill; of a slide far away, the requests."""
+        cost, share = self.cost, self.cost.share_bytes
+        if share is None or cost.bytes_read is None or cost.file_bytes is None:
+            return ""
+        unit, size = next((u for u in BYTE_UNITS if cost.file_bytes >= u[1]), BYTE_UNITS[-1])
+        counts = " of ".join(f"{n / size:.3g}" for n in (cost.bytes_read, cost.file_bytes))
+        is_far = self.slide.path is not None and is_url(self.slide.path)
+        requests = f" in {cost.requests:,} requests" if is_far and cost.requests else ""
+        return f", read {counts} {unit} ({_percent(share)}){requests}"
 
     @property
     def nothing_to_skip(self) -> str | None:
@@ -218,6 +234,7 @@ class PredictionRecord:
             "share_patches": self.cost.share_patches,
             "share_pixels": self.cost.share_pixels,
             "share_macs": self.cost.share_macs,
+            "share_bytes": self.cost.share_bytes,
         }
         return {
             "format_version": FORMAT_VERSION,
@@ -230,6 +247,7 @@ class PredictionRecord:
             "cost": asdict(self.cost) | shares,
             "reach": None if self.reach is None else asdict(self.reach),
             "nothing_to_skip": self.nothing_to_skip,
+            "notes": list(self.notes),
         }
 
     def to_json(self) -> str:
@@ -283,12 +301,14 @@ def _percent(share: float | None) -> str:
     return f"{100 * share:.1f}%" if share >= 0.01 else f"{100 * share:.2g}%"
 
 
-def _macs(macs: int, exhaustive: int) -> str:
+def _macs(macs: int | None, exhaustive: int | None) -> str:
     """Format two counts of multiply-accumulates in one unit, which is chosen for the first.
 
     >>> _macs(1_234_000_000_000, 16_400_000_000_000), _macs(74_600_000, 2_500_400_000), _macs(6, 0)
     ('1.23 of 16.4 TMAC', '74.6 of 2,500 MMAC', '6 of 0 MAC')
     """
+    if macs is None or exhaustive is None:
+        return "MACs unknown"
     unit = next((unit for unit, size in MAC_UNITS.items() if macs >= size), "MAC")
     counts = [count / MAC_UNITS[unit] for count in (macs, exhaustive)]
     texts = [f"{count:.3g}" if count < 999.5 else f"{count:,.0f}" for count in counts]

@@ -23,6 +23,7 @@ from parfocal.grid import PatchGrid
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
+from parfocal.slide.notes import warn_of_notes
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath
 
@@ -204,6 +205,7 @@ def extract_cohort(
                 new = _extract_if_new(
                     slide, file, encoders, settings, dtype=dtype, cache=feature_cache
                 )
+                warn_of_notes(slide)
             if layout is not None:
                 layout.finish(file, slide_id)
                 new = True

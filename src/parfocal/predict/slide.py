@@ -34,6 +34,7 @@ from parfocal.predict.facts import (
 )
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
+from parfocal.slide.notes import warn_of_notes
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath
 
@@ -127,6 +128,7 @@ def _record(
 ) -> PredictionRecord:
     """Return the record of a prediction."""
     require_finite(prediction, slide.name)
+    warn_of_notes(slide)
     looks = slide_input.locate(prediction.looks)
     running = label_probabilities(trained.labels, prediction.running)
     (probabilities,) = label_probabilities(trained.labels, prediction.logits.softmax(0)[None])
@@ -139,6 +141,7 @@ def _record(
         regions=tuple(with_running_probabilities(tuple(regions_from_looks(looks)), running)),
         cost=slide_input.cost_meter.total(exhaustive),
         reach=tissue_reach(slide_input, looks),
+        notes=slide.notes,
     )
 
 
