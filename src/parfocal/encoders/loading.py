@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from parfocal.encoders.allocator import keep_freed_memory
-from parfocal.encoders.catalogue import CARDS, find_card, nearest_names
+from parfocal.encoders.catalogue import CARDS, find_card, unknown_encoder
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.encoder import Encoder, NetworkEncoder, Run
 from parfocal.encoders.networks import (
@@ -87,17 +87,30 @@ def load_encoder(
             or the service does not answer.
     """
     if is_address(name):
-        if weights is not None or output is not None:
-            raise ValueError(
-                f"encoder {name}: the service chooses its weights and its output; leave them out."
-            )
-        return load_service(name, device=device)
+        return _load_service(name, device, weights, output)
     chosen = choose_device(device)
     spec, network = _load_network(name, weights, output, trust_remote_code=trust_remote_code)
     run = _onnx_network(runtime, spec, network, chosen)
     if run is None and tune_allocator and chosen.type == "cpu":
         keep_freed_memory()
     return NetworkEncoder(spec, network, device=str(chosen), run=run)
+
+
+def _load_service(
+    address: str, device: str, weights: Path | None, output: Output | None
+) -> Encoder:
+    """Connect to a service, which chooses its weights and its output."""
+    if weights is not None:
+        raise ValueError(
+            f"encoder {address}: a service has weights of its own; leave out {weights}."
+        )
+    encoder = load_service(address, device=device)
+    if output not in (None, encoder.spec.output):
+        raise ValueError(
+            f"encoder {address}: the service returns {encoder.spec.output!r}, not {output!r}; "
+            "leave the output out, or choose another service."
+        )
+    return encoder
 
 
 def _load_network(
@@ -114,21 +127,12 @@ def _load_network(
         card.spec(output)  # checks the output
         return _PUBLISHED[card.id](weights)
     if name not in _RANDOM:
-        raise _unknown(name)
+        raise unknown_encoder(name)
     if weights is not None:
         raise ValueError(f"encoder {name!r} has random weights, so it cannot use {weights}.")
     if output not in (None, "pooled"):
         raise ValueError(f"encoder {name} has no output {output!r}; choose pooled.")
     return _RANDOM[name]()
-
-
-def _unknown(name: str) -> ValueError:
-    near = nearest_names(name)
-    similar = f"; similar names: {', '.join(near)}" if near else ""
-    return ValueError(
-        f"encoder {name!r} is not known{similar}. `parfocal encoders` lists the names; timm:NAME "
-        "takes any network of timm."
-    )
 
 
 def _efficientnet_lite0(weights: Path | None) -> tuple[EncoderSpec, nn.Module]:

@@ -11,6 +11,9 @@ from typing import Any
 
 from parfocal.hub.repository import HubError, Repository
 
+# Where the errors of huggingface_hub come from; which of them it uses depends on its version.
+PACKAGES = ("huggingface_hub", "hf_xet", "httpx", "httpcore", "requests", "urllib3")
+
 
 def download(repository: Repository, files: Sequence[str]) -> Path:
     """Download files of a repository, unless the cache has them.
@@ -116,10 +119,8 @@ def _errors(repository: Repository, hub: Any, otherwise: str) -> Iterator[None]:
 
 
 def _is_hub_error(error: Exception) -> bool:
-    roots = {type(each).__module__.partition(".")[0] for each in (error, error.__cause__)}
-    return isinstance(error, OSError) or bool(
-        roots & {"huggingface_hub", "hf_xet", "httpx", "httpcore", "requests", "urllib3"}
-    )
+    modules = [type(each).__module__ for each in (error, error.__cause__)]
+    return isinstance(error, OSError) or any(module.startswith(PACKAGES) for module in modules)
 
 
 def _describe(error: Exception, hub: Any, otherwise: str) -> str:

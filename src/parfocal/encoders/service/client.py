@@ -1,5 +1,6 @@
 """An encoder that runs on another computer: patches are sent there, and features come back."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -30,6 +31,8 @@ from parfocal.encoders.service.protocol import (
     patches_body,
 )
 from parfocal.encoders.weights import EncoderError
+
+logger = logging.getLogger(__name__)
 
 
 class ServiceEncoder:
@@ -132,6 +135,7 @@ def load_service(
         description = parse_description(answer.body)
     except ProtocolError as error:
         raise connections.error(f"not an encoder service: {error}") from None
+    logger.info("%s: patches are sent to %s", description.encoder.name, address)
     return ServiceEncoder(connections, description, device=str(choose_device(device)))
 
 
