@@ -74,6 +74,10 @@ class TrainingProvenance:
         refit: whether the model was trained again on both parts together.
         fingerprints: hash of the file of each of these slides, by slide id, without unreadable
             files.
+        feature_tool: tool that extracted the features; empty if parfocal did, or encoded the slides
+            itself.
+        feature_mpps: lowest, median and highest true resolution, in µm per pixel, of the features
+            by that tool, by nominal magnification; without those of which no slide was at hand.
     """
 
     seed: int
@@ -82,6 +86,8 @@ class TrainingProvenance:
     patients: dict[str, list[str]] = field(default_factory=dict)
     refit: bool = False
     fingerprints: dict[str, str] = field(default_factory=dict)
+    feature_tool: str = ""
+    feature_mpps: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

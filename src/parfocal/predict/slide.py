@@ -4,8 +4,10 @@ Open the slide, find its patches, run the model on them, and record what the mod
 that cost. Pixels are read and encoded only when the model requests them.
 """
 
+import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,11 +34,14 @@ from parfocal.predict.facts import (
     slide_facts,
     stored_exhaustive_cost,
 )
+from parfocal.predict.nominal import nominal_notes
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.notes import warn_of_notes
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath
+
+logger = logging.getLogger(__name__)
 
 
 def predict(
@@ -90,7 +95,11 @@ def classify(
     except GridError as error:
         raise SlideError(f"{slide.name}: {error}") from error
     exhaustive = exhaustive_cost(slide, slide_input, trained, encoder)
-    return _record(slide, trained, slide_input, prediction, exhaustive)
+    nominal = nominal_notes(trained, slide.mpp)
+    for note in nominal:
+        logger.warning("%s: %s", slide.name, note)
+    record = _record(slide, trained, slide_input, prediction, exhaustive)
+    return replace(record, notes=(*record.notes, *nominal))
 
 
 def classify_stored(slide: Slide, trained: Checkpoint, slide_input: BagInput) -> PredictionRecord:

@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parfocal.dataset.cohort import Cohort, CohortSlide
+from parfocal.features.folder import FeatureFolder
+from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.grid import Reach
 from parfocal.settings import TrainSettings
 from parfocal.slide.errors import group_failures
+from parfocal.slide.resolution import mpp_of
 from parfocal.train.folder import RunError
 
 logger = logging.getLogger(__name__)
@@ -140,3 +143,26 @@ def log_reach(run: Path, reaches: Mapping[str, Reach]) -> None:
     if mean:
         text += f"; the most, {reaches[worst].unreachable:.1%}, in slide {worst}"
     logger.info("%s: %s", run, text)
+
+
+def log_true_resolutions(folder: FeatureFolder, magnifications: Sequence[float]) -> None:
+    """Log the true resolutions of features whose magnifications are nominal.
+
+    Args:
+        folder: the features, of which slides were opened.
+        magnifications: nominal magnifications of the run.
+    """
+    if not isinstance(folder, ForeignFolder):
+        return
+    for magnification in magnifications:
+        true = folder.true_mpps(magnification)
+        if true is None:
+            logger.info(
+                "%s: the slide files are not at hand, so the true resolution of %gx is unknown",
+                *(folder, magnification),
+            )
+        else:
+            logger.info(
+                "%s: %gx (%.3g um/px) is truly %.3g um/px, %.3g to %.3g over all slides",
+                *(folder, magnification, mpp_of(magnification), true[1], true[0], true[2]),
+            )

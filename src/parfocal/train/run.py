@@ -29,7 +29,7 @@ from parfocal.settings import EncoderSettings, RunSettings, TrainSettings
 from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.resolution import mpp_of
-from parfocal.train.checks import log_left_out, refuse_unknown_strata
+from parfocal.train.checks import log_left_out, log_true_resolutions, refuse_unknown_strata
 from parfocal.train.folder import RunFolder, claimed, refuse_used, write_summary
 from parfocal.train.slide_checks import SlideChecks
 from parfocal.train.summary import RunSummary, aggregate_folds
@@ -128,6 +128,8 @@ def train(
         ]
         for run in runs:  # check every fold before the first epoch
             run.check(resume=resume)
+        if folder is not None:
+            log_true_resolutions(folder, settings.slide.magnifications)
         return _finish(out, [run.train(resume=resume) for run in runs])
 
 

@@ -18,6 +18,7 @@ from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import Split, split_to_csv
 from parfocal.encoders.per_magnification import in_dim_of
 from parfocal.features.folder import FeatureFolder
+from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.contract import Pretrained
 from parfocal.settings import RunSettings
@@ -248,6 +249,17 @@ class TrainingRun:
         absolute = tuple(None if file is None else file.absolute() for file in files)
         return absolute if any(absolute) else ()
 
+    def _feature_source(self) -> dict[str, Any]:
+        """Return which other tool extracted the features, and at which true resolutions."""
+        if not isinstance(self.features, ForeignFolder):
+            return {}
+        magnifications = self.settings.slide.magnifications
+        true = {f"{each:g}": self.features.true_mpps(each) for each in magnifications}
+        return {
+            "feature_tool": self.features.facts.tool,
+            "feature_mpps": {name: list(mpps) for name, mpps in true.items() if mpps is not None},
+        }
+
     def _provenance(
         self, modules: list[TrainingModule], unreadable: dict[str, str]
     ) -> TrainingProvenance:
@@ -267,6 +279,7 @@ class TrainingRun:
             patients={part: sorted({slide.patient_id for slide in used[part]}) for part in used},
             refit=len(modules) > 1,
             fingerprints={name: each for name, each in fingerprints.items() if each is not None},
+            **self._feature_source(),
         )
         if self._initial_model is None:
             return provenance
