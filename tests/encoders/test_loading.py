@@ -81,9 +81,19 @@ sys.exit(str(slow & set(sys.modules)) if slow & set(sys.modules) else 0)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_an_unknown_encoder_is_refused_with_the_known_names():
-    with pytest.raises(ValueError, match="'resnet18' is not known; choose efficientnet-lite0, res"):
-        load_encoder("resnet18")
+def test_an_unknown_encoder_is_refused_with_the_nearest_names():
+    with pytest.raises(
+        ValueError, match=r"'uni2h-' is not known; similar names: uni2-h, uni.*timm:"
+    ):
+        load_encoder("uni2h-")
+    with pytest.raises(ValueError, match=r"'qqqq' is not known\. `parfocal encoders` lists"):
+        load_encoder("qqqq")
+
+
+def test_an_output_that_an_encoder_lacks_is_refused():
+    for name in ("efficientnet-lite0", "tiny"):
+        with pytest.raises(ValueError, match=f"encoder {name} has no output 'cls'; choose pooled"):
+            load_encoder(name, output="cls")
 
 
 def test_an_encoder_with_random_weights_takes_no_weights_file(tmp_path):

@@ -6,6 +6,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from parfocal.encoders.loading import load_encoder
@@ -69,9 +70,10 @@ def test_a_network_comes_without_its_classifier(timm):
 
 
 def test_weights_can_be_read_from_a_file(timm, tmp_path):
-    (tmp_path / "w.safetensors").touch()
+    save_file({"a": torch.ones(1)}, tmp_path / "w.safetensors")
     load_encoder("timm:small_vit", weights=tmp_path / "w.safetensors")
-    assert timm.calls[0][1]["pretrained_cfg_overlay"] == {"file": str(tmp_path / "w.safetensors")}
+    overlay = timm.calls[0][1]["pretrained_cfg_overlay"]
+    assert overlay["state_dict"]["a"].tolist() == [1]
 
 
 def test_a_missing_weights_file_is_named_before_timm_is_called(timm, tmp_path):
@@ -104,7 +106,7 @@ def test_a_timm_that_cannot_be_imported_is_explained(broken_timm):
 
 
 def test_without_timm_resnet50_needs_a_file(broken_timm):
-    with pytest.raises(EncoderError, match=r"resnet50-layer3: timm cannot .*encoder.weights=FILE"):
+    with pytest.raises(EncoderError, match=r"resnet50-layer3: timm cannot .*encoder.weights=PATH"):
         load_encoder("resnet50-layer3")
 
 

@@ -1,0 +1,30 @@
+"""Subcommand about encoders: encoders."""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def encoders(
+    *,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Encoder to describe. Default: list all."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List the patch encoders, or say what one needs and how to get its weights.
+
+    Example: `parfocal encoders uni2-h`
+    """
+    from parfocal.encoders.catalogue import CARDS, known_card
+    from parfocal.encoders.listing import format_listing, format_table, list_encoder
+
+    cards = list(CARDS.values()) if name is None else [known_card(name)]
+    listings = [list_encoder(card) for card in cards]
+    if as_json:
+        facts = [each.to_dict() for each in listings]
+        typer.echo(json.dumps(facts if name is None else facts[0], indent=2))
+    else:
+        typer.echo(format_table(listings) if name is None else format_listing(listings[0]))
