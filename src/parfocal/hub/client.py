@@ -84,10 +84,7 @@ def endpoint() -> str:
     Raises:
         HubError: huggingface_hub is not installed.
     """
-    _huggingface_hub()
-    from huggingface_hub import constants  # noqa: PLC0415 (optional)
-
-    return str(constants.ENDPOINT)
+    return str(_huggingface_hub().constants.ENDPOINT)
 
 
 def _huggingface_hub() -> ModuleType:
@@ -98,6 +95,7 @@ def _huggingface_hub() -> ModuleType:
     """
     try:
         import huggingface_hub  # noqa: PLC0415 (optional)
+        import huggingface_hub.constants  # noqa: PLC0415 (no attribute until it is imported)
     except ImportError:
         raise HubError(
             "the Hub needs huggingface_hub: pip install 'parfocal[hub]'. A folder that was "
