@@ -40,8 +40,9 @@ def write_dicom(path: Path, pixels: np.ndarray, *, mpp: float = 0.5, **changed: 
         pixels: RGB pixels.
         mpp: microns per pixel.
         changed: other values of `series`, `syntax`, `photometric`, `rows`, `frames`, `kind`,
-            `class_uid`, `data`, `paths` (number of optical paths), `spacing`, `instance` (in the
-            first elements alone), and `encapsulated`, the items of frames that are not raw.
+            `class_uid`, `data`, `paths` (number of optical paths), `spacing`, `meta_class`
+            (`class_uid` in the first elements alone), and `encapsulated`, the items of frames that
+            are not raw.
     """
     height, width, _ = pixels.shape
     rows, columns = -(-height // SIDE), -(-width // SIDE)
@@ -66,8 +67,8 @@ def write_dicom(path: Path, pixels: np.ndarray, *, mpp: float = 0.5, **changed: 
     meta = element(0x00020001, "OB", b"\0\1") + b"".join(
         element(tag, "UI", str(value))
         for tag, value in (
-            (0x00020002, values["class_uid"]),
-            (0x00020003, values.get("instance", instance)),
+            (0x00020002, values.get("meta_class", values["class_uid"])),
+            (0x00020003, instance),
             (0x00020010, values["syntax"]),
             (0x00020012, "1.2.3"),
         )

@@ -200,7 +200,7 @@ def test_levels_of_one_slide_agree(tmp_path, picture):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"instance": "1.2.3.4.5.6"}, "says two kinds or identities of the file"),
+        ({"meta_class": "1.2.3"}, "says that the file is of two kinds, 1.2.3 and 1.2.840"),
         ({"paths": 2}, "says 35 tiles of 64 x 64 px, but 440 x 304 px need 70"),
         ({"paths": 0}, "says 1 focal planes and 0 optical paths"),
     ],

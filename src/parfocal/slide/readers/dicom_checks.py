@@ -90,9 +90,9 @@ def _contradiction(header: DicomHeader) -> str:
         return f"{header.frames} tiles"
     if header.pixels is None and header.is_tiled_full:
         return "nothing of the pixels"
-    if header.meta_uids[0] and header.meta_uids != (header.class_uid, header.instance_uid):
-        return "two kinds or identities of the file"
-    return _check_counts(header) or _check_length(header)
+    if header.meta_class_uid not in ("", header.class_uid):
+        return f"that the file is of two kinds, {header.meta_class_uid} and {header.class_uid}"
+    return _check_counts(header) or (_check_length(header) if header.is_level else "")
 
 
 def _check_counts(header: DicomHeader) -> str:

@@ -54,8 +54,7 @@ class DicomHeader:
 
     Args:
         class_uid: kind of the file.
-        instance_uid: what identifies the file.
-        meta_uids: kind and identity again, as in the first elements of the file.
+        meta_class_uid: the kind again, as in the first elements of the file; empty if missing.
         series_uid: the series that it belongs to.
         syntax_uid: how its pixels are encoded.
         image_type: such as ORIGINAL, PRIMARY, VOLUME, NONE.
@@ -76,8 +75,7 @@ class DicomHeader:
     """
 
     class_uid: str
-    instance_uid: str
-    meta_uids: tuple[str, str]
+    meta_class_uid: str
     series_uid: str
     syntax_uid: str
     image_type: tuple[str, ...]
@@ -153,8 +151,7 @@ def _parse(values: dict[int, bytes], pixels: PixelData | None) -> DicomHeader:
     volume = tuple(_single(values.get(tag, b"")) for tag in (0x00480001, 0x00480002))
     return DicomHeader(
         class_uid=text(0x00080016),
-        instance_uid=text(0x00080018),
-        meta_uids=(text(0x00020002), text(0x00020003)),
+        meta_class_uid=text(0x00020002),
         series_uid=text(0x0020000E),
         syntax_uid=text(SYNTAX),
         image_type=tuple(part.strip() for part in text(0x00080008).split("\\")),
