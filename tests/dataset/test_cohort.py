@@ -291,3 +291,45 @@ def test_classes_and_an_offset_of_outlines_are_read(tmp_path):
         OutlinesFile(tmp_path / "b.geojson", ("Tumor", "Tumor: in situ"), (2048, -77.5)),
         OutlinesFile(tmp_path / "odd.json:x", (), "bounds"),
     ]
+
+
+@pytest.mark.parametrize("name", ["MPP", "Mpp", " mpp "])
+@pytest.mark.parametrize("slide_id", ["Slide_ID", "slide-id", "Slide ID", "SlideID"])
+def test_columns_are_found_however_they_are_spelled(tmp_path, slide_id, name):
+    text = f"{slide_id},PATH,Label,{name},Patient-ID\n1,a,x,0.25,A\n2,b,y,0.5,B\n"
+    slides = read_cohort(written(tmp_path, text)).slides
+    assert [(slide.slide_id, slide.mpp, slide.patient_id) for slide in slides] == [
+        ("1", 0.25, "A"),
+        ("2", 0.5, "B"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["mpp_x", "MPP (um/px)", "microns per pixel", "um_per_px", "µm/px"]
+)
+def test_microns_per_pixel_in_another_column_are_refused(tmp_path, name):
+    text = f"slide_id,path,label,{name}\n1,a,x,0.25\n2,b,y,0.25\n"
+    message = rf"cohort\.csv: column {re.escape(repr(name))} is not read; microns per pixel belong"
+    with pytest.raises(CohortError, match=message):
+        read_cohort(written(tmp_path, text))
+    assert (
+        read_cohort(
+            written(
+                tmp_path,
+                text.replace("label,", "label,mpp,").replace("x,", "x,1,").replace("y,", "y,1,"),
+            )
+        )
+        .slides[0]
+        .mpp
+        == 1
+    )
+
+
+def test_ignored_columns_that_may_be_meant_for_known_ones_are_logged(tmp_path, caplog):
+    text = "slide_id,path,label,patient,outline,stain,age\n1,a,x,A,,HE,3\n2,b,y,B,,HE,4\n"
+    with caplog.at_level("WARNING"):
+        read_cohort(written(tmp_path, text))
+    assert caplog.messages == [
+        "cohort.csv: ignored columns: 'patient' (did you mean patient_id?), 'outline' (did you "
+        "mean outlines?)"
+    ]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from parfocal.features.errors import MixedFeaturesError, StoreError, UnwritableError
-from parfocal.features.header import Header
+from parfocal.features.header import RENAMED_SETTINGS, Header
 from parfocal.features.rows import contiguous_runs
 from parfocal.features.store import FeatureFile, feature_path
 from parfocal.features.writer import create
@@ -73,6 +73,16 @@ def test_the_header_is_read_as_it_was_written(path, header, grid):
     assert stored.patch_size == 16
     assert stored.fingerprint == "ab" * 16
     assert (stored.coords(2) == grid.coords(2)).all()
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_SETTINGS.items())
+def test_a_file_with_the_old_name_of_a_setting_is_read(path, old, new):
+    settings = FeatureFile(path).header.settings
+    with h5py.File(path, "r+") as file:
+        value = file.attrs[new]
+        del file.attrs[new]
+        file.attrs[old] = value
+    assert FeatureFile(path).header.settings == settings
 
 
 def test_other_programs_find_coordinates_and_validity_with_the_features(path, grid):

@@ -1,14 +1,17 @@
 """Read the rows of a cohort by column, and check what does not depend on labels."""
 
+import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from parfocal.dataset.errors import CohortError
 from parfocal.dataset.spelling import hidden_character, is_missing, plain_form
 from parfocal.dataset.table import TableError, read_cells
+from parfocal.slide.sources.url import RemoteAccess, SlidePath, is_url, parse_slide_path
 
 IDENTIFYING = ("slide_id", "path")
 REQUIRED = (*IDENTIFYING, "label")
@@ -18,7 +21,11 @@ OPTIONAL = (
 
 MAX_ID_BYTES = 200  # a file name has at most 255, and extensions are added
 WINDOWS_DRIVE = re.compile(r"(^|/)[A-Za-z]:[\\/]")
+SIMILAR = 0.8  # of two names; from 0 to 1
+MPP_LIKE = r"mpp|(microns?|um|µm|μm)(per|/)?(pixel|px)|pixelsize"  # in a plain column name
 MAX_SHOWN = 3  # missing files listed in a message
+
+logger = logging.getLogger(__name__)
 
 NumberedRow = tuple[int, dict[str, str]]  # row number in the file, and the cells by column
 
@@ -56,6 +63,20 @@ def find_file(folder: Path, text: str) -> Path:
         with_slashes = folder / text.replace("\\", "/")
         return with_slashes if file_exists(with_slashes) else path
     return path
+
+
+def find_slide(folder: Path, text: str, access: RemoteAccess | None) -> SlidePath:
+    """Return the path or the URL of a slide that a table names.
+
+    Args:
+        folder: folder where relative paths start.
+        text: the path or URL as written.
+        access: how a URL is read; None for the defaults.
+
+    Raises:
+        UrlError: the URL cannot be used.
+    """
+    return parse_slide_path(text, access) if is_url(text) else find_file(folder, text)
 
 
 def file_exists(path: Path) -> bool:
@@ -110,6 +131,7 @@ def _rows_by_column(path: Path, required: Sequence[str]) -> list[NumberedRow]:
         raise CohortError(f"{path.name}: the file is empty; it needs {', '.join(required)}.")
     header = [_column(name) for name in lines[0][1]]
     _check_header(path, header, required)
+    _refuse_ignored(path, header)
     for number, cells in lines[1:]:
         if len(cells) > len(header):
             raise CohortError(
@@ -124,8 +146,37 @@ def _rows_by_column(path: Path, required: Sequence[str]) -> list[NumberedRow]:
 
 def _column(name: str) -> str:
     """Return the name of a known column however it is spelled: `Slide ID` is slide_id."""
-    plain = "_".join(name.casefold().replace("_", " ").split())
-    return plain if plain in (*REQUIRED, *OPTIONAL) else name
+    return KNOWN.get(_plain_column(name), name)
+
+
+def _plain_column(name: str) -> str:
+    """Return a column's name without what may be spelled in several ways."""
+    return re.sub(r"[\s_-]", "", name.casefold())
+
+
+KNOWN = {_plain_column(name): name for name in (*REQUIRED, *OPTIONAL)}
+
+
+def _refuse_ignored(path: Path, header: list[str]) -> None:
+    """Refuse or log columns that are ignored but seem to be meant for known ones.
+
+    Ignoring microns per pixel would change every magnification, so it is an error.
+    """
+    unused = {plain: name for plain, name in KNOWN.items() if name not in header}
+    similar: list[str] = []
+    for name in header:
+        plain = _plain_column(name)
+        if name in KNOWN.values() or not plain:
+            continue
+        if "mpp" in unused and re.search(MPP_LIKE, plain):
+            raise CohortError(
+                f"{path.name}: column {name!r} is not read; microns per pixel belong in a column "
+                "mpp. Rename this one, or remove it to use the values in the files."
+            )
+        nearest = get_close_matches(plain, unused, 1, cutoff=SIMILAR)
+        similar += [f"{name!r} (did you mean {unused[each]}?)" for each in nearest]
+    if similar:
+        logger.warning("%s: ignored columns: %s", path.name, ", ".join(similar))
 
 
 def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
