@@ -51,8 +51,8 @@ class ProbeRow:
         return self.reason is None and self.gap_to_best is None
 
     @property
-    def is_told_apart(self) -> bool:
-        """Whether the interval of the gap to the best encoder leaves out 0."""
+    def is_lower(self) -> bool:
+        """Whether it is worse than the best encoder: the interval of the gap leaves out 0."""
         gap = self.gap_to_best
         return gap is not None and not np.isnan(gap.low) and not gap.low <= 0 <= gap.high
 
@@ -141,8 +141,8 @@ class ProbeReport:
     def _conclusion(self, done: Sequence[ProbeRow]) -> list[str]:
         """Say which encoders differ from the best one, and what to do next."""
         best, others = done[0], done[1:]
-        close = [row.name for row in others if not row.is_told_apart]
-        worse = [row.name for row in others if row.is_told_apart]
+        close = [row.name for row in others if not row.is_lower]
+        worse = [row.name for row in others if row.is_lower]
         lines = []
         if close:
             lines.append(

@@ -1,4 +1,4 @@
-"""Services on loopback: the reference server, and one that answers as a test tells it."""
+"""Services on loopback: the reference server, and one whose answers a test defines."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -330,7 +330,7 @@ def test_refused_access_says_where_credentials_belong(service: ScriptedService):
 
 
 def test_a_damaged_netrc_is_an_error_without_its_content(service: ScriptedService):
-    Path(os.environ["NETRC"]).write_text(f"machine 127.0.0.1 pasword {SECRET}\n")
+    Path(os.environ["NETRC"]).write_text(f"machine 127.0.0.1 secret {SECRET}\n")
     with pytest.raises(EncoderError, match="line 1: not a valid netrc file") as caught:
         connect(service)
     assert SECRET not in str(caught.value)
