@@ -48,6 +48,14 @@ For example:
 
     parfocal train cohort.csv --model zoommil --config mine.yaml --set train.seed=1 --out run
 
+The section `encoder` may be a name, or a name for each magnification
+([why](concepts.md#an-encoder-for-each-magnification)); `--encoder` takes the same as text,
+`1.25=NAME,10=NAME`:
+
+```yaml
+encoder: {1.25: efficientnet-lite0, 10: uni2-h}
+```
+
 The run folder stores all settings, defaults included, in `settings.yaml`, which is a recipe again.
 
 `parfocal predict` and `parfocal evaluate` also take `--set model.KEY=VALUE`. It changes a setting
@@ -122,6 +130,8 @@ def _values(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_values(argument) for argument in arguments)
+    if origin is dict:
+        return f"{_values(arguments[1])} by magnification"
     if origin is not None:
         items = dict.fromkeys(_values(each) for each in arguments if each is not Ellipsis)
         return f"list of {' or '.join(map(_plural, items))}"

@@ -79,7 +79,7 @@ def test_a_run_says_which_encoder_made_what(run, painted, tmp_path):
     assert "<td>5.0=efficientnet-lite0, 20.0=tiny</td>" in page
 
     paths = [painted.slides[-1].path]
-    (record,) = predict_slides(paths, trained, tmp_path / "predictions", device="cpu")
+    (record,) = predict_slides(paths, trained, tmp_path / "predictions", mpp=0.5, device="cpu")
     read = read_prediction(tmp_path / "predictions" / "7.json")
     assert read.model == record.model
     assert read.cost == record.cost
