@@ -270,7 +270,7 @@ def test_another_preparation_of_pixels_is_refused(path, encoder, settings):
         ({"tissue_method": "gray"}, "slide.tissue_method otsu, and now it is gray"),
         ({"min_tissue": 0.5}, "min_tissue 0.1, and now it is 0.5"),
         ({"children": "all"}, "children tissue, and now it is all"),
-        ({"magnifications": (2.5, 5.0, 40.0)}, "of 2.5x, 5x, 20x, and 40x is asked for"),
+        ({"magnifications": (2.5, 5.0, 40.0)}, "of 2.5x, 5x, 20x, and not of 40x"),
     ],
 )
 def test_other_patches_are_refused_naming_both(path, encoder, settings, other, message):

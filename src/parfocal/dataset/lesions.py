@@ -16,6 +16,7 @@ from parfocal.dataset.outlines_file import BOUNDS, OutlinesFile
 from parfocal.features.slide_input import BagInput, PixelInput, SlideInput
 from parfocal.slide.errors import SlideError
 from parfocal.slide.readers.openslide import bounds_offset
+from parfocal.slide.sources.url import SlidePath, SlideUrl
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Lesions:
         """Return whether a slide has outlines."""
         return slide_id in self._files
 
-    def on_scan(self, slide_id: str, path: Path, size: tuple[int, int]) -> Outlines | None:
+    def on_scan(self, slide_id: str, path: SlidePath, size: tuple[int, int]) -> Outlines | None:
         """Return the lesions of a slide, after checking that they lie on its scan.
 
         Args:
@@ -89,6 +90,9 @@ class Lesions:
         Raises:
             OutlinesError: see `on_scan`.
         """
+        if isinstance(opened, BagInput) and not opened.placed:
+            self._warn_unplaced(slide.slide_id)
+            return None
         outlines = self.on_scan(slide.slide_id, slide.path, _size(opened))
         if outlines is None or not outlines.polygons or slide.slide_id in self._compared:
             return outlines
@@ -101,8 +105,17 @@ class Lesions:
             )
         return outlines
 
+    def _warn_unplaced(self, slide_id: str) -> None:
+        """Log once that outlines cannot be compared with features that have no places."""
+        if slide_id in self._outlines and not self._compared:
+            logger.warning(
+                "the features do not say where on the slides the patches lie, so the outlines are "
+                "not used; where features have places in um, the slide files have to be at hand"
+            )
+            self._compared.add(slide_id)
 
-def read_on_scan(file: OutlinesFile, path: Path, size: tuple[int, int]) -> Outlines:
+
+def read_on_scan(file: OutlinesFile, path: SlidePath, size: tuple[int, int]) -> Outlines:
     """Read the outlines of one slide, and check that they lie on its scan.
 
     Args:
@@ -123,7 +136,9 @@ def _read(file: OutlinesFile) -> Outlines:
     return read_outlines(file.path, classes=file.classes, offset=offset)
 
 
-def _on_scan(outlines: Outlines, file: OutlinesFile, path: Path, size: tuple[int, int]) -> Outlines:
+def _on_scan(
+    outlines: Outlines, file: OutlinesFile, path: SlidePath, size: tuple[int, int]
+) -> Outlines:
     if file.offset == BOUNDS:
         outlines = outlines.shifted(*_bounds(path, file))
     _check_on_scan(outlines, size, slide=path.name, file=file.path)
@@ -158,9 +173,11 @@ def _check_on_scan(outlines: Outlines, size: tuple[int, int], *, slide: str, fil
     logger.warning("%s; %d of %d lie outside; %s", found, np.count_nonzero(off), len(off), advice)
 
 
-def _bounds(path: Path, file: OutlinesFile) -> tuple[float, float]:
+def _bounds(path: SlidePath, file: OutlinesFile) -> tuple[float, float]:
     """Return the corner of the scanned area that the slide file records."""
     try:
+        if isinstance(path, SlideUrl):
+            return 0.0, 0.0  # formats with a scanned area are not read in place
         if not path.exists():
             raise SlideError("no such file")
         return bounds_offset(path)

@@ -313,3 +313,10 @@ def test_folders_that_cannot_be_told_apart_are_refused(tmp_path: Path):
     }
     with pytest.raises(MixedFeaturesError, match="15x is not a whole multiple of 10x"):
         open_features(uneven)
+
+
+def test_features_of_whole_slides_are_refused(tmp_path: Path):
+    folder = write_trident(tmp_path / "job", "s1", CORNERS, ROWS)
+    slides = folder.rename(folder.with_name("slide_features_titan"))
+    with pytest.raises(StoreError, match=r"titan: the features are of whole slides, .* Give the"):
+        open_features(slides)

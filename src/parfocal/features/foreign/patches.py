@@ -134,12 +134,17 @@ def check_counts(
         StoreError: one of both.
     """
     if not len(coords) and (not features or features[0] == 0):
-        raise StoreError(
-            f"{path}: the slide has no patches (0 rows): {tool} found no tissue on it. Remove it "
-            f"from the cohort, or extract it again with other tissue settings."
-        )
+        raise empty_error(path, tool=tool)
     if len(features) != 2 or features[0] != len(coords):
         raise StoreError(
             f"{path}: {len(coords)} coordinates and features of shape {features} do not belong "
             f"together. Delete the file and extract again with {tool}."
         )
+
+
+def empty_error(path: Path, *, tool: str) -> StoreError:
+    """Return the error for a slide without patches."""
+    return StoreError(
+        f"{path}: the slide has no patches (0 rows): {tool} found no tissue on it. Remove it from "
+        "the cohort, or extract it again with other tissue settings."
+    )

@@ -16,6 +16,7 @@ from parfocal.features.foreign.patches import (
     ScanFacts,
     ToolPatches,
     check_counts,
+    empty_error,
     number,
     require,
     size,
@@ -58,8 +59,7 @@ class Slide2vecFolder:
         """
         path, meta = self.files[name], self._meta(self.path / f"{name}{META}")
         if path.name.endswith(META):
-            check_counts(path, np.zeros((0, 2)), (0,), tool=TOOL)
-            raise AssertionError(path)
+            raise empty_error(path, tool=TOOL)
         rows = (NpzRows if path.suffix == ".npz" else TorchRows)(path, tool=TOOL)
         tiles = self.path.parent / "tiles"
         arrays = read_arrays(tiles / f"{name}.coordinates.npz", "x", "y", tool=TOOL)

@@ -28,7 +28,7 @@ from parfocal.features.rows import Hdf5Rows
 
 TOOL = "TRIDENT"
 GRID_FOLDER = re.compile(r"^(?P<mag>[0-9.]+)x_(?P<px>\d+)px_(?P<overlap>\d+)px_overlap$")
-PREFIX = "features_"
+PREFIX, SLIDE_PREFIX = "features_", "slide_features_"
 GEOMETRY = ("patch_size", "patch_size_level0", "target_magnification")
 
 
@@ -105,7 +105,15 @@ def find_folders(path: Path) -> tuple[TridentFolder, ...]:
 
     Returns:
         The folders, lowest magnification first; empty if TRIDENT did not write this.
+
+    Raises:
+        StoreError: the features are of whole slides.
     """
+    if path.name.startswith(SLIDE_PREFIX):
+        raise StoreError(
+            f"{path}: the features are of whole slides, and parfocal needs those of their patches. "
+            f"Give the folder {PREFIX}<encoder> beside it."
+        )
     if GRID_FOLDER.match(path.name):
         return _in_grid_folder(path)
     grids = [each for each in path.iterdir() if each.is_dir() and GRID_FOLDER.match(each.name)]

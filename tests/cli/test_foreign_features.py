@@ -1,0 +1,144 @@
+"""A lab with features by TRIDENT trains, evaluates, compares and views with the usual commands."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+
+from command_result import CommandResult
+from parfocal.encoders.loading import load_encoder
+from parfocal.explain.read_record import read_prediction
+from parfocal.explain.record import Region
+from parfocal.features.extract import extract_cohort
+from parfocal.features.foreign.trident_writer import TridentLayout
+from parfocal.features.header import SlideSettings
+from parfocal.models.checkpoint import Checkpoint
+from small import SLIDES
+
+Command = Callable[..., CommandResult]
+QUICK = ("--set", "model.k=2", "--epochs", "1", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> Path:
+    """Features of the cohort in TRIDENT's layout."""
+    out = tmp_path_factory.mktemp("trident") / "job"
+    result = extract_cohort(
+        [(f"{number:03}", cohort.parent / f"{number:03}.tif", None) for number in range(SLIDES)],
+        out,
+        encoder=load_encoder("tiny"),
+        settings=SlideSettings((2.5, 10.0), 64),
+        layout=TridentLayout(out),
+    )
+    assert not result.failed
+    return out
+
+
+@pytest.fixture
+def given(job: Path) -> str:
+    """The option: one folder for each magnification."""
+    grids = {"2.5": "2.5x_64px_0px_overlap", "10": "10x_64px_0px_overlap"}
+    return ",".join(f"{name}={job / grid / 'features_tiny'}" for name, grid in grids.items())
+
+
+def place_of(region: Region) -> tuple[object, ...]:
+    """Return which patch a region is, and where it lies."""
+    return (region.step, region.x, region.y, region.width, region.mpp, region.selected)
+
+
+def test_train_evaluate_predict_and_view(
+    parfocal: Command, cohort: Path, given: str, tmp_path: Path
+):
+    run, slide = tmp_path / "run", cohort.parent / "006.tif"
+    trained = parfocal("train", cohort, "--features", given, "--out", run, *QUICK)
+    assert trained.code == 0, trained.err
+    assert f"--features {given} --out DIR" in trained.out
+    checkpoint = Checkpoint.load(run)
+    assert checkpoint.training.feature_tool == "TRIDENT"
+    assert checkpoint.training.feature_mpps == {"2.5": [4, 4, 4], "10": [1, 1, 1]}
+    evaluated = parfocal(
+        "evaluate", run, cohort, "--features", given, "--out", tmp_path / "evaluation"
+    )
+    assert evaluated.code == 0, evaluated.err
+    stored, live = tmp_path / "stored", tmp_path / "live"
+    made = parfocal("predict", run, slide, "--features", given, "--geojson", "--out", stored)
+    assert made.code == 0, made.err
+    assert parfocal("predict", run, slide, "--out", live).code == 0
+    first, second = (read_prediction(folder / "006.json") for folder in (stored, live))
+    # The same patches of the same slide, encoded by the encoder that the features name.
+    assert first.probabilities == pytest.approx(second.probabilities, abs=1e-3)
+    assert [place_of(region) for region in first.regions] == [
+        place_of(region) for region in second.regions
+    ]
+    assert sum(first.cost.patches) == sum(second.cost.patches)
+    assert first.cost.pixels_decoded < second.cost.pixels_decoded
+    assert (stored / "006.png").exists()
+    shapes = json.loads((stored / "006.geojson").read_text())["features"]
+    assert shapes
+    assert parfocal("report", stored, "--out", tmp_path / "page.html").code == 0
+
+
+def test_compare_on_features_of_trident(
+    parfocal: Command, cohort: Path, given: str, tmp_path: Path
+):
+    result = parfocal(
+        "compare",
+        cohort,
+        "--models",
+        "zoommil,abmil",
+        "--features",
+        given,
+        "--epochs",
+        "1",
+        "--out",
+        tmp_path / "comparison",
+        "--device",
+        "cpu",
+        "--timed-slides",
+        "0",
+    )
+    assert result.code == 0, result.err
+    assert "zoommil" in result.out
+    assert "abmil" in result.out
+
+
+def test_a_run_on_features_of_an_unknown_encoder_says_what_to_do(
+    parfocal: Command, cohort: Path, job: Path, tmp_path: Path
+):
+    folder = job / "10x_64px_0px_overlap" / "features_tiny"
+    moved = tmp_path / "10x_64px_0px_overlap" / "features_own"
+    moved.mkdir(parents=True)
+    for path in folder.glob("*.h5"):
+        (moved / path.name).write_bytes(path.read_bytes())
+    for path in moved.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            file["features"].attrs["encoder"] = "our-own"
+    run = tmp_path / "run"
+    options = ("--model", "abmil", "--features", moved, "--epochs", "1", "--out", run)
+    assert parfocal("train", cohort, *options).code == 0
+    slide = cohort.parent / "006.tif"
+    failed = parfocal("predict", run, slide, "--out", tmp_path / "predictions")
+    assert failed.code == 1
+    assert (
+        "encoder our-own: the model was trained on features that another tool made with it, and "
+        "parfocal does not have this encoder. Extract the features of these slides with that tool, "
+        "and give them with --features." in failed.err
+    )
+    options = ("--features", moved, "--out", tmp_path / "predictions")
+    assert parfocal("predict", run, slide, *options).code == 0
+    refused = parfocal(
+        "train",
+        cohort,
+        "--features",
+        moved,
+        "--encoder",
+        "uni2-h",
+        "--out",
+        tmp_path / "other",
+        "--model",
+        "abmil",
+    )
+    assert refused.code == 1
+    assert "made by our-own, and --encoder names uni2-h" in refused.err
