@@ -120,7 +120,7 @@ def test_a_bag_can_skip_a_magnification(path, tables):
 
 
 def test_a_bag_of_a_magnification_that_is_not_stored_is_refused(path):
-    with pytest.raises(MixedFeaturesError, match=r"features are of 2.5x, 5x, 20x, and 10x is"):
+    with pytest.raises(MixedFeaturesError, match=r"features are of 2.5x, 5x, 20x, and not of 10x"):
         FeatureFile(path).bag((2.5, 10.0))
 
 
