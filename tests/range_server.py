@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-CHUNK = 2**14
+CHUNK = 2**16
+BURST_S = 0.05  # a line that was idle for so long catches up, as its sleeps are inexact
+EXTRA = 100_000  # bytes that a server sends too many
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Behavior:
         redirect: Location that every request is sent to; "" for none.
         authorization: value of the header that is required; "" for none.
         etag: the ETag by the number of the request; None for no ETag.
+        modified: Last-Modified by the number of the request; None to send none.
     """
 
     latency_s: float = 0.0
@@ -32,6 +35,7 @@ class Behavior:
     redirect: str = ""
     authorization: str = ""
     etag: Callable[[int], str] | None = lambda number: '"first"'
+    modified: Callable[[int], str] | None = None
 
 
 @dataclass
@@ -47,6 +51,8 @@ class Served:
     bytes_sent: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     free_at: float = 0.0  # when the line is free again
+    stalled: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -89,6 +95,7 @@ def serve(
     try:
         yield served
     finally:
+        served.release.set()
         server.shutdown()
         server.server_close()
 
@@ -104,23 +111,21 @@ def answer(handler: BaseHTTPRequestHandler, served: Served, folder: Path) -> Non
     time.sleep(behavior.latency_s)
     fault = behavior.fault(number)
     served.faults[fault] += 1
-    if behavior.redirect:
-        return refuse(handler, 302, {"Location": behavior.redirect})
-    if behavior.authorization and handler.headers.get("Authorization") != behavior.authorization:
-        return refuse(handler, 401)
-    if fault.isdecimal():
-        return refuse(handler, int(fault))
-    if fault == "drop":
-        handler.close_connection = True
-        return None
-    if fault == "garbage":
-        handler.wfile.write(b"\x00\x01 this is no HTTP\r\n\r\n")
-        handler.close_connection = True
-        return None
     path = folder / handler.path.partition("?")[0].lstrip("/")
-    if not path.is_file():
-        return refuse(handler, 404)
-    return send(handler, served, path, number, fault)
+    if behavior.redirect:
+        refuse(handler, 302, {"Location": behavior.redirect})
+    elif behavior.authorization not in ("", handler.headers.get("Authorization")):
+        refuse(handler, 401)
+    elif fault.isdecimal():
+        refuse(handler, int(fault))
+    elif fault in ("drop", "garbage"):
+        if fault == "garbage":
+            handler.wfile.write(b"\x00\x01 this is no HTTP\r\n\r\n")
+        handler.close_connection = True
+    elif not path.is_file():
+        refuse(handler, 404)
+    else:
+        send(handler, served, path, number, fault)
 
 
 def refuse(
@@ -137,50 +142,53 @@ def send(
     handler: BaseHTTPRequestHandler, served: Served, path: Path, number: int, fault: str
 ) -> None:
     size = path.stat().st_size
-    wanted = handler.headers.get("Range", "")
+    wanted = "" if fault == "whole" else handler.headers.get("Range", "")
     first, last = 0, size - 1
-    is_part = bool(wanted) and fault != "whole"
-    if is_part:
+    if wanted:
         first, last = (int(each) for each in wanted.removeprefix("bytes=").split("-"))
-        if first >= size:
-            return refuse(handler, 416, {"Content-Range": f"bytes */{size}"})
         last = min(last, size - 1)
-    if fault == "shifted":
-        first, last = first + 1, last + 1
+    if first >= size:
+        refuse(handler, 416, {"Content-Range": f"bytes */{size}"})
+        return
+    first, last = first + (fault == "shifted"), last + (fault == "shifted")
     with path.open("rb") as file:
         file.seek(first)
         body = file.read(last - first + 1)
-    announced = len(body)
-    if fault == "longer":
-        body += b"x" * 100_000
-    if fault in ("longer announced", "endless"):
-        body += b"x" * 100_000
-        announced = len(body)
+    announced = len(body) + EXTRA * (fault == "longer announced")
+    if fault in ("longer", "longer announced", "endless"):
+        body += b"x" * EXTRA
     if fault == "short":
         body = body[: len(body) // 2]
-    handler.send_response(206 if is_part else 200)
-    if is_part:
-        end = last + (100_000 if fault == "longer announced" else 0)
+    handler.send_response(206 if wanted else 200)
+    if wanted:
+        end = first + announced - 1
         handler.send_header("Content-Range", f"bytes {first}-{end}/{size}")
     if served.behavior.etag is not None:
         handler.send_header("ETag", served.behavior.etag(number))
+    if served.behavior.modified is not None:
+        handler.send_header("Last-Modified", served.behavior.modified(number))
     if fault == "endless":
         handler.send_header("Connection", "close")
     else:
         handler.send_header("Content-Length", str(announced))
     handler.end_headers()
+    send_body(handler, served, body, stall=fault == "stall")
+    if fault in ("short", "longer", "endless"):
+        handler.close_connection = True
+
+
+def send_body(handler: BaseHTTPRequestHandler, served: Served, body: bytes, *, stall: bool) -> None:
     for start in range(0, len(body), CHUNK):
         part = body[start : start + CHUNK]
         wait_for_line(served, len(part))
         handler.wfile.write(part)
-        served.bytes_sent += len(part)
-        if fault == "stall":
+        with served.lock:
+            served.bytes_sent += len(part)
+        if stall:
             handler.wfile.flush()
-            time.sleep(60)
+            served.stalled.set()
+            served.release.wait(60)
     handler.wfile.flush()
-    if fault in ("short", "longer", "endless"):
-        handler.close_connection = True
-    return None
 
 
 def wait_for_line(served: Served, length: int) -> None:
@@ -188,6 +196,6 @@ def wait_for_line(served: Served, length: int) -> None:
     if not served.behavior.bytes_per_s:
         return
     with served.lock:
-        start = max(served.free_at, time.monotonic())
+        start = max(served.free_at, time.monotonic() - BURST_S)
         served.free_at = start + length / served.behavior.bytes_per_s
     time.sleep(max(0.0, served.free_at - time.monotonic()))

@@ -97,7 +97,7 @@ def sweep_parts(folder: Path) -> None:
                 Path(entry).unlink(missing_ok=True)
 
 
-def refuse_slide_folder(out: Path, slides: Iterable[Path]) -> None:
+def refuse_slide_folder(out: Path, slides: Iterable[object]) -> None:
     """Refuse an output folder that holds slides, because results could overwrite them.
 
     Links are followed. A folder inside a slide that is a folder, or inside the data of a MIRAX
@@ -105,7 +105,7 @@ def refuse_slide_folder(out: Path, slides: Iterable[Path]) -> None:
 
     Args:
         out: folder to write to; it need not exist.
-        slides: slide files and folders.
+        slides: slide files and folders; slides far away, which are no paths, cannot be there.
 
     Raises:
         OutputError: the folder holds one of the slides.
@@ -114,7 +114,7 @@ def refuse_slide_folder(out: Path, slides: Iterable[Path]) -> None:
         return
     identity = cache(_identity)  # many slides share a folder
     target, *above = map(_identity, (out.resolve(), *out.resolve().parents))
-    for slide in slides:
+    for slide in (each for each in slides if isinstance(each, Path)):
         try:
             places = [slide.parent, *([slide.resolve().parent] if slide.is_symlink() else [])]
         except (OSError, RuntimeError, ValueError):

@@ -25,6 +25,7 @@ from parfocal.cli.arguments import (
     parse_slides,
     remote_access,
 )
+from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.progress import bars_erased
 
 
@@ -87,6 +88,7 @@ def predict(
     remote_cache: RemoteCache = None,
     scratch: Scratch = None,
     allow_redirect: AllowRedirect = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Classify slides, reading high-magnification pixels only where the model zooms in.
 
@@ -103,7 +105,8 @@ def predict(
     from parfocal.slide.listing import list_slides
 
     failed: dict[str, str] = {}
-    trained = Checkpoint.load(run, overrides=parse_changes(run, changes))
+    overrides = parse_changes(run, changes)
+    trained = Checkpoint.load(run, overrides=overrides, trust_remote_code=trust_remote_code)
     lesions = None
     if outlines is not None:
         lesions = {s.path: s.outlines for s in read_slides(outlines) if s.outlines is not None}

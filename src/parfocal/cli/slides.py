@@ -29,6 +29,7 @@ from parfocal.cli.arguments import (
     print_reasons,
     remote_access,
 )
+from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.progress import Progress, bars_erased
 
 
@@ -191,8 +192,9 @@ def extract(
     weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Encoder weights (.pth or .safetensors). Default: the published ones.",
+            metavar="PATH",
+            help="Encoder weights: a file, or the folder of a repository of the hub. Default: the "
+            "published ones.",
         ),
     ] = None,
     patch_size: Annotated[
@@ -238,6 +240,19 @@ def extract(
     remote_cache: RemoteCache = None,
     scratch: Scratch = None,
     allow_redirect: AllowRedirect = None,
+    encoder_output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OUTPUT",
+            help="Output of the encoder: cls, cls+mean, mean or pooled, or one per magnification. "
+            "Default: the makers' choice.",
+        ),
+    ] = None,
+    any_mpp: Annotated[
+        bool,
+        typer.Option("--any-mpp", help="Use an encoder at resolutions it was not made for."),
+    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Encode all patches and store the features, one HDF5 file per slide.
 
@@ -258,12 +273,21 @@ def extract(
     settings = SlideSettings(
         parse_magnifications(magnifications), patch_size, tissue_method, min_tissue, children, roots
     )
-    chosen = encoder_settings(encoder, settings.magnifications, weights=weights)
+    chosen = encoder_settings(
+        encoder,
+        settings.magnifications,
+        weights=weights,
+        output=encoder_output,
+        any_mpp=any_mpp,
+        trust_remote_code=trust_remote_code,
+    )
     files = [(slide.slide_id, slide.path, slide.mpp) for slide in slides]
     result = extract_cohort(
         files,
         out,
-        encoder=load_encoders(chosen, settings.magnifications, device=device),
+        encoder=load_encoders(
+            chosen, settings.magnifications, device=device, patch_size=patch_size
+        ),
         settings=settings,
         cache=cache,
         tissue={slide.slide_id: slide.tissue for slide in slides if slide.tissue is not None},

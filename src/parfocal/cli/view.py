@@ -6,12 +6,21 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import Mpp, output_page
+from parfocal.cli.arguments import (
+    AllowRedirect,
+    Mpp,
+    RemoteCache,
+    Scratch,
+    output_page,
+    parse_slides,
+    remote_access,
+)
 
 Predictions = Annotated[
-    list[Path],
+    list[str],
     typer.Argument(
-        metavar="PATH...", help="Prediction files, folders that contain them, or slide files."
+        metavar="PATH...",
+        help="Prediction files, folders that contain them, or slide files or their addresses.",
     ),
 ]
 CohortFile = Annotated[
@@ -49,6 +58,9 @@ def view(
             metavar="NAME", help="Accept requests for this host, as of a proxy. Repeatable."
         ),
     ] = None,
+    remote_cache: RemoteCache = None,
+    scratch: Scratch = None,
+    allow_redirect: AllowRedirect = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
@@ -62,7 +74,10 @@ def view(
     from parfocal.explain import viewer
     from parfocal.explain.library import load_library
 
-    library = load_library(paths, cohort=cohort, moved_to=slides or (), mpp=mpp)
+    access = remote_access(remote_cache, scratch, allow_redirect)
+    library = load_library(
+        parse_slides(paths, access), cohort=cohort, moved_to=slides or (), mpp=mpp, access=access
+    )
     _print_problems(library.problems)
     with viewer.listen(host, port) as listening:
         if not viewer.is_loopback(host):

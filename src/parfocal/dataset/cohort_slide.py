@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from parfocal.dataset.outlines_file import OutlinesFile
+from parfocal.slide.sources.url import SlidePath
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -16,7 +17,7 @@ class CohortSlide:
 
     Args:
         slide_id: the id as written, so that `007` stays `007`.
-        path: the slide file; a relative path starts at the folder of the table.
+        path: the slide file, of which a relative path starts at the folder of the table; or a URL.
         label: the class; empty if the table was read without labels and has none.
         patient_id: the patient; all slides of a patient stay in one part. The slide id where the
             table gives no patient.
@@ -30,7 +31,7 @@ class CohortSlide:
     """
 
     slide_id: str
-    path: Path
+    path: SlidePath
     label: str
     patient_id: str
     row: int

@@ -10,7 +10,8 @@ from parfocal.cost import CostMeter
 from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.dataset.errors import CohortError
 from parfocal.slide.errors import SlideError
-from parfocal.slide.identity import DICOM_SUFFIXES, file_fingerprint
+from parfocal.slide.identity import file_fingerprint
+from parfocal.slide.readers.dicom import is_dicom_name
 from parfocal.slide.readers.dicom_header import is_dicom
 from parfocal.slide.readers.opening import open_scan
 from parfocal.slide.sources.url import SlidePath, SlideUrl
@@ -127,7 +128,7 @@ def _size(path: SlidePath) -> int | None:
 def _is_series(path: Path) -> bool:
     if path.is_dir():
         return True
-    return path.suffix.lower() in DICOM_SUFFIXES and path.is_file() and is_dicom(path)
+    return is_dicom_name(path.name) and path.is_file() and is_dicom(path)
 
 
 def _fingerprint(path: SlidePath) -> str | None:

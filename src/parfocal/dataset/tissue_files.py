@@ -2,20 +2,20 @@
 
 import logging
 from collections.abc import Sequence
-from os.path import realpath  # Path.resolve raises for a link that leads to itself
 from pathlib import Path
 
 from parfocal.dataset.cohort import read_slides
 from parfocal.dataset.errors import CohortError
 from parfocal.slide.given_tissue import find_tissue_file
 from parfocal.slide.identity import slide_id
+from parfocal.slide.sources.url import SlidePath, slide_key
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 
 logger = logging.getLogger(__name__)
 
 
-def match_tissue_files(source: Path, slides: Sequence[Path]) -> dict[Path, Path]:
+def match_tissue_files(source: Path, slides: Sequence[SlidePath]) -> dict[SlidePath, Path]:
     """Return the tissue file of each slide that has one.
 
     Args:
@@ -32,8 +32,8 @@ def match_tissue_files(source: Path, slides: Sequence[Path]) -> dict[Path, Path]
         matched = {slide: file for slide, file in files.items() if file is not None}
         advice = f"the file of a slide is called like it, as {slide_id(slides[0])}.geojson or .png"
     elif source.suffix.lower() in TABLE_SUFFIXES:
-        rows = {realpath(row.path): row.tissue for row in read_slides(source)}
-        files = {slide: rows.get(realpath(slide)) for slide in slides}
+        rows = {slide_key(row.path): row.tissue for row in read_slides(source)}
+        files = {slide: rows.get(slide_key(slide)) for slide in slides}
         matched = {slide: file for slide, file in files.items() if file is not None}
         advice = "fill its column `tissue` in the rows of these slides"
     elif not source.is_file():

@@ -7,6 +7,7 @@ from parfocal.explain.geojson import write_geojson
 from parfocal.explain.overlay import write_overlay
 from parfocal.explain.record import PredictionRecord
 from parfocal.slide.readers.openslide import bounds_offset
+from parfocal.slide.sources.url import is_url
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def export(record: PredictionRecord, out: Path, exports: Exports) -> None:
     """
     if exports.geojson:
         path = record.slide.path if exports.from_bounds else None
-        offset = (0.0, 0.0) if path is None else bounds_offset(Path(path))
+        offset = (0.0, 0.0) if path is None or is_url(path) else bounds_offset(Path(path))
         write_geojson(record, out / f"{record.slide.id}.geojson", offset=offset)
     if exports.overlay:
         write_overlay(record, out / f"{record.slide.id}.ome.tif")

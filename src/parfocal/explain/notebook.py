@@ -1,7 +1,6 @@
 """Show a prediction in a notebook: its summary, the slide with the patches, and a data frame."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -46,7 +45,7 @@ def _picture(record: PredictionRecord) -> Markup:
     if path is None:
         raise SlideError(f"{record.slide.id} was not read from a file")
     mpp = record.slide.mpp if mpp_given else None
-    with open_slide(Path(path), mpp=mpp, missing_tiles="background") as slide:
+    with open_slide(path, mpp=mpp, missing_tiles="background") as slide:
         if slide.fingerprint != record.slide.fingerprint:
             raise SlideError(f"{path} has changed since the prediction")
         width, height = slide.size

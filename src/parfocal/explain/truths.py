@@ -10,6 +10,7 @@ from parfocal.dataset.split import read_split
 from parfocal.files import is_file, is_folder, path_exists
 from parfocal.printable import printable
 from parfocal.slide.failure import catch_failure
+from parfocal.slide.sources.url import SlidePath
 
 
 class LibraryError(Exception):
@@ -28,7 +29,7 @@ class Truth:
 
     label: str | None = None
     outlines: OutlinesFile | None = None
-    path: Path | None = None
+    path: SlidePath | None = None
 
 
 def read_truths(

@@ -10,7 +10,7 @@ from pathlib import Path
 from parfocal.cost import CostMeter
 from parfocal.printable import printable
 from parfocal.slide.errors import SlideError
-from parfocal.slide.readers.dicom import dicom_instances, series_name
+from parfocal.slide.readers.dicom import dicom_instances, is_dicom_name, series_name
 from parfocal.slide.readers.dicom_header import is_dicom
 from parfocal.slide.sources.opening import open_source
 from parfocal.slide.sources.source import ByteSource
@@ -18,7 +18,6 @@ from parfocal.slide.sources.url import SlidePath, SlideUrl, parse_slide_path
 
 HASHED_BYTES = 2**20  # at either end of a file
 HASH_DIGITS = 32
-DICOM_SUFFIXES = (".dcm", ".dicom", "")
 
 
 def slide_id(path: SlidePath | str) -> str:
@@ -118,6 +117,6 @@ def _is_folder(path: Path) -> bool:
 
 def _is_dicom(path: Path) -> bool:
     try:
-        return path.suffix.lower() in DICOM_SUFFIXES and path.is_file() and is_dicom(path)
+        return is_dicom_name(path.name) and path.is_file() and is_dicom(path)
     except (OSError, ValueError):
         return False

@@ -3,8 +3,15 @@ import pytest
 import tifffile
 
 from parfocal.slide.errors import SlideError
+from parfocal.cost import CostMeter
 from parfocal.slide.readers.tiff_directories import Extent, read_directories, read_extent
+from parfocal.slide.sources.local import LocalSource
 from parfocal.slide.write import write_pyramid
+
+
+def directories_of(path):
+    source = LocalSource(path, CostMeter())
+    return read_directories(path, source)
 
 
 @pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}, {"tile": (16, 16)}])
@@ -64,7 +71,7 @@ def test_a_tag_with_an_impossible_count_is_refused(tmp_path, noise):
 
 
 def test_a_directory_describes_its_image(plain):
-    directories = read_directories(plain(compression="deflate"))
+    directories = directories_of(plain(compression="deflate"))
     assert [directory.size for directory in directories] == [(440, 304), (220, 152)]
     first = directories[0]
     assert first.tile_size == (64, 64)
@@ -79,7 +86,7 @@ def test_reduced_images_are_part_of_their_directory(tmp_path, noise):
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(noise, photometric="rgb", subifds=1)
         tiff.write(noise[::2, ::2], photometric="rgb", subfiletype=1)
-    (directory,) = read_directories(path)
+    (directory,) = directories_of(path)
     assert [reduced.size for reduced in directory.reduced] == [(202, 151)]
     assert directory.end == directory.reduced[0].end > directory.offsets.max()
 
@@ -90,4 +97,4 @@ def test_directories_that_lead_back_to_the_first_are_refused(plain):
         tiff.filehandle.seek(tiff.pages.next_page_offset)
         tiff.filehandle.write(tiff.pages[0].offset.to_bytes(tiff.tiff.offsetsize, "little"))
     with pytest.raises(SlideError, match="truncated or damaged"):
-        read_directories(path)
+        directories_of(path)

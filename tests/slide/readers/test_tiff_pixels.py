@@ -84,8 +84,9 @@ def test_a_long_strip_without_compression_is_read_in_parts(stored, picture, monk
     with open_slide(path, mpp=0.5) as slide:
         assert (slide.read(Box(0, 0, 440, 304), 0.5) == picture).all()
     with open_slide(path, mpp=0.5) as slide:
+        before = slide.cost_meter.total().bytes_read
         assert (slide.read(Box(5, 31, 100, 8), 0.5) == picture[31:39, 5:105]).all()
-        assert slide.cost_meter.total().bytes_read == 440 * 10 * 3
+        assert slide.cost_meter.total().bytes_read - before == 440 * 10 * 3
 
 
 # --- samples and bits ---

@@ -6,6 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from parfocal.cost import CostMeter
 from parfocal.slide.errors import SlideError
@@ -13,6 +14,7 @@ from parfocal.slide.readers import tiled_tiff
 from parfocal.slide.readers.openslide import OpenSlideScan
 from parfocal.slide.readers.tiff_directories import read_directories
 from parfocal.slide.readers.tiled_tiff import open_tiled_tiff
+from parfocal.slide.sources.local import LocalSource
 from parfocal.slide.slide import Box, open_slide
 from parfocal.slide.write import write_pyramid
 
@@ -48,7 +50,8 @@ def kind(request):
 
 
 def direct(path):
-    return open_tiled_tiff(path, read_directories(path), CostMeter())
+    source = LocalSource(path, CostMeter())
+    return open_tiled_tiff(path, read_directories(path, source), source)
 
 
 def stored(path, index):
@@ -198,9 +201,21 @@ def test_a_file_with_tiles_beyond_its_end_is_refused(plain):
 
 def test_the_bytes_of_tiles_are_counted(painted):
     with open_slide(painted) as slide:
-        assert slide.cost_meter.total().bytes_read is None
+        opened = slide.cost_meter.total()
         slide.read(MIDDLE, 0.5)
-        assert slide.cost_meter.total().bytes_read == stored(painted, 0)[1] + stored(painted, 1)[1]
+        cost = slide.cost_meter.total()
+    tiles = stored(painted, 0)[1] + stored(painted, 1)[1]
+    assert (cost.bytes_read, cost.requests) == (opened.bytes_read + tiles, opened.requests + 2)
+    assert 0 < opened.bytes_read < painted.stat().st_size  # the directories
+    assert cost.file_bytes == painted.stat().st_size
+    assert cost.share_bytes == cost.bytes_read / painted.stat().st_size
+
+
+def test_a_reader_that_counts_no_bytes_reports_none(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    with open_slide(tmp_path / "a.png", mpp=0.5) as slide:
+        cost = slide.cost_meter.total()
+    assert (cost.bytes_read, cost.requests, cost.file_bytes, cost.share_bytes) == (None,) * 4
 
 
 def test_a_tile_read_in_part_is_cached(painted):

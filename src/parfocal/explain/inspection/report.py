@@ -10,6 +10,7 @@ from parfocal.grid import GridError, PatchGrid
 from parfocal.slide.given_tissue import slide_tissue
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide, open_slide
+from parfocal.slide.sources.url import SlidePath
 from parfocal.slide.tissue import Tissue
 
 LADDER, K = (1.25, 2.5, 10.0), 12  # magnifications and patches per zoom of the recipe zoommil
@@ -129,7 +130,7 @@ class SlideReport:
 
 
 def inspect_slide(
-    path: Path | str,
+    path: SlidePath | str,
     *,
     mpp: float | None = None,
     tissue: Path | None = None,

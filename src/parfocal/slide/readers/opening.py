@@ -1,12 +1,14 @@
 """Choose the reader for a slide file."""
 
-import os
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 from parfocal.cost import CostMeter
+from parfocal.files import is_folder
 from parfocal.slide.errors import SlideError
-from parfocal.slide.readers.dicom import check_series, dicom_instances, is_dicom
+from parfocal.slide.readers.dicom import dicom_instances
+from parfocal.slide.readers.dicom_header import is_dicom
 from parfocal.slide.readers.image import open_image
 from parfocal.slide.readers.openslide import OpenSlideScan
 from parfocal.slide.readers.scan import Scan
@@ -18,21 +20,25 @@ from parfocal.slide.readers.tiff_checks import (
 )
 from parfocal.slide.readers.tiff_directories import TiffDirectory, is_tiff, read_directories
 from parfocal.slide.readers.tiff_pixels import UnsupportedPixelsError
+from parfocal.slide.readers.tiff_vendors import DIRECT_VENDORS
+from parfocal.slide.readers.tiled_dicom import open_dicom
 from parfocal.slide.readers.tiled_tiff import open_tiled_tiff
-from parfocal.slide.readers.wsi_dicom import WsiDicomScan
+from parfocal.slide.readers.url import open_url
+from parfocal.slide.sources.local import LocalSource
+from parfocal.slide.sources.source import ByteSource
+from parfocal.slide.sources.url import SlidePath, SlideUrl
 
-# What OpenSlide calls files that are read directly. Those of other vendors may have tiles that
-# overlap or leave gaps.
-DIRECT_VENDORS = (None, "generic-tiff", "aperio")
 LEVEL_0_SHARE = 0.5  # of the area of the largest image, at least
 SPARSE_VENDORS = ("philips",)  # leave out blank tiles on purpose
 
 
-def open_scan(path: Path, cost_meter: CostMeter, *, missing_tiles: MissingTiles = "auto") -> Scan:
+def open_scan(
+    path: SlidePath, cost_meter: CostMeter, *, missing_tiles: MissingTiles = "auto"
+) -> Scan:
     """Open a TIFF directly, other slides with OpenSlide, and images in memory.
 
     Args:
-        path: the file; for DICOM, any instance of the series or its folder.
+        path: the file; for DICOM, any instance of the series or its folder; or a URL.
         cost_meter: counts the bytes read, if the reader reports them.
         missing_tiles: what to do with tiles that are not stored: "refuse", or "background" to
             read them as such; "auto" for background in formats that leave out blank tiles on
@@ -41,14 +47,23 @@ def open_scan(path: Path, cost_meter: CostMeter, *, missing_tiles: MissingTiles 
     Raises:
         SlideError: the file is missing, is not a slide, or is damaged.
     """
-    # Path.is_dir raises for a name that is too long.
-    file = dicom_instances(path)[0] if os.path.isdir(path) else path  # noqa: PTH112
+    if isinstance(path, SlideUrl):
+        return open_url(path, cost_meter, missing_tiles, open_scan)
+    file = dicom_instances(path)[0] if is_folder(path) else path
     _check_file(file)
-    if is_tiff(file):
-        return _open_tiff(file, cost_meter, missing_tiles)
+    with ExitStack() as stack:
+        source = LocalSource(file, cost_meter)
+        stack.callback(source.close)
+        if is_tiff(source):
+            scan = _open_tiff(file, source, missing_tiles)
+            if isinstance(scan, OpenSlideScan):
+                cost_meter.forget_bytes()
+            else:
+                stack.pop_all()  # the scan closes it
+            return scan
+    cost_meter.forget_bytes()
     if is_dicom(file):
-        can_openslide = check_series(file)
-        return OpenSlideScan(file) if can_openslide else WsiDicomScan(dicom_instances(file))
+        return open_dicom(file, cost_meter)
     return OpenSlideScan(file) if OpenSlideScan.detects(file) else open_image(file)
 
 
@@ -75,15 +90,15 @@ def _check_file(file: Path) -> None:
         raise SlideError(f"{file}: the file is empty (0 bytes). Copy it again from its source.")
 
 
-def _open_tiff(file: Path, cost_meter: CostMeter, missing_tiles: MissingTiles) -> Scan:
+def _open_tiff(file: Path, source: ByteSource, missing_tiles: MissingTiles) -> Scan:
     """Open a TIFF, whose directories are checked before any library relies on them."""
-    directories = read_directories(file)
-    check_directories(file, directories, is_ndpi=bool(directories[0].page.is_ndpi))
+    directories = read_directories(file, source)
+    check_directories(file, source.size, directories, is_ndpi=bool(directories[0].page.is_ndpi))
     vendor = None if directories[0].page.is_ome else OpenSlideScan.vendor(file)
     if vendor not in DIRECT_VENDORS:
         return _open_vendor(file, directories, vendor, missing_tiles)
     try:
-        return open_tiled_tiff(file, directories, cost_meter, missing_tiles=missing_tiles)
+        return open_tiled_tiff(file, directories, source, missing_tiles=missing_tiles)
     except UnsupportedPixelsError as error:
         scan = _open_like_openslide(file, directories) if vendor and error.only_here else None
         if scan is None:

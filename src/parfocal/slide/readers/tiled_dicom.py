@@ -23,7 +23,8 @@ from parfocal.slide.readers.dicom_header import DicomHeader
 from parfocal.slide.readers.openslide import OpenSlideScan
 from parfocal.slide.readers.scan import Level, Metadata, Scan, compute_levels, mean_mpp
 from parfocal.slide.readers.tiff_pixels import Decoder, Samples, SpareBytes, jpeg_decoder
-from parfocal.slide.readers.tiled_tiff import TiledLevel, TiledTiffScan
+from parfocal.slide.readers.tiled_level import TiledLevel
+from parfocal.slide.readers.tiled_tiff import TiledTiffScan
 from parfocal.slide.readers.wsi_dicom import MPP_SOURCE, WsiDicomScan
 from parfocal.slide.sources.local import LocalSource
 

@@ -12,7 +12,6 @@ from parfocal.slide.sources.transport import Reply
 from parfocal.slide.sources.url import SlideUrl
 
 IDENTITY_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime")
-DENIED = (PermissionError,)
 WHOLE_BLOCK = 2**22
 INSTALL = "Install it with `pip install parfocal[remote]`."
 
@@ -74,7 +73,7 @@ class FsspecTransport:
         found = self._call("info")
         if not isinstance(found, dict) or found.get("type") != "file":
             raise RemoteError(self._url, f"{self._url} is no file. Name a slide file.")
-        identity = next((str(found[key]) for key in IDENTITY_KEYS if found.get(key)), "")
+        identity = next((str(found[key]) for key in IDENTITY_KEYS if found.get(key)), str(found))
         return int(found["size"]), identity
 
     def _call(self, method: str, **arguments: int) -> object:
@@ -87,8 +86,8 @@ class FsspecTransport:
         except PermissionError:
             raise RemoteError(
                 self._url,
-                f"access to {self._url} was denied. Check the credentials of {self._url.scheme}://, "
-                "which are found as its own tools find them.",
+                f"access to {self._url} was denied. Check the credentials of "
+                f"{self._url.scheme}://; they are found as its own tools find them.",
             ) from None
         except RemoteError:
             raise

@@ -132,6 +132,7 @@ class HttpTransport:
         """Break the connections, so that waiting threads get an error at once."""
         for connection in list(self._connections.values()):
             _shut_down(connection)
+            self._forget(connection)
 
     def _request(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
         """Send a request and follow redirects, as far as they are allowed."""

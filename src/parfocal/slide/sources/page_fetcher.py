@@ -60,7 +60,7 @@ class PageFetcher:
         self.size, self.identity = size, identity
 
     def start(self, end_bytes: int) -> None:
-        """Fetch both ends of the file, which tells its size and identity.
+        """Fetch both ends of the file, which has its size and identity.
 
         Args:
             end_bytes: length of an end.

@@ -1,6 +1,7 @@
 """RemoteSource: a file far away, of which only what is asked for is fetched."""
 
 import os
+import weakref
 from collections.abc import Callable, Sequence
 
 from parfocal.cost import CostMeter
@@ -60,6 +61,7 @@ class RemoteSource:
         if open_disk is not None:
             self._disk = first.disk = open_disk(self.identity, self.size)
         self._fetchers = {os.getpid(): first}
+        self._finalize = weakref.finalize(self, _close_own, self._fetchers)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes from a position, fewer at the end of the file.
@@ -90,8 +92,7 @@ class RemoteSource:
 
     def close(self) -> None:
         """Break the connections of this process, and forget its pages."""
-        self.cancel()
-        self._fetchers.pop(os.getpid(), None)
+        _close_own(self._fetchers)
 
     def _fetcher(self) -> PageFetcher:
         """Return the fetcher of this process; threads and connections do not survive a fork."""
@@ -106,3 +107,10 @@ class RemoteSource:
         return PageFetcher(
             self._url, self._connect(), self._cost_meter, joining=joining, disk=self._disk
         )
+
+
+def _close_own(fetchers: dict[int, PageFetcher]) -> None:
+    """Close the fetcher of this process; that of a parent is in use there."""
+    fetcher = fetchers.pop(os.getpid(), None)
+    if fetcher is not None:
+        fetcher.close()

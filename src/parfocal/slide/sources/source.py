@@ -75,10 +75,10 @@ class SourceFile(io.RawIOBase):
         """Return the position."""
         return self._position
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+    def seek(self, offset: int, origin: int = os.SEEK_SET) -> int:
         """Set and return the position."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size}
-        position = start[whence] + offset
+        position = start[origin] + offset
         if position < 0:
             raise ValueError(f"position {position} lies before the file")
         self._position = position

@@ -73,8 +73,8 @@ class SlideUrl:
         scheme = self.secret_url.partition("://")[0].lower()
         if scheme in REFUSED_SCHEMES or "::" in self.secret_url.partition("?")[0]:
             raise UrlError(
-                f"{_shown(self.secret_url)}: slides are not read from {scheme}:// or through chains "
-                "of file systems. Give a path, or an address such as https:// or s3://."
+                f"{_shown(self.secret_url)}: slides are not read from {scheme}:// or through "
+                "chains of file systems. Give a path, or an address such as https:// or s3://."
             )
         if any(ord(character) <= 32 or ord(character) == 127 for character in self.secret_url):
             raise UrlError(
