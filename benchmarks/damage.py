@@ -342,6 +342,7 @@ def child() -> None:
     """Read the cases that are named on standard input, and answer each on one line."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print("ready", flush=True)  # the time to start is not the time to read
     for line in sys.stdin:
         source, number, folder = json.loads(line)
         target = Path(folder) / Path(source).name
@@ -363,6 +364,8 @@ class Children:
             command = [sys.executable, __file__, "--child"]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             self._child = subprocess.Popen(command, stderr=subprocess.DEVNULL, **pipes)
+            assert self._child.stdout
+            self._child.stdout.readline()
         assert self._child.stdin
         assert self._child.stdout
         self._child.stdin.write(json.dumps([str(source), number, str(folder)]) + "\n")

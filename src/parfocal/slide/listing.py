@@ -1,9 +1,9 @@
 """List the slides that paths stand for: files, folders of slides, and DICOM series."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from parfocal.files import is_file, is_folder
 from parfocal.slide.identity import unique_slides
 from parfocal.slide.readers.dicom import list_folder
 from parfocal.slide.readers.dicom_header import is_dicom
@@ -31,8 +31,8 @@ def list_slides(paths: Iterable[SlidePath]) -> list[SlidePath]:
     """
     listed: list[SlidePath] = []
     for path in paths:
-        is_folder = isinstance(path, Path) and os.path.isdir(path)  # noqa: PTH112
-        listed += (slides_in(path) if is_folder and isinstance(path, Path) else []) or [path]
+        found = slides_in(path) if isinstance(path, Path) and is_folder(path) else []
+        listed += found or [path]
     return unique_slides(listed)
 
 
@@ -51,11 +51,12 @@ def slides_in(folder: Path, *, pictures: bool = True) -> list[Path]:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:
         return []  # the folder fails as a slide
-    files = [entry for entry in entries if entry.is_file()]
+    files = [entry for entry in entries if is_file(entry)]
     slides = [file for file in files if file.suffix.lower() in SLIDE_SUFFIXES]
     slides += _series_in(folder, is_alone=not slides)
+    mirax = {file.stem for file in files if file.suffix.lower() == ".mrxs"}
     for subfolder in entries:
-        if subfolder.is_dir():
+        if is_folder(subfolder) and subfolder.name not in mirax:
             slides += _series_in(subfolder, is_alone=True)
     if not slides and pictures:
         return [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
@@ -67,7 +68,7 @@ def may_be_slide(path: SlidePath) -> bool:
     if isinstance(path, SlideUrl):
         return True
     try:
-        if os.path.isdir(path):  # noqa: PTH112
+        if is_folder(path):
             return bool(slides_in(path))
         with path.open("rb") as file:
             is_tiff = file.read(4) in SIGNATURES

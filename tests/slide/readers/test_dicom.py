@@ -62,6 +62,15 @@ def test_the_fingerprint_depends_on_all_instances(series):
     assert file_fingerprint(series) != before
 
 
+def test_files_that_are_called_by_their_uid_are_a_series(tmp_path, picture):
+    folder = tmp_path / "slide.7"
+    folder.mkdir()
+    write_dicom(folder / "1.2.840.1", picture)
+    write_dicom(folder / "1.2.840.2", picture[::2, ::2], mpp=1.0)
+    with open_slide(folder / "1.2.840.2") as slide:
+        assert (slide.id, len(slide.levels)) == ("slide.7", 2)
+
+
 def test_a_single_file_is_called_like_itself(tmp_path, picture):
     write_dicom(tmp_path / "a.dcm", picture)
     write_dicom(tmp_path / "b.dcm", picture, series="1.2.3.9")

@@ -1,6 +1,7 @@
 """Slides of several files: whole ones are read, damaged ones never reach OpenSlide."""
 
 import re
+import shutil
 import sqlite3
 import struct
 import subprocess
@@ -27,6 +28,7 @@ from parfocal.slide.errors import SlideError
 from parfocal.slide.readers import probe as probe_module
 from parfocal.slide.readers.openslide import OpenSlideScan
 from parfocal.slide.readers.probe import probe
+from parfocal.slide.slide import open_slide
 
 Writer = Callable[[Path, np.ndarray], Path]
 WRITERS: dict[str, Writer] = {
@@ -89,6 +91,13 @@ def test_a_mirax_slide_whose_slidedat_contradicts_its_files_is_refused(
     message = refused(path, monkeypatch)
     assert message.startswith("a.mrxs: this MIRAX slide is damaged or incomplete: ")
     assert re.search(reason, message), message
+
+
+def test_a_mirax_slide_without_its_folder_is_no_picture(tmp_path):
+    path = write_mirax(tmp_path / "a.mrxs", paint())
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(SlideError, match=r"a.mrxs: this MIRAX slide lacks its folder a with Slide"):
+        open_slide(path, mpp=0.5)
 
 
 def test_a_mirax_slide_with_a_truncated_file_of_tiles_is_refused(tmp_path, monkeypatch):

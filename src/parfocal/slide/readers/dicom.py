@@ -6,7 +6,7 @@ A slide is a series: one file for each level, all in one folder, which may hold 
 import os
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.readers.dicom_header import (
@@ -15,6 +15,8 @@ from parfocal.slide.readers.dicom_header import (
     is_dicom,
     read_header,
 )
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", "")
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,22 @@ def _series_of(header: DicomHeader, folder: DicomFolder) -> list[DicomFile]:
     return files
 
 
+def is_dicom_name(name: str) -> bool:
+    """Return whether a DICOM file may be called so; many are called by their UID.
+
+    >>> [is_dicom_name(name) for name in ("a.dcm", "IM0001", "1.2.840.10008", "a.svs")]
+    [True, True, True, False]
+    """
+    suffix = PurePath(name).suffix.lower()
+    return suffix in DICOM_SUFFIXES or suffix[1:].isdecimal()
+
+
 def _dicom_files(folder: Path) -> list[Path]:
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
-                if entry.is_file():
+                if is_dicom_name(entry.name) and entry.is_file():
                     status = entry.stat()
                     if _has_signature(entry.path, status.st_size, status.st_mtime_ns):
                         names.append(entry.name)

@@ -23,6 +23,7 @@ MAX_PIXELS = 2**30  # 3 GiB of RGB in memory
 LARGE_PX = 2**24  # from here on, an image has to have a plausible compression
 MAX_COMPRESSION = 4096  # pixels per byte; PNG reaches 1032 bytes, JPEG less
 BAND_PX = 2**18  # pixels that are converted at once
+MIRAX_SUFFIX = ".mrxs"
 ORIENTATION_TAG = 0x0112  # of EXIF
 HEADER_BYTES = 132  # a DICOM file has its signature at the end of these
 CONVERT = (
@@ -73,6 +74,11 @@ def open_image(path: Path) -> Scan:
     Raises:
         SlideError: the file is not an image, or it is damaged or too large.
     """
+    if path.suffix.lower() == MIRAX_SUFFIX:  # itself a small JPEG image
+        raise SlideError(
+            f"{path.name}: this MIRAX slide lacks its folder {path.stem} with Slidedat.ini. Copy "
+            "the folder beside it."
+        )
     try:
         # Pillow warns about unusual metadata, and raises where pixels are damaged.
         no_warnings = warnings.catch_warnings(action="ignore", category=UserWarning)
