@@ -168,6 +168,21 @@ def test_a_part_without_usable_slides_is_an_error(
         probe(table, ["A"], tmp_path / "out", patches=5)
 
 
+@pytest.mark.parametrize("any_mpp", [False, True])
+def test_an_encoder_is_used_only_where_it_was_made_for(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, any_mpp: bool
+):
+    tiny = load_encoder("tiny")
+    spec = replace(tiny.spec, mpp_range=(0.4, 0.6))
+    monkeypatch.setattr(
+        probe_run, "load_encoder", lambda name, device: NetworkEncoder(spec, tiny.network)
+    )
+    options = {"patches": 2, "magnification": 10.0, "any_mpp": any_mpp}
+    (row,) = probe(cohort, ["tiny"], tmp_path / "out", **options).rows
+    assert (row.reason is None) == any_mpp
+    assert any_mpp or "was made for 0.4 to 0.6 µm/px, and 10x has 1" in str(row.reason)
+
+
 @pytest.mark.parametrize(
     ("names", "reason"), [(["A", "A"], "A is listed twice"), (["A", ""], "a name is empty")]
 )

@@ -23,6 +23,12 @@ def probe(
             min=0.01, metavar="M", help="Magnification for all encoders. Default: each one's own."
         ),
     ] = None,
+    any_mpp: Annotated[
+        bool,
+        typer.Option(
+            "--any-mpp", help="Use encoders also at a --magnification they were not made for."
+        ),
+    ] = False,
     metric: Annotated[
         Literal["auroc_macro", "weighted_f1", "accuracy"],
         typer.Option(metavar="METRIC", help="auroc_macro, weighted_f1 or accuracy: ranks them."),
@@ -55,6 +61,7 @@ def probe(
         folds=folds,
         seed=seed,
         device=device,
+        any_mpp=any_mpp,
     )
     typer.echo(report.to_json() if as_json else "\n".join(report.lines()), nl=not as_json)
     reasons = {row.name: row.reason for row in report.rows if row.reason is not None}

@@ -13,6 +13,7 @@ from parfocal.dataset.same_file import refuse_equal_contents
 from parfocal.dataset.split import Split, fold_cohort, split_cohort
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.right_use import refuse_outside_range
 from parfocal.encoders.weights import EncoderError
 from parfocal.features.header import SlideSettings
 from parfocal.files import refuse_slide_folder, write_whole
@@ -53,6 +54,7 @@ def probe(
     folds: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    any_mpp: bool = False,
     resamples: int = 2000,
 ) -> ProbeReport:
     """Probe encoders on the same patches of the same slides.
@@ -70,6 +72,8 @@ def probe(
         folds: number of folds for cross-validation; None for one split, or for the fold column.
         seed: seed of the split and of the patches.
         device: device of the encoders.
+        any_mpp: whether to use encoders at a `magnification` that they were not made for; if False,
+            such an encoder has no result.
         resamples: number of bootstrap resamples of the intervals.
 
     Raises:
@@ -90,6 +94,8 @@ def probe(
     for name in encoders:
         try:
             encoder = load_encoder(name, device=device)
+            if mpp is not None and not any_mpp:
+                refuse_outside_range([encoder.spec], [mpp])
             encoded[name] = _encode(name, encoder, cohort, draw, out=out, mpp=mpp, failed=failed)
         except (EncoderError, ValueError) as error:
             rows[name] = ProbeRow(name, reason=" ".join(str(error).split()))

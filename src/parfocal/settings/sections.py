@@ -24,8 +24,9 @@ class EncoderSettings:
     """The encoder that turns patches into features.
 
     Args:
-        name: name of the encoder, one of `parfocal encoders` or "timm:NAME"; or the names of the
-            encoders by magnification, such as {1.25: efficientnet-lite0, 10: NAME}.
+        name: name of the encoder, one of `parfocal encoders`, "timm:NAME", or the address of a
+            service, as "http://HOST:PORT/"; or the names of the encoders by magnification, such as
+            {1.25: efficientnet-lite0, 10: NAME}.
         weights: file with the encoder's weights or folder of its repository, or files by
             magnification; null for the published weights.
         runtime: library that runs the encoder; "auto" takes ONNX Runtime on a CPU if it is
