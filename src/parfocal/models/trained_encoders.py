@@ -35,7 +35,7 @@ def load_trained_encoders(
     """Load the encoders that a model was trained with; equal ones are one object.
 
     Args:
-        encoders: encoder of each magnification, lowest first.
+        encoders: encoder of each magnification, lowest first; empty for a model that takes pixels.
         weights: weights file of each encoder; None for published weights. Empty if all are.
         mpps: µm per pixel of each magnification, to log which encoder was not made for it.
         moved: weights files that replace these, one for all encoders or one for each.
@@ -47,7 +47,8 @@ def load_trained_encoders(
         CheckpointError: the encoder of a name differs from the one of the training.
         ValueError: there are not as many files as encoders.
     """
-    warn_outside_range(encoders, mpps)
+    if encoders:
+        warn_outside_range(encoders, mpps)
     none: tuple[Path | None, ...] = (None,) * len(encoders)
     replaced = moved if isinstance(moved, Sequence) else (moved,) * len(encoders)
     load = cache(
