@@ -99,8 +99,10 @@ def test_slides_encoders_and_patch_sizes_do_not_share_a_file(tmp_path, encoder):
         cache.for_slide("ab" * 16, spec, patch_size=32).path,
         cache.for_slide("ab" * 16, replace(spec, weights_hash="other"), patch_size=16).path,
         cache.for_slide("ab" * 16, replace(spec, input_size=32), patch_size=16).path,
+        cache.for_slide("ab" * 16, replace(spec, resize_px=72), patch_size=16).path,
+        cache.for_slide("ab" * 16, replace(spec, output="cls"), patch_size=16).path,
     ]
-    assert len(set(paths)) == 5
+    assert len(set(paths)) == len(paths)
     assert (
         cache.for_slide("ab" * 16, replace(spec, license="other"), patch_size=16).path == paths[0]
     )

@@ -1,10 +1,16 @@
 """An encoder for each magnification, in YAML, in single values and on a command line."""
 
+import logging
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from parfocal.settings import RunSettings, SettingsError, load_settings
+from parfocal.encoders import right_use
+from parfocal.encoders.catalogue import CARDS
+from parfocal.encoders.encoder import Encoder, NetworkEncoder
+from parfocal.encoders.weights import EncoderError
+from parfocal.settings import EncoderSettings, RunSettings, SettingsError, load_settings
 from parfocal.settings.encoders import encoder_settings, load_encoders, parse_per_magnification
 from parfocal.settings.load import load_run_settings
 
@@ -163,3 +169,70 @@ def test_equal_encoders_are_loaded_once():
     low, middle, high = load_encoders(settings, [2.5, 5, 10])
     assert low is middle
     assert [each.spec.dim for each in (low, high)] == [32, 1280]
+
+
+@pytest.fixture
+def stub_loading(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """Load no weights: encoders have the descriptions of their cards; calls are recorded."""
+    calls: list[dict[str, object]] = []
+
+    def load_encoder(name: str, **settings: object) -> Encoder:
+        calls.append({"name": name, **settings})
+        return NetworkEncoder(CARDS[name].spec(), nn.Identity())
+
+    monkeypatch.setattr("parfocal.settings.encoders.load_encoder", load_encoder)
+    return calls
+
+
+def test_an_encoder_outside_its_range_is_refused_before_its_weights_are_loaded(
+    stub_loading: list[dict[str, object]],
+) -> None:
+    settings = EncoderSettings(name="uni2-h")
+    with pytest.raises(EncoderError, match=r"uni2-h was made for 0\.4 to 0\.625 .* 2\.5x has 4"):
+        load_encoders(settings, (2.5, 20))
+    assert not stub_loading
+    assert len(load_encoders(settings, (20,))) == 1
+    any_mpp = EncoderSettings(name="uni2-h", any_mpp=True)
+    assert len(load_encoders(any_mpp, (2.5, 20))) == 2
+
+
+def test_each_magnification_has_the_range_of_its_own_encoder(
+    stub_loading: list[dict[str, object]],
+) -> None:
+    settings = EncoderSettings(name={2.5: "efficientnet-lite0", 20.0: "uni2-h"})
+    assert len(load_encoders(settings, (2.5, 20.0))) == 2
+
+
+def test_output_and_trust_reach_the_loader(stub_loading: list[dict[str, object]]) -> None:
+    settings = encoder_settings(
+        "2.5=efficientnet-lite0,10=virchow2", (2.5, 10), output="10=cls", trust_remote_code=True
+    )
+    load_encoders(settings, (2.5, 10))
+    found = [(call["name"], call["output"], call["trust_remote_code"]) for call in stub_loading]
+    assert found == [("efficientnet-lite0", None, True), ("virchow2", "cls", True)]
+
+
+def test_outputs_are_read_from_text_and_yaml(tmp_path: Path) -> None:
+    encoder = load("encoder.output=10=cls").encoder
+    assert encoder is not None
+    assert (encoder.output_at(2.5), encoder.output_at(10)) == (None, "cls")
+    file = yaml_file(tmp_path, "model: {name: zoommil}\nencoder: {name: uni, output: cls+mean}\n")
+    encoder = load_settings(file).encoder
+    assert encoder is not None
+    assert encoder.output == "cls+mean"
+
+
+def test_an_unknown_output_is_refused() -> None:
+    with pytest.raises(SettingsError, match="output 'all' is not known; choose pooled, cls, cls"):
+        encoder_settings("uni", (20,), output="all")
+    with pytest.raises(SettingsError, match=r"encoder\.output"):
+        load("encoder.output=all")
+
+
+def test_patches_of_another_size_are_logged(
+    stub_loading: list[dict[str, object]], caplog: pytest.LogCaptureFixture
+) -> None:
+    right_use._warn_once.cache_clear()
+    caplog.set_level(logging.WARNING)
+    load_encoders(EncoderSettings(name="conch"), (20,), patch_size=256)
+    assert "conch was made for patches of 512 px" in caplog.text

@@ -181,6 +181,15 @@ Run = Annotated[
         callback=local_run,
     ),
 ]
+EncoderAt = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder-at",
+        metavar="ADDRESS|FILE|here",
+        help="Where the encoder of the run is now: a service, as http://HOST:PORT/, a file with its "
+        "weights, or `here` to load it by its name. For one magnification: 10=ADDRESS.",
+    ),
+]
 SLIDES_HELP = "Slide files, or their addresses, as https://HOST/A.svs or s3://BUCKET/A.svs."
 Slides = Annotated[list[str], typer.Argument(metavar="SLIDE...", help=SLIDES_HELP)]
 RemoteCache = Annotated[
@@ -348,6 +357,15 @@ def parse_magnifications(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(
             f"{text!r} is not a list like 1.25,2.5,10", param_hint="--magnifications"
         ) from None
+
+
+def parse_places(text: str | None) -> str | dict[float, str] | None:
+    """Parse the place of an encoder, or places by magnification as 2.5=here,10=ADDRESS."""
+    if text is None:
+        return None
+    from parfocal.settings.encoders import parse_per_magnification  # loads YAML, needed only here
+
+    return parse_per_magnification(text)
 
 
 def parse_features(text: str | None) -> Path | dict[float, Path] | None:

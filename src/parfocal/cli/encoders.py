@@ -1,9 +1,14 @@
-"""Subcommand about encoders: encoders."""
+"""Subcommand about encoders, and their arguments in other subcommands."""
 
 import json
 from typing import Annotated
 
 import typer
+
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code that the repository of an encoder brings."),
+]
 
 
 def encoders(

@@ -13,6 +13,7 @@ from parfocal.cli.arguments import (
     Changes,
     Cohort,
     Device,
+    EncoderAt,
     EncoderName,
     Epochs,
     External,
@@ -29,8 +30,10 @@ from parfocal.cli.arguments import (
     parse_changes,
     parse_features,
     parse_magnifications,
+    parse_places,
     print_reasons,
 )
+from parfocal.cli.encoders import TrustRemoteCode
 
 if TYPE_CHECKING:
     from parfocal.features.folder import FeatureFolder, FeatureSlide
@@ -159,6 +162,8 @@ def evaluate(
     external: External = False,
     again: Again = False,
     changes: Changes = None,
+    encoder_at: EncoderAt = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Compute the metrics of a trained model on held-out slides.
 
@@ -181,6 +186,8 @@ def evaluate(
         external=external,
         again=again,
         overrides=parse_changes(run, changes),
+        encoder_at=parse_places(encoder_at),
+        trust_remote_code=trust_remote_code,
     )
     written = [name for name in ("metrics.json", "report.html") if (out / name).exists()]
     typer.echo(f"{result.summary}; wrote {' and '.join(str(out / name) for name in written)}")

@@ -10,6 +10,7 @@ from parfocal.cli.arguments import (
     AllowRedirect,
     Changes,
     Device,
+    EncoderAt,
     Features,
     Mpp,
     Out,
@@ -22,6 +23,7 @@ from parfocal.cli.arguments import (
     output_folder,
     parse_changes,
     parse_features,
+    parse_places,
     parse_slides,
     remote_access,
 )
@@ -59,6 +61,7 @@ def predict(
     features: Features = None,
     device: Device = "auto",
     changes: Changes = None,
+    encoder_at: EncoderAt = None,
     outlines: Annotated[
         Path | None,
         typer.Option(
@@ -107,6 +110,10 @@ def predict(
     failed: dict[str, str] = {}
     overrides = parse_changes(run, changes)
     trained = Checkpoint.load(run, overrides=overrides, trust_remote_code=trust_remote_code)
+    if (places := parse_places(encoder_at)) is not None:
+        from parfocal.models.encoder_places import with_encoders_at
+
+        trained = with_encoders_at(trained, places)
     lesions = None
     if outlines is not None:
         lesions = {s.path: s.outlines for s in read_slides(outlines) if s.outlines is not None}

@@ -15,7 +15,8 @@ from parfocal.encoders.pooling import PublishedNetwork
 from parfocal.encoders.weights import WEIGHTS_OPTION, EncoderError, first_line
 
 REMOTE_CODE_OPTION = (
-    "--trust-remote-code with extract, or --set encoder.trust_remote_code=true with other commands"
+    "--trust-remote-code with extract, evaluate and predict, --set encoder.trust_remote_code=true "
+    "with train and compare"
 )
 
 

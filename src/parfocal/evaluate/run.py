@@ -37,6 +37,7 @@ from parfocal.features.slide_input import SlideInput
 from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, average_by_patient, compute_scores
 from parfocal.models.checkpoint import Checkpoint, SettingValue
+from parfocal.models.encoder_places import with_encoders_at
 
 MAX_LISTED = 3  # reasons listed in the message if every slide failed
 
@@ -53,6 +54,8 @@ def evaluate(
     allow_training_slides: bool = False,
     external: bool = False,
     overrides: Mapping[str, SettingValue] | None = None,
+    encoder_at: str | Mapping[float, str] | None = None,
+    trust_remote_code: bool = False,
     again: bool = False,
     resamples: int = 2000,
     seed: int = 0,
@@ -77,6 +80,8 @@ def evaluate(
             coincidence: the part of a slide is that of the split column, and only a slide with
             the same file counts as a training slide.
         overrides: model settings that replace those of the training.
+        encoder_at: where the encoder is now; see `with_encoders_at`. None for where it was.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
         again: whether to run the model again on slides that an earlier call has finished with the
             same model and settings.
         resamples: number of bootstrap resamples for the intervals.
@@ -89,7 +94,9 @@ def evaluate(
             id of a training slide with another file.
         CheckpointError: the run cannot be used.
     """
-    trained = Checkpoint.load(run, overrides=overrides)
+    trained = Checkpoint.load(run, overrides=overrides, trust_remote_code=trust_remote_code)
+    if encoder_at is not None:
+        trained = with_encoders_at(trained, encoder_at)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)

@@ -149,14 +149,20 @@ class FeatureCache:
 def _key_text(encoder: EncoderSpec, patch_size: int) -> str:
     """Return the text whose hash names a cache file.
 
-    Written out field by field, so that existing caches are found whatever `EncoderSpec` becomes.
+    Written out field by field, so that existing caches are found whatever `EncoderSpec` becomes. A
+    field that `EncoderSpec` got later is there only where it differs from its default.
     """
+    later = {
+        name: value
+        for name, value in encoder.to_dict().items()
+        if name in ("resize_px", "output", "prefix_tokens")
+    }
     return (
         f"EncoderSpec(name={encoder.name!r}, dim={encoder.dim}, input_size={encoder.input_size}, "
         f"mean={encoder.mean}, std={encoder.std}, mpp_range=(0.0, 0.0), "
         "licence='', "  # the name of this field in version 1
         f"weights_hash={encoder.weights_hash!r}, interpolation={encoder.interpolation!r}), "
-        f"{patch_size}"
+        f"{patch_size}{f', {later}' if later else ''}"
     )
 
 

@@ -108,6 +108,7 @@ class Checkpoint:
         versions: versions of the packages that the model was trained with.
         stored_hash: SHA-256 of the weights file that the model was loaded from; None for a model
             that was not loaded.
+        trust_remote_code: whether to run code that the repository of an encoder brings; not stored.
     """
 
     model: nn.Module
@@ -120,6 +121,7 @@ class Checkpoint:
     encoder_weights: tuple[Path | None, ...] = ()
     versions: dict[str, str] = field(default_factory=versions)
     stored_hash: str | None = None
+    trust_remote_code: bool = False
 
     @property
     def traits(self) -> ModelTraits:
@@ -174,15 +176,13 @@ class Checkpoint:
         device: str = "cpu",
         weights: Path | Sequence[Path | None] | None = None,
         runtime: Literal["auto", "torch", "onnx"] = "auto",
-        trust_remote_code: bool = False,
     ) -> tuple[Encoder, ...]:
         """Load the encoders that the model was trained with.
 
         Args:
             device: device of the encoders.
-            weights: file with the weights, if it was moved; or a file or None per magnification.
+            weights: file with the weights, if moved; or a file or None per magnification.
             runtime: library that runs the encoders; the features differ by rounding only.
-            trust_remote_code: whether to run code that the repository of an encoder brings.
 
         Returns:
             The encoder of each magnification, lowest first; equal ones are one object. Empty for a
@@ -198,21 +198,17 @@ class Checkpoint:
             moved=weights,
             device=device,
             runtime=runtime,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=self.trust_remote_code,
         )
 
     def open(
         self, slide: Slide, *, encoder: Encoder | Sequence[Encoder] | None = None
     ) -> AbstractContextManager[SlideInput]:
-        """Open a slide for the model, for the duration of a `with` block.
-
-        The slide has the tissue and the patches that the settings of the run define, so that
-        `model` answers as `parfocal predict` does.
+        """Open a slide for the model, with the tissue and patches that the run defines.
 
         Args:
             slide: slide to read from.
-            encoder: encoder of the model, if already loaded, one for all magnifications or one for
-                each; if None, it is loaded.
+            encoder: encoder of the model, one for all magnifications or one for each, if loaded.
 
         Raises:
             SlideError: the slide has no tissue, or the magnifications do not fit it.
@@ -258,7 +254,11 @@ class Checkpoint:
 
     @classmethod
     def load(
-        cls, folder: Path, *, overrides: Mapping[str, SettingValue] | None = None
+        cls,
+        folder: Path,
+        *,
+        overrides: Mapping[str, SettingValue] | None = None,
+        trust_remote_code: bool = False,
     ) -> "Checkpoint":
         """Load a trained model from a run folder of format version 1 or 2.
 
@@ -266,6 +266,7 @@ class Checkpoint:
             folder: folder of a finished run.
             overrides: settings of the model to change, such as the number of patches to read; a
                 setting that changes the shape of the weights cannot be changed.
+            trust_remote_code: whether to run code that the repository of an encoder brings.
 
         Raises:
             CheckpointError: a file is missing, damaged, or written by a newer version.
@@ -289,7 +290,8 @@ class Checkpoint:
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise _unfit_weights(path, error) from None
-        return cls(**{**fields, "model": model.eval(), "model_settings": settings})
+        fields |= {"model": model.eval(), "model_settings": settings}
+        return cls(**fields, trust_remote_code=trust_remote_code)
 
 
 def stored_model_name(folder: Path) -> str:

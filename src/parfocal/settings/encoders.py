@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from parfocal.encoders.catalogue import find_card
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.right_use import refuse_outside_range, warn_of_patch_size
+from parfocal.encoders.spec import Output
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.sections import EncoderSettings
 from parfocal.slide.resolution import mpp_of
@@ -75,7 +76,13 @@ def encoder_section(section: object) -> object:
 
 
 def encoder_settings(
-    name: str, magnifications: Sequence[float], *, weights: Path | None = None
+    name: str,
+    magnifications: Sequence[float],
+    *,
+    weights: Path | None = None,
+    output: str | None = None,
+    any_mpp: bool = False,
+    trust_remote_code: bool = False,
 ) -> EncoderSettings:
     """Return the settings of encoders that are given on a command line.
 
@@ -83,9 +90,13 @@ def encoder_settings(
         name: name of the encoder, or names by magnification as `1.25=NAME,10=NAME`.
         magnifications: magnifications to encode, lowest first.
         weights: file with the encoder's weights, or files by magnification, written alike.
+        output: output of the encoder, or outputs by magnification, written alike.
+        any_mpp: whether to use an encoder at resolutions that it was not made for.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
 
     Raises:
-        SettingsError: a magnification has no encoder, or an encoder none of the magnifications.
+        SettingsError: a magnification has no encoder, or an encoder none of the magnifications; or
+            the output is unknown.
     """
     files = None if weights is None else parse_per_magnification(str(weights))
     settings = EncoderSettings(
@@ -93,9 +104,24 @@ def encoder_settings(
         weights={key: Path(file) for key, file in files.items()}
         if isinstance(files, dict)
         else weights,
+        output=None if output is None else _parse_outputs(output),
+        any_mpp=any_mpp,
+        trust_remote_code=trust_remote_code,
     )
     check_encoders(settings, magnifications)
     return settings
+
+
+def _parse_outputs(text: str) -> Output | dict[float, Output]:
+    """Parse one output, or outputs by magnification."""
+    parsed = parse_per_magnification(text)
+    by_magnification = parsed if isinstance(parsed, dict) else {0.0: parsed}
+    known: dict[str, Output] = {each: each for each in get_args(Output)}
+    for output in by_magnification.values():
+        if output not in known:
+            raise SettingsError(f"output {output!r} is not known; choose {', '.join(known)}.")
+    outputs = {key: known[output] for key, output in by_magnification.items()}
+    return outputs if isinstance(parsed, dict) else outputs[0.0]
 
 
 def check_encoders(settings: EncoderSettings, magnifications: Sequence[float]) -> None:
