@@ -22,6 +22,7 @@ import typer
 
 from parfocal.cli.arguments import OutputPlace
 from parfocal.cli.datasets import cohort, reproduce
+from parfocal.cli.encoders import encoders
 from parfocal.cli.hub import push, serve_encoder
 from parfocal.cli.models import audit, compare, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
@@ -238,6 +239,7 @@ for command in (
     extract,
     features,
     recipes,
+    encoders,
     train,
     evaluate,
     probe,
