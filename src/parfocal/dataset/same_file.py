@@ -115,7 +115,7 @@ def _groups(slides: Iterable[tuple[CohortSlide, object]]) -> Iterator[list[Cohor
 
 
 def _size(path: SlidePath) -> int | None:
-    """Return the size of a file; -1 where it may be of several files, as in DICOM; None for a URL."""
+    """Return the size of a file; -1 if several may make one slide, as in DICOM; None for a URL."""
     if isinstance(path, SlideUrl):
         return None  # asking each server would take long
     try:

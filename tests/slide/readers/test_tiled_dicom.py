@@ -42,7 +42,10 @@ def test_the_levels_lie_in_several_files(series, picture):
         for mpp, step in ((0.5, 1), (1.0, 2)):
             read = slide.read(Box(0, 0, *slide.size), mpp).astype(int)
             assert np.abs(read - picture[::step, ::step]).mean() < 4  # JPEG loses a little
-        assert slide.cost_meter.total().bytes_read > 10_000
+        cost, sizes = slide.cost_meter.total(), [p.stat().st_size for p in series.parent.iterdir()]
+        assert cost.file_bytes == sum(sizes)
+        assert cost.bytes_read is not None
+        assert 0.5 * sum(sizes) < cost.bytes_read <= sum(sizes)
 
 
 def test_a_frame_may_have_several_fragments(tmp_path, picture):

@@ -96,7 +96,9 @@ class TiledDicomScan:
             _tiled_level(file, has_frames=level == number) for level, file in enumerate(self._files)
         ]
         path = self._files[number].path
-        return TiledTiffScan(path, levels, self.metadata, LocalSource(path, self._cost_meter))
+        source = LocalSource(path, self._cost_meter)
+        self._cost_meter.set_file_bytes(sum(file.path.stat().st_size for file in self._files))
+        return TiledTiffScan(path, levels, self.metadata, source)
 
 
 def _tiled_level(file: DicomFile, *, has_frames: bool) -> TiledLevel:
