@@ -186,8 +186,8 @@ EncoderAt = Annotated[
     typer.Option(
         "--encoder-at",
         metavar="ADDRESS|FILE|here",
-        help="Where the encoder of the run is now: a service, as http://HOST:PORT/, a file with its "
-        "weights, or `here` to load it by its name. For one magnification: 10=ADDRESS.",
+        help="Where the encoder of the run is now: a service, as http://HOST:PORT/, a file with "
+        "its weights, or `here` to load it by its name. For one magnification: 10=ADDRESS.",
     ),
 ]
 SLIDES_HELP = "Slide files, or their addresses, as https://HOST/A.svs or s3://BUCKET/A.svs."

@@ -199,10 +199,15 @@ def _training(public: Checkpoint) -> str:
         if training.fingerprints
         else "The training slides are not recorded here, so `parfocal evaluate` cannot refuse them."
     )
+    tool = (
+        f" Its features were made by {training.feature_tool}, at nominal magnifications."
+        if training.feature_tool
+        else ""
+    )
     return (
         f"Epoch {training.epoch} of a run with seed {training.seed}"
         f"{refit if training.refit else ''}; {used}. The settings are in `settings.yaml`, if the "
-        f"run has them. {held}"
+        f"run has them.{tool} {held}"
     )
 
 

@@ -25,6 +25,7 @@ from command_result import CommandResult
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.service.protocol import features_body, parse_patches
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
+from parfocal.models.encoder_places import with_encoders_at
 from parfocal.predict.slide import predict
 from small import write_table
 
@@ -88,6 +89,42 @@ def test_a_run_uses_the_service_that_it_was_trained_with(
     assert there.cost.macs == here.cost.macs
     assert there.cost.patches == here.cost.patches
     assert there.cost.share_macs == here.cost.share_macs
+
+
+def test_the_encoder_of_a_run_may_move(
+    parfocal: Run, untrained: Checkpoint, place: Path, address: str, tmp_path: Path
+):
+    gone = tuple(replace(each, address="http://127.0.0.1:1/") for each in untrained.encoders)
+    replace(untrained, encoders=gone).save(tmp_path / "run")
+    labels = []
+    for number, where in enumerate((address, "here", f"10={address},2.5=here")):
+        out = tmp_path / str(number)
+        result = parfocal(
+            *("predict", tmp_path / "run", place / "1.tif", "--out", out, "--encoder-at", where)
+        )
+        assert result.code == 0, result.err
+        labels.append(json.loads((out / "1.json").read_text())["prediction"]["label"])
+    assert len(set(labels)) == 1
+    (tmp_path / "run" / "split.csv").write_text("slide_id,patient_id,label,split\n")
+    evaluated = parfocal(
+        *("evaluate", tmp_path / "run", place / "cohort.csv", "--out", tmp_path / "scores"),
+        *("--encoder-at", address),
+    )
+    assert evaluated.code == 0, evaluated.err
+    result = parfocal(
+        *("predict", tmp_path / "run", place / "1.tif", "--out", tmp_path / "x"),
+        *("--encoder-at", f"20={address}"),
+    )
+    assert "the model has no magnification 20; it has 2.5, 10" in result.err
+
+
+def test_weights_may_move_too(untrained: Checkpoint, tmp_path: Path):
+    moved = with_encoders_at(untrained, {10.0: str(tmp_path / "tiny.pth")})
+    assert moved.encoder_weights == (None, tmp_path / "tiny.pth")
+    assert with_encoders_at(moved, "here").encoder_weights == ()
+    pixels = replace(untrained, model_name="jsma", encoders=())
+    with pytest.raises(CheckpointError, match="takes pixels and has no encoder"):
+        with_encoders_at(pixels, "here")
 
 
 def test_a_run_refuses_a_service_with_other_weights(
