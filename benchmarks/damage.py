@@ -15,7 +15,7 @@ cases; after a crash or a hang another one goes on with the next case. A case is
     foreign    any other exception
 
 The last four are errors: the exit code is 1 if there are any. MIRAX and CZI leave out tiles where
-there is nothing, so that a missing tile cannot be told from a blank one: it counts as different. Of
+there is nothing, so that a missing tile is like a blank one: it counts as different. Of
 slides of several files, each file is damaged in turn.
 """
 

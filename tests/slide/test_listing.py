@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_searched_stays(tmp_path):
     folder.chmod(0o700)
 
 
-def test_slides_are_told_from_other_files_by_their_content(tmp_path, plain, picture):
+def test_slides_are_recognized_by_their_content(tmp_path, plain, picture):
     assert may_be_slide(plain())
     assert may_be_slide(write_dicom(tmp_path / "a.dcm", picture))
     (tmp_path / "a.svs").write_text("<html>")
