@@ -12,6 +12,7 @@ from parfocal.printable import printable
 from parfocal.slide.errors import SlideError
 from parfocal.slide.readers.dicom import dicom_instances, is_dicom_name, series_name
 from parfocal.slide.readers.dicom_header import is_dicom
+from parfocal.slide.sources.errors import NoRangesError
 from parfocal.slide.sources.opening import open_source
 from parfocal.slide.sources.source import ByteSource
 from parfocal.slide.sources.url import SlidePath, SlideUrl, parse_slide_path
@@ -72,8 +73,7 @@ def file_fingerprint(path: SlidePath) -> str:
         SlideError: a folder holds no DICOM slide, or several, or a path is no regular file.
     """
     if isinstance(path, SlideUrl):
-        with closing(open_source(path, CostMeter())) as source:
-            return source_fingerprint([source])
+        return _url_fingerprint(path)
     digest = hashlib.sha256()
     for file in dicom_instances(path) if _is_folder(path) or _is_dicom(path) else [path]:
         status = file.stat()
@@ -86,6 +86,19 @@ def file_fingerprint(path: SlidePath) -> str:
             opened.seek(max(0, size - HASHED_BYTES))
             digest.update(opened.read())
     return digest.hexdigest()[:HASH_DIGITS]
+
+
+def _url_fingerprint(url: SlideUrl) -> str:
+    """Return the fingerprint of a file far away; of its download, if its server sends no parts."""
+    try:
+        with closing(open_source(url, CostMeter())) as source:
+            return source_fingerprint([source])
+    except NoRangesError:
+        if url.access.scratch is None:
+            raise
+    from parfocal.slide.sources.download import download  # noqa: PLC0415  # uses the network
+
+    return file_fingerprint(download(url, CostMeter()))
 
 
 def source_fingerprint(sources: Iterable[ByteSource]) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 from parfocal.cost import CostMeter
 from parfocal.slide import open_slide
 from parfocal.slide.errors import SlideError
+from parfocal.slide.identity import file_fingerprint
 from parfocal.slide.readers import tiff_long_arrays
 from parfocal.slide.slide import Box
 from parfocal.slide.sources import http, remote
@@ -466,6 +467,7 @@ def test_a_server_without_ranges_is_downloaded_from_if_allowed(noisy, tmp_path, 
         url = SlideUrl(f"{served.address}/noisy.tif", RemoteAccess(scratch=tmp_path))
         with open_slide(url) as far, open_slide(noisy / "noisy.tif") as local:
             assert (far.read(PATCHES[0], 0.5) == local.read(PATCHES[0], 0.5)).all()
+            assert far.fingerprint == file_fingerprint(url) == local.fingerprint
 
 
 def test_a_download_that_does_not_fit_is_refused(noisy, tmp_path, monkeypatch):
@@ -477,6 +479,38 @@ def test_a_download_that_does_not_fit_is_refused(noisy, tmp_path, monkeypatch):
             open_slide(url)
 
 
-def test_slides_of_several_files_are_refused():
-    with pytest.raises(RemoteError, match="several files, which are not read over the network"):
-        open_slide("https://127.0.0.1:1/a.mrxs")
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (
+            "https://127.0.0.1:1/a.mrxs",
+            r"\(.mrxs\) is several files, which are not read over the n",
+        ),
+        ("https://127.0.0.1:1/studies/1.2/series/1.3.4", r"1.3.4: DICOMweb addresses are not read"),
+    ],
+)
+def test_slides_of_several_files_are_refused(address, message):
+    with pytest.raises(RemoteError, match=message):
+        open_slide(address)
+
+
+def test_a_file_of_a_dicom_slide_is_refused(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + bytes(1000))
+    with serve(tmp_path) as served:
+        access = RemoteAccess(scratch=tmp_path / "scratch")
+        with pytest.raises(
+            RemoteError, match=r"one file for each level.*Copy all files of the seri"
+        ):
+            open_slide(SlideUrl(f"{served.address}/a.dcm", access))
+
+
+def test_an_interrupted_download_is_taken_up_again(tmp_path, quick, noisy):
+    faults = ["whole", "short", "503", "whole"]  # looked at in place, then downloaded
+
+    def fault(number):
+        return faults[number] if number < len(faults) else "whole"
+
+    with serve(noisy, Behavior(fault=fault)) as served:
+        url = SlideUrl(f"{served.address}/noisy.tif", RemoteAccess(scratch=tmp_path))
+        with open_slide(url) as far, open_slide(noisy / "noisy.tif") as local:
+            assert (far.read(PATCHES[1], 0.5) == local.read(PATCHES[1], 0.5)).all()

@@ -25,7 +25,7 @@ def bucket(noisy, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     files = s3fs.S3FileSystem(skip_instance_cache=True)
-    files.mkdir("slides")
+    files.makedirs("slides", exist_ok=True)
     files.put_file(str(noisy / "noisy.tif"), "slides/noisy.tif")
     yield "s3://slides/noisy.tif"
     running.stop()
@@ -49,5 +49,5 @@ def test_an_object_that_is_replaced_is_noticed(bucket):
 
 
 def test_a_missing_object_is_named(bucket):
-    with pytest.raises(RemoteError, match="no such file at s3://slides/other.tif"):
+    with pytest.raises(RemoteError, match=r"no such file at s3://slides/other.tif"):
         open_source(SlideUrl("s3://slides/other.tif"), CostMeter())

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 from parfocal.cost import CostMeter
 from parfocal.slide.errors import SlideError
+from parfocal.slide.readers.dicom_header import PREAMBLE_BYTES, SIGNATURE
 from parfocal.slide.readers.scan import Scan
 from parfocal.slide.readers.tiff_checks import MissingTiles, check_directories
 from parfocal.slide.readers.tiff_directories import is_tiff, read_directories
@@ -44,6 +45,12 @@ def open_url(
             f"a slide of this format ({url.suffix}) is several files, which are not read over the "
             "network. Copy all of them, and give the path.",
         )
+    if url.series_uid is not None:
+        raise RemoteError(
+            url,
+            "DICOMweb addresses are not read. Retrieve all files of the series to a folder, and "
+            "give the folder.",
+        )
     with ExitStack() as stack:
         try:
             source = open_source(url, cost_meter)
@@ -57,6 +64,12 @@ def open_url(
             if scan is not None:
                 stack.pop_all()  # the scan closes it
                 return scan
+        elif source.read(PREAMBLE_BYTES, len(SIGNATURE)) == SIGNATURE:
+            raise RemoteError(
+                url,
+                "a DICOM slide is one file for each level, which are not read over the network. "
+                "Copy all files of the series to a folder, and give the folder.",
+            )
         else:
             format_ = f"{url.suffix or 'this kind of'} file"
     if url.access.scratch is None:
