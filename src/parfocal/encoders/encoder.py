@@ -95,7 +95,7 @@ class NetworkEncoder:
     def batch_size(self) -> int:
         """Number of patches to encode at once.
 
-        On a GPU it is as many as fit into the free memory when it is first asked for, at most 256.
+        On a GPU it is as many as fit into the free memory at the first call, at most 256.
         It is halved whenever memory is used up.
         """
         if not self._batch_size:

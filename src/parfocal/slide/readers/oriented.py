@@ -22,7 +22,7 @@ ORIENTATIONS = {
 
 
 class OrientedScan:
-    """A scan as it is to be looked at.
+    """A scan with the orientation that its file asks for.
 
     Args:
         scan: the scan as stored.
