@@ -30,7 +30,7 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
         ("train.betas=[0.9]", "train.betas: [0.9] is invalid; use one more value."),
         ("train.betas=[0.9, 0.9, 0.9]", "train.betas: [0.9, 0.9, 0.9] is invalid; use 2 values."),
         ("train.labels=[0, 1]", "train.labels: 0 is invalid; use text, in quotes if it looks"),
-        ("encoder.weights=3", "encoder.weights: 3 is invalid; use a path or values by magnification."),
+        ("encoder.weights=3", "encoder.weights: 3 is invalid; use a path or values by"),
         ("model.k=abc", "model.k: 'abc' is invalid; use a whole number or a list."),
         ("model.k=[4, abc]", "model.k: 'abc' is invalid; use a whole number."),
         ("model.dropout=much", "model.dropout: 'much' is invalid; use a number."),
