@@ -159,8 +159,9 @@ class Hdf5Rows:
             with reading(self.path, tool=self.tool) as opened:
                 dataset = opened[self._name]
                 positions = row_positions(dataset)
-                fits = dataset.shape == self.shape and positions is not None
-                self._layout = (dataset.dtype, positions) if fits else None
+                self._layout = None
+                if dataset.shape == self.shape and positions is not None:
+                    self._layout = (dataset.dtype, positions)
             self._signature = signature
         return self._layout
 
@@ -230,7 +231,7 @@ def _read_range(
     """Read all rows from the first to the last of a run."""
     first, last = int(run[0]), int(run[-1])
     rows = np.zeros((last + 1 - first, dim), dtype)
-    content, row_bytes = memoryview(rows.reshape(-1).view(np.uint8)), dim * dtype.itemsize
+    content, row_bytes = rows.reshape(-1).view(np.uint8).data, dim * dtype.itemsize
     for start, end in _pieces(positions[first : last + 1], row_bytes):
         file.seek(int(positions[first + start]))
         _fill(file, content[start * row_bytes : end * row_bytes])

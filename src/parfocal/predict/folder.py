@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from parfocal.dataset.cohort import CohortSlide
-from parfocal.dataset.inputs import StoredInputs
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.outlines_file import OutlinesFile
 from parfocal.encoders.device import choose_device
@@ -16,7 +16,7 @@ from parfocal.explain.export import Exports, export
 from parfocal.explain.pictures import draw_pictures, picture_files
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import ModelFacts, PredictionRecord
-from parfocal.features.open_folder import Features
+from parfocal.features.slide_input import BagInput
 from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
@@ -32,6 +32,14 @@ from parfocal.slide.listing import list_slides, may_be_slide
 from parfocal.slide.resolution import check_mpp
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath, recorded_path, slide_key
+
+
+@runtime_checkable
+class StoredBags(Protocol):
+    """Opens the stored features of slides."""
+
+    def open(self, slide: Slide, mpp: float | None) -> AbstractContextManager[BagInput]:
+        """Open the features of a slide for the duration of a `with` block."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def predict_slides(
     exports: Exports | None = None,
     again: bool = False,
     replace: bool = False,
-    features: Features | None = None,
+    features: Path | Mapping[float, Path] | None = None,
 ) -> Iterator[PredictionRecord | FailedSlide]:
     """Predict slides one after the other, and write the results to a folder.
 
@@ -139,7 +147,7 @@ class _FolderPredictor:
     tissue: Mapping[SlidePath, Path]
     exports: Exports
     again: bool
-    stored: StoredInputs | None
+    stored: StoredBags | None
 
     def result(self, path: SlidePath, progress: Progress) -> PredictionRecord | FailedSlide:
         """Predict one slide unless that is done, and write its files; its JSON comes last."""
@@ -171,19 +179,16 @@ class _FolderPredictor:
         ) as slide:
             outlines = self.lesions.on_scan(slide_key(path), path, slide.size)
             lesions = [] if outlines is None else [each.outer for each in outlines.polygons]
-            record = self._classify(slide, path, encoders)
+            record = self._classify(slide, encoders)
             # The cost of the prediction does not include the pictures.
             draw_pictures(record, slide, self.out, gray_spread=gray_spread, lesions=lesions)
         return record
 
-    def _classify(
-        self, slide: Slide, path: SlidePath, encoders: Sequence[Encoder]
-    ) -> PredictionRecord:
+    def _classify(self, slide: Slide, encoders: Sequence[Encoder]) -> PredictionRecord:
         """Predict an open slide from its pixels, or from stored features."""
         if self.stored is None:
             return classify(slide, self.trained, encoders)
-        listed = CohortSlide(slide.id, path, "", slide.id, 0, self.mpp, tissue=slide.tissue_path)
-        with self.stored.open(listed) as opened:
+        with self.stored.open(slide, self.mpp) as opened:
             return classify_stored(slide, self.trained, opened)
 
     def _finished_record(self, path: SlidePath) -> PredictionRecord | None:
@@ -235,21 +240,12 @@ class _FolderPredictor:
         return self.trained.load_encoders(device=self.device)
 
 
-def _stored_inputs(features: Features, trained: Checkpoint, device: str) -> StoredInputs:
-    """Return what opens stored features for a model.
+def _stored_inputs(
+    features: Path | Mapping[float, Path], trained: Checkpoint, device: str
+) -> StoredBags:
+    from parfocal.predict.stored import StoredFeatureInputs  # noqa: PLC0415 (HDF5 takes time)
 
-    Raises:
-        ValueError: the model takes pixels.
-        StoreError: the features cannot be used.
-    """
-    if not trained.encoders:
-        raise ValueError(
-            f"{features}: model {trained.model_name} takes pixels, so it cannot use stored "
-            "features; leave --features out."
-        )
-    return StoredInputs(
-        features, trained.slide, encoder=trained.encoders, device=choose_device(device)
-    )
+    return StoredFeatureInputs(features, trained, device)
 
 
 def _row(result: PredictionRecord | FailedSlide, labels: Sequence[str]) -> list[str]:

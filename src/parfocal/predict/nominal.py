@@ -7,7 +7,7 @@ pixel.
 
 from collections.abc import Sequence
 
-from parfocal.features.foreign.trident_writer import nominal_magnification
+from parfocal.features.foreign.nominal import nominal_magnification
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.resolution import mpp_of, same_resolution
 

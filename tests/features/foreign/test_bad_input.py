@@ -288,7 +288,7 @@ def test_chains_of_zoommil_of_another_length_are_damage(tmp_path: Path):
         open_features(out)
 
 
-def test_folders_that_cannot_be_told_apart_are_refused(tmp_path: Path):
+def test_ambiguous_folders_are_refused(tmp_path: Path):
     for encoder in ("uni_v2", "virchow2"):
         write_trident(tmp_path / "job", "s1", CORNERS, ROWS, encoder=encoder)
     with pytest.raises(

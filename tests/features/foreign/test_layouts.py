@@ -1,4 +1,4 @@
-"""Folders by other tools are told apart by content, and read as these tools wrote them."""
+"""Folders by other tools are recognized by content, and read as these tools wrote them."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Features that other tools extracted, one file per tool; `detect` tells them apart by content."""
+"""Features that other tools extracted, one file per tool; `detect` recognizes them by content."""

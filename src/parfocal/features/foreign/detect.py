@@ -1,4 +1,4 @@
-"""Tell by its content which tool made a folder of features."""
+"""Recognize by its content which tool made a folder of features."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Describe the encoder of features by another tool, which stores no more than its name."""
 
 from parfocal.encoders.card import EncoderCard
-from parfocal.encoders.catalogue import find_card
+from parfocal.encoders.catalog import find_card
 from parfocal.encoders.spec import ANY_MPP, UNKNOWN_LICENSE, UNKNOWN_WEIGHTS, EncoderSpec
 
 UNNAMED = "unnamed"  # encoder of features whose tool does not store one

@@ -93,9 +93,11 @@ class NpzRows:
         Raises:
             StoreError: the file is missing or damaged.
         """
-        return self._load()[rows]
+        picked: Float[np.ndarray, "n d"] = self._load()[rows]
+        return picked
 
     def _load(self) -> Float[np.ndarray, "..."]:
+        found: Float[np.ndarray, ...]
         found = read_arrays(self.path, "features", tool=self.tool)["features"]
         if found.dtype.kind != "f" or found.ndim > 2:
             raise StoreError(

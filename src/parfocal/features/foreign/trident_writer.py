@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 from jaxtyping import Int64
 
-from parfocal.encoders.catalogue import find_card
+from parfocal.encoders.catalog import find_card
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import MixedFeaturesError, UnwritableError
+from parfocal.features.foreign.nominal import nominal_magnification
 from parfocal.features.foreign.trident import PREFIX
 from parfocal.features.hdf5 import error_cause
 from parfocal.features.store import FeatureFile
@@ -23,8 +24,6 @@ from parfocal.files import part_path, sync
 
 WORK_FOLDER = ".parfocal-extract"  # feature files of parfocal until they are rewritten
 BLOCK_ROWS = 1024
-# mpp below which TRIDENT takes a scan for one of a magnification.
-NOMINAL = ((0.16, 80), (0.2, 60), (0.3, 40), (0.6, 20), (1.2, 10), (2.4, 5))
 TRIDENT_NAMES = {
     "uni": "uni_v1",
     "uni2-h": "uni_v2",
@@ -133,15 +132,6 @@ def geometry(file: FeatureFile, step: int, magnification: float, slide_id: str) 
         "level0_width": width,
         "level0_height": height,
     }
-
-
-def nominal_magnification(mpp: float) -> int:
-    """Return the magnification that TRIDENT takes a scan of an mpp for.
-
-    >>> nominal_magnification(0.2325), nominal_magnification(0.5)
-    (40, 20)
-    """
-    return next((magnification for limit, magnification in NOMINAL if mpp <= limit), 5)
 
 
 def _write_features(

@@ -50,7 +50,7 @@ class ZoomMilFolder:
         """
         path, levels = self.files[name], []
         with reading(path, tool=TOOL) as file:
-            names = sorted(filter(PATCHES.match, file), key=magnification_of)
+            names = sorted((name for name in file if PATCHES.match(name)), key=magnification_of)
             magnifications = [magnification_of(each) for each in names]
             ratios = [round(high / low) for low, high in pairwise(magnifications)]
             for step, dataset in enumerate(names):
@@ -113,7 +113,8 @@ def find_folders(path: Path) -> tuple[ZoomMilFolder, ...]:
     for file in sorted(path.glob("*.h5")):
         try:
             with h5py.File(file, "r", locking=False) as content:
-                return (ZoomMilFolder(path),) if any(filter(PATCHES.match, content)) else ()
+                found = any(PATCHES.match(name) for name in content)
+                return (ZoomMilFolder(path),) if found else ()
         except OSError:
             continue  # damaged: that of its slide
     return ()
