@@ -53,7 +53,7 @@ The section `encoder` may be a name, or a name for each magnification
 `1.25=NAME,10=NAME`:
 
 ```yaml
-encoder: {1.25: efficientnet-lite0, 10: uni2-h}
+encoder: {1.25: efficientnet-lite0, 10: virchow2}
 ```
 
 The run folder stores all settings, defaults included, in `settings.yaml`, which is a recipe again.

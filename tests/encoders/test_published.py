@@ -1,4 +1,4 @@
-"""Loading of the catalogue's encoders, with stand-ins for timm and transformers."""
+"""Loading of the catalog's encoders, with stand-ins for timm and transformers."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from parfocal.encoders.catalogue import CARDS
+from parfocal.encoders.catalog import CARDS
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.weights import EncoderError
 
@@ -381,7 +381,7 @@ def test_a_download_that_fails_names_the_page(timm, hub):
         load_encoder("ctranspath")
 
 
-def test_a_repository_of_the_catalogue_keeps_its_timm_name_and_gets_its_arguments(timm, caplog):
+def test_a_repository_of_the_catalog_keeps_its_timm_name_and_gets_its_arguments(timm, caplog):
     config = {
         "input_size": (3, 224, 224),
         "interpolation": "bicubic",

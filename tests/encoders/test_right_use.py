@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from parfocal.encoders import right_use
-from parfocal.encoders.catalogue import CARDS
+from parfocal.encoders.catalog import CARDS
 from parfocal.encoders.right_use import (
     refuse_outside_range,
     warn_of_patch_size,

@@ -1,4 +1,4 @@
-"""The encoders of the catalogue that timm loads, against the makers' recipes."""
+"""The encoders of the catalog that timm loads, against the makers' recipes."""
 
 import logging
 
@@ -19,7 +19,7 @@ from tests.encoders.twins import (
 )
 from torch import nn
 
-from parfocal.encoders.catalogue import CARDS
+from parfocal.encoders.catalog import CARDS
 from parfocal.encoders.conv_stem import ConvStem
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.timm_networks import _translate
@@ -264,7 +264,7 @@ def test_a_misspelled_network_of_timm_gets_similar_names(timm):
         load_encoder("timm:vit_tinny_patch16_224")
 
 
-def test_a_repository_of_the_catalogue_is_loaded_with_its_arguments(timm, monkeypatch, caplog):
+def test_a_repository_of_the_catalog_is_loaded_with_its_arguments(timm, monkeypatch, caplog):
     asked = []
 
     def create_model(name, **settings):

@@ -1,10 +1,10 @@
-"""The encoders of the catalogue that transformers loads, against the makers' recipes."""
+"""The encoders of the catalog that transformers loads, against the makers' recipes."""
 
 import pytest
 import torch
 from tests.encoders.twins import HALF, HIBOU, IMAGENET, fill, normalized, optional_package, patches
 
-from parfocal.encoders.catalogue import CARDS
+from parfocal.encoders.catalog import CARDS
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.weights import EncoderError
 

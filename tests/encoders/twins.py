@@ -1,7 +1,7 @@
 """Small twins of the published encoders: their architectures with two layers and random weights.
 
 The widths, tokens and arguments are written down here as the makers publish them, apart from the
-catalogue, and each twin is run by the makers' recipe, with timm or transformers called directly.
+catalog, and each twin is run by the makers' recipe, with timm or transformers called directly.
 """
 
 import json

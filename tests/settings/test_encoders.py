@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from parfocal.encoders import right_use
-from parfocal.encoders.catalogue import CARDS
+from parfocal.encoders.catalog import CARDS
 from parfocal.encoders.encoder import Encoder, NetworkEncoder
 from parfocal.encoders.weights import EncoderError
 from parfocal.settings import EncoderSettings, RunSettings, SettingsError, load_settings
@@ -216,8 +216,8 @@ def test_outputs_are_read_from_text_and_yaml(tmp_path: Path) -> None:
     encoder = load("encoder.output=10=cls").encoder
     assert encoder is not None
     assert (encoder.output_at(2.5), encoder.output_at(10)) == (None, "cls")
-    file = yaml_file(tmp_path, "model: {name: zoommil}\nencoder: {name: uni, output: cls+mean}\n")
-    encoder = load_settings(file).encoder
+    file = yaml_file(tmp_path, "encoder: {name: uni, output: cls+mean}\n")
+    encoder = load_settings("zoommil", file).encoder
     assert encoder is not None
     assert encoder.output == "cls+mean"
 

@@ -23,7 +23,7 @@ def encoders(
 
     Example: `parfocal encoders uni2-h`
     """
-    from parfocal.encoders.catalogue import CARDS, known_card
+    from parfocal.encoders.catalog import CARDS, known_card
     from parfocal.encoders.listing import format_listing, format_table, list_encoder
 
     cards = list(CARDS.values()) if name is None else [known_card(name)]

@@ -1,4 +1,4 @@
-"""Describe the encoders of the catalogue: a table of all, or what one needs."""
+"""Describe the encoders of the catalog: a table of all, or what one needs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from parfocal.encoders.card import INSTALL, PACKAGES, EncoderCard
-from parfocal.encoders.catalogue import CARDS
+from parfocal.encoders.catalog import CARDS
 from parfocal.encoders.hub import cached_files, how_to_get
 from parfocal.encoders.transformers_networks import REMOTE_CODE_OPTION
 from parfocal.slide.resolution import magnification_of

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from parfocal.encoders.allocator import keep_freed_memory
-from parfocal.encoders.catalogue import CARDS, find_card, unknown_encoder
+from parfocal.encoders.catalog import CARDS, find_card, unknown_encoder
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.encoder import Encoder, NetworkEncoder, Run
 from parfocal.encoders.networks import (

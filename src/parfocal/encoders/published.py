@@ -1,4 +1,4 @@
-"""Load the published encoders of the catalogue."""
+"""Load the published encoders of the catalog."""
 
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version

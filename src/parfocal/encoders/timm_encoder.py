@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from parfocal.encoders.catalogue import find_card
+from parfocal.encoders.catalog import find_card
 from parfocal.encoders.digests import digest_once
 from parfocal.encoders.pooling import Pooling
 from parfocal.encoders.spec import ANY_MPP, EncoderSpec, Output

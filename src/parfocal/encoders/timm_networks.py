@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.encoders.card import ArgumentValue, EncoderCard
-from parfocal.encoders.catalogue import find_card
+from parfocal.encoders.catalog import find_card
 from parfocal.encoders.conv_stem import ConvStem
 from parfocal.encoders.hub import cached_files, download, unavailable, weights_files
 from parfocal.encoders.load_guards import recorded_loads, tensors_only

@@ -1,8 +1,8 @@
 """Encoders by magnification: read them from settings, check them, and load them.
 
 A setting of the section `encoder` is one value for all magnifications, or a value for each. In YAML
-these are written as `{1.25: efficientnet-lite0, 10: uni2-h}`, on a command line as
-`1.25=efficientnet-lite0,10=uni2-h`.
+these are written as `{1.25: efficientnet-lite0, 10: virchow2}`, on a command line as
+`1.25=efficientnet-lite0,10=virchow2`.
 """
 
 import re
@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
-from parfocal.encoders.catalogue import find_card
+from parfocal.encoders.catalog import find_card
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.right_use import refuse_outside_range, warn_of_patch_size
@@ -176,7 +176,7 @@ def load_encoders(
             an encoder was not made for the resolution of its magnification.
     """
     mpps = [mpp_of(magnification) for magnification in magnifications]
-    if not settings.any_mpp:  # those of the catalogue before their weights are loaded
+    if not settings.any_mpp:  # those of the catalog before their weights are loaded
         pairs = zip(map(settings.name_at, magnifications), mpps, strict=True)
         cards = [(card.spec(), mpp) for name, mpp in pairs if (card := find_card(name))]
         refuse_outside_range([spec for spec, _ in cards], [mpp for _, mpp in cards])

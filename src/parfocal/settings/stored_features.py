@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from parfocal.encoders.catalogue import find_card
+from parfocal.encoders.catalog import find_card
 from parfocal.encoders.per_magnification import encoder_text
 from parfocal.features.folder import OWN_TOOL, FeatureFolder, FolderFacts
 from parfocal.settings.errors import SettingsError

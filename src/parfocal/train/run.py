@@ -13,7 +13,7 @@ from parfocal.dataset.inputs import Inputs, cohort_inputs
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import Split, fold_cohort, read_left_out, split_cohort
-from parfocal.encoders.catalogue import canonical_name
+from parfocal.encoders.catalog import canonical_name
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.per_magnification import encoder_text
 from parfocal.encoders.right_use import warn_of_patch_size, warn_outside_range

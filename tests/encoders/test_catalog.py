@@ -1,11 +1,11 @@
-"""The catalogue against the numbers of the makers' cards, written down here by hand."""
+"""The catalog against the numbers of the makers' cards, written down here by hand."""
 
 from dataclasses import replace
 
 import pytest
 
 from parfocal.encoders.card import INSTALL, PACKAGES
-from parfocal.encoders.catalogue import CARDS, canonical_name, find_card, nearest_names
+from parfocal.encoders.catalog import CARDS, canonical_name, find_card, nearest_names
 from parfocal.encoders.spec import EncoderSpec
 
 IMAGENET = (0.485, 0.456, 0.406)
@@ -41,7 +41,7 @@ OURS = {"efficientnet-lite0", "resnet50-layer3"}
 REGISTERS = {"uni2-h": 8, "virchow2": 4, "h-optimus-0": 4, "h0-mini": 4, "kaiko-vitl14": 4}
 
 
-def test_the_catalogue_has_the_published_encoders_and_ours():
+def test_the_catalog_has_the_published_encoders_and_ours():
     assert set(CARDS) == set(PUBLISHED) | OURS
 
 
