@@ -83,6 +83,9 @@ def test_the_json_file_holds_the_returned_record(
 
 def test_two_slides_of_one_name_are_refused(tmp_path: Path, untrained: Checkpoint):
     paths = [tmp_path / "a" / "one.svs", tmp_path / "b" / "one.tif"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"II*\0")
     with pytest.raises(ValueError, match=r"a/one\.svs and .*b/one\.tif would both .* 'one'"):
         next(predict_slides(paths, untrained, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
