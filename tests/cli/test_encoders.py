@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -7,6 +8,7 @@ import pytest
 def _no_packages(monkeypatch, tmp_path):
     """A machine without timm and transformers, and with an empty cache of the hub."""
     monkeypatch.setattr("parfocal.encoders.listing.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
@@ -67,3 +69,19 @@ def test_an_unknown_encoder_is_refused_with_the_nearest_names(parfocal):
     result = parfocal("encoders", "virchov")
     assert result.code == 1
     assert "encoder 'virchov' is not known; similar names: virchow, virchow2" in result.err
+
+
+def test_extraction_at_a_resolution_that_an_encoder_was_not_made_for_is_refused(
+    parfocal, cohort, tmp_path
+):
+    flags = ("--magnifications", "2.5,20", "--encoder", "uni2-h", "--device", "cpu")
+    result = parfocal("extract", cohort, "--out", tmp_path / "features", *flags)
+    assert result.code == 1
+    assert "uni2-h was made for 0.4 to 0.625 µm/px, and 2.5x has 4." in result.err
+    assert "--any-mpp" in result.err
+    mixed = ("--magnifications", "2.5,20", "--encoder", "2.5=tiny,20=uni2-h", "--device", "cpu")
+    result = parfocal("extract", cohort, "--out", tmp_path / "features", *mixed)
+    assert "uni2-h: timm cannot be imported" in result.err  # now the weights are asked for
+    result = parfocal("extract", cohort, "--out", tmp_path / "features", *flags, "--any-mpp")
+    assert "uni2-h: timm cannot be imported" in result.err
+    assert result.err.count("\n") == 1

