@@ -18,7 +18,7 @@ from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.header import SlideSettings, group_names
-from parfocal.features.open_folder import Features
+from parfocal.features.open_folder import Features, open_features
 from parfocal.features.store import FeatureFile
 from parfocal.settings.encoders import load_encoders
 
@@ -43,7 +43,7 @@ def prepare_stores(
     candidates: Sequence[Candidate],
     out: Path,
     *,
-    features: FeatureFolder | None = None,
+    features: Features | None = None,
     cache: Path | None = None,
     device: str = "auto",
 ) -> Stores:
@@ -65,9 +65,10 @@ def prepare_stores(
     """
     with_features = [each for each in candidates if each.settings.encoder is not None]
     if features is not None:
+        folder = open_features(features, cohort.slides)
         for candidate in with_features:
-            _refuse_unfit(features, cohort, candidate)
-        return Stores({candidate.name: features for candidate in with_features})
+            _refuse_unfit(folder, cohort, candidate)
+        return Stores({candidate.name: folder for candidate in with_features})
     stores = Stores()
     for group in _groups(with_features):
         _GroupExtraction(cohort, out / "features", cache, device, stores).run(group)
