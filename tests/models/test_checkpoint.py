@@ -47,6 +47,15 @@ def test_a_loaded_checkpoint_equals_the_saved_one(trained, tmp_path):
     assert (loaded.magnifications, loaded.patch_size) == ((1.25, 2.5), 64)
 
 
+def test_a_checkpoint_of_version_2_with_the_old_name_of_a_setting_is_loaded(trained, tmp_path):
+    trained.save(tmp_path)
+    slide = json.loads((tmp_path / "checkpoint.json").read_text())["slide"]
+    slide["tissue"] = "gray"
+    del slide["tissue_method"]
+    edit(tmp_path, slide=slide)
+    assert Checkpoint.load(tmp_path).slide.tissue_method == "gray"
+
+
 def test_only_two_whole_files_are_left(trained, tmp_path):
     trained.save(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())

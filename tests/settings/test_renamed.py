@@ -7,8 +7,9 @@ import pytest
 from parfocal.features.header import ADDED_SETTINGS
 from parfocal.models import MODELS
 from parfocal.models.renamed import RENAMED
-from parfocal.settings import SettingsError, load_settings
+from parfocal.settings import SettingsError, load_run_settings, load_settings
 from parfocal.settings.check import check_model_settings
+from parfocal.settings.load import RECIPES
 from parfocal.settings.renamed import SECTION_KEYS, SECTION_VALUES, upgrade_sections
 from parfocal.settings.sections import SECTIONS
 
@@ -87,3 +88,15 @@ def test_settings_of_version_1_get_the_new_names():
         "model": {"name": "patchsupervised", "negative_class": 1},
         "train": {"monitor": "accuracy", "epochs": 3},
     }
+
+
+def test_a_saved_run_of_version_2_with_the_old_key_of_a_slide_is_read(tmp_path):
+    today = (RECIPES / "zoommil.yaml").read_text()
+    assert "  tissue_method: otsu" in today
+    saved = tmp_path / "settings.yaml"
+    saved.write_text(today.replace("  tissue_method: otsu", "  tissue: gray"))
+    settings, version = load_run_settings(saved)
+    assert (settings.slide.tissue_method, version) == ("gray", 2)
+    # The same file is refused where a user gives it.
+    with pytest.raises(SettingsError, match=r"^slide\.tissue was renamed to slide\.tissue_method"):
+        load_settings(saved)

@@ -12,7 +12,7 @@ from parfocal.settings.check import check_settings, unknown_name
 from parfocal.settings.encoders import encoder_section
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.overrides import parse_override
-from parfocal.settings.renamed import is_version_1, upgrade_sections
+from parfocal.settings.renamed import is_version_1, rename_slide_settings, upgrade_sections
 from parfocal.settings.sections import SECTIONS, RunSettings
 from parfocal.settings.values import check_value, overridden
 
@@ -56,7 +56,7 @@ def load_settings(
 
 
 def load_run_settings(path: Path) -> tuple[RunSettings, int]:
-    """Read settings.yaml of a run folder, also of format version 1.
+    """Read settings.yaml of a run folder, also of format version 1 and with keys renamed since.
 
     Returns:
         The settings, and the format version of the file.
@@ -66,8 +66,7 @@ def load_run_settings(path: Path) -> tuple[RunSettings, int]:
     """
     content = _with_encoder_keys(read_yaml(path))
     version = 1 if is_version_1(content) else 2
-    if version == 1:
-        content = upgrade_sections(content)
+    content = upgrade_sections(content) if version == 1 else rename_slide_settings(content)
     return check_settings(content, recipe=str(path)), version
 
 

@@ -70,6 +70,13 @@ def upgrade_sections(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
     return upgraded
 
 
+def rename_slide_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the sections of a version-2 settings.yaml with today's names of the slide settings."""
+    renamed = {section: dict(values) for section, values in sections.items()}
+    renamed["slide"] = _upgrade("slide", sections.get("slide", {}))
+    return renamed
+
+
 def _upgrade(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     upgraded = {}
     for old_key, value in values.items():
