@@ -1,6 +1,9 @@
 """The encoders of the catalog that timm loads, against the makers' recipes."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -23,7 +26,7 @@ from parfocal.encoders.catalog import CARDS
 from parfocal.encoders.conv_stem import ConvStem
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.timm_networks import _translate
-from parfocal.encoders.weights import EncoderError
+from parfocal.encoders.weights import EncoderError, digest
 
 pytestmark = [
     pytest.mark.slow,
@@ -245,6 +248,43 @@ def test_a_local_folder_without_weights_or_that_is_absent_is_explained(timm, tmp
         EncoderError, match=r"uni: .* has no config\.json and 0 weights files; give"
     ):
         load_encoder("uni", weights=tmp_path)
+
+
+CACHED = """
+import sys, types
+for name in ("torchvision._meta_registrations", "torchvision._autograd_registrations"):
+    sys.modules[name] = types.ModuleType(name)
+from parfocal.encoders.listing import list_encoder
+from parfocal.encoders.catalog import CARDS
+from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.weights import EncoderError, digest
+for name in ("lunit-vits16", "timm:hf-hub:1aurent/vit_small_patch16_224.lunit_dino"):
+    print(load_encoder(name).spec.weights_hash)
+assert list_encoder(CARDS["lunit-vits16"]).installed == "yes"
+assert list_encoder(CARDS["uni2-h"]).installed == "no weights"
+for name in ("uni2-h", "phikon", "gpfm", "hibou-b", "conch-v1.5"):
+    try:
+        load_encoder(name, trust_remote_code=True)
+    except EncoderError as error:
+        assert "HF_HUB_OFFLINE is set" in str(error) and CARDS[name].page in str(error), error
+    else:
+        raise AssertionError(f"{name} was loaded")
+"""
+
+
+def test_the_cache_of_the_hub_serves_without_network(timm, tmp_path):
+    twin = SMALLEST
+    repository = tmp_path / "models--1aurent--vit_small_patch16_224.lunit_dino"
+    network = build_timm(timm, twin)
+    write_timm(repository / "snapshots" / "abc", network, twin)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    offline = {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", CACHED]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, **offline}
+    )
+    assert done.stdout.split() == [digest(network.state_dict())] * 2
 
 
 def test_what_is_pickled_in_a_weights_file_is_never_run(timm, tmp_path):
