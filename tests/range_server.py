@@ -163,6 +163,8 @@ def send(
     if wanted:
         end = first + announced - 1
         handler.send_header("Content-Range", f"bytes {first}-{end}/{size}")
+    if fault == "gzip":
+        handler.send_header("Content-Encoding", "gzip")
     if served.behavior.etag is not None:
         handler.send_header("ETag", served.behavior.etag(number))
     if served.behavior.modified is not None:

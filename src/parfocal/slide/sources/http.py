@@ -146,7 +146,7 @@ class HttpTransport:
                 continue
             if response.status in (200, 206, 416):
                 self._target = target
-                return response
+                return self._check_encoding(response)
             self._drop(response)
             if response.status in (401, 403, 404, 410) and self._target != self._url.parts:
                 self._target = self._url.parts  # where it led may be valid for a while only
@@ -155,6 +155,14 @@ class HttpTransport:
         raise RemoteError(
             self._url, f"{self._url.host} redirects more than {MAX_REDIRECTS} times. Check the URL."
         )
+
+    def _check_encoding(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
+        """Return a response whose bytes are those of the file, not compressed on the way."""
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("", "identity"):
+            self._drop(response)
+            raise self._lies(f"it compresses the bytes ({encoding[:20]})")
+        return response
 
     def _send(self, target: SplitResult, headers: Mapping[str, str]) -> BaseHTTPResponse:
         origin = Origin.of(target)
@@ -165,7 +173,9 @@ class HttpTransport:
         self._cost_meter.add_bytes(0, requests=1)
         connection = self._connection(origin)
         try:
-            connection.request("GET", path, headers=own, preload_content=False)
+            connection.request(
+                "GET", path, headers=own, preload_content=False, decode_content=False
+            )
             return connection.getresponse()
         except BROKEN as error:
             self._forget(connection)
