@@ -22,11 +22,12 @@ class MemoryRows:
 
     def __init__(self, value: float = 1, *, error: bool = False) -> None:
         self.allowed, self.error, self.value = threading.Event(), error, value
-        self.reads = 0
+        self.reads, self.done = 0, threading.Event()
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         assert self.allowed.wait(10)
         self.reads += 1
+        self.done.set()
         if self.error:
             raise StoreError("damaged")
         return np.full((len(rows), 2), self.value, np.float16)
@@ -41,8 +42,7 @@ def test_a_table_is_read_while_something_else_is_done():
     assert ahead.take("a") is None
     ahead.start({"a": lambda: table(rows)})
     rows.allowed.set()
-    while not rows.reads:  # in the other thread
-        pass
+    assert rows.done.wait(10)  # in the other thread
     found = ahead.take("a")
     assert found is not None
     assert found.dtype == torch.float32
