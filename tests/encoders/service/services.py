@@ -78,7 +78,11 @@ def scripted() -> Iterator[ScriptedService]:
         def log_message(self, *arguments: object) -> None:
             """Print nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Ignore clients that have gone."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     service = ScriptedService(f"http://127.0.0.1:{server.server_address[1]}/")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

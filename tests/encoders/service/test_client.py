@@ -14,7 +14,13 @@ import safetensors.torch
 import torch
 from tests.encoders.service.services import QUICK, Request, ScriptedService, description
 
-from parfocal.encoders.service import Patience, ServiceEncoder, ServiceError, load_service
+from parfocal.encoders.service import (
+    PatchesError,
+    Patience,
+    ServiceEncoder,
+    ServiceError,
+    load_service,
+)
 from parfocal.encoders.service.connection import ServiceConnections, parse_address
 from parfocal.encoders.service.protocol import Limits
 from parfocal.encoders.weights import EncoderError
@@ -209,9 +215,32 @@ def test_features_that_are_not_finite_fail_the_slide_and_not_the_batch(
 ):
     service.answer = answering(torch.full((2, 32), value))
     encoder = connect(service)
-    with pytest.raises(EncoderError, match="features of a batch are not finite") as caught:
+    with pytest.raises(PatchesError, match="features of a batch are not finite") as caught:
         encoder(patches())
     assert not isinstance(caught.value, EndsBatch)
+
+
+def test_patches_that_a_service_cannot_encode_fail_their_slide_only(service: ScriptedService):
+    service.answer = lambda request: (
+        good(request) if request.method == "GET" else (422, {}, b"features are not finite")
+    )
+    encoder = connect(service)
+    with catch_failure("a.svs") as attempt:
+        encoder(patches())
+    assert "it cannot encode a batch (features are not finite)" in str(attempt.reason)
+    assert len(service.requests) == 2
+
+
+def test_credentials_without_encryption_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "netrc"
+    path.write_text(f"machine gpu7 password {SECRET}\nmachine 127.0.0.1 password {SECRET}\n")
+    monkeypatch.setenv("NETRC", str(path))
+    for address in ("https://gpu7/", "http://127.0.0.1/", "http://gpu7/"):
+        ServiceConnections(parse_address(address), QUICK)
+    (record,) = caplog.records
+    assert "http://gpu7/: the credentials are sent without encryption" in record.message
 
 
 def test_a_service_that_fails_ends_a_batch(service: ScriptedService):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tests.encoders.service import services
 
 from parfocal.encoders.loading import load_encoder
-from parfocal.encoders.service import load_service
+from parfocal.encoders.service import PatchesError, load_service
 from parfocal.encoders.service.protocol import MAX_REQUEST_BYTES
 
 
@@ -88,6 +89,17 @@ def test_the_server_refuses_a_body_whose_header_lies(address: str):
 def test_the_server_refuses_a_body_that_is_too_large(address: str):
     status, text = post(address, bytes(MAX_REQUEST_BYTES + 1))
     assert (status, text) == (413, "send at most 67,108,864 bytes")
+
+
+def test_the_server_says_which_patches_it_cannot_encode(monkeypatch: pytest.MonkeyPatch):
+    encoder = load_encoder("tiny")
+    encoder.network.register_forward_hook(lambda module, inputs, output: output * float("nan"))
+    monkeypatch.setattr(services, "load_encoder", lambda name: encoder)
+    with (
+        services.served() as broken,
+        pytest.raises(PatchesError, match=r"cannot encode a batch \(.*not finite"),
+    ):
+        load_service(broken)(patches(1))
 
 
 def test_the_server_answers_only_under_the_names_of_this_machine(address: str):

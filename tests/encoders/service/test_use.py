@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from tests.encoders.service.services import (
+    QUICK,
     Request,
     ScriptedService,
     description,
@@ -23,6 +24,7 @@ from tests.encoders.service.services import (
 
 from command_result import CommandResult
 from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.service import client
 from parfocal.encoders.service.protocol import features_body, parse_patches
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
 from parfocal.models.encoder_places import with_encoders_at
@@ -174,8 +176,9 @@ def test_unknown_macs_are_shown_as_unknown(
 
 
 def test_a_service_that_stops_ends_the_batch_in_one_line(
-    parfocal: Run, place: Path, tmp_path: Path
+    parfocal: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(client, "Patience", lambda: QUICK)
     with served() as address:
         pass
     result = extract(parfocal, place, address, tmp_path / "out")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.service.connection import (
+    PatchesError,
     Patience,
     ServiceConnections,
     ServiceError,
@@ -30,7 +31,6 @@ from parfocal.encoders.service.protocol import (
     parse_features,
     patches_body,
 )
-from parfocal.encoders.weights import EncoderError
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class ServiceEncoder:
 
         Raises:
             ServiceError: the service does not answer, or not as it has described itself.
+            PatchesError: the service cannot encode these patches.
         """
         size = self._patches_per_request(patches)
         batches = [patches[start : start + size] for start in range(0, len(patches), size)]
@@ -102,7 +103,7 @@ class ServiceEncoder:
         try:
             return parse_features(answer.body, count=len(patches), dim=self.spec.dim)
         except NotFiniteError as error:  # of these patches, so of this slide
-            raise EncoderError(f"encoder at {self.spec.address}: {error}.") from None
+            raise PatchesError(f"encoder at {self.spec.address}: {error}.") from None
         except ProtocolError as error:
             raise self._connections.error(f"its answer is refused: {error}") from None
 

@@ -17,12 +17,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from parfocal.encoders.weights import EncoderError
 from parfocal.printable import printable
-from parfocal.slide.failure import EndsBatch
 
 RETRIED = (429, 500, 502, 503, 504)
 MAX_RETRY_AFTER_S = 60.0
@@ -32,8 +32,12 @@ BLOCK_BYTES = 2**16
 logger = logging.getLogger(__name__)
 
 
-class ServiceError(EncoderError, EndsBatch):
+class ServiceError(EncoderError):
     """A service that does not answer, or not as described; no other slide could be encoded."""
+
+
+class PatchesError(Exception):
+    """Patches that a service cannot encode; those of other slides may be encoded."""
 
 
 class _TemporaryError(Exception):
@@ -60,7 +64,7 @@ class Patience:
         connect_s: seconds in which a connection has to be made.
     """
 
-    attempts: int = 6
+    attempts: int = 8
     wait_s: float = 0.5
     timeout_s: float = 120.0
     connect_s: float = 10.0
@@ -151,6 +155,11 @@ class ServiceConnections:
         self.address = address
         self._patience, self._sleep = patience, sleep
         self._credentials = _credentials(address)
+        if self._credentials and not address.is_secure and not _is_loopback(address.host):
+            logger.warning(
+                "encoder at %s: the credentials are sent without encryption; use https",
+                address.text,
+            )
         self._idle: deque[http.client.HTTPConnection] = deque()
         self._warned = threading.Event()
         weakref.finalize(self, _close_all, self._idle)
@@ -168,6 +177,7 @@ class ServiceConnections:
 
         Raises:
             ServiceError: there is no answer of the expected size and with status 200.
+            PatchesError: the service cannot encode these patches (status 422).
         """
         for attempt in range(self._patience.attempts):
             try:
@@ -275,6 +285,8 @@ class ServiceConnections:
         if status == http.client.OK:
             return
         words = _own_words(content)
+        if status == http.client.UNPROCESSABLE_ENTITY:  # these patches, so this slide
+            raise PatchesError(f"encoder at {self.address.text}: it cannot encode a batch{words}.")
         if status in RETRIED:
             wait = _retry_after(response.getheader("Retry-After"))
             raise _TemporaryError(f"it answers with status {status}{words}", wait)
@@ -289,6 +301,13 @@ class ServiceConnections:
                 "the netrc file, or only the password if it expects a token"
             )
         raise self.error(f"it answers with status {status}{words}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _credentials(address: Address) -> dict[str, str]:

@@ -24,6 +24,7 @@ from parfocal.encoders.service.protocol import (
     features_body,
     parse_patches,
 )
+from parfocal.encoders.weights import EncoderError
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]", "::1")
 SERVED_BATCH_SIZE = 64
@@ -58,6 +59,8 @@ def build_service(encoder: Encoder, *, any_host: bool = False) -> Starlette:
             answer = await run_in_threadpool(encode, bytes(body))
         except ProtocolError as error:
             return PlainTextResponse(str(error), 400)
+        except EncoderError as error:
+            return PlainTextResponse(" ".join(str(error).split()), 422)
         headers = {WEIGHTS_HEADER: encoder.spec.weights_hash}
         return Response(answer, media_type=BODY_TYPE, headers=headers)
 
