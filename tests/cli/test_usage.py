@@ -28,7 +28,7 @@ MISTAKES = [
     (("train",), "COHORT is missing."),
     (("train", "a", "b", "c", "--out", "d"), "unexpected extra argument: b c."),
     (("train", "a", "--outt", "b"), "there is no option --outt. Did you mean --out?"),
-    (("trian", "a"), "there is no command trian. Did you mean 'train'?"),
+    (("trainn", "a"), "there is no command trainn. Did you mean 'train'?"),
     (("train", "a", "--resume=3"), "--resume does not take a value."),
     (("cohort", "bach", "a"), "--out: give --out, --download or both."),
 ]

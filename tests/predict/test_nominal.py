@@ -28,7 +28,7 @@ def test_true_resolutions_of_the_training_are_compared(untrained: Checkpoint):
     assert nominal_notes(trained_on(untrained, "TRIDENT", mpps), 0.25) == ()
 
 
-def test_without_them_the_scan_tells_what_trident_would_have_read(untrained: Checkpoint):
+def test_without_them_the_resolution_that_trident_would_read_is_computed(untrained: Checkpoint):
     trained = trained_on(untrained, "TRIDENT")
     assert nominal_notes(trained, 0.25) == ()  # 40x
     (note,) = nominal_notes(trained, 0.2257)

@@ -16,7 +16,7 @@ def push(
         str,
         typer.Argument(
             metavar="OWNER/NAME|DIR",
-            help="Repository on the Hub, as hf:OWNER/NAME, or a folder of this machine.",
+            help="Repository on the Hub, as hf:OWNER/NAME, or a folder on this machine.",
         ),
     ],
     evaluation: Annotated[
@@ -134,7 +134,7 @@ def serve_encoder(
     with viewer.listen(host, port) as listening:
         is_local = viewer.is_loopback(host)
         if not is_local:
-            typer.echo("parfocal: any computer that reaches this address can use it", err=True)
+            typer.echo("parfocal: any computer that can reach this address can use it", err=True)
         typer.echo(f"{name} at {viewer.address_of(listening)} (press Ctrl-C to stop)")
         with suppress(KeyboardInterrupt):  # the usual way to stop the server
             run_server(build_service(encoder, any_host=not is_local), listening)

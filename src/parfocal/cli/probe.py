@@ -26,7 +26,7 @@ def probe(
     any_mpp: Annotated[
         bool,
         typer.Option(
-            "--any-mpp", help="Use encoders also at a --magnification they were not made for."
+            "--any-mpp", help="Use encoders even at a --magnification they were not made for."
         ),
     ] = False,
     metric: Annotated[

@@ -110,7 +110,7 @@ class Lesions:
         if slide_id in self._outlines and not self._compared:
             logger.warning(
                 "the features do not say where on the slides the patches lie, so the outlines are "
-                "not used; where features have places in um, the slide files have to be at hand"
+                "not used; if they store positions in um, the slide files must be available"
             )
             self._compared.add(slide_id)
 

@@ -28,7 +28,7 @@ def refuse_outside_range(encoders: Sequence[EncoderSpec], mpps: Sequence[float])
             raise EncoderError(
                 f"{_range_text(encoder, mpp)}. Choose another magnification, or another encoder "
                 f"for this one (encoder: {{{10 / mpp:g}: efficientnet-lite0, ...}}); to use it "
-                "all the same, set encoder.any_mpp=true (extract: --any-mpp)."
+                "anyway, set encoder.any_mpp=true (extract: --any-mpp)."
             )
 
 
@@ -64,7 +64,7 @@ def warn_of_patch_size(
             f"{network_px} px; from patches of {patch_size} px at {10 / mpp:g}x its network sees "
             f"{mpp * patch_size / network_px:.3g} µm/px, not "
             f"{mpp * encoder.patch_px / network_px:.3g}. Set slide.patch_size={encoder.patch_px} "
-            "(extract: --patch-size) to use it as its makers do"
+            "(extract: --patch-size) to use it as its authors do"
         )
 
 

@@ -53,7 +53,7 @@ def parse_repository(text: str) -> Repository:
 
 
 def parse_target(text: str) -> Repository | Path:
-    """Return what a model is pushed to: a repository, or a folder of this machine.
+    """Return what a model is pushed to: a repository, or a folder on this machine.
 
     `hf:owner/name` is always a repository, and so is `owner/name` unless there is a folder `owner`
     here. Anything else is a folder.

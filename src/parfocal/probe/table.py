@@ -147,7 +147,7 @@ class ProbeReport:
         if close:
             lines.append(
                 f"{best.name} and {', '.join(close)}: their difference is within the 95% interval "
-                "of the gap, so these slides do not tell them apart."
+                "of the gap, so these slides cannot separate them."
             )
         if worse:
             lines.append(f"{', '.join(worse)}: lower than {best.name} beyond the interval.")

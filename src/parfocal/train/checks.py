@@ -158,7 +158,7 @@ def log_true_resolutions(folder: FeatureFolder, magnifications: Sequence[float])
         true = folder.true_mpps(magnification)
         if true is None:
             logger.info(
-                "%s: the slide files are not at hand, so the true resolution of %gx is unknown",
+                "%s: the slide files are not available, so the true resolution of %gx is unknown",
                 *(folder, magnification),
             )
         else:

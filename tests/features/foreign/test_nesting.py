@@ -74,8 +74,11 @@ def test_three_magnifications_nest():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"drift": 26}, "a 10x patch lies 10.2% of its side beside its place"),
-        ({"drift": 60}, "a 10x patch lies 23.4% of its side beside its place inside a 2.5x patch"),
+        ({"drift": 26}, "a 10x patch lies 10.2% of its side away from its place"),
+        (
+            {"drift": 60},
+            "a 10x patch lies 23.4% of its side away from its place inside a 2.5x patch",
+        ),
         ({"side": 300}, "10x patches have a side of 300 level-0 pixels, and 4 x 4 of them fill"),
         ({"away": True}, "no 10x patch lies in a 2.5x patch"),
         ({"twice": True}, "several 10x patches lie at one place"),

@@ -72,7 +72,7 @@ def test_a_file_that_changes_is_noticed(stored):
         (PermissionError("key SECRET"), "access to lying://bucket/noisy.tif was denied. Check the"),
         (FileNotFoundError("SECRET"), "no such file at lying://bucket/noisy.tif. Check the URL"),
         (OSError("token SECRET"), r"failed 8 times in a row \(OSError of the connector\)"),
-        (b"short", r"failed 8 times in a row \(it sent fewer or more bytes than were asked for\)"),
+        (b"short", r"failed 8 times in a row \(it sent fewer or more bytes than requested\)"),
         (
             type("NoCredentialsError", (Exception,), {})("SECRET"),
             "no credentials for lying:// were",
@@ -92,7 +92,7 @@ def test_a_folder_is_no_slide(stored):
 
 
 def test_an_unknown_scheme_is_refused():
-    with pytest.raises(RemoteError, match=r"fsspec knows no nowhere://. Use https, s3, gs"):
+    with pytest.raises(RemoteError, match=r"fsspec does not support nowhere://. Use https, s3, gs"):
         FsspecTransport(SlideUrl("nowhere://bucket/a.svs"), CostMeter())
 
 

@@ -199,7 +199,7 @@ def test_a_server_that_is_gone_is_named_in_one_line(noisy, quick):
         ("longer announced", "asked for 1048576 bytes, it announced 1148576. Ask its owner"),
         ("403", "answered 403. Check that your credentials or the signed URL are still valid"),
         ("404", "answered 404. Check the address"),
-        ("401", "answered 401. It wants credentials: put them into ~/.netrc, or use a signed URL"),
+        ("401", "answered 401. It requires credentials: put them in ~/.netrc, or use a signed URL"),
         ("418", "answered 418. Check the address with the owner of the server"),
     ],
 )
@@ -338,7 +338,7 @@ def test_a_redirect_to_another_host_is_refused_unless_allowed(noisy):
     [
         ("file:///etc/passwd", "redirects to file:, which is refused"),
         ("http://169.254.169.254/latest/meta-data/", "169.254.169.254 is an address of this comp"),
-        ("http://[fd00:ec2::254]/a", "is an address of this computer's network or cloud itself"),
+        ("http://[fd00:ec2::254]/a", "belongs to this computer's own network or cloud"),
         ("https://127.0.0.1:1/a", "redirects to https://127.0.0.1, which you did not name"),
         ("/noisy.tif", "redirects more than 5 times"),
     ],
@@ -350,7 +350,7 @@ def test_redirects_to_where_no_slide_is_are_refused(noisy, target, message):
 
 
 def test_metadata_addresses_are_refused_when_named_directly():
-    with pytest.raises(RemoteError, match=r"169.254.169.254 is an address of this computer's"):
+    with pytest.raises(RemoteError, match=r"169.254.169.254 belongs to this computer's"):
         open_source(SlideUrl("http://169.254.169.254/a.svs"), CostMeter())
 
 
@@ -358,7 +358,7 @@ def test_a_name_that_leads_to_a_metadata_address_is_refused(noisy, monkeypatch):
     monkeypatch.setattr(http, "is_forbidden", lambda address: address == "127.0.0.1")
     with serve(noisy) as served:
         port = served.address.rpartition(":")[2]
-        with pytest.raises(RemoteError, match="is an address of this computer's network"):
+        with pytest.raises(RemoteError, match="belongs to this computer's own network"):
             open_source(SlideUrl(f"http://localhost:{port}/noisy.tif"), CostMeter())
         assert served.requests == []
 

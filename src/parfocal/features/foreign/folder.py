@@ -178,8 +178,8 @@ class ForeignFolder:
             if given is None:
                 raise StoreError(
                     f"{level.rows.place.partition(':')[0]}: {folder.tool} does not store the "
-                    "magnification, and the slide file, which has it, is not at hand. Give it, as "
-                    f"--features 20={folder.path}."
+                    "magnification, and the slide file, which has it, is not available. Give it, "
+                    f"as --features 20={folder.path}."
                 )
             return given
         found = 10 / level.mpp

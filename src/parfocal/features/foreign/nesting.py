@@ -96,7 +96,7 @@ def _assign(
     drift = np.abs(children.corners[owned] - (step.corners[row] + slot * side)).max() / side
     if drift > MAX_DRIFT:
         raise NestingError(
-            f"a {children.name} patch lies {drift:.1%} of its side beside its place inside a "
+            f"a {children.name} patch lies {drift:.1%} of its side away from its place inside a "
             f"{parents.name} patch, and {MAX_DRIFT:.0%} is the most"
         )
     return _fill(step, row, slot, owned, children, side=side, ratio=ratio)

@@ -1,4 +1,4 @@
-"""Open slides far away: a TIFF in place, other formats by downloading them, if that is allowed."""
+"""Open remote slides: a TIFF in place, other formats by downloading them, if that is allowed."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,7 +27,7 @@ def open_url(
     missing_tiles: MissingTiles,
     open_local: Callable[[SlidePath, CostMeter], Scan],
 ) -> Scan:
-    """Open a slide far away.
+    """Open a remote slide.
 
     Args:
         url: the slide.
@@ -48,8 +48,8 @@ def open_url(
     if url.series_uid is not None:
         raise RemoteError(
             url,
-            "DICOMweb addresses are not read. Retrieve all files of the series to a folder, and "
-            "give the folder.",
+            "DICOMweb addresses are not supported. Retrieve all files of the series to a folder, "
+            "and give the folder.",
         )
     with ExitStack() as stack:
         try:

@@ -43,7 +43,8 @@ class FsspecTransport:
         except ValueError:
             raise RemoteError(
                 url,
-                f"fsspec knows no {url.scheme}://. Use https, s3, gs or another of its schemes.",
+                f"fsspec does not support {url.scheme}://. Use https, s3, gs or another of its "
+                "schemes.",
             ) from None
         self._path = self._files._strip_protocol(url.secret_url)  # as fsspec.open does
 
@@ -52,7 +53,7 @@ class FsspecTransport:
         content = self._call("cat_file", start=offset, end=offset + length)
         size, identity = self._describe()
         if not isinstance(content, bytes) or len(content) != min(length, size - offset):
-            raise TransientError("it sent fewer or more bytes than were asked for")
+            raise TransientError("it sent fewer or more bytes than requested")
         return Reply(size, identity, iter([content]))
 
     def fetch_whole(self) -> Reply:
@@ -72,7 +73,9 @@ class FsspecTransport:
     def _describe(self) -> tuple[int, str]:
         found = self._call("info")
         if not isinstance(found, dict) or found.get("type") != "file":
-            raise RemoteError(self._url, f"{self._url} is no file. Name a slide file.")
+            raise RemoteError(
+                self._url, f"{self._url} is not a file. Give the URL of a slide file."
+            )
         identity = next((str(found[key]) for key in IDENTITY_KEYS if found.get(key)), str(found))
         return int(found["size"]), identity
 
@@ -87,7 +90,7 @@ class FsspecTransport:
             raise RemoteError(
                 self._url,
                 f"access to {self._url} was denied. Check the credentials of "
-                f"{self._url.scheme}://; they are found as its own tools find them.",
+                f"{self._url.scheme}://; they are found where its own tools look for them.",
             ) from None
         except RemoteError:
             raise
@@ -95,7 +98,7 @@ class FsspecTransport:
             if "credential" in type(error).__name__.lower():
                 raise RemoteError(
                     self._url,
-                    f"no credentials for {self._url.scheme}:// were found. Configure them as for "
+                    f"no credentials for {self._url.scheme}:// were found. Set them up as for "
                     "its own tools; a public bucket may need `anon: true` in fsspec's settings.",
                 ) from None
             raise TransientError(f"{type(error).__name__} of the connector") from None

@@ -37,7 +37,7 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 EMPTY_RANGE = re.compile(r"bytes \*/0")
 BROKEN = (OSError, HTTPException, HTTPError)  # what a broken connection raises
 REFUSAL_ADVICE = {
-    401: "It wants credentials: put them into ~/.netrc, or use a signed URL.",
+    401: "It requires credentials: put them in ~/.netrc, or use a signed URL.",
     403: "Check that your credentials or the signed URL are still valid.",
     404: "Check the address.",
     410: "Check the address.",
@@ -266,7 +266,7 @@ class HttpTransport:
             self._forget(connection)
         raise RemoteError(
             self._url,
-            f"{address} is an address of this computer's network or cloud itself, where no slide "
+            f"{address} belongs to this computer's own network or cloud, where no slide "
             "is. Check the URL.",
         )
 
@@ -289,7 +289,9 @@ class HttpTransport:
                 "your institution signs its own, name its file in the variable SSL_CERT_FILE.",
             )
         if isinstance(error, NameResolutionError):
-            return RemoteError(self._url, f"no computer is called {self._url.host}. Check the URL.")
+            return RemoteError(
+                self._url, f"there is no host named {self._url.host}. Check the URL."
+            )
         text = str(error).lower()  # it may hold the URL, so it is not shown
         reasons = {"timed out": "no answer in time", "refused": "connection refused"}
         if isinstance(error, HTTPException):
@@ -299,7 +301,7 @@ class HttpTransport:
 
     def _lies(self, found: str) -> RemoteError:
         return RemoteError(
-            self._url, f"{self._url.host} does not send what was asked for: {found}. Ask its owner."
+            self._url, f"{self._url.host} did not send what was requested: {found}. Ask its owner."
         )
 
     def _describe_416(self, content_range: str) -> str:

@@ -39,7 +39,7 @@ class UrlError(ValueError):
 
 @dataclass(frozen=True)
 class RemoteAccess:
-    """How slides far away are read.
+    """How remote slides are read.
 
     Args:
         cache: folder that keeps the parts that were read; None to keep them in memory only.
@@ -160,8 +160,8 @@ def parse_slide_path(text: str | Path | SlideUrl, access: RemoteAccess | None = 
     if isinstance(text, Path):
         if COLLAPSED_URL.match(str(text)):
             raise UrlError(
-                f"{_shown(str(text))}: a URL inside a Path has lost a slash. Give it as text, or "
-                "with parse_slide_path."
+                f"{_shown(str(text))}: a URL inside a Path has lost a slash. Pass a string, or use "
+                "parse_slide_path."
             )
         return text
     return SlideUrl(text, access or RemoteAccess()) if is_url(text) else Path(text)
