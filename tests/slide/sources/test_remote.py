@@ -194,7 +194,7 @@ def test_a_server_that_is_gone_is_named_in_one_line(noisy, quick):
     ("fault", "message"),
     [
         ("whole", "sends whole files only .*cannot be read in place. Add --scratch DIR"),
-        ("shifted", "does not send what was asked for"),
+        ("shifted", "did not send what was requested"),
         ("gzip", r"it compresses the bytes \(gzip\). Ask its owner"),
         ("longer announced", "asked for 1048576 bytes, it announced 1148576. Ask its owner"),
         ("403", "answered 403. Check that your credentials or the signed URL are still valid"),
