@@ -63,6 +63,14 @@ class ReadsAhead(Protocol):
         """
 
 
+@runtime_checkable
+class CountsPatches(Protocol):
+    """Inputs that know the number of patches of a slide before it is opened."""
+
+    def count_patches(self, slide: CohortSlide) -> tuple[int, ...]:
+        """Return the number of patches that exist at each magnification, lowest first."""
+
+
 def cohort_inputs(
     settings: SlideSettings,
     load_encoders: Callable[[], Encoder | Sequence[Encoder]] | None,
@@ -183,6 +191,15 @@ class StoredInputs:
             slides: slides that are opened soon; what was read of others is forgotten.
         """
         self._ahead.start({slide.slide_id: partial(self._first_table, slide) for slide in slides})
+
+    def count_patches(self, slide: CohortSlide) -> tuple[int, ...]:
+        """Return the number of patches that exist at each magnification, lowest first.
+
+        Raises:
+            StoreError: see `check`.
+        """
+        selection = self._open(slide).select(self._settings.magnifications)
+        return tuple(int(selection.grid.valid(step).sum()) for step in selection.steps)
 
     def _first_table(self, slide: CohortSlide) -> StoredFeatures:
         magnifications = self._settings.magnifications

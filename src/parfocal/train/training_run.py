@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from parfocal.dataset.cohort import CohortSlide
-from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.inputs import CountsPatches, Inputs
 from parfocal.dataset.leakage import slide_fingerprint
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import Split, split_to_csv
@@ -22,6 +22,7 @@ from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.contract import Pretrained
 from parfocal.settings import RunSettings
+from parfocal.train.bag_memory import refuse_large_bags
 from parfocal.train.checks import log_left_out, refuse_too_few, refuse_unreadable
 from parfocal.train.folder import RunFolder
 from parfocal.train.memory import MemoryPlan, plan_memory
@@ -179,17 +180,30 @@ class TrainingRun:
             learning_rates=rates,
             lesions=self._lesions,
             skip_unreadable=self.skip_unreadable,
-            memory_plan=self._plan_memory(model, min(len(train), self.settings.train.batch_size)),
+            memory_plan=self._plan_memory(model, train),
         )
 
-    def _plan_memory(self, model: nn.Module, batch_size: int) -> MemoryPlan | None:
+    def _plan_memory(self, model: nn.Module, slides: Sequence[CohortSlide]) -> MemoryPlan | None:
         """Choose how to run the batches; return None if the model does not run in passes.
 
+        Args:
+            model: the model to train.
+            slides: its training slides.
+
         Raises:
-            RunError: a batch does not fit into memory.
+            RunError: a batch, or the stored features of a slide, do not fit into memory.
         """
+        if isinstance(self.inputs, CountsPatches):
+            refuse_large_bags(
+                slides,
+                self.inputs,
+                lambda: self._build_model(torch.Generator().manual_seed(0)),
+                in_dims=[encoder.dim for encoder in self.inputs.encoders],
+                device=self.device,
+            )
         if not self.settings.model.traits.runs_in_passes:
             return None
+        batch_size = min(len(slides), self.settings.train.batch_size)
         return plan_memory(model, self.settings.train, batch_size=batch_size, device=self.device)
 
     def _build_model(self, generator: torch.Generator) -> nn.Module:
