@@ -1,7 +1,7 @@
 """Measure predictions of slides behind a web server with latency and a limited rate.
 
 The server runs in a process of its own on loopback; each answer waits, and all share one line.
-Rows: the slide on the local disk; far away, in place; and downloaded first. Bytes and requests do
+Rows: the slide on the local disk; remote in place; and downloaded first. Bytes and requests do
 not change from run to run; seconds are the median of the repeats. `over local` is the time divided
 by that on the local disk plus the time that the bytes take on the line.
 

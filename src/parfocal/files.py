@@ -105,7 +105,7 @@ def refuse_slide_folder(out: Path, slides: Iterable[object]) -> None:
 
     Args:
         out: folder to write to; it need not exist.
-        slides: slide files and folders; slides far away, which are no paths, cannot be there.
+        slides: slide files and folders; remote slides, which are no paths, cannot be there.
 
     Raises:
         OutputError: the folder holds one of the slides.

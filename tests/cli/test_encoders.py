@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _no_packages(monkeypatch, tmp_path):
-    """A machine without timm and transformers, and with an empty cache of the hub."""
+    """A machine without timm and transformers, and with an empty cache of the Hub."""
     monkeypatch.setattr("parfocal.encoders.listing.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -47,12 +47,12 @@ def test_what_is_there_is_not_asked_for_again(parfocal, monkeypatch, tmp_path):
     text = parfocal("encoders", "phikon").out
     assert "installed    yes" in text
     assert "pip install 'parfocal[transformers]'  (done)" in text
-    assert "(done: they are in the cache of the hub)" in text
+    assert "(done: they are in the Hub's cache)" in text
     assert "installed    no weights" in parfocal("encoders", "phikon-v2").out
 
 
 def test_code_of_a_repository_is_mentioned(parfocal):
-    assert "Allow it: --trust-remote-code" in parfocal("encoders", "hibou-l").out
+    assert "Allow this: --trust-remote-code" in parfocal("encoders", "hibou-l").out
 
 
 def test_the_list_is_printed_as_json(parfocal):

@@ -1,4 +1,4 @@
-"""The catalog against the numbers of the makers' cards, written down here by hand."""
+"""The catalog against the numbers of the authors' cards, written down here by hand."""
 
 from dataclasses import replace
 
@@ -78,7 +78,7 @@ def test_every_entry_says_how_to_get_it():
         ("midnight12k", "midnight-12k"),
         ("mahmood-conch", "conch"),  # STAMP
         ("phikonv2", "phikon-v2"),  # slide2vec
-        ("MahmoodLab/uni", "uni"),  # the hub, whatever the case
+        ("MahmoodLab/uni", "uni"),  # the Hub, whatever the case
     ],
 )
 def test_the_names_of_other_tools_are_known(name, expected):

@@ -61,7 +61,7 @@ def test_a_changed_file_is_hashed_again(cache, counted, file, tmp_path, change):
 
 
 def test_a_link_is_the_file_that_it_leads_to(cache, counted, file, tmp_path):
-    (tmp_path / "link.bin").symlink_to(file)  # as in the cache of the hub
+    (tmp_path / "link.bin").symlink_to(file)  # as in the cache of the Hub
     for path in (file, tmp_path / "link.bin"):
         digest_once(WEIGHTS, [path], recipe="uni")
     assert len(counted) == 1

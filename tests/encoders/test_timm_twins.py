@@ -1,4 +1,4 @@
-"""The encoders of the catalog that timm loads, against the makers' recipes."""
+"""The encoders of the catalog that timm loads, against the authors' recipes."""
 
 import logging
 import os
@@ -159,7 +159,9 @@ def test_weights_of_another_network_are_refused(timm, tmp_path):
         load_encoder("uni", weights=tmp_path / "tiny.pth")
     twin = TIMM_TWINS["lunit-vits16"]
     folder = write_timm(tmp_path / "hub", build_timm(timm, twin), twin)
-    message = r"kaiko-vitb16: .*hub is of a network with 384 features, and kaiko-vitb16 has 768\. G"
+    message = (
+        r"kaiko-vitb16: .*Hub is for a network with 384 features, and kaiko-vitb16 has 768\. G"
+    )
     with pytest.raises(EncoderError, match=message):
         load_encoder("kaiko-vitb16", weights=folder)
     message = r"kaiko-vitl14: .* 1 tokens before the patch tokens, and kaiko-vitl14 has 5"
@@ -316,7 +318,7 @@ def test_a_repository_of_the_catalog_is_loaded_with_its_arguments(timm, monkeypa
     with pytest.raises(EncoderError, match=r"page|https://huggingface\.co/paige-ai/Virchow2"):
         load_encoder("timm:hf-hub:paige-ai/Virchow2")
     assert asked[0]["mlp_layer"] is timm.layers.SwiGLUPacked
-    assert "the name virchow2 prepares patches as its makers do" in caplog.text
+    assert "the name virchow2 prepares patches as its authors do" in caplog.text
 
 
 def test_the_colors_are_those_published():

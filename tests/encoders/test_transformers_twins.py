@@ -1,4 +1,4 @@
-"""The encoders of the catalog that transformers loads, against the makers' recipes."""
+"""The encoders of the catalog that transformers loads, against the authors' recipes."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ BASE = {**SHAPE, "hidden_size": 768, "num_attention_heads": 12}
 LARGE = {**SHAPE, "hidden_size": 1024, "num_attention_heads": 16}
 GIANT = {**SHAPE, "hidden_size": 1536, "num_attention_heads": 24, "use_swiglu_ffn": True}
 REGISTERS = {"patch_size": 14, "num_register_tokens": 4}
-# Class of transformers, its config, width, colors, and the output of the makers' recipe.
+# Class of transformers, its config, width, colors, and the output of the authors' recipe.
 TWINS = {
     "phikon": ("ViT", {**BASE, "patch_size": 16}, 768, IMAGENET, "cls"),
     "phikon-v2": ("Dinov2", {**LARGE, "patch_size": 16}, 1024, IMAGENET, "cls"),
@@ -81,7 +81,7 @@ def test_the_class_token_of_midnight_can_be_chosen(transformers, tmp_path):
 def test_weights_of_another_network_are_refused(transformers, tmp_path):
     build(transformers, "phikon-v2").save_pretrained(tmp_path / "v2")
     with pytest.raises(
-        EncoderError, match=r"midnight-12k: .*v2 is of a network with 1024 features"
+        EncoderError, match=r"midnight-12k: .*v2 is for a network with 1024 features"
     ):
         load_encoder("midnight-12k", weights=tmp_path / "v2")
     model = build(transformers, "phikon-v2")

@@ -1,7 +1,7 @@
 """Small twins of the published encoders: their architectures with two layers and random weights.
 
-The widths, tokens and arguments are written down here as the makers publish them, apart from the
-catalog, and each twin is run by the makers' recipe, with timm or transformers called directly.
+The widths, tokens and arguments are written down here as the authors publish them, apart from the
+catalog, and each twin is run by the authors' recipe, with timm or transformers called directly.
 """
 
 import json
@@ -41,10 +41,10 @@ def optional_package(name: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class Twin:
-    """An encoder of timm as its makers publish it, with two layers.
+    """An encoder of timm as its authors publish it, with two layers.
 
     `arguments` are those in the repository's config; `recipe` and the layers of `swiglu` are those
-    that the makers say to add. `prefix` tokens are skipped by the mean over patches.
+    that the authors say to add. `prefix` tokens are skipped by the mean over patches.
     """
 
     architecture: str
@@ -139,7 +139,7 @@ def fill(network: nn.Module) -> nn.Module:
 
 
 def build_timm(timm: ModuleType, twin: Twin) -> nn.Module:
-    """Build a twin by the makers' recipe."""
+    """Build a twin by the authors' recipe."""
     layers = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU} if twin.swiglu else {}
     network: nn.Module = timm.create_model(
         twin.architecture, num_classes=0, depth=2, **twin.arguments, **twin.recipe, **layers
@@ -148,7 +148,7 @@ def build_timm(timm: ModuleType, twin: Twin) -> nn.Module:
 
 
 def write_timm(folder: Path, network: nn.Module, twin: Twin, *, depth: int | None = 2) -> Path:
-    """Write a twin as a repository of the hub."""
+    """Write a twin as a repository of the Hub."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: each.contiguous() for name, each in network.state_dict().items()},
@@ -182,7 +182,7 @@ def normalized(patches: np.ndarray, colors: tuple[Any, Any]) -> Tensor:
 
 
 def recipe_timm(network: nn.Module, images: Tensor, twin: Twin) -> Tensor:
-    """Run a twin as its makers do: its class token, perhaps with the mean of the patch tokens."""
+    """Run a twin as its authors do: its class token, perhaps with the mean of the patch tokens."""
     with torch.inference_mode():
         output: Tensor = network(images)
         if output.ndim == 2:

@@ -186,25 +186,25 @@ EncoderAt = Annotated[
     typer.Option(
         "--encoder-at",
         metavar="ADDRESS|FILE|here",
-        help="Where the encoder of the run is now: a service, as http://HOST:PORT/, a file with "
-        "its weights, or `here` to load it by its name. For one magnification: 10=ADDRESS.",
+        help="Where to find the run's encoder now: a service, such as http://HOST:PORT/; a file "
+        "with its weights; or `here` to load it by its name. For one magnification: 10=ADDRESS.",
     ),
 ]
-SLIDES_HELP = "Slide files, or their addresses, as https://HOST/A.svs or s3://BUCKET/A.svs."
+SLIDES_HELP = "Slide files or URLs, such as https://HOST/A.svs or s3://BUCKET/A.svs."
 Slides = Annotated[list[str], typer.Argument(metavar="SLIDE...", help=SLIDES_HELP)]
 RemoteCache = Annotated[
     Path | None,
     typer.Option(
         "--remote-cache",
         metavar="DIR",
-        help="Folder that keeps what was read of slides far away, at most 10 GiB.",
+        help="Folder that caches the parts read of remote slides, at most 10 GiB.",
     ),
 ]
 Scratch = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder to download slides far away to, of formats that cannot be read in place.",
+        help="Folder for downloads of remote slides that cannot be read in place.",
     ),
 ]
 AllowRedirect = Annotated[
@@ -212,7 +212,7 @@ AllowRedirect = Annotated[
     typer.Option(
         "--allow-redirect",
         metavar="HOST",
-        help="Host that servers of slides may redirect to. Repeatable.",
+        help="Host that slide servers may redirect to. Repeatable.",
     ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.", callback=output_folder)]
@@ -241,8 +241,8 @@ Features = Annotated[
     str | None,
     typer.Option(
         metavar="DIR|M=DIR,...",
-        help="Features stored by `parfocal extract`, TRIDENT, CLAM, STAMP, slide2vec or ZoomMIL; or "
-        "a folder for each magnification, as 2.5=DIR,10=DIR. Default: read the slide files.",
+        help="Folder of features by parfocal, TRIDENT, CLAM, STAMP, slide2vec or ZoomMIL, "
+        "or one per magnification: 2.5=DIR,10=DIR. Default: read the slide files.",
     ),
 ]
 External = Annotated[
@@ -332,7 +332,7 @@ Partial = Annotated[
 def remote_access(
     cache: Path | None, scratch: Path | None, hosts: Sequence[str] | None
 ) -> "RemoteAccess":
-    """Return how slides far away are read."""
+    """Return how remote slides are read."""
     from parfocal.slide.sources.url import RemoteAccess
 
     return RemoteAccess(cache, scratch, tuple(hosts or ()))

@@ -7,7 +7,7 @@ import typer
 
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option("--trust-remote-code", help="Run code that the repository of an encoder brings."),
+    typer.Option("--trust-remote-code", help="Run code from the repository of an encoder."),
 ]
 
 
@@ -19,7 +19,7 @@ def encoders(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """List the patch encoders, or say what one needs and how to get its weights.
+    """List the patch encoders, or describe one: what it needs and how to get its weights.
 
     Example: `parfocal encoders uni2-h`
     """

@@ -23,8 +23,8 @@ def push(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Evaluation of the run, for the model card. Default: RUN/evaluation, if it is "
-            "there.",
+            help="Evaluation of the run, for the model card. Default: RUN/evaluation, if it "
+            "exists.",
         ),
     ] = None,
     license_id: Annotated[
@@ -39,8 +39,8 @@ def push(
         bool,
         typer.Option(
             "--fingerprints",
-            help="Include hashes of the training slides' files, so that `evaluate` elsewhere "
-            "refuses these slides.",
+            help="Include hashes of the training slides' files, so that `evaluate` on other "
+            "machines refuses these slides.",
         ),
     ] = False,
     dry_run: Annotated[

@@ -44,8 +44,8 @@ def probe(
 ) -> None:
     """Choose an encoder: compare linear probes on a few patches of each slide.
 
-    Every encoder sees the same places of the same slides. Writes probe.json and keeps the features,
-    so that adding an encoder does not encode with the others again.
+    All encoders get patches at the same places of the same slides. Writes probe.json and the mean
+    features of each slide, so that only new encoders are run when you add some to the list.
 
     Example: `parfocal probe cohort.csv --encoders efficientnet-lite0,uni2-h --out probe`
     """

@@ -193,7 +193,7 @@ def extract(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Encoder weights: a file, or the folder of a repository of the hub. Default: the "
+            help="Encoder weights: a file, or a folder downloaded from the Hub. Default: the "
             "published ones.",
         ),
     ] = None,
@@ -245,12 +245,12 @@ def extract(
         typer.Option(
             metavar="OUTPUT",
             help="Output of the encoder: cls, cls+mean, mean or pooled, or one per magnification. "
-            "Default: the makers' choice.",
+            "Default: the encoder's own.",
         ),
     ] = None,
     any_mpp: Annotated[
         bool,
-        typer.Option("--any-mpp", help="Use an encoder at resolutions it was not made for."),
+        typer.Option("--any-mpp", help="Use encoders even at resolutions they were not made for."),
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -303,16 +303,18 @@ def features(
         str,
         typer.Argument(
             metavar="DIR|M=DIR,...",
-            help="Folder of features, or a folder for each magnification, as 2.5=DIR,10=DIR.",
+            help="Folder of features, or one per magnification: 2.5=DIR,10=DIR.",
         ),
     ],
     values: Annotated[
         bool,
-        typer.Option("--values", help="Also read all features, to find some that are not finite."),
+        typer.Option(
+            "--values", help="Also read all features, and report those that are not finite."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Print what a folder of features holds, by parfocal or another tool, and what is wrong.
+    """Describe a folder of features, and list the slides that cannot be used.
 
     Features by TRIDENT, CLAM, STAMP, slide2vec and ZoomMIL are recognized by their content.
 

@@ -82,7 +82,7 @@ def read_cohort(
         labels: the classes in order, for example those of a trained model; None for the labels in
             the table, sorted. A class called `NA` or `None` has to be given here: a word for a
             missing value is no class otherwise.
-        access: how slides far away are read; None for the defaults.
+        access: how remote slides are read; None for the defaults.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
@@ -105,14 +105,12 @@ def read_cohort(
     return cohort
 
 
-def read_slides(
-    path: Path, *, access: RemoteAccess | None = None
-) -> tuple[CohortSlide, ...]:
+def read_slides(path: Path, *, access: RemoteAccess | None = None) -> tuple[CohortSlide, ...]:
     """Read the slides of a cohort; labels are neither needed nor checked.
 
     Args:
         path: a table with the columns slide_id and path, and optionally those of `read_cohort`.
-        access: how slides far away are read; None for the defaults.
+        access: how remote slides are read; None for the defaults.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
@@ -146,9 +144,7 @@ def without_slides(cohort: Cohort, left_out: Collection[str]) -> Cohort:
     return replace(cohort, slides=remaining)
 
 
-def require_files(
-    source: Path, files: Iterable[tuple[CohortSlide, SlidePath]], kind: str
-) -> None:
+def require_files(source: Path, files: Iterable[tuple[CohortSlide, SlidePath]], kind: str) -> None:
     """Check that files exist; URLs are not checked.
 
     Args:

@@ -1,4 +1,4 @@
-"""Arguments of published networks that their configs on the hub lack, or that a bare file needs.
+"""Arguments of published networks that their configs on the Hub lack, or that a bare file needs.
 
 A config is JSON, so it cannot name classes; `timm_networks` translates their names.
 """

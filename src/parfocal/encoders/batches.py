@@ -12,7 +12,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "not 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device has no memory left."""
+    """Return whether an error means that a device is out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()

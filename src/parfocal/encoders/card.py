@@ -1,4 +1,4 @@
-"""What is known of a published encoder before its weights are loaded."""
+"""Describe a published encoder without loading its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,15 +43,15 @@ class EncoderCard:
     Args:
         id: name that `load_encoder` takes.
         loader: package that the network comes from. "titan" is transformers with the code of the
-            repository MahmoodLab/TITAN; "conch" is the package of CONCH's makers.
+            repository MahmoodLab/TITAN; "conch" is the package of CONCH's authors.
         dims: features per patch, by output; the first is the default.
         patch_px: side of the patches that the encoder was made for, in pixels; 0 for any.
         mpps: resolutions that the encoder was made for, in µm per pixel; none for any.
         license: license of the weights.
-        source: where these facts are from.
-        hub: repository of the weights on the Hugging Face hub; empty if it has none.
-        gated: whether the hub gives the weights only to accounts that asked for access.
-        remote_code: whether the repository brings code that has to be run to load it.
+        source: where these facts come from.
+        hub: repository of the weights on the Hugging Face Hub; empty if it has none.
+        gated: whether the weights can be downloaded only after access was granted to an account.
+        remote_code: whether code of the repository must run to load it.
         input_size: height and width of the network's input, in pixels.
         resize_px: side to which a patch is resized before the center crop; 0 for no crop.
         interpolation: "bilinear" or "bicubic", for resizing patches.
@@ -60,8 +60,8 @@ class EncoderCard:
         prefix_tokens: number of tokens before the patch tokens; 0 if the output is pooled.
         precision: number format on a GPU.
         arguments: arguments of the network that the repository's config lacks.
-        architecture: name of the network in timm, to load a bare weights file into.
-        file_arguments: its arguments for that.
+        architecture: name of the network in timm, for loading a bare weights file.
+        file_arguments: arguments of the network when a bare weights file is loaded.
         weights_file: path of the weights file in the repository; empty if it is a standard one.
         dataset: whether the repository is a data set.
         aliases: names of the same encoder in other tools.
@@ -93,7 +93,7 @@ class EncoderCard:
 
     @property
     def default_output(self) -> Output:
-        """The output that the makers recommend."""
+        """The output that the encoder's authors recommend."""
         return next(iter(self.dims))
 
     @property

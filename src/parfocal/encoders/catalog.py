@@ -15,7 +15,7 @@ def find_card(name: str) -> EncoderCard | None:
     """Return the card of an encoder, or None.
 
     Args:
-        name: id of the encoder, its repository on the hub, or the name that another tool uses for
+        name: id of the encoder, its repository on the Hub, or the name that another tool uses for
             it, with or without the prefix "features_" of TRIDENT's folders; case does not matter.
     """
     return _NAMES.get(name.lower().removeprefix("features_"))

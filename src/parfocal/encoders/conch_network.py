@@ -1,4 +1,4 @@
-"""Load CONCH from its makers' package. The only module that imports conch."""
+"""Load CONCH from its authors' package. The only module that imports conch."""
 
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ def load_card_from_conch(card: EncoderCard, *, weights: Path | None = None) -> P
 
     Args:
         card: card of CONCH.
-        weights: its weights file, or a folder with it; None to get it from the hub.
+        weights: its weights file, or a folder with it; None to get it from the Hub.
 
     Raises:
         EncoderError: the package cannot be imported, or the weights are missing or damaged.
@@ -26,7 +26,7 @@ def load_card_from_conch(card: EncoderCard, *, weights: Path | None = None) -> P
         from conch.open_clip_custom import create_model_from_pretrained  # noqa: PLC0415 (optional)
     except Exception as error:
         raise EncoderError(
-            f"{card.id}: the package conch of its makers cannot be imported "
+            f"{card.id}: the package conch of its authors cannot be imported "
             f"({type(error).__name__}: {first_line(error)}). Install it: {INSTALL[card.loader]}"
         ) from error
     if weights is not None and weights.is_dir():

@@ -22,7 +22,7 @@ class ConvStem(nn.Module):
         in_chans: number of channels of an image.
         embed_dim: width of the embedding, divisible by 8.
         norm_layer: class of the norm at the end; None for no norm.
-        settings: further arguments that timm passes to an embedding; they make no difference.
+        settings: further arguments that timm passes to an embedding; ignored.
 
     Raises:
         ValueError: the patch size or the width is not that of the published network.

@@ -1,4 +1,4 @@
-"""Remember the hashes of large weights, which take seconds to compute.
+"""Cache the hashes of large weights, which take seconds to compute.
 
 A hash is kept in the user's cache folder under the identity of the weights file: its path, size and
 time of modification. Where the folder cannot be written, hashes are computed each time.
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def user_cache_folder() -> Path:
-    """Return the folder for caches of this user: XDG_CACHE_HOME, or where the system has it.
+    """Return the user's cache folder: XDG_CACHE_HOME, or the default of the system.
 
     Raises:
         RuntimeError: the user has no home folder.
@@ -69,14 +69,14 @@ def _identity(files: Sequence[Path], recipe: str) -> str:
     """Return a text that changes whenever one of the files does."""
     parts = [recipe]
     for file in files:
-        real = file.resolve(strict=True)  # in the cache of the hub, names are links to contents
+        real = file.resolve(strict=True)  # in the cache of the Hub, names are links to contents
         status = real.stat()
         parts.append(f"{real}\0{status.st_size}\0{status.st_mtime_ns}")
     return sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def _read(path: Path) -> dict[str, str]:
-    """Read the remembered hashes; a missing or damaged file has none."""
+    """Read the cached hashes; return none if the file is missing or damaged."""
     try:
         known = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -93,4 +93,4 @@ def _write(path: Path, known: dict[str, str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(newest, indent=1).encode())
     except OSError as error:
-        logger.debug("%s: the hash of the weights cannot be remembered (%s)", path, error)
+        logger.debug("%s: the hash of the weights cannot be cached (%s)", path, error)

@@ -138,7 +138,7 @@ class NetworkEncoder:
         return count_macs(self.network, (1, 3, self.spec.input_size, self.spec.input_size))
 
     def _fill(self, features: Float[Tensor, "n d"], patches: UInt8[np.ndarray, "n h w 3"]) -> None:
-        """Write the features of one batch, in halves where the memory does not suffice."""
+        """Write the features of one batch, which is halved if the device runs out of memory."""
         try:
             encoded = self._encode(self._images(patches))
         except (RuntimeError, MemoryError) as error:
@@ -173,7 +173,7 @@ class NetworkEncoder:
         return features
 
     def _checked(self, features: Tensor) -> Float[Tensor, "n d"]:
-        """Return features if they are as many as described, and finite."""
+        """Return features after checking their width and that they are finite."""
         if features.shape[1:] != (self.spec.dim,):
             raise EncoderError(
                 f"encoder {self.spec.name}: its network returns features of shape "
@@ -205,7 +205,7 @@ class NetworkEncoder:
 
 
 def _native_type(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """Return the type to compute in on a device; None for float32."""
+    """Return the number type to compute with on a device; None for float32."""
     if device.type != "cuda" or precision not in FORMATS:
         return None
     dtype, capability = FORMATS[precision]

@@ -1,8 +1,8 @@
 """The entries of the catalog of encoders.
 
 The facts are those of each model's card, and of the code of TRIDENT (a91fa84), slide2vec (7cfa6bf)
-and lazyslide-models (0127beb), which load these models. Where these disagree, the entry says which
-one is followed.
+and lazyslide-models (0127beb), which load these models. If they disagree, the entry names the
+source that it follows.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face hub: where they are cached, and why they cannot be had.
+"""Weights on the Hugging Face Hub: where they are cached, and why they cannot be loaded.
 
 The only module that imports huggingface_hub, which timm and transformers install.
 """
@@ -47,7 +47,7 @@ def is_offline() -> bool:
 
 
 def cached_files(repository: str, *, dataset: bool = False) -> list[Path]:
-    """Return the weights files of a repository that are in the cache of the hub.
+    """Return the weights files of a repository that are in the Hub's cache.
 
     Args:
         repository: `OWNER/NAME`.
@@ -66,7 +66,7 @@ def weights_files(folder: Path, *, nested: bool = False) -> list[Path]:
     """Return the weights files of a folder: those of a standard name, or else all.
 
     Args:
-        folder: folder of a model, as the hub lays it out.
+        folder: folder of a model, as the Hub lays it out.
         nested: whether to search its subfolders.
     """
     standard = [folder / name for name in STANDARD_FILES if (folder / name).is_file()]
@@ -80,17 +80,17 @@ def weights_files(folder: Path, *, nested: bool = False) -> list[Path]:
 
 
 def download(card: EncoderCard) -> Path:
-    """Return the path of a card's weights file, downloaded or from the cache of the hub.
+    """Return the path of a card's weights file, downloaded or from the cache of the Hub.
 
     Raises:
-        EncoderError: the file cannot be had.
+        EncoderError: the file cannot be downloaded or found.
     """
     try:
         from huggingface_hub import hf_hub_download  # noqa: PLC0415 (comes with timm)
 
         kind = "dataset" if card.dataset else "model"
         return Path(hf_hub_download(card.hub, card.weights_file, repo_type=kind))
-    # The errors of the hub client and of its HTTP library have no common base class.
+    # The errors of the Hub client and of its HTTP library have no common base class.
     except Exception as error:
         raise unavailable(card.id, error, card=card) from error
 
@@ -98,13 +98,13 @@ def download(card: EncoderCard) -> Path:
 def unavailable(
     name: str, error: Exception, *, card: EncoderCard | None = None, repository: str = ""
 ) -> EncoderError:
-    """Return an error that says why weights cannot be had, and what to do.
+    """Return an error that says why weights cannot be loaded, and what to do.
 
     Args:
         name: name of the encoder.
         error: error of timm, transformers or huggingface_hub.
         card: card of the encoder, if it has one.
-        repository: repository on the hub, for an encoder without a card.
+        repository: repository on the Hub, for an encoder without a card.
     """
     page = card.page if card is not None else f"{HUB}{repository}"
     kinds = {type(each).__name__ for each in _chain(error)}
@@ -113,11 +113,11 @@ def unavailable(
     if kinds & GATED:
         reason = f"access to the weights was refused ({quoted})"
     elif kinds & MISSING:
-        reason = f"the hub shows no such repository to this account ({quoted})"
+        reason = f"the Hub shows no such repository to this account ({quoted})"
     elif is_offline():
         reason = f"the weights are not in {cache_folder()}, and HF_HUB_OFFLINE is set"
     elif kinds & UNREACHABLE:
-        reason = f"the weights are not in {cache_folder()}, and the hub cannot be reached"
+        reason = f"the weights are not in {cache_folder()}, and the Hub cannot be reached"
     else:
         reason = f"the weights cannot be loaded ({quoted})"
     return EncoderError(f"{name}: {reason}. {how_to_get(page, gated=gated)}")

@@ -17,12 +17,12 @@ BUILT_IN = "efficientnet-lite0"  # whose weights are installed with parfocal
 
 @dataclass(frozen=True)
 class Listing:
-    """An encoder, and what is missing here to use it.
+    """An encoder, and what is missing on this machine to use it.
 
     Args:
         card: the encoder.
         missing_packages: packages that are not installed.
-        has_weights: whether the weights are installed or in the cache of the hub.
+        has_weights: whether the weights are installed or in the cache of the Hub.
     """
 
     card: EncoderCard
@@ -64,14 +64,14 @@ class Listing:
 
 
 def list_encoder(card: EncoderCard) -> Listing:
-    """Find out what is missing here to use an encoder; nothing is imported or downloaded."""
+    """Find what is missing to use an encoder, without importing or downloading anything."""
     missing = tuple(name for name in PACKAGES[card.loader] if find_spec(name) is None)
     weights = card.id == BUILT_IN or bool(cached_files(card.hub, dataset=card.dataset))
     return Listing(card, missing, weights)
 
 
 def table_rows(cards: Iterable[EncoderCard] = CARDS.values()) -> list[tuple[str, ...]]:
-    """Return the table of encoders as texts, without its last column, which is of this machine."""
+    """Return the rows of the table of encoders, without the column about this machine."""
     return [
         (
             card.id,
@@ -97,7 +97,7 @@ def format_table(listings: Sequence[Listing]) -> str:
 
 
 def format_listing(listing: Listing) -> str:
-    """Return what there is to know of one encoder, and the steps to use it."""
+    """Return the facts about one encoder, and the steps to use it."""
     card = listing.card
     facts = {
         "features": ", ".join(f"{dim} ({output})" for output, dim in card.dims.items()),
@@ -121,10 +121,10 @@ def _steps(listing: Listing) -> list[str]:
         done = "" if listing.missing_packages else "  (done)"
         steps.append(f"Install: {INSTALL[card.loader]}{done}")
     if card.page:
-        done = "  (done: they are in the cache of the hub)" if listing.has_weights else ""
+        done = "  (done: they are in the Hub's cache)" if listing.has_weights else ""
         steps.append(f"Weights: {how_to_get(card.page, gated=card.gated)}{done}")
     if card.remote_code:
-        steps.append(f"Its repository brings code that has to run. Allow it: {REMOTE_CODE_OPTION}.")
+        steps.append(f"Loading it runs code from its repository. Allow this: {REMOTE_CODE_OPTION}.")
     size = f" --patch-size {card.patch_px}" if card.patch_px not in (0, 256) else ""
     magnification = f"{magnification_of(card.mpps[-1] if len(card.mpps) == 1 else 0.5):g}"
     steps.append(

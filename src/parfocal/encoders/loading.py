@@ -4,7 +4,7 @@
 |---|---|---|
 | efficientnet-lite0 | 1280 | ImageNet, installed with parfocal |
 | resnet50-layer3 | 1024 | ImageNet, from a file or through timm |
-| uni2-h, virchow2, ... | see `parfocal encoders` | published; from the hub, its cache, or files |
+| uni2-h, virchow2, ... | see `parfocal encoders` | published; from the Hub, its cache, or files |
 | timm:NAME | that of the network | timm's; NAME may be hf-hub:OWNER/NAME or local-dir:PATH |
 | http://HOST:PORT/ | those of the service | those of the service; see docs/encoder-service.md |
 | resnet50-layer3-random | 1024 | random with a fixed seed, for measuring speed only |
@@ -69,17 +69,17 @@ def load_encoder(
 
     Args:
         name: "efficientnet-lite0", "uni2-h", "timm:NAME", or another name in the table of this
-            module; or the address of a service, as http://HOST:PORT/.
+            module; or the address of a service, such as http://HOST:PORT/.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        weights: `.safetensors` or `.pth` file, or folder of a repository of the hub, to use instead
+        weights: `.safetensors` or `.pth` file, or folder of a repository of the Hub, to use instead
             of the published weights.
         runtime: "auto" uses onnxruntime if it is installed, the device is a CPU and the network is
             efficientnet-lite0 or resnet50-layer3, else torch.
         tune_allocator: whether this process keeps the memory it frees if torch runs on a CPU; see
             `parfocal.encoders.allocator.keep_freed_memory`.
-        output: which output of the network is the features: "pooled", "cls", "mean" or "cls+mean";
-            None for the makers' choice.
-        trust_remote_code: whether to run code that the repository of the encoder brings.
+        output: output of the network to use as features: "pooled", "cls", "mean" or "cls+mean";
+            None for the encoder's default.
+        trust_remote_code: whether to run code from the repository of the encoder.
 
     Raises:
         ValueError: the name or the device is unknown, or the arguments do not go together.

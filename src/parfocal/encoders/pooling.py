@@ -41,7 +41,7 @@ class Pooling(nn.Module):
         network: network to run; it is a part of this module.
         run: function that runs the network on images, to tokens, or to a feature map whose
             channels are its second axis, or to vectors.
-        output: which output is the features; see `EncoderSpec`.
+        output: which output to use as features; see `EncoderSpec`.
         prefix_tokens: number of tokens before the patch tokens.
     """
 

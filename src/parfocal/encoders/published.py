@@ -23,13 +23,13 @@ def load_published(
     output: Output | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[EncoderSpec, nn.Module]:
-    """Load a published encoder from the hub, from its cache, or from files.
+    """Load a published encoder from the Hub, from its cache, or from files.
 
     Args:
         card: the encoder.
-        weights: weights file, or folder of the repository; None for the hub.
-        output: which output is the features; None for the makers' choice.
-        trust_remote_code: whether to run code of the repository, if it brings some.
+        weights: weights file, or folder of the repository; None for the Hub.
+        output: which output to use as features; None for the encoder's default.
+        trust_remote_code: whether to run code from the repository, if it contains any.
 
     Returns:
         The description of the encoder, and a network from normalized images to features.
@@ -66,15 +66,15 @@ def load_published(
 def _check_shape(spec: EncoderSpec, loaded: PublishedNetwork, weights: Path | None) -> None:
     """Raise if a network has another width or other tokens than the encoder."""
     dim = spec.dim // 2 if spec.output == "cls+mean" else spec.dim
-    source = weights or "the weights of the hub"
+    source = weights or "the file on the Hub"
     if loaded.dim not in (None, dim):
         raise EncoderError(
-            f"{spec.name}: {source} is of a network with {loaded.dim} features, and {spec.name} "
-            f"has {dim}. Give the weights of {spec.name}, or name the encoder that these are of."
+            f"{spec.name}: {source} is for a network with {loaded.dim} features, and {spec.name} "
+            f"has {dim}. Give the weights of {spec.name}, or choose the encoder of these weights."
         )
     if loaded.prefix_tokens not in (None, spec.prefix_tokens):
         raise EncoderError(
-            f"{spec.name}: {source} is of a network with {loaded.prefix_tokens} tokens before the "
+            f"{spec.name}: {source} is for a network with {loaded.prefix_tokens} tokens before the "
             f"patch tokens, and {spec.name} has {spec.prefix_tokens}. Give the weights of "
             f"{spec.name}."
         )

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def refuse_outside_range(encoders: Sequence[EncoderSpec], mpps: Sequence[float]) -> None:
-    """Raise if an encoder is to encode patches at a resolution that it was not made for.
+    """Raise if the resolution of a magnification is outside the range of its encoder.
 
     Args:
         encoders: encoder of each magnification, lowest first.
@@ -33,7 +33,7 @@ def refuse_outside_range(encoders: Sequence[EncoderSpec], mpps: Sequence[float])
 
 
 def warn_outside_range(encoders: Sequence[EncoderSpec], mpps: Sequence[float]) -> None:
-    """Log which encoders of existing features were used where they were not made for.
+    """Log which encoders of stored features were used outside their range of resolutions.
 
     Args:
         encoders: encoder of each magnification, lowest first.
@@ -47,7 +47,7 @@ def warn_outside_range(encoders: Sequence[EncoderSpec], mpps: Sequence[float]) -
 def warn_of_patch_size(
     encoders: Sequence[EncoderSpec], mpps: Sequence[float], patch_size: int
 ) -> None:
-    """Log which encoders see another scale because their patches have another size.
+    """Log which encoders get images at another scale because the patch size differs from theirs.
 
     Args:
         encoders: encoder of each magnification, lowest first.

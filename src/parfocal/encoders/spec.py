@@ -37,8 +37,8 @@ class EncoderSpec:
         interpolation: "bilinear" or "bicubic", for resizing patches, with antialiasing.
         resize_px: side to which a patch is resized before its center of `input_size` is cropped; 0
             to resize the patch to `input_size` and crop nothing.
-        output: which output is the features: "pooled", what the network returns; "cls", its class
-            token; "mean", the mean of its patch tokens; or "cls+mean", both, one after the other.
+        output: which output to use as features: "pooled", what the network returns; "cls", its
+            class token; "mean", the mean of its patch tokens; or "cls+mean", both, concatenated.
         prefix_tokens: number of tokens before the patch tokens: the class token and registers.
         patch_px: side of the patches that the encoder was made for, in pixels; 0 if unknown.
         precision: number format on a GPU: "fp16", "bf16" or "fp32".

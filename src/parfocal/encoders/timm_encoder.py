@@ -24,7 +24,7 @@ def load_timm_encoder(
     Args:
         name: `timm:NAME`.
         weights: file or folder with weights of that network; None for the published weights.
-        output: which output is the features; None for vectors if the network returns them, its
+        output: which output to use as features; None for vectors if the network returns them, its
             class token if it returns tokens, and the mean if it returns a map or has no class
             token.
 

@@ -110,7 +110,7 @@ def load_card_from_timm(
 
     Args:
         card: the encoder.
-        weights: its weights file, or the folder of its repository; None to get them from the hub.
+        weights: its weights file, or the folder of its repository; None to get them from the Hub.
         pooled: whether to return the network's pooled output instead of its tokens.
 
     Raises:
@@ -193,7 +193,7 @@ def _create(
                 pretrained_cfg_overlay=overlay,
                 **_translate(timm, _own_arguments(name, arguments)),
             )
-    # The errors of timm, the hub client and its HTTP library have no common base class.
+    # The errors of timm, the Hub client and its HTTP library have no common base class.
     except Exception as error:
         raise _creation_error(timm, name, error, files=files, card=card) from error
     parameters = {key for key, _ in network.named_parameters()}
@@ -209,7 +209,7 @@ def _create(
 
 
 def _repository_of(name: str) -> str:
-    """Return the repository on the hub that a name of timm names; empty for other names."""
+    """Return the repository on the Hub that a name of timm names; empty for other names."""
     return next((name.removeprefix(each) for each in HUB_PREFIXES if name.startswith(each)), "")
 
 
@@ -238,7 +238,7 @@ def _only_file(subject: str, folder: Path) -> Path:
 def _no_weights(name: str) -> EncoderError:
     return EncoderError(
         f"timm:{name}: no weights in that folder; it needs config.json and model.safetensors or "
-        "pytorch_model.bin, as they are on the hub."
+        "pytorch_model.bin, as they are on the Hub."
     )
 
 
@@ -268,13 +268,13 @@ def _translate(timm: ModuleType, arguments: Mapping[str, ArgumentValue]) -> dict
 
 
 def _card_of(name: str) -> EncoderCard | None:
-    """Return the card of a network that is named by its repository on the hub."""
+    """Return the card of a network that is named by its repository on the Hub."""
     repository = _repository_of(name)
     card = find_card(repository.split("@")[0]) if repository else None
     if card is None or card.loader != "timm":
         return None
     logger.warning(
-        "timm:%s is prepared as timm's config says; the name %s prepares patches as its makers do",
+        "timm:%s is prepared as timm's config says; the name %s prepares patches as its authors do",
         name,
         card.id,
     )

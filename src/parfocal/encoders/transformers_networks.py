@@ -31,9 +31,9 @@ def load_card_from_transformers(
 
     Args:
         card: the encoder.
-        weights: folder of its repository; None to get it from the hub.
+        weights: folder of its repository; None to get it from the Hub.
         pooled: whether to return the network's pooled output instead of its tokens.
-        trust_remote_code: whether to run code of the repository, if it brings some.
+        trust_remote_code: whether to run code from the repository, if it contains any.
 
     Raises:
         EncoderError: transformers cannot be imported, code of the repository is needed and not
@@ -74,7 +74,7 @@ def _load(
             )
             if card.loader == "titan":  # reads the weights of its patch encoder itself
                 return model.return_conch()[0].eval().float()  # type: ignore[no-any-return]
-    # The errors of transformers, the hub client and its HTTP library have no common base class.
+    # The errors of transformers, the Hub client and its HTTP library have no common base class.
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise _untrusted(card) from error
@@ -140,6 +140,6 @@ def _folder_of(card: EncoderCard, file: Path) -> Path:
 
 def _untrusted(card: EncoderCard) -> EncoderError:
     return EncoderError(
-        f"{card.id}: its repository, {card.page}, brings code of its own that has to run to load "
-        f"it. If you trust it, allow that: {REMOTE_CODE_OPTION}."
+        f"{card.id}: loading it runs code from its repository, {card.page}. If you trust this "
+        f"code, allow it: {REMOTE_CODE_OPTION}."
     )

@@ -153,7 +153,7 @@ def find_library(
         cohort: cohort table with labels and outlines of the slides.
         moved_to: folders in which to look for slide files that have moved since the prediction.
         mpp: µm per level-0 pixel, for slide files that do not record it.
-        access: how slides far away are read that predictions name; None for the defaults.
+        access: how remote slides are read that predictions name; None for the defaults.
 
     Raises:
         LibraryError: tables disagree on the label of a slide.

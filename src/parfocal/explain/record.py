@@ -170,7 +170,7 @@ class PredictionRecord:
 
     @property
     def _bytes(self) -> str:
-        """The bytes read of the file, as part of the bill; of a slide far away, the requests."""
+        """The bytes read of the file, as part of the bill; of a remote slide, the requests."""
         cost, share = self.cost, self.cost.share_bytes
         if share is None or cost.bytes_read is None or cost.file_bytes is None:
             return ""

@@ -27,7 +27,7 @@ from parfocal.slide.threads import thread_count
 
 BATCHES_AHEAD = 2  # batches read while another is encoded; limits the memory
 MAX_THREADS = 8
-MAX_AHEAD = 4096  # patches whose parts of a slide far away are fetched together, at most
+MAX_AHEAD = 4096  # patches whose parts of a remote slide are fetched together, at most
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 

@@ -89,10 +89,10 @@ def encoder_settings(
     Args:
         name: name of the encoder, or names by magnification as `1.25=NAME,10=NAME`.
         magnifications: magnifications to encode, lowest first.
-        weights: file with the encoder's weights, or files by magnification, written alike.
-        output: output of the encoder, or outputs by magnification, written alike.
+        weights: file with the encoder's weights, or files by magnification, in the same form.
+        output: output of the encoder, or outputs by magnification, in the same form.
         any_mpp: whether to use an encoder at resolutions that it was not made for.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
 
     Raises:
         SettingsError: a magnification has no encoder, or an encoder none of the magnifications; or

@@ -24,19 +24,20 @@ class EncoderSettings:
     """The encoder that turns patches into features.
 
     Args:
-        name: name of the encoder, one of `parfocal encoders`, "timm:NAME", or the address of a
-            service, as "http://HOST:PORT/"; or the names of the encoders by magnification, such as
+        name: name of the encoder: one listed by `parfocal encoders`, "timm:NAME", or the address of
+            a service, such as "http://HOST:PORT/"; or names by magnification, such as
             {1.25: efficientnet-lite0, 10: NAME}.
-        weights: file with the encoder's weights or folder of its repository, or files by
-            magnification; null for the published weights.
+        weights: file with the encoder's weights, or folder with the files of its repository; or
+            paths by magnification; null for the published weights.
         runtime: library that runs the encoder; "auto" takes ONNX Runtime on a CPU if it is
             installed and supports the encoder, PyTorch otherwise.
-        output: output of the encoder's network that is the features: its class token, the mean of
-            its patch tokens, both, or what it pools itself; or outputs by magnification; null for
-            the makers' choice.
-        any_mpp: whether to use an encoder at resolutions that it was not made for; if false, that
-            is an error.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        output: output of the network to use as features: "cls", its class token; "mean", the mean
+            of its patch tokens; "cls+mean", both; "pooled", its pooled output; or outputs by
+            magnification; null for the encoder's default.
+        any_mpp: whether to use an encoder outside its range of resolutions; if false, that is an
+            error.
+        trust_remote_code: whether to run code from the repository of an encoder; if false, an
+            encoder that needs this is an error.
     """
 
     name: str | dict[float, str] = "efficientnet-lite0"
@@ -47,7 +48,7 @@ class EncoderSettings:
     trust_remote_code: bool = False
 
     def name_at(self, magnification: float) -> str:
-        """Return the name of the encoder of one magnification, which has to have one."""
+        """Return the name of the encoder of one magnification, which must have one."""
         return self.name[magnification] if isinstance(self.name, dict) else self.name
 
     def weights_at(self, magnification: float) -> Path | None:
@@ -55,7 +56,7 @@ class EncoderSettings:
         return self.weights.get(magnification) if isinstance(self.weights, dict) else self.weights
 
     def output_at(self, magnification: float) -> Output | None:
-        """Return the output to use at one magnification; None for the makers' choice."""
+        """Return the output to use at one magnification; None for the encoder's default."""
         return self.output.get(magnification) if isinstance(self.output, dict) else self.output
 
 

@@ -89,7 +89,7 @@ def file_fingerprint(path: SlidePath) -> str:
 
 
 def _url_fingerprint(url: SlideUrl) -> str:
-    """Return the fingerprint of a file far away; of its download, if its server sends no parts."""
+    """Return the fingerprint of a remote file; of its download, if its server sends no parts."""
     try:
         with closing(open_source(url, CostMeter())) as source:
             return source_fingerprint([source])

@@ -185,13 +185,13 @@ class Slide:
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether `read_ahead` is of any use: for slides far away, and on slow disks."""
+        """Whether `read_ahead` is of any use: for remote slides, and on slow disks."""
         return self._regions.reads_ahead
 
     def read_ahead(self, boxes: Sequence[Box], mpp: float) -> int:
         """Start fetching regions that `read` will be called for; return at once.
 
-        Of a slide far away, the parts of the file that they need are fetched together. Nothing is
+        Of a remote slide, the parts of the file that they need are fetched together. Nothing is
         done for formats whose reader cannot do that, and for disks that are fast.
 
         Args:

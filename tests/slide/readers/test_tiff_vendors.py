@@ -1,4 +1,4 @@
-"""The formats that are recognized far away are those that OpenSlide would read."""
+"""The formats that are recognized in remote files are those that OpenSlide would read."""
 
 import numpy as np
 import pytest

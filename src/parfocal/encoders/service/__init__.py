@@ -1,4 +1,4 @@
-"""Encoders that run elsewhere: a client, and a server for the encoders of this machine."""
+"""Encoder services: a client, and a server for the encoders of this machine."""
 
 from parfocal.encoders.service.client import ServiceEncoder, load_service
 from parfocal.encoders.service.connection import (

@@ -122,7 +122,7 @@ def load_service(
     """Connect to an encoder service and return its encoder.
 
     Args:
-        address: address of the service, as http://HOST:PORT/.
+        address: address of the service, such as http://HOST:PORT/.
         device: device of the features: "auto", "cpu", "cuda" or "cuda:1".
         patience: how long to wait for answers; None for the default.
 

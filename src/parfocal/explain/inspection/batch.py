@@ -80,7 +80,7 @@ def list_sources(
         paths: slide files, folders of slides, and tables with the columns slide_id and path.
         mpp: microns per level-0 pixel of the slide files and of rows without mpp.
         tissue: tissue files, which come before those of the tables; see `match_tissue_files`.
-        access: how slides far away are read that tables name; None for the defaults.
+        access: how remote slides are read that tables name; None for the defaults.
 
     Raises:
         CohortError: the only path is a table that cannot be read, or `tissue` has no file of any

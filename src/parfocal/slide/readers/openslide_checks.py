@@ -1,8 +1,8 @@
-"""Check the files of a slide that is no TIFF and no DICOM before OpenSlide opens it.
+"""Check the files of a slide that is neither TIFF nor DICOM before OpenSlide opens it.
 
-OpenSlide believes what these files say. What their own headers show is refused with the reason; for
-the rest, the slide is tried in a child process first. The directories of TIFF files and the headers
-of DICOM files are checked elsewhere, and are not tried.
+OpenSlide does not check the records of these files. Damage that their headers show is refused with
+the reason; to detect other damage, the slide is first opened in a child process. The directories of
+TIFF files and the headers of DICOM files are checked in other modules, without a child process.
 """
 
 import struct
@@ -23,7 +23,7 @@ def check_files(path: Path, vendor: str) -> None:
     """Check the files of a slide, and try it in a child process.
 
     Args:
-        path: a slide that is no TIFF and no DICOM.
+        path: a slide that is neither TIFF nor DICOM.
         vendor: what OpenSlide calls its format.
 
     Raises:

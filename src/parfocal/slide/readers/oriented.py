@@ -52,7 +52,7 @@ class OrientedScan:
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether the file is far away, or on a slow disk."""
+        """Whether the file is remote, or on a slow disk."""
         return isinstance(self._scan, ReadsAhead) and self._scan.reads_ahead
 
     def read_ahead(self, level: int, regions: Sequence[Region]) -> int:

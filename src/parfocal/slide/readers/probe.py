@@ -20,7 +20,7 @@ MEMORY_LIMIT = 4 * 2**30  # bytes of address space; a whole slide is opened in l
 READ_PX = 512
 XCPU = getattr(signal, "SIGXCPU", 0)
 WINDOWS_CRASH = 2**30  # exit codes from here on are those of crashes
-# Errors that OpenSlide reports are left to the parent, which reports them with more of the story.
+# The parent also gets the errors that OpenSlide raises, and reports them with more detail.
 CHILD = f"""
 import sys
 try:

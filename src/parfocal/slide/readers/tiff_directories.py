@@ -235,7 +235,7 @@ def is_tiff(source: ByteSource) -> bool:
 def read_directories(path: SlidePath, source: ByteSource) -> tuple[TiffDirectory, ...]:
     """Read all directories of a TIFF file.
 
-    Of a file far away, long lists of positions and lengths of tiles are read when they are needed.
+    Of a remote file, long lists of positions and lengths of tiles are read when they are needed.
 
     Args:
         path: the file, for messages.

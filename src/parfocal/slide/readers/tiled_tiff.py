@@ -89,7 +89,7 @@ class TiledTiffScan:
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether the file is far away, or on a slow disk."""
+        """Whether the file is remote, or on a slow disk."""
         return self.source.reads_ahead
 
     def read_ahead(self, level: int, regions: Sequence[Region]) -> int:

@@ -1,1 +1,1 @@
-"""Sources of a slide's bytes: local files, and files far away that are read by position."""
+"""Sources of a slide's bytes: local files, and remote files that are read by position."""

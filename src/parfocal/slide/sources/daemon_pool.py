@@ -26,7 +26,7 @@ class DaemonPool:
                 threading.Thread(target=self._work, daemon=True, name="remote-read").start()
 
     def close(self) -> None:
-        """Drop the calls that have not started, and end the threads after their present calls."""
+        """Drop the calls that have not started, and end each thread after its current call."""
         try:
             while True:
                 self._calls.get_nowait()

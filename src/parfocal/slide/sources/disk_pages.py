@@ -1,6 +1,6 @@
-"""Pages of files far away, kept in a folder between runs and shared by processes.
+"""Pages of remote files, kept in a folder between runs and shared by processes.
 
-Each file far away has two files here: its pages at their own positions, in a file with holes, and a
+Each remote file has two files here: its pages at their own positions, in a file with holes, and a
 checksum of each page. A page whose checksum does not fit, as after a crash, is fetched again.
 """
 

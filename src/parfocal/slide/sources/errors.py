@@ -1,11 +1,11 @@
-"""Errors of slides far away. No message holds a query, a header or a credential."""
+"""Errors of remote slides. No message contains a query, a header or a credential."""
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.sources.url import SlidePath, SlideUrl
 
 
 class RemoteError(SlideError):
-    """A slide far away that cannot be read.
+    """A remote slide that cannot be read.
 
     Args:
         path: the slide.

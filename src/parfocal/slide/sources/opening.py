@@ -19,7 +19,7 @@ def open_source(path: SlidePath, cost_meter: CostMeter) -> ByteSource:
 
     Raises:
         OSError: a local file cannot be opened.
-        RemoteError: a file far away cannot be read.
+        RemoteError: a remote file cannot be read.
     """
     if isinstance(path, Path):
         return LocalSource(path, cost_meter)
@@ -37,7 +37,7 @@ def open_source(path: SlidePath, cost_meter: CostMeter) -> ByteSource:
 
 
 def connect(url: SlideUrl, cost_meter: CostMeter) -> Transport:
-    """Return what makes the requests for a file far away.
+    """Return what makes the requests for a remote file.
 
     Raises:
         RemoteError: the scheme is not supported.

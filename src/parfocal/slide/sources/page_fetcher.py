@@ -56,7 +56,7 @@ class PageFetcher:
         self.size, self.identity = -1, ""
 
     def expect(self, size: int, identity: str) -> None:
-        """Set what each reply has to say."""
+        """Set the size and identity that each reply must have."""
         self.size, self.identity = size, identity
 
     def start(self, end_bytes: int) -> None:
@@ -162,7 +162,7 @@ class PageFetcher:
                 del self._pages[page]
 
     def _fetch(self, first: int, futures: Sequence[Future[bytes] | None]) -> None:
-        """Fetch a run of pages, and repeat what fails while there is any hope."""
+        """Fetch a run of pages, and repeat requests that fail until there are too many failures."""
         done, failures = 0, 0
         try:
             while done < len(futures):

@@ -45,7 +45,7 @@ def join_pages(pages: Sequence[int], joining: Joining) -> list[Run]:
     """Join pages into runs, each of which is one request.
 
     Runs that lie close together are joined. If there are too many, those with the smallest gaps
-    between them are joined, too, as long as not too much is fetched in vain.
+    between them are also joined, as long as not too many unneeded pages are fetched.
 
     Args:
         pages: the pages, sorted, each once.

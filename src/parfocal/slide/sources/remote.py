@@ -1,4 +1,4 @@
-"""RemoteSource: a file far away, of which only what is asked for is fetched."""
+"""RemoteSource: a remote file, of which only the requested parts are fetched."""
 
 import os
 import weakref
@@ -21,7 +21,7 @@ LONGEST_RUN = 2**22 // PAGE_BYTES
 
 
 class RemoteSource:
-    """A file far away; see `ByteSource`.
+    """A remote file; see `ByteSource`.
 
     Args:
         url: the file.

@@ -1,4 +1,4 @@
-"""Transport: one request for a part of a file far away."""
+"""Transport: one request for a part of a remote file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
