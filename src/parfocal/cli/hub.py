@@ -51,8 +51,8 @@ def push(
 ) -> None:
     """Share a trained model: weights, configuration and a model card.
 
-    Ids of slides and patients, and all paths, stay here. A folder is only written; nothing is
-    uploaded to the Hub before you have seen what goes where and confirmed it.
+    Ids of slides and patients, and all paths, are left out. Before uploading to the Hub, this
+    command lists the files and asks for confirmation.
 
     Example: `parfocal push run published --evaluation evaluation`
     """

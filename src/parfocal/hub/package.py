@@ -1,7 +1,7 @@
 """The files of a model for other people: weights, description, settings and a model card.
 
-Ids of slides and patients, names of files and paths stay behind; so do fingerprints of slide files,
-unless they are asked for.
+Ids of slides and patients, names of files and paths are left out. Fingerprints of slide files are
+left out unless requested.
 """
 
 import re
@@ -53,7 +53,7 @@ def build_package(
         license_id: license of the model, as the Hub writes it, such as "apache-2.0"; None if it is
             not said.
         fingerprints: whether to include the hashes of the files of training slides, with which
-            `evaluate` elsewhere refuses these slides.
+            `evaluate` on other machines refuses these slides.
 
     Raises:
         CheckpointError: the run cannot be loaded.
@@ -118,7 +118,7 @@ def _public_settings(settings: RunSettings, public: Checkpoint) -> RunSettings:
 
 
 def _notes(trained: Checkpoint, *, fingerprints: bool) -> tuple[str, ...]:
-    """Say what was left out."""
+    """Return notes on what was left out."""
     training = trained.training
     slides = sum(map(len, training.slides.values()))
     patients = sum(map(len, training.patients.values()))

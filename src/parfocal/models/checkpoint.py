@@ -77,7 +77,7 @@ class TrainingProvenance:
         feature_tool: tool that extracted the features; empty if parfocal did, or encoded the slides
             itself.
         feature_mpps: lowest, median and highest true resolution, in µm per pixel, of the features
-            by that tool, by nominal magnification; without those of which no slide was at hand.
+            by that tool, by nominal magnification; without those of which no slide was available.
     """
 
     seed: int

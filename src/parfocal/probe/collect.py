@@ -41,7 +41,7 @@ def collect_features(
 ) -> tuple[dict[str, SlideFeatures], dict[str, str]]:
     """Return the mean features of slides, from the journal of an earlier call where it has them.
 
-    Whatever goes wrong with a slide, it is recorded, and the others follow.
+    A slide that fails for any reason is recorded, and the others are still processed.
 
     Args:
         slides: the slides.

@@ -26,7 +26,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class PatchSize:
-    """How an encoder sees a place.
+    """Resolution and size of the patches that an encoder gets.
 
     Args:
         mpp: resolution at which the patch is read, in µm per pixel.

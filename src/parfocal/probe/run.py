@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProbeError(Exception):
-    """A probe that is impossible; the message says what to do."""
+    """A probe that cannot be run; the message says what to do."""
 
 
 @dataclass(frozen=True)

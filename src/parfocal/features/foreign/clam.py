@@ -3,7 +3,7 @@
 The files of features do not say where the patches lie: the geometry is in the attributes of
 `coords` in the folder `patches`, which CLAM writes beside or above the features. The size of a
 patch is in pixels of the level that it was read from; the resolution of that level is not stored,
-so it is known only where the slide is at hand. The encoder is not stored either.
+so it is known only if the slide is available. The encoder is not stored either.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Recognize by its content which tool made a folder of features."""
+"""Detect from its content which tool made a folder of features."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from parfocal.features.foreign import clam, slide2vec, stamp, trident, zoommil_r
 from parfocal.features.foreign.patches import ToolFolder
 from parfocal.features.header import FORMAT
 
-# Asked in this order: the first ones are recognized by names of folders.
+# Tried in this order: the first ones are recognized by names of folders.
 FINDERS: tuple[Callable[[Path], Sequence[ToolFolder]], ...] = (
     slide2vec.find_folders,
     clam.find_folders,

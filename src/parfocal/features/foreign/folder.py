@@ -1,4 +1,4 @@
-"""Folders of features by another tool as one, however many magnifications each has."""
+"""Combine folders of features by another tool, each with one or more magnifications."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -32,7 +32,7 @@ class ForeignFolder:
     Args:
         folders: the folders, each with the magnification that its features are taken for; None for
             the one that it stores.
-        slides: slides of which the files may be at hand, for tools that do not store the
+        slides: slides of which the files may be available, for tools that do not store the
             resolution.
         encoder: encoder of features whose tool does not store it; empty if it is unknown.
 
@@ -116,7 +116,7 @@ class ForeignFolder:
         return self.open(NamedSlide(name), settings, self.facts.encoders)
 
     def fingerprint(self, slide: FeatureSlide) -> str | None:
-        """Return the fingerprint of the slide file; None where it is not at hand."""
+        """Return the fingerprint of the slide file; None if it is not available."""
         return file_fingerprint(slide.path) if is_at_hand(slide.path) else None
 
     def true_mpps(self, magnification: float) -> tuple[float, float, float] | None:
@@ -126,7 +126,7 @@ class ForeignFolder:
             magnification: nominal magnification.
 
         Returns:
-            µm per pixel; None if no slide file was at hand.
+            µm per pixel; None if no slide file was available.
         """
         found = [mpps[magnification] for mpps in self._mpps.values() if magnification in mpps]
         return (min(found), median(found), max(found)) if found else None
@@ -134,7 +134,7 @@ class ForeignFolder:
     def _first_slide(self, slides: Iterable[FeatureSlide]) -> dict[float, ToolPatches]:
         """Return the patches of the first slide that can be read, which the others have to match.
 
-        Slides of the cohort come first, because their files may be at hand.
+        Slides of the cohort come first, because their files may be available.
         """
         known = [slide for slide in slides if self._has(slide)]
         problem: StoreError | None = None
@@ -195,7 +195,7 @@ class ForeignFolder:
         return given
 
     def _check_expected(self, settings: SlideSettings, encoders: Sequence[EncoderSpec]) -> None:
-        """Refuse features of other patches, or by other encoders, than a model takes."""
+        """Refuse features whose patches or encoders are not those that a model takes."""
         stored = self.facts.encoders_at(settings.magnifications, str(self))
         if self.facts.patch_size != settings.patch_size:
             raise MixedFeaturesError(
@@ -251,7 +251,7 @@ class ForeignFolder:
         return next(iter(sizes.values()))
 
     def _scan(self, slide: FeatureSlide) -> ScanFacts | None:
-        """Return what the slide file records; None where it is not at hand or cannot be read."""
+        """Return what the slide file records; None if it is not available or cannot be read."""
         if slide.path not in self._scans:
             self._scans[slide.path] = None
             if is_at_hand(slide.path):
@@ -262,7 +262,7 @@ class ForeignFolder:
 
 @dataclass(frozen=True)
 class NamedSlide:
-    """A slide of which nothing but the name is known.
+    """A slide of which only the name is known.
 
     Args:
         slide_id: name of its feature files.

@@ -1,4 +1,4 @@
-"""What all tools have in common: the patches of one slide at one magnification."""
+"""The patches of one slide at one magnification, as all other tools store them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ Unit = Literal["px", "um", "unknown"]
 
 @dataclass(frozen=True)
 class ScanFacts:
-    """What the slide file records, where it is at hand.
+    """What the slide file records, if it is available.
 
     Args:
         size: width and height in level-0 pixels.
@@ -36,9 +36,9 @@ class ToolPatches:
         corners: (x, y) of the top-left corner of each patch.
         side: side of a patch.
         unit: unit of `corners` and `side`.
-        patch_size: side of a patch in pixels, as the encoder got it.
+        patch_size: side of a patch in pixels, before the encoder resizes it.
         mpp: µm per pixel of the patch that the tool intended; None if it stores none and the slide
-            is not at hand.
+            is not available.
         encoder: encoder as the tool calls it; empty if it does not say.
         overlap: pixels that neighboring patches share.
         slide_size: width and height of the slide in level-0 pixels, as stored; None if unknown.
@@ -76,7 +76,7 @@ class ToolFolder(Protocol):
 
         Args:
             name: name of the slide, one of `files`.
-            scan: what the slide file records; None where it is not at hand.
+            scan: what the slide file records; None if it is not available.
 
         Raises:
             StoreError: a file is missing, damaged or not as the tool writes it.

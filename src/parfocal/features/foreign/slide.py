@@ -37,7 +37,7 @@ class ForeignSlide:
     Args:
         levels: patches of each magnification, by magnification.
         tool: the tool.
-        scan: what the slide file records; None where it is not at hand.
+        scan: what the slide file records; None if it is not available.
     """
 
     def __init__(

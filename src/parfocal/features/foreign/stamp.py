@@ -1,7 +1,7 @@
 """Features by STAMP: `<slide>.h5` with `feats` and `coords` in µm.
 
-Positions in pixels need the µm per pixel of the slide, so they are known only where the slide is at
-hand; patches nest without it.
+Positions in pixels need the µm per pixel of the slide, so they are known only if the slide is
+available; patches nest without it.
 """
 
 import re
