@@ -300,8 +300,8 @@ def _creation_error(
         detail = str(error).split("\n\t")[1].strip() if "\n\t" in str(error) else quoted
         return EncoderError(
             f"{subject}: {source} does not fit the network ({detail[:200]}). Give weights of that "
-            "network; an encoder of `parfocal encoders` has a name of its own, which knows the "
-            "arguments that timm needs."
+            "network. For an encoder listed by `parfocal encoders`, use its name there: that "
+            "name sets the arguments that timm needs."
         )
     repository = _repository_of(name)
     if repository or (card is not None and not files):

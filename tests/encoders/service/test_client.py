@@ -394,7 +394,7 @@ def change_encoder(**changes: object) -> Callable[[dict[str, object]], object]:
     ("alter", "reason"),
     [
         (change(format="other"), "not of the format"),
-        (change(format_version=2), "version 2, and this parfocal knows version 1"),
+        (change(format_version=2), "version 2, and this parfocal reads version 1"),
         (change(encoder=None), "encoder: None is not a mapping"),
         (change(batch_size=0), "batch_size: 0 is not in 1..1024"),
         (change(requests=10**6), "requests: 1000000 is not in 1..32"),

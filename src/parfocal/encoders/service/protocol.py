@@ -109,7 +109,7 @@ def parse_description(body: bytes) -> Description:
         raise ProtocolError(f"its description is not of the format {FORMAT!r}")
     if content.get("format_version") != FORMAT_VERSION:
         raise ProtocolError(
-            f"its protocol has version {content.get('format_version')!r}, and this parfocal knows "
+            f"its protocol has version {content.get('format_version')!r}, and this parfocal reads "
             f"version {FORMAT_VERSION}"
         )
     try:
