@@ -10,6 +10,7 @@ from parfocal.bag import Bag
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.models import MODELS
 from parfocal.models.checkpoint import build_model
+from parfocal.prediction import Prediction
 from parfocal.settings import load_settings
 from parfocal.train import RunError, bag_memory, train
 from parfocal.train.bag_memory import bytes_per_patch, refuse_large_bags
@@ -105,8 +106,8 @@ class Embedding(torch.nn.Module):
         super().__init__()
         self.linear = torch.nn.Linear(64, 10)
 
-    def forward(self, bag: Bag) -> torch.Tensor:
-        return self.linear(bag.features()).relu().mean(0)
+    def forward(self, bag: Bag) -> Prediction:
+        return Prediction(self.linear(bag.features()).relu().mean(0), looks=())
 
 
 def test_the_bytes_of_a_linear_layer_and_relu_are_counted():
