@@ -66,7 +66,7 @@ def test_a_uniform_slide_has_no_tissue(level):
 
 @pytest.mark.parametrize("method", ["otsu", "gray"])
 def test_empty_glass_has_no_tissue(method):
-    with pytest.raises(NoTissueError, match="S-1: no tissue found, .*with --tissue"):
+    with pytest.raises(NoTissueError, match=r"S-1: no tissue found, .*with --tissue"):
         find_tissue(slide_of(glass()), method=method)
 
 

@@ -165,7 +165,8 @@ class PredictionRecord:
         return (
             f"visited {sum(cost.patches):,} of {exhaustive.patches:,} patches "
             f"({_percent(cost.share_patches)}), {_percent(cost.share_pixels)} of the pixels, "
-            f"{_macs(cost.macs, exhaustive.macs)}, {cost.seconds['total']:.1f} s{self._bytes}{lost}{note}"
+            f"{_macs(cost.macs, exhaustive.macs)}, {cost.seconds['total']:.1f} s"
+            f"{self._bytes}{lost}{note}"
         )
 
     @property

@@ -34,7 +34,6 @@ SHAPE_TOLERANCE = 0.01  # relative difference of the two ratios of a mask's side
 Mask = Bool[np.ndarray, "h w"]
 
 
-
 class TissueFileError(SlideError):
     """A tissue file that cannot be used for a slide.
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from parfocal.slide.errors import SlideError
 from parfocal.cost import CostMeter
+from parfocal.slide.errors import SlideError
 from parfocal.slide.readers.tiff_directories import Extent, read_directories, read_extent
 from parfocal.slide.sources.local import LocalSource
 from parfocal.slide.write import write_pyramid

@@ -14,8 +14,8 @@ from parfocal.slide.readers import tiled_tiff
 from parfocal.slide.readers.openslide import OpenSlideScan
 from parfocal.slide.readers.tiff_directories import read_directories
 from parfocal.slide.readers.tiled_tiff import open_tiled_tiff
-from parfocal.slide.sources.local import LocalSource
 from parfocal.slide.slide import Box, open_slide
+from parfocal.slide.sources.local import LocalSource
 from parfocal.slide.write import write_pyramid
 
 SIDE = 64

@@ -104,5 +104,7 @@ def tissue_mask(source: PixelSource, cells: Cells) -> Bool[Tensor, " n"]:
     """
     tissue = source.tissue(cells.boxes) > ANY_TISSUE
     if not tissue.any():
-        raise GridError("no cell contains tissue; give a file with the tissue, or leave the slide out.")
+        raise GridError(
+            "no cell contains tissue; give a file with the tissue, or leave the slide out."
+        )
     return tissue
