@@ -195,14 +195,21 @@ def test_a_service_chooses_its_weights_and_its_output(address: str):
 
 
 def test_the_command_serves_an_encoder_until_it_is_stopped():
-    command = [sys.executable, "-u", "-m", "parfocal.cli", "serve-encoder", "tiny", "--port", "0"]
+    program = (  # a shell's background jobs ignore Ctrl-C
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from parfocal.cli import main; main()"
+    )
+    command = [sys.executable, "-u", "-c", program, "serve-encoder", "tiny", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        address = line.split()[2]
-        with urllib.request.urlopen(address, timeout=60) as answer:
-            assert json.load(answer)["encoder"]["name"] == "tiny"
-        server.send_signal(signal.SIGINT)
-        server.wait(60)
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            address = line.split()[2]
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                assert json.load(answer)["encoder"]["name"] == "tiny"
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+        finally:
+            server.kill()
     assert line == f"tiny at {address} (press Ctrl-C to stop)\n"
     assert server.returncode == 0
