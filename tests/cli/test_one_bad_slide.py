@@ -202,3 +202,32 @@ def test_train_and_compare_go_on_without_bad_slides_only_if_they_may(
     assert found.code == 0, found.err
     (summary,) = (tmp_path / "out").rglob("summary.json")
     assert set(json.loads(summary.read_text())["failed"]) == names_of_bad()
+
+
+def test_a_url_that_cannot_be_used_fails_as_one_slide(parfocal, run, slide, tmp_path):
+    urls = ("http://127.0.0.1:1/", "file:///a.tif")
+    for command in (("inspect",), ("predict", run)):
+        out = ("--out", tmp_path / "out") if command[0] == "predict" else ()
+        result = parfocal(*command, *urls, slide, *out)
+        assert result.code == 1
+        assert result.out.startswith("one")
+        assert "parfocal: 2 of 3 slides failed:" in result.err
+        assert "parfocal: http://127.0.0.1:1/: the URL names no host or no file" in result.err
+        assert "parfocal: file:///a.tif: slides are not read from file://" in result.err
+        alone = parfocal(*command, urls[0], *out)
+        assert (alone.code, alone.err.count("names no host")) == (1, 1)
+
+
+def test_a_cohort_given_to_predict_is_refused(parfocal, run, cohort, tmp_path):
+    result = parfocal("predict", run, cohort, "--out", tmp_path / "out")
+    assert result.code == 1
+    assert "predict takes slides or folders of slides; for a cohort, use `parfocal eval" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_last_line_names_the_exports_as_they_are_written(parfocal, run, slide, tmp_path):
+    out = tmp_path / "out"
+    result = parfocal("predict", run, slide, "--out", out, "--geojson", "--overlay")
+    written = f"wrote predictions.csv, and .json, .png, .geojson, .ome.tif per slide, to {out}"
+    assert written in result.err
+    assert {"one.json", "one.png", "one.geojson", "one.ome.tif"} <= {p.name for p in out.iterdir()}

@@ -1,3 +1,4 @@
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import tifffile
 from explain.demo_folder import LESION, SIDE, prediction, write_json
 from parfocal.explain.overlay import draw_overlay, write_overlay
 from parfocal.explain.read_record import read_prediction
+from parfocal.slide.listing import slides_in
 
 
 @pytest.fixture
@@ -53,3 +55,15 @@ def test_openslide_reads_the_size_of_the_overlay(record, tmp_path):
 def test_a_record_without_regions_is_refused(record):
     with pytest.raises(ValueError, match="a: the record has no regions to draw"):
         draw_overlay(replace(record, regions=()))
+
+
+def test_overlays_are_no_slides_of_a_folder_and_its_maps_are_none_either(
+    record, tmp_path, write_slide, caplog
+):
+    write_overlay(record, tmp_path / "a.ome.tif")
+    (tmp_path / "a.png").touch()
+    with caplog.at_level(logging.INFO):
+        assert slides_in(tmp_path) == []
+    assert f"{tmp_path}: skipped, as they are overlays of parfocal: a.ome.tif" in caplog.text
+    slide = write_slide(tmp_path / "scan.ome.tif")
+    assert slides_in(tmp_path) == [slide]

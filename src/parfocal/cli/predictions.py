@@ -24,7 +24,8 @@ from parfocal.cli.arguments import (
     parse_changes,
     parse_features,
     parse_places,
-    parse_slides,
+    parse_slides_apart,
+    refuse_tables,
     remote_access,
 )
 from parfocal.cli.encoders import TrustRemoteCode
@@ -107,7 +108,9 @@ def predict(
     from parfocal.predict.folder import FailedSlide, predict_slides
     from parfocal.slide.listing import list_slides
 
-    failed: dict[str, str] = {}
+    access = remote_access(remote_cache, scratch, allow_redirect)
+    given, failed = parse_slides_apart(slides, access)
+    refuse_tables(given)
     overrides = parse_changes(run, changes)
     trained = Checkpoint.load(run, overrides=overrides, trust_remote_code=trust_remote_code)
     if (places := parse_places(encoder_at)) is not None:
@@ -117,8 +120,8 @@ def predict(
     lesions = None
     if outlines is not None:
         lesions = {s.path: s.outlines for s in read_slides(outlines) if s.outlines is not None}
-    access = remote_access(remote_cache, scratch, allow_redirect)
-    paths = list_slides(parse_slides(slides, access))
+    paths, refused = list_slides(given), len(failed)
+    exports = Exports(geojson=geojson, from_bounds=bounds, overlay=overlay)
     answers = predict_slides(
         paths,
         trained,
@@ -127,7 +130,7 @@ def predict(
         device=device,
         outlines=lesions,
         tissue=None if tissue is None else match_tissue_files(tissue, paths),
-        exports=Exports(geojson=geojson, from_bounds=bounds, overlay=overlay),
+        exports=exports,
         again=again,
         replace=replace,
         features=parse_features(features),
@@ -138,6 +141,8 @@ def predict(
         else:
             with bars_erased():
                 typer.echo(answer.summary)
-    if len(failed) < len(paths):
-        typer.echo(f"wrote predictions.csv, and a JSON and a PNG per slide, to {out}", err=True)
-    finish(failed, len(paths))
+    total = len(paths) + refused
+    if len(failed) < total:
+        files = ", ".join((".json", ".png", *exports.suffixes))
+        typer.echo(f"wrote predictions.csv, and {files} per slide, to {out}", err=True)
+    finish(failed, total)

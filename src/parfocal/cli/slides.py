@@ -25,7 +25,7 @@ from parfocal.cli.arguments import (
     output_folder,
     parse_features,
     parse_magnifications,
-    parse_slides,
+    parse_slides_apart,
     print_reasons,
     remote_access,
 )
@@ -76,8 +76,9 @@ def inspect(
     from parfocal.features.header import SlideSettings
 
     access = remote_access(remote_cache, scratch, allow_redirect)
-    paths = parse_slides(slides, access)
+    paths, failed = parse_slides_apart(slides, access)
     sources = list_sources(paths, mpp=mpp, tissue=tissue, access=access)
+    total = len(sources) + len(failed)
     if picture is not None:
         from parfocal.explain.inspection.sheet import check_sheet, write_sheet
 
@@ -93,17 +94,17 @@ def inspect(
     if as_json:
         reports = [slide.report.to_json() for slide in inspected if slide.report is not None]
         typer.echo(json.dumps(reports, indent=1))
-    if picture is not None:
+    if picture is not None and inspected:
         write_sheet(picture, inspected)
     reported = [(slide.path, slide.report) for slide in inspected if slide.report is not None]
     unfit = {str(path): each.patches_problem for path, each in reported if each.patches_problem}
     if unfit:
         typer.echo(
-            f"parfocal: warning: {len(unfit)} of {len(sources)} slides have no patches:", err=True
+            f"parfocal: warning: {len(unfit)} of {total} slides have no patches:", err=True
         )
         print_reasons(unfit)
-    failed = {str(slide.path): slide.reason for slide in inspected if slide.reason is not None}
-    finish(failed, len(sources))
+    failed |= {str(slide.path): slide.reason for slide in inspected if slide.reason is not None}
+    finish(failed, total)
 
 
 def synth(

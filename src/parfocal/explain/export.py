@@ -6,6 +6,7 @@ from pathlib import Path
 from parfocal.explain.geojson import write_geojson
 from parfocal.explain.overlay import write_overlay
 from parfocal.explain.record import PredictionRecord
+from parfocal.slide.listing import OVERLAY_SUFFIX
 from parfocal.slide.readers.openslide import bounds_offset
 from parfocal.slide.sources.url import is_url
 
@@ -25,6 +26,12 @@ class Exports:
     from_bounds: bool = False
     overlay: bool = False
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What the names of the files end in, after the id of the slide."""
+        pairs = ((self.geojson, ".geojson"), (self.overlay, OVERLAY_SUFFIX))
+        return tuple(suffix for is_written, suffix in pairs if is_written)
+
 
 def export(record: PredictionRecord, out: Path, exports: Exports) -> None:
     """Write the requested exports of a prediction.
@@ -39,4 +46,4 @@ def export(record: PredictionRecord, out: Path, exports: Exports) -> None:
         offset = (0.0, 0.0) if path is None or is_url(path) else bounds_offset(Path(path))
         write_geojson(record, out / f"{record.slide.id}.geojson", offset=offset)
     if exports.overlay:
-        write_overlay(record, out / f"{record.slide.id}.ome.tif")
+        write_overlay(record, out / f"{record.slide.id}{OVERLAY_SUFFIX}")

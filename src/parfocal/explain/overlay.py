@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from parfocal.explain.record import PredictionRecord
 from parfocal.files import whole_file
+from parfocal.slide.listing import OVERLAY_SOFTWARE
 
 MAX_PX = 4096  # longer side
 PATCH_PX = 8  # side of the smallest patch, unless MAX_PX limits it
@@ -56,6 +57,7 @@ def _write_pyramid(
                 photometric="minisblack",
                 subifds=halvings if step == 0 else None,
                 subfiletype=0 if step == 0 else 1,
+                software=OVERLAY_SOFTWARE,
                 metadata=dict(metadata) if step == 0 else None,
             )
             level = _halved(level)

@@ -175,26 +175,32 @@ def name_failure(slide: str, reason: str) -> SlideFailure:
 
 
 def group_failures(failed: Mapping[str, str]) -> list[str]:
-    """Return one line for each kind of failure: the first slides, how many more, and the reason.
+    """Return one line for each reason of failures: the first slides, how many more, and the reason.
 
-    Reasons that differ only in numbers and in the name of the slide are of one kind; the reason of
-    its first slide is returned.
+    Reasons are equal if they differ only in the name of the slide, which is then written as SLIDE.
 
-    >>> group_failures({"1": "the file is empty", "2": "damaged at x=3", "3": "damaged at x=17"})
-    ['1: the file is empty', '2, 3: damaged at x=3']
+    >>> group_failures({"1": "the file is empty", "2": "is damaged", "3": "is damaged"})
+    ['1: the file is empty', '2, 3: is damaged']
 
     Args:
         failed: reason by id or file of the slide.
     """
-    kinds: dict[str, list[SlideFailure]] = {}
+    groups: dict[str, list[SlideFailure]] = {}
     for slide, text in failed.items():
         failure = name_failure(slide, text)
-        without_name = failure.reason.replace(Path(failure.name).stem, "")
-        kinds.setdefault(re.sub(r"\d+", "0", without_name), []).append(failure)
+        groups.setdefault(_without_name(failure), []).append(failure)
     lines = []
-    for failures in kinds.values():
+    for reason, failures in groups.items():
         names = ", ".join(failure.name for failure in failures[:MAX_NAMES])
         more = len(failures) - MAX_NAMES
         others = f" and {more} more" if more > 0 else ""
-        lines.append(f"{names}{others}: {failures[0].reason}")
+        lines.append(f"{names}{others}: {reason if len(failures) > 1 else failures[0].reason}")
     return lines
+
+
+def _without_name(failure: SlideFailure) -> str:
+    """Return a reason with SLIDE for the name of the slide, with and without its extension."""
+    file = Path(failure.name)
+    names = [file.name] if file.stem.isdigit() else [file.name, file.stem]  # 3 may be a number
+    found = "|".join(re.escape(name) for name in names)
+    return re.sub(rf"(?<!\w)({found})(?!\w)", "SLIDE", failure.reason)

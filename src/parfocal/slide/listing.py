@@ -1,9 +1,13 @@
 """List the slides that paths stand for: files, folders of slides, and DICOM series."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tifffile import TiffFile
+
 from parfocal.files import is_file, is_folder
+from parfocal.slide.errors import MAX_NAMES
 from parfocal.slide.identity import unique_slides
 from parfocal.slide.readers.dicom import list_folder
 from parfocal.slide.readers.dicom_header import is_dicom
@@ -18,6 +22,9 @@ SLIDE_SUFFIXES = (
 )
 # Beside slides, pictures are thumbnails, labels, or parts of a slide.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+OVERLAY_SUFFIX, OVERLAY_SOFTWARE = ".ome.tif", "parfocal overlay"  # of attention maps, no slides
+
+logger = logging.getLogger(__name__)
 
 
 def list_slides(paths: Iterable[SlidePath]) -> list[SlidePath]:
@@ -41,7 +48,7 @@ def slides_in(folder: Path, *, pictures: bool = True) -> list[Path]:
 
     A DICOM series is one slide, in the folder itself or in a direct subfolder; it is named by its
     folder if it is the only slide there. Other subfolders are not searched, and neither are hidden
-    files.
+    files. Overlays that `predict` wrote are skipped, which is logged.
 
     Args:
         folder: the folder.
@@ -53,12 +60,15 @@ def slides_in(folder: Path, *, pictures: bool = True) -> list[Path]:
         return []  # the folder fails as a slide
     files = [entry for entry in entries if is_file(entry)]
     slides = [file for file in files if file.suffix.lower() in SLIDE_SUFFIXES]
+    if overlays := [file for file in slides if _is_overlay(file)]:
+        logger.info("%s: skipped, as they are overlays of parfocal: %s", folder, _names(overlays))
+        slides = [file for file in slides if file not in overlays]
     slides += _series_in(folder, is_alone=not slides)
     mirax = {file.stem for file in files if file.suffix.lower() == ".mrxs"}
     for subfolder in entries:
         if is_folder(subfolder) and subfolder.name not in mirax:
             slides += _series_in(subfolder, is_alone=True)
-    if not slides and pictures:
+    if not slides and pictures and not overlays:  # the pictures beside overlays are maps
         return [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
     return sorted(slides)
 
@@ -91,3 +101,20 @@ def _series_in(folder: Path, *, is_alone: bool) -> list[Path]:
     if is_alone and len(listed.series) == 1:
         return [folder]
     return [files[0].path for files in listed.series.values()] + list(listed.damaged)
+
+
+def _is_overlay(file: Path) -> bool:
+    """Return whether a file is an overlay that `predict` wrote."""
+    if not file.name.endswith(OVERLAY_SUFFIX):
+        return False
+    try:
+        with TiffFile(file) as tiff:
+            return tiff.pages.first.software == OVERLAY_SOFTWARE
+    except Exception:  # damage raises anything; the file then fails as a slide
+        return False
+
+
+def _names(files: Sequence[Path]) -> str:
+    """Return the names of the first files, and how many more there are."""
+    more = f" and {len(files) - MAX_NAMES} more" if len(files) > MAX_NAMES else ""
+    return ", ".join(file.name for file in files[:MAX_NAMES]) + more

@@ -103,3 +103,31 @@ def test_a_missing_connector_says_what_to_install(monkeypatch, missing):
         RemoteError, match=r"s3:// needs a connector .*pip install parfocal\[remote"
     ):
         FsspecTransport(SlideUrl("s3://bucket/a.svs"), CostMeter())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "package", "advice"),
+    [
+        ("az", "adlfs", "Install adlfs to access"),
+        ("sftp", "paramiko", 'requires "paramiko" to be installed'),
+    ],
+)
+def test_a_connector_that_the_extra_does_not_install_is_named(
+    monkeypatch, scheme, package, advice
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.sftp", raising=False)
+    with pytest.raises(RemoteError, match=f"{scheme}:// needs a connector .*{advice}") as caught:
+        FsspecTransport(SlideUrl(f"{scheme}://host/a.svs"), CostMeter())
+    assert "parfocal[" not in str(caught.value)
+
+
+def test_a_connector_that_cannot_be_set_up_is_one_line():
+    url = SlideUrl("ftp://anna:SECRET@127.0.0.1:1/a.tif")
+    with pytest.raises(
+        RemoteError,
+        match=r"the connector for ftp://127.0.0.1:1/a.tif cannot be set up "
+        r"\(ConnectionRefusedError: Connection refused\). Check the host",
+    ) as caught:
+        FsspecTransport(url, CostMeter())
+    assert "SECRET" not in str(caught.value)

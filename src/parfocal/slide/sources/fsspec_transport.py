@@ -7,12 +7,14 @@ come with the extra `remote`.
 from collections.abc import Iterator
 
 from parfocal.cost import CostMeter
+from parfocal.slide.errors import one_line
 from parfocal.slide.sources.errors import RemoteError, TransientError
 from parfocal.slide.sources.transport import Reply
 from parfocal.slide.sources.url import SlideUrl
 
 IDENTITY_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime")
 WHOLE_BLOCK = 2**22
+INSTALLED_SCHEMES = ("s3", "gs", "gcs")  # whose connectors the extra installs
 INSTALL = "Install it with `pip install parfocal[remote]`."
 
 
@@ -24,7 +26,7 @@ class FsspecTransport:
         cost_meter: counts the requests.
 
     Raises:
-        RemoteError: there is no connector for the scheme.
+        RemoteError: there is no connector for the scheme, or it cannot be set up.
     """
 
     def __init__(self, url: SlideUrl, cost_meter: CostMeter) -> None:
@@ -32,13 +34,11 @@ class FsspecTransport:
         try:
             import fsspec  # noqa: PLC0415  # optional dependency
 
-            # Not one of another thread or of the process that was forked.
-            self._files = fsspec.filesystem(
-                url.scheme, skip_instance_cache=True, use_listings_cache=False
-            )
+            connector = fsspec.get_filesystem_class(url.scheme)
         except ImportError as error:
             raise RemoteError(
-                url, f"{url.scheme}:// needs a connector of fsspec that is missing. {INSTALL}"
+                url,
+                f"{url.scheme}:// needs a connector of fsspec that is missing{_remedy(url, error)}",
             ) from error
         except ValueError:
             raise RemoteError(
@@ -46,7 +46,22 @@ class FsspecTransport:
                 f"fsspec does not support {url.scheme}://. Use https, s3, gs or another of its "
                 "schemes.",
             ) from None
-        self._path = self._files._strip_protocol(url.secret_url)  # as fsspec.open does
+        try:  # as fsspec.open does
+            # Not one of another thread or of the process that was forked.
+            self._files = connector(
+                **connector._get_kwargs_from_urls(url.secret_url),
+                skip_instance_cache=True,
+                use_listings_cache=False,
+            )
+            self._path = self._files._strip_protocol(url.secret_url)
+        except Exception as error:  # connectors raise anything; their messages may hold secrets
+            system = getattr(error, "strerror", None)  # the words of the system hold none
+            found = type(error).__name__ + (f": {system}" if system else "")
+            raise RemoteError(
+                url,
+                f"the connector for {url} cannot be set up ({found}). Check the host, and set up "
+                f"access to {url.scheme}:// as for its own tools.",
+            ) from None
 
     def fetch(self, offset: int, length: int) -> Reply:
         """Ask for bytes from a position, then for the file's identity; see `Transport`."""
@@ -102,3 +117,10 @@ class FsspecTransport:
                     "its own tools; a public bucket may need `anon: true` in fsspec's settings.",
                 ) from None
             raise TransientError(f"{type(error).__name__} of the connector") from None
+
+
+def _remedy(url: SlideUrl, error: ImportError) -> str:
+    """Return how to install a missing connector, as the end of a sentence and what follows."""
+    if error.name == "fsspec" or url.scheme in INSTALLED_SCHEMES:
+        return f". {INSTALL}"
+    return f": {one_line(error)}."  # fsspec names the package

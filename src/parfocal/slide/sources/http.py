@@ -31,6 +31,7 @@ LEAST_RATE = 10_000  # bytes per second, below which a request is given up
 CHUNK_BYTES = 2**16
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
+DEFAULT_PORTS = {"http": 80, "https": 443}
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 MAX_RETRY_AFTER_S = 30.0
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -74,8 +75,14 @@ class Origin:
     def of(cls, parts: SplitResult) -> "Origin":
         """Return the origin of a URL."""
         scheme = parts.scheme.lower()
-        port = parts.port or (443 if scheme == "https" else 80)
+        port = parts.port or DEFAULT_PORTS.get(scheme, 0)
         return cls(scheme, (parts.hostname or "").lower(), port)
+
+    @property
+    def name(self) -> str:
+        """Host and port; the host alone if the port is that of the scheme."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
 
 
 class HttpTransport:
@@ -251,11 +258,12 @@ class HttpTransport:
                 f"{self._url.host} redirects from https to http, which is refused because anyone "
                 "on the way could read or change it.",
             )
-        if after != before and host not in (each.lower() for each in self._url.access.allow_hosts):
+        allowed = [each.lower() for each in self._url.access.allow_hosts]
+        if after != before and after.name not in allowed:
             raise RemoteError(
                 self._url,
-                f"{self._url.host} redirects to {scheme}://{host}, which you did not name. Give "
-                f"--allow-redirect {host} if you trust it.",
+                f"{self._url.host} redirects to {scheme}://{after.name}, which you did not name. "
+                f"Give --allow-redirect {after.name} if you trust it.",
             )
         return target
 

@@ -45,7 +45,8 @@ class RemoteAccess:
         cache: folder that keeps the parts that were read; None to keep them in memory only.
         scratch: folder for whole files, of formats that cannot be read in place; None to refuse
             these.
-        allow_hosts: hosts that the named one may redirect to.
+        allow_hosts: hosts that the named one may redirect to, each with its port unless that is
+            the usual one of http or https.
     """
 
     cache: Path | None = None
@@ -73,12 +74,12 @@ class SlideUrl:
         scheme = self.secret_url.partition("://")[0].lower()
         if scheme in REFUSED_SCHEMES or "::" in self.secret_url.partition("?")[0]:
             raise UrlError(
-                f"{_shown(self.secret_url)}: slides are not read from {scheme}:// or through "
+                f"{shown_url(self.secret_url)}: slides are not read from {scheme}:// or through "
                 "chains of file systems. Give a path, or an address such as https:// or s3://."
             )
         if any(ord(character) <= 32 or ord(character) == 127 for character in self.secret_url):
             raise UrlError(
-                f"{_shown(self.secret_url)!r}: a URL has no spaces. Write a space as %20."
+                f"{shown_url(self.secret_url)!r}: a URL has no spaces. Write a space as %20."
             )
         try:
             usable = bool(self.parts.netloc and self.name) and (self.parts.port or 0) >= 0
@@ -86,7 +87,7 @@ class SlideUrl:
             usable = False
         if not usable:
             raise UrlError(
-                f"{_shown(self.secret_url)}: the URL names no host or no file. Write it as "
+                f"{shown_url(self.secret_url)}: the URL names no host or no file. Write it as "
                 "https://HOST/FOLDER/SLIDE.svs."
             )
 
@@ -127,7 +128,7 @@ class SlideUrl:
         return found[1] if found and self.scheme in WEB_SCHEMES else None
 
     def __str__(self) -> str:
-        return _shown(self.secret_url)
+        return shown_url(self.secret_url)
 
     def __repr__(self) -> str:
         return f"SlideUrl({str(self)!r})"
@@ -160,7 +161,7 @@ def parse_slide_path(text: str | Path | SlideUrl, access: RemoteAccess | None = 
     if isinstance(text, Path):
         if COLLAPSED_URL.match(str(text)):
             raise UrlError(
-                f"{_shown(str(text))}: a URL inside a Path has lost a slash. Pass a string, or use "
+                f"{shown_url(str(text))}: a URL inside a Path has lost a slash. Pass a string, or use "
                 "parse_slide_path."
             )
         return text
@@ -182,7 +183,7 @@ def slide_key(path: SlidePath) -> str:
     return path.secret_url if isinstance(path, SlideUrl) else os.path.realpath(path)
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """Return a URL without user, password, query and fragment."""
     scheme, separator, rest = re.split(r"[?#]", url, maxsplit=1)[0].partition(":/")
     slashes = "/" if rest.startswith("/") else ""
