@@ -55,21 +55,27 @@ def test_the_folder_of_the_slides_is_refused_by_every_command(
 def test_a_page_does_not_replace_a_slide_or_a_table(
     parfocal: Parfocal, slide: Path, tmp_path: Path
 ):
-    table = tmp_path / "cohort.csv"
+    table, scan = tmp_path / "cohort.html", tmp_path / "slide.html"
     table.write_text("slide_id,path\n")
     before = slide.read_bytes()
+    scan.write_bytes(before)
     assert_refused(
-        parfocal("report", tmp_path, "--out", slide),
-        f"{slide}: the file exists and is not text, so it is not replaced; it may be a slide.",
+        parfocal("report", tmp_path, "--out", scan),
+        f"{scan}: the file exists and is not text, so it is not replaced; it may be a slide.",
     )
     assert_refused(
         parfocal("report", tmp_path, "--out", table),
         f"{table}: the file exists and is not a page. Choose another --out.",
     )
-    assert (slide.read_bytes(), table.read_text()) == (before, "slide_id,path\n")
+    assert (scan.read_bytes(), table.read_text()) == (before, "slide_id,path\n")
+    assert_refused(parfocal("report", tmp_path, "--out", slide), "a name that ends in .html or .htm")
+    assert slide.read_bytes() == before
 
 
 def test_a_cohort_does_not_replace_a_slide(parfocal: Parfocal, slide: Path, tmp_path: Path):
+    scan = tmp_path / "slide.csv"
+    scan.write_bytes(slide.read_bytes())
     assert_refused(
-        parfocal("cohort", "bach", tmp_path, "--out", slide), f"{slide}: the file exists and is not"
+        parfocal("cohort", "bach", tmp_path, "--out", scan), f"{scan}: the file exists and is not"
     )
+    assert scan.read_bytes() == slide.read_bytes()

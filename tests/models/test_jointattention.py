@@ -138,7 +138,7 @@ def test_cells_of_glass_get_no_attention():
 
 
 def test_a_slide_without_any_tissue_is_refused():
-    with pytest.raises(GridError, match="no cell contains tissue; check the tissue detection"):
+    with pytest.raises(GridError, match="no cell contains tissue; give a file with the tissue"):
         predict(model_of(), source(picture(), glass=96))
 
 

@@ -185,9 +185,9 @@ EncoderAt = Annotated[
     str | None,
     typer.Option(
         "--encoder-at",
-        metavar="ADDRESS|FILE|here",
+        metavar="PLACE",
         help="Where to find the run's encoder now: a service, such as http://HOST:PORT/; a file "
-        "with its weights; or `here` to load it by its name. For one magnification: 10=ADDRESS.",
+        "with its weights; or `here` to load it by its name. For one magnification: 10=PLACE.",
     ),
 ]
 SLIDES_HELP = "Slide files or URLs, such as https://HOST/A.svs or s3://BUCKET/A.svs."
@@ -307,6 +307,7 @@ TissueMethod = Annotated[
         help="How to find tissue: otsu (saturation), gray (not gray) or all (the whole image).",
     ),
 ]
+ONE_ENCODER = "a name of `parfocal encoders`, or timm:NAME."
 ENCODERS = "a name of `parfocal encoders`, timm:NAME, or one per magnification: 1.25=NAME,10=NAME."
 EncoderName = Annotated[
     str | None,
@@ -400,6 +401,27 @@ def parse_places(text: str | None) -> str | dict[float, str] | None:
     return parse_per_magnification(text)
 
 
+def parse_one_encoder(text: str) -> str:
+    """Return the name of an encoder.
+
+    Raises:
+        typer.BadParameter: the text names encoders by magnification.
+    """
+    if isinstance(parse_places(text), dict):
+        raise typer.BadParameter(
+            f"{text!r} names an encoder for a magnification; this command takes the name alone, "
+            "without the magnification"
+        )
+    return text
+
+
+def parse_encoder_list(text: str) -> str:
+    """Return names of encoders separated by commas; see `parse_one_encoder`."""
+    for name in text.split(","):
+        parse_one_encoder(name)
+    return text
+
+
 def parse_features(text: str | None) -> Path | dict[float, Path] | None:
     """Parse a folder of features, or folders by magnification as 2.5=DIR,10=DIR."""
     if text is None:
@@ -422,7 +444,14 @@ def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, Settin
 
 
 def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> None:
-    """Print what failed, grouped by reason, and exit with code 1 if anything did.
+    """Print what failed, and exit with code 1 if anything did; see `report_failures`."""
+    report_failures(failed, total, unit=unit)
+    if failed:
+        raise typer.Exit(1)
+
+
+def report_failures(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> None:
+    """Print what failed, grouped by reason.
 
     Args:
         failed: reason by name.
@@ -432,8 +461,6 @@ def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> No
     if failed and total > 1:
         typer.echo(f"parfocal: {len(failed)} of {total} {unit} failed:", err=True)
     print_reasons(failed)
-    if failed:
-        raise typer.Exit(1)
 
 
 def print_reasons(failed: Mapping[str, str]) -> None:
