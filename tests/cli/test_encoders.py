@@ -1,7 +1,12 @@
 import json
 import sys
+from dataclasses import replace
 
 import pytest
+
+from parfocal.encoders.catalog import CARDS
+from parfocal.models.checkpoint import build_model
+from small import write_table
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +32,8 @@ def test_all_encoders_are_listed_with_what_is_missing(parfocal):
     assert rows["efficientnet-lite0"].endswith("  yes")
     assert rows["uni2-h"].split()[1:4] == ["1536", "or", "3072"]
     assert rows["uni2-h"].endswith("needs timm")
-    assert len(rows) == 26
+    assert rows["tiny"].endswith("yes, for tests")
+    assert len(rows) == 28
 
 
 def test_an_encoder_is_described_with_the_steps_to_use_it(parfocal):
@@ -85,3 +91,60 @@ def test_extraction_at_a_resolution_that_an_encoder_was_not_made_for_is_refused(
     result = parfocal("extract", cohort, "--out", tmp_path / "features", *flags, "--any-mpp")
     assert "uni2-h: timm cannot be imported" in result.err
     assert result.err.count("\n") == 1
+
+
+def test_encoders_for_tests_are_described(parfocal):
+    text = parfocal("encoders", "tiny").out
+    assert "features     32 (pooled)" in text
+    assert "weights      random" in text
+    assert "installed    yes, for tests" in parfocal("encoders", "resnet50-layer3-random").out
+
+
+def test_names_that_are_not_near_are_not_suggested(parfocal):
+    assert "'nope:thing' is not known. `parfocal enc" in parfocal("encoders", "nope:thing").err
+
+
+def test_commands_that_take_one_encoder_refuse_encoders_by_magnification(
+    parfocal, cohort, tmp_path
+):
+    text = "names an encoder for a magnification; this command takes the name alone"
+    served = parfocal("serve-encoder", "2.5=tiny,10=x")
+    assert (served.code, f"'2.5=tiny,10=x' {text}" in served.err) == (2, True)
+    probed = parfocal("probe", cohort, "--encoders", "tiny,10=tiny", "--out", tmp_path / "out")
+    assert (probed.code, f"'10=tiny' {text}" in probed.err) == (2, True)
+    for command in ("serve-encoder", "probe"):
+        assert "one per magnification" not in parfocal(command, "--help").out
+
+
+def test_encoders_and_slides_that_fail_are_printed_once_and_counted_apart(
+    parfocal, cohort, tmp_path
+):
+    header, *rows = (line.split(",") for line in cohort.read_text().splitlines())
+    absolute = [(name, str(cohort.parent / path), *rest) for name, path, *rest in rows]
+    (tmp_path / "bad.tif").write_text("no slide")
+    bad = ("bad", "bad.tif", "tumor", "test")
+    table = write_table(tmp_path / "cohort.csv", header, *absolute, bad)
+    flags = ("--encoders", "tiny,nope", "--out", tmp_path / "out", "--patches", 2)
+    result = parfocal("probe", table, *flags, "--magnification", 2.5, "--device", "cpu")
+    assert result.code == 1
+    assert (result.out + result.err).count("'nope' is not known") == 1
+    assert "parfocal: 1 of 2 encoders failed:\nparfocal: nope: " in result.err
+    assert f"parfocal: 1 of {len(rows) + 1} slides failed:\nparfocal: bad" in result.err
+
+
+def test_a_trained_model_without_its_weights_says_what_predict_takes(
+    parfocal, untrained, slide, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name, package in (("uni2-h", "timm cannot be imported"), ("resnet50-layer3", "as a file")):
+        spec = replace(CARDS[name].spec(), weights_hash="0" * 16)
+        settings = {**untrained.model_settings, "in_dim": spec.dim}
+        model = build_model("zoommil", settings).eval()
+        run = tmp_path / name
+        replace(untrained, model=model, model_settings=settings, encoders=(spec, spec)).save(run)
+        result = parfocal("predict", run, slide, "--out", tmp_path / "out", "--device", "cpu")
+        assert result.code == 1
+        assert package in result.err
+        assert "encoder.weights" not in result.err
+        assert "choose an encoder" not in result.err
+    assert "--encoder-at PATH" in result.err

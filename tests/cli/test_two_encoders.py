@@ -44,7 +44,7 @@ def test_features_of_two_encoders_are_extracted(
 @pytest.mark.parametrize(
     "refusal",
     [
-        ("5=tiny", "encoder.name: 20x has no encoder, and the magnifications are 5, 20; add 20=N"),
+        ("5=tiny", "encoder.name (--encoder): 20x has no encoder, and the magnifications are 5, 2"),
         (f"{TWO},40=tiny", "40x has tiny, but "),
         ("5=tiny,20=tiny,20x=tiny", "20x is listed twice; list it once."),
     ],

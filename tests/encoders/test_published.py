@@ -155,7 +155,7 @@ def test_a_gated_model_names_the_page_the_token_and_the_way_without_network(timm
     text = str(caught.value)
     assert text.startswith("uni2-h: access to the weights was refused (")
     assert f"Ask for access at {PAGE}MahmoodLab/UNI2-h, then set HF_TOKEN" in text
-    assert "--set encoder.weights=PATH, or with extract --weights PATH" in text
+    assert "--set encoder.weights=PATH, or with extract and serve-encoder --weights PATH" in text
     assert "\n" not in text
 
 

@@ -62,8 +62,7 @@ def test_there_is_nothing_to_skip_if_all_patches_are_selected_or_cost_as_much():
         "nothing to skip on this slide: encoding all 8 patches at 10x costs no more"
     )
     assert costly.bill.endswith(
-        f"8 of 8 patches (100.0%), not comparable of the pixels, 0 of 0 "
-        f"MAC, 1.0 s; {costly.nothing_to_skip}"
+        f"8 of 8 patches (100.0%), no pixels read, 0 of 0 MAC, 1.0 s; {costly.nothing_to_skip}"
     )
     everything = zooming(2, patches=5, of=8).nothing_to_skip
     assert everything == "nothing to skip on this slide at 2.5x: all 2 patches are selected"
@@ -87,3 +86,14 @@ def test_the_bill_has_the_tissue_out_of_reach(unreachable, text):
     record = replace(zooming(1, patches=5, of=8), reach=reach)
     assert record.bill.endswith(f" s, {text} of the tissue out of reach")
     assert "reach" not in replace(record, reach=None).bill
+
+
+def test_the_bill_explains_more_bytes_than_the_file_has_and_counts_one_request():
+    record = zooming(1, patches=5, of=8)
+    far = replace(record.slide, path="https://host/a.svs")
+    for read, requests, text in (
+        (15, 1, "read 15 of 10 bytes (150.0%, parts of it more than once) in 1 request"),
+        (5, 1200, "read 5 of 10 bytes (50.0%) in 1,200 requests"),
+    ):
+        cost = replace(record.cost, bytes_read=read, file_bytes=10, requests=requests)
+        assert text in replace(record, slide=far, cost=cost).bill + ","

@@ -8,6 +8,7 @@ import pytest
 from tests.hub.conftest import SECRETS, FakeHub
 
 from command_result import CommandResult
+from parfocal.hub.card import license_of
 from parfocal.hub.repository import HubError, Repository, parse_repository, parse_target
 
 Run = Callable[..., CommandResult]
@@ -182,3 +183,31 @@ def test_without_the_package_the_message_says_how_to_install_it(
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     result = parfocal("push", run, "hf:lab/model", "--yes")
     assert "pip install 'parfocal[hub]'" in result.err
+
+
+def test_the_license_of_an_earlier_push_is_kept(
+    parfocal: Run, run: Path, hub: FakeHub, tmp_path: Path
+):
+    for target in (tmp_path / "published", "hf:lab/model"):
+        assert parfocal("push", run, target, "--license", "apache-2.0", "--yes").code == 0
+        again = parfocal("push", run, target, "--yes")
+        assert again.out.startswith("license: apache-2.0, as on the card that is there now\n")
+        other = parfocal("push", run, target, "--yes", "--license", "mit")
+        assert "apache-2.0" not in other.out
+    assert "license: mit" in (tmp_path / "published" / "README.md").read_text()
+    assert b"license: mit" in hub.files("lab/model")["README.md"]
+
+
+def test_the_card_is_titled_by_the_recipe_and_links_to_no_registry(
+    parfocal: Run, run: Path, tmp_path: Path
+):
+    settings = run / "settings.yaml"
+    settings.write_text(settings.read_text().replace("k: 2", "k: 2, hindsight: true"))
+    text = parfocal("push", run, tmp_path / "published", "--dry-run").out
+    assert "# zoommil-hindsight: normal, tumor" in text
+    assert "https://pypi" not in text
+
+
+@pytest.mark.parametrize("card", ["", "---\n", "---\n: [\n---\n", "---\nlicense: 3\n---\n"])
+def test_a_card_without_a_license_has_none(card: str):
+    assert license_of(card) is None

@@ -132,7 +132,7 @@ def test_an_encoder_that_fails_has_no_result_and_the_others_have(
     report = probe(cohort, ["broken", "A"], tmp_path / "out", patches=5)
     assert [row.name for row in report.rows] == ["A", "broken"]
     assert report.rows[1].reason == "encoder at http://gpu/: it does not answer."
-    assert "broken: no result: encoder at http://gpu/" in "\n".join(report.lines())
+    assert "does not answer" not in "\n".join(report.lines())  # the command prints failures
 
 
 def test_an_encoder_finer_than_every_scan_says_so(

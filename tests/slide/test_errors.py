@@ -88,4 +88,4 @@ def test_failures_are_grouped_only_if_their_texts_are_equal_without_the_name_of_
     ]
     assert group_failures({"1.tif": "x=1", "2.tif": "x=2"}) == ["1.tif: x=1", "2.tif: x=2"]
     missing = {name: f"no such file at s3://b/{name}.svs" for name in ("s1", "s2")}
-    assert group_failures(missing) == ["s1, s2: no such file at s3://b/SLIDE.svs"]
+    assert group_failures(missing) == ["s1, s2: no such file at s3://b/NAME.svs"]

@@ -1,20 +1,16 @@
-"""Arguments shared by several subcommands, and how a subcommand ends."""
+"""Arguments shared by several subcommands."""
 
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_args, runtime_checkable
+from typing import Annotated, Literal, Protocol, get_args, runtime_checkable
 
 import typer
 
 from parfocal.files import OutputError, path_exists, refuse_binary_file
-
-if TYPE_CHECKING:
-    from parfocal.models.checkpoint import SettingValue
-    from parfocal.slide.sources.url import RemoteAccess, SlidePath
 
 Part = Literal["train", "val", "test", "all"]
 TissueMethodName = Literal["otsu", "gray", "all"]
@@ -329,148 +325,3 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or 
 Partial = Annotated[
     bool, typer.Option("--partial", help="Continue if more than 5% of the slides are missing.")
 ]
-
-
-def remote_access(
-    cache: Path | None, scratch: Path | None, hosts: Sequence[str] | None
-) -> "RemoteAccess":
-    """Return how remote slides are read."""
-    from parfocal.slide.sources.url import RemoteAccess
-
-    return RemoteAccess(cache, scratch, tuple(hosts or ()))
-
-
-def parse_slides(texts: Sequence[str], access: "RemoteAccess | None" = None) -> "list[SlidePath]":
-    """Parse paths and URLs of slides."""
-    from parfocal.slide.sources.url import parse_slide_path
-
-    return [parse_slide_path(text, access) for text in texts]
-
-
-def parse_slides_apart(
-    texts: Sequence[str], access: "RemoteAccess | None" = None
-) -> "tuple[list[SlidePath], dict[str, str]]":
-    """Parse paths and URLs of slides; return URLs that cannot be used apart, with the reason."""
-    from parfocal.slide.sources.url import UrlError, shown_url
-
-    paths: list[SlidePath] = []
-    refused: dict[str, str] = {}
-    for text in texts:
-        try:
-            paths += parse_slides([text], access)
-        except UrlError as error:
-            refused[shown_url(text)] = str(error)
-    return paths, refused
-
-
-def refuse_tables(paths: "Sequence[SlidePath]") -> None:
-    """Refuse tables as slides, unless they are among slides, as with `slides/*`.
-
-    Raises:
-        ArgumentError: all paths are tables.
-    """
-    from parfocal.dataset.tissue_files import TABLE_SUFFIXES
-
-    if paths and all(path.suffix.lower() in TABLE_SUFFIXES for path in paths):
-        raise ArgumentError(
-            f"{paths[0]}: predict takes slides or folders of slides; for a cohort, use `parfocal "
-            "evaluate`."
-        )
-
-
-def parse_magnifications(text: str) -> tuple[float, ...]:
-    """Parse magnifications separated by commas, with or without "x".
-
-    Raises:
-        typer.BadParameter: one of them is not a number.
-    """
-    try:
-        return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not a list like 1.25,2.5,10", param_hint="--magnifications"
-        ) from None
-
-
-def parse_places(text: str | None) -> str | dict[float, str] | None:
-    """Parse the place of an encoder, or places by magnification as 2.5=here,10=ADDRESS."""
-    if text is None:
-        return None
-    from parfocal.settings.encoders import parse_per_magnification  # loads YAML, needed only here
-
-    return parse_per_magnification(text)
-
-
-def parse_one_encoder(text: str) -> str:
-    """Return the name of an encoder.
-
-    Raises:
-        typer.BadParameter: the text names encoders by magnification.
-    """
-    if isinstance(parse_places(text), dict):
-        raise typer.BadParameter(
-            f"{text!r} names an encoder for a magnification; this command takes the name alone, "
-            "without the magnification"
-        )
-    return text
-
-
-def parse_encoder_list(text: str) -> str:
-    """Return names of encoders separated by commas; see `parse_one_encoder`."""
-    for name in text.split(","):
-        parse_one_encoder(name)
-    return text
-
-
-def parse_features(text: str | None) -> Path | dict[float, Path] | None:
-    """Parse a folder of features, or folders by magnification as 2.5=DIR,10=DIR."""
-    if text is None:
-        return None
-    from parfocal.settings.encoders import parse_per_magnification  # loads YAML, needed only here
-
-    folders = parse_per_magnification(text)
-    if isinstance(folders, dict):
-        return {magnification: Path(folder) for magnification, folder in folders.items()}
-    return Path(folders)
-
-
-def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, SettingValue]":
-    """Parse and check the settings that `--set` changes in a trained model."""
-    if not changes:
-        return {}
-    from parfocal.settings import model_overrides  # loads YAML and pydantic, needed only here
-
-    return model_overrides(run, changes)
-
-
-def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> None:
-    """Print what failed, and exit with code 1 if anything did; see `report_failures`."""
-    report_failures(failed, total, unit=unit)
-    if failed:
-        raise typer.Exit(1)
-
-
-def report_failures(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> None:
-    """Print what failed, grouped by reason.
-
-    Args:
-        failed: reason by name.
-        total: number of items, including those that succeeded.
-        unit: what is counted, in the plural.
-    """
-    if failed and total > 1:
-        typer.echo(f"parfocal: {len(failed)} of {total} {unit} failed:", err=True)
-    print_reasons(failed)
-
-
-def print_reasons(failed: Mapping[str, str]) -> None:
-    """Print why slides or other items failed, one line for each kind of reason.
-
-    Args:
-        failed: reason by name.
-    """
-    from parfocal.printable import printable
-    from parfocal.slide.errors import group_failures
-
-    for line in group_failures(failed):
-        typer.echo(f"parfocal: {printable(line)}", err=True)

@@ -14,9 +14,9 @@ from parfocal.cli.arguments import (
     Partial,
     ResumableOut,
     TimedSlides,
-    finish,
     output_file,
 )
+from parfocal.cli.failures import finish
 
 
 def cohort(

@@ -23,10 +23,11 @@ def encoders(
 
     Example: `parfocal encoders uni2-h`
     """
-    from parfocal.encoders.catalog import CARDS, known_card
+    from parfocal.encoders.catalog import CARDS, TEST_CARDS, known_card
     from parfocal.encoders.listing import format_listing, format_table, list_encoder
 
-    cards = list(CARDS.values()) if name is None else [known_card(name)]
+    known = [*CARDS.values(), *TEST_CARDS.values()]
+    cards = known if name is None else [known_card(name)]
     listings = [list_encoder(card) for card in cards]
     if as_json:
         facts = [each.to_dict() for each in listings]

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import ENCODERS, Device
+from parfocal.cli.arguments import ONE_ENCODER, Device
+from parfocal.cli.parsing import parse_one_encoder
 
 
 def push(
@@ -29,7 +30,11 @@ def push(
     ] = None,
     license_id: Annotated[
         str | None,
-        typer.Option("--license", metavar="ID", help="License of the model, such as apache-2.0."),
+        typer.Option(
+            "--license",
+            metavar="ID",
+            help="License of the model, such as apache-2.0. Default: that of an earlier push.",
+        ),
     ] = None,
     public: Annotated[
         bool,
@@ -57,10 +62,12 @@ def push(
     Example: `parfocal push run published --evaluation evaluation`
     """
     from parfocal.hub.package import CARD_FILE, build_package
-    from parfocal.hub.push import plan_push
+    from parfocal.hub.push import plan_push, pushed_license
     from parfocal.hub.repository import parse_target
 
     place = parse_target(target)
+    if license_id is None and (license_id := pushed_license(place, offline=dry_run)):
+        typer.echo(f"license: {license_id}, as on the card that is there now")
     package = build_package(
         run,
         name="FOLDER" if isinstance(place, Path) else place.text,
@@ -97,7 +104,12 @@ def _confirm(target: str) -> None:
 
 def serve_encoder(
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help=f"Patch encoder: {ENCODERS}")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help=f"Patch encoder: {ONE_ENCODER}", callback=parse_one_encoder
+        ),
+    ],
     weights: Annotated[
         Path | None,
         typer.Option(

@@ -26,14 +26,10 @@ from parfocal.cli.arguments import (
     Run,
     SkipUnreadable,
     TimedSlides,
-    finish,
-    parse_changes,
-    parse_features,
-    parse_magnifications,
-    parse_places,
-    print_reasons,
 )
 from parfocal.cli.encoders import TrustRemoteCode
+from parfocal.cli.failures import finish, print_reasons
+from parfocal.cli.parsing import parse_changes, parse_features, parse_magnifications, parse_places
 
 if TYPE_CHECKING:
     from parfocal.features.folder import FeatureFolder, FeatureSlide

@@ -19,8 +19,11 @@ from parfocal.cli.arguments import (
     Scratch,
     Slides,
     TissueFiles,
-    finish,
     output_folder,
+)
+from parfocal.cli.encoders import TrustRemoteCode
+from parfocal.cli.failures import finish
+from parfocal.cli.parsing import (
     parse_changes,
     parse_features,
     parse_places,
@@ -28,7 +31,6 @@ from parfocal.cli.arguments import (
     refuse_tables,
     remote_access,
 )
-from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.progress import bars_erased
 
 

@@ -4,14 +4,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import ENCODERS, Cohort, Device, ResumableOut, finish
+from parfocal.cli.arguments import ONE_ENCODER, Cohort, Device, ResumableOut
+from parfocal.cli.failures import report_failures
+from parfocal.cli.parsing import parse_encoder_list
 
 
 def probe(
     *,
     cohort: Cohort,
     encoders: Annotated[
-        str, typer.Option(metavar="NAME,NAME,...", help=f"Patch encoders: {ENCODERS}")
+        str,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help=f"Patch encoders. Each is {ONE_ENCODER}",
+            callback=parse_encoder_list,
+        ),
     ],
     out: ResumableOut,
     patches: Annotated[
@@ -65,4 +72,7 @@ def probe(
     )
     typer.echo(report.to_json() if as_json else "\n".join(report.lines()), nl=not as_json)
     reasons = {row.name: row.reason for row in report.rows if row.reason is not None}
-    finish({**report.failed, **reasons}, report.total, unit="slides and encoders")
+    report_failures(reasons, len(report.rows), unit="encoders")
+    report_failures(report.failed, report.slides)
+    if reasons or report.failed:
+        raise typer.Exit(1)

@@ -20,16 +20,17 @@ from parfocal.cli.arguments import (
     Scratch,
     TissueFiles,
     TissueMethod,
-    finish,
     output_file,
     output_folder,
+)
+from parfocal.cli.encoders import TrustRemoteCode
+from parfocal.cli.failures import finish, print_reasons
+from parfocal.cli.parsing import (
     parse_features,
     parse_magnifications,
     parse_slides_apart,
-    print_reasons,
     remote_access,
 )
-from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.progress import Progress, bars_erased
 
 
@@ -99,9 +100,7 @@ def inspect(
     reported = [(slide.path, slide.report) for slide in inspected if slide.report is not None]
     unfit = {str(path): each.patches_problem for path, each in reported if each.patches_problem}
     if unfit:
-        typer.echo(
-            f"parfocal: warning: {len(unfit)} of {total} slides have no patches:", err=True
-        )
+        typer.echo(f"parfocal: warning: {len(unfit)} of {total} slides have no patches:", err=True)
         print_reasons(unfit)
     failed |= {str(slide.path): slide.reason for slide in inspected if slide.reason is not None}
     finish(failed, total)

@@ -6,15 +6,8 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import (
-    AllowRedirect,
-    Mpp,
-    RemoteCache,
-    Scratch,
-    output_page,
-    parse_slides,
-    remote_access,
-)
+from parfocal.cli.arguments import AllowRedirect, Mpp, RemoteCache, Scratch, output_page
+from parfocal.cli.parsing import parse_slides, remote_access
 
 Predictions = Annotated[
     list[str],

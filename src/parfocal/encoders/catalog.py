@@ -1,11 +1,35 @@
 """The encoders that are known by name."""
 
+from dataclasses import replace
 from difflib import get_close_matches
 
 from parfocal.encoders.card import EncoderCard
-from parfocal.encoders.entries import ENTRIES
+from parfocal.encoders.entries import ENTRIES, HALF
 
 CARDS: dict[str, EncoderCard] = {card.id: card for card in ENTRIES}
+# Their random weights are drawn from a fixed seed. They are no suggestions for other names.
+TEST_CARDS: dict[str, EncoderCard] = {
+    "tiny": EncoderCard(
+        "tiny",
+        "parfocal",
+        {"pooled": 32},
+        patch_px=0,
+        mpps=(),
+        license="Apache-2.0",
+        source="a network of two layers with random weights, for tests",
+        input_size=64,
+        mean=HALF,
+        std=HALF,
+    ),
+    "resnet50-layer3-random": replace(
+        CARDS["resnet50-layer3"],
+        id="resnet50-layer3-random",
+        license="none, drawn from a seed",
+        source="resnet50-layer3 with random weights, for measuring speed",
+        hub="",
+        aliases=(),
+    ),
+}
 _NAMES = {
     name.lower(): card for card in ENTRIES for name in (card.id, card.hub, *card.aliases) if name
 }
@@ -29,17 +53,17 @@ def canonical_name(name: str) -> str:
 
 def nearest_names(name: str, *, count: int = 3) -> list[str]:
     """Return the ids of the encoders whose names are most like a misspelled one."""
-    known = get_close_matches(name.lower(), _NAMES, n=2 * count, cutoff=0.5)
+    known = get_close_matches(name.lower(), _NAMES, n=2 * count, cutoff=0.65)
     return list(dict.fromkeys(_NAMES[each].id for each in known))[:count]
 
 
 def known_card(name: str) -> EncoderCard:
-    """Return the card of an encoder.
+    """Return the card of an encoder, also of one for tests.
 
     Raises:
         ValueError: the name is unknown.
     """
-    card = find_card(name)
+    card = find_card(name) or TEST_CARDS.get(name)
     if card is None:
         raise unknown_encoder(name)
     return card

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from parfocal.encoders.card import INSTALL, PACKAGES, EncoderCard
-from parfocal.encoders.catalog import CARDS
+from parfocal.encoders.catalog import CARDS, TEST_CARDS
 from parfocal.encoders.hub import cached_files, how_to_get
 from parfocal.encoders.transformers_networks import REMOTE_CODE_OPTION
 from parfocal.slide.resolution import magnification_of
@@ -34,7 +34,14 @@ class Listing:
         """What is missing, in a few words; "yes" if nothing is."""
         if self.missing_packages:
             return f"needs {self.missing_packages[0]}"
+        if self.is_for_tests:
+            return "yes, for tests"
         return "yes" if self.has_weights else "no weights"
+
+    @property
+    def is_for_tests(self) -> bool:
+        """Whether its weights are random."""
+        return self.card.id in TEST_CARDS
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as JSON values."""
@@ -66,7 +73,9 @@ class Listing:
 def list_encoder(card: EncoderCard) -> Listing:
     """Find what is missing to use an encoder, without importing or downloading anything."""
     missing = tuple(name for name in PACKAGES[card.loader] if find_spec(name) is None)
-    weights = card.id == BUILT_IN or bool(cached_files(card.hub, dataset=card.dataset))
+    weights = card.id in (BUILT_IN, *TEST_CARDS) or bool(
+        cached_files(card.hub, dataset=card.dataset)
+    )
     return Listing(card, missing, weights)
 
 
@@ -105,7 +114,7 @@ def format_listing(listing: Listing) -> str:
         f"{_mpps_text(card)} µm/px; {card.spec().preparation}",
         "on a GPU": card.precision,
         "license": card.license,
-        "weights": card.page or "installed with parfocal",
+        "weights": "random" if listing.is_for_tests else card.page or "installed with parfocal",
         "also called": ", ".join(card.aliases) or "-",
         "facts from": card.source,
         "installed": listing.installed,

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from parfocal.encoders.allocator import keep_freed_memory
-from parfocal.encoders.catalog import CARDS, find_card, unknown_encoder
+from parfocal.encoders.catalog import CARDS, TEST_CARDS, find_card, unknown_encoder
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.encoder import Encoder, NetworkEncoder, Run
 from parfocal.encoders.networks import (
@@ -33,7 +33,7 @@ from parfocal.encoders.networks import (
 )
 from parfocal.encoders.published import load_published
 from parfocal.encoders.service import is_address, load_service
-from parfocal.encoders.spec import ANY_MPP, UNKNOWN_LICENSE, EncoderSpec, Output
+from parfocal.encoders.spec import UNKNOWN_LICENSE, EncoderSpec, Output
 from parfocal.encoders.timm_encoder import load_timm_encoder
 from parfocal.encoders.timm_networks import load_resnet50
 from parfocal.encoders.weights import fill, read_lite0, read_weights
@@ -43,16 +43,7 @@ Runtime = Literal["auto", "torch", "onnx"]
 
 _LITE0 = CARDS["efficientnet-lite0"].spec()
 _RESNET50 = CARDS["resnet50-layer3"].spec()
-_TINY = EncoderSpec(
-    name="tiny",
-    dim=TinyNetwork.dim,
-    input_size=64,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-    mpp_range=ANY_MPP,
-    license="Apache-2.0",
-    weights_hash="random-seed-0",
-)
+RANDOM = "random-seed-0"  # stands for the hash of random weights
 
 
 def load_encoder(
@@ -94,6 +85,15 @@ def load_encoder(
     if run is None and tune_allocator and chosen.type == "cpu":
         keep_freed_memory()
     return NetworkEncoder(spec, network, device=str(chosen), run=run)
+
+
+def is_known_encoder(name: str) -> bool:
+    """Return whether `load_encoder` takes a name; its weights may be missing.
+
+    >>> is_known_encoder("uni2-h"), is_known_encoder("our-own")
+    (True, False)
+    """
+    return is_address(name) or name.startswith("timm:") or bool(find_card(name)) or name in _RANDOM
 
 
 def _load_service(
@@ -154,19 +154,13 @@ def _resnet50_layer3(weights: Path | None) -> tuple[EncoderSpec, nn.Module]:
 def _resnet50_layer3_random() -> tuple[EncoderSpec, nn.Module]:
     network = _build_empty(ResNet50Layer3)
     fill_randomly(network, seed=0)
-    spec = replace(
-        _RESNET50,
-        name="resnet50-layer3-random",
-        license="none, drawn from a seed",
-        weights_hash="random-seed-0",
-    )
-    return spec, network
+    return TEST_CARDS["resnet50-layer3-random"].spec(weights_hash=RANDOM), network
 
 
 def _tiny() -> tuple[EncoderSpec, nn.Module]:
     network = _build_empty(TinyNetwork)
     fill_randomly(network, seed=0)
-    return _TINY, network
+    return TEST_CARDS["tiny"].spec(weights_hash=RANDOM), network
 
 
 _PUBLISHED: dict[str, Callable[[Path | None], tuple[EncoderSpec, nn.Module]]] = {

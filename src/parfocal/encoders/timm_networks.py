@@ -21,6 +21,7 @@ from parfocal.encoders.pooling import PublishedNetwork
 from parfocal.encoders.weights import (
     WEIGHTS_OPTION,
     EncoderError,
+    MissingPackageError,
     first_line,
     read_weights,
 )
@@ -156,10 +157,11 @@ def _import_timm(network: str, alternative: str) -> ModuleType:
     # Not only ImportError: a torchvision that does not match torch raises RuntimeError.
     except Exception as error:
         minor = int(torch.__version__.split(".")[1])
-        raise EncoderError(
+        raise MissingPackageError(
             f"{network}: timm cannot be imported ({type(error).__name__}: {first_line(error)}). "
             f"Install it with the torchvision made for torch {torch.__version__}: pip install "
-            f"timm 'torchvision==0.{minor + 15}.*'. Or {alternative}"
+            f"timm 'torchvision==0.{minor + 15}.*'.",
+            alternative,
         ) from error
     return timm  # type: ignore[no-any-return]
 

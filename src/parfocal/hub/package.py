@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parfocal.encoders.spec import EncoderSpec
+from parfocal.features.foreign.encoder_names import encoder_problem
 from parfocal.hub.card import model_card
 from parfocal.hub.facts import read_facts
 from parfocal.hub.repository import HubError
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
 from parfocal.models.description import HUB_DESCRIPTION_FILE, HUB_WEIGHTS_FILE
 from parfocal.settings import RunSettings
-from parfocal.settings.load import load_run_settings
+from parfocal.settings.load import load_run_settings, load_settings, recipe_names
 
 CARD_FILE, SETTINGS_FILE = "README.md", "settings.yaml"
 # What a name of an encoder may contain besides the name: the path of a folder or file.
@@ -68,14 +69,17 @@ def build_package(
     )
     weights, description = public.to_bytes()
     facts = read_facts(run, trained, evaluation)
-    card = model_card(public, facts, name=name, license_id=license_id)
+    settings = None
+    if (run / SETTINGS_FILE).is_file():
+        settings, _ = load_run_settings(run / SETTINGS_FILE)
+    title = None if settings is None else _recipe_name(settings)
+    card = model_card(public, facts, name=name, title=title, license_id=license_id)
     files = {
         CARD_FILE: card.encode(),
         HUB_DESCRIPTION_FILE: description,
         HUB_WEIGHTS_FILE: weights,
     }
-    if (run / SETTINGS_FILE).is_file():
-        settings, _ = load_run_settings(run / SETTINGS_FILE)
+    if settings is not None:
         files[SETTINGS_FILE] = _public_settings(settings, public).to_yaml().encode()
     return Package(files, _notes(trained, fingerprints=fingerprints))
 
@@ -95,6 +99,22 @@ def public_encoder(encoder: EncoderSpec) -> EncoderSpec:
             "with an encoder that has a name."
         )
     return replace(encoder, name=name, address="")
+
+
+def _recipe_name(settings: RunSettings) -> str | None:
+    """Return the only recipe with the same model and the same choices; None if there is none."""
+    chosen = _choices(settings)
+    same = [name for name in recipe_names() if _choices(load_settings(name)) == chosen]
+    return same[0] if len(same) == 1 else None
+
+
+def _choices(settings: RunSettings) -> dict[str, object]:
+    """Return the model and its settings that are no numbers, which make it another method."""
+    arguments = settings.model.arguments.items()
+    return {
+        "name": settings.model.name,
+        **{key: value for key, value in arguments if isinstance(value, bool | str)},
+    }
 
 
 def _anonymous(training: TrainingProvenance, *, fingerprints: bool) -> TrainingProvenance:
@@ -133,6 +153,9 @@ def _notes(trained: Checkpoint, *, fingerprints: bool) -> tuple[str, ...]:
         )
     if any(trained.encoder_weights):
         notes.append("left out: the encoder's weights, which others have to give")
+    for problem in dict.fromkeys(map(encoder_problem, trained.encoders)):
+        if problem is not None:
+            notes.append(f"slide files cannot be predicted with this model: {problem}")
     if any(each.address for each in trained.encoders):
         notes.append("left out: the address of the encoder service")
     return tuple(notes)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from parfocal.files import OutputError, write_together
 from parfocal.hub import client
-from parfocal.hub.package import Package
+from parfocal.hub.card import license_of
+from parfocal.hub.package import CARD_FILE, Package
 from parfocal.hub.repository import Repository
 
 
@@ -83,6 +84,25 @@ def plan_push(
     if isinstance(target, Path) or offline:
         return Push(package, target, private, None)
     return Push(package, target, private, client.visibility(target), client.endpoint())
+
+
+def pushed_license(target: Repository | Path, *, offline: bool = False) -> str | None:
+    """Return the license that the card of an earlier push states; None if there is none.
+
+    Args:
+        target: repository or folder.
+        offline: whether to ask the Hub nothing.
+
+    Raises:
+        HubError: the Hub does not answer.
+    """
+    if isinstance(target, Path):
+        card = target / CARD_FILE
+        return license_of(card.read_text(errors="replace")) if card.is_file() else None
+    if offline or client.visibility(target) is None:
+        return None
+    card = client.download(target, [CARD_FILE]) / CARD_FILE
+    return license_of(card.read_text(errors="replace")) if card.is_file() else None
 
 
 def _write(folder: Path, package: Package) -> None:

@@ -99,7 +99,7 @@ def probe(
             encoded[name] = _encode(name, encoder, cohort, draw, out=out, mpp=mpp, failed=failed)
         except (EncoderError, ValueError) as error:
             rows[name] = ProbeRow(name, reason=" ".join(str(error).split()))
-            logger.warning("%s: no result: %s", name, rows[name].reason)
+            logger.debug("%s: no result: %s", name, rows[name].reason)
     runs: dict[str, list[LabeledPredictions]] = {}
     for name, each in encoded.items():
         probes = [_fit(cohort, _without(split, failed), each.features) for split in splits]

@@ -85,11 +85,6 @@ class ProbeReport:
     failed: dict[str, str]
     warnings: tuple[str, ...] = ()
 
-    @property
-    def total(self) -> int:
-        """Number of slides of the cohort and of encoders."""
-        return self.slides + len(self.rows)
-
     def to_json(self) -> str:
         """Return the report as JSON; a number that is not defined is null."""
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
@@ -121,7 +116,6 @@ class ProbeReport:
                 "",
                 *self._conclusion(done),
             ]
-        lines += [f"{row.name}: no result: {row.reason}" for row in self.rows if row.reason]
         return [*lines, *self.warnings]
 
     def _cells(self, row: ProbeRow) -> list[str]:

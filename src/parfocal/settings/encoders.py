@@ -149,8 +149,8 @@ def check_encoders(settings: EncoderSettings, magnifications: Sequence[float]) -
     for magnification in magnifications:
         if magnification not in settings.name:
             raise SettingsError(
-                f"encoder.name: {magnification:g}x has no encoder, and the magnifications are "
-                f"{names}; add {magnification:g}=NAME."
+                f"encoder.name (--encoder): {magnification:g}x has no encoder, and the "
+                f"magnifications are {names}; add {magnification:g}=NAME."
             )
 
 

@@ -177,7 +177,7 @@ def name_failure(slide: str, reason: str) -> SlideFailure:
 def group_failures(failed: Mapping[str, str]) -> list[str]:
     """Return one line for each reason of failures: the first slides, how many more, and the reason.
 
-    Reasons are equal if they differ only in the name of the slide, which is then written as SLIDE.
+    Reasons are equal if they differ only in the name of the slide, which is then written as NAME.
 
     >>> group_failures({"1": "the file is empty", "2": "is damaged", "3": "is damaged"})
     ['1: the file is empty', '2, 3: is damaged']
@@ -199,8 +199,8 @@ def group_failures(failed: Mapping[str, str]) -> list[str]:
 
 
 def _without_name(failure: SlideFailure) -> str:
-    """Return a reason with SLIDE for the name of the slide, with and without its extension."""
+    """Return a reason with NAME for the name of the slide, with and without its extension."""
     file = Path(failure.name)
     names = [file.name] if file.stem.isdigit() else [file.name, file.stem]  # 3 may be a number
     found = "|".join(re.escape(name) for name in names)
-    return re.sub(rf"(?<!\w)({found})(?!\w)", "SLIDE", failure.reason)
+    return re.sub(rf"(?<!\w)({found})(?!\w)", "NAME", failure.reason)

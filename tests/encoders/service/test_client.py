@@ -412,7 +412,8 @@ def test_a_wrong_description_is_refused(
 ):
     content = json.dumps(alter(json.loads(description().to_json()))).encode()
     service.answer = lambda request: (200, {}, content)
-    with pytest.raises(ServiceError, match=f"not an encoder service: .*{reason}"):
+    remedy = r"start a service there with `parfocal serve-encoder NAME` \(docs/encoder-service.md\)"
+    with pytest.raises(ServiceError, match=f"not an encoder service: .*{reason}.*{remedy}"):
         connect(service)
 
 

@@ -238,7 +238,9 @@ def test_twenty_clients_at_once_get_the_tiles_one_gets(server, key):
 
 
 def test_a_port_in_use_is_refused(server):
-    with pytest.raises(ViewError, match=f"port {server.port} of 127.0.0.1 is in use"):
+    with pytest.raises(
+        ViewError, match=f"port {server.port} of 127.0.0.1 is in use by another pro"
+    ):
         listen("127.0.0.1", server.port)
 
 

@@ -112,9 +112,7 @@ def test_a_missing_connector_says_what_to_install(monkeypatch, missing):
         ("sftp", "paramiko", 'requires "paramiko" to be installed'),
     ],
 )
-def test_a_connector_that_the_extra_does_not_install_is_named(
-    monkeypatch, scheme, package, advice
-):
+def test_a_connector_that_the_extra_does_not_install_is_named(monkeypatch, scheme, package, advice):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "fsspec.implementations.sftp", raising=False)
     with pytest.raises(RemoteError, match=f"{scheme}:// needs a connector .*{advice}") as caught:

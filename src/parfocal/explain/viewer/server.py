@@ -131,7 +131,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ViewError(
-                f"port {port} of {host} is in use, perhaps by another `parfocal view`; choose "
+                f"port {port} of {host} is in use by another program; choose "
                 "another with --port (0 for any free port)."
             ) from None
         raise ViewError(

@@ -161,8 +161,8 @@ def parse_slide_path(text: str | Path | SlideUrl, access: RemoteAccess | None = 
     if isinstance(text, Path):
         if COLLAPSED_URL.match(str(text)):
             raise UrlError(
-                f"{shown_url(str(text))}: a URL inside a Path has lost a slash. Pass a string, or use "
-                "parse_slide_path."
+                f"{shown_url(str(text))}: a URL inside a Path has lost a slash. Pass a string, or "
+                "use parse_slide_path."
             )
         return text
     return SlideUrl(text, access or RemoteAccess()) if is_url(text) else Path(text)
