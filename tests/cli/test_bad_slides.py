@@ -87,7 +87,7 @@ def a_folder(slide: Path) -> None:
         (blank, "tissue"),
         (small, "0.78 x 0.78 of a patch at 2.5x"),
         (small, "the model was trained at 2.5x, 10x and takes no other"),
-        (coarse, "10x (1 um/px) is sharper than the scan, which is 2.5x"),
+        (coarse, "10x (1 µm/px) is sharper than the scan, which is 2.5x"),
         (coarse, "exclude the slide"),
         (a_folder, "this folder holds no DICOM slide. Name slide files"),
     ],

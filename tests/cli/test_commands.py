@@ -41,7 +41,7 @@ def test_inspect_prints_size_and_resolution(parfocal: Callable[..., CommandResul
     found = parfocal("inspect", slide)
     assert found.code == 0
     assert "1024 x 1024 px" in found.out
-    assert "1 um/px" in found.out
+    assert "1 µm/px" in found.out
 
 
 def test_inspect_prints_json_and_continues_after_a_failure(

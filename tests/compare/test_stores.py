@@ -120,7 +120,7 @@ def test_with_the_published_rule_each_ladder_has_its_own_features(cohort: Cohort
 
 
 def test_models_whose_resolutions_differ_have_their_own_features(tmp_path: Path):
-    """10x is read at the 1.04 um/px of the scan, so 2.5x at 4.16; alone it is read at 4."""
+    """10x is read at the 1.04 µm/px of the scan, so 2.5x at 4.16; alone it is read at 4."""
     cohort = read_cohort(write_cohort(tmp_path, downsamples=(1,), mpp=1.04), labels=LABELS)
     models = candidates(["zoommil", "abmil"], "abmil:slide.magnifications=[2.5]")
     stores = prepare_stores(cohort, models, tmp_path, device="cpu")

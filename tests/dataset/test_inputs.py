@@ -73,7 +73,7 @@ def test_a_model_that_takes_pixels_cannot_use_stored_features(features: Path):
 
 
 def test_a_folder_without_features_is_refused(tmp_path: Path):
-    with pytest.raises(StoreError, match=r"no such folder; run `parfocal extract` first"):
+    with pytest.raises(StoreError, match=r"the folder of features does not exist"):
         cohort_inputs(SETTINGS, pytest.fail, features=tmp_path / "none")
     with pytest.raises(StoreError, match=r"no feature files \(\*\.h5\) here"):
         cohort_inputs(SETTINGS, pytest.fail, features=tmp_path)

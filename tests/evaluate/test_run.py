@@ -25,7 +25,7 @@ OPEN = LiveInputs.open
 
 
 def paint(path, seed, shade):
-    """Write a square of tissue in the middle of 256 um of glass, at 1 um per pixel."""
+    """Write a square of tissue in the middle of 256 um of glass, at 1 µm per pixel."""
     generator = np.random.default_rng(seed)
     pixels = np.full((256, 256, 3), 245, dtype=np.uint8)
     tissue = np.array([200, shade, 180]) + generator.integers(-20, 20, size=(192, 192, 3))
@@ -349,7 +349,10 @@ def test_with_external_training_slides_cannot_be_recognized_without_fingerprints
 ):
     _, run, cohort, _ = made
     evaluate(run, cohort, tmp_path, split="all", external=True, resamples=9)
-    assert "the run records no fingerprints of its slides, so with --external" in caplog.text
+    assert (
+        "the run records no fingerprints of its slides, so it is unknown whether slides were used "
+        "in training" in caplog.text
+    )
 
 
 def test_a_slide_that_is_listed_twice_is_refused(made, tmp_path):
@@ -404,7 +407,7 @@ def test_a_split_column_that_disagrees_with_the_run_is_logged(made, tmp_path, ca
 
 def test_a_missing_feature_folder_is_refused(made, tmp_path):
     _, run, cohort, _ = made
-    with pytest.raises(StoreError, match=r"nofeat: no such folder; run `parfocal extract` first"):
+    with pytest.raises(StoreError, match=r"nofeat: the folder of features does not exist"):
         evaluate(run, cohort, tmp_path, features=tmp_path / "nofeat")
 
 

@@ -180,7 +180,8 @@ def test_features_that_are_not_finite_are_refused(file: Path, value: float, advi
         content["5x/features"][3, 0] = value
         count = len(content["5x/features"])
     assert refused(file) == (
-        f"{file}: features in 5x/features are not finite in 1 of {count} rows{advice}"
+        f"{file}: features in 5x/features are not finite in 1 of the {count} rows that were read"
+        f"{advice}"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from command_result import CommandResult
-from foreign_layouts import square_corners, write_stamp, write_trident
+from foreign_layouts import square_corners, write_clam, write_stamp, write_trident
 from parfocal.encoders.loading import load_encoder
 from parfocal.features.describe import describe_features
 from parfocal.features.extract import extract_cohort
@@ -47,11 +47,13 @@ def test_the_command_prints_what_there_is(folders: dict[float, Path], parfocal: 
         "  slides      2",
         "  patch size  256 px",
         "  10x         128 patches, encoder uni2-h, 3 features, float32",
+        "  encoder     encoder uni2-h gives 1,536 or 3,072 features per patch, and these have 3; "
+        "slide files cannot be encoded so",
     ]
     given = ",".join(f"{magnification:g}={path}" for magnification, path in folders.items())
     result = parfocal("features", given, "--values", "--json")
     assert result.code == 1
-    assert "not finite in 1 of 64 rows" in result.err
+    assert "not finite in 1 of the 64 rows" in result.err
     report = json.loads(result.out)
     assert (report["tool"], report["slides"], report["patch_size"]) == ("TRIDENT", 1, 256)
     assert report["magnifications"] == [
@@ -68,6 +70,18 @@ def test_features_without_places_say_so(tmp_path: Path):
     assert not report.placed
     assert "positions   not in pixels" in report.lines()
     assert report.magnifications[0].dtypes == ("float16",)
+
+
+def test_features_of_clam_are_described(tmp_path: Path, parfocal: Command):
+    out = write_clam(tmp_path / "clam", "s1", square_corners(1024), np.ones((16, 4)))
+    result = parfocal("features", f"20={out}")
+    assert result.code == 0, result.err
+    assert "  20x         16 patches, encoder unnamed, 4 features, float32" in result.out
+    assert "their encoder is not named; train with --encoder NAME to name it" in result.out
+    refused = parfocal("features", out)
+    assert refused.code == 1
+    assert "Give the magnification M with the folder, as M=" in refused.err
+    assert "--features" not in refused.err
 
 
 def test_our_own_features_are_described_too(tmp_path: Path):

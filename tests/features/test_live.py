@@ -180,8 +180,10 @@ def test_features_do_not_depend_on_the_number_of_threads(slide, grid, encoder):
         assert torch.equal(a, b)
 
 
-def test_patches_are_read_while_earlier_ones_are_encoded(slide, grid, encoder):
-    encoder.batch_size = 2
+def test_patches_are_read_while_earlier_ones_are_encoded(slide, grid, monkeypatch):
+    monkeypatch.setattr("parfocal.encoders.encoder.CPU_BATCH", 2)
+    encoder = load_encoder("tiny")
+    assert encoder.batch_size == 2
     readers: list[int] = []
     encoder.network.register_forward_hook(lambda *_: readers.append(threading.active_count()))
     before = threading.active_count()

@@ -123,7 +123,7 @@ def test_another_resolution_without_the_highest_magnification_is_refused(
     for some in subsets(LADDER):
         if some[-1] == 10:
             assert_equal_to_live(file, lay(tissue, some), some)
-    with pytest.raises(MixedFeaturesError, match=r"at 1.25x, 2.5x alone: .* read at 8.04 um/px"):
+    with pytest.raises(MixedFeaturesError, match=r"at 1.25x, 2.5x alone: .* read at 8.04 µm/px"):
         file.bag((1.25, 2.5))
 
 

@@ -103,7 +103,7 @@ def test_children_without_tissue_do_not_exist_unless_all_are_kept():
 
 
 def sliver():
-    """Return tissue at the left edge, and a speck: a small share of 4 um/px, a large one of 1."""
+    """Return tissue at the left edge, and a speck: a small share of 4 µm/px, a large one of 1."""
     mask = np.zeros((256, 256), dtype=bool)
     mask[:, :20] = True
     mask[:8, 64:70] = True
@@ -156,7 +156,7 @@ def test_resolutions_far_from_every_level_are_kept_as_requested():
 
 
 def test_a_resolution_finer_than_the_scan_is_refused():
-    with pytest.raises(GridError, match=r"10x .1 um/px. is sharper than the scan, which is 2.5x"):
+    with pytest.raises(GridError, match=r"10x .1 µm/px. is sharper than the scan, which is 2.5x"):
         PatchGrid.over(tissue(4096, 4096, mpp=4.0, levels=(4.0,)), (8, 1))
 
 
@@ -174,7 +174,7 @@ def test_a_scan_within_five_percent_of_the_sharpest_resolution_is_read_without_r
     for mpp in (0.954, 1.052):  # 1 is 4.8% above, and 4.9% below
         grid = PatchGrid.over(tissue(4096, 4096, mpp=mpp, levels=(mpp,)), (4, 1))
         assert grid.mpps == pytest.approx((4 * mpp, mpp))
-    with pytest.raises(GridError, match=r"10x .1 um/px. is sharper than the scan, which is 9.43x"):
+    with pytest.raises(GridError, match=r"10x .1 µm/px. is sharper than the scan, which is 9.43x"):
         PatchGrid.over(tissue(4096, 4096, mpp=1.06, levels=(1.06,)), (4, 1))
 
 

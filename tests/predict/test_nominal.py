@@ -22,7 +22,7 @@ def test_true_resolutions_of_the_training_are_compared(untrained: Checkpoint):
     (note,) = nominal_notes(trained_on(untrained, "TRIDENT", mpps), 0.25)
     assert note == (
         "The model was trained on features by TRIDENT, whose magnifications are nominal: 10x was "
-        "truly 0.93 um/px (0.91 to 0.94) in the training, and this slide is read at 1."
+        "truly 0.93 µm/px (0.91 to 0.94) in the training, and this slide is read at 1."
     )
     mpps["10"] = [0.93, 1.0, 1.01]
     assert nominal_notes(trained_on(untrained, "TRIDENT", mpps), 0.25) == ()
@@ -32,5 +32,5 @@ def test_without_them_the_resolution_that_trident_would_read_is_computed(untrain
     trained = trained_on(untrained, "TRIDENT")
     assert nominal_notes(trained, 0.25) == ()  # 40x
     (note,) = nominal_notes(trained, 0.2257)
-    assert "10x of this scan is 0.903 um/px there, and it is read at 1" in note
+    assert "10x of this scan is 0.903 µm/px there, and it is read at 1" in note
     assert nominal_notes(trained_on(untrained, "STAMP"), 0.2257) == ()

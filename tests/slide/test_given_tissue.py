@@ -14,7 +14,7 @@ from parfocal.slide.given_tissue import (
 )
 from parfocal.slide.slide import open_slide, slide_from_array
 
-WIDTH, HEIGHT = 600, 400  # at 16 um per pixel, as the mask
+WIDTH, HEIGHT = 600, 400  # at 16 µm per pixel, as the mask
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_a_mask_larger_than_the_scan_is_refused(tmp_path, slide):
 
 def test_a_mask_that_is_too_coarse_is_refused(tmp_path, slide):
     text = refusal(slide, mask(tmp_path, half_mask(size=(40, 60))))
-    assert "a pixel of the mask is 160 um wide. Save it with at most 100 um per pixel" in text
+    assert "a pixel of the mask is 160 um wide. Save it with at most 100 µm per pixel" in text
 
 
 def test_a_color_picture_is_no_mask(tmp_path, slide):
@@ -220,7 +220,7 @@ def test_a_color_picture_is_no_mask(tmp_path, slide):
 def test_a_mask_of_too_many_pixels_is_refused(tmp_path, slide, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     text = refusal(slide, mask(tmp_path, half_mask()))
-    assert text == "the mask is too large; 16 um per pixel are enough."
+    assert text == "the mask is too large; 16 µm per pixel are enough."
 
 
 @pytest.mark.parametrize("name", ["tissue.png", "tissue.txt"])

@@ -49,7 +49,7 @@ def test_the_requested_mpp_is_achieved_beyond_5_percent(noise):
 
 def test_an_mpp_sharper_than_the_scan_is_refused(noise):
     slide = slide_from_array(noise, mpp=0.5, name="S-7")
-    message = r"S-7: 40x \(0.25 um/px\) is sharper than the scan, which is 20x \(0.5 um/px\)"
+    message = r"S-7: 40x \(0.25 µm/px\) is sharper than the scan, which is 20x \(0.5 µm/px\)"
     with pytest.raises(ValueError, match=message):
         slide.read(whole(slide), 0.25)
 
@@ -292,7 +292,7 @@ def test_a_closed_slide_cannot_be_read(pyramid, noise):
 
 
 def test_the_repr_of_a_slide_has_its_size_and_mpp(noise):
-    assert repr(slide_from_array(noise, mpp=0.5)) == "<Slide array: 403 x 301 px, 0.5 um/px>"
+    assert repr(slide_from_array(noise, mpp=0.5)) == "<Slide array: 403 x 301 px, 0.5 µm/px>"
 
 
 # --- threads and processes ---

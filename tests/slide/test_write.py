@@ -128,7 +128,7 @@ def test_the_default_pyramid_ends_below_512_pixels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mpp": 0}, "with 0 um per pixel"),
+        ({"mpp": 0}, "with 0 µm per pixel"),
         ({"mpp": 1, "tile_size": 100}, "multiple of 16, not 100"),
         ({"mpp": 1, "downsamples": (1, 3)}, "such as 1, 4, 16; not 1, 3"),
         ({"mpp": 1, "downsamples": (2, 4)}, "must begin with 1"),

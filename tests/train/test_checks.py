@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from parfocal.dataset import Cohort
+from parfocal.features.open_folder import open_features
 from parfocal.grid import Reach, Squares
 from parfocal.train import RunError, train
 from parfocal.train.checks import (
@@ -56,6 +57,14 @@ def test_slides_that_cannot_be_read_are_listed_once_for_each_reason():
         "y=7. Copy it; blank.svs: no tissue found. View it). Repair or remove them, or train "
         "without them with --skip-unreadable; `parfocal inspect` lists all."
     )
+
+
+def test_slides_with_stored_features_are_listed_by_features(cohort: Cohort):
+    features = open_features(cohort.source.parent / "features")
+    message = describe_unreadable({"1": "damaged."}, 2, task="train", features=features)
+    assert message.endswith("with --skip-unreadable; `parfocal features` lists all.")
+    message = describe_unreadable({"1": "damaged."}, 1, task="train", features=features)
+    assert message.endswith("Repair or remove them; `parfocal features` lists all.")
 
 
 def test_at_most_five_kinds_of_reasons_are_listed():

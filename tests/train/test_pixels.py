@@ -202,7 +202,7 @@ def test_an_image_that_fails_inside_a_batch_is_skipped_alone(painted, tmp_path, 
     ("size", "mpp", "reason"),
     [
         ((60, 200), 1.0, "the image is 30 x 100 px at 5x, smaller than one patch"),
-        ((128, 128), 4.0, "5x (2 um/px) is sharper than the scan, which is 2.5x"),
+        ((128, 128), 4.0, "5x (2 µm/px) is sharper than the scan, which is 2.5x"),
     ],
 )
 def test_images_without_the_magnifications_are_skipped_and_listed(

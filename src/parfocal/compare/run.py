@@ -10,8 +10,8 @@ OUT/results.png, report.html    the picture and the page, written at the end or 
 import csv
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,6 +32,7 @@ from parfocal.encoders.weights import EncoderError
 from parfocal.evaluate.run import evaluate
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.explain.report import optional_report
+from parfocal.features.folder import FeatureFolder
 from parfocal.features.open_folder import Features, open_features
 from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.metrics import LabeledPredictions
@@ -65,6 +66,7 @@ class SharedSetup:
         device: device for training and evaluation.
         timed: number of slides to time from file to prediction.
         unreadable: reason of each slide that is left out, by slide id.
+        missing_encoders: encoders that were warned of because they cannot be loaded.
     """
 
     source: Path
@@ -76,6 +78,14 @@ class SharedSetup:
     device: str
     timed: int
     unreadable: Mapping[str, str]
+    missing_encoders: set[str] = field(default_factory=set)
+
+    def warn_of_encoder(self, names: Iterable[str], error: Exception) -> None:
+        """Log once that encoders cannot be loaded, as those of another tool may be."""
+        text = " and ".join(dict.fromkeys(names))
+        if text not in self.missing_encoders:
+            self.missing_encoders.add(text)
+            logger.warning("no MACs and no seconds per slide with encoder %s: %s", text, error)
 
 
 def compare(
@@ -131,7 +141,7 @@ def compare(
             cohort, candidates, out, features=folder, cache=cache, device=device
         )
         unreadable = _list_unreadable(
-            cohort, find_unreadable(cohort, candidates, stores), skip=skip_unreadable
+            cohort, find_unreadable(cohort, candidates, stores), folder, skip=skip_unreadable
         )
         _require_test_slides(without_slides(cohort, unreadable), candidates)
         shared = SharedSetup(
@@ -150,11 +160,17 @@ def _require_test_slides(cohort: Cohort, candidates: Sequence[Candidate]) -> Non
             )
 
 
-def _list_unreadable(cohort: Cohort, unreadable: dict[str, str], *, skip: bool) -> dict[str, str]:
+def _list_unreadable(
+    cohort: Cohort,
+    unreadable: dict[str, str],
+    features: FeatureFolder | None,
+    *,
+    skip: bool,
+) -> dict[str, str]:
     """Refuse slides that cannot be read, or log them if they are to be left out."""
     total = len(cohort.slides)
     if unreadable and not skip:
-        message = describe_unreadable(unreadable, total, task="compare")
+        message = describe_unreadable(unreadable, total, task="compare", features=features)
         raise ComparisonError(f"{cohort.source.name}: {message}")
     for kind in group_failures(unreadable):
         logger.warning("left out: %s", kind)
@@ -271,7 +287,8 @@ def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Pa
             known = [each for each in encoding if each is not None]
             macs = macs + fmean(known) if len(known) == len(encoding) else None
         except (EncoderError, ValueError) as error:  # one that only another tool has
-            logger.warning("%s: MACs are unknown: %s", candidate.name, error)
+            names = [encoder.name_at(each) for each in candidate.settings.slide.magnifications]
+            shared.warn_of_encoder(names, error)
             macs = None
     return ModelResult(
         candidate.name,
@@ -329,13 +346,17 @@ def _load_or_measure_seconds(shared: SharedSetup, candidate: Candidate, run: Pat
         test_ids -= shared.unreadable.keys()
         slides = [s for s in shared.cohort.slides if s.slide_id in test_ids and is_at_hand(s.path)]
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        timing = {device: _mean_seconds(run, slides[: shared.timed], device) for device in devices}
+        timing = {
+            device: _mean_seconds(shared, run, slides[: shared.timed], device) for device in devices
+        }
         write_whole(stored, (json.dumps(timing, indent=1) + "\n").encode())
     timing_by_device: Timing = json.loads(stored.read_text("utf-8"))
     return {device: stages for device, stages in timing_by_device.items() if stages}
 
 
-def _mean_seconds(run: Path, slides: Sequence[CohortSlide], device: str) -> dict[str, float]:
+def _mean_seconds(
+    shared: SharedSetup, run: Path, slides: Sequence[CohortSlide], device: str
+) -> dict[str, float]:
     """Return the mean seconds by stage; the first slide is predicted twice, once to warm up.
 
     A slide that fails is not counted.
@@ -347,7 +368,7 @@ def _mean_seconds(run: Path, slides: Sequence[CohortSlide], device: str) -> dict
     try:
         encoders = trained.load_encoders(device=device)
     except (CheckpointError, EncoderError, ValueError) as error:  # one that another tool has
-        logger.warning("no slide is timed: %s", error)
+        shared.warn_of_encoder((each.name for each in trained.encoders), error)
         return {}
     seconds = []
     for slide in [*slides[:1], *slides]:

@@ -146,6 +146,8 @@ class StoredInputs:
         self._ahead = ReadAhead()
         if encoder is None:
             encoder = self._folder.facts.encoders_at(settings.magnifications, str(self._folder))
+        else:
+            self._folder.facts.require_magnifications(settings.magnifications, str(self._folder))
         self.encoders = per_magnification(encoder, len(settings.magnifications))
 
     def source_files(self, slide: CohortSlide) -> tuple[SlidePath, ...]:

@@ -100,7 +100,10 @@ def evaluate(
     cohort = read_cohort(cohort_csv, labels=trained.labels)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)
-    folder = None if features is None else open_features(features, cohort.slides)
+    only = trained.magnifications[0] if len(trained.magnifications) == 1 else None
+    folder = None
+    if features is not None:
+        folder = open_features(features, cohort.slides, magnification=only)
     parts = {} if external else run_parts(cohort, run, trained, folder)
     left_out = {} if external else read_left_out(run) or {}
     slides = select_slides(cohort, parts, split, left_out)

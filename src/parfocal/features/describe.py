@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from parfocal.features.folder import OwnFolder
+from parfocal.features.foreign.encoder_names import encoder_problems
 from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.features.open_folder import Features, open_features
 from parfocal.progress import Progress
@@ -45,6 +46,7 @@ class FeaturesReport:
         placed: whether the places of the patches on the slides are stored in pixels; if not, maps
             need the slide files, or cannot be drawn.
         problems: why a slide cannot be used, by its name.
+        encoder_problems: why slide files cannot be encoded as these features were.
     """
 
     folder: str
@@ -54,6 +56,7 @@ class FeaturesReport:
     magnifications: tuple[MagnificationReport, ...]
     placed: bool
     problems: dict[str, str]
+    encoder_problems: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Return the report as a dictionary for `json.dump`."""
@@ -72,6 +75,10 @@ class FeaturesReport:
                 f"  {f'{each.magnification:g}x':<10}  {each.patches:,} patches, encoder "
                 f"{each.encoder}, {each.dim} features, {' and '.join(each.dtypes) or 'unknown'}"
             )
+        lines += [
+            f"  encoder     {problem}; slide files cannot be encoded so"
+            for problem in self.encoder_problems
+        ]
         if not self.placed:
             lines.append("  positions   not in pixels: maps need the slide files, if at all")
         return "\n".join(lines)
@@ -135,6 +142,7 @@ def describe_features(features: Features, *, values: bool = False) -> FeaturesRe
         magnifications,
         all(each.placed for each in summaries),
         problems,
+        tuple(encoder_problems(facts)),
     )
 
 

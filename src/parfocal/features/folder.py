@@ -1,5 +1,6 @@
 """What a folder of stored features offers, whichever tool made it; ours is one of them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from parfocal.features.store import FeatureFile, feature_path
 from parfocal.slide.sources.url import SlidePath
 
 OWN_TOOL = "parfocal"
+NAMED_WITH_COLON = re.compile(r"(?P<magnification>\d+(\.\d+)?)x?:(?P<folder>.+)")
 
 
 @runtime_checkable
@@ -76,6 +78,29 @@ class FolderFacts:
     patch_size: int
     encoders: tuple[EncoderSpec, ...]
 
+    def require_magnifications(self, magnifications: Sequence[float], folder: str) -> None:
+        """Refuse features that lack a magnification of a trained model.
+
+        Args:
+            magnifications: magnifications of the model, lowest first.
+            folder: the folder, for the message.
+
+        Raises:
+            MixedFeaturesError: the folder does not have one of them.
+        """
+        names, wanted = group_names(self.magnifications), group_names(magnifications)
+        if set(wanted) <= set(names):
+            return
+        text = ",".join(f"{each:g}" for each in magnifications)
+        advice = f"Extract them with `parfocal extract --magnifications {text}` into another folder"
+        if self.tool != OWN_TOOL:
+            folders = ",".join(f"{each:g}=DIR" for each in magnifications)
+            advice = f"Give --features {folders}"
+        raise MixedFeaturesError(
+            f"{folder}: the features are of {' and '.join(names)}, and the run needs "
+            f"{' and '.join(wanted)}. {advice}."
+        )
+
     def encoders_at(self, magnifications: Sequence[float], folder: str) -> tuple[EncoderSpec, ...]:
         """Return the encoder of some magnifications.
 
@@ -126,6 +151,25 @@ class FeatureFolder(Protocol):
         """Return the fingerprint of the slide file; None where it is unknown."""
 
 
+def refuse_missing(path: Path) -> None:
+    """Refuse a folder of features that does not exist.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        StoreError: it does not exist, or is no folder.
+    """
+    if path.is_dir():
+        return
+    found = "is a file, not a folder" if path.exists() else "does not exist"
+    named = NAMED_WITH_COLON.match(str(path))
+    advice = "Check the path"
+    if named is not None:
+        advice = f"Name a magnification with =, as {named['magnification']}={named['folder']}"
+    raise StoreError(f"{path}: the folder of features {found}. {advice}.")
+
+
 class OwnFolder:
     """A folder of feature files of parfocal.
 
@@ -137,10 +181,13 @@ class OwnFolder:
     """
 
     def __init__(self, path: Path) -> None:
+        refuse_missing(path)
         files = sorted(path.glob("*.h5"))
         if not files:
-            found = "no feature files (*.h5) here" if path.is_dir() else "no such folder"
-            raise StoreError(f"{path}: {found}; run `parfocal extract` first.")
+            raise StoreError(
+                f"{path}: no feature files (*.h5) here; run `parfocal extract` first, or give the "
+                "folder in which another tool wrote features."
+            )
         self._path = path
         self._first = first = FeatureFile(files[0])
         self.facts = FolderFacts(OWN_TOOL, first.magnifications, first.patch_size, first.encoders)

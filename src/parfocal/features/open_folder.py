@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from parfocal.features.errors import StoreError
-from parfocal.features.folder import FeatureFolder, FeatureSlide, OwnFolder
+from parfocal.features.folder import FeatureFolder, FeatureSlide, OwnFolder, refuse_missing
 from parfocal.features.foreign.detect import detect
 from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.features.foreign.patches import ToolFolder
@@ -14,7 +14,11 @@ Features = Path | Mapping[float, Path] | FeatureFolder
 
 
 def open_features(
-    features: Features, slides: Iterable[FeatureSlide] = (), *, encoder: str | None = None
+    features: Features,
+    slides: Iterable[FeatureSlide] = (),
+    *,
+    encoder: str | None = None,
+    magnification: float | None = None,
 ) -> FeatureFolder:
     """Open stored features; what made them is found by their content.
 
@@ -23,6 +27,8 @@ def open_features(
         slides: the slides that will be opened, for tools that leave the resolution to the slide
             file.
         encoder: encoder of features whose tool does not store it; None if it is unknown.
+        magnification: magnification of features whose tool does not store it, where the slide file
+            is not available either; None if it is unknown.
 
     Raises:
         StoreError: a folder is missing, empty, ambiguous, or cannot be read.
@@ -34,9 +40,10 @@ def open_features(
         if not found:
             return OwnFolder(features)
         _refuse_ambiguous(features, found)
-        return ForeignFolder([(None, each) for each in found], slides, encoder=encoder or "")
-    folders = [_one_folder(*each) for each in sorted(features.items())]
-    return ForeignFolder(folders, slides, encoder=encoder or "")
+        folders: list[tuple[float | None, ToolFolder]] = [(None, each) for each in found]
+    else:
+        folders = [_one_folder(*each) for each in sorted(features.items())]
+    return ForeignFolder(folders, slides, encoder=encoder or "", magnification=magnification)
 
 
 def _one_folder(magnification: float, path: Path) -> tuple[float, ToolFolder]:
@@ -50,10 +57,11 @@ def _one_folder(magnification: float, path: Path) -> tuple[float, ToolFolder]:
         return magnification, found[0]
     if found:
         raise _ambiguous_error(path, found)
+    refuse_missing(path)
     if not any(path.glob("*.h5")):
-        what = "no features of any known tool here" if path.is_dir() else "no such folder"
         raise StoreError(
-            f"{path}: {what}; give a folder by TRIDENT, CLAM, STAMP, slide2vec or ZoomMIL."
+            f"{path}: no features of any known tool here; give a folder by TRIDENT, CLAM, STAMP, "
+            "slide2vec or ZoomMIL."
         )
     raise StoreError(
         f"{path}: feature files of parfocal hold all magnifications; give the folder alone, as "

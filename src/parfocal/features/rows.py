@@ -22,6 +22,7 @@ from parfocal.features.hdf5 import reading
 
 READ_GAP_ROWS = 64  # up to this gap, one read is faster than two
 NOT_WRITTEN = -1
+FEATURE_NAMES = ("features", "feats")  # of a table that is the only one of its file
 
 # What identifies the content of a file: it changes if the file is replaced or written to.
 Signature = tuple[int, int, int]
@@ -36,8 +37,12 @@ class RowReader(Protocol):
         """Number of rows, and of features per row."""
 
     @property
-    def place(self) -> str:
-        """What is read, for messages: the file, and what in it."""
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def name(self) -> str:
+        """Name of the table in the file."""
 
     @property
     def tool(self) -> str:
@@ -114,16 +119,11 @@ class Hdf5Rows:
     ) -> None:
         self.path, self.tool = path, tool
         self.shape = (shape[0], shape[1])
-        self._name = name
+        self.name = name
         # Of the file with this signature: the type of the values, and where each row is; None if
         # rows are not stored as plain bytes.
         self._signature: Signature | None = None
         self._layout: tuple[np.dtype, Int64[np.ndarray, " n"]] | None = None
-
-    @property
-    def place(self) -> str:
-        """The file and the dataset, for messages."""
-        return f"{self.path}: features in {self._name}"
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
         """Return some rows.
@@ -149,7 +149,7 @@ class Hdf5Rows:
         except OSError:
             pass  # read below, which raises the error with its message
         with reading(self.path, tool=self.tool) as opened:
-            dataset = opened[self._name]
+            dataset = opened[self.name]
             parts = [_pick(dataset[run[0] : run[-1] + 1], run) for run in runs]
             return _join(parts, dataset[:0])
 
@@ -157,7 +157,7 @@ class Hdf5Rows:
         """Return the type of the values and the position of each row, looked up if it is new."""
         if self._signature != signature:
             with reading(self.path, tool=self.tool) as opened:
-                dataset = opened[self._name]
+                dataset = opened[self.name]
                 positions = row_positions(dataset)
                 self._layout = None
                 if dataset.shape == self.shape and positions is not None:
@@ -277,7 +277,11 @@ def _require_finite(features: Float[np.ndarray, "n d"], reader: RowReader) -> No
     if np.isfinite(features).all():
         return
     bad = ~np.isfinite(features).all(axis=1)
-    found = f"{reader.place} are not finite in {np.count_nonzero(bad)} of {len(features)} rows"
+    within = "" if reader.name in FEATURE_NAMES else f" in {reader.name}"
+    found = (
+        f"{reader.path}: features{within} are not finite in {np.count_nonzero(bad)} of the "
+        f"{len(features)} rows that were read"
+    )
     if features.dtype == np.float16 and not np.isnan(features).any():
         found += " (values beyond 65,504 do not fit float16)"
         raise StoreError(f"{found}. Extract this slide again with float32 features.")

@@ -97,9 +97,9 @@ def _check_resolutions(alone: Sequence[float], stored: Sequence[float]) -> None:
     for mpp, stored_mpp in zip(alone, stored, strict=True):
         if abs(mpp / stored_mpp - 1) > SAME_MPP:
             raise SelectionError(
-                f"{magnification_of(stored_mpp):g}x was read at {stored_mpp:.6g} um/px, to fit a "
+                f"{magnification_of(stored_mpp):g}x was read at {stored_mpp:.6g} µm/px, to fit a "
                 f"level of the slide near the highest stored magnification; without that one, it "
-                f"is read at {mpp:.6g} um/px"
+                f"is read at {mpp:.6g} µm/px"
             )
 
 

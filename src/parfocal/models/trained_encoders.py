@@ -13,12 +13,15 @@ from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.right_use import warn_outside_range
 from parfocal.encoders.spec import UNKNOWN_WEIGHTS, EncoderSpec
+from parfocal.encoders.weights import WEIGHTS_OPTION, EncoderError, MissingPackageError
+from parfocal.features.foreign.encoder_names import encoder_problem
 from parfocal.models.description import CheckpointError
 from parfocal.validation import validate
 
 Runtime = Literal["auto", "torch", "onnx"]
 Value = TypeVar("Value")
 
+RUN_WEIGHTS_OPTION = "--encoder-at PATH"  # of predict and evaluate
 COMPARED = ("weights_hash", "preparation")
 
 
@@ -72,6 +75,12 @@ def _load(
     compared.
     """
     by_other_tool = spec.weights_hash == UNKNOWN_WEIGHTS
+    problem = None if spec.address else encoder_problem(spec)
+    if problem is not None:
+        raise CheckpointError(
+            f"the model was trained on features that another tool made, and {problem}. Extract "
+            "the features of these slides with that tool, and give them with --features."
+        )
     try:
         loaded = load_encoder(
             spec.address or spec.name,
@@ -81,14 +90,11 @@ def _load(
             output=spec.output,
             trust_remote_code=trust_remote_code,
         )
-    except ValueError as error:
-        if not by_other_tool:
+    except EncoderError as error:
+        message = _advice_for_run(error)
+        if message == str(error):
             raise
-        raise CheckpointError(
-            f"encoder {spec.name}: the model was trained on features that another tool made with "
-            "it, and parfocal does not have this encoder. Extract the features of these slides "
-            "with that tool, and give them with --features."
-        ) from error
+        raise EncoderError(message) from error
     for name in ("dim",) if by_other_tool else COMPARED:
         expected, actual = getattr(spec, name), getattr(loaded.spec, name)
         if expected != actual:
@@ -97,6 +103,17 @@ def _load(
                 f"loaded encoder has {actual}; give the weights of the training, or train again."
             )
     return loaded
+
+
+def _advice_for_run(error: EncoderError) -> str:
+    """Return a message with the option that names weights for a trained model.
+
+    Another encoder is no advice, because the model needs the one of its training.
+    """
+    text = str(error)
+    if isinstance(error, MissingPackageError) and WEIGHTS_OPTION not in text:
+        return error.found
+    return text.replace(WEIGHTS_OPTION, RUN_WEIGHTS_OPTION)
 
 
 def parse_encoders(stored: object, count: int) -> tuple[EncoderSpec, ...]:

@@ -121,7 +121,7 @@ def predict_slides(
     out.mkdir(parents=True, exist_ok=True)
     predictor = _FolderPredictor(
         *(trained, out, mpp, device, lesions, dict(tissue or {}), exports or Exports(), again),
-        None if features is None else _stored_inputs(features, trained, device),
+        None if features is None else _stored_inputs(features, trained, device, paths, mpp),
     )
     rows: dict[str, list[str]] = {}
     progress = Progress("predicting", len(paths))
@@ -241,11 +241,15 @@ class _FolderPredictor:
 
 
 def _stored_inputs(
-    features: Path | Mapping[float, Path], trained: Checkpoint, device: str
+    features: Path | Mapping[float, Path],
+    trained: Checkpoint,
+    device: str,
+    paths: Sequence[SlidePath],
+    mpp: float | None,
 ) -> StoredBags:
     from parfocal.predict.stored import StoredFeatureInputs  # noqa: PLC0415 (HDF5 takes time)
 
-    return StoredFeatureInputs(features, trained, device)
+    return StoredFeatureInputs(features, trained, device, paths, mpp)
 
 
 def _row(result: PredictionRecord | FailedSlide, labels: Sequence[str]) -> list[str]:

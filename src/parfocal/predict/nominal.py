@@ -40,14 +40,14 @@ def _difference(trained: Checkpoint, magnification: float, slide_mpp: float) -> 
     true = training.feature_mpps.get(f"{magnification:g}")
     if true is not None and not _within(exact, true):
         return (
-            f"{magnification:g}x was truly {true[1]:.3g} um/px ({true[0]:.3g} to {true[2]:.3g}) "
+            f"{magnification:g}x was truly {true[1]:.3g} µm/px ({true[0]:.3g} to {true[2]:.3g}) "
             f"in the training, and this slide is read at {exact:.3g}"
         )
     if true is None and training.feature_tool == "TRIDENT":
         nominal = slide_mpp * nominal_magnification(slide_mpp) / magnification
         if not same_resolution(exact, nominal):
             return (
-                f"{magnification:g}x of this scan is {nominal:.3g} um/px there, and it is read at "
+                f"{magnification:g}x of this scan is {nominal:.3g} µm/px there, and it is read at "
                 f"{exact:.3g}"
             )
     return None

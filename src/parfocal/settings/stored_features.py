@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 from parfocal.encoders.catalog import find_card
 from parfocal.encoders.per_magnification import encoder_text
 from parfocal.features.folder import OWN_TOOL, FeatureFolder, FolderFacts
+from parfocal.features.foreign.encoder_names import encoder_problems
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.sections import EncoderSettings, RunSettings
 
@@ -34,19 +36,37 @@ def follow_features(settings: RunSettings, folder: FeatureFolder) -> RunSettings
     magnifications = _choose_magnifications(settings, facts, folder)
     encoders = facts.encoders_at(magnifications, str(folder))
     names = [encoder.name for encoder in encoders]
+    log_features(folder)
+    if magnifications != facts.magnifications:
+        _log_once(logging.INFO, f"{settings.model.name} uses {_names(magnifications)} of them")
     name: str | dict[float, str] = names[0]
     if len(set(names)) > 1:
         name = dict(zip(magnifications, names, strict=True))
-    logger.info(
-        "%s: features by %s: %s, patches of %d px, encoder %s",
-        *(folder, facts.tool, _names(magnifications), facts.patch_size),
-        encoder_text(names, magnifications),
-    )
     return replace(
         settings,
         slide=replace(settings.slide, magnifications=magnifications, patch_size=facts.patch_size),
         encoder=_with_name(settings.encoder, name, magnifications),
     )
+
+
+def log_features(folder: FeatureFolder) -> None:
+    """Log once what features of another tool are, and what cannot be done with them.
+
+    Args:
+        folder: the features.
+    """
+    facts = folder.facts
+    made_by = encoder_text([each.name for each in facts.encoders], facts.magnifications)
+    _log_once(
+        logging.INFO,
+        f"{folder}: features by {facts.tool}: {_names(facts.magnifications)}, patches of "
+        f"{facts.patch_size} px, encoder {made_by}. Values are checked when they are read; "
+        "`parfocal features --values` checks all",
+    )
+    for problem in encoder_problems(facts):
+        _log_once(
+            logging.WARNING, f"{folder}: {problem}. Slide files cannot be predicted with this model"
+        )
 
 
 def refuse_other_flags(
@@ -102,6 +122,12 @@ def _with_name(
     if isinstance(weights, dict):
         weights = {each: path for each, path in weights.items() if each in magnifications} or None
     return replace(encoder, name=name, weights=weights)
+
+
+@cache
+def _log_once(level: int, text: str) -> None:
+    """Log a text unless this process has logged it before."""
+    logger.log(level, "%s", text)
 
 
 def _names(magnifications: Sequence[float]) -> str:

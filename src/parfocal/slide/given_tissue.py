@@ -213,7 +213,7 @@ def _mask_of_image(path: Path, slide: Slide) -> Mask:
         raise
     except Image.DecompressionBombError:
         raise TissueFileError(
-            slide, path, f"the mask is too large; {MASK_MPP:g} um per pixel are enough."
+            slide, path, f"the mask is too large; {MASK_MPP:g} µm per pixel are enough."
         ) from None
     except UnidentifiedImageError:
         raise TissueFileError(
@@ -246,7 +246,7 @@ def _check_shape(slide: Slide, path: Path, size: tuple[int, int]) -> None:
             slide,
             path,
             f"{described}, so that a pixel of the mask is {across * slide.mpp:.0f} um wide. Save "
-            f"it with at most {MAX_MASK_MPP:g} um per pixel; {MASK_MPP:g} are enough.",
+            f"it with at most {MAX_MASK_MPP:g} µm per pixel; {MASK_MPP:g} are enough.",
         )
 
 

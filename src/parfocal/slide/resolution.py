@@ -63,6 +63,6 @@ def check_mpp(mpp: float) -> None:
 def describe_too_sharp(requested: float, scan: float) -> str:
     """Describe, for a message, that a requested mpp is finer than the scan's own."""
     return (
-        f"{magnification_of(requested):g}x ({requested:.3g} um/px) is sharper than the scan, which "
-        f"is {magnification_of(scan):g}x ({scan:.3g} um/px)"
+        f"{magnification_of(requested):g}x ({requested:.3g} µm/px) is sharper than the scan, which "
+        f"is {magnification_of(scan):g}x ({scan:.3g} µm/px)"
     )

@@ -296,7 +296,7 @@ class Slide:
         return encoded.getvalue()
 
     def __repr__(self) -> str:
-        return f"<Slide {self.id}: {self.size[0]} x {self.size[1]} px, {self.mpp:.4g} um/px>"
+        return f"<Slide {self.id}: {self.size[0]} x {self.size[1]} px, {self.mpp:.4g} µm/px>"
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -204,7 +204,7 @@ def _check(size: tuple[int, int], mpp: float, steps: tuple[int, ...], tile_size:
     """Raise if the settings make no pyramid."""
     if min(size) < 1 or not 0 < mpp < np.inf:
         raise ValueError(
-            f"cannot write a slide of {size[0]} x {size[1]} pixels with {mpp:g} um per pixel; all "
+            f"cannot write a slide of {size[0]} x {size[1]} pixels with {mpp:g} µm per pixel; all "
             "must be positive"
         )
     if tile_size < 16 or tile_size % 16:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from parfocal.dataset.cohort import Cohort, CohortSlide
@@ -10,7 +11,7 @@ from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.grid import Reach
 from parfocal.settings import TrainSettings
 from parfocal.slide.errors import group_failures
-from parfocal.slide.resolution import mpp_of
+from parfocal.slide.resolution import mpp_of, same_resolution
 from parfocal.train.folder import RunError
 
 logger = logging.getLogger(__name__)
@@ -52,34 +53,48 @@ def refuse_too_few(
     )
 
 
-def refuse_unreadable(unreadable: Mapping[str, str], total: int) -> None:
+def refuse_unreadable(
+    unreadable: Mapping[str, str], total: int, features: FeatureFolder | None = None
+) -> None:
     """Refuse to train without the slides that cannot be read.
 
     Args:
         unreadable: reason of each slide that cannot be read, by slide id.
         total: number of slides that were checked.
+        features: features that are read; None if the slide files are.
 
     Raises:
         RunError: there are such slides.
     """
     if unreadable:
-        raise RunError(describe_unreadable(unreadable, total, task="train"))
+        raise RunError(describe_unreadable(unreadable, total, task="train", features=features))
 
 
-def describe_unreadable(unreadable: Mapping[str, str], total: int, *, task: str) -> str:
+def describe_unreadable(
+    unreadable: Mapping[str, str],
+    total: int,
+    *,
+    task: str,
+    features: FeatureFolder | None = None,
+) -> str:
     """Return a message about slides that cannot be read, which says what to do.
 
     Args:
         unreadable: reason of each slide that cannot be read, by slide id.
         total: number of slides that were checked.
         task: what may be done without them, such as "train".
+        features: features that are read; None if the slide files are.
     """
     kinds = group_failures(unreadable)
     listed = "; ".join(kind.rstrip(".") for kind in kinds[:MAX_KINDS])
     more = "; ..." if len(kinds) > MAX_KINDS else ""
+    skip = ""
+    if len(unreadable) < total:
+        skip = f", or {task} without them with --skip-unreadable"
+    command = "inspect" if features is None else "features"
     return (
         f"{len(unreadable)} of {total} slides cannot be read ({listed}{more}). Repair or remove "
-        f"them, or {task} without them with --skip-unreadable; `parfocal inspect` lists all."
+        f"them{skip}; `parfocal {command}` lists all."
     )
 
 
@@ -146,7 +161,7 @@ def log_reach(run: Path, reaches: Mapping[str, Reach]) -> None:
 
 
 def log_true_resolutions(folder: FeatureFolder, magnifications: Sequence[float]) -> None:
-    """Log the true resolutions of features whose magnifications are nominal.
+    """Log once where the true resolutions of features differ from their nominal magnifications.
 
     Args:
         folder: the features, of which slides were opened.
@@ -154,15 +169,24 @@ def log_true_resolutions(folder: FeatureFolder, magnifications: Sequence[float])
     """
     if not isinstance(folder, ForeignFolder):
         return
+    differing = []
     for magnification in magnifications:
-        true = folder.true_mpps(magnification)
+        true, nominal = folder.true_mpps(magnification), mpp_of(magnification)
         if true is None:
-            logger.info(
-                "%s: the slide files are not available, so the true resolution of %gx is unknown",
-                *(folder, magnification),
+            _log_once(f"{folder}: no slide file is available, so true resolutions are unknown")
+            return
+        if not all(same_resolution(nominal, each) for each in true):
+            differing.append(
+                f"{magnification:g}x is {true[1]:.3g} µm/px ({true[0]:.3g} to {true[2]:.3g}), not "
+                f"{nominal:.3g}"
             )
-        else:
-            logger.info(
-                "%s: %gx (%.3g um/px) is truly %.3g um/px, %.3g to %.3g over all slides",
-                *(folder, magnification, mpp_of(magnification), true[1], true[0], true[2]),
-            )
+    if differing:
+        _log_once(
+            f"{folder}: true resolutions differ from the nominal ones: {'; '.join(differing)}"
+        )
+
+
+@cache
+def _log_once(text: str) -> None:
+    """Log a text unless this process has logged it before."""
+    logger.info("%s", text)

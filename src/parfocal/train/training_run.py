@@ -78,7 +78,8 @@ class TrainingRun:
             found = {
                 name: why for name, why in self._unreadable.items() if name not in self.left_out
             }
-            refuse_unreadable(found, len(self._used.train) + len(self._used.val))
+            total = len(self._used.train) + len(self._used.val)
+            refuse_unreadable(found, total, self.features)
 
     def train(self, *, resume: bool) -> RunSummary:
         """Train the model and write all files of the run folder.

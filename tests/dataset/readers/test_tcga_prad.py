@@ -16,7 +16,7 @@ SHEET = "File ID\tFile Name\tData Category\tData Type\tProject ID\tCase ID\tSamp
 
 @pytest.fixture
 def gdc(tmp_path: Path, put, write_slide: Callable[..., Path], monkeypatch) -> Path:
-    """Write three slides of 1024 px at 0.5 um/px as the GDC client does, and regions of 200 um."""
+    """Write three slides of 1024 px at 0.5 µm/px as the GDC client does, and regions of 200 um."""
     monkeypatch.setattr(module, "REGION_PX", 200)
     manifest, sheet = ["id\tfilename\tmd5\tsize\tstate"], [SHEET]
     for number in range(3):

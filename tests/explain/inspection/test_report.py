@@ -48,7 +48,7 @@ def test_a_report_is_printed_in_lines(stained):
     lines = inspect_slide(stained).lines().splitlines()
     assert lines[0] == f"slide: {stained}"
     assert "  size           800 x 600 px, 0.8 x 0.6 mm" in lines
-    assert "  levels         800 x 600 at 0.97, 200 x 150 at 3.88 um/px" in lines
+    assert "  levels         800 x 600 at 0.97, 200 x 150 at 3.88 µm/px" in lines
     assert "  magnifications 1.25x (8), 2.5x (4), 5x (2), 10x (0.97)" in lines
 
 

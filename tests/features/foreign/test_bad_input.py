@@ -146,7 +146,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], type[StoreError], str]] = {
     "nan": (
         changed(with_nan),
         StoreError,
-        r"s2\.h5: features in features are not finite in 1 of 16 rows\. Delete the file and "
+        r"s2\.h5: features are not finite in 1 of the 16 rows that were read\. Delete the file and "
         r"extract again with TRIDENT\.",
     ),
 }
@@ -179,8 +179,8 @@ def test_features_that_overflow_float16_are_named(tmp_path: Path):
         write_stamp(tmp_path / "stamp", "s1", square_corners(256), ROWS + 1e5)
     with pytest.raises(
         StoreError,
-        match=r"s1\.h5: features in feats are not finite in 16 of 16 rows \(values beyond 65,504 "
-        r"do not fit float16\)\. Extract this slide again with float32 features\.",
+        match=r"s1\.h5: features are not finite in 16 of the 16 rows that were read \(values "
+        r"beyond 65,504 do not fit float16\)\. Extract this slide again with float32 features\.",
     ):
         read(tmp_path / "stamp", "s1")
 
@@ -198,7 +198,7 @@ def test_a_slide_of_another_size_or_resolution_is_named(tmp_path: Path):
     write_pyramid(scan, lambda column, row: tile, (4096, 4096), mpp=1.0, downsamples=(1,))
     with pytest.raises(
         StoreError,
-        match=r"the features are of 10x, and on this slide of 1 um/px the patches have 4 um/px, "
+        match=r"the features are of 10x, and on this slide of 1 µm/px the patches have 4 µm/px, "
         r"which is 2\.5x\. Check the mpp of the slide, or extract it again\.",
     ):
         read(folder, "s2", scan)
@@ -250,7 +250,7 @@ def test_a_tensor_file_with_something_else_is_refused(tmp_path: Path):
 def test_faults_of_clam(tmp_path: Path):
     out = write_clam(tmp_path / "clam", "s1", CORNERS, ROWS)
     with pytest.raises(
-        StoreError, match=r"CLAM does not store the magnification, .* as --features 20=.*h5_files\."
+        StoreError, match=r"CLAM does not store the magnification, .* as M=.*h5_files\."
     ):
         open_features(out)
     with h5py.File(out / "h5_files" / "s1.h5", "r+") as file:
@@ -305,7 +305,7 @@ def test_ambiguous_folders_are_refused(tmp_path: Path):
         MixedFeaturesError, match=r"the patches have 256 px at 10x, 512 px at 20x, and a model"
     ):
         open_features(tmp_path / "sizes")
-    with pytest.raises(StoreError, match="no such folder; give a folder by TRIDENT"):
+    with pytest.raises(StoreError, match=r"none: the folder of features does not exist\."):
         open_features({10.0: tmp_path / "none"})
     uneven = {
         10.0: write_trident(tmp_path / "a", "s1", CORNERS, ROWS),
@@ -313,6 +313,38 @@ def test_ambiguous_folders_are_refused(tmp_path: Path):
     }
     with pytest.raises(MixedFeaturesError, match="15x is not a whole multiple of 10x"):
         open_features(uneven)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path):
+    with pytest.raises(StoreError, match=r"nope: the folder of features does not exist\. Check"):
+        open_features(tmp_path / "nope")
+    with pytest.raises(StoreError, match=r"2\.5:job: .* does not exist\. Name .*, as 2\.5=job\."):
+        open_features(Path("2.5:job"))
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"file: the folder of features is a file, not a folder"):
+        open_features(tmp_path / "file")
+
+
+def test_places_without_features_name_the_folders_to_give(tmp_path: Path):
+    folder = write_trident(tmp_path / "job", "s1", CORNERS, ROWS)
+    clam = write_clam(tmp_path / "clam", "s1", CORNERS, ROWS)
+    for patches in (folder.parent / "patches", clam / "patches"):
+        with pytest.raises(StoreError, match=r"no features\. Give the folder features_<encoder>"):
+            open_features(patches)
+
+
+def test_a_magnification_of_clam_that_the_patches_contradict_is_refused(tmp_path: Path):
+    out = write_clam(tmp_path / "clam", "s1", CORNERS, ROWS)
+    scan = tmp_path / "s1.tif"
+    tile = np.full((512, 512, 3), 200, np.uint8)
+    write_pyramid(scan, lambda column, row: tile, (4096, 4096), mpp=0.25, downsamples=(1,))
+    with pytest.raises(
+        MixedFeaturesError,
+        match=r"h5_files: 20x was given, and the size of the patches on the first slide means "
+        r"10x\. Write 10=.*h5_files, or check",
+    ):
+        read({20.0: out}, "s1", scan)
+    assert read({10.0: out}, "s1", scan).shape == (16, 4)
 
 
 def test_features_of_whole_slides_are_refused(tmp_path: Path):

@@ -22,6 +22,7 @@ from parfocal.features.header import SlideSettings
 from parfocal.features.open_folder import open_features
 from parfocal.features.slide_input import BagInput
 from parfocal.slide.write import write_pyramid
+from parfocal.train.checks import log_true_resolutions
 
 ROWS = np.arange(64.0).reshape(16, 4)
 
@@ -101,7 +102,7 @@ def test_clam_by_its_tables_and_by_its_tensors(tmp_path: Path, scan: Path):
     for given in (whole, whole / "h5_files", whole / "pt_files", tensors):
         found, opened = open_one(given, cohort_slide(scan))
         assert found.facts.tool == "CLAM"
-        assert found.facts.magnifications == (10,)  # level 1 of 0.25 um/px, 4 times smaller
+        assert found.facts.magnifications == (10,)  # level 1 of 0.25 µm/px, 4 times smaller
         assert found.facts.encoders[0].name == "unnamed"
         assert torch.equal(opened.model_input.features(), torch.from_numpy(ROWS).float())
         assert opened.grid.boxes(0)[1].x == 1024
@@ -113,6 +114,11 @@ def test_clam_without_the_slide_takes_the_magnification_given(tmp_path: Path):
     folder = open_features({20.0: whole}, encoder="resnet50-layer3")
     assert folder.facts.magnifications == (20,)
     assert folder.facts.encoders[0].name == "resnet50-layer3"
+    settings = SlideSettings((20.0,), 256)
+    with StoredInputs(folder, settings).open(cohort_slide(tmp_path / "none.svs")) as opened:
+        assert opened.grid.mpps == (0.5,)
+    known = open_features(whole, magnification=10.0)  # that of the run
+    assert known.facts.magnifications == (10,)
 
 
 def test_patches_of_clam_may_lie_above_the_features(tmp_path: Path, scan: Path):
@@ -183,13 +189,32 @@ def test_the_zoommil_release(tmp_path: Path):
         assert second.cells().tolist() == [[4, 8], [4, 9], [5, 8], [5, 9]]
 
 
-def test_true_resolutions_are_recorded_beside_nominal_ones(tmp_path: Path, scan: Path):
+def test_true_resolutions_are_recorded_beside_nominal_ones(tmp_path: Path, scan: Path, caplog):
     folder = open_features(write_trident(tmp_path / "job", "s1", square_corners(1024), ROWS))
     assert isinstance(folder, ForeignFolder)
     slide = replace(cohort_slide(scan), mpp=0.2325)
     with StoredInputs(folder, SlideSettings((10.0,), 256)).open(slide) as opened:
         assert opened.grid.mpps == pytest.approx([0.93])
     assert folder.true_mpps(10) == pytest.approx((0.93, 0.93, 0.93))
+    caplog.set_level("INFO")
+    for _ in range(2):
+        log_true_resolutions(folder, (10.0,))
+    assert caplog.messages == [
+        f"{folder}: true resolutions differ from the nominal ones: 10x is 0.93 µm/px (0.93 to "
+        "0.93), not 1"
+    ]
+
+
+def test_resolutions_that_differ_by_rounding_only_are_not_mentioned(
+    tmp_path: Path, scan: Path, caplog
+):
+    folder = open_features(write_trident(tmp_path / "job", "s1", square_corners(1024), ROWS))
+    slide = replace(cohort_slide(scan), mpp=0.2500001)
+    with StoredInputs(folder, SlideSettings((10.0,), 256)).open(slide):
+        pass
+    caplog.set_level("INFO")
+    log_true_resolutions(folder, (10.0,))
+    assert caplog.messages == []
 
 
 def test_a_slide_is_found_by_its_file_name_too(tmp_path: Path):

@@ -136,7 +136,7 @@ def test_a_lesion_changes_only_pixels_inside_its_outline(tmp_path):
 
 
 def test_a_lesion_vanishes_when_shrunk():
-    """It differs from a region by many gray levels at 1 um per pixel, and hardly at 8."""
+    """It differs from a region by many gray levels at 1 µm per pixel, and hardly at 8."""
     rng = np.random.default_rng(0)
     textures = Painter(rng, 1.0).textures(draw_stain(rng))
     change = textures.lesion.astype(float) - textures.region
@@ -363,10 +363,10 @@ def test_progress_is_reported(tmp_path):
         ({"slides": -3}, "not -3 and 0"),
         ({"seed": -1}, "not 2 and -1"),
         ({"size": 100}, "size must be 512 to 100000 pixels, not 100"),
-        ({"mpp": 8}, "mpp must be 0.1 to 2.0 um per pixel"),
+        ({"mpp": 8}, "mpp must be 0.1 to 2.0 µm per pixel"),
         (
             {"size": 768},
-            "a slide of 768 px at 1 um per pixel with 45% tissue has no room for 4 regions, 2 of "
+            "a slide of 768 px at 1 µm per pixel with 45% tissue has no room for 4 regions, 2 of "
             r"them with a lesion of 400 um. Choose larger slides \(--size\) or smaller",
         ),
         (

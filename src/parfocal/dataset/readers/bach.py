@@ -1,4 +1,4 @@
-"""BACH: 400 breast microscopy images in four classes, at a single magnification (0.42 um/px).
+"""BACH: 400 breast microscopy images in four classes, at a single magnification (0.42 µm/px).
 
 Expected files: `ICIAR2018_BACH_Challenge/Photos/{Benign,InSitu,Invasive,Normal}/*.tif` and
 `Photos/microscopy_ground_truth.csv` without a header: file name, class.

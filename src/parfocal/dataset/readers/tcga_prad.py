@@ -3,7 +3,7 @@
 Expected files: `gdc_manifest*.txt` (id, filename, md5, size) and `gdc_sample_sheet*.tsv` (File
 Name, Case ID, Project ID) of the GDC, and the slides at `ID/FILENAME`, where its client saves them.
 The 285 regions of the paper were not released, so the user provides `regions.csv`: file_name, x, y
-(the top-left corner in level-0 pixels) and label. Each region is 2000 x 2000 pixels at 1 um/px.
+(the top-left corner in level-0 pixels) and label. Each region is 2000 x 2000 pixels at 1 µm/px.
 """
 
 import math

@@ -117,8 +117,8 @@ class SlideReport:
                 f"{self.id}: {self.path}",
                 f"  format         {self.vendor}{power}",
                 f"  size           {width} x {height} px, {' x '.join(sides_mm)} mm",
-                f"  resolution     {self.mpp:.4g} um/px ({self.mpp_source})",
-                f"  levels         {levels} um/px",
+                f"  resolution     {self.mpp:.4g} µm/px ({self.mpp_source})",
+                f"  levels         {levels} µm/px",
                 f"  magnifications {magnifications or 'none of 1.25x to 40x'}",
                 f"  tissue         {self.tissue_mm2:.3g} mm2, {self.tissue_share:.1%} of the scan"
                 f"{source}",

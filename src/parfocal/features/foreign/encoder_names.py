@@ -2,7 +2,9 @@
 
 from parfocal.encoders.card import EncoderCard
 from parfocal.encoders.catalog import find_card
+from parfocal.encoders.loading import is_known_encoder
 from parfocal.encoders.spec import ANY_MPP, UNKNOWN_LICENSE, UNKNOWN_WEIGHTS, EncoderSpec
+from parfocal.features.folder import FolderFacts
 
 UNNAMED = "unnamed"  # encoder of features whose tool does not store one
 MAKER = "mahmood-"  # that STAMP writes before a name
@@ -21,6 +23,43 @@ def encoder_name(name: str) -> str:
     """Return the name of an encoder in `parfocal encoders`, or else the one that the tool uses."""
     card = card_of(name)
     return (name or UNNAMED) if card is None else card.id
+
+
+def encoder_problem(encoder: EncoderSpec) -> str | None:
+    """Return why slide files cannot be encoded as these features were; None if they may be.
+
+    Args:
+        encoder: description of the encoder of the features.
+    """
+    if encoder.weights_hash != UNKNOWN_WEIGHTS:
+        return None
+    if encoder.name == UNNAMED:
+        return "their encoder is not named; train with --encoder NAME to name it"
+    if not is_known_encoder(encoder.name):
+        return f"parfocal does not have their encoder, {encoder.name}"
+    card = find_card(encoder.name)
+    if card is not None and card.output_of(encoder.dim) is None:
+        widths = " or ".join(f"{dim:,}" for dim in sorted(set(card.dims.values())))
+        return f"encoder {encoder.name} gives {widths} features per patch, and these have {encoder.dim}"
+    return None
+
+
+def encoder_problems(facts: FolderFacts) -> list[str]:
+    """Return why slide files cannot be encoded as the features of a folder were, each once.
+
+    Args:
+        facts: the folder.
+    """
+    found: dict[str, list[str]] = {}
+    for magnification, encoder in zip(facts.magnifications, facts.encoders, strict=True):
+        problem = encoder_problem(encoder)
+        if problem is not None:
+            found.setdefault(problem, []).append(f"{magnification:g}x")
+    all_alike = len(found) == 1 and len(*found.values()) == len(facts.magnifications)
+    return [
+        problem if all_alike else f"at {', '.join(names)}, {problem}"
+        for problem, names in found.items()
+    ]
 
 
 def describe_encoder(name: str, dim: int, *, patch_size: int) -> EncoderSpec:

@@ -17,6 +17,7 @@ from parfocal.features.header import SlideSettings, group_names
 from parfocal.grid.ladder import whole_ratio
 from parfocal.slide.errors import SlideError
 from parfocal.slide.identity import file_fingerprint, slide_id
+from parfocal.slide.resolution import magnification_of, mpp_of
 from parfocal.slide.slide import open_slide
 from parfocal.slide.sources.url import SlidePath, is_at_hand
 
@@ -35,6 +36,8 @@ class ForeignFolder:
         slides: slides of which the files may be available, for tools that do not store the
             resolution.
         encoder: encoder of features whose tool does not store it; empty if it is unknown.
+        magnification: magnification of features whose tool does not store it, where the slide file
+            is not available either; None if it is unknown.
 
     Raises:
         StoreError: no slide can be read, or the folders do not go together.
@@ -46,8 +49,9 @@ class ForeignFolder:
         slides: Iterable[FeatureSlide] = (),
         *,
         encoder: str = "",
+        magnification: float | None = None,
     ) -> None:
-        self._encoder = encoder
+        self._encoder, self._magnification = encoder, magnification
         self._folders = tuple(folders)
         self._scans: dict[SlidePath, ScanFacts | None] = {}
         self._mpps: dict[str, dict[float, float]] = {}  # true ones, by slide and magnification
@@ -167,7 +171,11 @@ class ForeignFolder:
                         f"{self}: several folders are of {magnification:g}x; name one folder for "
                         "each magnification, as 2.5=DIR,10=DIR."
                     )
-                levels[magnification] = replace(level, encoder=level.encoder or self._encoder)
+                levels[magnification] = replace(
+                    level,
+                    mpp=level.mpp or mpp_of(magnification),
+                    encoder=level.encoder or self._encoder,
+                )
         return dict(sorted(levels.items()))
 
     def _nominal(self, given: float | None, level: ToolPatches, folder: ToolFolder) -> float:
@@ -175,22 +183,25 @@ class ForeignFolder:
         if level.mpp is None:
             if given is None and len(self._levels) == 1:
                 return next(iter(self._levels))
-            if given is None:
+            known = given or self._magnification
+            if known is None:
                 raise StoreError(
-                    f"{level.rows.place.partition(':')[0]}: {folder.tool} does not store the "
-                    "magnification, and the slide file, which has it, is not available. Give it, "
-                    f"as --features 20={folder.path}."
+                    f"{level.rows.path}: {folder.tool} does not store the magnification, and the "
+                    "slide file, from which it follows, is not available. Give the magnification "
+                    f"M with the folder, as M={folder.path}."
                 )
-            return given
-        found = 10 / level.mpp
+            return known
+        found = magnification_of(level.mpp)
         if folder.tool == "CLAM":
+            if given is not None and not self._levels:
+                _refuse_other_magnification(folder, given, found)
             return given or next(iter(self._levels), _octave(found))
         if given is None:
             return float(f"{found:.4g}")
         if abs(given / found - 1) > SAME_NOMINAL:
             raise MixedFeaturesError(
                 f"{folder.path}: the features are of {found:.4g}x, and {given:g}x was given. Write "
-                f"--features {found:.4g}={folder.path}."
+                f"{found:.4g}={folder.path}."
             )
         return given
 
@@ -218,7 +229,7 @@ class ForeignFolder:
         self, magnification: float, level: ToolPatches, scan: ScanFacts | None
     ) -> None:
         """Refuse a slide that does not mix with the first one, or whose places are impossible."""
-        first, path = self._levels[magnification], level.rows.place.partition(":")[0]
+        first, path = self._levels[magnification], level.rows.path
         for what, found, expected in (
             ("encoder", encoder_name(level.encoder), encoder_name(first.encoder)),
             ("features per patch", level.rows.shape[1], first.rows.shape[1]),
@@ -232,12 +243,12 @@ class ForeignFolder:
         _check_places(path, level, scan)
         if scan is not None and level.unit == "px":
             true = level.side * scan.mpp / level.patch_size
-            ratio = true * magnification / 10
-            if not 1 / MAX_DEVIATION <= ratio <= MAX_DEVIATION:
+            if not _is_near(magnification, magnification_of(true)):
                 raise StoreError(
                     f"{path}: the features are of {magnification:g}x, and on this slide of "
-                    f"{scan.mpp:.4g} um/px the patches have {true:.4g} um/px, which is "
-                    f"{10 / true:.3g}x. Check the mpp of the slide, or extract it again."
+                    f"{scan.mpp:.4g} µm/px the patches have {true:.4g} µm/px, which is "
+                    f"{magnification_of(true):.3g}x. Check the mpp of the slide, or extract it "
+                    "again."
                 )
 
     def _one_patch_size(self) -> int:
@@ -286,6 +297,21 @@ def _octave(magnification: float) -> float:
     return nearest if near else float(f"{magnification:.3g}")
 
 
+def _is_near(magnification: float, found: float) -> bool:
+    """Return whether a nominal magnification may stand for the one of a slide."""
+    return 1 / MAX_DEVIATION <= magnification / found <= MAX_DEVIATION
+
+
+def _refuse_other_magnification(folder: ToolFolder, given: float, found: float) -> None:
+    """Refuse a given magnification that the size of the patches on a slide contradicts."""
+    if not _is_near(given, found):
+        nominal = _octave(found)
+        raise MixedFeaturesError(
+            f"{folder.path}: {given:g}x was given, and the size of the patches on the first slide "
+            f"means {nominal:g}x. Write {nominal:g}={folder.path}, or check the slide's mpp."
+        )
+
+
 def _check_ladder(folder: ForeignFolder, magnifications: Sequence[float]) -> None:
     """Refuse magnifications whose patches cannot nest, if there are several."""
     for low, high in pairwise(magnifications):
@@ -296,7 +322,7 @@ def _check_ladder(folder: ForeignFolder, magnifications: Sequence[float]) -> Non
             )
 
 
-def _check_places(path: str, level: ToolPatches, scan: ScanFacts | None) -> None:
+def _check_places(path: Path, level: ToolPatches, scan: ScanFacts | None) -> None:
     """Refuse coordinates that are not on the slide."""
     size = level.slide_size if scan is None else scan.size
     if scan is not None and level.slide_size not in (None, scan.size):

@@ -101,8 +101,7 @@ class ForeignSlide:
             steps = nest(placed, [ratio or 1 for ratio in ratios])
         except NestingError as error:
             raise StoreError(
-                f"{levels[-1].rows.place.partition(':')[0]}: {error}. "
-                f"{ADVICE.get(self._tool, OTHER_ADVICE)}"
+                f"{levels[-1].rows.path}: {error}. {ADVICE.get(self._tool, OTHER_ADVICE)}"
             ) from None
         grid = self._grid(levels, steps)
         rows = tuple(step.stored for step in steps) if len(levels) > 1 else None

@@ -28,15 +28,12 @@ class TorchRows:
         StoreError: the file is missing, damaged, or holds something else.
     """
 
+    name = "features"
+
     def __init__(self, path: Path, *, tool: str) -> None:
         self.path, self.tool = path, tool
         found = tuple(self._load().shape)
         self.shape = (found[0], found[1]) if len(found) == 2 else (0, 0)
-
-    @property
-    def place(self) -> str:
-        """The file, for messages."""
-        return f"{self.path}: features"
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
         """Return some rows, in order.
@@ -77,15 +74,12 @@ class NpzRows:
         StoreError: the file is missing or damaged, or has no such array.
     """
 
+    name = "features"
+
     def __init__(self, path: Path, *, tool: str) -> None:
         self.path, self.tool = path, tool
         found = self._load().shape
         self.shape = (found[0], found[1]) if len(found) == 2 else (0, 0)
-
-    @property
-    def place(self) -> str:
-        """The file, for messages."""
-        return f"{self.path}: features"
 
     def read(self, rows: Int64[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
         """Return some rows, in order.

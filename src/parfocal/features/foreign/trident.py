@@ -107,7 +107,7 @@ def find_folders(path: Path) -> tuple[TridentFolder, ...]:
         The folders, lowest magnification first; empty if TRIDENT did not write this.
 
     Raises:
-        StoreError: the features are of whole slides.
+        StoreError: the features are of whole slides, or there are only places of patches.
     """
     if path.name.startswith(SLIDE_PREFIX):
         raise StoreError(
@@ -139,11 +139,21 @@ def _in_grid_folder(path: Path) -> tuple[TridentFolder, ...]:
 
 
 def _is_features(path: Path) -> bool:
-    """Return whether a folder has files with features, coords and TRIDENT's geometry."""
+    """Return whether a folder has files with features, coords and TRIDENT's geometry.
+
+    Raises:
+        StoreError: the files have no features.
+    """
     named = path.name.startswith(PREFIX) and GRID_FOLDER.match(path.resolve().parent.name)
     for file in sorted(path.glob("*.h5")):
         try:
             with h5py.File(file, "r", locking=False) as content:
+                if set(content) == {"coords"}:
+                    raise StoreError(
+                        f"{path}: the files have the places of patches, and no features. Give the "
+                        f"folder {PREFIX}<encoder> beside it (TRIDENT), or the one with h5_files "
+                        "(CLAM)."
+                    )
                 if "features" not in content:
                     return False
                 coords = content.get("coords")

@@ -16,7 +16,7 @@ from parfocal.slide.sources.url import SlidePath
 
 MissingTiles = Literal["auto", "refuse", "background"]
 
-MAX_SIDE_PX = 2**21  # 100 mm at 0.05 um/px
+MAX_SIDE_PX = 2**21  # 100 mm at 0.05 µm/px
 MAX_TILE_PX = 2**24
 MAX_STRIP_PX = 2**30  # a picture in one compressed strip is decoded whole: 3 GiB of RGB
 MAX_SAMPLES = 64

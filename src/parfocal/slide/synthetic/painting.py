@@ -140,7 +140,7 @@ class SlidePlan:
             raise ValueError(f"size must be {SIZES[0]} to {SIZES[1]} pixels, not {self.size}")
         if not MPPS[0] <= self.mpp <= MPPS[1]:
             raise ValueError(
-                f"mpp must be {MPPS[0]} to {MPPS[1]} um per pixel for lesions to be visible, not "
+                f"mpp must be {MPPS[0]} to {MPPS[1]} µm per pixel for lesions to be visible, not "
                 f"{self.mpp:g}"
             )
 
@@ -232,7 +232,7 @@ def _no_room(plan: SlidePlan, lesion_um: float) -> ValueError:
     minimum = (Painting() if plan.tiles is None else TILE_PAINTING).regions
     fewer = ", fewer lesions (--lesions)" if painting.regions > minimum else ""
     return ValueError(
-        f"a slide of {plan.size} px at {plan.mpp:g} um per pixel with {painting.tissue_share:.0%} "
+        f"a slide of {plan.size} px at {plan.mpp:g} µm per pixel with {painting.tissue_share:.0%} "
         f"tissue has no room for {painting.regions} regions, {painting.lesions} of them with a "
         f"lesion of {lesion_um:.0f} um. Choose larger slides (--size){fewer} or smaller lesions "
         "(--lesion-um)."

@@ -228,7 +228,7 @@ def _hollow(radius: Stamps) -> Stamps:
 def _only_fine(benign: Squares, lesion: Squares, sigma: float) -> Squares:
     """Return the benign squares with only the finest details of the lesion."""
     change = lesion.astype(np.float32) - benign
-    for _ in range(2):  # after one pass, a network still finds the lesion at 4 um per pixel
+    for _ in range(2):  # after one pass, a network still finds the lesion at 4 µm per pixel
         change -= ndimage.gaussian_filter(change, (0, sigma, sigma, 0), mode="wrap", truncate=3)
     fine: Squares = np.rint(benign + change).clip(0, 255).astype(np.uint8)
     return fine
