@@ -95,7 +95,7 @@ def test_features_are_extracted_once_for_all_models(compared: tuple[list[Compari
 
 def test_a_comparison_without_usable_slides_is_refused(cohort: Path, tmp_path: Path):
     candidates = load_candidates(["mean"], overrides=["slide.magnifications=[40]"], encoder="tiny")
-    with pytest.raises(ComparisonError, match=r"cohort\.csv: 9 of 9 slides cannot be read \("):
+    with pytest.raises(ComparisonError, match=rf"cohort\.csv: {SLIDES + 1} of {SLIDES + 1} slides cannot be read \("):
         compare(cohort, candidates, tmp_path, device="cpu")
 
 
@@ -119,7 +119,8 @@ def test_slides_that_cannot_be_read_are_named_before_any_training(
     assert f"- {bad.stem}: " in (tmp_path / "out" / "results.md").read_text()
     assert f"{bad.stem}: " in (tmp_path / "out" / "report.html").read_text()
     (summary,) = (tmp_path / "out").rglob("seed-0/summary.json")
-    assert list(json.loads(summary.read_text())["failed"]) == ["0"]  # the other is a test slide
+    assert list(json.loads(summary.read_text())["failed"]) == ["0", "blank"]
+    assert row.result.failed == 1  # of the two, only this one is a test slide
 
 
 def test_a_comparison_without_test_slides_trains_nothing(cohort: Path, tmp_path: Path):

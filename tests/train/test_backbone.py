@@ -64,7 +64,7 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> None:
     def create_model(name, *, pretrained, pretrained_cfg_overlay, **_):
         network = Small()
         if pretrained:
-            network.load_state_dict(torch.load(pretrained_cfg_overlay["file"], weights_only=True))
+            network.load_state_dict(pretrained_cfg_overlay["state_dict"])
         return network
 
     config = {"input_size": (3, 32, 32), "interpolation": "bilinear"}

@@ -22,6 +22,8 @@ def find_unreadable(
         stores: their stored features. Slide files are opened only for models that take pixels.
     """
     unreadable = dict(stores.failed)
+    if all(slide.slide_id in unreadable for slide in cohort.slides):
+        return unreadable  # a folder may have no feature file, and could not be opened
     for folder in {str(each): open_features(each) for each in stores.folders.values()}.values():
         extract = f"extract it with {folder.facts.tool}"
         if folder.facts.tool == OWN_TOOL:

@@ -66,8 +66,8 @@ def select_slides(
         parts: part of each slide in the run, by id; other slides are in the part of the split
             column, or else in `test`.
         split: the part, or "all".
-        left_out: ids of slides that the run left out, because they could not be read; they are in
-            no part of it.
+        left_out: ids of slides that the run left out, because they could not be read. They are in
+            the part of the split column, so that those of a test set count as failed; else in none.
 
     Raises:
         EvaluationError: there are no such slides.
@@ -75,7 +75,7 @@ def select_slides(
     assigned = [
         (slide, parts.get(slide.slide_id, slide.split or "test"))
         for slide in cohort.slides
-        if slide.slide_id not in left_out or split == "all"
+        if slide.slide_id not in left_out or slide.split is not None or split == "all"
     ]
     if len(assigned) < len(cohort.slides):
         logger.warning(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from parfocal.dataset.cohort import Cohort, require_files, without_slides
+from parfocal.dataset.cohort import Cohort, CohortError, require_files, without_slides
 from parfocal.dataset.inputs import Inputs, cohort_inputs
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
@@ -30,7 +30,7 @@ from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.resolution import mpp_of
 from parfocal.train.checks import log_left_out, log_true_resolutions, refuse_unknown_strata
-from parfocal.train.folder import RunFolder, claimed, refuse_used, write_summary
+from parfocal.train.folder import RunError, RunFolder, claimed, refuse_used, write_summary
 from parfocal.train.slide_checks import SlideChecks
 from parfocal.train.summary import RunSummary, aggregate_folds
 from parfocal.train.tensorboard import require_tensorboard
@@ -109,7 +109,7 @@ def train(
             kind = "slide files" if folder is None else "feature files"
             require_files(cohort.source, files, kind)
         refuse_copies(remaining, folder)
-        splits = make_splits(remaining, settings.train)
+        splits = _split_remaining(remaining, settings.train, left_out)
         folders = [out] if len(splits) == 1 else [out / f"fold-{n}" for n in range(len(splits))]
         runs = [
             TrainingRun(
@@ -175,6 +175,23 @@ def make_splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
     return fold_cohort(
         cohort, settings.folds, val_fraction=settings.val_fraction, seed=settings.seed
     )
+
+
+def _split_remaining(
+    remaining: Cohort, settings: TrainSettings, left_out: Mapping[str, str]
+) -> tuple[Split, ...]:
+    """Split the slides that can be read; an error names those that are left out."""
+    try:
+        return make_splits(remaining, settings)
+    except CohortError as error:
+        if not left_out:
+            raise
+        slide_id, reason = next(iter(left_out.items()))
+        total = len(remaining.slides) + len(left_out)
+        raise RunError(
+            f"{error} {len(left_out)} of {total} slides were left out, because they cannot be "
+            f"read; the first is {slide_id} ({reason.rstrip('.')})."
+        ) from None
 
 
 def _finish(out: Path, runs: list[RunSummary]) -> RunSummary:

@@ -61,7 +61,7 @@ def timm(monkeypatch):
     """Replace timm, which is optional, by a module that records how it is called."""
 
     def create_model(name, *, pretrained, pretrained_cfg_overlay, **_):
-        module.calls.append((name, pretrained, pretrained_cfg_overlay.get("file")))
+        module.calls.append((name, pretrained, pretrained_cfg_overlay.get("state_dict")))
         return nn.Sequential(
             *(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Dropout()),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
@@ -89,9 +89,11 @@ def test_a_weights_file_for_timm_is_only_needed_when_weights_are_loaded(timm, tm
     backbone = Backbone(name)  # as on another machine, where a checkpoint is loaded
     with pytest.raises(EncoderError, match=r"w\.pth: no such weights file"):
         backbone.load_pretrained()
-    (tmp_path / "w.pth").touch()
+    torch.save({"0.weight": torch.full((5, 3, 1, 1), 0.5)}, tmp_path / "w.pth")
     backbone.load_pretrained()
-    assert timm.calls[-1] == ("resnet18", True, str(tmp_path / "w.pth"))
+    name, pretrained, tensors = timm.calls[-1]
+    assert (name, pretrained, list(tensors)) == ("resnet18", True, ["0.weight"])
+    assert torch.equal(tensors["0.weight"], torch.full((5, 3, 1, 1), 0.5))
 
 
 def test_in_a_timm_network_only_batch_norms_stay_in_evaluation_mode(timm):
