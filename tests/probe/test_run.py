@@ -217,5 +217,5 @@ def test_the_command_ends_with_1_if_an_encoder_or_a_slide_failed(
         *("probe", cohort, "--encoders", "A,broken", "--out", tmp_path / "out", "--patches", 5)
     )
     assert result.code == 1
-    assert "1 of 14 slides and encoders failed" in result.err
+    assert "parfocal: 1 of 2 encoders failed:" in result.err
     assert "A  " in result.out

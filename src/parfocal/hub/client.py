@@ -11,7 +11,9 @@ from typing import Any
 
 from parfocal.hub.repository import HubError, Repository
 
-DOWNLOADED = "download it otherwise and give its folder: `parfocal predict FOLDER SLIDE --out DIR`"
+DOWNLOADED = (
+    "download the model otherwise and give its folder: `parfocal predict FOLDER SLIDE --out DIR`"
+)
 # Where the errors of huggingface_hub come from; which of them it uses depends on its version.
 PACKAGES = ("huggingface_hub", "hf_xet", "httpx", "httpcore", "requests", "urllib3")
 

@@ -14,7 +14,6 @@ from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.right_use import warn_outside_range
 from parfocal.encoders.spec import UNKNOWN_WEIGHTS, EncoderSpec
 from parfocal.encoders.weights import WEIGHTS_OPTION, EncoderError, MissingPackageError
-from parfocal.features.foreign.encoder_names import encoder_problem
 from parfocal.models.description import CheckpointError
 from parfocal.validation import validate
 
@@ -75,7 +74,13 @@ def _load(
     compared.
     """
     by_other_tool = spec.weights_hash == UNKNOWN_WEIGHTS
-    problem = None if spec.address else encoder_problem(spec)
+    problem = None
+    if by_other_tool and not spec.address:
+        from parfocal.features.foreign.encoder_names import (  # noqa: PLC0415 (HDF5 takes time)
+            encoder_problem,
+        )
+
+        problem = encoder_problem(spec)
     if problem is not None:
         raise CheckpointError(
             f"the model was trained on features that another tool made, and {problem}. Extract "

@@ -162,7 +162,8 @@ def test_a_service_that_stays_away_is_an_error_that_says_so(
         connect(service)
     assert str(caught.value) == (
         f"encoder at {service.address}: it answers with status 503 (out of memory) (3 attempts). "
-        "Start the service, or give the address of another one."
+        "Check the address, or start a service there with `parfocal serve-encoder NAME` "
+        "(docs/encoder-service.md)."
     )
     assert len(service.requests) == 3
     warnings = [each for each in caplog.records if each.levelno == logging.WARNING]
@@ -316,7 +317,7 @@ def test_a_redirect_is_not_followed(service: ScriptedService, status: int):
 
 def test_a_request_that_is_refused_is_not_sent_again(service: ScriptedService):
     service.answer = lambda request: (404, {}, b"<html>no such page</html>")
-    with pytest.raises(ServiceError, match=r"it answers with status 404\.$"):
+    with pytest.raises(ServiceError, match=r"it answers with status 404\. Check the address, or"):
         connect(service)
     assert len(service.requests) == 1
 

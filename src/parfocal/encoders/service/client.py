@@ -11,6 +11,7 @@ from torch import Tensor
 
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.service.connection import (
+    REMEDY,
     PatchesError,
     Patience,
     ServiceConnections,
@@ -30,11 +31,6 @@ from parfocal.encoders.service.protocol import (
     parse_description,
     parse_features,
     patches_body,
-)
-
-REMEDY = (
-    "Check the address, or start a service there with `parfocal serve-encoder NAME` "
-    "(docs/encoder-service.md)."
 )
 
 logger = logging.getLogger(__name__)
@@ -136,21 +132,13 @@ def load_service(
         ServiceError: the service does not answer, or does not describe an encoder.
     """
     connections = ServiceConnections(parse_address(address), patience or Patience())
-    try:
-        description = _describe(connections)
-    except ServiceError as error:
-        raise ServiceError(f"{error} {REMEDY}") from error
-    logger.info("%s: patches are sent to %s", description.encoder.name, address)
-    return ServiceEncoder(connections, description, device=str(choose_device(device)))
-
-
-def _describe(connections: ServiceConnections) -> Description:
-    """Ask a service what it is."""
     answer = connections.request("GET", max_bytes=MAX_DESCRIPTION_BYTES)
     try:
-        return parse_description(answer.body)
+        description = parse_description(answer.body)
     except ProtocolError as error:
-        raise connections.error(f"not an encoder service: {error}") from None
+        raise connections.error(f"not an encoder service: {error}. {REMEDY}") from None
+    logger.info("%s: patches are sent to %s", description.encoder.name, address)
+    return ServiceEncoder(connections, description, device=str(choose_device(device)))
 
 
 __all__ = ["ServiceEncoder", "ServiceError", "load_service"]

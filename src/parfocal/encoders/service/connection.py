@@ -29,6 +29,11 @@ MAX_RETRY_AFTER_S = 60.0
 MAX_REASON = 200  # characters of a service's own words in a message
 BLOCK_BYTES = 2**16
 
+REMEDY = (
+    "Check the address, or start a service there with `parfocal serve-encoder NAME` "
+    "(docs/encoder-service.md)"
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -190,10 +195,7 @@ class ServiceConnections:
                     wait_s = self._patience.wait_s * 2**attempt
                 self._report(failure, wait_s)
                 self._sleep(wait_s)
-        raise self.error(
-            f"{failure} ({self._patience.attempts} attempts). Start the service, or give the "
-            "address of another one"
-        )
+        raise self.error(f"{failure} ({self._patience.attempts} attempts). {REMEDY}")
 
     def error(self, message: str) -> ServiceError:
         """Return an error that names the service."""
@@ -300,7 +302,7 @@ class ServiceConnections:
                 f"it refuses access (status {status}). Add its host with login and password to "
                 "the netrc file, or only the password if it expects a token"
             )
-        raise self.error(f"it answers with status {status}{words}")
+        raise self.error(f"it answers with status {status}{words}. {REMEDY}")
 
 
 def _is_loopback(host: str) -> bool:
