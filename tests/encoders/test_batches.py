@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from parfocal.encoders import batches, encoder
-from parfocal.encoders.batches import fitting_batch, is_out_of_memory
+from parfocal.encoders.batches import PatchMemoryError, fitting_batch, is_out_of_memory
 from parfocal.encoders.encoder import NetworkEncoder
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.encoders.weights import EncoderError
@@ -75,7 +75,7 @@ def test_a_single_patch_that_does_not_fit_is_an_error_that_says_what_to_do():
     message = (
         r"encoder limited: cpu has no memory for a single patch \(CUDA out of memory.*--device"
     )
-    with pytest.raises(EncoderError, match=message):
+    with pytest.raises(PatchMemoryError, match=message):
         made(gray_patches(4))
 
 

@@ -38,12 +38,12 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def interrupt_at(encoder, call, error):
-    """Make an encoder fail at a batch."""
+def interrupt_at(encoder, call, error, *, times=1):
+    """Make an encoder fail at one or more batches."""
     calls = iter(range(1_000_000))
 
     def fail(*_):
-        if next(calls) == call:
+        if call <= next(calls) < call + times:
             raise error
 
     encoder.network.register_forward_hook(fail)
@@ -83,18 +83,44 @@ def test_an_interrupted_extraction_leaves_no_file(cohort, out, encoder, error):
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "times", "reason"),
     [
-        (RuntimeError("CUDA out of memory"), "unexpected RuntimeError: CUDA out of memory"),
-        (MemoryError(), "there is not enough memory for this slide"),
+        (RuntimeError("shapes differ"), 1, "unexpected RuntimeError: shapes differ"),
+        # Batches of 4, 2 and 1 patches.
+        (RuntimeError("CUDA out of memory"), 3, "encoder tiny: cpu has no memory for a single pat"),
+        (MemoryError(), 3, "encoder tiny: cpu has no memory for a single patch"),
     ],
 )
-def test_any_error_is_the_failure_of_its_slide(cohort, out, encoder, error, reason):
-    interrupt_at(encoder, 3, error)
+def test_any_error_is_the_failure_of_its_slide(cohort, out, encoder, error, times, reason):
+    interrupt_at(encoder, 3, error, times=times)
     result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
     assert list(result.failed) == ["000"]
     assert result.failed["000"].startswith(reason)
     assert names(out) == ["001.h5", "002.h5"]
+
+
+def test_memory_that_is_used_up_outside_of_the_encoder_fails_the_slide(
+    cohort, out, encoder, monkeypatch
+):
+    find = SlideSettings.grid
+
+    def grid(self, slide):
+        if slide.path == cohort[0][1]:
+            raise MemoryError
+        return find(self, slide)
+
+    monkeypatch.setattr(SlideSettings, "grid", grid)
+    result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    assert list(result.failed) == ["000"]
+    assert result.failed["000"].startswith("there is not enough memory for this slide")
+    assert names(out) == ["001.h5", "002.h5"]
+
+
+def test_memory_that_is_used_up_once_fails_no_slide(cohort, out, encoder):
+    interrupt_at(encoder, 3, RuntimeError("CUDA out of memory"))
+    result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
+    assert result.failed == {}
+    assert encoder.batch_size == 2
 
 
 def test_a_cohort_becomes_a_folder_of_feature_files(cohort, out, encoder):

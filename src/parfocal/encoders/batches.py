@@ -11,6 +11,10 @@ USED_SHARE = 0.8  # of the free memory; the rest is for fragmentation and for ot
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "not enough memory")
 
 
+class PatchMemoryError(Exception):
+    """There is no memory for a single patch; another slide may need less beside it."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that a device is out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -17,7 +17,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from parfocal.cost import count_macs
-from parfocal.encoders.batches import PROBE, fitting_batch, is_out_of_memory
+from parfocal.encoders.batches import (
+    PROBE,
+    PatchMemoryError,
+    fitting_batch,
+    is_out_of_memory,
+)
 from parfocal.encoders.spec import EncoderSpec, Precision
 from parfocal.encoders.weights import EncoderError, first_line
 
@@ -115,8 +120,9 @@ class NetworkEncoder:
             Features in float32, on the encoder's device.
 
         Raises:
-            EncoderError: the device has no memory for a single patch, the network returns another
-                number of features than its description says, or features that are not finite.
+            PatchMemoryError: the device has no memory for a single patch.
+            EncoderError: the network returns another number of features than its description says,
+                or features that are not finite.
         """
         # Allocated outside inference mode, so that a model can be trained on the features.
         features = torch.empty(len(patches), self.spec.dim, device=self.device)
@@ -145,7 +151,7 @@ class NetworkEncoder:
             if not is_out_of_memory(error):
                 raise
             if len(patches) == 1:
-                raise EncoderError(
+                raise PatchMemoryError(
                     f"encoder {self.spec.name}: {self.device} has no memory for a single patch "
                     f"({first_line(error)}). Stop other programs that use it, or choose another "
                     "device (--device) or a smaller encoder."

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from parfocal.encoders.batches import PatchMemoryError
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.service.protocol import (
     BODY_TYPE,
@@ -59,7 +60,7 @@ def build_service(encoder: Encoder, *, any_host: bool = False) -> Starlette:
             answer = await run_in_threadpool(encode, bytes(body))
         except ProtocolError as error:
             return PlainTextResponse(str(error), 400)
-        except EncoderError as error:
+        except (EncoderError, PatchMemoryError) as error:
             return PlainTextResponse(" ".join(str(error).split()), 422)
         headers = {WEIGHTS_HEADER: encoder.spec.weights_hash}
         return Response(answer, media_type=BODY_TYPE, headers=headers)
