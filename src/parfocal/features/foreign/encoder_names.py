@@ -40,7 +40,8 @@ def encoder_problem(encoder: EncoderSpec) -> str | None:
     card = find_card(encoder.name)
     if card is not None and card.output_of(encoder.dim) is None:
         widths = " or ".join(f"{dim:,}" for dim in sorted(set(card.dims.values())))
-        return f"encoder {encoder.name} gives {widths} features per patch, and these have {encoder.dim}"
+        made = f"encoder {encoder.name} gives {widths} features per patch"
+        return f"{made}, and these have {encoder.dim}"
     return None
 
 
