@@ -134,7 +134,7 @@ def test_compare_on_features_of_trident(
     assert "abmil" in result.out
 
 
-def test_a_run_is_told_which_folders_it_needs(
+def test_a_run_without_its_folders_says_which_it_needs(
     parfocal: Command, cohort: Path, job: Path, given: str, tmp_path: Path
 ):
     run, one = tmp_path / "run", job / "10x_64px_0px_overlap" / "features_tiny"
