@@ -95,7 +95,10 @@ def test_features_are_extracted_once_for_all_models(compared: tuple[list[Compari
 
 def test_a_comparison_without_usable_slides_is_refused(cohort: Path, tmp_path: Path):
     candidates = load_candidates(["mean"], overrides=["slide.magnifications=[40]"], encoder="tiny")
-    with pytest.raises(ComparisonError, match=rf"cohort\.csv: {SLIDES + 1} of {SLIDES + 1} slides cannot be read \("):
+    with pytest.raises(
+        ComparisonError,
+        match=rf"cohort\.csv: {SLIDES + 1} of {SLIDES + 1} slides cannot be read \(",
+    ):
         compare(cohort, candidates, tmp_path, device="cpu")
 
 

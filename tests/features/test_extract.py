@@ -83,15 +83,16 @@ def test_an_interrupted_extraction_leaves_no_file(cohort, out, encoder, error):
 
 
 @pytest.mark.parametrize(
-    ("error", "times", "reason"),
+    ("failure", "reason"),
     [
-        (RuntimeError("shapes differ"), 1, "unexpected RuntimeError: shapes differ"),
+        ((RuntimeError("shapes differ"), 1), "unexpected RuntimeError: shapes differ"),
         # Batches of 4, 2 and 1 patches.
-        (RuntimeError("CUDA out of memory"), 3, "encoder tiny: cpu has no memory for a single pat"),
-        (MemoryError(), 3, "encoder tiny: cpu has no memory for a single patch"),
+        ((RuntimeError("CUDA out of memory"), 3), "encoder tiny: cpu has no memory for a single"),
+        ((MemoryError(), 3), "encoder tiny: cpu has no memory for a single patch"),
     ],
 )
-def test_any_error_is_the_failure_of_its_slide(cohort, out, encoder, error, times, reason):
+def test_any_error_is_the_failure_of_its_slide(cohort, out, encoder, failure, reason):
+    error, times = failure
     interrupt_at(encoder, 3, error, times=times)
     result = extract_cohort(cohort, out, encoder=encoder, settings=SETTINGS)
     assert list(result.failed) == ["000"]

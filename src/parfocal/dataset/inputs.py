@@ -6,11 +6,11 @@ with inputs.open(slide) as slide_input:
     looks = slide_input.locate(prediction.looks)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NoReturn, Protocol, runtime_checkable
 
 import torch
 
@@ -71,6 +71,22 @@ class CountsPatches(Protocol):
         """Return the number of patches that exist at each magnification, lowest first."""
 
 
+def refuse_features(features: Features) -> NoReturn:
+    """Refuse stored features for a model that takes pixels.
+
+    Args:
+        features: the features, which need not exist.
+
+    Raises:
+        CohortError: always.
+    """
+    listed = [*features.values()] if isinstance(features, Mapping) else [features]
+    raise CohortError(
+        f"{', '.join(map(str, listed))}: the model takes pixels, so it cannot use stored features; "
+        "leave --features out."
+    )
+
+
 def cohort_inputs(
     settings: SlideSettings,
     load_encoders: Callable[[], Encoder | Sequence[Encoder]] | None,
@@ -111,10 +127,7 @@ def cohort_inputs(
             threads=threads,
         )
     if load_encoders is None:
-        raise CohortError(
-            f"{features}: the model takes pixels, so it cannot use stored features; leave "
-            "--features out."
-        )
+        refuse_features(features)
     return StoredInputs(features, settings, encoder=feature_encoder, device=device)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from parfocal.dataset.cohort import CohortSlide, read_cohort
-from parfocal.dataset.inputs import Inputs, cohort_inputs
+from parfocal.dataset.inputs import Inputs, cohort_inputs, refuse_features
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import read_left_out
@@ -103,6 +103,8 @@ def evaluate(
     only = trained.magnifications[0] if len(trained.magnifications) == 1 else None
     folder = None
     if features is not None:
+        if not trained.encoders:
+            refuse_features(features)
         folder = open_features(features, cohort.slides, magnification=only)
     parts = {} if external else run_parts(cohort, run, trained, folder)
     left_out = {} if external else read_left_out(run) or {}

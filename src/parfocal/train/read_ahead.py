@@ -1,6 +1,6 @@
 """Batches of slides, of which the next one is read while one is trained on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from torch.utils.data import DataLoader
 
@@ -17,12 +17,18 @@ class ReadAheadLoader:
         loader: batches of positions in `slides`.
         slides: the slides.
         inputs: inputs that read slides ahead.
+        excluded: ids of slides that are not read ahead; may grow while batches are drawn.
     """
 
     def __init__(
-        self, loader: DataLoader[list[int]], slides: Sequence[CohortSlide], inputs: ReadsAhead
+        self,
+        loader: DataLoader[list[int]],
+        slides: Sequence[CohortSlide],
+        inputs: ReadsAhead,
+        excluded: Collection[str] = (),
     ) -> None:
         self._loader, self._slides, self._inputs = loader, slides, inputs
+        self._excluded = excluded
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -32,7 +38,7 @@ class ReadAheadLoader:
         batch = next(batches, None)
         while batch is not None:
             following = next(batches, None)
-            positions = [*batch, *(following or ())]
-            self._inputs.read_ahead([self._slides[position] for position in positions])
+            slides = [self._slides[position] for position in (*batch, *(following or ()))]
+            self._inputs.read_ahead([s for s in slides if s.slide_id not in self._excluded])
             yield batch
             batch = following

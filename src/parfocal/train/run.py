@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from parfocal.dataset.cohort import Cohort, CohortError, require_files, without_slides
-from parfocal.dataset.inputs import Inputs, cohort_inputs
+from parfocal.dataset.inputs import Inputs, cohort_inputs, refuse_features
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import Split, fold_cohort, read_left_out, split_cohort
@@ -88,6 +88,8 @@ def train(
     torch_device = choose_device(device)
     settings = replace(settings, train=replace(settings.train, labels=cohort.labels))
     refuse_unknown_strata(cohort, settings.train)
+    if features is not None and settings.encoder is None:
+        refuse_features(features)
     folder = None if features is None else open_features(features, cohort.slides)
     if folder is not None:
         settings = follow_features(settings, folder)

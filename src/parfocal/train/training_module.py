@@ -146,7 +146,9 @@ class TrainingModule(pl.LightningModule):
         """Return batches of positions in `slides`, which are read ahead if the inputs can do so."""
         loader = _position_loader(len(slides), self.settings.batch_size, sampler)
         inputs = self.runner.inputs
-        return ReadAheadLoader(loader, slides, inputs) if isinstance(inputs, ReadsAhead) else loader
+        if not isinstance(inputs, ReadsAhead):
+            return loader
+        return ReadAheadLoader(loader, slides, inputs, self.failed)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer, and bring the learning-rate schedule up to date after a resume."""
