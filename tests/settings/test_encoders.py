@@ -102,7 +102,8 @@ def test_settings_are_read_back_from_a_run_folder(tmp_path):
     [
         (
             "encoder.name=2.5=tiny",
-            "encoder.name (--encoder): 10x has no encoder, and the magnifications are 2.5, 10; add 10=NAME.",
+            "encoder.name (--encoder): 10x has no encoder, and the magnifications are 2.5, 10; "
+            "add 10=NAME.",
         ),
         (
             "encoder.name=2.5=tiny,10=tiny,20=uni2-h",
