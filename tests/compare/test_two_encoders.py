@@ -67,7 +67,9 @@ def test_each_model_takes_the_encoders_of_its_own_magnifications():
 
 
 def test_a_model_whose_magnification_has_no_encoder_is_refused():
-    with pytest.raises(SettingsError, match=r"encoder.name: 20x has no encoder, .* add 20=NAME"):
+    with pytest.raises(
+        SettingsError, match=r"encoder.name \(--encoder\): 20x has no encoder, .* add 20=NAME"
+    ):
         load(["zoommil", "mean"], encoder="5=tiny")
 
 

@@ -18,7 +18,7 @@ from parfocal.train.read_ahead import ReadAheadLoader
 class MemoryRows:
     """Rows in memory; reading them waits until it is allowed."""
 
-    shape, tool, place = (3, 2), "test", "memory"
+    shape, tool, path, name = (3, 2), "test", Path("memory.h5"), "rows"
 
     def __init__(self, value: float = 1, *, error: bool = False) -> None:
         self.allowed, self.error, self.value = threading.Event(), error, value

@@ -2,6 +2,7 @@ import logging
 import os
 import random
 import threading
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -162,10 +163,9 @@ def test_500_flaky_answers_give_the_right_bytes_or_one_clear_line(noisy, quick, 
     with serve(noisy, Behavior(fault=lambda number: chosen[number])) as served:
         while len(served.requests) < 500:
             try:
-                source = source_of(served)
-                start = draw.randrange(len(content) - 300_000)
-                assert source.read(start, 300_000) == content[start : start + 300_000]
-                source.close()
+                with closing(source_of(served)) as source:
+                    start = draw.randrange(len(content) - 300_000)
+                    assert source.read(start, 300_000) == content[start : start + 300_000]
                 right += 1
             except RemoteError as error:
                 failed.append(str(error))
@@ -491,7 +491,10 @@ def test_a_download_that_does_not_fit_is_refused(noisy, tmp_path, monkeypatch):
             "https://127.0.0.1:1/a.mrxs",
             r"\(.mrxs\) is several files, which are not read over the n",
         ),
-        ("https://127.0.0.1:1/studies/1.2/series/1.3.4", r"1.3.4: DICOMweb addresses are not read"),
+        (
+            "https://127.0.0.1:1/studies/1.2/series/1.3.4",
+            r"1.3.4: DICOMweb addresses are not supported",
+        ),
     ],
 )
 def test_slides_of_several_files_are_refused(address, message):
