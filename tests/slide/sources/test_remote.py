@@ -1,3 +1,4 @@
+import gc
 import logging
 import os
 import random
@@ -84,11 +85,14 @@ def test_regions_read_ahead_take_one_round_of_few_requests(noisy, monkeypatch):
     monkeypatch.setattr(remote, "END_BYTES", 2**14)
     boxes = [Box(x, 512, 256, 256) for x in range(0, 2048, 256)]
     with serve(noisy) as served, open_slide(f"{served.address}/noisy.tif") as slide:
-        opened = len(served.requests)
+        opened = {*served.requests}
         slide.read_ahead(boxes, 0.5)  # one row of tiles, which follow one another in the file
         for box in boxes:
             slide.read(box, 0.5)
-        assert len(served.requests) == opened + 1
+    starts = {each: int(each.removeprefix("bytes=").split("-")[0]) for each in served.requests}
+    directories = min(starts[each] for each in opened if starts[each])  # at the end of the file
+    assert sum(0 < start < directories for start in starts.values()) == 1
+    assert len(starts) == len(served.requests)
 
 
 def test_opening_takes_few_requests(noisy):
@@ -154,6 +158,9 @@ def test_a_source_works_after_a_fork(noisy):
 # --- servers that fail ---
 
 
+# A connection that breaks while its thread is stopped is sometimes left to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_500_flaky_answers_give_the_right_bytes_or_one_clear_line(noisy, quick, monkeypatch):
     monkeypatch.setattr(http, "MAX_RETRY_AFTER_S", 0.0)
     content, draw = (noisy / "noisy.tif").read_bytes(), random.Random(1)
@@ -169,6 +176,7 @@ def test_500_flaky_answers_give_the_right_bytes_or_one_clear_line(noisy, quick, 
                 right += 1
             except RemoteError as error:
                 failed.append(str(error))
+    gc.collect()
     assert right > 10
     assert len(failed) < right
     assert all("failed 8 times in a row" in message for message in failed)

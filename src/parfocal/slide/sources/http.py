@@ -103,6 +103,7 @@ class HttpTransport:
         self._authorization = _authorization(url.parts)
         self._connections: dict[tuple[int, Origin], HTTPConnection] = {}
         self._context: ssl.SSLContext | None = None
+        self._cancelled = False
         self._refuse_forbidden(self._home.host)
 
     def fetch(self, offset: int, length: int) -> Reply:
@@ -136,7 +137,8 @@ class HttpTransport:
         return Reply(int(length), _identity(response), self._chunks(response, int(length)))
 
     def cancel(self) -> None:
-        """Break the connections, so that waiting threads get an error at once."""
+        """Break the connections for good, so that waiting threads get an error at once."""
+        self._cancelled = True
         for connection in list(self._connections.values()):
             _shut_down(connection)
             self._forget(connection)
@@ -201,6 +203,9 @@ class HttpTransport:
         except BROKEN as error:
             self._forget(connection)
             raise self._broken(error) from None
+        if self._cancelled:  # while it was made, so that `cancel` may not have seen it
+            self._forget(connection)
+            raise TransientError("connection broken")
         connection.timeout = SILENCE_S
         if connection.sock is not None:
             self._refuse_forbidden(str(connection.sock.getpeername()[0]), connection)
