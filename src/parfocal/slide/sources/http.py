@@ -103,7 +103,7 @@ class HttpTransport:
         self._authorization = _authorization(url.parts)
         self._connections: dict[tuple[int, Origin], HTTPConnection] = {}
         self._context: ssl.SSLContext | None = None
-        self._cancelled = False
+        self._canceled = False
         self._refuse_forbidden(self._home.host)
 
     def fetch(self, offset: int, length: int) -> Reply:
@@ -138,7 +138,7 @@ class HttpTransport:
 
     def cancel(self) -> None:
         """Break the connections for good, so that waiting threads get an error at once."""
-        self._cancelled = True
+        self._canceled = True
         for connection in list(self._connections.values()):
             _shut_down(connection)
             self._forget(connection)
@@ -203,7 +203,7 @@ class HttpTransport:
         except BROKEN as error:
             self._forget(connection)
             raise self._broken(error) from None
-        if self._cancelled:  # while it was made, so that `cancel` may not have seen it
+        if self._canceled:  # while it was made, so that `cancel` may not have seen it
             self._forget(connection)
             raise TransientError("connection broken")
         connection.timeout = SILENCE_S
