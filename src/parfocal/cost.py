@@ -179,7 +179,7 @@ class CostMeter:
             self._pixels += pixels
 
     def add_bytes(self, count: int, *, requests: int = 0) -> None:
-        """Add bytes read from the file, and the requests that asked for them."""
+        """Add bytes read from the file, and the number of requests for them."""
         with self._lock:
             self._bytes = (self._bytes or 0) + count
             self._requests += requests

@@ -177,6 +177,15 @@ Run = Annotated[
         callback=local_run,
     ),
 ]
+Host = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST", help="Address to listen on. Other computers can connect to 0.0.0.0."
+    ),
+]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 takes any free one.")
+]
 EncoderAt = Annotated[
     str | None,
     typer.Option(

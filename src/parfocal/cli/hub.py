@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import ONE_ENCODER, Device
+from parfocal.cli.arguments import ONE_ENCODER, Device, Host, Port
 from parfocal.cli.parsing import parse_one_encoder
 
 
@@ -118,15 +118,8 @@ def serve_encoder(
         ),
     ] = None,
     device: Device = "auto",
-    host: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST", help="Address to listen on. Other computers can connect to 0.0.0.0."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 takes any free one.")
-    ] = 8643,
+    host: Host = "127.0.0.1",
+    port: Port = 8643,
 ) -> None:
     """Encode patches for other processes and computers.
 

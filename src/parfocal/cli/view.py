@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import AllowRedirect, Mpp, RemoteCache, Scratch, output_page
+from parfocal.cli.arguments import AllowRedirect, Host, Mpp, Port, RemoteCache, Scratch, output_page
 from parfocal.cli.parsing import parse_slides, remote_access
 
 Predictions = Annotated[
@@ -36,15 +36,8 @@ def view(
     cohort: CohortFile = None,
     slides: MovedSlides = None,
     mpp: Mpp = None,
-    host: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST", help="Address to listen on. Other computers can connect to 0.0.0.0."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 takes any free one.")
-    ] = 8642,
+    host: Host = "127.0.0.1",
+    port: Port = 8642,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(

@@ -404,9 +404,6 @@ def _recorded_mpp(scan: Scan, path: SlidePath, *, from_cohort: bool) -> float:
 
 def _describe_spare(tiles: int) -> str:
     """Describe tiles with zeros before their end, which lose no pixel."""
-    subject = (
-        "1 tile has spare bytes before its end"
-        if tiles == 1
-        else (f"{tiles} tiles have spare bytes before their end")
-    )
-    return f"{subject}; no pixel is lost"
+    if tiles == 1:
+        return "1 tile has spare bytes before its end; no pixel is lost"
+    return f"{tiles} tiles have spare bytes before their end; no pixel is lost"

@@ -206,7 +206,7 @@ def test_a_server_that_is_gone_is_named_in_one_line(noisy, quick):
         ("whole", "sends whole files only .*cannot be read in place. Add --scratch DIR"),
         ("shifted", "did not send what was requested"),
         ("gzip", r"it compresses the bytes \(gzip\). Ask its owner"),
-        ("longer announced", "asked for 1048576 bytes, it announced 1148576. Ask its owner"),
+        ("longer announced", "1048576 bytes were requested, it announced 1148576. Ask its owner"),
         ("403", "answered 403. Check that your credentials or the signed URL are still valid"),
         ("404", "answered 404. Check the address"),
         ("401", "answered 401. It requires credentials: put them in ~/.netrc, or use a signed URL"),

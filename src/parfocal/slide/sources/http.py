@@ -124,7 +124,7 @@ class HttpTransport:
         expected = min(length, size - offset)
         if first != offset or last - first + 1 != expected:
             self._drop(response)
-            raise self._lies(f"asked for {expected} bytes, it announced {last - first + 1}")
+            raise self._lies(f"{expected} bytes were requested, it announced {last - first + 1}")
         return Reply(size, _identity(response), self._chunks(response, expected))
 
     def fetch_whole(self) -> Reply:
@@ -225,7 +225,7 @@ class HttpTransport:
         )
 
     def _chunks(self, response: BaseHTTPResponse, length: int) -> Iterator[bytes]:
-        """Yield the bytes of a response, and cut it off after those that were asked for."""
+        """Yield the bytes of a response, and cut it off after those that were requested."""
         left, deadline = length, time.monotonic() + SILENCE_S + length / LEAST_RATE
         try:
             while left:

@@ -12,7 +12,7 @@ class Reply:
     Args:
         size: number of bytes of the whole file.
         identity: text that changes if the file is replaced, such as its ETag; empty if unknown.
-        chunks: the bytes asked for, as they come. Iterating raises TransientError if they stop.
+        chunks: the requested bytes, as they come. Iterating raises TransientError if they stop.
     """
 
     size: int
