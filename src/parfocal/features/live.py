@@ -20,6 +20,7 @@ from parfocal.bag import StoredBag
 from parfocal.cost import no_mac_counting
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.per_magnification import per_magnification
+from parfocal.encoders.queue import EncoderQueue
 from parfocal.features.cache import FeatureCache, SlideCache
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Slide
@@ -159,9 +160,14 @@ class PatchEncoder:
         return lambda: self._encode(step, [patch.result() for patch in patches])
 
     def _encode(self, step: int, patches: list[Pixels]) -> Float[Tensor, "b d"]:
-        pixels = np.stack(patches)
-        with self.slide.cost_meter.measure_time("encode"), no_mac_counting():
-            return self.encoders[step](pixels)
+        encoder, meter, pixels = self.encoders[step], self.slide.cost_meter, np.stack(patches)
+        with no_mac_counting():
+            if isinstance(encoder, EncoderQueue):  # which may encode patches of other slides, too
+                features, seconds = encoder.encode_timed(pixels)
+                meter.add_seconds("encode", seconds)
+                return features
+            with meter.measure_time("encode"):
+                return encoder(pixels)
 
 
 class LiveFeatures:
