@@ -24,11 +24,13 @@ SIBLINGS_PER_ROW = 4  # siblings mixed as one row: fewer, longer sums that fit t
 
 # The position of a magnification and rows of its table -> (column, row) of these patches.
 Cells = Callable[[int, Int64[np.ndarray, " n"]], Int64[np.ndarray, "n 2"]]
+# The same -> the slide of each of these patches, in the bag of a patient.
+SlideIndex = Callable[[int, Int64[np.ndarray, " n"]], Int64[np.ndarray, " n"]]
 
 
 @runtime_checkable
 class Bag(Protocol):
-    """The patches of one slide at one magnification."""
+    """The patches of one slide, or of all slides of one patient, at one magnification."""
 
     @property
     def rows(self) -> Int64[Tensor, " n"]:
@@ -42,11 +44,29 @@ class Bag(Protocol):
         has fewer, the others are placeholders with zero features, which a model has to ignore.
         """
 
+    @property
+    def parents(self) -> Int64[Tensor, " n"] | None:
+        """Position of each patch's parent in the bag that was zoomed; see `inherited`.
+
+        None at the lowest magnification, and for mixtures.
+        """
+
     def features(self) -> Float[Tensor, "n d"]:
         """Return the features of the patches; zeros for those that do not exist."""
 
     def cells(self) -> Int64[Tensor, "n 2"]:
-        """Return (column, row) of each patch, in the grid of its magnification."""
+        """Return (column, row) of each patch, in the grid of its magnification and slide.
+
+        Patches of different slides can have the same cell, and are no neighbors: a model that
+        compares cells has to compare `slides`, too.
+        """
+
+    def slides(self) -> Int64[Tensor, " n"]:
+        """Return the position of each patch's slide among those of the patient.
+
+        It is 0 everywhere in the bag of one slide. In the bag at the lowest magnification it
+        ascends.
+        """
 
     def zoom(self, select: Float[Tensor, "k n"] | None) -> "Bag":
         """Return the children of the selected patches, at the next magnification.
@@ -122,6 +142,7 @@ class StoredBag:
         tables: one feature table per magnification.
         valid: for each magnification, whether each patch exists; None if all do.
         cells: function that returns (column, row) of patches; None if positions are unknown.
+        slides: function that returns the slide of patches; None if all are of one slide.
 
     Raises:
         ValueError: the number of rows of a table is not a multiple of that of the previous one.
@@ -133,10 +154,12 @@ class StoredBag:
         *,
         valid: Sequence[Bool[Tensor, " _"]] | None = None,
         cells: Cells | None = None,
+        slides: SlideIndex | None = None,
     ) -> None:
         self._tables = tuple(tables)
         self._valid = None if valid is None else tuple(valid)
         self._cells = cells
+        self._slides = slides
         counts = [table.shape[0] for table in self._tables]
         for parents, children in pairwise(counts):
             if parents == 0 or children % parents:
@@ -150,6 +173,12 @@ class StoredBag:
         self._siblings = torch.arange(counts[0])[:, None]  # b c
         # One mixture per zoom, first to last: the first mixes the groups of siblings.
         self._mixtures: tuple[Mixture, ...] = ()
+        self._parents: Int64[Tensor, " p"] | None = None  # parent of each group of siblings
+
+    @property
+    def tables(self) -> tuple[FeatureTable, ...]:
+        """Feature table of each magnification, lowest first."""
+        return self._tables
 
     @property
     def rows(self) -> Int64[Tensor, " n"]:
@@ -168,6 +197,16 @@ class StoredBag:
             return valid[self._siblings.flatten()]
         share = self._mix(valid[:, None].to(self._mixtures[0].weight), self._siblings)
         return share.flatten() > 0
+
+    @property
+    def parents(self) -> Int64[Tensor, " n"] | None:
+        """Position of each patch's parent in the bag that was zoomed.
+
+        None at the lowest magnification, and for mixtures.
+        """
+        if self._parents is None or self._mixtures:
+            return None
+        return self._parents.repeat_interleave(self._siblings.shape[1])
 
     def features(self) -> Float[Tensor, "n d"]:
         """Return the features of the patches, in 32 bits if they are stored in 16."""
@@ -199,6 +238,21 @@ class StoredBag:
                 "the bag has no positions, and the model needs them; build the bag with cells=..."
             )
         return torch.from_numpy(self._cells(self._step, self.rows.numpy()))
+
+    def slides(self) -> Int64[Tensor, " n"]:
+        """Return the position of each patch's slide among those of the patient.
+
+        Raises:
+            ValueError: the patches are mixtures of patches of several slides.
+        """
+        if self._slides is None:
+            return torch.zeros(len(self.rows), dtype=torch.int64)
+        if self._mixtures:
+            raise ValueError(
+                "the patches of the bag are mixtures of several, which may be of different slides; "
+                "a model that needs the slide of a patch cannot follow a differentiable zoom."
+            )
+        return torch.from_numpy(self._slides(self._step, self.rows.numpy()))
 
     def zoom(self, select: Float[Tensor, "k n"] | None) -> "StoredBag":
         """Return the children of the selected patches, at the next magnification.
@@ -244,13 +298,74 @@ class StoredBag:
         return Mixture(each, each, like.new_ones(len(each)), len(each))
 
     def _next(self, parents: Int64[Tensor, " p"], mixtures: tuple[Mixture, ...]) -> "StoredBag":
-        bag = StoredBag(self._tables, valid=self._valid, cells=self._cells)
+        bag = StoredBag(self._tables, valid=self._valid, cells=self._cells, slides=self._slides)
         bag._step = self._step + 1
         num_children = self._tables[bag._step].shape[0] // self._tables[self._step].shape[0]
         rows = self._siblings.flatten()[parents.cpu()]
         bag._siblings = rows[:, None] * num_children + torch.arange(num_children)
         bag._mixtures = mixtures
+        bag._parents = parents.cpu()
         return bag
+
+
+class ExhaustiveBag:
+    """A bag that zooms into every patch, whichever patches a model selects.
+
+    Args:
+        bag: the bag of one slide.
+    """
+
+    def __init__(self, bag: Bag) -> None:
+        self._bag = bag
+
+    @property
+    def rows(self) -> Int64[Tensor, " n"]:
+        """Row numbers of the patches in the grid."""
+        return self._bag.rows
+
+    @property
+    def valid(self) -> Bool[Tensor, " n"]:
+        """False where a patch does not exist."""
+        return self._bag.valid
+
+    @property
+    def parents(self) -> Int64[Tensor, " n"] | None:
+        """Position of each patch's parent in the bag that was zoomed; see `Bag`."""
+        return self._bag.parents
+
+    def features(self) -> Float[Tensor, "n d"]:
+        """Return the features of the patches."""
+        return self._bag.features()
+
+    def cells(self) -> Int64[Tensor, "n 2"]:
+        """Return (column, row) of the patches."""
+        return self._bag.cells()
+
+    def slides(self) -> Int64[Tensor, " n"]:
+        """Return the slide of each patch; see `Bag`."""
+        return self._bag.slides()
+
+    def zoom(self, select: Float[Tensor, "k n"] | None) -> "ExhaustiveBag":
+        """Return the children of all patches; the selection is ignored."""
+        return ExhaustiveBag(self._bag.zoom(None))
+
+
+def inherited(
+    states: Float[Tensor, "n d"], select: Float[Tensor, "k n"], children: Bag
+) -> Float[Tensor, "m d"]:
+    """Return, for each child, the state of its parent.
+
+    The state of the parent of a mixture is the same mixture of the states of its patches.
+
+    Args:
+        states: states of the patches of the bag that was zoomed.
+        select: the selection that was zoomed into.
+        children: the bag that zooming returned.
+    """
+    if children.parents is not None:
+        return states[children.parents.to(states.device)]
+    mixed = select.to(states.dtype) @ states  # k d
+    return mixed.repeat_interleave(len(children.rows) // len(mixed), dim=0)
 
 
 def _sparse(select: Float[Tensor, "k n"]) -> Mixture:

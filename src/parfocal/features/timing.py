@@ -53,6 +53,11 @@ class TimedBag:
         """Whether each patch exists."""
         return self._bag.valid
 
+    @property
+    def parents(self) -> Int64[Tensor, " n"] | None:
+        """Position of each patch's parent in the bag that was zoomed; see `Bag`."""
+        return self._bag.parents
+
     def features(self) -> Float[Tensor, "n d"]:
         """Return the features of the patches, and time that."""
         with self._timer.measure():
@@ -61,6 +66,10 @@ class TimedBag:
     def cells(self) -> Int64[Tensor, "n 2"]:
         """Return (column, row) of the patches; see `Bag`."""
         return self._bag.cells()
+
+    def slides(self) -> Int64[Tensor, " n"]:
+        """Return the slide of each patch; see `Bag`."""
+        return self._bag.slides()
 
     def zoom(self, select: Float[Tensor, "k n"] | None) -> "TimedBag":
         """Return the bag of the selected patches' children; see `Bag`."""

@@ -66,15 +66,18 @@ class SparseConvMIL(nn.Module):
         require_valid(valid)
         exists = valid.to(features.device)
         cells = bag.cells()[valid].to(features.device)
+        slides = bag.slides()[valid].to(features.device)
         if self.training:
             cells = augment_positions(cells, self.generator)
         sites, site = torch.unique(
-            cells.div(self.downsample, rounding_mode="floor"), dim=0, return_inverse=True
+            torch.column_stack([slides, cells.div(self.downsample, rounding_mode="floor")]),
+            dim=0,
+            return_inverse=True,
         )
         patches = site.bincount()  # number of patches in each site
         h = features.new_zeros(len(sites), features.shape[1])
         h = h.index_add(0, site, features[exists]) / patches[:, None]
-        neighbors = find_neighbors(sites)
+        neighbors = find_neighbors(sites[:, 1:], sites[:, 0])
         for convolution in self.convolutions:
             h = convolution(h, neighbors).relu()
         logits = self.classifier(h.mean(dim=0))

@@ -44,15 +44,22 @@ class SubmanifoldConv(nn.Module):
         return result
 
 
-def find_neighbors(cells: Int64[Tensor, "n 2"]) -> Int64[Tensor, "n 9"]:
+def find_neighbors(
+    cells: Int64[Tensor, "n 2"], slides: Int64[Tensor, " n"] | None = None
+) -> Int64[Tensor, "n 9"]:
     """Return the positions of the sites around each site, in the order of OFFSETS; -1 for none.
 
     Args:
-        cells: (column, row) of the sites, without duplicates.
+        cells: (column, row) of the sites, without duplicates on a slide.
+        slides: slide of each site; None if all are on one slide. Sites of different slides are no
+            neighbors.
     """
     cells = cells - cells.amin(dim=0)
     width = int(cells[:, 0].max()) + 3  # with a margin, so that no row continues in the next
-    keys = (cells[:, 1] + 1) * width + cells[:, 0] + 1
+    rows = cells[:, 1]
+    if slides is not None:
+        rows = rows + slides * (rows.max() + 2)  # one below the other, with an empty row between
+    keys = (rows + 1) * width + cells[:, 0] + 1
     sorted_keys, order = keys.sort()
     offsets = torch.tensor([row * width + column for column, row in OFFSETS], device=keys.device)
     neighbor_keys = keys[:, None] + offsets  # n 9

@@ -3,7 +3,8 @@
 Source: Shao et al., "TransMIL: Transformer based Correlated Multiple Instance Learning for Whole
     Slide Image Classification", NeurIPS 2021. Code: szc19990412/TransMIL, read and not used.
 Departs: see `parfocal.models.transmil.nystrom`. As in the paper, the square of the position
-    encoding is filled in the order of the bag; it is not the plane of the slide.
+    encoding is filled in the order of the bag; it is not the plane of the slide. In the bag of a
+    patient, each slide has a square of its own.
 """
 
 import math
@@ -77,21 +78,41 @@ class TransMIL(nn.Module):
         require_valid(valid)
         exists = valid.to(features.device)
         h = self.embedder(features if valid.all() else features[exists])  # n c
-        side = math.ceil(math.sqrt(len(h)))
-        padding = side**2 - len(h)
-        # The first patches are repeated to fill the square.
-        x = torch.cat([self.class_token, h, h[:padding]])
-        x = x + self.attention[0](self.norms[0](x))[0]
-        x = torch.cat([x[:1], self._encode_positions(x[1:], side)])
-        attended, weights = self.attention[1](self.norms[1](x))
+        counts = [count for count in bag.slides()[valid].bincount().tolist() if count]
+        squares = [_fill_square(each) for each in h.split(counts)]  # of each slide
+        x = torch.cat([self.class_token, *squares])
+        # The class token is next to the first slide.
+        lengths = [len(square) for square in squares]
+        parts = [1 + lengths[0], *lengths[1:]]
+        x = x + self.attention[0](self.norms[0](x), parts)[0]
+        x = torch.cat([x[:1], *(self._encode_positions(each) for each in x[1:].split(lengths))])
+        attended, weights = self.attention[1](self.norms[1](x), parts)
         logits = self.classifier(self.norms[2](x[0] + attended[0]))
-        scores = weights[1 : 1 + len(h)].cpu()
-        scores[:padding] += weights[1 + len(h) :].cpu()
+        scores = torch.cat(
+            [
+                _without_repeats(each, count)
+                for each, count in zip(weights[1:].cpu().split(lengths), counts, strict=True)
+            ]
+        )
         scores = scores.new_zeros(len(features)).masked_scatter_(valid, scores / scores.sum())
         return Prediction(logits, (Look(bag.rows, scores),))
 
-    def _encode_positions(self, x: Float[Tensor, "s2 c"], side: int) -> Float[Tensor, "s2 c"]:
+    def _encode_positions(self, x: Float[Tensor, "s2 c"]) -> Float[Tensor, "s2 c"]:
         """Add convolutions over the square, which is filled row by row."""
+        side = math.isqrt(len(x))
         square = x.T.reshape(1, -1, side, side)
         encoded: Tensor = square + sum(conv(square) for conv in self.position_convolutions)
         return encoded.flatten(2)[0].T
+
+
+def _fill_square(tokens: Float[Tensor, "n c"]) -> Float[Tensor, "s2 c"]:
+    """Repeat the first tokens, so that the number of tokens is a square."""
+    side = math.ceil(math.sqrt(len(tokens)))
+    return torch.cat([tokens, tokens[: side**2 - len(tokens)]])
+
+
+def _without_repeats(weights: Float[Tensor, " s2"], count: int) -> Float[Tensor, " n"]:
+    """Return the weights of the first tokens, each with the weight of its repetition."""
+    scores = weights[:count].clone()
+    scores[: len(weights) - count] += weights[count:]
+    return scores

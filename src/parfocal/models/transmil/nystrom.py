@@ -6,6 +6,8 @@ Departs: the sequence is not padded, so no token attends to zeros; the pseudo-in
     is initialized with its own largest sums, not with the largest of all heads and sequences.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float
@@ -59,8 +61,16 @@ class NystromAttention(nn.Module):
             bias=False,
         )
 
-    def forward(self, x: Float[Tensor, "n c"]) -> tuple[Float[Tensor, "n c"], Float[Tensor, " n"]]:
-        """Return the attended tokens, and the exact attention weights of the first token."""
+    def forward(
+        self, x: Float[Tensor, "n c"], lengths: Sequence[int] | None = None
+    ) -> tuple[Float[Tensor, "n c"], Float[Tensor, " n"]]:
+        """Return the attended tokens, and the exact attention weights of the first token.
+
+        Args:
+            x: the tokens.
+            lengths: number of tokens of each part of the sequence; the convolution over the values
+                does not reach from one part into the next. None for a sequence in one part.
+        """
         parts = self.qkv(x).view(len(x), 3, self.num_heads, -1).permute(1, 2, 0, 3)
         q, k, v = parts.unbind()  # each h n d
         landmarks_q = segment_means(q, self.num_landmarks)  # h m d
@@ -73,7 +83,9 @@ class NystromAttention(nn.Module):
         gathered = F.scaled_dot_product_attention(landmarks_q[None], k[None], v[None])[0]  # h m d
         values = inverse @ gathered
         attended = F.scaled_dot_product_attention(q[None], landmarks_k[None], values[None])[0]
-        mixed = attended + self.value_convolution(v[None])[0]  # h n d
+        parts_of_v = v.split(list(lengths or [len(x)]), dim=1)
+        convolved = [self.value_convolution(part[None])[0] for part in parts_of_v]
+        mixed = attended + torch.cat(convolved, dim=1)  # h n d
         with torch.no_grad():
             first = (scale * q[:, :1] @ k.mT).softmax(dim=-1).mean(dim=0)[0]  # n
         return self.output_projection(mixed.transpose(0, 1).flatten(1)), first
