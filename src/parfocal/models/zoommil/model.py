@@ -5,7 +5,7 @@ Source: Thandiackal, Chen et al., "Differentiable Zooming for Multiple Instance
 Departs: any number of magnifications, where the authors' code has three; the features of a patch
     are read when the model zooms into it, not all beforehand; the gradient of the top-K uses the
     whole Jacobian. `heads="single"` follows the authors' poster, `scale_free` follows
-    Cordonnier et al., CVPR 2021, and `hindsight` is ours.
+    Cordonnier et al., CVPR 2021, and `hindsight` and `context` are ours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,14 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from parfocal.bag import Bag
+from parfocal.bag import Bag, inherited
 from parfocal.models.contract import Loss
 from parfocal.models.layers.attention import GatedAttention, masked_softmax
+from parfocal.models.layers.choosing import choose
 from parfocal.models.layers.dropout import Dropout
 from parfocal.models.layers.widths import widths_per_magnification
-from parfocal.models.zoommil.hindsight import ExploringTopK, hindsight_loss
+from parfocal.models.zoommil.context import build_context
+from parfocal.models.zoommil.hindsight import Exploration, ExploringTopK, hindsight_loss
 from parfocal.models.zoommil.topk import PerturbedTopK
 from parfocal.prediction import Look, Prediction
 
@@ -60,6 +62,15 @@ class ZoomMIL(nn.Module):
             instead of through noise; see `parfocal.models.zoommil.hindsight`. If True, `sigma`,
             `num_samples` and `jacobian` have no effect, and the first epochs zoom into more than
             `k` patches.
+        random_share: probability, in training with `hindsight`, that a patch is preferred to all
+            others regardless of its score.
+        start_share: share of the patches to zoom into at the start of training with `hindsight`.
+        fall_start: completed fraction of the training at which `start_share` starts to fall.
+        fall_end: completed fraction of the training from which on only `k` patches are left.
+        fall_power: power by which the share falls in between: 1 is linear, 2 quadratic.
+        context: what a patch inherits from the patch that contains it: "none", as published;
+            "parent", a linear function of its embedding; "recurrent", the state of a GRU that is
+            carried from magnification to magnification.
         jacobian: gradient of the top-K, "full" or "diagonal"; see `PerturbedTopK`.
         generator: random generator on the CPU for the top-K; None for PyTorch's default.
 
@@ -81,6 +92,12 @@ class ZoomMIL(nn.Module):
         heads: str = "dual",
         scale_free: bool = False,
         hindsight: bool = False,
+        random_share: float = 0.2,
+        start_share: float = 0.3,
+        fall_start: float = 0.2,
+        fall_end: float = 0.6,
+        fall_power: float = 2.0,
+        context: str = "none",
         jacobian: str = "full",
         generator: torch.Generator | None = None,
     ) -> None:
@@ -93,6 +110,7 @@ class ZoomMIL(nn.Module):
                 "scale_free=True, hindsight=True: hindsight selects without noise, for which "
                 "scale_free scales the scores; set only one of the two."
             )
+        exploration = Exploration(random_share, start_share, fall_start, fall_end, fall_power)
         self.scale_free = scale_free
         self.hindsight = hindsight
         self.sigma = sigma
@@ -107,7 +125,7 @@ class ZoomMIL(nn.Module):
             GatedAttention(dim, dropout=dropout) for _ in (ks if heads == "dual" else ())
         )
         self.topks = nn.ModuleList(
-            ExploringTopK(each, generator=generator)
+            ExploringTopK(each, exploration=exploration, generator=generator)
             if hindsight
             else PerturbedTopK(
                 each, sigma=sigma, num_samples=num_samples, jacobian=jacobian, generator=generator
@@ -115,6 +133,8 @@ class ZoomMIL(nn.Module):
             for each in ks
         )
         self.classifier = nn.Linear(dim, num_classes)
+        # Built last, so that the weights of the other parts are those of a model without context.
+        self.context = build_context(context, dim, num_magnifications - 1)
 
     def forward(self, bag: Bag) -> Prediction:
         """Classify one slide from its bag at the lowest magnification.
@@ -125,8 +145,9 @@ class ZoomMIL(nn.Module):
         pooled, looks = [], []
         attention: list[Tensor] = []  # by magnification
         zoom_scores: list[Tensor] = []  # by zoom
-        for step, embed in enumerate(self.embedders):
-            h = embed(bag.features())  # n c
+        parents: Tensor | None = None  # state of the parent of each patch
+        for step in range(len(self.embedders)):
+            h, states = self._embed(step, bag.features(), parents)  # n c, n c
             rows, valid = bag.rows, bag.valid.to(h.device)  # n, n
             scores = self.attention[step](h)  # n
             weights = masked_softmax(scores, valid)  # n
@@ -137,13 +158,21 @@ class ZoomMIL(nn.Module):
                 break
             zoom_scores.append(self.zoom_attention[step](h) if self.zoom_attention else scores)
             zoom_weights = masked_softmax(zoom_scores[step], valid)  # n
-            select = self.topks[step](
-                min_max_scaled(zoom_scores[step], valid) if self.scale_free else zoom_weights, valid
+            select = choose(
+                bag,
+                self.topks[step],
+                min_max_scaled(zoom_scores[step], valid) if self.scale_free else zoom_weights,
+                valid,
             )  # k n
+            if select is None:  # the budget is spent, or the answer settled
+                looks.append(Look(rows, _on_cpu(weights)))
+                zoom_scores.pop()
+                break
             # Rows with a gradient are mixtures, which stand for no single patch.
             selected = None if select.requires_grad else _on_cpu(select.argmax(dim=1))
             looks.append(Look(rows, _on_cpu(weights), selected, _on_cpu(zoom_weights)))
             bag = bag.zoom(select)
+            parents = None if self.context is None else inherited(states, select, bag)
         # A sum, so that the classifier is the same for any number of magnifications.
         slide = torch.stack(pooled).sum(dim=0)
         terms = {}
@@ -151,6 +180,17 @@ class ZoomMIL(nn.Module):
             positions = [look.selected for look in looks if look.selected is not None]
             terms["hindsight"] = hindsight_loss(zoom_scores, positions, attention)
         return Prediction(self.classifier(slide), tuple(looks), terms=terms)
+
+    def _embed(
+        self, step: int, features: Float[Tensor, "n d"], parents: Float[Tensor, "n c"] | None
+    ) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]]:
+        """Return the embeddings of patches, and the states that their children inherit."""
+        embed = self.embedders[step]
+        if self.context is None:
+            h = embed(features)
+            return h, h
+        embedded: tuple[Tensor, Tensor] = self.context(step, embed, features, parents)
+        return embedded
 
     def objective(
         self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
