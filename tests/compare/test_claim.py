@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.claims import ClaimError, hold
+from parfocal.distribute.claims import ClaimError, hold
 from parfocal.compare import compare, load_candidates
 from small import write_table
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from parfocal.claims import ClaimError, hold
+from parfocal.distribute.claims import ClaimError, hold
 from parfocal.files import OutputError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict import FailedSlide, predict_slides, table

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from parfocal import files
-from parfocal.claims import ClaimError, hold
+from parfocal.distribute.claims import ClaimError, hold
 from parfocal.features.errors import StoreError
 from parfocal.files import OutputError
 from parfocal.models.checkpoint import Checkpoint
@@ -20,7 +20,7 @@ from parfocal.train.training_module import TrainingModule
 HOLD = """
 import sys
 from pathlib import Path
-from parfocal.claims import hold
+from parfocal.distribute.claims import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

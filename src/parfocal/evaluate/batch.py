@@ -13,7 +13,7 @@ from parfocal.dataset.inputs import Inputs
 from parfocal.evaluate.result import Failure
 from parfocal.features.slide_input import SlideInput
 from parfocal.grid import UnavailableMagnificationError
-from parfocal.journal import Journal
+from parfocal.distribute.journal import Journal
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from parfocal.claims import hold
+from parfocal.distribute.claims import hold
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.files import write_whole

@@ -11,7 +11,7 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.header import SlideSettings
-from parfocal.journal import Journal
+from parfocal.distribute.journal import Journal
 from parfocal.probe.places import PatchSize, SlideFeatures, draw_places, encode_places
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure

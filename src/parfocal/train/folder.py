@@ -17,10 +17,10 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from parfocal.claims import Claim, hold
+from parfocal.distribute.claims import Claim, hold
 from parfocal.dataset.split import FAILED_FILE, SPLIT_FILE
 from parfocal.files import write_whole
 from parfocal.models.description import DESCRIPTION_FILE
@@ -101,8 +101,9 @@ class RunFolder:
 
     def write_epochs(self, name: str, epochs: Sequence[Epoch]) -> None:
         """Write `<name>.csv` with one row per epoch."""
-        header = [member.name for member in fields(Epoch)]
-        self._write_table(f"{name}.csv", [header, *(astuple(epoch) for epoch in epochs)])
+        rows = [epoch.row for epoch in epochs]
+        header = list(rows[0] if rows else {})
+        self._write_table(f"{name}.csv", [header, *(list(row.values()) for row in rows)])
 
     def finish(self, summary: RunSummary) -> None:
         """Write summary.json and failed.csv."""

@@ -14,7 +14,7 @@ from parfocal.explain.inspection.report import SlideReport, describe_slide, find
 from parfocal.explain.inspection.strip import draw_strip
 from parfocal.features.header import SlideSettings
 from parfocal.grid import PatchGrid
-from parfocal.journal import Journal
+from parfocal.distribute.journal import Journal
 from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError
 from parfocal.slide.failure import catch_failure

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from parfocal import claims
-from parfocal.claims import ClaimError, hold, read_holder
+from parfocal.distribute import claims
+from parfocal.distribute.claims import ClaimError, hold, read_holder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from parfocal.claims import hold
+from parfocal.distribute.claims import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

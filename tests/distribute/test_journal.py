@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.journal import Journal
+from parfocal.distribute.journal import Journal
 
 MADE_BY = {"weights": "abc", "magnifications": (2.5, 10.0)}
 STATE = {"fingerprint": "123", "mpp": None}

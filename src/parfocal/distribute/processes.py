@@ -1,0 +1,113 @@
+"""Workers that are processes of this machine."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from parfocal.distribute.worker import Answer, PlanRunner, WorkerPlan, interrupt_on_sigterm
+
+PATIENCE_S = 10.0  # for a process to end after SIGTERM
+
+_spawn = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
+
+
+class ProcessWorkers:
+    """Starts workers as processes of this machine; see `Workers`.
+
+    Args:
+        count: number of processes.
+        gpus: CUDA devices to share out among them, as in CUDA_VISIBLE_DEVICES; none to leave the
+            devices as they are.
+    """
+
+    def __init__(self, count: int, *, gpus: Sequence[str] = ()) -> None:
+        self.count, self._gpus = count, gpus
+
+    @contextmanager
+    def open(self, plan: WorkerPlan) -> Iterator[None]:
+        """Prepare to start workers that follow a plan, for a block."""
+        with plan.shared_mark() as mark:
+            self._plan, self._mark = plan, mark
+            yield
+
+    def start_worker(self, index: int) -> "ProcessWorker":
+        """Start a worker."""
+        gpu = self._gpus[index % len(self._gpus)] if self._gpus else None
+        return ProcessWorker(self._plan, self._mark, gpu)
+
+    def wait(self, workers: Sequence["ProcessWorker"]) -> list[tuple["ProcessWorker", Answer]]:
+        """Wait for answers of some workers."""
+        by_connection = {worker.connection: worker for worker in workers}
+        ready = wait(list(by_connection))
+        return [(by_connection[each], by_connection[each].receive()) for each in ready]  # type: ignore[index]
+
+
+class ProcessWorker:
+    """A worker process; see `Worker`.
+
+    Args:
+        plan: what it does.
+        mark: file that it must see.
+        gpu: the CUDA device that it sees; None to leave that as it is.
+    """
+
+    def __init__(self, plan: WorkerPlan, mark: Path | None, gpu: str | None) -> None:
+        self.connection, other = _spawn.Pipe()
+        self._process = _spawn.Process(target=_serve, args=(other, plan, mark, gpu))
+        self._process.start()
+        other.close()  # so that the connection ends when the process does
+
+    def start(self, item: str) -> None:
+        """Hand an item to the worker."""
+        try:
+            self.connection.send(item)
+        except OSError:
+            pass  # it has died, which `receive` finds
+
+    def receive(self) -> Answer:
+        """Return the next answer, or how the process ended."""
+        try:
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join(PATIENCE_S)
+            return Answer(died=_describe_exit(self._process.exitcode))
+        assert isinstance(answer, Answer)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.connection.close()
+        if self._process.is_alive():
+            self._process.terminate()
+        self._process.join(PATIENCE_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(connection: Connection, plan: WorkerPlan, mark: Path | None, gpu: str | None) -> None:
+    """Answer items until the driver closes the connection, or ends."""
+    interrupt_on_sigterm()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # torch reads it when it first uses a device
+    try:
+        runner = PlanRunner(plan, mark)
+        connection.send(runner.prepare())
+        while True:
+            connection.send(runner.process(connection.recv()))
+    except (EOFError, OSError, KeyboardInterrupt):
+        pass
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"its process ended with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"its process was killed by {name}"

@@ -1,0 +1,183 @@
+"""What a worker process does: check that it fits the driver, build a function, answer items."""
+
+import logging
+import os
+import pickle
+import platform
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from logging.handlers import QueueHandler
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+
+import torch
+
+from parfocal.files import part_path
+from parfocal.slide.threads import limit_threads
+
+PACKAGES = ("parfocal", "torch", "numpy")  # whose versions must be equal everywhere
+
+Function = Callable[[str], object]
+
+
+class WorkerError(Exception):
+    """A worker cannot do its work, or the work raised an error that cannot be sent as it is."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker sends back.
+
+    Args:
+        value: what the function returned; None for the first answer, which says that it is ready.
+        error: what it raised, if anything.
+        died: how the worker ended, if it did.
+        records: what was logged on the way, except progress.
+    """
+
+    value: object = None
+    error: Exception | None = None
+    died: str | None = None
+    records: Sequence[logging.LogRecord] = ()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """What each worker does. It is sent to the workers, so it must be picklable.
+
+    Args:
+        build: returns the function that is called with each item; called once in each worker.
+        shared: folder that driver and workers must share, if any.
+        paths: files and folders that every worker must see.
+        threads: number of threads of each worker.
+        level: level below which log records are dropped.
+        versions: versions of the packages of the driver.
+    """
+
+    build: Callable[[], Function]
+    shared: Path | None = None
+    paths: tuple[Path, ...] = ()
+    threads: int | None = None
+    level: int = field(default_factory=lambda: logging.getLogger("parfocal").getEffectiveLevel())
+    versions: Mapping[str, str] = field(default_factory=_versions)
+
+    @contextmanager
+    def shared_mark(self) -> Iterator["Path | None"]:
+        """Keep a file in the shared folder for a block, which workers have to see."""
+        if self.shared is None:
+            yield None
+            return
+        self.shared.mkdir(parents=True, exist_ok=True)
+        mark = part_path(self.shared / "mark").absolute()
+        mark.touch()
+        try:
+            yield mark
+        finally:
+            mark.unlink(missing_ok=True)
+
+
+class PlanRunner:
+    """Follows a plan in a worker process.
+
+    Args:
+        plan: the plan.
+        mark: file that must be visible; None for none.
+    """
+
+    def __init__(self, plan: WorkerPlan, mark: Path | None) -> None:
+        self._plan, self._mark = plan, mark
+        self._function: Function | None = None
+        self._queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
+        package = logging.getLogger("parfocal")
+        package.setLevel(plan.level)
+        package.addHandler(QueueHandler(self._queue))  # makes records picklable
+        package.propagate = False
+
+    def prepare(self) -> Answer:
+        """Check that this process fits the driver, and build the function."""
+        return self._answer(self._prepare)
+
+    def process(self, item: str) -> Answer:
+        """Call the function with an item."""
+        assert self._function is not None
+        function = self._function
+        return self._answer(lambda: function(item))
+
+    def _prepare(self) -> None:
+        self._check_versions()
+        missing = [path for path in (self._mark, *self._plan.paths) if path and not path.exists()]
+        if missing:
+            shown = self._plan.shared if missing[0] == self._mark else missing[0]
+            raise WorkerError(
+                f"a worker on {platform.node()} does not see {shown}. All machines need it under "
+                "the same path, on a file system that they share."
+            )
+        if self._plan.threads is not None:
+            limit_threads(self._plan.threads)
+            torch.set_num_threads(self._plan.threads)
+        self._function = self._plan.build()
+
+    def _check_versions(self) -> None:
+        here = _versions()
+        for package, wanted in self._plan.versions.items():
+            found = here.get(package, "missing")
+            if package == "python":  # micro versions go together
+                found, wanted = (".".join(text.split(".")[:2]) for text in (found, wanted))
+            if found != wanted:
+                raise WorkerError(
+                    f"a worker on {platform.node()} has {package} {found}, and this process has "
+                    f"{wanted}. Install the same versions on all machines."
+                )
+
+    def _answer(self, call: Callable[[], object]) -> Answer:
+        value, error = None, None
+        try:
+            value = call()
+        except Exception as raised:
+            error = _sendable(raised)
+        records = []
+        while not self._queue.empty():
+            record = self._queue.get()
+            if not hasattr(record, "progress"):  # the driver has a bar of its own
+                records.append(record)
+        return Answer(value, error, records=tuple(records))
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return an error that another process can load."""
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+        if type(copy) is type(error) and str(copy) == str(error):
+            return error
+    except Exception:  # what pickling raises depends on the error
+        pass
+    if type(error).__module__.startswith("parfocal"):
+        return WorkerError(str(error))
+    return WorkerError(f"unexpected {type(error).__name__}: {error}")
+
+
+def interrupt_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, and leave Ctrl-C to the driver."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, interrupt)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    os.environ["PARFOCAL_WORKER"] = "1"
