@@ -19,7 +19,7 @@ from parfocal.slide.errors import SlideError
 from parfocal.slide.identity import file_fingerprint
 from parfocal.slide.readers import tiff_long_arrays
 from parfocal.slide.slide import Box
-from parfocal.slide.sources import http, remote
+from parfocal.slide.sources import http_client, remote
 from parfocal.slide.sources.disk_pages import delete_oldest
 from parfocal.slide.sources.errors import RemoteError
 from parfocal.slide.sources.opening import open_source
@@ -163,7 +163,7 @@ def test_a_source_works_after_a_fork(noisy):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_500_flaky_answers_give_the_right_bytes_or_one_clear_line(noisy, quick, monkeypatch):
-    monkeypatch.setattr(http, "MAX_RETRY_AFTER_S", 0.0)
+    monkeypatch.setattr(http_client, "MAX_RETRY_AFTER_S", 0.0)
     content, draw = (noisy / "noisy.tif").read_bytes(), random.Random(1)
     faults = ["drop", "garbage", "short", "500", "502", "503", "429", "", ""]
     chosen = [draw.choice(faults) for _ in range(20_000)]
@@ -368,7 +368,7 @@ def test_metadata_addresses_are_refused_when_named_directly():
 
 
 def test_a_name_that_leads_to_a_metadata_address_is_refused(noisy, monkeypatch):
-    monkeypatch.setattr(http, "is_forbidden", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(http_client, "is_forbidden", lambda address: address == "127.0.0.1")
     with serve(noisy) as served:
         port = served.address.rpartition(":")[2]
         with pytest.raises(RemoteError, match="belongs to this computer's own network"):
@@ -385,7 +385,7 @@ def test_tls_certificates_are_checked(noisy, monkeypatch):
         assert served.requests == []
         monkeypatch.setenv("SSL_CERT_FILE", str(pair[0]))
         assert source_of(served).read(0, 2) == b"II"
-        monkeypatch.setattr(http, "CONNECT_S", 5.0)
+        monkeypatch.setattr(http_client, "CONNECT_S", 5.0)
         port = served.address.rpartition(":")[2]
         with pytest.raises(RemoteError, match="is not valid for it"):
             open_source(SlideUrl(f"https://localhost:{port}/noisy.tif"), CostMeter())
