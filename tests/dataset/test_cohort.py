@@ -333,3 +333,20 @@ def test_ignored_columns_that_may_be_meant_for_known_ones_are_logged(tmp_path, c
         "cohort.csv: ignored columns: 'patient' (did you mean patient_id?), 'outline' (did you "
         "mean outlines?)"
     ]
+
+
+def test_the_parts_of_each_fold_are_read(tmp_path):
+    text = "slide_id,path,label,Fold 1,fold_0\n1,a.svs,no,Test,train\n2,b.svs,yes,NA,val\n"
+    first, second = read_cohort(written(tmp_path, text)).slides
+    assert (first.fold_parts, second.fold_parts) == (("train", "test"), ("val", None))
+    assert first.fold is None
+
+
+def test_a_wrong_part_of_a_fold_is_refused(tmp_path):
+    text = "slide_id,path,label,{}\n1,a.svs,no,{}\n2,b.svs,yes,{}\n"
+    with pytest.raises(
+        CohortError, match="row 2: fold_0 'learn' is no part; use train, val, test, "
+    ):
+        read_cohort(written(tmp_path, text.format("fold_0", "learn", "train")))
+    with pytest.raises(CohortError, match="it has both split and fold_0; keep one"):
+        read_cohort(written(tmp_path, text.format("fold_0,split", "train,train", "test,test")))

@@ -189,3 +189,56 @@ def test_the_split_of_a_seed_never_changes():
 
 def ids(slides: tuple[CohortSlide, ...]) -> list[int]:
     return [int(each.slide_id) for each in slides]
+
+
+def given_folds(*parts: tuple[str | None, ...]) -> Cohort:
+    """Return a cohort of two classes in turns, with the parts of each slide in each fold."""
+    return cohort_of(
+        *(
+            slide(number, "ba"[number % 2], f"P{number}", fold_parts=each)
+            for number, each in enumerate(parts)
+        )
+    )
+
+
+def test_the_parts_of_each_fold_are_used_as_they_are_given():
+    cohort = given_folds(
+        *[("train", "test")] * 2, *[("val", "train")] * 2, *[("test", "val")] * 2, (None, "test")
+    )
+    first, second = fold_cohort(cohort)
+    assert [ids(part) for part in (first.train, first.val, first.test)] == [
+        [0, 1],
+        [2, 3],
+        [4, 5],
+    ]
+    assert ids(second.test) == [0, 1, 6]
+
+
+def test_validation_slides_are_drawn_where_a_fold_has_none():
+    cohort = given_folds(*[("train",)] * 8, *[("test",)] * 2)
+    (split,) = fold_cohort(cohort)
+    assert ids(split.test) == [8, 9]
+    assert Counter(each.label for each in split.val) == {"a": 1, "b": 1}
+    assert sorted(ids(split.train) + ids(split.val)) == [*range(8)]
+
+
+def test_wrong_parts_of_a_fold_are_refused():
+    with pytest.raises(CohortError, match="the parts of 1 fold, expected 5; omit --folds"):
+        fold_cohort(given_folds(("train",), ("test",)), 5)
+    with pytest.raises(CohortError, match=r"fold 1 of cohort\.csv: no slide is in train"):
+        fold_cohort(given_folds(*[("train", "test")] * 6))
+    rows = [
+        slide(n, "ab"[n % 2], "P", fold_parts=(part,)) for n, part in enumerate(("train", "test"))
+    ]
+    with pytest.raises(CohortError, match="patient 'P' is in both train and test"):
+        fold_cohort(cohort_of(*rows, *(slide(n, "ab"[n % 2], fold_parts=("val",)) for n in (2, 3))))
+
+
+def test_a_class_that_only_the_test_slides_have_is_refused():
+    cohort = cohort_of(
+        *(slide(n, "ab"[n % 2], split="train" if n < 4 else "val") for n in range(6)),
+        *(slide(n, "c", split="test") for n in (6, 7)),
+    )
+    message = r"no training slide of class 'c' \(2 in test\); move some of its patients to train"
+    with pytest.raises(CohortError, match=message):
+        split_cohort(cohort)

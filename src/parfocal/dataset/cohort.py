@@ -15,10 +15,10 @@ from parfocal.dataset.errors import CohortError
 from parfocal.dataset.outlines_file import OutlinesFile, parse_outlines
 from parfocal.dataset.rows import (
     IDENTIFYING,
-    REQUIRED,
     file_exists,
     find_file,
     find_slide,
+    fold_columns,
     missing_files_error,
     read_rows,
 )
@@ -51,7 +51,7 @@ class Cohort:
     Args:
         source: the table.
         slides: its rows, in order.
-        labels: the classes, in the order of a model's logits.
+        labels: the classes, in the order of a model's logits; empty where the task has none.
     """
 
     source: Path
@@ -61,6 +61,8 @@ class Cohort:
     @property
     def summary(self) -> str:
         """The classes with their numbers of slides, and the number of patients, in one line."""
+        if not self.labels:
+            return _count_patients(self.slides)
         counts = Counter(slide.label for slide in self.slides)
         listed = [f"{label} {counts[label]}" for label in self.labels[:MAX_CLASSES]]
         listed += ["..."] * (len(self.labels) > MAX_CLASSES)
@@ -68,13 +70,19 @@ class Cohort:
 
 
 def read_cohort(
-    path: Path, *, labels: Sequence[str] | None = None, access: RemoteAccess | None = None
+    path: Path,
+    *,
+    labels: Sequence[str] | None = None,
+    label_column: str = "label",
+    columns: Sequence[str] = (),
+    access: RemoteAccess | None = None,
 ) -> Cohort:
     """Read a cohort from a table with the columns slide_id, path and label.
 
-    Optional columns are patient_id, mpp, split (train, val, test) or fold (whole numbers), stratum,
-    tissue, outlines and outlines_offset; other columns are ignored. Slide files need not exist:
-    see `require_files`. The classes and their numbers of slides are logged.
+    Optional columns are patient_id, mpp, split (train, val, test) or fold (whole numbers) or
+    fold_0, fold_1... (train, val, test in each fold), stratum, tissue, outlines and
+    outlines_offset; other columns are ignored. Slide files need not exist: see `require_files`. The
+    classes and their numbers of slides are logged.
 
     Args:
         path: a CSV file, or an .xlsx workbook of which the first sheet is read; the first row is
@@ -82,16 +90,18 @@ def read_cohort(
         labels: the classes in order, for example those of a trained model; None for the labels in
             the table, sorted. A class called `NA` or `None` has to be given here: a word for a
             missing value is no class otherwise.
+        label_column: column of the class.
+        columns: further columns that the table must have; see `CohortSlide.values`.
         access: how remote slides are read; None for the defaults.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
     """
-    slides = _read_slides(path, REQUIRED, access)
+    slides = _read_slides(path, columns, access, label_column)
     _refuse_missing_labels(path, slides, labels or ())
     found = tuple(sorted({slide.label for slide in slides}))
     if labels is None:
-        _refuse_variants(path, slides, [slide.label for slide in slides], "label")
+        _refuse_variants(path, slides, [slide.label for slide in slides], "label", label_column)
         if len(found) == 1:
             raise CohortError(
                 f"{path.name}: every slide has the label {found[0]!r}, and a classifier needs at "
@@ -105,17 +115,20 @@ def read_cohort(
     return cohort
 
 
-def read_slides(path: Path, *, access: RemoteAccess | None = None) -> tuple[CohortSlide, ...]:
+def read_slides(
+    path: Path, *, columns: Sequence[str] = (), access: RemoteAccess | None = None
+) -> tuple[CohortSlide, ...]:
     """Read the slides of a cohort; labels are neither needed nor checked.
 
     Args:
         path: a table with the columns slide_id and path, and optionally those of `read_cohort`.
+        columns: further columns that the table must have; see `CohortSlide.values`.
         access: how remote slides are read; None for the defaults.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
     """
-    slides = _read_slides(path, IDENTIFYING, access)
+    slides = _read_slides(path, columns, access)
     refuse_one_file_twice(path, slides)
     labels = tuple(sorted({slide.label for slide in slides if not is_missing(slide.label)}))
     if labels:
@@ -165,10 +178,24 @@ def require_files(source: Path, files: Iterable[tuple[CohortSlide, SlidePath]], 
 
 
 def _read_slides(
-    path: Path, required: Sequence[str], access: RemoteAccess | None
+    path: Path,
+    columns: Sequence[str],
+    access: RemoteAccess | None,
+    label_column: str | None = None,
 ) -> tuple[CohortSlide, ...]:
+    """Read the slides of a table; the label is needed if its column is named."""
+    required = list(dict.fromkeys([*IDENTIFYING, *filter(None, [label_column]), *columns]))
     rows = read_rows(path, required)
-    slides = tuple(_slide(path, number, row, access) for number, row in rows)
+    label = label_column or "label"
+    cells = [(number, {**row, "label": row.get(label, "")}) for number, row in rows]
+    folds = fold_columns(rows[0][1])
+    slides = tuple(
+        replace(
+            _slide(path, number, row, folds, access),
+            values={column: row[column] for column in columns},
+        )
+        for number, row in cells
+    )
     outlined = ((slide, slide.outlines.path) for slide in slides if slide.outlines)
     require_files(path, outlined, "outlines files")
     masked = ((slide, slide.tissue) for slide in slides if slide.tissue)
@@ -215,17 +242,22 @@ def _refuse_missing_labels(
 
 
 def _refuse_variants(
-    path: Path, slides: Sequence[CohortSlide], texts: Sequence[str], column: str
+    path: Path,
+    slides: Sequence[CohortSlide],
+    texts: Sequence[str],
+    attribute: str,
+    column: str | None = None,
 ) -> None:
     variants = find_variants(dict.fromkeys(texts))
     if variants is None:
         return
     rows = [
-        next(slide.row for slide in slides if getattr(slide, column) == text) for text in variants
+        next(slide.row for slide in slides if getattr(slide, attribute) == text)
+        for text in variants
     ]
     raise CohortError(
-        f"{path.name} row {rows[1]}: {column} {variants[1]!r} is {variants[0]!r} of row {rows[0]} "
-        "but for case, spaces or characters that look the same; write both in one way."
+        f"{path.name} row {rows[1]}: {column or attribute} {variants[1]!r} is {variants[0]!r} of "
+        f"row {rows[0]} but for case, spaces or characters that look the same; write both in one way."
     )
 
 
@@ -243,7 +275,11 @@ def _refuse_unknown_labels(
 
 
 def _slide(
-    path: Path, number: int, row: dict[str, str], access: RemoteAccess | None
+    path: Path,
+    number: int,
+    row: dict[str, str],
+    folds: Sequence[str],
+    access: RemoteAccess | None,
 ) -> CohortSlide:
     where, folder = f"{path.name} row {number}", path.parent
     tissue = _value(row, "tissue")
@@ -260,6 +296,7 @@ def _slide(
         mpp=_mpp(where, _value(row, "mpp")),
         split=_split(where, row["split"]) if "split" in row else None,
         fold=_fold(where, row["fold"]) if "fold" in row else None,
+        fold_parts=tuple(_fold_part(where, name, row[name]) for name in folds),
         stratum=row.get("stratum") or None,
         tissue=find_file(folder, tissue) if tissue else None,
         outlines=_outlines(where, folder, row),
@@ -305,6 +342,18 @@ def _split(where: str, text: str) -> Part:
         if text.lower() == part:
             return part
     raise CohortError(f"{where}: unknown split {text!r}; use {', '.join(PARTS)}.")
+
+
+def _fold_part(where: str, column: str, text: str) -> Part | None:
+    if is_missing(text):
+        return None
+    for part in PARTS:
+        if text.lower() == part:
+            return part
+    raise CohortError(
+        f"{where}: {column} {text!r} is no part; use {', '.join(PARTS)}, or an empty cell to leave "
+        "the slide out of the fold."
+    )
 
 
 def _fold(where: str, text: str) -> int:

@@ -1,6 +1,7 @@
 """One row of a cohort."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,9 +26,13 @@ class CohortSlide:
         mpp: microns per pixel at level 0, for a file without it; None to use the file's.
         split: the part that the table assigns the slide to.
         fold: the fold in which it is a test slide.
+        fold_parts: the part that the table assigns the slide to in each fold, None where it is left
+            out of a fold; empty where the table has no such columns.
         stratum: a group, for example a center, to balance over the parts and to report separately.
         tissue: file of the tissue: GeoJSON or a mask image; None to find the tissue.
         outlines: the lesions; None where the table names no file.
+        values: cells of the columns that the reader asked for, by column, as they are written.
+        group: group that a split spreads over its parts; None for the label.
     """
 
     slide_id: str
@@ -38,6 +43,14 @@ class CohortSlide:
     mpp: float | None = None
     split: Part | None = None
     fold: int | None = None
+    fold_parts: tuple[Part | None, ...] = ()
     stratum: str | None = None
     tissue: Path | None = None
     outlines: OutlinesFile | None = None
+    values: Mapping[str, str] = field(default_factory=dict, hash=False)
+    group: str | None = None
+
+    @property
+    def split_group(self) -> str:
+        """The group that a split spreads over its parts."""
+        return self.label if self.group is None else self.group

@@ -22,6 +22,7 @@ OPTIONAL = (
 MAX_ID_BYTES = 200  # a file name has at most 255, and extensions are added
 WINDOWS_DRIVE = re.compile(r"(^|/)[A-Za-z]:[\\/]")
 SIMILAR = 0.8  # of two names; from 0 to 1
+FOLD_COLUMN = re.compile(r"fold(\d{1,4})")  # in a plain column name: the parts of one fold
 MPP_LIKE = r"mpp|(microns?|um|µm|μm)(per|/)?(pixel|px)|pixelsize"  # in a plain column name
 MAX_SHOWN = 3  # missing files listed in a message
 
@@ -146,15 +147,27 @@ def _rows_by_column(path: Path, required: Sequence[str]) -> list[NumberedRow]:
 
 def _column(name: str) -> str:
     """Return the name of a known column however it is spelled: `Slide ID` is slide_id."""
-    return KNOWN.get(_plain_column(name), name)
+    plain = plain_column(name)
+    fold = FOLD_COLUMN.fullmatch(plain)
+    return KNOWN.get(plain, name) if fold is None else f"fold_{int(fold[1])}"
 
 
-def _plain_column(name: str) -> str:
+def fold_columns(columns: Iterable[str]) -> list[str]:
+    """Return the columns with the parts of one fold each, in the order of their numbers.
+
+    >>> fold_columns(["slide_id", "fold_10", "fold_2", "fold"])
+    ['fold_2', 'fold_10']
+    """
+    found = [name for name in columns if FOLD_COLUMN.fullmatch(plain_column(name))]
+    return sorted(found, key=lambda name: int(plain_column(name).removeprefix("fold")))
+
+
+def plain_column(name: str) -> str:
     """Return a column's name without what may be spelled in several ways."""
     return re.sub(r"[\s_-]", "", name.casefold())
 
 
-KNOWN = {_plain_column(name): name for name in (*REQUIRED, *OPTIONAL)}
+KNOWN = {plain_column(name): name for name in (*REQUIRED, *OPTIONAL)}
 
 
 def _refuse_ignored(path: Path, header: list[str]) -> None:
@@ -165,8 +178,8 @@ def _refuse_ignored(path: Path, header: list[str]) -> None:
     unused = {plain: name for plain, name in KNOWN.items() if name not in header}
     similar: list[str] = []
     for name in header:
-        plain = _plain_column(name)
-        if name in KNOWN.values() or not plain:
+        plain = plain_column(name)
+        if name in KNOWN.values() or not plain or FOLD_COLUMN.fullmatch(plain):
             continue
         if "mpp" in unused and re.search(MPP_LIKE, plain):
             raise CohortError(
@@ -189,8 +202,9 @@ def _check_header(path: Path, header: list[str], required: Sequence[str]) -> Non
     repeated = [column for column, times in Counter(header).items() if times > 1 and column]
     if repeated:
         raise CohortError(f"{path.name}: column {repeated[0]!r} appears twice; keep one.")
-    if {"split", "fold"} <= set(header):
-        raise CohortError(f"{path.name}: it has both split and fold; keep one of them.")
+    parts = [name for name in ("split", "fold") if name in header] + fold_columns(header)[:1]
+    if len(parts) > 1:
+        raise CohortError(f"{path.name}: it has both {parts[0]} and {parts[1]}; keep one of them.")
 
 
 def _shorten(text: str, length: int = 200) -> str:

@@ -96,19 +96,24 @@ def split_cohort(
 def fold_cohort(
     cohort: Cohort, folds: int | None = None, *, val_fraction: float = 0.15, seed: int = 0
 ) -> tuple[Split, ...]:
-    """Split a cohort for cross-validation, by its fold column or else by patient.
+    """Split a cohort for cross-validation, by its fold column or columns, or else by patient.
 
-    Every slide is a test slide in one fold.
+    Every slide is a test slide in one fold, unless the table has a column of parts for each fold
+    (`CohortSlide.fold_parts`). These are used as they are; in a fold without validation slides,
+    they are drawn from its training slides.
 
     Args:
         cohort: the slides.
-        folds: number of folds; None for the number in the fold column.
+        folds: number of folds; None for the number in the table.
         val_fraction: share of the patients of the other folds for validation.
         seed: seed of the shuffle.
 
     Raises:
-        CohortError: a class has too few patients, or the fold column has another number of folds.
+        CohortError: a class has too few patients, the table has another number of folds, or a
+            patient is in two parts of a fold.
     """
+    if cohort.slides[0].fold_parts:
+        return _given_folds(cohort, folds, val_fraction, seed)
     splits = []
     for test in _test_folds(cohort, folds, seed):
         test_ids = {slide.slide_id for slide in test}
@@ -197,6 +202,32 @@ def _test_folds(cohort: Cohort, folds: int | None, seed: int) -> list[tuple[Coho
     return [tuple(slides) for slides in test_folds]
 
 
+def _given_folds(
+    cohort: Cohort, folds: int | None, val_fraction: float, seed: int
+) -> tuple[Split, ...]:
+    """Return the splits that the table assigns, one for each column of a fold."""
+    found = len(cohort.slides[0].fold_parts)
+    if folds not in (None, found):
+        raise CohortError(
+            f"{cohort.source.name}: it has the parts of {found} fold{'s' * (found != 1)}, expected "
+            f"{folds}; omit --folds, or remove columns."
+        )
+    splits = []
+    for fold in range(found):
+        named = {
+            part: tuple(slide for slide in cohort.slides if slide.fold_parts[fold] == part)
+            for part in PARTS
+        }
+        where = f"fold {fold} of {cohort.source.name}"
+        train, val = named["train"], named["val"]
+        if not train:
+            raise CohortError(f"{where}: no slide is in train; a model needs training slides.")
+        if not val:
+            val, train = _draw(cohort, train, val_fraction, seed, leave=1)
+        splits.append(_check_split(cohort, Split(train, val, named["test"]), where))
+    return tuple(splits)
+
+
 def _draw(
     cohort: Cohort, slides: Sequence[CohortSlide], fraction: float, seed: int, *, leave: int
 ) -> tuple[tuple[CohortSlide, ...], tuple[CohortSlide, ...]]:
@@ -228,7 +259,7 @@ def _by_label(slides: Iterable[CohortSlide], seed: int) -> dict[str, list[Patien
     for _, group in sorted(groups.items()):
         patient = Patient(
             tuple(group),
-            label=_most_common(slide.label for slide in group),
+            label=_most_common(slide.split_group for slide in group),
             stratum=_most_common(slide.stratum or "" for slide in group),
         )
         by_label[patient.label].append(patient)
@@ -251,30 +282,45 @@ def _most_common(values: Iterable[str]) -> str:
 
 
 def _too_few(cohort: Cohort, label: str, found: int, parts: str, needed: int) -> CohortError:
+    noun = "class" if cohort.labels else "group"
     return CohortError(
-        f"{cohort.source.name}: class {label!r} has {found} patient{'s' * (found != 1)}, and "
+        f"{cohort.source.name}: {noun} {label!r} has {found} patient{'s' * (found != 1)}, and "
         f"{parts} need at least {needed}; add slides, or assign the parts in a split or fold "
         "column."
     )
 
 
-def _check_split(cohort: Cohort, split: Split) -> Split:
-    """Return the split; raise if a patient is in two parts or a class has no training slides."""
+def _check_split(cohort: Cohort, split: Split, where: str | None = None) -> Split:
+    """Return the split; raise if a patient is in two parts or a class has no training slides.
+
+    Args:
+        cohort: the slides.
+        split: the split.
+        where: name of the split, for messages; None for the name of the table.
+    """
+    where = where or cohort.source.name
     part_of: dict[str, Part] = {}
     for part in PARTS:
         for slide in split.part(part):
             if part_of.setdefault(slide.patient_id, part) != part:
                 raise CohortError(
-                    f"{cohort.source.name} row {slide.row}: patient {slide.patient_id!r} is in "
-                    f"both {part_of[slide.patient_id]} and {part}; keep a patient in one part."
+                    f"{where} row {slide.row}: patient {slide.patient_id!r} is in both "
+                    f"{part_of[slide.patient_id]} and {part}; keep a patient in one part."
                 )
     for part in ("train", "val"):
         missing = set(cohort.labels) - {slide.label for slide in split.part(part)}
         if missing and part == "train":
-            raise CohortError(
-                f"{cohort.source.name}: no training slide of class {min(missing)!r}; add some, or "
-                "remove the class."
-            )
+            raise _untrained_class(where, split, min(missing))
         if missing:
             logger.warning("no validation slide of class %s", ", ".join(sorted(missing)))
     return split
+
+
+def _untrained_class(where: str, split: Split, label: str) -> CohortError:
+    """Return the error for a class without training slides, which a model cannot learn."""
+    counts = {part: sum(s.label == label for s in split.part(part)) for part in ("val", "test")}
+    others = " and ".join(f"{count} in {part}" for part, count in counts.items() if count)
+    return CohortError(
+        f"{where}: no training slide of class {label!r}{f' ({others})' if others else ''}; move "
+        "some of its patients to train, or remove the class."
+    )

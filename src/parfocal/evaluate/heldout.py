@@ -64,7 +64,8 @@ def select_slides(
     Args:
         cohort: the slides to select from.
         parts: part of each slide in the run, by id; other slides are in the part of the split
-            column, or else in `test`.
+            column, or else in `test`; or in none, if the table has the parts of several folds, of
+            which the run used one.
         split: the part, or "all".
         left_out: ids of slides that the run left out, because they could not be read. They are in
             the part of the split column, so that those of a test set count as failed; else in none.
@@ -72,16 +73,17 @@ def select_slides(
     Raises:
         EvaluationError: there are no such slides.
     """
+    slides = cohort.slides if split == "all" else _of_fold(cohort.slides, {*parts, *left_out})
     assigned = [
         (slide, parts.get(slide.slide_id, slide.split or "test"))
-        for slide in cohort.slides
+        for slide in slides
         if slide.slide_id not in left_out or slide.split is not None or split == "all"
     ]
-    if len(assigned) < len(cohort.slides):
+    if len(assigned) < len(slides):
         logger.warning(
             "%d of the %d slides were left out of the run, because they could not be read; they "
             "are not evaluated",
-            *(len(cohort.slides) - len(assigned), len(cohort.slides)),
+            *(len(slides) - len(assigned), len(slides)),
         )
     selected = [slide for slide, part in assigned if split in (part, "all")]
     if not selected:
@@ -101,6 +103,23 @@ def select_slides(
             else "their part is that of the split column",
         )
     return selected
+
+
+def _of_fold(slides: Sequence[CohortSlide], of_run: Collection[str]) -> Sequence[CohortSlide]:
+    """Return the slides without those that the table leaves out of the fold of the run.
+
+    Args:
+        slides: slides of a table.
+        of_run: ids of the slides of the run.
+    """
+    used = [slide for slide in slides if slide.slide_id in of_run]
+    if not used or not used[0].fold_parts or len(used) == len(slides):
+        return slides
+    logger.info(
+        "%d of the %d slides are in no part of this fold; they are not evaluated",
+        *(len(slides) - len(used), len(slides)),
+    )
+    return used
 
 
 def find_training_slides(

@@ -29,6 +29,7 @@ from parfocal.settings import EncoderSettings, RunSettings, TrainSettings
 from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.resolution import mpp_of
+from parfocal.tasks import prepared_task
 from parfocal.train.checks import log_left_out, log_true_resolutions, refuse_unknown_strata
 from parfocal.train.folder import RunError, RunFolder, claimed, refuse_used, write_summary
 from parfocal.train.slide_checks import SlideChecks
@@ -59,7 +60,7 @@ def train(
     written, to `out/fold-0`, `out/fold-1` and so on.
 
     Args:
-        cohort: labeled slides, read with `labels=settings.train.labels`.
+        cohort: slides with their targets, as `tasks.read_task_cohort` reads them.
         settings: settings of the run.
         out: run folder; it must be empty or missing unless `resume`.
         features: folder of features by parfocal or by another tool, or folders by magnification;
@@ -86,7 +87,8 @@ def train(
     if settings.train.tensorboard:
         require_tensorboard()
     torch_device = choose_device(device)
-    settings = replace(settings, train=replace(settings.train, labels=cohort.labels))
+    settings = replace(settings, train=replace(settings.train, labels=cohort.labels or None))
+    task = prepared_task(settings.train.build_task(), cohort)
     refuse_unknown_strata(cohort, settings.train)
     if features is not None and settings.encoder is None:
         refuse_features(features)
@@ -118,6 +120,7 @@ def train(
                 RunFolder(run_folder, claim),
                 split,
                 settings,
+                task.fitted(split.train),
                 inputs,
                 folder,
                 torch_device,
@@ -165,7 +168,8 @@ def make_splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
     Raises:
         CohortError: the cohort cannot be split, for example because a class has too few patients.
     """
-    if settings.folds is None and all(slide.fold is None for slide in cohort.slides):
+    given = any(slide.fold is not None or slide.fold_parts for slide in cohort.slides)
+    if settings.folds is None and not given:
         return (
             split_cohort(
                 cohort,
