@@ -16,10 +16,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
-from torch import Tensor
 
-from parfocal.bag import Bag
+from parfocal.bag import Bag, ExhaustiveBag
 from parfocal.dataset.cohort import CohortSlide, read_cohort
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.split import read_left_out
@@ -47,39 +45,6 @@ FORMAT_VERSION = 2  # of audit.json
 
 class AuditError(Exception):
     """An audit that is impossible; the message says why."""
-
-
-class ExhaustiveBag:
-    """A bag that zooms into every patch, whichever patches a model selects.
-
-    Args:
-        bag: the bag of one slide.
-    """
-
-    def __init__(self, bag: Bag) -> None:
-        self._bag = bag
-
-    @property
-    def rows(self) -> Int64[Tensor, " n"]:
-        """Row numbers of the patches in the grid."""
-        return self._bag.rows
-
-    @property
-    def valid(self) -> Bool[Tensor, " n"]:
-        """False where a patch does not exist."""
-        return self._bag.valid
-
-    def features(self) -> Float[Tensor, "n d"]:
-        """Return the features of the patches."""
-        return self._bag.features()
-
-    def cells(self) -> Int64[Tensor, "n 2"]:
-        """Return (column, row) of the patches."""
-        return self._bag.cells()
-
-    def zoom(self, select: Float[Tensor, "k n"] | None) -> "ExhaustiveBag":
-        """Return the children of all patches; the selection is ignored."""
-        return ExhaustiveBag(self._bag.zoom(None))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ one slide, for models that have their own encoder.
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
@@ -113,6 +113,19 @@ class PixelSource(Protocol):
 
     def tissue(self, boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
         """Return the fraction of each box that is tissue, 0 outside the scan."""
+
+
+@dataclass(frozen=True)
+class SeparateSlides:
+    """The slides of a patient, on which a model is run one by one (late fusion).
+
+    Args:
+        slides: bag or pixel source of each slide, at least one.
+        fusion: how the predictions are fused, see `parfocal.models.late_fusion`.
+    """
+
+    slides: tuple[Bag | PixelSource, ...]
+    fusion: str
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import tensor
 
-from parfocal.models.zoommil.hindsight import ExploringTopK, hindsight_loss
+from parfocal.models.zoommil.hindsight import Exploration, ExploringTopK, hindsight_loss
 
 
 def test_the_loss_is_zero_if_the_zoom_attention_equals_the_attention_found():
@@ -82,3 +82,47 @@ def test_the_same_seed_gives_the_same_selection():
         for _ in range(2)
     )
     assert first.equal(second)
+
+
+def test_the_share_of_selected_patches_falls_as_set():
+    exploration = Exploration(start_share=0.8, fall_start=0.5, fall_end=1.0, fall_power=1.0)
+    topk, counts = ExploringTopK(4, exploration=exploration), []
+    for progress in (0.0, 0.5, 0.75, 1.0):
+        topk.set_progress(progress)
+        counts.append(len(topk(torch.full((100,), 0.01))))
+    assert counts == [80, 80, 40, 4]
+
+
+def test_without_random_patches_the_highest_scores_are_selected():
+    scores = torch.arange(20.0) / 190
+    topk = ExploringTopK(3, exploration=Exploration(random_share=0.0, start_share=0.0))
+    assert topk(scores).sum(dim=0).nonzero().flatten().tolist() == [17, 18, 19]
+    everything = ExploringTopK(3, exploration=Exploration(random_share=1.0, start_share=0.0))
+    assert everything(scores).equal(topk(scores))  # all are preferred, so none is
+
+
+def test_the_defaults_are_the_constants_of_before():
+    exploration = Exploration()
+    for progress in (0.0, 0.1, 0.2, 0.3, 0.47, 0.59, 0.6, 0.9):
+        remaining = min(1.0, max(0.0, (0.6 - progress) / (0.6 - 0.2)))
+        assert exploration.share_at(progress) == 0.3 * remaining**2
+    assert exploration.random_share == 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"random_share": 1.5}, "random_share=1.5: a share is between 0 and 1"),
+        ({"start_share": -0.1}, "start_share=-0.1: a share is between 0 and 1"),
+        ({"fall_start": 0.7}, "fall_start=0.7, fall_end=0.6: the share of selected patches"),
+        ({"fall_power": 0.0}, "fall_power=0.0: a power is more than 0"),
+    ],
+)
+def test_an_impossible_exploration_is_an_error(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Exploration(**settings)
+
+
+def test_a_top_k_of_no_patch_is_an_error():
+    with pytest.raises(ValueError, match="k=0: at least 1 patch has to be selected"):
+        ExploringTopK(0)

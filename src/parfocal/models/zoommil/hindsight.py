@@ -9,6 +9,7 @@ Source: ours. The published method adds noise to the scores of the top-K and est
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -16,28 +17,80 @@ from torch import Tensor, nn
 
 from parfocal.models.zoommil.topk import mask_scores, mean_one_hots, top_indices
 
-EXPLORATION = 0.2  # probability, in training, that a patch is preferred regardless of its score
-START_FRACTION = 0.3  # fraction of the patches to select at the start of training
-# Progress at which that fraction starts to fall, and at which only K patches are left.
-FALL_START, FALL_END = 0.2, 0.6
+
+@dataclass(frozen=True)
+class Exploration:
+    """How many patches training selects, and how many of them at random.
+
+    Args:
+        random_share: probability, in training, that a patch is preferred regardless of its score.
+        start_share: share of the patches to select at the start of training.
+        fall_start: completed fraction of the training at which that share starts to fall.
+        fall_end: completed fraction of the training from which on only K patches are selected.
+        fall_power: power by which the share falls: 1 is linear, 2 quadratic.
+
+    Raises:
+        ValueError: an argument is invalid.
+    """
+
+    random_share: float = 0.2
+    start_share: float = 0.3
+    fall_start: float = 0.2
+    fall_end: float = 0.6
+    fall_power: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside 0..1, and a fall that ends before it starts."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name != "fall_power" and not 0 <= value <= 1:
+                raise ValueError(f"{each.name}={value}: a share is between 0 and 1.")
+        if self.fall_start >= self.fall_end:
+            raise ValueError(
+                f"fall_start={self.fall_start}, fall_end={self.fall_end}: the share of selected "
+                "patches has to start to fall before it ends to; set fall_start below fall_end."
+            )
+        if not self.fall_power > 0:
+            raise ValueError(f"fall_power={self.fall_power}: a power is more than 0.")
+
+    def share_at(self, fraction: float) -> float:
+        """Return the share of the patches to select after a completed fraction of the training."""
+        remaining = min(
+            1.0, max(0.0, (self.fall_end - fraction) / (self.fall_end - self.fall_start))
+        )
+        return self.start_share * remaining**self.fall_power
 
 
 class ExploringTopK(nn.Module):
     """Select the K highest scores, as one-hot rows in the order of their positions.
 
     In training it selects more, so that the higher magnifications have enough patches to learn
-    from: at first a fraction of `START_FRACTION`, which `set_progress` reduces until K are left.
-    Each patch is also preferred with probability `EXPLORATION`: preferred patches rank above all
+    from: at first a share of `start_share`, which `set_progress` reduces until K are left. Each
+    patch is also preferred with probability `random_share`: preferred patches rank above all
     others, so every patch can be selected. The selection has no gradient.
 
     Args:
         k: number of patches to select; all if there are fewer.
+        exploration: how many patches training selects, and how many of them at random.
         generator: random generator on the CPU; None for PyTorch's default.
+
+    Raises:
+        ValueError: an argument is invalid.
     """
 
-    def __init__(self, k: int, *, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        k: int,
+        *,
+        exploration: Exploration | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
-        self.k, self.generator, self.fraction = k, generator, START_FRACTION
+        if k < 1:
+            raise ValueError(f"k={k}: at least 1 patch has to be selected.")
+        self.exploration = exploration or Exploration()
+        self.k, self.generator = k, generator
+        self.fraction = self.exploration.start_share
 
     def forward(
         self, attention: Float[Tensor, " n"], valid: Bool[Tensor, " n"] | None = None
@@ -55,14 +108,15 @@ class ExploringTopK(nn.Module):
         k = self.k
         if self.training:
             k = max(k, math.ceil(self.fraction * num_valid))
-            preferred = torch.rand(len(scores), generator=self.generator) < EXPLORATION
+            preferred = (
+                torch.rand(len(scores), generator=self.generator) < self.exploration.random_share
+            )
             scores = scores + preferred.to(scores)
         return mean_one_hots(top_indices(scores[None], min(k, num_valid)), scores)
 
     def set_progress(self, fraction: float) -> None:
         """Set the completed fraction of the training, from 0 to 1."""
-        remaining = min(1.0, max(0.0, (FALL_END - fraction) / (FALL_END - FALL_START)))
-        self.fraction = START_FRACTION * remaining**2
+        self.fraction = self.exploration.share_at(fraction)
 
 
 def hindsight_loss(
