@@ -1,4 +1,4 @@
-"""Metrics of a classifier, with confidence intervals over patients."""
+"""Metrics of predictions, with confidence intervals over patients."""
 
 from parfocal.metrics.bootstrap import (
     BLOCK_SIZE,
@@ -6,8 +6,31 @@ from parfocal.metrics.bootstrap import (
     mean_with_interval,
     no_interval_reason,
 )
+from parfocal.metrics.calibration import (
+    ReliabilityBin,
+    calibration_error,
+    fit_temperature,
+    reliability,
+)
+from parfocal.metrics.decision import DecisionCurve, decision_curve
+from parfocal.metrics.delong import PairedTest, delong_interval, delong_test
 from parfocal.metrics.exact import exact_interval, proportion_with_interval
+from parfocal.metrics.froc import IGNORED, OUTSIDE, Froc, SlideDetections, froc
 from parfocal.metrics.predictions import LabeledPredictions, average_by_patient, confusion_matrix
+from parfocal.metrics.product_limit import (
+    RiskGroups,
+    SurvivalBaseline,
+    SurvivalGroup,
+    breslow,
+    kaplan_meier,
+    log_rank,
+    risk_groups,
+)
+from parfocal.metrics.regression import (
+    REGRESSION_METRICS,
+    RegressionPredictions,
+    regression_scores,
+)
 from parfocal.metrics.scores import (
     METRICS,
     auroc_by_stratum,
@@ -16,23 +39,69 @@ from parfocal.metrics.scores import (
     point_scores,
     small_classes,
 )
+from parfocal.metrics.survival import (
+    SURVIVAL_METRICS,
+    SurvivalCurves,
+    SurvivalPredictions,
+    concordance,
+    survival_scores,
+)
+from parfocal.metrics.thresholds import (
+    THRESHOLD_METRICS,
+    ThresholdRule,
+    choose_threshold,
+    threshold_scores,
+)
 from parfocal.metrics.weighted import weighted_scores
 
 __all__ = [
     "BLOCK_SIZE",
+    "IGNORED",
     "METRICS",
+    "OUTSIDE",
+    "REGRESSION_METRICS",
+    "SURVIVAL_METRICS",
+    "THRESHOLD_METRICS",
+    "DecisionCurve",
+    "Froc",
     "LabeledPredictions",
+    "PairedTest",
+    "RegressionPredictions",
+    "ReliabilityBin",
+    "RiskGroups",
     "Score",
+    "SlideDetections",
+    "SurvivalBaseline",
+    "SurvivalCurves",
+    "SurvivalGroup",
+    "SurvivalPredictions",
+    "ThresholdRule",
     "auroc_by_stratum",
     "average_by_patient",
+    "breslow",
+    "calibration_error",
+    "choose_threshold",
     "class_counts",
     "compute_scores",
+    "concordance",
     "confusion_matrix",
+    "decision_curve",
+    "delong_interval",
+    "delong_test",
     "exact_interval",
+    "fit_temperature",
+    "froc",
+    "kaplan_meier",
+    "log_rank",
     "mean_with_interval",
     "no_interval_reason",
     "point_scores",
     "proportion_with_interval",
+    "regression_scores",
+    "reliability",
+    "risk_groups",
     "small_classes",
+    "survival_scores",
+    "threshold_scores",
     "weighted_scores",
 ]

@@ -26,8 +26,8 @@ class Score:
         undefined_resamples: number of resamples in which the score is undefined, for example
             because a class is missing; the interval ignores them.
         reason: why the value or the interval is None.
-        interval: how the interval was computed: "bootstrap" over patients, or "clopper-pearson",
-            which is exact; None where there is none.
+        interval: how the interval was computed: "bootstrap" over patients, "clopper-pearson",
+            which is exact, or "delong"; None where there is none.
         resamples: number of resamples, including the undefined ones; 0 without bootstrap.
         n: number of slides of each class that the score is of; None for other averages.
     """
@@ -37,7 +37,7 @@ class Score:
     high: float | None = None
     undefined_resamples: int = 0
     reason: str | None = None
-    interval: Literal["bootstrap", "clopper-pearson"] | None = None
+    interval: Literal["bootstrap", "clopper-pearson", "delong"] | None = None
     resamples: int = 0
     n: dict[str, int] | None = None
 

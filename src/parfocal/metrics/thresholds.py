@@ -1,0 +1,138 @@
+"""Choose a threshold on a score, and score the decisions that it makes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from parfocal.metrics.bootstrap import Score
+from parfocal.metrics.exact import proportion_with_interval
+
+# The name in files and in code -> the label in reports and logs.
+THRESHOLD_METRICS = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "positive predictive value",
+    "npv": "negative predictive value",
+}
+FORMS = "youden, sensitivity=0.95, specificity=0.95, or a number from 0 to 1 such as 0.4"
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """How a threshold is chosen.
+
+    Args:
+        kind: "youden" for the highest sensitivity + specificity; "sensitivity" for the highest
+            threshold that reaches a sensitivity; "specificity" for the lowest one that reaches a
+            specificity; "value" for a given threshold.
+        target: the sensitivity, the specificity or the threshold; None for "youden".
+    """
+
+    kind: Literal["youden", "sensitivity", "specificity", "value"]
+    target: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ThresholdRule":
+        """Parse a rule, such as "youden", "sensitivity=0.95" or "0.4".
+
+        Raises:
+            ValueError: the text is not a rule.
+        """
+        kind, equals, number = text.strip().lower().partition("=")
+        if kind == "youden" and not equals:
+            return cls("youden")
+        try:
+            target = float(number if equals else kind)
+        except ValueError:
+            target = -1.0
+        if not 0 <= target <= 1 or (equals and kind not in ("sensitivity", "specificity")):
+            raise ValueError(f"threshold {text!r} is not one of: {FORMS}.")
+        if not equals:
+            return cls("value", target)
+        return cls("sensitivity" if kind == "sensitivity" else "specificity", target)
+
+    def __str__(self) -> str:
+        if self.kind == "value":
+            return f"{self.target:g}"
+        return self.kind if self.target is None else f"{self.kind}={self.target:g}"
+
+
+def choose_threshold(
+    truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], rule: ThresholdRule
+) -> float:
+    """Choose a threshold; an item is positive if its score is at or above it.
+
+    Thresholds halfway between neighboring scores are compared. Of equally good ones by Youden's
+    index, the one with the highest sensitivity is chosen.
+
+    Args:
+        truth: whether each item is positive.
+        score: probability of being positive.
+        rule: how to choose.
+
+    Raises:
+        ValueError: the rule needs both classes, and one has no item.
+    """
+    if rule.kind == "value":
+        assert rule.target is not None
+        return rule.target
+    if truth.all() or not truth.any():
+        missing = "negative" if truth.any() else "positive"
+        raise ValueError(f"there is no {missing} slide")
+    distinct = np.unique(score)
+    last = (distinct[-1] + 1) / 2 if distinct[-1] < 1 else np.nextafter(distinct[-1], 2)
+    thresholds = np.concatenate([[0.0], (distinct[1:] + distinct[:-1]) / 2, [last]])  # ascending
+    positive, negative = np.sort(score[truth]), np.sort(score[~truth])
+    sensitivity = 1 - np.searchsorted(positive, thresholds) / len(positive)
+    specificity = np.searchsorted(negative, thresholds) / len(negative)
+    if rule.kind == "youden":
+        index = sensitivity + specificity
+        return float(thresholds[np.flatnonzero(index >= index.max() - 1e-12)[0]])
+    assert rule.target is not None
+    if rule.kind == "sensitivity":
+        return float(thresholds[np.flatnonzero(sensitivity >= rule.target - 1e-12)[-1]])
+    return float(thresholds[np.flatnonzero(specificity >= rule.target - 1e-12)[0]])
+
+
+def threshold_scores(
+    truth: Bool[np.ndarray, " n"],
+    score: Float[np.ndarray, " n"],
+    threshold: float,
+    groups: tuple[str, ...],
+) -> dict[str, Score]:
+    """Compute every metric of `THRESHOLD_METRICS` with its exact interval.
+
+    The number of trials is that of the patients, see `proportion_with_interval`.
+
+    Args:
+        truth: whether each slide is positive.
+        score: probability of being positive.
+        threshold: a slide is predicted positive if its score is at or above it.
+        groups: patient id of each slide.
+    """
+    predicted = score >= threshold
+    parts = {
+        "sensitivity": (truth, predicted, "positive slide"),
+        "specificity": (~truth, ~predicted, "negative slide"),
+        "ppv": (predicted, truth, "slide that is predicted positive"),
+        "npv": (~predicted, ~truth, "slide that is predicted negative"),
+    }
+    return {
+        name: _share(included, counted, groups, missing)
+        for name, (included, counted, missing) in parts.items()
+    }
+
+
+def _share(
+    included: Bool[np.ndarray, " n"],
+    counted: Bool[np.ndarray, " n"],
+    groups: tuple[str, ...],
+    missing: str,
+) -> Score:
+    """Return the share of the included slides that are counted, with its exact interval."""
+    if not included.any():
+        return Score(None, reason=f"undefined: no {missing}")
+    members = tuple(group for group, keep in zip(groups, included, strict=True) if keep)
+    return proportion_with_interval(counted[included].astype(float), members)
