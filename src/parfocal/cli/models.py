@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from parfocal.features.folder import FeatureFolder, FeatureSlide
 
 
+# Of the recipes that zoom, the one that learns where to from few slides: docs/benchmarks.md.
+DEFAULT_RECIPE = "zoommil-hindsight"
+
+
 def recipes() -> None:
     """List the recipes for `train --model` and `compare --models`.
 
@@ -54,7 +58,7 @@ def train(
     model: Annotated[
         str,
         typer.Option(metavar="RECIPE", help="A name from `parfocal recipes`, or a YAML file."),
-    ] = "zoommil",
+    ] = DEFAULT_RECIPE,
     features: Features = None,
     encoder: EncoderName = None,
     magnifications: Annotated[str | None, MAGNIFICATIONS_OR_RANGE] = None,
@@ -90,10 +94,12 @@ def train(
     reported before the first epoch. With `--folds`, each fold is a run folder of its own; `compare
     --folds` also evaluates them.
 
-    Example: `parfocal train cohort.csv --model zoommil --out run --cache cache`
+    Without `--model`, ZoomMIL learns where to zoom in hindsight, which needs the fewest slides.
+
+    Example: `parfocal train cohort.csv --out run --cache cache`
     """
-    from parfocal.dataset import read_cohort
     from parfocal.settings import load_settings
+    from parfocal.tasks import read_task_cohort
     from parfocal.train import train as train_model
 
     flags = {
@@ -106,7 +112,7 @@ def train(
         "train.seed": seed,
     }
     settings = load_settings(model, config, overrides or (), flags)
-    slides = read_cohort(cohort, labels=settings.train.labels)
+    slides = read_task_cohort(cohort, settings.train.build_task())
     folder = _open_features(features, slides.slides, magnifications, encoder)
     summary = train_model(
         slides,
@@ -127,7 +133,7 @@ def train(
     )
     others = f" (and so on for {', '.join(fold.out.name for fold in runs[1:])})"
     typer.echo(
-        f"{out}: {what}, weighted F1 {summary.val_weighted_f1:.3f} on the validation slides.\n"
+        f"{out}: {what}, {summary.quality} on the validation slides.\n"
         f"Next: parfocal evaluate {runs[0].out} {cohort}{_features_option(features)} --out DIR"
         f"{others if summary.folds else ''}"
     )

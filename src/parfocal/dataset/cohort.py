@@ -257,7 +257,8 @@ def _refuse_variants(
     ]
     raise CohortError(
         f"{path.name} row {rows[1]}: {column or attribute} {variants[1]!r} is {variants[0]!r} of "
-        f"row {rows[0]} but for case, spaces or characters that look the same; write both in one way."
+        f"row {rows[0]} but for case, spaces or characters that look the same; write both in one "
+        "way."
     )
 
 

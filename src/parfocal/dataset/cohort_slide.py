@@ -1,4 +1,4 @@
-"""One row of a cohort."""
+"""One entry of a cohort: a slide, or a patient with several slides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +33,8 @@ class CohortSlide:
         outlines: the lesions; None where the table names no file.
         values: cells of the columns that the reader asked for, by column, as they are written.
         group: group that a split spreads over its parts; None for the label.
+        slides: the slides of a patient, if the entry is a patient; `slide_id` is then the id of the
+            patient, and `path` that of the first slide. Empty if the entry is a slide.
     """
 
     slide_id: str
@@ -49,6 +51,7 @@ class CohortSlide:
     outlines: OutlinesFile | None = None
     values: Mapping[str, str] = field(default_factory=dict, hash=False)
     group: str | None = None
+    slides: tuple["CohortSlide", ...] = ()
 
     @property
     def split_group(self) -> str:

@@ -27,6 +27,7 @@ from parfocal.features.opener import open_input
 from parfocal.features.slide_input import SlideInput
 from parfocal.files import write_whole
 from parfocal.models import MODELS
+from parfocal.models.budget import Budget
 from parfocal.models.contract import ModelTraits
 from parfocal.models.description import (
     DESCRIPTION_FILE,
@@ -40,12 +41,14 @@ from parfocal.models.description import (
     weights_path,
 )
 from parfocal.models.renamed import renamed_weights
+from parfocal.models.stopping import StoppingRule
 from parfocal.models.trained_encoders import (
     load_trained_encoders,
     one_or_list,
     parse_encoders,
     parse_weights,
 )
+from parfocal.models.unit import SLIDE, Unit, parse_unit, unit_entry
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide
 from parfocal.validation import validate
@@ -98,7 +101,8 @@ class Checkpoint:
         model: the model with its weights; a loaded one is on the CPU and in evaluation mode.
         model_name: name of the model, a key of `MODELS`.
         model_settings: arguments of the model's class, including `in_dim` and `num_classes`.
-        labels: class labels in the order of the logits.
+        labels: class labels in the order of the logits; for a task without classes, the names of
+            its outputs.
         encoders: encoder of the features of each magnification, lowest first; empty for a model
             that takes pixels.
         slide: settings that define the patches of a slide.
@@ -106,6 +110,13 @@ class Checkpoint:
         encoder_weights: file with the weights of each of `encoders`; None for published weights.
             Empty if all are published.
         versions: versions of the packages that the model was trained with.
+        task: what the model predicts, as `parfocal.tasks` describes it; None for one class per
+            slide, the label.
+        unit: what the model makes one prediction for: a slide or a patient, with covariates or
+            without.
+        stopping: the rule by which the model stops visiting a slide if told to, calibrated on
+            validation slides; None if there is none.
+        budget: how much of a slide the model visits; None for what it visits by itself. Not stored.
         stored_hash: SHA-256 of the weights file that the model was loaded from; None for a model
             that was not loaded.
         trust_remote_code: whether to run code that the repository of an encoder brings; not stored.
@@ -120,6 +131,10 @@ class Checkpoint:
     training: TrainingProvenance
     encoder_weights: tuple[Path | None, ...] = ()
     versions: dict[str, str] = field(default_factory=versions)
+    task: Mapping[str, Any] | None = None
+    unit: Unit = SLIDE
+    stopping: StoppingRule | None = None
+    budget: Budget | StoppingRule | None = None
     stored_hash: str | None = None
     trust_remote_code: bool = False
 
@@ -159,12 +174,20 @@ class Checkpoint:
         return self.stored_hash or sha256(_weights_bytes(self.model)).hexdigest()
 
     @property
+    def _task_entry(self) -> dict[str, Any]:
+        """The key `task` of the description; none for one class per slide."""
+        return {} if self.task is None else {"task": dict(self.task)}
+
+    @property
     def settings_hash(self) -> str:
         """SHA-256 of everything that predictions depend on besides the weights and the slide."""
         settings = {
             "labels": self.labels,
+            **self._task_entry,
+            **unit_entry(self.unit),
             "model": {"name": self.model_name, "settings": self.model_settings},
             "slide": asdict(self.slide),
+            **({} if self.budget is None else {"budget": asdict(self.budget)}),
             # Where an encoder runs does not decide its features.
             "encoder": one_or_list([replace(each, address="").to_dict() for each in self.encoders]),
         }
@@ -241,6 +264,8 @@ class Checkpoint:
             "format_version": FORMAT_VERSION,
             "versions": self.versions,
             "labels": self.labels,
+            **self._task_entry,
+            **unit_entry(self.unit),
             "model": {"name": self.model_name, "settings": self.model_settings},
             "weights_sha256": sha256(weights).hexdigest(),
             "slide": asdict(self.slide),
@@ -249,6 +274,7 @@ class Checkpoint:
                 [None if each is None else str(each) for each in self.encoder_weights]
             ),
             "training": asdict(self.training),
+            **({} if self.stopping is None else {"stopping": asdict(self.stopping)}),
         }
         return weights, (json.dumps(description, indent=2) + "\n").encode()
 
@@ -278,6 +304,7 @@ class Checkpoint:
         settings = _override(name, fields["model_settings"], overrides or {})
         try:
             model = build_model(name, settings)
+            fields["unit"].attach(model, int(settings["num_classes"]))
         except (ValueError, RuntimeError) as error:
             if overrides:
                 raise
@@ -342,6 +369,11 @@ def _parse(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:
             "encoder_weights": parse_weights(weights, len(encoders)),
             "versions": dict(description["versions"]),
             "stored_hash": description["weights_sha256"],
+            "stopping": None
+            if description.get("stopping") is None
+            else StoppingRule.parse(description["stopping"]),
+            "task": None if description.get("task") is None else dict(description["task"]),
+            "unit": parse_unit(description.get("unit")),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, error) from None

@@ -13,6 +13,9 @@ from parfocal.encoders.spec import Output
 from parfocal.features.header import SlideSettings
 from parfocal.models import MODELS
 from parfocal.models.contract import ModelTraits
+from parfocal.models.late_fusion import Fusion
+from parfocal.models.unit import Per
+from parfocal.tasks import Task, build_task
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -128,6 +131,9 @@ class TrainSettings:
         seed: seed of the split, the initial weights and every random draw.
         init_from: folder of a finished run of the same model, whose weights training starts from;
             null for new weights.
+        teacher: folder of a finished run whose model teaches this one, for a model that learns from
+            another (coarsestudent; topk with ranking: teacher); with folds, that of the same fold
+            is used. In a comparison, the name of another model that is compared; null for abmil.
         exclude_strata: strata (values of the cohort's column `stratum`) whose slides are left out
             of training and validation; the test set keeps its slides of these strata.
         val_fraction: fraction of the patients of each class in the validation set.
@@ -137,6 +143,16 @@ class TrainSettings:
         labels: class labels in the order of the logits; null for the labels of the cohort, sorted.
         tensorboard: whether to also write the metrics of each epoch for TensorBoard, which needs
             `pip install 'parfocal[tensorboard]'`.
+        task: what is predicted of a slide.
+        target: columns of the cohort with the targets; empty for the column `label`.
+        per: what the model makes one prediction for: "slide", or "patient" for all slides of a
+            patient together.
+        fusion: how the predictions for the slides of a patient are joined, if not in one bag:
+            "mean" of the probabilities, "max" for the most suspicious slide, or "attention" over
+            vectors of the slides; null for one bag of all slides.
+        covariates: columns of the cohort with clinical covariates, which are joined before the last
+            layer; numbers are standardized, categories one-hot. `stage:category` makes numbers
+            categories.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 100
@@ -161,12 +177,22 @@ class TrainSettings:
     refit: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     init_from: Path | None = None
+    teacher: Path | None = None
     exclude_strata: tuple[str, ...] = ()
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
     folds: Annotated[int, Field(ge=2)] | None = None
     labels: tuple[str, ...] | None = None
     tensorboard: bool = False
+    task: Literal["classification"] = "classification"
+    target: tuple[str, ...] = ()
+    per: Per = "slide"
+    fusion: Fusion | None = None
+    covariates: tuple[str, ...] = ()
+
+    def build_task(self) -> Task:
+        """Return the task, before a cohort is read."""
+        return build_task(self.task, target=self.target, labels=self.labels)
 
     def __post_init__(self) -> None:
         """Refuse a warm-up that would have no effect."""

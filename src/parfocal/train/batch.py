@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, PixelSource
+from parfocal.bag import ModelInput, PixelSource
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.localization import touching_mask
+from parfocal.dataset.patient_inputs import PatientSlideError
+from parfocal.dataset.patients import keep_slides
 from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.pixels import AugmentedSource
 from parfocal.features.slide_input import SlideInput
@@ -21,6 +24,7 @@ from parfocal.models.contract import ModelTraits, run_model
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.failure import catch_failure, describe_failure, is_disk_full
+from parfocal.tasks import Task
 from parfocal.train.folder import RunError
 
 logger = logging.getLogger(__name__)
@@ -36,7 +40,7 @@ class BatchRunner:
         model: the model; slides are augmented and lesion targets added only in training mode.
         traits: traits of the model.
         inputs: opens the slides.
-        labels: class labels in the order of the logits.
+        task: what the model predicts.
         augment: whether to flip and rotate training slides at random.
         generator: random generator of the orientations.
         lesions: outlines of the training slides, for a model that is trained on them.
@@ -49,7 +53,7 @@ class BatchRunner:
     model: nn.Module
     traits: ModelTraits
     inputs: Inputs
-    labels: Sequence[str]
+    task: Task
     augment: bool
     generator: torch.Generator
     lesions: Lesions | None = None
@@ -67,13 +71,13 @@ class BatchRunner:
             device: device of the targets.
 
         Returns:
-            The prediction, None if no slide is left; and the class of each remaining slide, a
-            scalar for a model that takes one slide at a time.
+            The prediction, None if no slide is left; and the target of each remaining slide, the
+            one target for a model that takes one slide at a time.
         """
-        slides = [slide for slide in slides if slide.slide_id not in self.failed]
-        targets = torch.tensor([self.labels.index(slide.label) for slide in slides])
+        slides = self.remaining(slides)
         if not slides:
-            return None, targets
+            return None, torch.empty(0)
+        targets = torch.stack([self.task.encode(slide) for slide in slides])
         try:
             prediction = self._predict(slides, device)
         except READ_ERRORS as error:
@@ -83,6 +87,13 @@ class BatchRunner:
             return self.run(slides, device)
         targets = targets if prediction.members else targets[0]
         return prediction, targets.to(device)
+
+    def remaining(self, slides: Sequence[CohortSlide]) -> list[CohortSlide]:
+        """Return slides, and patients with the slides, that have not failed."""
+        kept = (
+            keep_slides(slide, lambda each: each.slide_id not in self.failed) for slide in slides
+        )
+        return [slide for slide in kept if slide is not None]
 
     def _predict(self, slides: Sequence[CohortSlide], device: torch.device) -> Prediction:
         with ExitStack() as stack:
@@ -95,6 +106,7 @@ class BatchRunner:
             prediction = run_model(
                 self.model,
                 [self._augment(opened[slide.slide_id].model_input) for slide in slides],
+                covariates=_covariates([opened[slide.slide_id] for slide in slides], device),
             )
         self.patches_encoded += sum(
             sum(each.cost_meter.total().patches) for each in opened.values()
@@ -116,7 +128,7 @@ class BatchRunner:
                 raise SlideError(str(attempt.reason)) from attempt.error
             yield opened
 
-    def _augment(self, model_input: Bag | PixelSource) -> Bag | PixelSource:
+    def _augment(self, model_input: ModelInput) -> ModelInput:
         """Flip and rotate a training slide at random, to one of 8 orientations."""
         if not (self.augment and self.model.training):
             return model_input
@@ -143,7 +155,13 @@ class BatchRunner:
     def _record_failed(
         self, slides: Sequence[CohortSlide], error: Exception, device: torch.device
     ) -> None:
-        """Find the slides of a batch that cannot be read, by running the model on each alone."""
+        """Find the slides of a batch that cannot be read, by running the model on each alone.
+
+        If a slide of a patient cannot be read, the patient goes on with the others.
+        """
+        if isinstance(error, PatientSlideError):
+            self._record_failure(error.slide_id, error)
+            return
         if len(slides) == 1:
             self._record_failure(slides[0].slide_id, error)
             return
@@ -166,3 +184,9 @@ class BatchRunner:
             ) from error
         self.failed[slide_id] = describe_failure(error)
         logger.warning("slide %s is left out from now on: %s", slide_id, self.failed[slide_id])
+
+
+def _covariates(opened: Sequence[SlideInput], device: torch.device) -> Float[Tensor, "b v"] | None:
+    """Return the covariates of a batch, one row per slide; None for a model without them."""
+    rows = [each.covariates for each in opened if each.covariates is not None]
+    return torch.stack(rows).to(device) if rows else None

@@ -31,13 +31,15 @@ def refuse_too_few(
         train_slides: training slides.
         val_slides: validation slides; empty in a refit.
         failed: reason of each slide that could not be used, by slide id.
-        labels: class labels.
+        labels: class labels; empty for a task without classes.
 
     Raises:
         RunError: a class has no training slide left, or no validation slide is left.
     """
     remaining = {slide.label for slide in train_slides if slide.slide_id not in failed}
     missing = [f"training slide of class {label!r}" for label in labels if label not in remaining]
+    if not remaining:
+        missing = ["training slide"]
     if val_slides and all(slide.slide_id in failed for slide in val_slides):
         missing.append("validation slide")
     if not missing:

@@ -84,15 +84,15 @@ class PlateauSchedule:
 
     def step(self, epoch: Epoch) -> None:
         """Update the learning rate after an epoch; an epoch without validation has no effect."""
-        if epoch.val_loss is None or epoch.val_accuracy is None or epoch.val_weighted_f1 is None:
-            return
-        # 1 - metric, because the relative threshold of torch does not suit negative numbers.
         monitored = {
             "loss": epoch.val_loss,
-            "accuracy": 1 - epoch.val_accuracy,
-            "weighted_f1": 1 - epoch.val_weighted_f1,
-        }
-        self._plateau.step(monitored[self._monitor])
+            "accuracy": epoch.val_accuracy,
+            "weighted_f1": epoch.val_weighted_f1,
+        }[self._monitor]
+        if monitored is None:
+            return
+        # 1 - metric, because the relative threshold of torch does not suit negative numbers.
+        self._plateau.step(monitored if self._monitor == "loss" else 1 - monitored)
 
 
 def scheduled_rates(settings: TrainSettings) -> list[float] | None:

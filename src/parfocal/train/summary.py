@@ -1,7 +1,7 @@
 """The metrics of an epoch and the summary of a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
 
@@ -14,6 +14,8 @@ LOGGED = {
     "val_weighted_f1": METRICS["weighted_f1"],
     "val_auroc": METRICS["auroc_macro"],
 }
+CLASS_COLUMNS = ("val_accuracy", "val_weighted_f1", "val_auroc")  # of a task with classes
+MAX_SCORES = 3  # in a line of text
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Epoch:
         learning_rate: learning rate.
         patches_encoded: number of patches encoded; 0 if all features are stored or cached.
         seconds: wall-clock time in seconds.
+        val_scores: scores on the validation slides, by name, of a task without classes.
     """
 
     epoch: int
@@ -42,6 +45,19 @@ class Epoch:
     learning_rate: float
     patches_encoded: int
     seconds: float
+    val_scores: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def row(self) -> dict[str, object]:
+        """The columns of metrics.csv; those of classes only for a task with classes."""
+        values = asdict(self)
+        scores = values.pop("val_scores")
+        if not scores:
+            return values
+        others = {f"val_{name}": score for name, score in scores.items()}
+        after = list(values)[3:]  # epoch, train_loss, val_loss
+        kept = {name: values[name] for name in after if name not in CLASS_COLUMNS}
+        return {name: values[name] for name in list(values)[:3]} | others | kept
 
 
 @dataclass(frozen=True)
@@ -53,35 +69,52 @@ class RunSummary:
         best_epoch: epoch whose weights were kept, counted from 1; None for a run with folds.
         epochs: number of trained epochs, including a refit.
         val_loss: validation loss of the best epoch.
-        val_weighted_f1: weighted F1 of the best epoch on the validation slides.
+        val_weighted_f1: weighted F1 of the best epoch on the validation slides; None for a task
+            without classes.
         val_auroc: macro AUROC of the best epoch on the validation slides; None if a class has no
-            validation slide.
+            validation slide, or for a task without classes.
         patches_encoded: number of patches encoded in all epochs.
         seconds: wall-clock time of all epochs in seconds.
         failed: reason of each slide that was left out, by slide id.
         folds: summary of each fold; empty for a run without folds.
+        val_scores: scores of the best epoch on the validation slides, by name, of a task without
+            classes.
     """
 
     out: Path
     best_epoch: int | None
     epochs: int
     val_loss: float
-    val_weighted_f1: float
+    val_weighted_f1: float | None
     val_auroc: float | None
     patches_encoded: int
     seconds: float
     failed: dict[str, str] = field(default_factory=dict)
     folds: tuple["RunSummary", ...] = ()
+    val_scores: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def quality(self) -> str:
+        """The scores on the validation slides, in a few words."""
+        if self.val_weighted_f1 is not None:
+            return f"weighted F1 {self.val_weighted_f1:.3f}"
+        scores = {name: score for name, score in self.val_scores.items() if score is not None}
+        listed = [f"{name} {score:.3f}" for name, score in list(scores.items())[:MAX_SCORES]]
+        return ", ".join(listed or [f"loss {self.val_loss:.3f}"])
 
 
 def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
-    """Return the epoch with the highest weighted F1, and the lowest loss in a tie."""
+    """Return the epoch with the highest weighted F1, and the lowest loss in a tie.
+
+    For a task without classes, that with the lowest loss.
+    """
     return max(epochs, key=_rank)
 
 
 def _rank(epoch: Epoch) -> tuple[float, float]:
-    assert epoch.val_weighted_f1 is not None
     assert epoch.val_loss is not None
+    if epoch.val_weighted_f1 is None:
+        return 0.0, -epoch.val_loss
     return round(epoch.val_weighted_f1, 6), -epoch.val_loss
 
 
@@ -97,7 +130,6 @@ def summarize(
         failed: reason of each slide that was left out, by slide id.
     """
     assert best.val_loss is not None
-    assert best.val_weighted_f1 is not None
     return RunSummary(
         out=out,
         best_epoch=best.epoch,
@@ -108,21 +140,31 @@ def summarize(
         patches_encoded=sum(epoch.patches_encoded for epoch in epochs),
         seconds=sum(epoch.seconds for epoch in epochs),
         failed=failed,
+        val_scores=best.val_scores,
     )
 
 
 def aggregate_folds(out: Path, folds: Sequence[RunSummary]) -> RunSummary:
     """Return the summary of a run with folds: sums of counts, means of validation metrics."""
-    aurocs = [fold.val_auroc for fold in folds if fold.val_auroc is not None]
     return RunSummary(
         out=out,
         best_epoch=None,
         epochs=sum(fold.epochs for fold in folds),
         val_loss=mean(fold.val_loss for fold in folds),
-        val_weighted_f1=mean(fold.val_weighted_f1 for fold in folds),
-        val_auroc=mean(aurocs) if len(aurocs) == len(folds) else None,
+        val_weighted_f1=_mean([fold.val_weighted_f1 for fold in folds]),
+        val_auroc=_mean([fold.val_auroc for fold in folds]),
         patches_encoded=sum(fold.patches_encoded for fold in folds),
         seconds=sum(fold.seconds for fold in folds),
         failed={slide_id: reason for fold in folds for slide_id, reason in fold.failed.items()},
         folds=tuple(folds),
+        val_scores={
+            name: _mean([fold.val_scores.get(name) for fold in folds])
+            for name in folds[0].val_scores
+        },
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None if a value is."""
+    known = [value for value in values if value is not None]
+    return mean(known) if len(known) == len(values) else None

@@ -15,14 +15,13 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import safetensors.torch
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs, ReadsAhead
 from parfocal.dataset.lesions import Lesions
-from parfocal.dataset.sampler import BalancedSampler, epoch_seed
+from parfocal.dataset.sampler import BalancedSampler, ShuffledSampler, epoch_seed
 from parfocal.files import write_whole
 from parfocal.models.contract import (
     Adversarial,
@@ -33,6 +32,7 @@ from parfocal.models.contract import (
 )
 from parfocal.models.layers.passes import Passes
 from parfocal.settings import TrainSettings
+from parfocal.tasks import Task
 from parfocal.train.batch import BatchRunner
 from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
 from parfocal.train.folder import RunError, RunFolder
@@ -40,7 +40,7 @@ from parfocal.train.memory import MemoryPlan
 from parfocal.train.optimizer import PlateauSchedule, build_optimizer, scheduled_rates
 from parfocal.train.read_ahead import ReadAheadLoader
 from parfocal.train.summary import LOGGED, Epoch, best_epoch
-from parfocal.train.validation import validation_metrics
+from parfocal.train.validation import ValidationOutput, validation_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class TrainingModule(pl.LightningModule):
         inputs: opens the slides.
         folder: run folder.
         settings: training settings.
+        task: what the model predicts.
         name: name of the metrics file and of the state file, "metrics" or "refit".
         train_slides: training slides.
         val_slides: validation slides; empty in a refit.
@@ -79,6 +80,7 @@ class TrainingModule(pl.LightningModule):
         folder: RunFolder,
         settings: TrainSettings,
         *,
+        task: Task,
         name: str,
         train_slides: Sequence[CohortSlide],
         val_slides: Sequence[CohortSlide],
@@ -97,12 +99,12 @@ class TrainingModule(pl.LightningModule):
         self.learning_rates = (
             scheduled_rates(settings) if learning_rates is None else learning_rates
         )
-        self.labels = settings.labels or ()
+        self.task = task
         self.runner = BatchRunner(
             model,
             traits,
             inputs,
-            self.labels,
+            task,
             settings.augment,
             generator,
             lesions,
@@ -113,7 +115,7 @@ class TrainingModule(pl.LightningModule):
         self.best_file = folder.resume_file("best.safetensors")
         if traits.needs_outlines:
             assert isinstance(model, PatchSupervision)
-            refuse_missing_outlines(train_slides, self.labels[model.negative_class])
+            refuse_missing_outlines(train_slides, task.classes[model.negative_class])
 
     @property
     def best(self) -> Epoch:
@@ -128,7 +130,8 @@ class TrainingModule(pl.LightningModule):
     def train_dataloader(self) -> Batches:
         """Return batches of positions in `train_slides`, drawn again for each epoch."""
         # After a resume, Lightning's current_epoch is not yet restored when this is called.
-        sampler = BalancedSampler(
+        kind = BalancedSampler if self.task.classes else ShuffledSampler
+        sampler = kind(
             self.train_slides,
             seed=self.settings.seed,
             epoch=lambda: len(self.history),
@@ -141,7 +144,9 @@ class TrainingModule(pl.LightningModule):
         return self._batches(self.val_slides)
 
     def _batches(
-        self, slides: Sequence[CohortSlide], sampler: BalancedSampler | None = None
+        self,
+        slides: Sequence[CohortSlide],
+        sampler: BalancedSampler | ShuffledSampler | None = None,
     ) -> Batches:
         """Return batches of positions in `slides`, which are read ahead if the inputs can do so."""
         loader = _position_loader(len(slides), self.settings.batch_size, sampler)
@@ -174,7 +179,7 @@ class TrainingModule(pl.LightningModule):
         if self.learning_rates is not None:
             self._optimizer.param_groups[0]["lr"] = self.learning_rates[self.current_epoch]
         self._train_losses: list[float] = []
-        self._val_outputs: list[tuple[Tensor, int]] = []  # logits and class
+        self._val_outputs: list[ValidationOutput] = []
         self.runner.patches_encoded, self._start_time = 0, time.perf_counter()
 
     def training_step(self, positions: list[int]) -> Tensor | None:
@@ -186,8 +191,8 @@ class TrainingModule(pl.LightningModule):
         prediction, targets = self.runner.run(slides, self.device)
         if prediction is None:
             return None
-        loss = training_loss(self.model, self.traits, prediction, targets, F.cross_entropy)
-        self._train_losses += [loss.item()] * targets.numel()
+        loss = training_loss(self.model, self.traits, prediction, targets, self.task.loss)
+        self._train_losses += [loss.item()] * len(prediction.slides)
         if not math.isfinite(self._train_losses[-1]):
             raise RunError(
                 f"epoch {self.current_epoch + 1}: the loss is {self._train_losses[-1]}; lower "
@@ -198,15 +203,19 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, positions: list[int]) -> None:
         """Run the model on a batch of validation slides."""
         slides = [self.val_slides[position] for position in positions]
-        prediction, targets = self.runner.run(slides, self.device)
-        if prediction is not None:
-            outputs = zip(prediction.slides, targets.view(-1).tolist(), strict=True)
-            self._val_outputs += [(each.logits.double().cpu(), target) for each, target in outputs]
+        prediction, _ = self.runner.run(slides, self.device)
+        if prediction is None:
+            return
+        read = self.runner.remaining(slides)
+        self._val_outputs += [
+            ValidationOutput(slide, each.logits.double().cpu(), self.task.encode(slide))
+            for slide, each in zip(read, prediction.slides, strict=True)
+        ]
 
     def on_train_epoch_end(self) -> None:
         """Write the metrics, the best weights, and the state for a resume."""
         self.folder.check_claim()
-        refuse_too_few(self.train_slides, self.val_slides, self.failed, self.labels)
+        refuse_too_few(self.train_slides, self.val_slides, self.failed, self.task.classes)
         epoch = self._epoch_metrics()
         self.history.append(epoch)
         self._log(epoch)
@@ -237,10 +246,13 @@ class TrainingModule(pl.LightningModule):
                 self.memory_plan = saved
 
     def _log(self, epoch: Epoch) -> None:
-        values = {name: value for name, value in asdict(epoch).items() if value is not None}
+        values = {
+            name: value for name, value in epoch.row.items() if isinstance(value, int | float)
+        }
         for name, value in values.items():
             self.log(name, float(value))
-        parts = [f"{LOGGED[name]} {values[name]:.3f}" for name in LOGGED if name in values]
+        labels = LOGGED | {f"val_{name}": name for name in epoch.val_scores}
+        parts = [f"{labels[name]} {values[name]:.3f}" for name in labels if name in values]
         if epoch.patches_encoded:
             parts.append(f"{epoch.patches_encoded:,} patches encoded")
         parts.append(f"{epoch.seconds:.1f} s")
@@ -249,7 +261,7 @@ class TrainingModule(pl.LightningModule):
     def _epoch_metrics(self) -> Epoch:
         metrics: dict[str, float | None] = {}
         if self.val_slides:
-            metrics = validation_metrics(self._val_outputs, self.labels)
+            metrics = validation_metrics(self._val_outputs, self.task)
         return Epoch(
             epoch=self.current_epoch + 1,  # Lightning counts from 0
             train_loss=mean(self._train_losses or [math.nan]),
@@ -260,6 +272,9 @@ class TrainingModule(pl.LightningModule):
             learning_rate=self._optimizer.param_groups[0]["lr"],
             patches_encoded=self.runner.patches_encoded,
             seconds=round(time.perf_counter() - self._start_time, 3),
+            val_scores={}
+            if self.task.classes
+            else {name: metrics[name] for name in self.task.monitored if name in metrics},
         )
 
     @property
@@ -276,7 +291,7 @@ class TrainingModule(pl.LightningModule):
 
 
 def _position_loader(
-    num_slides: int, batch_size: int, sampler: BalancedSampler | None = None
+    num_slides: int, batch_size: int, sampler: BalancedSampler | ShuffledSampler | None = None
 ) -> DataLoader[list[int]]:
     return DataLoader(
         cast("Dataset[list[int]]", range(num_slides)),

@@ -15,19 +15,25 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import CountsPatches, Inputs
 from parfocal.dataset.leakage import slide_fingerprint
 from parfocal.dataset.lesions import Lesions
-from parfocal.dataset.split import Split, split_to_csv
+from parfocal.dataset.patients import name_patients
+from parfocal.dataset.split import SPLIT_FILE, Split, split_to_csv
 from parfocal.encoders.per_magnification import in_dim_of
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.contract import Pretrained
+from parfocal.models.covariates import fit_covariates
+from parfocal.models.unit import Unit
 from parfocal.settings import RunSettings
+from parfocal.tasks import Task, stored_task
+from parfocal.tasks.units import entries_of, training_entries_of, unit_inputs
 from parfocal.train.bag_memory import refuse_large_bags
 from parfocal.train.checks import log_left_out, refuse_too_few, refuse_unreadable
 from parfocal.train.folder import RunFolder
 from parfocal.train.memory import MemoryPlan, plan_memory
 from parfocal.train.slide_checks import SlideChecks
 from parfocal.train.summary import RunSummary, summarize
+from parfocal.train.teacher import load_teacher
 from parfocal.train.trainer import fit
 from parfocal.train.training_module import TrainingModule
 from parfocal.train.warm_start import copy_weights, load_initial_model, merge_provenance
@@ -43,6 +49,7 @@ class TrainingRun:
         folder: run folder.
         split: training, validation and test slides.
         settings: settings of the run, with the class labels.
+        task: what the model predicts, fitted to the training slides.
         inputs: opens the slides.
         features: folder of features; None if the slide files are read.
         device: device of the model.
@@ -55,6 +62,7 @@ class TrainingRun:
     folder: RunFolder
     split: Split
     settings: RunSettings
+    task: Task
     inputs: Inputs
     features: FeatureFolder | None
     device: torch.device
@@ -79,6 +87,8 @@ class TrainingRun:
                 name: why for name, why in self._unreadable.items() if name not in self.left_out
             }
             total = len(self._used.train) + len(self._used.val)
+            if self._unit.per == "patient":
+                found = name_patients(found, (*self._used.train, *self._used.val))
             refuse_unreadable(found, total, self.features)
 
     def train(self, *, resume: bool) -> RunSummary:
@@ -125,10 +135,26 @@ class TrainingRun:
         """The trained model that this run starts from, if any."""
         return load_initial_model(self.settings, self._labels, self.inputs.encoders)
 
+    @cached_property
+    def _unit(self) -> Unit:
+        """What the model makes one prediction for, with covariates as in the training slides."""
+        settings, train = self.settings.train, self._used.train
+        covariates = None
+        if settings.covariates:
+            whole = Unit(settings.per)
+            rows = [entry.values for entry in entries_of(whole, train, SPLIT_FILE)]
+            covariates = fit_covariates(settings.covariates, rows)
+        return Unit(settings.per, settings.fusion, covariates)
+
+    @cached_property
+    def _unit_inputs(self) -> Inputs:
+        """Opens what the model is trained on: slides or patients."""
+        return unit_inputs(self.inputs, self._unit, self.task.classes)
+
     @property
     def _labels(self) -> tuple[str, ...]:
-        """Class labels in the order of the logits."""
-        return self.settings.train.labels or ()
+        """Names of the outputs: class labels in the order of the logits."""
+        return self.task.output_names
 
     @cached_property
     def _lesions(self) -> Lesions | None:
@@ -161,19 +187,22 @@ class TrainingRun:
         val: Sequence[CohortSlide] = self._used.val
         if refit_of is not None:
             train, val = (*train, *val), ()
-        refuse_too_few(train, val, failed, self._labels)
+        refuse_too_few(train, val, failed, self.task.classes)
         train, val = (
             [slide for slide in part if slide.slide_id not in failed] for part in (train, val)
         )
+        train = training_entries_of(self._unit, train, SPLIT_FILE)
+        val = entries_of(self._unit, val, SPLIT_FILE)
         generator = torch.Generator().manual_seed(self.settings.train.seed)
         model = self._build_model(generator)
         rates = None if refit_of is None else [epoch.learning_rate for epoch in refit_of.history]
         return TrainingModule(
             model,
             self.settings.model.traits,
-            self.inputs,
+            self._unit_inputs,
             self.folder,
             self.settings.train,
+            task=self.task,
             name=name,
             train_slides=train,
             val_slides=val,
@@ -194,10 +223,10 @@ class TrainingRun:
         Raises:
             RunError: a batch, or the stored features of a slide, do not fit into memory.
         """
-        if isinstance(self.inputs, CountsPatches):
+        if isinstance(self._unit_inputs, CountsPatches):
             refuse_large_bags(
                 slides,
-                self.inputs,
+                self._unit_inputs,
                 lambda: self._build_model(torch.Generator().manual_seed(0)),
                 in_dims=[encoder.dim for encoder in self.inputs.encoders],
                 device=self.device,
@@ -215,12 +244,25 @@ class TrainingRun:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.train.seed)
             model = build_model(self.settings.model.name, arguments)
+            self._unit.attach(model, len(self._labels))
             if traits.pretrained:
                 assert isinstance(model, Pretrained)
                 model.load_pretrained()
             if self._initial_model is not None:
                 copy_weights(model, self._initial_model)
+        self._load_teacher(model)
         return model
+
+    def _load_teacher(self, model: nn.Module) -> Checkpoint | None:
+        """Give a model the trained one that it learns from; return that, if there is one."""
+        return load_teacher(
+            self.settings,
+            model,
+            run=self.folder.path,
+            labels=self._labels,
+            encoders=self.inputs.encoders,
+            split=self._used,
+        )
 
     def _model_arguments(self) -> dict[str, Any]:
         """Return the arguments of the model that the checkpoint stores."""
@@ -253,6 +295,8 @@ class TrainingRun:
             slide=self.settings.slide,
             training=self._provenance(modules, unreadable),
             encoder_weights=self._encoder_weights(),
+            task=stored_task(self.task),
+            unit=self._unit,
         )
 
     def _encoder_weights(self) -> tuple[Path | None, ...]:
@@ -296,6 +340,8 @@ class TrainingRun:
             fingerprints={name: each for name, each in fingerprints.items() if each is not None},
             **self._feature_source(),
         )
-        if self._initial_model is None:
-            return provenance
-        return merge_provenance(provenance, self._initial_model.training)
+        teacher = self._load_teacher(modules[-1].model)
+        for other in (self._initial_model, teacher):
+            if other is not None:
+                provenance = merge_provenance(provenance, other.training)
+        return provenance

@@ -2,33 +2,51 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from torch import Tensor
 
+from parfocal.dataset.cohort import CohortSlide
 from parfocal.metrics import LabeledPredictions, weighted_scores
+from parfocal.tasks import Task
 
 METRICS = ("accuracy", "weighted_f1", "auroc_macro")
 
 
-def validation_metrics(
-    outputs: Sequence[tuple[Tensor, int]], labels: tuple[str, ...]
-) -> dict[str, float | None]:
-    """Compute the cross-entropy and the metrics of an epoch.
+@dataclass(frozen=True)
+class ValidationOutput:
+    """The output of a model for one validation slide.
 
     Args:
-        outputs: logits and class of each validation slide.
-        labels: class labels in the order of the logits.
+        slide: the slide.
+        logits: logits in double precision, on the CPU.
+        target: target of the slide, as the loss of the task takes it.
+    """
+
+    slide: CohortSlide
+    logits: Tensor
+    target: Tensor
+
+
+def validation_metrics(outputs: Sequence[ValidationOutput], task: Task) -> dict[str, float | None]:
+    """Compute the loss and the metrics of an epoch.
+
+    Args:
+        outputs: output of each validation slide.
+        task: the task.
 
     Returns:
-        The cross-entropy as "loss", and the metrics by name; None for an undefined metric.
+        The loss of the task as "loss", and the metrics by name; None for an undefined metric.
     """
-    logits = torch.stack([logits for logits, _ in outputs])
-    targets = torch.tensor([target for _, target in outputs])
+    logits = torch.stack([output.logits for output in outputs])
+    targets = torch.stack([output.target for output in outputs])
+    loss = float(task.loss(logits, targets))
+    if not task.classes:
+        return {"loss": loss, **_scores(outputs, task)}
     predictions = LabeledPredictions(
-        labels,
+        task.classes,
         targets.numpy(),
         logits.softmax(dim=1).numpy(),
         tuple(str(position) for position in range(len(outputs))),
@@ -36,6 +54,16 @@ def validation_metrics(
     scores = weighted_scores(predictions, np.ones((1, len(outputs))))
     values = {name: float(scores[name][0]) for name in METRICS}
     return {
-        "loss": float(F.cross_entropy(logits, targets)),
+        "loss": loss,
         **{name: None if math.isnan(value) else value for name, value in values.items()},
     }
+
+
+def _scores(outputs: Sequence[ValidationOutput], task: Task) -> dict[str, float | None]:
+    """Return the scores of a task without classes, by name."""
+    scores = task.scores(
+        [output.slide for output in outputs],
+        [task.answer(output.logits) for output in outputs],
+        resamples=0,
+    )
+    return {name: scores[name].value for name in task.monitored if name in scores}

@@ -1,0 +1,21 @@
+"""Tasks: what is predicted of a slide, with its columns, loss, answer and metrics."""
+
+from parfocal.tasks.classification import Classification
+from parfocal.tasks.contract import LABEL, Answer, Task, mean_answer
+from parfocal.tasks.registry import TASKS, build_task, parse_task, stored_task, task_of
+from parfocal.tasks.task_cohort import prepared_task, read_task_cohort
+
+__all__ = [
+    "LABEL",
+    "TASKS",
+    "Answer",
+    "Classification",
+    "Task",
+    "build_task",
+    "mean_answer",
+    "parse_task",
+    "prepared_task",
+    "read_task_cohort",
+    "stored_task",
+    "task_of",
+]

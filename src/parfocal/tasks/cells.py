@@ -1,0 +1,91 @@
+"""Read the cells of target columns."""
+
+import math
+
+from parfocal.dataset.cohort_slide import CohortSlide
+from parfocal.dataset.errors import CohortError
+from parfocal.dataset.spelling import is_missing
+
+# As people and spreadsheets write them; "1:DECEASED" as in the tables of cBioPortal.
+TRUE, FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
+
+
+def cell(slide: CohortSlide, column: str) -> str:
+    """Return the text of a target column; empty if the value is missing."""
+    text = slide.values.get(column, "").strip()
+    return "" if is_missing(text) else text
+
+
+def number(slide: CohortSlide, column: str) -> float:
+    """Return the number in a target column; NaN if the value is missing.
+
+    Raises:
+        CohortError: the cell is not a finite number.
+    """
+    text = cell(slide, column)
+    if not text:
+        return math.nan
+    try:
+        value = float(text.replace(",", "."))  # spreadsheets of many countries write 0,25
+    except ValueError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise CohortError(
+            f"row {slide.row}: {column} {text!r} is not a number; correct the cell, or leave it "
+            "empty if the value is missing. For classes, use --task classification."
+        )
+    return value
+
+
+def duration(slide: CohortSlide, column: str) -> float:
+    """Return the time in a column; NaN if it is missing.
+
+    Raises:
+        CohortError: the cell is not a positive number.
+    """
+    value = number(slide, column)
+    if value <= 0:
+        raise CohortError(
+            f"row {slide.row}: {column} is {value:g}, and a time until the event or the last visit "
+            "is more than 0; correct the cell or remove the row."
+        )
+    return value
+
+
+def flag(slide: CohortSlide, column: str, *, meaning: tuple[str, str] = ("no", "yes")) -> float:
+    """Return 0 or 1 of a column; NaN if it is missing.
+
+    Args:
+        slide: row of the cohort.
+        column: the column.
+        meaning: what 0 and 1 mean, for the message.
+
+    Raises:
+        CohortError: the cell is neither.
+    """
+    text = cell(slide, column)
+    if not text:
+        return math.nan
+    plain = text.casefold().partition(":")[0].strip()
+    if plain in TRUE:
+        return 1.0
+    if plain in FALSE:
+        return 0.0
+    raise CohortError(
+        f"row {slide.row}: {column} {text!r} is neither 0 ({meaning[0]}) nor 1 ({meaning[1]}); "
+        "correct the cell."
+    )
+
+
+def refuse_missing(slide: CohortSlide, columns: tuple[str, ...]) -> None:
+    """Refuse a slide without any value in some columns.
+
+    Raises:
+        CohortError: all the cells are empty.
+    """
+    if not any(cell(slide, column) for column in columns):
+        raise CohortError(
+            f"row {slide.row}: {', '.join(columns)} "
+            f"{'is' if len(columns) == 1 else 'are all'} missing for slide {slide.slide_id}; add "
+            "the value or remove the row."
+        )

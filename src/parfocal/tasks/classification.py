@@ -1,0 +1,116 @@
+"""One class per slide: cross-entropy, probabilities, AUROC and accuracy."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own short name)
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from parfocal.dataset.cohort_slide import CohortSlide
+from parfocal.models.contract import Loss
+from parfocal.tasks.contract import LABEL, Answer
+
+if TYPE_CHECKING:
+    from parfocal.metrics import LabeledPredictions, Score
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One class per slide.
+
+    Args:
+        labels: class labels in the order of the logits; empty until the cohort is known.
+        target: column of the class.
+    """
+
+    labels: tuple[str, ...] = ()
+    target: str = LABEL
+
+    name: ClassVar[str] = "classification"
+    compares_slides: ClassVar[bool] = False
+    thresholds: ClassVar[bool] = True
+    monitored: ClassVar[tuple[str, ...]] = ("weighted_f1", "auroc_macro")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Column of the class."""
+        return (self.target,)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The class labels."""
+        return self.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class labels."""
+        return self.labels
+
+    @property
+    def loss(self) -> Loss:
+        """The cross-entropy."""
+        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+        return loss
+
+    def prepared(self, slides: Sequence[CohortSlide]) -> "Classification":
+        """Return the task unchanged: the labels are checked as the cohort is read."""
+        return self
+
+    def fitted(self, slides: Sequence[CohortSlide]) -> "Classification":
+        """Return the task unchanged."""
+        return self
+
+    def group(self, slide: CohortSlide) -> str:
+        """Return the class of a slide."""
+        return slide.label
+
+    def encode(self, slide: CohortSlide) -> Int64[Tensor, ""]:
+        """Return the position of the class of a slide."""
+        return torch.tensor(self.labels.index(slide.label))
+
+    def answer(self, logits: Float[Tensor, " c"]) -> Answer:
+        """Return the probability of each class."""
+        return Answer(dict(zip(self.labels, logits.softmax(dim=0).tolist(), strict=True)))
+
+    def describe(self, answer: Answer) -> str:
+        """Return the most probable class; the first one in case of a tie."""
+        return max(answer.probabilities, key=answer.probabilities.__getitem__)
+
+    def truth(self, slide: CohortSlide) -> dict[str, str]:
+        """Return the class of a slide."""
+        return {self.target: slide.label}
+
+    def predictions(
+        self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
+    ) -> "LabeledPredictions":
+        """Return probabilities and true classes, grouped by patient."""
+        import numpy as np  # noqa: PLC0415 (with the metrics)
+
+        from parfocal.metrics import LabeledPredictions  # noqa: PLC0415 (imports scikit-learn)
+
+        return LabeledPredictions(
+            self.labels,
+            np.array([self.labels.index(slide.label) for slide in slides], dtype=np.int64),
+            np.array([[each.probabilities[label] for label in self.labels] for each in answers]),
+            tuple(slide.patient_id for slide in slides),
+        )
+
+    def scores(
+        self,
+        slides: Sequence[CohortSlide],
+        answers: Sequence[Answer],
+        *,
+        resamples: int = 2000,
+        seed: int = 0,
+    ) -> "dict[str, Score]":
+        """Compute the metrics of `parfocal.metrics.METRICS`, and those of each class."""
+        from parfocal.metrics import compute_scores  # noqa: PLC0415 (imports scikit-learn)
+
+        return compute_scores(self.predictions(slides, answers), resamples=resamples, seed=seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the task as JSON."""
+        return {"name": self.name, **asdict(self)}

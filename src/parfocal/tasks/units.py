@@ -1,0 +1,66 @@
+"""Give a model the slides or the patients that it makes predictions for, with their covariates."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.patient_inputs import patient_inputs
+from parfocal.dataset.patients import group_slides
+from parfocal.models.unit import Unit, fusion_of
+
+
+def unit_inputs(slides: Inputs, unit: Unit, classes: Sequence[str]) -> Inputs:
+    """Return what opens the slides or patients of a model.
+
+    Args:
+        slides: opens slides.
+        unit: what the model makes one prediction for.
+        classes: class labels of the task; empty for a task without classes.
+    """
+    covariates = unit.covariates
+    if unit.per == "slide" and covariates is None:
+        return slides
+
+    def encode(values: Mapping[str, str], name: str) -> Tensor:
+        assert covariates is not None
+        return covariates.encode(values, name)
+
+    return patient_inputs(
+        slides,
+        fusion=fusion_of(unit, classes),
+        encode=None if covariates is None else encode,
+    )
+
+
+def entries_of(unit: Unit, slides: Sequence[CohortSlide], source: str) -> tuple[CohortSlide, ...]:
+    """Return the slides, or the patients that they are of, that a model makes predictions for.
+
+    Args:
+        unit: what the model makes one prediction for.
+        slides: slides of a cohort.
+        source: name of their table, for messages.
+
+    Raises:
+        CohortError: slides of a patient contradict each other.
+    """
+    return group_slides(slides, source) if unit.per == "patient" else tuple(slides)
+
+
+def training_entries_of(
+    unit: Unit, slides: Sequence[CohortSlide], source: str
+) -> tuple[CohortSlide, ...]:
+    """Return what a model is trained on: the same, or slides if it fuses their predictions.
+
+    Args:
+        unit: what the model makes one prediction for.
+        slides: training slides.
+        source: name of their table, for messages.
+
+    Raises:
+        CohortError: slides of a patient contradict each other.
+    """
+    if unit.fusion in ("mean", "max"):
+        return tuple(slides)
+    return entries_of(unit, slides, source)
