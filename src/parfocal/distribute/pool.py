@@ -1,25 +1,32 @@
 """Process items in several workers, and try an item of a worker that died again elsewhere.
 
-An engine starts the workers: processes of this machine, or actors of Ray. The name of an item goes
-to a worker, and one small row comes back; workers read and write all files themselves.
+The workers are processes of this machine, or actors of Ray. The name of an item goes to a worker,
+and one small row comes back; workers read and write all files themselves.
 """
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+from parfocal.distribute.stopping import stop_requested
 from parfocal.distribute.worker import Answer, WorkerPlan
+from parfocal.processes import Process
 
 MAX_TRIES = 3  # workers that may die over one item
 
 logger = logging.getLogger(__name__)
 
 
+class WorkerDiedError(Exception):
+    """Workers die before they work; the message says how."""
+
+
+@runtime_checkable
 class Worker(Protocol):
-    """A process somewhere that works on one item at a time."""
+    """A process somewhere that works on items, as many at a time as its plan says."""
 
     def start(self, item: str) -> None:
         """Hand an item to the worker."""
@@ -28,7 +35,11 @@ class Worker(Protocol):
         """End the worker at once."""
 
 
-class Workers(Protocol):
+W = TypeVar("W", bound=Worker)
+
+
+@runtime_checkable
+class Workers(Protocol[W]):
     """Starts workers, and waits for them."""
 
     @property
@@ -38,21 +49,21 @@ class Workers(Protocol):
     def open(self, plan: WorkerPlan) -> AbstractContextManager[None]:
         """Prepare to start workers that follow a plan, for a block."""
 
-    def start_worker(self, index: int) -> Worker:
+    def start_worker(self, index: int) -> W:
         """Start the worker of an index below `count`; its first answer says that it is ready."""
 
-    def wait(self, workers: Sequence[Worker]) -> list[tuple[Worker, Answer]]:
+    def wait(self, workers: Sequence[W]) -> list[tuple[W, Answer]]:
         """Wait until at least one of some busy workers has an answer; return all answers."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a worker says of one item.
+    """What became of one item.
 
     Args:
         item: the item.
-        value: what its function returned; None if workers died over it.
-        died: why the last of `MAX_TRIES` workers died over the item; None if one answered.
+        value: what the function of the worker returned; None if workers died over it.
+        died: how the last of `MAX_TRIES` workers died over the item; None if one answered.
     """
 
     item: str
@@ -60,122 +71,143 @@ class Row:
     died: str | None = None
 
 
-@dataclass
-class _Pool:
-    """The state of `run_items`; its size depends on the number of workers only."""
-
-    workers: Workers
-    items: Iterator[str]
-    again: deque[str] = field(default_factory=deque)
-    tries: dict[str, int] = field(default_factory=dict)
-    busy: dict[Worker, str | None] = field(default_factory=dict)  # None: not ready yet
-    slots: dict[Worker, int] = field(default_factory=dict)
-    early_deaths: int = 0
-
-    def start_worker(self, index: int) -> None:
-        worker = self.workers.start_worker(index)
-        self.busy[worker], self.slots[worker] = None, index
-
-    def next_item(self) -> str | None:
-        return self.again.popleft() if self.again else next(self.items, None)
-
-    def feed(self, worker: Worker) -> None:
-        """Hand the next item to a worker; end the worker if there is none."""
-        item = self.next_item()
-        if item is None:
-            self.busy.pop(worker)
-            worker.close()
-        else:
-            self.busy[worker] = item
-            worker.start(item)
-
-    @property
-    def is_working(self) -> bool:
-        return any(item is not None for item in self.busy.values())
-
-    def bury(self, worker: Worker, reason: str) -> Row | None:
-        """Replace a worker that died; return the row of its item if that has no tries left."""
-        item, index = self.busy.pop(worker), self.slots.pop(worker)
-        worker.close()
-        self.start_worker(index)
-        if item is None:
-            self.early_deaths += 1
-            if self.early_deaths >= MAX_TRIES:
-                raise WorkerDiedError(
-                    f"{MAX_TRIES} workers ended before they were ready ({reason}). Run the command "
-                    "without workers to see why; each needs the memory of one such process."
-                )
-            return None
-        self.tries[item] = self.tries.get(item, 0) + 1
-        if self.tries[item] < MAX_TRIES:
-            logger.warning("%s: its worker died (%s); trying again", item, reason)
-            self.again.append(item)
-            return None
-        del self.tries[item]
-        return Row(
-            item,
-            None,
-            f"{MAX_TRIES} workers died over it, the last one: {reason}. It may need more memory "
-            "than there is; try it alone.",
-        )
-
-
-class WorkerDiedError(Exception):
-    """Workers die before they work; the message says how."""
-
-
-def run_items(items: Iterable[str], plan: WorkerPlan, workers: Workers) -> Iterator[Row]:
+def run_items(
+    items: Iterable[str],
+    plan: WorkerPlan,
+    workers: Workers[W],
+    *,
+    release: Callable[[str, Process], None] = lambda item, process: None,
+) -> Iterator[Row]:
     """Process items in workers, and yield a row as each item ends.
 
-    Items are taken from the iterable as workers become free, so there may be any number.
+    Items are taken from the iterable as workers become free, so there may be any number. After
+    `parfocal.distribute.stopping` asks for it, only the items that were started end.
 
     Args:
         items: names of the items, each once.
         plan: what each worker does.
         workers: starts the workers.
+        release: called with an item and the process that died over it, before it is tried again.
 
     Raises:
         WorkerDiedError: workers die before they are ready.
         Exception: what building the function of a worker, or the function itself, raises.
     """
-    pool = _Pool(workers, iter(items))
+    pool = _Pool(workers, plan.in_flight, iter(items), release)
     with workers.open(plan):
         try:
             for index in range(workers.count):
                 pool.start_worker(index)
-            working = True
-            while working:
-                for worker, answer in workers.wait(list(pool.busy)):
-                    row = _handle(pool, worker, answer)
-                    if row is not None:
-                        yield row
-                working = bool(pool.again) or pool.is_working or _is_starting(pool)
+            while pool.has_work():
+                for worker, answer in workers.wait(pool.waiting):
+                    yield from pool.handle(worker, answer)
         finally:
-            for worker in pool.busy:
+            for worker in pool.waiting:
                 worker.close()
 
 
-def _is_starting(pool: _Pool) -> bool:
-    """Return whether items are left for workers that are not ready yet."""
-    if not pool.busy:
-        return False
-    item = pool.next_item()
-    if item is not None:
-        pool.again.appendleft(item)
-    return item is not None
+@dataclass
+class _State:
+    """What the pool keeps of a worker."""
+
+    index: int
+    process: Process | None = None  # until it is ready
+    items: list[str] = field(default_factory=list)
 
 
-def _handle(pool: _Pool, worker: Worker, answer: Answer) -> Row | None:
-    """Handle an answer, keep the worker busy, and return the row of an item that ended."""
-    for record in answer.records:
-        logging.getLogger(record.name).handle(record)
-    if answer.died is not None:
-        return pool.bury(worker, answer.died)
-    if answer.error is not None:
-        raise answer.error
-    item = pool.busy[worker]
-    pool.feed(worker)
-    if item is None:
-        return None
-    pool.tries.pop(item, None)
-    return Row(item, answer.value)
+@dataclass
+class _Pool(Generic[W]):
+    """The state of `run_items`; its size depends on the number of workers only."""
+
+    workers: Workers[W]
+    in_flight: int
+    items: Iterator[str]
+    release: Callable[[str, Process], None]
+    again: deque[str] = field(default_factory=deque)
+    tries: dict[str, int] = field(default_factory=dict)
+    states: dict[W, _State] = field(default_factory=dict)
+    early_deaths: int = 0
+
+    @property
+    def waiting(self) -> list[W]:
+        """Workers that will answer: they have items, or are not ready yet."""
+        return list(self.states)
+
+    def start_worker(self, index: int) -> None:
+        self.states[self.workers.start_worker(index)] = _State(index)
+
+    def has_work(self) -> bool:
+        """Return whether items are being processed, or left for workers that will be ready."""
+        if not self.states:
+            return False
+        if any(state.items for state in self.states.values()):
+            return True
+        item = self._next_item()
+        if item is not None:
+            self.again.appendleft(item)
+        return item is not None
+
+    def handle(self, worker: W, answer: Answer) -> Iterator[Row]:
+        """Handle an answer, keep the worker busy, and yield the rows of items that ended."""
+        for record in answer.records:
+            logging.getLogger(record.name).handle(record)
+        if answer.died is not None:
+            yield from self._bury(worker, answer.died)
+            return
+        if answer.error is not None:
+            raise answer.error
+        state = self.states[worker]
+        if answer.item is None:
+            assert isinstance(answer.value, Process)
+            state.process = answer.value
+        else:
+            state.items.remove(answer.item)
+            self.tries.pop(answer.item, None)
+        self._feed(worker, state)
+        if answer.item is not None:
+            yield Row(answer.item, answer.value)
+
+    def _next_item(self) -> str | None:
+        if stop_requested():
+            return None
+        return self.again.popleft() if self.again else next(self.items, None)
+
+    def _feed(self, worker: W, state: _State) -> None:
+        """Hand items to a worker; end it if there are none."""
+        while len(state.items) < self.in_flight:
+            item = self._next_item()
+            if item is None:
+                break
+            state.items.append(item)
+            worker.start(item)
+        if not state.items:
+            del self.states[worker]
+            worker.close()
+
+    def _bury(self, worker: W, reason: str) -> Iterator[Row]:
+        """Replace a worker that died; yield the rows of its items that have no tries left."""
+        state = self.states.pop(worker)
+        worker.close()
+        if state.process is None:
+            self.early_deaths += 1
+            if self.early_deaths >= MAX_TRIES:
+                raise WorkerDiedError(
+                    f"{MAX_TRIES} workers ended before they were ready ({reason}). Run the command "
+                    "without workers to see why; each needs the memory of such a process."
+                )
+        self.start_worker(state.index)
+        for item in state.items:
+            assert state.process is not None
+            self.release(item, state.process)
+            self.tries[item] = self.tries.get(item, 0) + 1
+            if self.tries[item] < MAX_TRIES:
+                logger.warning("%s: its worker died (%s); it is tried again", item, reason)
+                self.again.append(item)
+                continue
+            del self.tries[item]
+            yield Row(
+                item,
+                None,
+                f"{MAX_TRIES} workers died over it; {reason}. It may need more memory than there "
+                "is: run the command without workers for it",
+            )

@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -63,10 +65,8 @@ class ProcessWorker:
 
     def start(self, item: str) -> None:
         """Hand an item to the worker."""
-        try:
+        with suppress(OSError):  # it has died, which `receive` finds
             self.connection.send(item)
-        except OSError:
-            pass  # it has died, which `receive` finds
 
     def receive(self) -> Answer:
         """Return the next answer, or how the process ended."""
@@ -94,13 +94,27 @@ def _serve(connection: Connection, plan: WorkerPlan, mark: Path | None, gpu: str
     interrupt_on_sigterm()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # torch reads it when it first uses a device
-    try:
+    with suppress(EOFError, OSError, KeyboardInterrupt):
         runner = PlanRunner(plan, mark)
         connection.send(runner.prepare())
+        if plan.in_flight == 1:
+            while True:
+                connection.send(runner.process(connection.recv()))
+        _serve_in_threads(connection, runner, plan.in_flight)
+
+
+def _serve_in_threads(connection: Connection, runner: PlanRunner, count: int) -> None:
+    """Answer several items at a time; each answer is sent whole."""
+    sending = threading.Lock()
+
+    def answer(item: str) -> None:
+        done = runner.process(item)
+        with sending, suppress(OSError):
+            connection.send(done)
+
+    with ThreadPoolExecutor(count) as threads:
         while True:
-            connection.send(runner.process(connection.recv()))
-    except (EOFError, OSError, KeyboardInterrupt):
-        pass
+            threads.submit(answer, connection.recv())
 
 
 def _describe_exit(code: int | None) -> str:

@@ -1,7 +1,6 @@
 """What a worker process does: check that it fits the driver, build a function, answer items."""
 
 import logging
-import os
 import pickle
 import platform
 import signal
@@ -11,13 +10,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from logging.handlers import QueueHandler
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 
-import torch
-
 from parfocal.files import part_path
-from parfocal.slide.threads import limit_threads
+from parfocal.processes import Process, this_process
+from parfocal.threads import limit_threads
 
 PACKAGES = ("parfocal", "torch", "numpy")  # whose versions must be equal everywhere
 
@@ -33,12 +31,14 @@ class Answer:
     """What a worker sends back.
 
     Args:
-        value: what the function returned; None for the first answer, which says that it is ready.
+        item: the item; None in the first answer, which says that the worker is ready.
+        value: what the function returned; in the first answer, the process of the worker.
         error: what it raised, if anything.
         died: how the worker ended, if it did.
         records: what was logged on the way, except progress.
     """
 
+    item: str | None = None
     value: object = None
     error: Exception | None = None
     died: str | None = None
@@ -46,7 +46,7 @@ class Answer:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -63,7 +63,8 @@ class WorkerPlan:
         build: returns the function that is called with each item; called once in each worker.
         shared: folder that driver and workers must share, if any.
         paths: files and folders that every worker must see.
-        threads: number of threads of each worker.
+        threads: number of threads of each worker; None for as many as there are cores.
+        in_flight: number of items that a worker processes at the same time, in threads.
         level: level below which log records are dropped.
         versions: versions of the packages of the driver.
     """
@@ -72,6 +73,7 @@ class WorkerPlan:
     shared: Path | None = None
     paths: tuple[Path, ...] = ()
     threads: int | None = None
+    in_flight: int = 1
     level: int = field(default_factory=lambda: logging.getLogger("parfocal").getEffectiveLevel())
     versions: Mapping[str, str] = field(default_factory=_versions)
 
@@ -109,15 +111,15 @@ class PlanRunner:
 
     def prepare(self) -> Answer:
         """Check that this process fits the driver, and build the function."""
-        return self._answer(self._prepare)
+        return self._answer(None, self._prepare)
 
     def process(self, item: str) -> Answer:
         """Call the function with an item."""
         assert self._function is not None
         function = self._function
-        return self._answer(lambda: function(item))
+        return self._answer(item, lambda: function(item))
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> Process:
         self._check_versions()
         missing = [path for path in (self._mark, *self._plan.paths) if path and not path.exists()]
         if missing:
@@ -128,33 +130,35 @@ class PlanRunner:
             )
         if self._plan.threads is not None:
             limit_threads(self._plan.threads)
-            torch.set_num_threads(self._plan.threads)
         self._function = self._plan.build()
+        return this_process()
 
     def _check_versions(self) -> None:
         here = _versions()
         for package, wanted in self._plan.versions.items():
             found = here.get(package, "missing")
-            if package == "python":  # micro versions go together
-                found, wanted = (".".join(text.split(".")[:2]) for text in (found, wanted))
             if found != wanted:
                 raise WorkerError(
                     f"a worker on {platform.node()} has {package} {found}, and this process has "
                     f"{wanted}. Install the same versions on all machines."
                 )
 
-    def _answer(self, call: Callable[[], object]) -> Answer:
-        value, error = None, None
+    def _answer(self, item: str | None, call: Callable[[], object]) -> Answer:
+        value: object = None
+        error: Exception | None = None
         try:
             value = call()
         except Exception as raised:
             error = _sendable(raised)
         records = []
-        while not self._queue.empty():
-            record = self._queue.get()
+        while True:
+            try:
+                record = self._queue.get_nowait()
+            except Empty:
+                break
             if not hasattr(record, "progress"):  # the driver has a bar of its own
                 records.append(record)
-        return Answer(value, error, records=tuple(records))
+        return Answer(item, value, error, records=tuple(records))
 
 
 def _sendable(error: Exception) -> Exception:
@@ -180,4 +184,3 @@ def interrupt_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    os.environ["PARFOCAL_WORKER"] = "1"

@@ -2,7 +2,7 @@
 
 import torch
 
-from parfocal.slide.threads import thread_count
+from parfocal.threads import thread_count
 
 
 def choose_device(name: str) -> torch.device:

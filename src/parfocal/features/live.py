@@ -24,7 +24,7 @@ from parfocal.encoders.queue import EncoderQueue
 from parfocal.features.cache import FeatureCache, SlideCache
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Slide
-from parfocal.slide.threads import thread_count
+from parfocal.threads import thread_count
 
 BATCHES_AHEAD = 2  # batches read while another is encoded; limits the memory
 MAX_THREADS = 8

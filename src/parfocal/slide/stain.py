@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 from PIL import Image, ImageFilter
 
-from parfocal.slide.threads import thread_count
+from parfocal.threads import thread_count
 
 Plane = UInt8[np.ndarray, "h w"]
 Planes = UInt8[np.ndarray, "3 h w"]

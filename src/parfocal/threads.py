@@ -2,6 +2,8 @@
 
 import math
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -9,18 +11,59 @@ from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
+POOL_SIZES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+_limits: list[int] = []  # at most one, set for the process
+_share = threading.local()
+
+
+def limit_threads(count: int | None) -> None:
+    """Set the number of threads of this process: those that read, and those of torch.
+
+    It may be more than there are cores. Torch is not imported for it.
+
+    Args:
+        count: number of threads; None for no limit but the cores, which leaves torch as it is.
+
+    Raises:
+        ValueError: the number is below 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"{count} threads: at least one is needed.")
+    _limits[:] = [] if count is None else [count]
+    if count is None:
+        return
+    os.environ.update(dict.fromkeys(POOL_SIZES, str(count)))  # read when torch is imported
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
+def share_threads(count: int) -> None:
+    """Let this thread count only its share of the cores, beside others that work as it does.
+
+    Args:
+        count: number of threads that share the cores.
+    """
+    _share.count = count
+
 
 def thread_count(limit: int) -> int:
     """Return the number of cores this process may use, at most `limit`.
 
     These are the cores that it is bound to, or fewer if a container or a job has a quota of CPU
-    time.
+    time, or the number given to `limit_threads`; divided among the threads of `share_threads`.
     """
+    return max(1, min(limit, _cores() // getattr(_share, "count", 1)))
+
+
+def _cores() -> int:
+    if _limits:
+        return _limits[0]
     if hasattr(os, "sched_getaffinity"):  # Linux only
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    return min(limit, cores, cgroup_cores(Path("/proc/self/cgroup"), CGROUP_ROOT) or cores)
+    return min(cores, cgroup_cores(Path("/proc/self/cgroup"), CGROUP_ROOT) or cores)
 
 
 @cache

@@ -1,10 +1,12 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
-from parfocal.slide import threads
-from parfocal.slide.threads import cgroup_cores, thread_count
+from parfocal import threads
+from parfocal.threads import cgroup_cores, limit_threads, share_threads, thread_count
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -57,6 +59,29 @@ def test_the_quota_limits_the_threads(monkeypatch):
     assert [thread_count(limit) for limit in (2, 5, 100)] == [2, 3, 3]
     monkeypatch.setattr(threads, "cgroup_cores", lambda *_: None)
     assert [thread_count(limit) for limit in (2, 5, 100)] == [2, 5, 8]
+
+
+def test_a_limit_for_the_process_replaces_the_number_of_cores(monkeypatch):
+    monkeypatch.setattr(threads, "POOL_SIZES", ())
+    kept = torch.get_num_threads()
+    try:
+        limit_threads(3)
+        assert (torch.get_num_threads(), thread_count(8), thread_count(2)) == (3, 3, 2)
+    finally:
+        limit_threads(None)
+        torch.set_num_threads(kept)
+    with pytest.raises(ValueError, match="0 threads: at least one is needed"):
+        limit_threads(0)
+
+
+def test_threads_that_process_several_slides_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(threads, "cgroup_cores", lambda *_: None)
+    with ThreadPoolExecutor(1, initializer=share_threads, initargs=(3,)) as pool:
+        assert pool.submit(thread_count, 8).result() == 2
+    with ThreadPoolExecutor(1, initializer=share_threads, initargs=(32,)) as pool:
+        assert pool.submit(thread_count, 8).result() == 1
+    assert thread_count(8) == 8
 
 
 def test_the_cores_are_counted_without_affinity(monkeypatch):

@@ -1,0 +1,130 @@
+"""Engines that work on the items of a command in several threads or workers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+from parfocal.distribute.claims import read_holder
+from parfocal.distribute.pool import Workers, run_items
+from parfocal.distribute.stopping import raise_if_stopped, stop_requested
+from parfocal.distribute.work_folder import file_name
+from parfocal.distribute.worker import WorkerPlan
+from parfocal.distribute.worklist import Distribution, Ended, WorkList
+from parfocal.processes import Process
+from parfocal.threads import share_threads
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """What a worker says of an item that ended.
+
+    Args:
+        by: see `Ended`.
+        reason: why the item failed; None if it did not.
+    """
+
+    by: Literal["here", "elsewhere", "found"]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class WorkerEngine:
+    """Attempts items in worker processes, of this machine or of a cluster.
+
+    Args:
+        workers: starts the workers.
+        threads: number of threads of each worker; None for its share of the cores.
+        in_flight: number of items that a worker processes at the same time.
+    """
+
+    workers: Workers[Any]
+    threads: int | None = None
+    in_flight: int = 1
+
+    def attempt_all(
+        self, work_list: WorkList[Result], items: Sequence[str]
+    ) -> Iterator[Ended[Result]]:
+        """Attempt each item once, and yield those that ended; see `Engine`."""
+        sent = replace(work_list, distribution=Distribution(work_list.distribution.shard))
+        plan = WorkerPlan(
+            partial(_attempting, sent),
+            shared=work_list.out,
+            paths=work_list.paths,
+            threads=self.threads,
+            in_flight=self.in_flight,
+        )
+        release = partial(_release, work_list)
+        rows = run_items(items, plan, self.workers, release=release) if items else iter(())
+        ended = 0
+        for row in rows:
+            if row.died is not None:
+                ended += 1
+                yield work_list.collect(row.item, row.died)
+            elif isinstance(row.value, AttemptRow):
+                ended += 1
+                yield replace(work_list.collect(row.item, row.value.reason), by=row.value.by)
+        raise_if_stopped(f"{ended} of {len(items)} {work_list.unit}")
+
+
+@dataclass(frozen=True)
+class ThreadEngine:
+    """Attempts several items at a time in threads of this process.
+
+    Args:
+        in_flight: number of items at a time.
+    """
+
+    in_flight: int
+
+    def attempt_all(
+        self, work_list: WorkList[Result], items: Sequence[str]
+    ) -> Iterator[Ended[Result]]:
+        """Attempt each item once, and yield those that ended; see `Engine`."""
+        left, ended = iter(items), 0
+        running: set[Future[Ended[Result] | None]] = set()
+        pool = ThreadPoolExecutor(
+            self.in_flight, initializer=share_threads, initargs=(self.in_flight,)
+        )
+        try:
+            while True:
+                while len(running) < self.in_flight and not stop_requested():
+                    item = next(left, None)
+                    if item is None:
+                        break
+                    running.add(pool.submit(work_list.attempt, item))
+                if not running:
+                    break
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    result = future.result()
+                    if result is not None:
+                        ended += 1
+                        yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if ended < len(items):
+            raise_if_stopped(f"{ended} of {len(items)} {work_list.unit}")
+
+
+def _attempting(work_list: WorkList[Any]) -> Callable[[str], AttemptRow | None]:
+    """Return the function of a worker."""
+
+    def attempt(item: str) -> AttemptRow | None:
+        ended = work_list.attempt(item)
+        return None if ended is None else AttemptRow(ended.by, ended.reason)
+
+    return attempt
+
+
+def _release(work_list: WorkList[Any], item: str, process: Process) -> None:
+    """Remove the claim of a worker that died, which another machine cannot know before long."""
+    if process.is_dead:
+        return  # known on this machine, so that whoever takes it over can count its deaths
+    claim = work_list.folder / "claims" / file_name(item)
+    holder = read_holder(claim)
+    if holder is not None and holder.process == process:
+        claim.unlink(missing_ok=True)
