@@ -20,7 +20,12 @@ NAMES = [
     for name, model in MODELS.items()
     if not (model.traits.takes_pixels or model.traits.zooms or model.traits.needs_outlines)
 ]
-SEVERAL = [name for name in NAMES if MODELS[name].traits.multiple_magnifications]
+# Models that read several magnifications; a coarse student reads the higher with a teacher only.
+SEVERAL = [
+    name
+    for name in NAMES
+    if MODELS[name].traits.multiple_magnifications and not MODELS[name].traits.taught
+]
 SMALL: dict[str, dict[str, object]] = {
     "abmil": {"dim": 8, "hidden_dim": 4, "dropout": 0.0},
     "clam": {"dim": 8, "hidden_dim": 4, "dropout": 0.0},
@@ -30,6 +35,8 @@ SMALL: dict[str, dict[str, object]] = {
     "sparseconvmil": {"dim": 8, "downsample": 2},
     "ips": {"num_selected": 3, "chunk_size": 2, "dim": 8, "num_heads": 2, "dropout": 0.0},
     "mean": {"dim": 8, "dropout": 0.0},
+    "meanmlp": {"hidden_dim": 8, "dropout": 0.0},
+    "coarsestudent": {"dim": 8, "hidden_dim": 4, "dropout": 0.0},
     "max": {"dim": 8, "dropout": 0.0},
 }
 ORDERED = ("transmil",)  # models for which the order of the patches matters

@@ -3,6 +3,7 @@
 from parfocal.models.abmil import ABMIL
 from parfocal.models.attentionsampling import AttentionSampling
 from parfocal.models.clam import CLAM
+from parfocal.models.coarsestudent import CoarseStudent
 from parfocal.models.contract import Model, ModelTraits
 from parfocal.models.dsmil import DSMIL
 from parfocal.models.ips import IPS
@@ -11,8 +12,10 @@ from parfocal.models.magnet import MagNet
 from parfocal.models.meanrgb import MeanRGB
 from parfocal.models.msmil import MSMIL
 from parfocal.models.patchsupervised import PatchSupervised
-from parfocal.models.pooling import MaxPooling, MeanPooling
+from parfocal.models.paths import PATHS
+from parfocal.models.pooling import MaxPooling, MeanMLP, MeanPooling
 from parfocal.models.sparseconvmil import SparseConvMIL
+from parfocal.models.topk import RankedPatches
 from parfocal.models.transmil import TransMIL
 from parfocal.models.zoommil import ZoomMIL
 
@@ -27,6 +30,13 @@ MODELS: dict[str, Model] = {
             follows_progress=True,
             random=True,
         ),
+    ),
+    "paths": Model(PATHS, ModelTraits(multiple_magnifications=True, zooms=True)),
+    "topk": Model(
+        RankedPatches, ModelTraits(multiple_magnifications=True, zooms=True, taught=True)
+    ),
+    "coarsestudent": Model(
+        CoarseStudent, ModelTraits(multiple_magnifications=True, taught=True, own_objective=True)
     ),
     "abmil": Model(ABMIL),
     "clam": Model(CLAM, ModelTraits(own_objective=True)),
@@ -82,6 +92,7 @@ MODELS: dict[str, Model] = {
     "meanrgb": Model(MeanRGB, ModelTraits(takes="pixels", fixed_magnifications=False)),
     "patchsupervised": Model(PatchSupervised, ModelTraits(needs_outlines=True, own_objective=True)),
     "mean": Model(MeanPooling),
+    "meanmlp": Model(MeanMLP),
     "max": Model(MaxPooling),
 }
 
@@ -92,15 +103,19 @@ __all__ = [
     "IPS",
     "MODELS",
     "MSMIL",
+    "PATHS",
     "AttentionSampling",
+    "CoarseStudent",
     "JointAttention",
     "MagNet",
     "MaxPooling",
+    "MeanMLP",
     "MeanPooling",
     "MeanRGB",
     "Model",
     "ModelTraits",
     "PatchSupervised",
+    "RankedPatches",
     "SparseConvMIL",
     "TransMIL",
     "ZoomMIL",

@@ -8,12 +8,14 @@ these methods.
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_type_hints, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, get_type_hints, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, PixelSource
+from parfocal.bag import Bag, ModelInput, PixelSource, SeparateSlides
+from parfocal.models.covariates import add_covariates
+from parfocal.models.late_fusion import run_separately
 from parfocal.models.layers.passes import Passes, StepMemory
 from parfocal.prediction import Prediction
 
@@ -31,7 +33,7 @@ class ModelTraits:
     Args:
         takes: "features" if the model is called with the `Bag` of one slide, whose patch features
             come from an encoder; "pixels" if it is called with a list of `PixelSource`, one per
-            slide, and encodes by itself.
+            slide, and encodes by itself; "nothing" if it looks at no slide.
         multiple_magnifications: whether the model uses several magnifications; if False, a run
             configures exactly one.
         zooms: whether the model reads higher magnifications only inside the patches that it
@@ -47,13 +49,14 @@ class ModelTraits:
         own_objective: whether the model has a training objective of its own; see `OwnObjective`. If
             False, it is trained with the loss of the task alone.
         follows_progress: whether the model changes as training advances; see `ProgressAware`.
+        taught: whether the model can learn from a trained model; see `Taught`.
         pretrained: whether the model has backbones with published weights; see `Pretrained`.
         random: whether the model draws random numbers from an argument `generator`.
         runs_in_passes: whether the model can run its networks on a few slides of a batch at a time,
             to save memory; see `RunsInPasses`.
     """
 
-    takes: Literal["features", "pixels"] = "features"
+    takes: Literal["features", "pixels", "nothing"] = "features"
     multiple_magnifications: bool = False
     zooms: bool = False
     fixed_magnifications: bool = True
@@ -63,6 +66,7 @@ class ModelTraits:
     adversarial: bool = False
     own_objective: bool = False
     follows_progress: bool = False
+    taught: bool = False
     pretrained: bool = False
     random: bool = False
     runs_in_passes: bool = False
@@ -71,6 +75,11 @@ class ModelTraits:
     def takes_pixels(self) -> bool:
         """Whether the model is called with pixels and encodes by itself."""
         return self.takes == "pixels"
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the model is called with the features of patches."""
+        return self.takes == "features"
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class Model:
         if traits.takes_pixels:
             if traits.fixed_magnifications:
                 arguments |= {"magnifications": tuple(magnifications), "patch_size": patch_size}
-        else:
+        elif traits.takes_features:
             arguments["in_dim"] = in_dim if isinstance(in_dim, int) else list(in_dim)
             if not isinstance(in_dim, int) and not traits.multiple_magnifications:
                 (arguments["in_dim"],) = in_dim
@@ -160,17 +169,38 @@ def keyword_arguments(described: type) -> tuple[Setting, ...]:
     return tuple(Setting(name, types[name], default) for name, default in defaults.items())
 
 
-def run_model(model: Callable[..., Prediction], inputs: Sequence[Bag | PixelSource]) -> Prediction:
-    """Run a model: on all pixel sources together, or on one bag.
+def run_model(
+    model: Callable[..., Prediction],
+    inputs: Sequence[ModelInput],
+    *,
+    covariates: Float[Tensor, "b v"] | None = None,
+) -> Prediction:
+    """Run a model: on all pixel sources together, on one bag, or on the slides of one patient.
 
     Args:
         model: a model of `MODELS`, or any callable like it.
-        inputs: pixel sources, one per slide; or a single bag.
+        inputs: pixel sources, one per slide; or a single bag or `SeparateSlides`.
+        covariates: clinical covariates, one row per input; None for a model without them.
     """
+    prediction = _run_model(model, inputs)
+    if covariates is None:
+        return prediction
+    assert isinstance(model, nn.Module)
+    return add_covariates(model, prediction, covariates)
+
+
+def _run_model(model: Callable[..., Prediction], inputs: Sequence[ModelInput]) -> Prediction:
     if all(isinstance(source, PixelSource) for source in inputs):
         return model(inputs)
+    if all(isinstance(each, SeparateSlides) for each in inputs):
+        patients = [run_separately(model, each) for each in inputs if _is_separate(each)]
+        return patients[0] if len(patients) == 1 else Prediction.stack(patients)
     (bag,) = inputs
     return model(bag)
+
+
+def _is_separate(given: ModelInput) -> TypeGuard[SeparateSlides]:
+    return isinstance(given, SeparateSlides)
 
 
 class OutputNotFiniteError(ValueError):
@@ -244,6 +274,26 @@ class Pretrained(Protocol):
 
     def load_pretrained(self) -> None:
         """Load the published weights; called once, before training."""
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """A model that can learn from a trained model of one magnification (trait `taught`)."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the model, with its settings, is trained with a teacher."""
+
+    @property
+    def teacher_magnification(self) -> int:
+        """Position of the teacher's magnification among those of the model; -1 is the highest."""
+
+    def set_teacher(self, teacher: nn.Module) -> None:
+        """Set the trained model; called once, before training.
+
+        Raises:
+            ValueError: the model does not fit.
+        """
 
 
 @runtime_checkable

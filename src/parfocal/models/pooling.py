@@ -1,8 +1,10 @@
 """Mean and max pooling: baselines that use one magnification and never zoom.
 
 Source: the baselines of Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning",
-    ICML 2018, with the embedding that ZoomMIL and the attention models have here.
-Departs: none.
+    ICML 2018, with the embedding that ZoomMIL and the attention models have here. `MeanMLP` is
+    SiMLP of Li et al., "Can We Simplify Slide-level Fine-tuning of Pathology Foundation Models?",
+    arXiv 2502.20823.
+Departs: none. The width and the dropout of the perceptron of `MeanMLP` are ours.
 """
 
 import torch
@@ -43,6 +45,39 @@ class MeanPooling(nn.Module):
         weights = masked_softmax(h.new_zeros(len(h)), bag.valid)  # n
         look = Look(bag.rows, weights)
         return Prediction(self.classifier(weights @ h), (look,))
+
+
+class MeanMLP(nn.Module):
+    """Classify the mean of the features of all patches with a multilayer perceptron.
+
+    The perceptron follows the mean; in `MeanPooling` the embedding precedes it.
+
+    Args:
+        in_dim: number of features per patch.
+        num_classes: number of classes.
+        hidden_dim: width of the hidden layer.
+        dropout: dropout rate in the hidden layer.
+    """
+
+    def __init__(
+        self, in_dim: int, num_classes: int, *, hidden_dim: int = 512, dropout: float = 0.25
+    ) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), Dropout(dropout))
+        self.classifier = nn.Linear(hidden_dim, num_classes)
+
+    def forward(self, bag: Bag) -> Prediction:
+        """Classify one slide from its bag at a single magnification.
+
+        The score of each valid patch in the look is 1/n.
+
+        Raises:
+            ValueError: the bag has no valid patch.
+        """
+        x = bag.features()  # n d
+        weights = masked_softmax(x.new_zeros(len(x)), bag.valid)  # n
+        logits = self.classifier(self.hidden(weights @ x))
+        return Prediction(logits, (Look(bag.rows, weights.cpu()),))
 
 
 class MaxPooling(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from parfocal.models.zoommil.topk import mask_scores, mean_one_hots, top_indices
+from parfocal.models.layers.topk import mask_scores, mean_one_hots, top_indices
 
 
 @dataclass(frozen=True)

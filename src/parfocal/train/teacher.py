@@ -1,0 +1,122 @@
+"""The trained model that another one learns from (`train.teacher`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from parfocal.dataset.split import Split
+from parfocal.encoders.per_magnification import encoder_text
+from parfocal.encoders.spec import EncoderSpec
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.contract import Taught
+from parfocal.models.description import DESCRIPTION_FILE
+from parfocal.settings import RunSettings
+from parfocal.train.folder import RunError
+
+
+def load_teacher(
+    settings: RunSettings,
+    model: nn.Module,
+    *,
+    run: Path,
+    labels: Sequence[str],
+    encoders: Sequence[EncoderSpec],
+    split: Split,
+) -> Checkpoint | None:
+    """Load the trained model that a model learns from; None if it learns without one.
+
+    Args:
+        settings: settings of the run.
+        model: model to train.
+        run: run folder; if the teacher has a fold of this name, that fold is the teacher.
+        labels: class labels of the run.
+        encoders: encoder of each magnification of the run.
+        split: slides of the run.
+
+    Raises:
+        CheckpointError: the teacher cannot be loaded.
+        RunError: there is no teacher, or it does not fit the run.
+    """
+    if not settings.model.traits.taught:
+        return None
+    assert isinstance(model, Taught)
+    if not model.needs_teacher:
+        return None
+    position = model.teacher_magnification
+    magnification = settings.slide.magnifications[position]
+    folder = _folder(settings, run, magnification)
+    teacher = Checkpoint.load(folder)
+    if teacher.traits.takes_pixels or teacher.traits.zooms or len(teacher.magnifications) != 1:
+        raise _unfit(
+            folder,
+            f"model {teacher.model_name} is no model of features at one magnification",
+            f"train one, such as abmil at {magnification:g}x",
+        )
+    own = {
+        "classes": list(labels),
+        "magnification": f"{magnification:g}x",
+        "patch size": settings.slide.patch_size,
+        "encoder": encoder_text([encoders[position].name], [magnification]),
+    }
+    found = {
+        "classes": list(teacher.labels),
+        "magnification": f"{teacher.magnifications[0]:g}x",
+        "patch size": teacher.patch_size,
+        "encoder": teacher.encoder_text,
+    }
+    for name, expected in own.items():
+        if found[name] != expected:
+            raise _unfit(
+                folder,
+                f"its {name} is {found[name]}, and {expected} in this run",
+                "train a teacher with the settings of this run",
+            )
+    if teacher.encoders[0] != encoders[position]:
+        raise _unfit(
+            folder,
+            f"its encoder {teacher.encoder_text} has other weights or another output",
+            "train a teacher with the encoder of this run",
+        )
+    _refuse_test_slides(folder, teacher, split)
+    try:
+        model.set_teacher(teacher.model)
+    except ValueError as error:
+        raise RunError(f"train.teacher: {folder}: {error}") from None
+    return teacher
+
+
+def _folder(settings: RunSettings, run: Path, magnification: float) -> Path:
+    """Return the run folder of the teacher."""
+    folder, name = settings.train.teacher, settings.model.name
+    how = (
+        f"train one at {magnification:g}x (parfocal train COHORT --model abmil "
+        f"--magnifications {magnification:g} --out RUN), then --set train.teacher=RUN; in a "
+        "comparison, list abmil, too"
+    )
+    if folder is None:
+        raise RunError(
+            f"train.teacher is missing, and model {name} learns from a trained one; {how}."
+        )
+    folds = [folder / run.name] if run.name.startswith("fold-") else []
+    for each in (*folds, folder):
+        if (each / DESCRIPTION_FILE).exists():
+            return each
+    raise RunError(f"train.teacher: {folder} is not the folder of a finished run; {how}.")
+
+
+def _refuse_test_slides(folder: Path, teacher: Checkpoint, split: Split) -> None:
+    """Refuse a teacher that was trained on test slides of the run."""
+    trained_on = {slide_id for part in teacher.training.slides.values() for slide_id in part}
+    common = [slide.slide_id for slide in split.test if slide.slide_id in trained_on]
+    if common:
+        raise _unfit(
+            folder,
+            f"it was trained on {len(common)} of the {len(split.test)} test slides of this run, "
+            f"such as {common[0]}",
+            "train both on one split, with the same train.seed or a column split",
+        )
+
+
+def _unfit(folder: Path, found: str, remedy: str) -> RunError:
+    return RunError(f"train.teacher: {folder}: {found}; {remedy}.")
