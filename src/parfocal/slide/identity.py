@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from parfocal.cost import CostMeter
@@ -89,7 +89,20 @@ def file_fingerprint(path: SlidePath) -> str:
 
 
 def _url_fingerprint(url: SlideUrl) -> str:
-    """Return the fingerprint of a remote file; of its download, if its server sends no parts."""
+    """Return the fingerprint of a remote file; of its download, if its server sends no parts.
+
+    That of a series on a DICOMweb server is a hash of its metadata.
+    """
+    # The readers of remote DICOM are imported for URLs only.
+    if url.series_uid is not None:
+        from parfocal.slide.readers.remote_dicom import dicomweb_fingerprint  # noqa: PLC0415
+
+        return dicomweb_fingerprint(url)[:HASH_DIGITS]
+    if url.is_folder:
+        from parfocal.slide.readers.remote_dicom import folder_sources  # noqa: PLC0415
+
+        with ExitStack() as stack:
+            return source_fingerprint(folder_sources(url, stack))
     try:
         with closing(open_source(url, CostMeter())) as source:
             return source_fingerprint([source])

@@ -122,9 +122,9 @@ class Slide:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the file's size, first MiB and last MiB; for an array, of its pixels."""
-        source = getattr(self._scan, "source", None)
-        if isinstance(self.path, SlideUrl) and isinstance(source, ByteSource):
-            return source_fingerprint([source])
+        sources: Sequence[ByteSource] = getattr(self._scan, "sources", ())
+        if isinstance(self.path, SlideUrl) and sources:
+            return source_fingerprint(sources)
         if self.path is not None:
             return file_fingerprint(self.path)
         pixels = self._scan.read_level(0, 0, 0, *self.size)

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePath
+from typing import Protocol, runtime_checkable
 
 from parfocal.slide.errors import SlideError
 from parfocal.slide.readers.dicom_header import (
@@ -19,12 +20,30 @@ from parfocal.slide.readers.dicom_header import (
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", "")
 
 
+@runtime_checkable
+class Instance(Protocol):
+    """A part of a DICOM slide: a file, or what a server has in place of one."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    @property
+    def header(self) -> DicomHeader:
+        """Its header."""
+
+
 @dataclass(frozen=True)
 class DicomFile:
     """A file of a DICOM slide, with its header."""
 
     path: Path
     header: DicomHeader
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.path.name
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Check that a DICOM slide can be what its headers say, before anything relies on them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from parfocal.slide.errors import SlideError
-from parfocal.slide.readers.dicom import DicomFile, dicom_series
+from parfocal.slide.readers.dicom import DicomFile, Instance, dicom_series
 from parfocal.slide.readers.dicom_frames import check_frames
 from parfocal.slide.readers.dicom_header import (
     EXPLICIT,
@@ -32,6 +33,7 @@ REFUSED_NAMES = {
     "1.2.840.10008.1.2.4.57": "as lossless JPEG",
     "1.2.840.10008.1.2.4.70": "as lossless JPEG",
 }
+InstanceT = TypeVar("InstanceT", bound=Instance)
 MAX_TILE_PX = 2**24
 MAX_SIDE_PX = 2**21
 MAX_FRAMES = 2**24
@@ -56,22 +58,35 @@ def check_series(path: Path) -> list[DicomFile]:
         raise SlideError(
             f"{path.name}: a DICOM file that is not a whole-slide image. Choose another file."
         )
-    files = dicom_series(path)
-    levels = [file for file in files if file.header.is_level]
-    if not levels:
-        raise SlideError(
-            f"{path.name}: the DICOM series holds a label or an overview, but no level of the "
-            "slide. Copy all its files."
-        )
-    for file in files:
-        if problem := _contradiction(file.header):
-            raise SlideError(f"{file.path.name}: the DICOM header says {problem}. {COPY}")
-    levels.sort(key=lambda file: file.header.size[0], reverse=True)
+    levels = find_levels(path.name, dicom_series(path))
     for level in levels:
         _check_encoding(level)
         check_frames(level)
-    _check_levels(levels)
+    check_levels(levels)
     return levels
+
+
+def find_levels(name: str, instances: Iterable[InstanceT]) -> list[InstanceT]:
+    """Return the levels of a series, sharpest first, each of whose headers can be true.
+
+    Args:
+        name: name of the slide.
+        instances: all instances of the series.
+
+    Raises:
+        SlideError: there is no level, or a header contradicts itself.
+    """
+    instances = list(instances)
+    levels = [each for each in instances if each.header.is_level]
+    if not levels:
+        raise SlideError(
+            f"{name}: the DICOM series holds a label or an overview, but no level of the "
+            "slide. Copy all its files."
+        )
+    for each in instances:
+        if problem := _contradiction(each.header):
+            raise SlideError(f"{each.name}: the DICOM header says {problem}. {COPY}")
+    return sorted(levels, key=lambda level: level.header.size[0], reverse=True)
 
 
 def is_decoded_by_openslide(levels: Sequence[DicomFile]) -> bool:
@@ -136,7 +151,7 @@ def _check_encoding(level: DicomFile) -> None:
         )
 
 
-def _check_levels(levels: Sequence[DicomFile]) -> None:
+def check_levels(levels: Sequence[Instance]) -> None:
     """Check that the levels are one picture in several sizes.
 
     Raises:
@@ -144,11 +159,11 @@ def _check_levels(levels: Sequence[DicomFile]) -> None:
     """
     first = levels[0].header
     for before, level in pairwise(levels):
-        name, header, (width, height) = level.path.name, level.header, level.header.size
+        name, header, (width, height) = level.name, level.header, level.header.size
         if (width, height) == before.header.size and not header.is_part:
             raise SlideError(
                 f"{name}: the DICOM series holds the level of {width} x {height} px twice, in "
-                f"{before.path.name} and in this file. Remove the file that does not belong to it."
+                f"{before.name} and in this file. Remove the file that does not belong to it."
             )
         # Some writers fill up their levels to whole tiles.
         if all(side % tile == 0 for side, tile in zip(header.size, header.tile_size, strict=True)):

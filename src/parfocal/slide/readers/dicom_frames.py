@@ -5,17 +5,19 @@ frames, which may be empty. A frame is one item, or several (fragments).
 """
 
 import struct
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
-from parfocal.files import PositionedFile
+from parfocal.cost import CostMeter
 from parfocal.slide.errors import SlideError
 from parfocal.slide.readers.dicom import DicomFile
-from parfocal.slide.readers.dicom_header import END_OF_SEQUENCE, ITEM, PixelData
+from parfocal.slide.readers.dicom_header import END_OF_SEQUENCE, ITEM, DicomHeader, PixelData
+from parfocal.slide.sources.local import LocalSource
+from parfocal.slide.sources.source import ByteSource
 
 ITEM_BYTES = 8  # tag and length
 LONG_FILE = 2**32  # beyond, the offsets of a table of four bytes each are not valid
@@ -45,8 +47,18 @@ def check_frames(file: DicomFile) -> None:
     pixels = file.header.pixels
     if pixels is None or pixels.length is not None:
         return
-    if file.header.frames <= QUICK_FRAMES or _has_table(file.path, pixels):
+    with closing(LocalSource(file.path, CostMeter())) as source:
+        is_quick = file.header.frames <= QUICK_FRAMES or has_table(file.header, source)
+    if is_quick:
         find_frames(file)
+
+
+def has_table(header: DicomHeader, source: ByteSource) -> bool:
+    """Return whether a file has a table of the positions of its encapsulated frames."""
+    assert header.pixels is not None
+    if header.pixels.offsets is not None:
+        return True
+    return bool(_item_length(source.read(header.pixels.position, ITEM_BYTES)))
 
 
 def first_frame(file: DicomFile, length: int) -> bytes:
@@ -69,6 +81,24 @@ def find_frames(file: DicomFile) -> Frames:
     return _find_frames(file, file.path.stat().st_size)
 
 
+def locate_frames(name: str, header: DicomHeader, source: ByteSource) -> Frames:
+    """Return where the encapsulated frames of a file lie.
+
+    Args:
+        name: name of the file.
+        header: its header.
+        source: its bytes.
+
+    Raises:
+        SlideError: the table of offsets or an item is damaged, or frames are missing.
+    """
+    assert header.pixels is not None
+    try:
+        return _Items(source, header.frames).find(header.pixels)
+    except (ValueError, struct.error) as error:
+        raise SlideError(f"{name}: the frames of this DICOM file {error}. {COPY}") from error
+
+
 def join_items(encoded: bytes) -> bytes:
     """Return the content of the items of a frame.
 
@@ -87,30 +117,21 @@ def join_items(encoded: bytes) -> bytes:
 
 
 @lru_cache(maxsize=16)  # a slide is checked, and then read
-def _find_frames(file: DicomFile, size: int) -> Frames:
-    assert file.header.pixels is not None
-    opened = PositionedFile(file.path)
-    try:
-        return _Items(opened, size, file.header.frames).find(file.header.pixels)
-    except (ValueError, struct.error) as error:
-        raise SlideError(
-            f"{file.path.name}: the frames of this DICOM file {error}. {COPY}"
-        ) from error
-    finally:
-        opened.close()
+def _find_frames(file: DicomFile, _size: int) -> Frames:
+    with closing(LocalSource(file.path, CostMeter())) as source:
+        return locate_frames(file.name, file.header, source)
 
 
 class _Items:
     """Finds the frames among the items.
 
     Args:
-        file: the file.
-        size: its length in bytes.
+        source: the bytes of the file.
         frames: number of frames.
     """
 
-    def __init__(self, file: PositionedFile, size: int, frames: int) -> None:
-        self._file, self._size, self._frames = file, size, frames
+    def __init__(self, source: ByteSource, frames: int) -> None:
+        self._source, self._size, self._frames = source, source.size, frames
 
     def find(self, pixels: PixelData) -> Frames:
         """Return where the frames lie."""
@@ -157,7 +178,7 @@ class _Items:
 
     def _check_end(self, end: int) -> None:
         """Raise if the items do not end with the mark of their end."""
-        mark = self._file.read(ITEM_BYTES, end)
+        mark = self._source.read(end, ITEM_BYTES)
         if len(mark) < ITEM_BYTES:
             raise ValueError("are truncated: the last lies beyond its end")
         if struct.unpack("<HH", mark[:4]) != (END_OF_SEQUENCE >> 16, END_OF_SEQUENCE & 0xFFFF):
@@ -165,7 +186,7 @@ class _Items:
 
     def _length_at(self, position: int) -> int | None:
         """Return the length of an item; None if there is none at this position."""
-        length = _item_length(self._file.read(ITEM_BYTES, position))
+        length = _item_length(self._source.read(position, ITEM_BYTES))
         if length is not None and position + ITEM_BYTES + length > self._size:
             raise ValueError(f"are truncated: that at byte {position} lies beyond its end")
         return length
@@ -173,19 +194,10 @@ class _Items:
     def _numbers(self, position: int, length: int, kind: str) -> Int64[np.ndarray, " n"]:
         if length % np.dtype(kind).itemsize or length > 8 * self._frames:
             raise ValueError(f"are {self._frames}, but its table of offsets has {length} bytes")
-        values = np.frombuffer(self._file.read(length, position), dtype=kind)
+        values = np.frombuffer(self._source.read(position, length), dtype=kind)
         if len(values) == 0:
             raise ValueError("have an empty table of offsets")
         return values.astype(np.int64)
-
-
-def _has_table(path: Path, pixels: PixelData) -> bool:
-    """Return whether a file has a table of the positions of its frames."""
-    if pixels.offsets is not None:
-        return True
-    with path.open("rb") as file:
-        file.seek(pixels.position)
-        return bool(_item_length(file.read(ITEM_BYTES)))
 
 
 def _item_length(head: bytes) -> int | None:

@@ -4,6 +4,7 @@ Elements are read one after the other; long values and sequences are skipped, ex
 hold the size of a pixel and the objective.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,16 +126,30 @@ def read_header(path: Path) -> DicomHeader:
 
 @lru_cache(maxsize=4096)
 def _read_header(path: Path, size: int, _changed: int) -> DicomHeader:
+    with path.open("rb", buffering=0) as file:
+        return parse_header(path.name, file, size)
+
+
+def parse_header(name: str, file: BinaryIO | io.RawIOBase, size: int) -> DicomHeader:
+    """Read the header of an open DICOM file.
+
+    Args:
+        name: name of the file.
+        file: the file.
+        size: its length in bytes.
+
+    Raises:
+        SlideError: the header is damaged.
+    """
     try:
-        with path.open("rb", buffering=0) as file:
-            elements = _Elements(file, size)
-            values: dict[int, bytes] = {}
-            for tag, value in elements.read():
-                values.setdefault(tag, value)  # of several optical paths, the first
+        elements = _Elements(file, size)
+        values: dict[int, bytes] = {}
+        for tag, value in elements.read():
+            values.setdefault(tag, value)  # of several optical paths, the first
         return _parse(values, elements.pixels)
     except (ArithmeticError, LookupError, ValueError, struct.error) as error:
         raise SlideError(
-            f"{path.name}: the header of this DICOM file is damaged ({error}). Copy it again from "
+            f"{name}: the header of this DICOM file is damaged ({error}). Copy it again from "
             "its source."
         ) from error
 
@@ -197,7 +212,7 @@ class _Elements:
         pixels: where the pixels lie; None until they are found.
     """
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO | io.RawIOBase, size: int) -> None:
         self._file, self._size = file, size
         self._position = PREAMBLE_BYTES + len(SIGNATURE)
         self._chunk, self._chunk_start = b"", 0
@@ -235,7 +250,7 @@ class _Elements:
         if not 0 <= start <= start + length <= len(self._chunk):
             self._file.seek(self._position)
             self._chunk, self._chunk_start = (
-                self._file.read(max(length, CHUNK_BYTES)),
+                self._file.read(max(length, CHUNK_BYTES)) or b"",
                 self._position,
             )
             start = 0

@@ -62,7 +62,7 @@ class TiledTiffScan:
     ) -> None:
         self.levels: tuple[Level, ...] = compute_levels([level.size for level in tiled_levels])
         self.metadata = metadata
-        self.source = source
+        self.source, self.sources = source, (source,)
         self._path, self._tiled_levels = path, LevelTable(tiled_levels)
         largest = max(3 * level.tile_size[0] * level.tile_size[1] for level in tiled_levels)
         # lru_cache holds no lock that a fork could copy in its locked state.

@@ -16,7 +16,7 @@ from parfocal.slide.sources.errors import NoRangesError, RemoteError
 from parfocal.slide.sources.opening import open_source
 from parfocal.slide.sources.size import describe_bytes
 from parfocal.slide.sources.source import ByteSource
-from parfocal.slide.sources.url import SlidePath, SlideUrl
+from parfocal.slide.sources.url import WEB_SCHEMES, SlidePath, SlideUrl
 
 SEVERAL_FILES = (".mrxs", ".vmu", ".vms")  # formats of which one file is not enough
 
@@ -45,12 +45,15 @@ def open_url(
             f"a slide of this format ({url.suffix}) is several files, which are not read over the "
             "network. Copy all of them, and give the path.",
         )
+    # The readers of remote DICOM are imported when they are needed.
     if url.series_uid is not None:
-        raise RemoteError(
-            url,
-            "DICOMweb addresses are not supported. Retrieve all files of the series to a folder, "
-            "and give the folder.",
-        )
+        from parfocal.slide.readers.remote_dicom import open_dicomweb  # noqa: PLC0415
+
+        return open_dicomweb(url, cost_meter)
+    if url.is_folder:
+        from parfocal.slide.readers.remote_dicom import open_folder  # noqa: PLC0415
+
+        return open_folder(url, cost_meter)
     with ExitStack() as stack:
         try:
             source = open_source(url, cost_meter)
@@ -67,8 +70,13 @@ def open_url(
         elif source.read(PREAMBLE_BYTES, len(SIGNATURE)) == SIGNATURE:
             raise RemoteError(
                 url,
-                "a DICOM slide is one file for each level, which are not read over the network. "
-                "Copy all files of the series to a folder, and give the folder.",
+                "a DICOM slide has one file for each level, and this is one of them. Give the "
+                f"folder in the store, {url.scheme}://.../ with a slash at its end, or the address "
+                "of the series on a DICOMweb server."
+                if url.scheme not in WEB_SCHEMES
+                else "a DICOM slide has one file for each level, and this is one of them. A web "
+                "server does not list the others: give the address of the series on a DICOMweb "
+                "server, or copy all files to a folder, and give the folder.",
             )
         else:
             format_ = f"{url.suffix or 'this kind of'} file"

@@ -5,6 +5,9 @@ come with the extra `remote`.
 """
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
 
 from parfocal.cost import CostMeter
 from parfocal.slide.errors import one_line
@@ -31,37 +34,7 @@ class FsspecTransport:
 
     def __init__(self, url: SlideUrl, cost_meter: CostMeter) -> None:
         self._url, self._cost_meter = url, cost_meter
-        try:
-            import fsspec  # noqa: PLC0415  # optional dependency
-
-            connector = fsspec.get_filesystem_class(url.scheme)
-        except ImportError as error:
-            raise RemoteError(
-                url,
-                f"{url.scheme}:// needs a connector of fsspec that is missing{_remedy(url, error)}",
-            ) from error
-        except ValueError:
-            raise RemoteError(
-                url,
-                f"fsspec does not support {url.scheme}://. Use https, s3, gs or another of its "
-                "schemes.",
-            ) from None
-        try:  # as fsspec.open does
-            # Not one of another thread or of the process that was forked.
-            self._files = connector(
-                **connector._get_kwargs_from_urls(url.secret_url),
-                skip_instance_cache=True,
-                use_listings_cache=False,
-            )
-            self._path = self._files._strip_protocol(url.secret_url)
-        except Exception as error:  # connectors raise anything; their messages may hold secrets
-            system = getattr(error, "strerror", None)  # the words of the system hold none
-            found = type(error).__name__ + (f": {system}" if system else "")
-            raise RemoteError(
-                url,
-                f"the connector for {url} cannot be set up ({found}). Check the host, and set up "
-                f"access to {url.scheme}:// as for its own tools.",
-            ) from None
+        self._files, self._path = _connect(url)
 
     def fetch(self, offset: int, length: int) -> Reply:
         """Ask for bytes from a position, then for the file's identity; see `Transport`."""
@@ -117,6 +90,77 @@ class FsspecTransport:
                     "its own tools; a public bucket may need `anon: true` in fsspec's settings.",
                 ) from None
             raise TransientError(f"{type(error).__name__} of the connector") from None
+
+
+def list_files(url: SlideUrl) -> list[SlideUrl]:
+    """Return the files in a folder of a store, sorted by name.
+
+    Args:
+        url: the folder.
+
+    Raises:
+        RemoteError: it cannot be listed.
+    """
+    files, path = _connect(url)
+    try:
+        entries = files.ls(path, detail=True)
+    except FileNotFoundError:
+        raise RemoteError(url, f"no such folder: {url}. Check the URL.") from None
+    except Exception as error:  # connectors raise anything; their messages may hold secrets
+        raise RemoteError(
+            url,
+            f"{url} cannot be listed ({type(error).__name__}). Check the credentials of "
+            f"{url.scheme}://; they are found where its own tools look for them.",
+        ) from None
+    names = sorted(
+        PurePosixPath(entry["name"]).name for entry in entries if entry.get("type") == "file"
+    )
+    parts = url.parts
+    return [
+        SlideUrl(
+            parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}").geturl(), url.access
+        )
+        for name in names
+    ]
+
+
+def _connect(url: SlideUrl) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it.
+
+    Raises:
+        RemoteError: there is no connector for the scheme, or it cannot be set up.
+    """
+    try:
+        import fsspec  # noqa: PLC0415  # optional dependency
+
+        connector = fsspec.get_filesystem_class(url.scheme)
+    except ImportError as error:
+        raise RemoteError(
+            url,
+            f"{url.scheme}:// needs a connector of fsspec that is missing{_remedy(url, error)}",
+        ) from error
+    except ValueError:
+        raise RemoteError(
+            url,
+            f"fsspec does not support {url.scheme}://. Use https, s3, gs or another of its "
+            "schemes.",
+        ) from None
+    try:  # as fsspec.open does
+        # Not one of another thread or of the process that was forked.
+        files = connector(
+            **connector._get_kwargs_from_urls(url.secret_url),
+            skip_instance_cache=True,
+            use_listings_cache=False,
+        )
+        return files, files._strip_protocol(url.secret_url)
+    except Exception as error:  # connectors raise anything; their messages may hold secrets
+        system = getattr(error, "strerror", None)  # the words of the system hold none
+        found = type(error).__name__ + (f": {system}" if system else "")
+        raise RemoteError(
+            url,
+            f"the connector for {url} cannot be set up ({found}). Check the host, and set up "
+            f"access to {url.scheme}:// as for its own tools.",
+        ) from None
 
 
 def _remedy(url: SlideUrl, error: ImportError) -> str:

@@ -180,6 +180,35 @@ class HttpClient:
             self.drop(response)
             raise self.lie("it sent more than it announced")
 
+    def body(self, response: BaseHTTPResponse, most: int) -> bytes:
+        """Return the whole body of a response.
+
+        Args:
+            response: the response.
+            most: largest length in bytes.
+
+        Raises:
+            TransientError: it stops, or comes too slowly.
+            RemoteError: it is longer.
+        """
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and int(length) <= most:
+            return b"".join(self.chunks(response, int(length)))
+        content, start = bytearray(), time.monotonic()
+        try:
+            while chunk := response.read1(CHUNK_BYTES):
+                content += chunk
+                if len(content) > most:
+                    raise self.lie(f"it sent more than {most // 10**6} MB")
+                if time.monotonic() > start + SILENCE_S + len(content) / LEAST_RATE:
+                    raise TransientError(f"it sent less than {LEAST_RATE // 1000} kB per second")
+        except BROKEN as error:
+            raise self._broken(error) from None
+        except (RemoteError, TransientError):
+            self.drop(response)
+            raise
+        return bytes(content)
+
     def cancel(self) -> None:
         """Break the connections for good, so that waiting threads get an error at once."""
         self._canceled = True

@@ -124,7 +124,7 @@ class PageFetcher:
             self._pages.clear()
         self._pool.close()
         for page in waiting:
-            _settle(page, error=CanceledError(self._path))
+            settle(page, error=CanceledError(self._path))
         self._transport.cancel()
 
     def _following(self, page: int, count: int) -> list[int]:
@@ -182,10 +182,10 @@ class PageFetcher:
                     self._wait(failures, error.wait_s)
         except BaseException as error:  # the readers raise it
             for future in futures[done:]:
-                _settle(future, error=self._presentable(error))
+                settle(future, error=self._presentable(error))
         else:
             for future in futures[done:]:  # beyond the end of the file
-                _settle(future)
+                settle(future)
 
     def _received(self, page: int, count: int) -> "PageIterator":
         reply = self._transport.fetch(page * PAGE_BYTES, count * PAGE_BYTES)
@@ -198,7 +198,7 @@ class PageFetcher:
 
     def _keep(self, page: int, future: Future[bytes] | None, content: bytes) -> None:
         if future is not None:
-            _settle(future, content=content)
+            settle(future, content=content)
             if self.disk is not None:
                 self.disk.put(page, content)
 
@@ -260,10 +260,16 @@ class PageIterator:
         return content
 
 
-def _settle(
+def settle(
     future: Future[bytes] | None, *, content: bytes = b"", error: Exception | None = None
 ) -> None:
-    """Set the result of a page, unless that was done when the source was closed."""
+    """Set the result of what is fetched, unless that was done when the source was closed.
+
+    Args:
+        future: who waits for it; None for nobody.
+        content: what was fetched.
+        error: why it could not be; None if it was.
+    """
     if future is None or future.done():
         return
     try:

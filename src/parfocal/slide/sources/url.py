@@ -113,8 +113,9 @@ class SlideUrl:
 
     @property
     def stem(self) -> str:
-        """Last part of the path without its extension."""
-        return PurePosixPath(self.name).stem
+        """Last part of the path without its extension; the whole UID of a DICOM series."""
+        is_series = self.series_uid is not None or self.is_folder
+        return self.name if is_series else PurePosixPath(self.name).stem
 
     @property
     def suffix(self) -> str:
@@ -126,6 +127,11 @@ class SlideUrl:
         """UID of the series if this is a DICOMweb address; None if it is that of a file."""
         found = DICOMWEB_SERIES.search(self.parts.path)
         return found[1] if found and self.scheme in WEB_SCHEMES else None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether this is a folder in a store, which ends with a slash."""
+        return self.parts.path.endswith("/") and self.scheme not in WEB_SCHEMES
 
     def __str__(self) -> str:
         return shown_url(self.secret_url)
