@@ -495,22 +495,9 @@ def test_a_download_that_does_not_fit_is_refused(noisy, tmp_path, monkeypatch):
             open_slide(url)
 
 
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        (
-            "https://127.0.0.1:1/a.mrxs",
-            r"\(.mrxs\) is several files, which are not read over the n",
-        ),
-        (
-            "https://127.0.0.1:1/studies/1.2/series/1.3.4",
-            r"1.3.4: DICOMweb addresses are not supported",
-        ),
-    ],
-)
-def test_slides_of_several_files_are_refused(address, message):
-    with pytest.raises(RemoteError, match=message):
-        open_slide(address)
+def test_slides_of_several_files_are_refused():
+    with pytest.raises(RemoteError, match=r"\(.mrxs\) is several files, which are not read over"):
+        open_slide("https://127.0.0.1:1/a.mrxs")
 
 
 def test_a_file_of_a_dicom_slide_is_refused(tmp_path):
@@ -518,7 +505,7 @@ def test_a_file_of_a_dicom_slide_is_refused(tmp_path):
     with serve(tmp_path) as served:
         access = RemoteAccess(scratch=tmp_path / "scratch")
         with pytest.raises(
-            RemoteError, match=r"one file for each level.*Copy all files of the seri"
+            RemoteError, match=r"one file for each level.*A web server does not list the others"
         ):
             open_slide(SlideUrl(f"{served.address}/a.dcm", access))
 
