@@ -6,7 +6,7 @@ it, so every number is measured and none is estimated from a formula.
 
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -143,11 +143,16 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class CostMeter:
-    """Adds up the cost of one slide; safe to use from several threads."""
+    """Adds up the cost of one slide, or of a patient; safe to use from several threads.
 
-    def __init__(self) -> None:
+    Args:
+        parts: meters of the slides of a patient, whose costs are part of the total.
+    """
+
+    def __init__(self, parts: Sequence["CostMeter"] = ()) -> None:
+        self._parts = tuple(parts)
         self._lock = threading.Lock()
-        self._started = time.perf_counter()
+        self._started = min([time.perf_counter(), *(part._started for part in parts)])
         self._patches: dict[int, int] = {}
         self._pixels = 0
         self._bytes: int | None = None
@@ -220,12 +225,23 @@ class CostMeter:
             yield
         self.add_macs(counter.flops // 2)
 
+    def elapsed(self) -> float:
+        """Return the seconds since the slide was opened."""
+        return time.perf_counter() - self._started
+
     def total(self, exhaustive: ExhaustiveCost | None = None) -> Cost:
         """Return the cost so far.
 
         Args:
             exhaustive: cost of processing the same slide exhaustively, to compare with.
         """
+        own = self._own_total(exhaustive)
+        if not self._parts:
+            return own
+        return _sum_costs(own, [part.total() for part in self._parts])
+
+    def _own_total(self, exhaustive: ExhaustiveCost | None) -> Cost:
+        """Return the cost without that of the parts."""
         with self._lock:
             steps = max(self._patches, default=-1) + 1
             total = time.perf_counter() - self._started
@@ -241,6 +257,43 @@ class CostMeter:
                 exhaustive=exhaustive,
                 encoding_macs=encoding if self._knows_macs else (),
             )
+
+
+def _sum_costs(own: Cost, parts: Sequence[Cost]) -> Cost:
+    """Return the cost of a patient: what was counted for all slides, and that of each slide.
+
+    Bytes are unknown if those of a slide are; the total of seconds is that of all slides together.
+    """
+    costs = [own, *parts]
+    steps = max(len(cost.patches) for cost in costs)
+    macs = [cost.macs for cost in costs if cost.macs is not None]
+    encoding = [cost.encoding_macs for cost in costs if len(cost.encoding_macs) > 0]
+    known = len(macs) == len(costs)
+    stages = {stage: sum(cost.seconds[stage] for cost in costs) for stage in STAGES}
+    return Cost(
+        patches=_sum_steps([cost.patches for cost in costs], steps),
+        pixels_decoded=sum(cost.pixels_decoded for cost in costs),
+        bytes_read=_sum_known([part.bytes_read for part in parts]),
+        macs=sum(macs) if known else None,
+        seconds={**stages, "total": own.seconds["total"]},
+        exhaustive=own.exhaustive,
+        encoding_macs=_sum_steps(encoding, steps) if known else (),
+        requests=_sum_known([part.requests for part in parts]),
+        file_bytes=_sum_known([part.file_bytes for part in parts]),
+    )
+
+
+def _sum_steps(counts: Sequence[tuple[int, ...]], steps: int) -> tuple[int, ...]:
+    """Sum numbers by step; a cost without a step has 0 there."""
+    return tuple(
+        sum(each[step] if step < len(each) else 0 for each in counts) for step in range(steps)
+    )
+
+
+def _sum_known(counts: Sequence[int | None]) -> int | None:
+    """Return the sum; None if one of the numbers is unknown."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 @contextmanager

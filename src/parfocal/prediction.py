@@ -58,6 +58,11 @@ class Look:
         zoom_attention: attention weights by which `selected` was chosen; None for the last look.
         places: positions of the patches; None if they lie on the grid of the bag.
         score_kind: what `score` holds.
+        slides: position of each patch's slide among those of the patient, for a look of a patient
+            whose `rows` are those of each slide; None for a look of one slide, or if `rows` are
+            those of the joined tables of `parfocal.features.forest`.
+        rounds: the round in which each patch was visited, from 0; None for a model that visits
+            the patches of a magnification at once.
     """
 
     rows: Int64[Tensor, " n"]
@@ -66,6 +71,21 @@ class Look:
     zoom_attention: Float[Tensor, " n"] | None = None
     places: Places | None = None
     score_kind: ScoreKind = "attention"
+    slides: Int64[Tensor, " n"] | None = None
+    rounds: Int64[Tensor, " n"] | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """The answer of a model after one round of visits.
+
+    Args:
+        patches: number of patches visited so far at each magnification, lowest first.
+        logits: the answer from these patches.
+    """
+
+    patches: tuple[int, ...]
+    logits: Float[Tensor, " c"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,8 @@ class Prediction:
             the model reads patches one after the other.
         terms: tensors that the model's own training objective needs, by name.
         members: one prediction per slide for a batch; empty for one slide.
+        rounds: the answers after each round; empty for a model that does not visit in rounds.
+        budget_met: whether the visits stayed within the budget; None if there was no fixed one.
     """
 
     logits: Float[Tensor, "*b c"]
@@ -89,6 +111,8 @@ class Prediction:
     running: Float[Tensor, "t c"] | None = None
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     members: tuple["Prediction", ...] = ()
+    rounds: tuple[Round, ...] = ()
+    budget_met: bool | None = None
 
     @classmethod
     def stack(

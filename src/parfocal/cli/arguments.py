@@ -326,6 +326,16 @@ Again = Annotated[
     bool,
     typer.Option("--again", help="Also process slides that an earlier run has finished."),
 ]
+BudgetText = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="BUDGET",
+        help="How much of each slide to visit: patches=100, share=5%, seconds=2, macs=50G; or "
+        "settled, to stop when the answer has settled (see `parfocal calibrate`). Default: what "
+        "the model visits by itself.",
+    ),
+]
 SkipUnreadable = Annotated[
     bool,
     typer.Option("--skip-unreadable", help="Train without the slides that cannot be read."),

@@ -9,6 +9,7 @@ import typer
 from parfocal.cli.arguments import (
     MAGNIFICATIONS_OR_RANGE,
     Again,
+    BudgetText,
     Cache,
     Changes,
     Cohort,
@@ -30,6 +31,7 @@ from parfocal.cli.arguments import (
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish, print_reasons
 from parfocal.cli.parsing import parse_changes, parse_features, parse_magnifications, parse_places
+from parfocal.cli.units import Covariates, Fusion, Per, parse_covariates
 
 if TYPE_CHECKING:
     from parfocal.features.folder import FeatureFolder, FeatureSlide
@@ -81,6 +83,9 @@ def train(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     skip_unreadable: SkipUnreadable = False,
+    per: Per = None,
+    fusion: Fusion = None,
+    covariates: Covariates = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="YAML file with settings that override the recipe."),
@@ -98,6 +103,7 @@ def train(
 
     Example: `parfocal train cohort.csv --out run --cache cache`
     """
+    from parfocal.models.covariates import covariate_columns
     from parfocal.settings import load_settings
     from parfocal.tasks import read_task_cohort
     from parfocal.train import train as train_model
@@ -110,9 +116,13 @@ def train(
         "train.epochs": epochs,
         "train.folds": folds,
         "train.seed": seed,
+        "train.per": per,
+        "train.fusion": fusion,
+        "train.covariates": parse_covariates(covariates),
     }
     settings = load_settings(model, config, overrides or (), flags)
-    slides = read_task_cohort(cohort, settings.train.build_task())
+    columns = covariate_columns(settings.train.covariates)
+    slides = read_task_cohort(cohort, settings.train.build_task(), columns=columns)
     folder = _open_features(features, slides.slides, magnifications, encoder)
     summary = train_model(
         slides,
@@ -163,6 +173,7 @@ def evaluate(
     ] = False,
     external: External = False,
     again: Again = False,
+    budget: BudgetText = None,
     changes: Changes = None,
     encoder_at: EncoderAt = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -187,6 +198,7 @@ def evaluate(
         allow_training_slides=training_slides,
         external=external,
         again=again,
+        budget=budget,
         overrides=parse_changes(run, changes),
         encoder_at=parse_places(encoder_at),
         trust_remote_code=trust_remote_code,

@@ -8,6 +8,7 @@ import typer
 from parfocal.cli.arguments import (
     Again,
     AllowRedirect,
+    BudgetText,
     Changes,
     Device,
     EncoderAt,
@@ -63,6 +64,7 @@ def predict(
     tissue: TissueFiles = None,
     features: Features = None,
     device: Device = "auto",
+    budget: BudgetText = None,
     changes: Changes = None,
     encoder_at: EncoderAt = None,
     outlines: Annotated[
@@ -119,6 +121,10 @@ def predict(
         from parfocal.models.encoder_places import with_encoders_at
 
         trained = with_encoders_at(trained, places)
+    if budget is not None:
+        from parfocal.models.visit import given_budget
+
+        trained = given_budget(trained, budget)
     lesions = None
     if outlines is not None:
         lesions = {s.path: s.outlines for s in read_slides(outlines) if s.outlines is not None}

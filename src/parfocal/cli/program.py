@@ -21,7 +21,9 @@ from typing import Annotated
 import typer
 
 from parfocal.cli.arguments import OutputPlace
-from parfocal.cli.datasets import cohort, reproduce
+from parfocal.cli.budgets import calibrate
+from parfocal.cli.cohorts import cohort
+from parfocal.cli.datasets import reproduce
 from parfocal.cli.encoders import encoders
 from parfocal.cli.hub import push, serve_encoder
 from parfocal.cli.models import audit, compare, evaluate, recipes, train
@@ -235,12 +237,12 @@ for command in (
     demo,
     inspect,
     synth,
-    cohort,
     extract,
     features,
     recipes,
     encoders,
     train,
+    calibrate,
     evaluate,
     probe,
     compare,
@@ -253,3 +255,4 @@ for command in (
     serve_encoder,
 ):
     app.command()(command)
+app.add_typer(cohort, name="cohort")

@@ -12,6 +12,7 @@ from statistics import fmean
 import numpy as np
 
 from parfocal.dataset.localization import Localization
+from parfocal.evaluate.budget_check import BudgetCheck
 from parfocal.evaluate.result import (
     EvaluationSettings,
     Failure,
@@ -33,6 +34,7 @@ from parfocal.metrics import (
     small_classes,
 )
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.visit import budget_text
 
 INTERVAL = (
     "95% over patients: exact (Clopper-Pearson) for accuracy, recall and other shares of slides, "
@@ -81,7 +83,7 @@ class Evaluation:
         classes = ", ".join(f"{n} {label}" for label, n in class_counts(self.predictions).items())
         return (
             f"{len(self.results)} slides of {patients} patients ({classes}): {', '.join(scores)}"
-            f"{self._probability_text()}{failed}"
+            f"{self._probability_text()}{self._budget_text()}{failed}"
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -109,6 +111,7 @@ class Evaluation:
                 [result.localization for result in self.results]
             ),
             "cost": self._cost(),
+            **self._budget(),
             "failed": [
                 {"slide_id": failure.slide.slide_id, "reason": failure.reason}
                 for failure in self.failed
@@ -138,6 +141,19 @@ class Evaluation:
                 + [f"{probabilities[place]:.6g}" for probabilities in shares.values()]
             )
         return table.getvalue()
+
+    @property
+    def budget(self) -> BudgetCheck | None:
+        """What the budget of the model did; None if it has none."""
+        limit = self.trained.budget
+        return BudgetCheck.of_results(None if limit is None else budget_text(limit), self.results)
+
+    def _budget(self) -> dict[str, object]:
+        """Return the key `budget` of metrics.json; none without a budget."""
+        return {} if self.budget is None else {"budget": self.budget.to_dict()}
+
+    def _budget_text(self) -> str:
+        return "" if self.budget is None else f"; {self.budget.text}"
 
     def _strata(self) -> dict[str, object]:
         strata = auroc_by_stratum(
@@ -181,9 +197,10 @@ class Evaluation:
     def _encoding_macs(self) -> list[float] | None:
         """Return the mean MACs of encoding by step, lowest first; None where unknown or stored."""
         by_slide = [result.cost.encoding_macs for result in self.results]
-        if not all(by_slide) or len({len(each) for each in by_slide}) > 1:
+        if not all(by_slide):
             return None
-        return [fmean(step) for step in zip(*by_slide, strict=True)]
+        steps = range(max(map(len, by_slide)))  # a slide that stops early has fewer
+        return [fmean(each[n] if n < len(each) else 0 for each in by_slide) for n in steps]
 
     def _localization(self) -> list[dict[str, object]] | None:
         """Summarize the localization by magnification; None where no slide has outlines."""

@@ -35,6 +35,19 @@ class StepResult:
 
 
 @dataclass(frozen=True)
+class FullAnswer:
+    """What a model that stopped early answers after all rounds.
+
+    Args:
+        probabilities: probability of each class, in the model's order.
+        patches: number of visited patches.
+    """
+
+    probabilities: tuple[float, ...]
+    patches: int
+
+
+@dataclass(frozen=True)
 class SlideResult:
     """The prediction for one slide, and its cost.
 
@@ -48,6 +61,8 @@ class SlideResult:
         localization: comparison of all looks together with the outlined lesions, for a model
             whose looks share one sampling probability; else None.
         unreachable: share of the tissue that the model cannot reach; None if unknown.
+        full: the answer after all rounds, for a model that stops when its answer has settled.
+        budget_met: whether the visits stayed within a fixed budget; None if there was none.
     """
 
     slide: CohortSlide
@@ -57,6 +72,8 @@ class SlideResult:
     cost: Cost
     localization: Localization | None = None
     unreachable: float | None = None
+    full: FullAnswer | None = None
+    budget_met: bool | None = None
 
     @property
     def patches(self) -> int:

@@ -38,6 +38,7 @@ from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, average_by_patient, compute_scores
 from parfocal.models.checkpoint import Checkpoint, SettingValue
 from parfocal.models.encoder_places import with_encoders_at
+from parfocal.models.visit import given_budget
 
 MAX_LISTED = 3  # reasons listed in the message if every slide failed
 
@@ -57,6 +58,8 @@ def evaluate(
     encoder_at: str | Mapping[float, str] | None = None,
     trust_remote_code: bool = False,
     again: bool = False,
+    budget: str | None = None,
+    report: bool = True,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
@@ -84,10 +87,14 @@ def evaluate(
         trust_remote_code: whether to run code that the repository of an encoder brings.
         again: whether to run the model again on slides that an earlier call has finished with the
             same model and settings.
+        budget: how much of each slide the model visits, such as "share=5%" or "settled"; None for
+            what it visits by itself.
+        report: whether to write report.html.
         resamples: number of bootstrap resamples for the intervals.
         seed: seed of the resampling.
 
     Raises:
+        BudgetError: the budget is invalid, or the model cannot follow it.
         EvaluationError: there are no slides to evaluate on, all failed, or some are training
             slides.
         CohortError: the cohort is invalid, has a label that the model does not know, or has the
@@ -97,6 +104,7 @@ def evaluate(
     trained = Checkpoint.load(run, overrides=overrides, trust_remote_code=trust_remote_code)
     if encoder_at is not None:
         trained = with_encoders_at(trained, encoder_at)
+    trained = given_budget(trained, budget)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)
@@ -134,7 +142,7 @@ def evaluate(
         seed,
     )
     evaluation = _score(trained, settings, results, failed)
-    _write(evaluation, run, out)
+    _write(evaluation, run, out, report=report)
     return evaluation
 
 
@@ -185,11 +193,13 @@ def _score(
     return Evaluation(trained, settings, tuple(results), tuple(failed), scores, patient_scores)
 
 
-def _write(evaluation: Evaluation, run: Path, out: Path) -> None:
+def _write(evaluation: Evaluation, run: Path, out: Path, *, report: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(evaluation.to_dict(), indent=2, allow_nan=False) + "\n"
     files = {"metrics.json": content, "predictions.csv": evaluation.to_csv()}
     write_together({out / name: text.encode() for name, text in files.items()})
+    if not report:
+        return
     page = out / "report.html"
     with optional_report(page, retry_command=f"parfocal report {run} {out} --out {page}"):
         write_report((run, out), page)

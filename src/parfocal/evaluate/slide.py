@@ -14,11 +14,12 @@ from parfocal.dataset.localization import (
     random_touch_rate,
 )
 from parfocal.dataset.outlines import Outlines
-from parfocal.evaluate.result import SlideResult, StepResult
+from parfocal.evaluate.result import FullAnswer, SlideResult, StepResult
 from parfocal.features.slide_input import SlideInput, tissue_reach
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.models.contract import require_finite, run_model
-from parfocal.prediction import OFF_GRID, Look
+from parfocal.models.contract import require_finite
+from parfocal.models.visit import answer
+from parfocal.prediction import OFF_GRID, Look, Prediction
 
 
 def evaluate_slide(
@@ -36,7 +37,8 @@ def evaluate_slide(
         OutputNotFiniteError: the model's output is not finite.
     """
     with torch.no_grad(), opened.cost_meter.measure_macs():
-        (prediction,) = run_model(trained.model, [opened.model_input]).slides
+        visited = answer(trained, opened)
+    prediction = visited.prediction
     require_finite(prediction, slide.slide_id)
     cost = opened.cost_meter.total()
     lesions = outlines if outlines is not None and outlines.polygons else None
@@ -48,6 +50,10 @@ def evaluate_slide(
         for step, look in enumerate(looks)
     )
     reach = tissue_reach(opened, looks)
+    full = None
+    if visited.finish is not None:  # after the cost was taken
+        with torch.no_grad():
+            full = visited.finish()
     shares_probability = looks[0].score_kind == "sampling_probability"
     return SlideResult(
         slide,
@@ -57,6 +63,15 @@ def evaluate_slide(
         cost,
         localize(join_looks(looks), lesions) if lesions and shares_probability else None,
         unreachable=None if reach is None else reach.unreachable,
+        full=None if full is None else _full_answer(full),
+        budget_met=prediction.budget_met,
+    )
+
+
+def _full_answer(prediction: Prediction) -> FullAnswer:
+    return FullAnswer(
+        tuple(prediction.logits.double().softmax(dim=0).tolist()),
+        sum(prediction.rounds[-1].patches),
     )
 
 

@@ -11,9 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from parfocal.cost import Cost
 from parfocal.explain.record import (
     FORMAT_VERSION,
+    BudgetFacts,
     ModelFacts,
     PredictionRecord,
     Region,
+    RoundFacts,
     SlideFacts,
 )
 from parfocal.grid import Reach
@@ -60,6 +62,8 @@ class _Content:
     cost: Cost
     reach: Reach | None = None
     notes: tuple[str, ...] = ()
+    budget: BudgetFacts | None = None
+    rounds: tuple[RoundFacts, ...] = ()
 
 
 _CONTENT = TypeAdapter(_Content)
@@ -104,6 +108,8 @@ def _read_prediction(path: Path) -> PredictionRecord:
         cost=validated.cost,
         reach=validated.reach,
         notes=validated.notes,
+        budget=validated.budget,
+        rounds=validated.rounds,
     )
 
 

@@ -48,7 +48,9 @@ class Region:
             own resolution, but only weighed on a thumbnail.
         zoom_attention: attention by which patches to zoom into were chosen; None if none were.
         probabilities: class probabilities after this patch and all before it were read; None for
-            a model that predicts only once.
+            a model that predicts only once. For a model that visits in rounds, the last patch of
+            each round has them.
+        round: the round in which the patch was visited, from 0; None without rounds.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Region:
     order: int | None
     zoom_attention: float | None = None
     probabilities: dict[str, float] | None = None
+    round: int | None = None
 
     @property
     def visited(self) -> bool:
@@ -123,6 +126,32 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class RoundFacts:
+    """The answer of a model after one round of visits.
+
+    Args:
+        patches: number of patches visited so far.
+        probabilities: class probabilities by label; empty for a task without classes.
+    """
+
+    patches: int
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class BudgetFacts:
+    """The budget of a prediction.
+
+    Args:
+        limit: the budget, such as "share=5%", or "settled".
+        met: whether it covered at least the lowest magnification; None for "settled".
+    """
+
+    limit: str
+    met: bool | None
+
+
+@dataclass(frozen=True)
 class PredictionRecord:
     """A model's prediction for one slide, with the patches visited and the cost.
 
@@ -136,6 +165,8 @@ class PredictionRecord:
         cost: measured cost; `cost.exhaustive` is not None.
         reach: tissue that the model cannot reach; None in records of version 1.
         notes: sentences on what is unusual about the slide file.
+        budget: how much of the slide the model was to visit; None for what it visits by itself.
+        rounds: the answers after each round; empty if the model did not visit in rounds.
     """
 
     slide: SlideFacts
@@ -147,6 +178,8 @@ class PredictionRecord:
     cost: Cost
     reach: Reach | None = None
     notes: tuple[str, ...] = ()
+    budget: BudgetFacts | None = None
+    rounds: tuple[RoundFacts, ...] = ()
 
     @property
     def label(self) -> str:
@@ -260,6 +293,8 @@ class PredictionRecord:
             "reach": None if self.reach is None else asdict(self.reach),
             "nothing_to_skip": self.nothing_to_skip,
             "notes": list(self.notes),
+            "budget": None if self.budget is None else asdict(self.budget),
+            "rounds": [asdict(each) for each in self.rounds],
         }
 
     def to_json(self) -> str:

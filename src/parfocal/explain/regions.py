@@ -31,6 +31,7 @@ def _regions_of_look(
     assert places is not None
     selected = set() if look.selected is None else set(look.selected.tolist())
     orders = _orders(look, visits)
+    rounds = None if look.rounds is None else look.rounds.tolist()
     parents = _parents(look, above, step)
     zoom_attention = None if look.zoom_attention is None else look.zoom_attention.tolist()
     scores, boxes, mpps = look.score.tolist(), places.boxes.tolist(), places.mpps.tolist()
@@ -50,6 +51,7 @@ def _regions_of_look(
             selected=index in selected,
             order=orders[index],
             zoom_attention=None if zoom_attention is None else zoom_attention[index],
+            round=None if rounds is None else rounds[index],
         )
 
 
@@ -57,8 +59,18 @@ def _orders(look: Look, visits: Iterator[int]) -> list[int | None]:
     """Return the position of each patch in the order of visits; None if it was not visited."""
     assert look.places is not None
     if look.places.order is None:
-        return [next(visits) for _ in range(len(look.rows))]
+        orders: list[int | None] = [None] * len(look.rows)
+        for index in _by_round(look):
+            orders[index] = next(visits)
+        return orders
     return [None if order < 0 else order for order in look.places.order.tolist()]
+
+
+def _by_round(look: Look) -> list[int]:
+    """Return the positions of the patches in the order of their rounds."""
+    if look.rounds is None:
+        return list(range(len(look.rows)))
+    return look.rounds.argsort(stable=True).tolist()
 
 
 def _parents(look: Look, above: Look | None, step: int) -> list[str | None]:
@@ -83,3 +95,23 @@ def with_running_probabilities(
     for region in regions:
         index = -1 if region.order is None else region.order - first
         yield replace(region, probabilities=dict(running[index])) if index >= 0 else region
+
+
+def with_round_probabilities(
+    regions: Sequence[Region], rounds: Sequence[Mapping[str, float]]
+) -> Iterator[Region]:
+    """Yield the regions, the last one of each round with the class probabilities after the round.
+
+    Args:
+        regions: all regions of a prediction.
+        rounds: class probabilities by label after each round.
+    """
+    last: dict[int, Region] = {}
+    for region in sorted(regions, key=lambda each: -1 if each.order is None else each.order):
+        if region.round is not None:
+            last[region.round] = region
+    ids = {region.id: number for number, region in last.items()}
+    for region in regions:
+        number = ids.get(region.id)
+        known = number is not None and number < len(rounds) and rounds[number]
+        yield replace(region, probabilities=dict(rounds[number])) if known else region

@@ -140,7 +140,13 @@ class BagOpener:
         """Open a slide as a bag; see `InputOpener`."""
         grid = self._grid(slide)
         bag = live_bag(slide, grid, self._encoders, cache=self._cache, threads=self._threads)
-        yield BagInput(bag, grid, tuple(range(len(grid.mpps))), slide.cost_meter)
+        yield BagInput(
+            bag,
+            grid,
+            tuple(range(len(grid.mpps))),
+            slide.cost_meter,
+            macs_per_patch=tuple(encoder.macs_per_patch() for encoder in self._encoders),
+        )
 
     def _grid(self, slide: Slide) -> PatchGrid:
         return _find_once(self._grids, slide, self._settings.grid)

@@ -5,15 +5,15 @@ both through the protocol `SlideInput`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from parfocal.bag import Bag, PixelSource
+from parfocal.bag import Bag, ModelInput, StoredBag
 from parfocal.cells import Cells
 from parfocal.cost import CostMeter
 from parfocal.features.pixels import SlidePixels
@@ -26,8 +26,8 @@ class SlideInput(Protocol):
     """The input of a model for one slide."""
 
     @property
-    def model_input(self) -> Bag | PixelSource:
-        """Bag or pixel source that the model is called with."""
+    def model_input(self) -> ModelInput:
+        """Bag or pixel source that the model is called with, or those of a patient's slides."""
 
     @property
     def cost_meter(self) -> CostMeter:
@@ -39,6 +39,10 @@ class SlideInput(Protocol):
     @property
     def sharpest(self) -> "SharpestPatches | None":
         """Patches at the highest magnification; None if unknown."""
+
+    @property
+    def covariates(self) -> Float[Tensor, " v"] | None:
+        """Clinical covariates as numbers; None for a model without them."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ class BagInput:
         cost_meter: cost of what has been read and encoded; stays empty for stored features.
         placed: whether the places of the patches on the slide are known; some tools do not store
             them.
+        macs_per_patch: multiply-accumulates of encoding a patch of each magnification, None where
+            unknown; empty for stored features.
+        covariates: clinical covariates as numbers; None for a model without them.
     """
 
     model_input: Bag
@@ -75,6 +82,8 @@ class BagInput:
     steps: tuple[int, ...]
     cost_meter: CostMeter
     placed: bool = True
+    macs_per_patch: tuple[int | None, ...] = ()
+    covariates: Float[Tensor, " v"] | None = None
 
     def locate(self, looks: Sequence[Look]) -> tuple[Look, ...]:
         """Add the places of the patches to a prediction's looks; drop patches that do not exist.
@@ -137,11 +146,13 @@ class PixelInput:
         model_input: source of the slide's pixels.
         cells: patches that cover the slide at each magnification of the model.
         cost_meter: cost of what has been read.
+        covariates: clinical covariates as numbers; None for a model without them.
     """
 
     model_input: SlidePixels
     cells: Cells
     cost_meter: CostMeter
+    covariates: Float[Tensor, " v"] | None = None
 
     def locate(self, looks: Sequence[Look]) -> tuple[Look, ...]:
         """Return the looks unchanged; a model that takes pixels adds the places itself."""
@@ -173,6 +184,30 @@ class PixelInput:
         return self.model_input.reach(boxes, side=float(cells[-1, 2]))
 
 
+@dataclass(frozen=True)
+class NoImage:
+    """A slide that is not opened, for a model of covariates alone.
+
+    Args:
+        covariates: clinical covariates as numbers.
+        model_input: bag without patches.
+        cost_meter: cost of running the model.
+    """
+
+    covariates: Float[Tensor, " v"] | None = None
+    model_input: Bag = field(default_factory=lambda: StoredBag([torch.zeros(0, 0)]))
+    cost_meter: CostMeter = field(default_factory=CostMeter)
+
+    def locate(self, looks: Sequence[Look]) -> tuple[Look, ...]:
+        """Return the looks, of which there are none."""
+        return tuple(looks)
+
+    @property
+    def sharpest(self) -> None:
+        """None, because the number of patches is unknown."""
+        return None
+
+
 def tissue_reach(slide_input: SlideInput, looks: Sequence[Look]) -> Reach | None:
     """Return the tissue that a model cannot reach; None if unknown.
 
@@ -194,6 +229,7 @@ def _filter_rows(look: Look, exists: Bool[Tensor, " n"]) -> Look:
         score=look.score[exists],
         zoom_attention=None if zoom_attention is None else zoom_attention[exists],
         selected=None if selected is None else _renumber(selected, exists),
+        rounds=None if look.rounds is None else look.rounds[exists],
     )
 
 

@@ -49,6 +49,7 @@ from parfocal.models.trained_encoders import (
     parse_weights,
 )
 from parfocal.models.unit import SLIDE, Unit, parse_unit, unit_entry
+from parfocal.operating_point import OperatingPoint
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide
 from parfocal.validation import validate
@@ -116,6 +117,8 @@ class Checkpoint:
             without.
         stopping: the rule by which the model stops visiting a slide if told to, calibrated on
             validation slides; None if there is none.
+        operating_point: temperature and thresholds, chosen on validation slides; None if the model
+            predicts the most probable class.
         budget: how much of a slide the model visits; None for what it visits by itself. Not stored.
         stored_hash: SHA-256 of the weights file that the model was loaded from; None for a model
             that was not loaded.
@@ -134,6 +137,7 @@ class Checkpoint:
     task: Mapping[str, Any] | None = None
     unit: Unit = SLIDE
     stopping: StoppingRule | None = None
+    operating_point: OperatingPoint | None = None
     budget: Budget | StoppingRule | None = None
     stored_hash: str | None = None
     trust_remote_code: bool = False
@@ -179,6 +183,19 @@ class Checkpoint:
         return {} if self.task is None else {"task": dict(self.task)}
 
     @property
+    def _operating_point_entry(self) -> dict[str, Any]:
+        """The key `operating_point` of the description; none if nothing was chosen."""
+        point = self.operating_point
+        return {} if point is None else {"operating_point": asdict(point)}
+
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Return logits divided by the temperature; the same object if there is none."""
+        point = self.operating_point
+        if point is None or point.temperature is None:
+            return logits
+        return logits / point.temperature
+
+    @property
     def settings_hash(self) -> str:
         """SHA-256 of everything that predictions depend on besides the weights and the slide."""
         settings = {
@@ -188,6 +205,7 @@ class Checkpoint:
             "model": {"name": self.model_name, "settings": self.model_settings},
             "slide": asdict(self.slide),
             **({} if self.budget is None else {"budget": asdict(self.budget)}),
+            **self._operating_point_entry,
             # Where an encoder runs does not decide its features.
             "encoder": one_or_list([replace(each, address="").to_dict() for each in self.encoders]),
         }
@@ -275,6 +293,7 @@ class Checkpoint:
             ),
             "training": asdict(self.training),
             **({} if self.stopping is None else {"stopping": asdict(self.stopping)}),
+            **self._operating_point_entry,
         }
         return weights, (json.dumps(description, indent=2) + "\n").encode()
 
@@ -372,6 +391,9 @@ def _parse(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:
             "stopping": None
             if description.get("stopping") is None
             else StoppingRule.parse(description["stopping"]),
+            "operating_point": None
+            if description.get("operating_point") is None
+            else validate(OperatingPoint, description["operating_point"]),
             "task": None if description.get("task") is None else dict(description["task"]),
             "unit": parse_unit(description.get("unit")),
         }

@@ -9,11 +9,13 @@ from torch import Tensor
 from parfocal.cost import ExhaustiveCost, count_macs
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.per_magnification import encoder_text, per_magnification
-from parfocal.explain.record import ModelFacts, SlideFacts
+from parfocal.explain.record import BudgetFacts, ModelFacts, RoundFacts, SlideFacts
 from parfocal.features.header import SlideSettings
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import PixelEncoder
+from parfocal.models.visit import budget_text
+from parfocal.prediction import Prediction
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.resolution import requested_magnification
 from parfocal.slide.slide import Slide
@@ -26,6 +28,25 @@ def label_probabilities(
     """Return each row of class probabilities by label; no rows for None."""
     rows = [] if probabilities is None else probabilities.tolist()
     return [dict(zip(labels, row, strict=True)) for row in rows]
+
+
+def budget_facts(trained: Checkpoint, prediction: Prediction) -> BudgetFacts | None:
+    """Return the budget of a model, and whether it was met; None if it has none."""
+    if trained.budget is None:
+        return None
+    return BudgetFacts(budget_text(trained.budget), prediction.budget_met)
+
+
+def round_facts(trained: Checkpoint, prediction: Prediction) -> tuple[RoundFacts, ...]:
+    """Return the answers after each round; a task without classes has no probabilities."""
+    facts = []
+    for each in prediction.rounds:
+        known = trained.task is None
+        probabilities = label_probabilities(
+            trained.labels, each.logits.softmax(0)[None] if known else None
+        )
+        facts.append(RoundFacts(sum(each.patches), probabilities[0] if known else {}))
+    return tuple(facts)
 
 
 def slide_facts(slide: Slide, settings: SlideSettings) -> SlideFacts:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from parfocal.cost import ExhaustiveCost
 from parfocal.encoders.encoder import Encoder
@@ -19,6 +18,7 @@ from parfocal.explain.record import PredictionRecord
 from parfocal.explain.regions import (
     mpps_from_looks,
     regions_from_looks,
+    with_round_probabilities,
     with_running_probabilities,
 )
 from parfocal.features.errors import StoreError
@@ -26,11 +26,14 @@ from parfocal.features.slide_input import BagInput, SlideInput, tissue_reach
 from parfocal.features.timing import WaitTimer, timed
 from parfocal.grid import GridError, UnavailableMagnificationError
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.models.contract import require_finite, run_model
+from parfocal.models.contract import require_finite
+from parfocal.models.visit import answer
 from parfocal.predict.facts import (
+    budget_facts,
     exhaustive_cost,
     label_probabilities,
     model_facts,
+    round_facts,
     slide_facts,
     stored_exhaustive_cost,
 )
@@ -88,7 +91,7 @@ def classify(
     """
     try:
         with trained.open(slide, encoder=encoder) as slide_input:
-            prediction = _run(trained.model, slide_input)
+            prediction = _run(trained, slide_input)
     except UnavailableMagnificationError as error:
         message = error.message_for_model(trained.magnifications)
         raise SlideError(f"{slide.name}: {message}") from error
@@ -121,7 +124,7 @@ def classify_stored(slide: Slide, trained: Checkpoint, slide_input: BagInput) ->
             f"{slide.name}: the features do not say where on the slide the patches lie, so nothing "
             "can be drawn. Evaluate the run instead, or leave --features out."
         )
-    prediction = _run(trained.model, slide_input)
+    prediction = _run(trained, slide_input)
     for step, look in enumerate(slide_input.locate(prediction.looks)):
         slide_input.cost_meter.add_patches(step, len(look.rows))
     exhaustive = stored_exhaustive_cost(slide_input, trained)
@@ -140,6 +143,12 @@ def _record(
     warn_of_notes(slide)
     looks = slide_input.locate(prediction.looks)
     running = label_probabilities(trained.labels, prediction.running)
+    rounds = round_facts(trained, prediction)
+    regions = tuple(regions_from_looks(looks))
+    if rounds:
+        regions = tuple(with_round_probabilities(regions, [each.probabilities for each in rounds]))
+    else:
+        regions = tuple(with_running_probabilities(regions, running))
     (probabilities,) = label_probabilities(trained.labels, prediction.logits.softmax(0)[None])
     return PredictionRecord(
         slide=slide_facts(slide, trained.slide),
@@ -147,18 +156,20 @@ def _record(
         probabilities=probabilities,
         stop_reason=prediction.stop_reason,
         mpps=mpps_from_looks(looks),
-        regions=tuple(with_running_probabilities(tuple(regions_from_looks(looks)), running)),
+        regions=regions,
         cost=slide_input.cost_meter.total(exhaustive),
         reach=tissue_reach(slide_input, looks),
         notes=slide.notes,
+        budget=budget_facts(trained, prediction),
+        rounds=rounds,
     )
 
 
-def _run(model: nn.Module, slide_input: SlideInput) -> Prediction:
+def _run(trained: Checkpoint, slide_input: SlideInput) -> Prediction:
     """Run a model on one slide, and time it without the wait for features or pixels."""
     meter, waits, start = slide_input.cost_meter, WaitTimer(), time.perf_counter()
     with torch.no_grad(), meter.measure_macs():
-        (prediction,) = run_model(model, [timed(slide_input.model_input, waits)]).slides
+        prediction = answer(trained, slide_input, timed(slide_input.model_input, waits)).prediction
     for step, look in enumerate(prediction.looks):
         if look.score_kind == "class_probability":  # leaves: cropped from pixels already read
             meter.add_patches(step, len(look.rows))

@@ -1,0 +1,247 @@
+"""Calibrate when a model stops visiting a slide, on the validation slides of its run or its folds.
+
+The model visits each validation slide in rounds to the end. With folds, the rule of a fold is made
+of the validation slides of all folds, each visited by the model of its fold, except those that are
+test slides of the fold: these are for checking the rule.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from parfocal.bag import Bag
+from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
+from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.split import read_split
+from parfocal.evaluate.heldout import EvaluationError, run_parts
+from parfocal.evaluate.run import checkpoint_inputs
+from parfocal.features.folder import FeatureFolder
+from parfocal.features.open_folder import Features, open_features
+from parfocal.files import write_whole
+from parfocal.models.budget import Budget
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.contract import require_finite, run_model
+from parfocal.models.description import DESCRIPTION_FILE, description_path
+from parfocal.models.rounds import ROUND_PATCHES, Rounds
+from parfocal.models.stopping import StoppingRule, calibrate, counts_text, slides_needed
+from parfocal.models.visit import with_budget
+from parfocal.prediction import Prediction
+from parfocal.progress import Progress
+from parfocal.slide.failure import catch_failure
+
+logger = logging.getLogger(__name__)
+
+KEY = "stopping"  # of checkpoint.json
+DEFAULT_DISAGREEMENT = 0.05
+MIN_PROBABILITY = 0.9
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The answers of a model to one validation slide, round by round.
+
+    Args:
+        slide_id: id of the slide.
+        probabilities: class probabilities after each round.
+        patches: number of patches visited after each round.
+    """
+
+    slide_id: str
+    probabilities: tuple[tuple[float, ...], ...]
+    patches: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The rule of one run.
+
+    Args:
+        run: folder of the run.
+        labels: the classes.
+        rule: its rule.
+    """
+
+    run: Path
+    labels: tuple[str, ...]
+    rule: StoppingRule
+
+    @property
+    def text(self) -> str:
+        """The rule in one line."""
+        rule, total = self.rule, sum(self.rule.slides.values())
+        settled = ", ".join(
+            f"{label} above {threshold:.3f}" if threshold < 1 else f"{label} never"
+            for label, threshold in zip(self.labels, rule.thresholds, strict=True)
+        )
+        text = (
+            f"{self.run}: settled: {settled}; on {total} validation slides "
+            f"({counts_text(rule.slides)}) {rule.share_patches:.1%} of the patches of all rounds, "
+            f"another class on {rule.disagreements}"
+        )
+        if all(threshold < 1 for threshold in rule.thresholds):
+            return text
+        needed = slides_needed(rule.max_disagreement, len(self.labels))
+        return (
+            f"{text}. A class that never settles needs {needed} validation slides of other classes "
+            f"to show a disagreement of at most {rule.max_disagreement:.1%}: use more slides or "
+            "folds, or allow more with --max-disagreement"
+        )
+
+
+def calibrate_runs(
+    run: Path,
+    cohort_csv: Path,
+    *,
+    features: Features | None = None,
+    cache: Path | None = None,
+    device: str = "auto",
+    max_disagreement: float = DEFAULT_DISAGREEMENT,
+    min_probability: float = MIN_PROBABILITY,
+    round_patches: int = ROUND_PATCHES,
+) -> list[Calibration]:
+    """Calibrate the stopping rule of a run, or of each of its folds, and store it in them.
+
+    Args:
+        run: folder of a trained run, or of a run with folds.
+        cohort_csv: table with the validation slides of the run.
+        features: folder of features by parfocal or by another tool, or folders by magnification;
+            None to read and encode the slides.
+        cache: folder of the feature cache; None for no cache.
+        device: "auto", "cpu" or a CUDA device.
+        max_disagreement: largest share of slides on which a model that stops may give another class
+            than after all rounds.
+        min_probability: probability that an answer that settles has at least.
+        round_patches: number of patches that a round visits.
+
+    Raises:
+        EvaluationError: the run has no validation slides, or trained on them.
+        BudgetError: the model cannot follow a budget.
+        CohortError: the cohort is invalid, or has other slides than the run.
+        CheckpointError: the run cannot be used.
+    """
+    if not 0 < max_disagreement < 1:
+        raise EvaluationError(
+            f"max_disagreement={max_disagreement:g}: give a share of slides above 0 and below 1."
+        )
+    if not 0 <= min_probability < 1:
+        raise EvaluationError(
+            f"min_probability={min_probability:g}: give a probability from 0 to below 1."
+        )
+    folders = [run] if (run / DESCRIPTION_FILE).exists() else fold_folders(run)
+    trained = [Checkpoint.load(folder) for folder in folders]
+    for each in trained:
+        _refuse(each)
+    cohort = read_cohort(cohort_csv, labels=trained[0].labels)
+    folder = None if features is None else open_features(features, cohort.slides)
+    trajectories = []
+    for each, path in zip(trained, folders, strict=True):
+        slides = _validation_slides(each, path, cohort, folder)
+        inputs = checkpoint_inputs(each, folder, cache, device)
+        trajectories.append(_visit(each, slides, inputs, round_patches))
+    calibrations = []
+    for each, path in zip(trained, folders, strict=True):
+        tested = _test_ids(path)
+        known = [t for of in trajectories for t in of if t.slide_id not in tested]
+        rule = calibrate(
+            [t.probabilities for t in known],
+            [t.patches for t in known],
+            each.labels,
+            round_patches=round_patches,
+            max_disagreement=max_disagreement,
+            min_probability=min_probability,
+        )
+        store_rule(path, rule)
+        calibrations.append(Calibration(path, each.labels, rule))
+    return calibrations
+
+
+def fold_folders(run: Path) -> list[Path]:
+    """Return the folders of the folds of a run; the run itself if it has none."""
+    return sorted(path.parent for path in run.glob(f"fold-*/{DESCRIPTION_FILE}")) or [run]
+
+
+def store_rule(run: Path, rule: StoppingRule) -> None:
+    """Add the rule to the checkpoint of a run, in place of the one that it has."""
+    path = description_path(run)
+    description = json.loads(path.read_text(encoding="utf-8"))
+    content = json.dumps({**description, KEY: asdict(rule)}, indent=2) + "\n"
+    write_whole(path, content.encode())
+
+
+def _refuse(trained: Checkpoint) -> None:
+    """Refuse a model that has no classes or cannot follow a budget."""
+    if trained.task is not None:
+        raise EvaluationError(
+            "the model does not predict one class per slide, so there is no class that could "
+            "settle; give a fixed budget such as share=5%."
+        )
+    with_budget(trained, Budget("patches", 1))
+
+
+def _validation_slides(
+    trained: Checkpoint, run: Path, cohort: Cohort, features: FeatureFolder | None
+) -> list[CohortSlide]:
+    ids, instead = trained.training.slides.get("val", []), "give a fixed budget such as share=5%"
+    if not ids:
+        raise EvaluationError(
+            f"{run}: the run has no validation slides, on which the rule would be calibrated; "
+            f"train with train.val_fraction above 0 or with slides of split val, or {instead}."
+        )
+    if trained.training.refit:
+        raise EvaluationError(
+            f"{run}: the model was refitted on its validation slides, so its answers to them say "
+            f"nothing about new slides; train without train.refit, or {instead}."
+        )
+    run_parts(cohort, run, trained, features)  # refuses other files of the same names
+    slides = [slide for slide in cohort.slides if slide.slide_id in ids]
+    if len(slides) < len(set(ids)):
+        missing = sorted(set(ids) - {slide.slide_id for slide in slides})
+        raise EvaluationError(
+            f"{cohort.source.name}: {len(missing)} of the {len(set(ids))} validation slides of "
+            f"{run} are not in the cohort, such as {missing[0]}; give the cohort of the training."
+        )
+    return slides
+
+
+def _test_ids(run: Path) -> set[str]:
+    return {row.slide_id for row in read_split(run / "split.csv") if row.split == "test"}
+
+
+def _visit(
+    trained: Checkpoint, slides: Sequence[CohortSlide], inputs: Inputs, round_patches: int
+) -> list[Trajectory]:
+    """Visit slides in rounds to the end."""
+    found, progress, reason = [], Progress("calibrating", len(slides)), None
+    for slide in slides:
+        with catch_failure(slide.slide_id) as attempt:
+            with inputs.open(slide) as opened, torch.no_grad():
+                bag = opened.model_input
+                assert isinstance(bag, Bag)
+                found.append(_trajectory(trained, slide, bag, round_patches))
+            progress.advance(slide.slide_id)
+        if attempt.reason is not None:
+            reason = attempt.reason
+            progress.fail(slide.slide_id)
+    if not found:
+        raise EvaluationError(f"all {len(slides)} validation slides failed; the last: {reason}")
+    return found
+
+
+def _trajectory(
+    trained: Checkpoint, slide: CohortSlide, bag: Bag, round_patches: int
+) -> Trajectory:
+    def run(given: Bag) -> Prediction:
+        (prediction,) = run_model(trained.model, [given]).slides
+        return prediction
+
+    prediction = Rounds(run, bag, round_patches=round_patches).finish()
+    require_finite(prediction, slide.slide_id)
+    return Trajectory(
+        slide.slide_id,
+        tuple(tuple(r.logits.double().softmax(dim=0).tolist()) for r in prediction.rounds),
+        tuple(sum(each.patches) for each in prediction.rounds),
+    )

@@ -1,0 +1,99 @@
+"""Budgets: how much of a slide a model that zooms may visit.
+
+A budget takes the place of the model's K: the model visits as many of the patches it wants most as
+the budget allows, more or fewer than K. The lowest magnification is always visited, because it
+tells where to zoom; a budget below its cost cannot be met.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Unit = Literal["patches", "share", "seconds", "macs"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+SETTLED = "settled"
+PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+EXAMPLES = "patches=100, share=5%, seconds=2, macs=50G or settled"
+
+
+class BudgetError(ValueError):
+    """A budget that is invalid, or that the model cannot follow."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A fixed limit on what is visited of each slide.
+
+    Args:
+        unit: "patches" counts patches of all magnifications, "share" is their number as a share of
+            the patches that exhaustive processing would encode, "seconds" counts from the opening
+            of the slide, and "macs" counts the multiply-accumulates of encoding.
+        amount: the limit; a share is a fraction, at most 1.
+        random_seed: seed of a random order of visits, to compare with; None to visit the patches
+            that the model wants most.
+
+    Raises:
+        BudgetError: the amount is not above 0, or a share is above 1.
+    """
+
+    unit: Unit
+    amount: float
+    random_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the amount."""
+        if not (math.isfinite(self.amount) and self.amount > 0):
+            raise BudgetError(
+                f"budget {self.unit}={self.amount:g}: a budget is more than 0; the lowest "
+                "magnification has to be visited in any case."
+            )
+        if self.unit == "share" and self.amount > 1:
+            raise BudgetError(
+                f"budget share={100 * self.amount:g}%: a share of the patches is at most 100%."
+            )
+
+    def __str__(self) -> str:
+        """Return the budget as `parse_budget` reads it."""
+        if self.unit == "share":
+            return f"share={100 * self.amount:g}%"
+        if self.unit == "macs":
+            return f"macs={self.amount:.4g}"
+        return f"{self.unit}={self.amount:g}"
+
+
+def parse_budget(text: str) -> Budget | None:
+    """Parse a budget such as `share=5%`; return None for `settled`, the rule of the run.
+
+    >>> parse_budget("share=5%"), parse_budget("macs=50G").amount
+    (Budget(unit='share', amount=0.05, random_seed=None), 50000000000.0)
+
+    Raises:
+        BudgetError: the text is not a budget.
+    """
+    if text.strip() == SETTLED:
+        return None
+    name, _, value = (part.strip() for part in text.partition("="))
+    unit = next((each for each in UNITS if each == name), None)
+    if unit is None:
+        raise BudgetError(
+            f"budget {text!r}: {name!r} is not a unit; the units are {', '.join(UNITS)}, as in "
+            f"{EXAMPLES}."
+        )
+    return Budget(unit, _amount(text, unit, value))
+
+
+def _amount(text: str, unit: Unit, value: str) -> float:
+    scale = 1.0
+    if unit == "share":
+        value, scale = value.removesuffix("%").strip(), 0.01
+    if unit == "macs" and value[-1:] in PREFIXES:
+        value, scale = value[:-1], PREFIXES[value[-1]]
+    try:
+        amount = float(value)
+    except ValueError:
+        raise BudgetError(
+            f"budget {text!r}: {value!r} is not a number, as in {EXAMPLES}."
+        ) from None
+    if unit == "patches" and amount != amount // 1:
+        raise BudgetError(f"budget {text!r}: give a whole number of patches.")
+    return amount * scale

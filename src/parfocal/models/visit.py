@@ -1,0 +1,252 @@
+"""Run a trained model on one slide within its budget.
+
+Without a budget, the model is run once, as ever. With one, its bag is wrapped, so that it asks
+which of the patches it wants may be visited (`parfocal.models.layers.choosing`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from parfocal.bag import Bag, ModelInput
+from parfocal.features.slide_input import SlideInput
+from parfocal.models.allowance import Allowance, Tariff
+from parfocal.models.budget import SETTLED, Budget, BudgetError, parse_budget
+from parfocal.models.checkpoint import Checkpoint, build_model
+from parfocal.models.contract import run_model
+from parfocal.models.limited_bag import LimitedBag, Visited
+from parfocal.models.rounds import Deadline, Rounds, RunModel
+from parfocal.models.stopping import StoppingRule
+from parfocal.prediction import Prediction
+
+# Settings of models that take pixels and sample patches until a limit.
+NO_RULE = StoppingRule((), 1, 0.0)  # for a model that is refused
+PIXEL_LIMITS = {"patches": "max_patches", "seconds": "max_seconds"}
+
+
+@runtime_checkable
+class EncodesPatches(Protocol):
+    """The input of a slide whose patches are encoded as they are visited."""
+
+    @property
+    def macs_per_patch(self) -> tuple[int | None, ...]:
+        """Multiply-accumulates of encoding a patch of each magnification; empty if stored."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The prediction for a slide, and a way to visit the rest.
+
+    Args:
+        prediction: the prediction within the budget.
+        finish: visits what the rule left out, and returns the answer with the full budget; None if
+            there is no rule.
+    """
+
+    prediction: Prediction
+    finish: Callable[[], Prediction] | None = None
+
+
+def answer(
+    trained: Checkpoint, slide_input: SlideInput, model_input: ModelInput | None = None
+) -> Visit:
+    """Run a trained model on one slide, within its budget if it has one.
+
+    Args:
+        trained: the model.
+        slide_input: the slide.
+        model_input: what the model is called with, such as a wrapped bag; None for that of
+            `slide_input`.
+
+    Raises:
+        BudgetError: the budget cannot be followed on this slide.
+    """
+    given = slide_input.model_input if model_input is None else model_input
+
+    def run(each: ModelInput) -> Prediction:
+        covariates = slide_input.covariates
+        rows = None if covariates is None else covariates[None]
+        (prediction,) = run_model(trained.model, [each], covariates=rows).slides
+        return prediction
+
+    limit = trained.budget
+    if limit is None or not isinstance(given, Bag):
+        return Visit(run(given))
+    return _visit(trained, limit, slide_input, given, run)
+
+
+def _visit(
+    trained: Checkpoint,
+    limit: Budget | StoppingRule,
+    slide_input: SlideInput,
+    bag: Bag,
+    run: RunModel,
+) -> Visit:
+    if isinstance(limit, StoppingRule):
+        rounds = Rounds(run, bag, round_patches=limit.round_patches)
+        prediction = rounds.until(limit)
+        _require_rounds(trained, rounds)
+        return Visit(prediction, rounds.finish)
+    if limit.unit == "seconds":
+        return Visit(_until_deadline(trained, limit, slide_input, bag, run))
+    return Visit(_within(trained, limit, slide_input, bag, run))
+
+
+def with_budget(trained: Checkpoint, budget: Budget | StoppingRule) -> Checkpoint:
+    """Return a model that follows a budget.
+
+    Raises:
+        BudgetError: the model cannot follow it.
+    """
+    name, traits = trained.model_name, trained.traits
+    if traits.takes_pixels:
+        return _with_pixel_budget(trained, budget)
+    if not traits.zooms or len(trained.magnifications) == 1:
+        raise BudgetError(
+            f"model {name} visits every patch, so it has no budget; use the run of a model that "
+            "zooms, or leave --budget out."
+        )
+    return replace(trained, budget=budget)
+
+
+def budget_text(budget: Budget | StoppingRule) -> str:
+    """Return a budget as `--budget` takes it."""
+    return SETTLED if isinstance(budget, StoppingRule) else str(budget)
+
+
+def given_budget(trained: Checkpoint, text: str | None) -> Checkpoint:
+    """Return a model that follows the budget of a text such as `share=5%` or `settled`.
+
+    Args:
+        trained: the model.
+        text: the budget; None for what the model visits by itself.
+
+    Raises:
+        BudgetError: the text is not a budget, or the model cannot follow it.
+    """
+    if text is None:
+        return trained
+    budget = parse_budget(text)
+    if budget is None and not trained.traits.takes_pixels:
+        return with_budget(trained, stored_rule(trained))
+    return with_budget(trained, budget or NO_RULE)
+
+
+def stored_rule(trained: Checkpoint) -> StoppingRule:
+    """Return the rule that was calibrated for a model.
+
+    Raises:
+        BudgetError: there is none.
+    """
+    if trained.stopping is None:
+        raise BudgetError(
+            "budget settled: the run has no stopping rule; make one on its validation slides with "
+            "`parfocal calibrate RUN COHORT`, or give a fixed budget such as share=5%."
+        )
+    return trained.stopping
+
+
+def _with_pixel_budget(trained: Checkpoint, budget: Budget | StoppingRule) -> Checkpoint:
+    """Return a model that takes pixels with the setting that limits it."""
+    unit = SETTLED if isinstance(budget, StoppingRule) else budget.unit
+    setting = PIXEL_LIMITS.get(unit)
+    if setting is None or setting not in trained.model_settings:
+        own = [each for each, name in PIXEL_LIMITS.items() if name in trained.model_settings]
+        instead = f"its budgets are {' and '.join(own)}" if own else "it has no budget"
+        raise BudgetError(
+            f"model {trained.model_name} takes pixels and cannot follow a budget in {unit}; "
+            f"{instead}, and its own stopping rule is a setting of the model (parfocal recipes)."
+        )
+    assert isinstance(budget, Budget)
+    amount = int(budget.amount) if unit == "patches" else budget.amount
+    settings = {**trained.model_settings, setting: amount}
+    model = build_model(trained.model_name, settings)
+    model.load_state_dict(trained.model.state_dict())
+    return replace(trained, model=model.eval(), model_settings=settings)
+
+
+def _within(
+    trained: Checkpoint, budget: Budget, slide_input: SlideInput, bag: Bag, run: RunModel
+) -> Prediction:
+    """Run a model once, on as many patches as fit into a budget."""
+    steps = len(trained.magnifications)
+    if budget.unit == "macs":
+        amount, prices = budget.amount, _macs_per_patch(slide_input, steps)
+    else:
+        amount, prices = _patch_limit(budget, slide_input), (1.0,) * steps
+    allowance = Allowance(
+        amount,
+        Tariff.of_zooms(prices, _zoom_counts(trained), trained.magnifications),
+        random_seed=budget.random_seed,
+    )
+    prediction = run(LimitedBag(bag, allowance, Visited()))
+    if not allowance.spent:
+        raise _unlimited(trained)
+    if not allowance.met:
+        reason = (
+            f"the budget {budget} was not met: the lowest magnification alone costs "
+            f"{allowance.lowest / allowance.amount:.3g} times as much"
+        )
+    elif allowance.wants_more:
+        reason = f"the budget {budget} was spent"
+    else:
+        reason = "every patch was visited"
+    return replace(prediction, stop_reason=reason, budget_met=allowance.met)
+
+
+def _until_deadline(
+    trained: Checkpoint, budget: Budget, slide_input: SlideInput, bag: Bag, run: RunModel
+) -> Prediction:
+    rounds = Rounds(run, bag, random_seed=budget.random_seed)
+    deadline = Deadline(budget.amount, slide_input.cost_meter.elapsed)
+    prediction = rounds.until(deadline)
+    _require_rounds(trained, rounds)
+    return replace(prediction, budget_met=slide_input.cost_meter.elapsed() <= budget.amount)
+
+
+def _patch_limit(budget: Budget, slide_input: SlideInput) -> float:
+    if budget.unit == "patches":
+        return budget.amount
+    sharpest = slide_input.sharpest
+    if sharpest is None:
+        raise BudgetError(
+            f"budget {budget}: the number of patches of this slide at the highest magnification is "
+            "unknown, because the features have a higher one; give patches=N instead."
+        )
+    return budget.amount * sharpest.patches
+
+
+def _macs_per_patch(slide_input: SlideInput, steps: int) -> tuple[float, ...]:
+    known = slide_input.macs_per_patch if isinstance(slide_input, EncodesPatches) else ()
+    if len(known) != steps:
+        raise BudgetError(
+            "budget macs=...: it counts the encoding, and stored features are not encoded; give "
+            "patches=N or share=P%, or leave --features out."
+        )
+    counts = [each for each in known if each is not None]
+    if len(counts) != steps:
+        raise BudgetError(
+            "budget macs=...: the encoder does not report its multiply-accumulates; give patches=N "
+            "or share=P%."
+        )
+    return tuple(float(each) for each in counts)
+
+
+def _zoom_counts(trained: Checkpoint) -> list[int]:
+    """Return the number of patches that a model zooms into by itself, at each zoom."""
+    k, zooms = trained.model_settings.get("k"), len(trained.magnifications) - 1
+    if isinstance(k, list) and len(k) == zooms:
+        return [int(each) for each in k]
+    return [1] * zooms
+
+
+def _require_rounds(trained: Checkpoint, rounds: Rounds) -> None:
+    if not rounds.asked:
+        raise _unlimited(trained)
+
+
+def _unlimited(trained: Checkpoint) -> BudgetError:
+    return BudgetError(
+        f"model {trained.model_name} does not ask its bag what to visit, so it cannot follow a "
+        "budget; its forward has to call `parfocal.models.layers.choosing.choose`."
+    )
