@@ -92,6 +92,8 @@ def test_the_parts_of_the_readme_answer_as_the_command_does(
 def test_a_documented_command_has_the_options_it_is_shown_with(command: str):
     _, name, *words = shlex.split(command)
     subcommand = typer.main.get_command(app).commands[name]
+    if hasattr(subcommand, "commands"):
+        subcommand = subcommand.commands[words.pop(0)]
     options = {
         option
         for parameter in subcommand.params

@@ -350,3 +350,34 @@ def test_a_wrong_part_of_a_fold_is_refused(tmp_path):
         read_cohort(written(tmp_path, text.format("fold_0", "learn", "train")))
     with pytest.raises(CohortError, match="it has both split and fold_0; keep one"):
         read_cohort(written(tmp_path, text.format("fold_0,split", "train,train", "test,test")))
+
+
+@pytest.mark.parametrize(
+    ("header", "command"),
+    [
+        (
+            "case_id,slide_id,label",
+            "a table of CLAM: parfocal cohort convert {} --out conv",
+        ),
+        (",train,val,test", "a table of CLAM: parfocal cohort convert {} DATASET.csv --out"),
+        ("PATIENT,isMSIH", "a table of STAMP: parfocal cohort convert {} SLIDES.csv --out"),
+        ("PATIENT,FILENAME", "a table of STAMP: parfocal cohort convert {} CLINI.csv --out"),
+        ("case_id,slide_id,x,fold_0", "a table of Patho-Bench: parfocal cohort convert {} --out"),
+        ("Patient,Image", "a table: parfocal cohort convert {} --out converted.csv"),
+    ],
+)
+def test_a_table_of_another_tool_is_refused_with_the_command_that_converts_it(
+    tmp_path, header, command
+):
+    path = written(tmp_path, f"{header}\n1,2,3,4\n")
+    with pytest.raises(CohortError) as refused:
+        read_cohort(path)
+    assert f" To convert {command.format(path)}" in str(refused.value)
+
+
+def test_a_table_of_nothing_known_is_refused_without_a_command(tmp_path):
+    with pytest.raises(CohortError, match=r"no column slide_id, path, label \(found: a, b\)"):
+        read_cohort(written(tmp_path, "a,b\n1,2\n"))
+    with pytest.raises(CohortError) as refused:
+        read_cohort(written(tmp_path, "a,b\n1,2\n"))
+    assert "convert" not in str(refused.value)

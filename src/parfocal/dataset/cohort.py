@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parfocal.dataset.cohort_slide import PARTS, CohortSlide, Part
+from parfocal.dataset.columns import fold_columns
 from parfocal.dataset.errors import CohortError
 from parfocal.dataset.outlines_file import OutlinesFile, parse_outlines
 from parfocal.dataset.rows import (
@@ -18,7 +19,6 @@ from parfocal.dataset.rows import (
     file_exists,
     find_file,
     find_slide,
-    fold_columns,
     missing_files_error,
     read_rows,
 )

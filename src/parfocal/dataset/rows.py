@@ -3,11 +3,13 @@
 import logging
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from parfocal.dataset.columns import FOLD_COLUMN, fold_columns, plain_column, tool_of
 from parfocal.dataset.errors import CohortError
 from parfocal.dataset.spelling import hidden_character, is_missing, plain_form
 from parfocal.dataset.table import TableError, read_cells
@@ -22,7 +24,6 @@ OPTIONAL = (
 MAX_ID_BYTES = 200  # a file name has at most 255, and extensions are added
 WINDOWS_DRIVE = re.compile(r"(^|/)[A-Za-z]:[\\/]")
 SIMILAR = 0.8  # of two names; from 0 to 1
-FOLD_COLUMN = re.compile(r"fold(\d{1,4})")  # in a plain column name: the parts of one fold
 MPP_LIKE = r"mpp|(microns?|um|µm|μm)(per|/)?(pixel|px)|pixelsize"  # in a plain column name
 MAX_SHOWN = 3  # missing files listed in a message
 
@@ -152,21 +153,6 @@ def _column(name: str) -> str:
     return KNOWN.get(plain, name) if fold is None else f"fold_{int(fold[1])}"
 
 
-def fold_columns(columns: Iterable[str]) -> list[str]:
-    """Return the columns with the parts of one fold each, in the order of their numbers.
-
-    >>> fold_columns(["slide_id", "fold_10", "fold_2", "fold"])
-    ['fold_2', 'fold_10']
-    """
-    found = [name for name in columns if FOLD_COLUMN.fullmatch(plain_column(name))]
-    return sorted(found, key=lambda name: int(plain_column(name).removeprefix("fold")))
-
-
-def plain_column(name: str) -> str:
-    """Return a column's name without what may be spelled in several ways."""
-    return re.sub(r"[\s_-]", "", name.casefold())
-
-
 KNOWN = {plain_column(name): name for name in (*REQUIRED, *OPTIONAL)}
 
 
@@ -198,6 +184,7 @@ def _check_header(path: Path, header: list[str], required: Sequence[str]) -> Non
         raise CohortError(
             f"{path.name}: no column {', '.join(missing)} (found: {_shorten(', '.join(header))}); "
             f"it needs {', '.join(required)} and may have {', '.join(OPTIONAL)}."
+            f"{_conversion(path, header)}"
         )
     repeated = [column for column, times in Counter(header).items() if times > 1 and column]
     if repeated:
@@ -205,6 +192,24 @@ def _check_header(path: Path, header: list[str], required: Sequence[str]) -> Non
     parts = [name for name in ("split", "fold") if name in header] + fold_columns(header)[:1]
     if len(parts) > 1:
         raise CohortError(f"{path.name}: it has both {parts[0]} and {parts[1]}; keep one of them.")
+
+
+def _conversion(path: Path, header: Sequence[str]) -> str:
+    """Return how to convert a table of another tool, as a sentence; empty if it is none."""
+    tool = tool_of(header)
+    if tool is None:
+        return ""
+    other = {frozenset({"PATIENT"}): " SLIDES.csv", frozenset({"train", "val"}): " DATASET.csv"}
+    names = set(header)
+    also = next((table for columns, table in other.items() if columns <= names), "")
+    if "FILENAME" in names:
+        also = " CLINI.csv" if len(names) == 2 else ""
+    out = "cohort.csv" if path.name != "cohort.csv" else "converted.csv"
+    name = "" if tool == "another tool" else f" of {tool}"
+    return (
+        f" To convert a table{name}: parfocal cohort convert {shlex.quote(str(path))}{also} "
+        f"--out {out}"
+    )
 
 
 def _shorten(text: str, length: int = 200) -> str:

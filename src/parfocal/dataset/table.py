@@ -49,6 +49,20 @@ def read_cells(path: Path, *, sheet: str | None = None) -> list[TableRow]:
     return [(number, _without_trailing_blanks(cells)) for number, cells in rows if any(cells)]
 
 
+def sheet_names(path: Path) -> list[str]:
+    """Return the names of the sheets of a workbook.
+
+    Raises:
+        TableError: the file does not exist or is no workbook.
+    """
+    if not path.is_file():
+        raise TableError("a folder" if path.is_dir() else "no such file")
+    try:
+        return python_calamine.CalamineWorkbook.from_path(path).sheet_names
+    except (python_calamine.CalamineError, OSError) as error:
+        raise _not_a_workbook(error) from None
+
+
 def _read_csv(path: Path) -> list[TableRow]:
     text = _decode(path)
     skipped = SEPARATOR_LINE.match(text)
@@ -109,12 +123,14 @@ def _read_workbook(path: Path, name: str | None) -> list[TableRow]:
         # Without the empty area, row numbers would not be those of the spreadsheet.
         rows = sheet.to_python(skip_empty_area=False)
     except (python_calamine.CalamineError, OSError) as error:
-        raise TableError(
-            f"not a complete .xlsx workbook ({error}); save it again as .xlsx"
-        ) from None
+        raise _not_a_workbook(error) from None
     return [
         (number, [_text(value) for value in cells]) for number, cells in enumerate(rows, start=1)
     ]
+
+
+def _not_a_workbook(error: Exception) -> TableError:
+    return TableError(f"not a complete .xlsx workbook ({error}); save it again as .xlsx")
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,6 @@
+from parfocal.cli.cohorts import DATA_SETS
 from parfocal.dataset.readers import panda
+from parfocal.dataset.readers.make import READERS
 
 from .conftest import PICTURE
 
@@ -58,3 +60,12 @@ def test_slides_are_downloaded_and_listed(parfocal, tmp_path, bucket):
     assert f"images/tumor_001.tif: {len(PICTURE):,} bytes" in found.out
     assert "2 slides: 1 normal, 1 tumor; train 2" in found.out
     assert "parfocal: 8 missing: normal_002.tif" in found.err
+
+
+def test_every_data_set_is_a_subcommand(parfocal):
+    assert list(READERS) == list(DATA_SETS)
+    found = parfocal("cohort", "nothing", "FOLDER")
+    assert found.code == 2
+    assert "there is no command nothing. See `parfocal cohort --help`" in found.err
+    listed = parfocal("cohort", "--help").out
+    assert all(name in listed for name in ("convert", *DATA_SETS))
