@@ -9,6 +9,7 @@ one slide, for models that have their own encoder.
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
@@ -122,10 +123,15 @@ class SeparateSlides:
     Args:
         slides: bag or pixel source of each slide, at least one.
         fusion: how the predictions are fused, see `parfocal.models.late_fusion`.
+        reading: returns a context manager that is entered while the model is run on a slide.
     """
 
     slides: tuple[Bag | PixelSource, ...]
     fusion: str
+    reading: Callable[[int], AbstractContextManager[object]]
+
+
+ModelInput = Bag | PixelSource | SeparateSlides  # what a model is run on
 
 
 @runtime_checkable

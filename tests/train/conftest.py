@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from parfocal.dataset import Cohort, read_cohort
-from parfocal.encoders.loading import load_encoder
-from parfocal.features.header import Header, SlideSettings
-from parfocal.features.store import feature_path
-from parfocal.features.writer import create
-from parfocal.grid import PatchGrid
 from parfocal.settings import RunSettings, load_settings
-
-COARSE, CHILDREN = 6, 4
+from train_features import write_features
 
 
 @pytest.fixture
@@ -43,26 +37,3 @@ def cohort(tmp_path: Path) -> Cohort:
         write_features(tmp_path / "features", f"{number:03d}", rng, 1 if label == "ill" else -1)
     (tmp_path / "cohort.csv").write_text("\n".join(rows))
     return read_cohort(tmp_path / "cohort.csv")
-
-
-def write_features(folder: Path, name: str, rng: np.random.Generator, lesion: int) -> None:
-    grid = PatchGrid(
-        mpps=(4.0, 2.0),
-        patch_size=16,
-        slide_size=(768, 128),
-        slide_mpp=0.5,
-        roots=np.array([[column, 0] for column in range(COARSE)]),
-        sharpest_patches=COARSE * CHILDREN,
-    )
-    encoder = load_encoder("tiny").spec
-    coarse = rng.normal(0, 0.02, (COARSE, encoder.dim))
-    sharp = rng.normal(0, 0.02, (COARSE * CHILDREN, encoder.dim))
-    place = rng.integers(COARSE)
-    coarse[place, 0] += 3
-    sharp[place * CHILDREN : (place + 1) * CHILDREN, 1] += 3 * lesion
-    header = Header(
-        (encoder,) * 2, SlideSettings((2.5, 5.0), 16), grid, name, f"{name:0>32}", "given"
-    )
-    with create(feature_path(folder, name), header) as writer:
-        for step, table in enumerate((coarse, sharp)):
-            writer.write(step, np.arange(len(table)), table.astype(np.float16))

@@ -26,7 +26,7 @@ from parfocal.features.open_folder import Features, open_features
 from parfocal.features.opener import input_opener
 from parfocal.features.read_ahead import ReadAhead
 from parfocal.features.rows import StoredFeatures
-from parfocal.features.slide_input import BagInput, SlideInput
+from parfocal.features.slide_input import BagInput, NoImage, SlideInput
 from parfocal.grid import Reach
 from parfocal.slide.notes import warn_of_notes
 from parfocal.slide.slide import Slide, open_slide
@@ -129,6 +129,24 @@ def cohort_inputs(
     if load_encoders is None:
         refuse_features(features)
     return StoredInputs(features, settings, encoder=feature_encoder, device=device)
+
+
+class NoInputs:
+    """Opens no slide, for a model that looks at none."""
+
+    encoders: tuple[EncoderSpec, ...] = ()
+
+    def source_files(self, slide: CohortSlide) -> tuple[SlidePath, ...]:
+        """Return no path, because no file is read."""
+        return ()
+
+    def check(self, slide: CohortSlide) -> None:
+        """Check nothing."""
+
+    @contextmanager
+    def open(self, slide: CohortSlide) -> Iterator[NoImage]:
+        """Return an input without patches."""
+        yield NoImage()
 
 
 class StoredInputs:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from parfocal.bag import Bag, PixelSource
+from parfocal.bag import Bag, ModelInput, PixelSource, SeparateSlides
 
 
 class WaitTimer:
@@ -27,8 +28,12 @@ class WaitTimer:
             self.seconds += time.perf_counter() - start
 
 
-def timed(inputs: Bag | PixelSource, timer: WaitTimer) -> Bag | PixelSource:
+def timed(inputs: ModelInput, timer: WaitTimer) -> ModelInput:
     """Wrap a model input so that waiting for its features or pixels is timed."""
+    if isinstance(inputs, SeparateSlides):
+        slides = [timed(each, timer) for each in inputs.slides]
+        kept = tuple(each for each in slides if not isinstance(each, SeparateSlides))
+        return replace(inputs, slides=kept)
     return TimedBag(inputs, timer) if isinstance(inputs, Bag) else TimedPixels(inputs, timer)
 
 

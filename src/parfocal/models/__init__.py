@@ -5,6 +5,7 @@ from parfocal.models.attentionsampling import AttentionSampling
 from parfocal.models.clam import CLAM
 from parfocal.models.coarsestudent import CoarseStudent
 from parfocal.models.contract import Model, ModelTraits
+from parfocal.models.covariatesonly import CovariatesOnly
 from parfocal.models.dsmil import DSMIL
 from parfocal.models.ips import IPS
 from parfocal.models.jointattention import JointAttention
@@ -91,6 +92,7 @@ MODELS: dict[str, Model] = {
     ),
     "meanrgb": Model(MeanRGB, ModelTraits(takes="pixels", fixed_magnifications=False)),
     "patchsupervised": Model(PatchSupervised, ModelTraits(needs_outlines=True, own_objective=True)),
+    "covariates": Model(CovariatesOnly, ModelTraits(takes="nothing")),
     "mean": Model(MeanPooling),
     "meanmlp": Model(MeanMLP),
     "max": Model(MaxPooling),
@@ -106,6 +108,7 @@ __all__ = [
     "PATHS",
     "AttentionSampling",
     "CoarseStudent",
+    "CovariatesOnly",
     "JointAttention",
     "MagNet",
     "MaxPooling",

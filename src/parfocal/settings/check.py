@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError, create_model
 from parfocal.cells import octaves
 from parfocal.grid import whole_ratio
 from parfocal.models import MODELS
+from parfocal.settings.check_unit import check_unit
 from parfocal.settings.encoders import check_encoders
 from parfocal.settings.errors import SettingsError, describe_invalid
 from parfocal.settings.renamed import renamed_key, renamed_value
@@ -34,12 +35,16 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
     content = _parse_magnifications(content)
     content = {**content, **{each: _with_lists(content, each) for each in ("slide", "train")}}
     model = check_model_settings(content["model"])
-    if model.traits.takes_pixels and "encoder" in content:
-        raise SettingsError(
-            f"encoder: model {model.name} takes pixels and has its own network (model.backbone); "
-            "remove the section encoder."
+    if not model.traits.takes_features and "encoder" in content:
+        reason = (
+            "takes pixels and has its own network (model.backbone)"
+            if model.traits.takes_pixels
+            else "looks at no slide"
         )
-    if model.traits.takes_pixels:
+        raise SettingsError(
+            f"encoder: model {model.name} {reason}; remove the section encoder."
+        )
+    if not model.traits.takes_features:
         content = {**content, "encoder": None}
     try:
         settings = TypeAdapter(RunSettings).validate_python({**content, "model": model})
@@ -49,6 +54,7 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
     if settings.encoder is not None:
         check_encoders(settings.encoder, settings.slide.magnifications)
     _check_train(settings)
+    check_unit(settings)
     _check_model_builds(settings)
     return settings
 
@@ -199,8 +205,28 @@ def _check_magnifications(settings: RunSettings) -> None:
         )
 
 
+def refuse_single_magnification(settings: RunSettings) -> None:
+    """Refuse one magnification for a model that zooms; runs of before are still read.
+
+    Raises:
+        SettingsError: the model has nothing to zoom into.
+    """
+    traits = settings.model.traits
+    if len(settings.slide.magnifications) == 1 and traits.zooms and traits.fixed_magnifications:
+        raise SettingsError(
+            f"slide.magnifications: [{settings.slide.magnifications[0]:g}] is one magnification, "
+            f"and model {settings.model.name} zooms from one to the next; give at least two, as "
+            "2.5,10, or choose a model of one magnification, such as abmil."
+        )
+
+
 def _check_train(settings: RunSettings) -> None:
     train, model = settings.train, settings.model
+    if train.teacher is not None and not model.traits.taught:
+        raise SettingsError(
+            f"train.teacher: model {model.name} does not learn from another model; remove it, or "
+            "use the recipe coarse-student."
+        )
     for name, is_set in (("batch_size", train.batch_size > 1), ("augment", train.augment)):
         if is_set and not model.traits.takes_pixels:
             raise SettingsError(

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from parfocal.dataset.cohort import Cohort, CohortError, require_files, without_slides
-from parfocal.dataset.inputs import Inputs, cohort_inputs, refuse_features
+from parfocal.dataset.inputs import Inputs, NoInputs, cohort_inputs, refuse_features
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
+from parfocal.dataset.patients import group_patients
 from parfocal.dataset.split import Split, fold_cohort, read_left_out, split_cohort
 from parfocal.encoders.catalog import canonical_name
 from parfocal.encoders.device import choose_device
@@ -25,6 +26,7 @@ from parfocal.features.folder import FeatureFolder
 from parfocal.features.live import reading_threads
 from parfocal.features.open_folder import Features, open_features
 from parfocal.files import refuse_slide_folder
+from parfocal.models.covariates import covariate_columns
 from parfocal.settings import EncoderSettings, RunSettings, TrainSettings
 from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
@@ -32,6 +34,7 @@ from parfocal.slide.resolution import mpp_of
 from parfocal.tasks import prepared_task
 from parfocal.train.checks import log_left_out, log_true_resolutions, refuse_unknown_strata
 from parfocal.train.folder import RunError, RunFolder, claimed, refuse_used, write_summary
+from parfocal.train.operating_point import cross_fit, is_requested
 from parfocal.train.slide_checks import SlideChecks
 from parfocal.train.summary import RunSummary, aggregate_folds
 from parfocal.train.tensorboard import require_tensorboard
@@ -95,6 +98,7 @@ def train(
     folder = None if features is None else open_features(features, cohort.slides)
     if folder is not None:
         settings = follow_features(settings, folder)
+    _check_unit(cohort, settings.train)
     make_splits(cohort, settings.train)  # raises before slides are checked, which takes longer
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     with claimed(out) as claim:
@@ -112,7 +116,8 @@ def train(
             )
             kind = "slide files" if folder is None else "feature files"
             require_files(cohort.source, files, kind)
-        refuse_copies(remaining, folder)
+        if settings.model.traits.takes != "nothing":
+            refuse_copies(remaining, folder)
         splits = _split_remaining(remaining, settings.train, left_out)
         folders = [out] if len(splits) == 1 else [out / f"fold-{n}" for n in range(len(splits))]
         runs = [
@@ -135,7 +140,7 @@ def train(
             run.check(resume=resume)
         if folder is not None:
             log_true_resolutions(folder, settings.slide.magnifications)
-        return _finish(out, [run.train(resume=resume) for run in runs])
+        return _finish(out, [run.train(resume=resume) for run in runs], settings.train)
 
 
 def _recorded_left_out(out: Path) -> dict[str, str] | None:
@@ -156,6 +161,22 @@ def _find_left_out(
     left_out = checks.find_unreadable(out, cohort.slides, lesions)
     log_left_out(left_out)
     return left_out
+
+
+def _check_unit(cohort: Cohort, settings: TrainSettings) -> None:
+    """Raise if slides of a patient contradict each other, or covariates were not read.
+
+    Raises:
+        CohortError: see above.
+    """
+    missing = set(covariate_columns(settings.covariates)) - set(cohort.slides[0].values)
+    if missing:
+        raise CohortError(
+            f"{cohort.source.name}: the covariates {', '.join(sorted(missing))} were not read; "
+            "read the cohort with these columns (`read_cohort(..., columns=...)`)."
+        )
+    if settings.per == "patient":
+        group_patients(cohort)
 
 
 def make_splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
@@ -200,10 +221,12 @@ def _split_remaining(
         ) from None
 
 
-def _finish(out: Path, runs: list[RunSummary]) -> RunSummary:
+def _finish(out: Path, runs: list[RunSummary], settings: TrainSettings) -> RunSummary:
     """Write the summary of the folds and the report."""
     summary = runs[0]
     if len(runs) > 1:
+        if is_requested(settings):
+            runs = cross_fit(runs, settings)
         summary = aggregate_folds(out, runs)
         write_summary(summary)
     page = out / "report.html"
@@ -220,6 +243,8 @@ def _open_inputs(
     threads: int,
 ) -> Inputs:
     """Return the object that opens the slides of the cohort for the model."""
+    if settings.model.traits.takes == "nothing":
+        return NoInputs()
     encoder = settings.encoder
     inputs = cohort_inputs(
         settings.slide,
