@@ -48,7 +48,11 @@ class Process:
 
 def this_process() -> Process:
     """Return the process that calls this."""
-    pid = os.getpid()
+    return _own_process(os.getpid())
+
+
+@cache  # a fork has another id
+def _own_process(pid: int) -> Process:
     return Process(_machine(), pid, _start(pid))
 
 

@@ -30,6 +30,7 @@ def path(tmp_path):
 def quick(monkeypatch):
     monkeypatch.setattr(claims, "HEARTBEAT_S", 0.05)
     monkeypatch.setattr(claims, "EXPIRY_S", 0.5)
+    monkeypatch.setattr(claims, "_heart", claims._Heart())  # the thread of the old one sleeps
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from parfocal.dataset.cohort import CohortSlide
+from parfocal.distribute.journal import Journal
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.header import SlideSettings
-from parfocal.distribute.journal import Journal
 from parfocal.probe.places import PatchSize, SlideFeatures, draw_places, encode_places
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
@@ -57,30 +57,32 @@ def collect_features(
         ServiceError: the encoder is a service that fails.
         OSError: the journal cannot be written.
     """
-    journal = _journal(encoder.spec, size, draw, out)
     features: dict[str, SlideFeatures] = {}
     failed: dict[str, str] = {}
     progress = Progress(f"encoding with {encoder.spec.name}", len(slides))
-    for slide in slides:
-        with catch_failure(slide.slide_id) as attempt:
-            with open_slide(
-                slide.path,
-                mpp=slide.mpp,
-                from_cohort=True,
-                tissue=slide.tissue,
-                missing_tiles=draw.settings.missing_tiles,
-            ) as opened:
-                state = _state(opened, slide, draw)
-                stored = _parse(journal.find(slide.slide_id, state), encoder.spec.dim)
-                if stored is None:
-                    centers = draw_places(opened, draw.settings, count=draw.patches, seed=draw.seed)
-                    found = encode_places(opened, centers, encoder, size)
-                    journal.add(slide.slide_id, state, _plain(found))
-            features[slide.slide_id] = found if stored is None else stored
-            progress.advance(slide.slide_id, skipped=stored is not None)
-        if attempt.reason is not None:
-            failed[slide.slide_id] = attempt.reason
-            progress.fail(slide.slide_id)
+    with _journal(encoder.spec, size, draw, out) as journal:
+        for slide in slides:
+            with catch_failure(slide.slide_id) as attempt:
+                with open_slide(
+                    slide.path,
+                    mpp=slide.mpp,
+                    from_cohort=True,
+                    tissue=slide.tissue,
+                    missing_tiles=draw.settings.missing_tiles,
+                ) as opened:
+                    state = _state(opened, slide, draw)
+                    stored = _parse(journal.find(slide.slide_id, state), encoder.spec.dim)
+                    if stored is None:
+                        centers = draw_places(
+                            opened, draw.settings, count=draw.patches, seed=draw.seed
+                        )
+                        found = encode_places(opened, centers, encoder, size)
+                        journal.add(slide.slide_id, state, _plain(found))
+                features[slide.slide_id] = found if stored is None else stored
+                progress.advance(slide.slide_id, skipped=stored is not None)
+            if attempt.reason is not None:
+                failed[slide.slide_id] = attempt.reason
+                progress.fail(slide.slide_id)
     return features, failed
 
 

@@ -1,0 +1,316 @@
+"""The items of a command, shared by all processes that run it on the same output folder.
+
+Each item is claimed before it is processed, so that each is processed once, and a command ends when
+all items are ended by anybody. The work folder is all that the processes share; they may run on one
+machine or on many, and may start and end at any time.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+from parfocal.distribute.claims import Claim, acquire
+from parfocal.distribute.session import Session
+from parfocal.distribute.shards import Shard, shard_from_environment
+from parfocal.distribute.stopping import raise_if_stopped
+from parfocal.distribute.work_folder import file_name, refresh, work_folder, writing
+from parfocal.processes import this_process
+from parfocal.progress import Progress
+from parfocal.slide.failure import catch_failure
+
+MAX_DEATHS = 3  # processes that may end while they process an item
+POLL_S = 0.05, 1.0  # first and longest pause between two looks at items of other processes
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class LostItemError(Exception):
+    """An item whose processes ended one after the other."""
+
+
+@runtime_checkable
+class Work(Protocol[Result]):
+    """What a command does with one item.
+
+    An engine that has workers in other processes sends the work to them, so it must be picklable.
+    """
+
+    @property
+    def items(self) -> Sequence[str]:
+        """The items in order, each once."""
+
+    def find(self, item: str) -> Result | None:
+        """Return the whole result of an item; None if there is none."""
+
+    def process(self, item: str) -> Result:
+        """Make the result of an item, and write it completely or not at all."""
+
+
+@dataclass(frozen=True)
+class Ended(Generic[Result]):
+    """What became of an item.
+
+    Args:
+        item: the item.
+        result: its result; None if it failed.
+        reason: why it failed; None if it did not.
+        by: "here" if this process or its workers processed it, "elsewhere" if another process did
+            since this one began, "found" if its result was there.
+    """
+
+    item: str
+    result: Result | None
+    reason: str | None = None
+    by: Literal["here", "elsewhere", "found"] = "here"
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Makes attempts at items, here or in other processes."""
+
+    def attempt_all(
+        self, work_list: "WorkList[Result]", items: Sequence[str]
+    ) -> Iterator[Ended[Result]]:
+        """Attempt each item once, and yield those that ended.
+
+        Items that other processes have claimed are left out; the work list waits for them.
+        """
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How the items of a command are divided.
+
+    Args:
+        shard: the share of this command, which leaves the other items alone; None for all items.
+        engine: makes the attempts; None to make one after the other in this process.
+    """
+
+    shard: Shard | None = None
+    engine: Engine | None = None
+
+
+@dataclass(frozen=True)
+class WorkList(Generic[Result]):
+    """The items of a command, which other processes may work on at the same time.
+
+    Threads may share it. It can be sent to other processes, where it claims for these.
+
+    Args:
+        out: folder, or .jsonl file, that the command writes to.
+        task: what is done, as "extracting".
+        work: what is done with an item.
+        unit: what is counted, in the plural.
+        distribution: how the items are divided.
+        again: whether to process items again that an earlier command has finished.
+        new_note: what the log line of a processed item says.
+        found_note: what the log line of an item says whose result was there.
+        paths: files and folders that every worker must see, besides `out`.
+    """
+
+    out: Path
+    task: str
+    work: Work[Result]
+    unit: str = "slides"
+    distribution: Distribution = Distribution()
+    again: bool = False
+    new_note: str = ""
+    found_note: str = "done already"
+    paths: tuple[Path, ...] = ()
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what belongs to this process."""
+        left_out = ("_lock", "_session")
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore the work list in another process."""
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    @property
+    def folder(self) -> Path:
+        """The work folder."""
+        return work_folder(self.out)
+
+    @cached_property
+    def items(self) -> tuple[str, ...]:
+        """The items of this command in order: those of its shard, or all."""
+        shard = self.distribution.shard
+        return tuple(self.work.items) if shard is None else shard.select(self.work.items)
+
+    def run(self) -> Iterator[Ended[Result]]:
+        """Process all items, and yield each as it ends; wait for those of other processes.
+
+        Raises:
+            WorkFolderError: the work folder cannot be used.
+            StoppedEarly: the command was asked to stop.
+            Exception: the disk is full, or no other item could succeed either.
+        """
+        progress = Progress(self.task, len(self.items), unit=self.unit)
+        engine = self.distribution.engine or OneByOne()
+        left = dict.fromkeys(self._order())
+        try:
+            for ended in engine.attempt_all(self, tuple(left)):
+                del left[ended.item]
+                self._report(progress, ended)
+                yield ended
+            yield from self._wait(left, progress)
+        finally:
+            self.close()
+
+    def attempt(self, item: str) -> Ended[Result] | None:
+        """Process an item unless it has ended; return None if another process works on it.
+
+        Raises:
+            WorkFolderError: the work folder cannot be used.
+            Exception: the disk is full, or no other item could succeed either.
+        """
+        ended = self._look(item)
+        if ended is not None:
+            return ended
+        session = self._open()
+        path = session.claims / file_name(item)
+        with writing(self.folder):
+            claim = acquire(path, session.watch, item=item)
+            if claim is None:
+                session.note_claimed(item)
+                return None
+        try:
+            with writing(self.folder):
+                refresh(self.out if self.out.is_dir() else self.out.parent)
+            return self._look(item) or self._process(item, claim)
+        finally:
+            claim.release()
+
+    def collect(self, item: str, reason: str | None) -> Ended[Result]:
+        """Return what became of an item that a worker of this command has ended.
+
+        Args:
+            item: the item.
+            reason: why it failed; None if it did not, and its result is read.
+        """
+        if reason is not None:
+            return Ended(item, None, reason)
+        with catch_failure(item) as attempt:
+            result = self.work.find(item)
+            if result is not None:
+                return Ended(item, result)
+        return Ended(item, None, attempt.reason or "its result was removed; run the command again")
+
+    def close(self) -> None:
+        """Say in the log that this process works on no more items."""
+        with self._lock, suppress(OSError):
+            session = self.__dict__.pop("_session", None)
+            if session is not None and session.process == this_process():
+                session.log.add("end")
+
+    def _order(self) -> tuple[str, ...]:
+        """Return the items in the order in which this process attempts them."""
+        shard = None if self.distribution.shard is not None else shard_from_environment()
+        return self.items if shard is None else shard.own_first(self.items)
+
+    def _wait(self, left: dict[str, None], progress: Progress) -> Iterator[Ended[Result]]:
+        """Wait for the items of other processes, and take over those that are abandoned."""
+        pause_s, longest_s = POLL_S
+        if left:
+            logger.info("waiting for %d %s of other processes", len(left), self.unit)
+        while left:
+            raise_if_stopped(f"{len(self.items) - len(left)} of {len(self.items)} {self.unit}")
+            ended_now = [ended for item in left if (ended := self.attempt(item)) is not None]
+            for ended in ended_now:
+                del left[ended.item]
+                self._report(progress, ended)
+                yield ended
+            if not ended_now:
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, longest_s)
+
+    def _report(self, progress: Progress, ended: Ended[Result]) -> None:
+        if ended.reason is not None:
+            progress.fail(ended.item)
+            return
+        notes = {"found": self.found_note, "elsewhere": "done by another process"}
+        note = notes.get(ended.by, self.new_note)
+        progress.advance(ended.item, note=note, skipped=ended.by == "found")
+
+    def _look(self, item: str) -> Ended[Result] | None:
+        """Return what became of an item; None if it has to be processed."""
+        session = self._open()
+        reason = session.failures.find(item)
+        if reason is not None:
+            return Ended(item, None, reason, "elsewhere")
+        is_new = self.again and session.events.read().get(item) in ("done", "found")
+        if self.again and not is_new:
+            return None
+        with catch_failure(item) as attempt:
+            result = self.work.find(item)
+        if attempt.reason is not None:
+            return self._fail(item, attempt.reason)
+        if result is None:
+            return None
+        with writing(self.folder):
+            session.note_found(item)
+        elsewhere = is_new or session.ended_elsewhere(item)
+        return Ended(item, result, by="elsewhere" if elsewhere else "found")
+
+    def _process(self, item: str, claim: Claim) -> Ended[Result]:
+        session = self._open()
+        deaths = claim.holder.deaths
+        if claim.taken_from is not None and claim.taken_from.key in session.earlier_claims:
+            deaths = 0
+        with catch_failure(item) as attempt:
+            if deaths >= MAX_DEATHS:
+                raise LostItemError(
+                    f"{deaths} processes ended while they worked on it, the last of them "
+                    f"{claim.taken_from}. It may need more memory than there is."
+                )
+            result = self.work.process(item)
+        if attempt.reason is not None:
+            return self._fail(item, attempt.reason)
+        with writing(self.folder):
+            session.failures.remove(item)
+            session.log.add("done", item)
+        return Ended(item, result)
+
+    def _fail(self, item: str, reason: str) -> Ended[Result]:
+        session = self._open()
+        with writing(self.folder):
+            session.failures.add(item, reason)
+            session.log.add("failed", item)
+        return Ended(item, None, reason)
+
+    def _open(self) -> Session:
+        """Return the part of this process in the work, which begins at the first call."""
+        with self._lock:
+            session = self.__dict__.get("_session")
+            if session is None or session.process != this_process():  # not after a fork
+                shard = "" if self.distribution.shard is None else str(self.distribution.shard)
+                session = Session.begin(
+                    self.folder, self.work.items, task=self.task, unit=self.unit, shard=shard
+                )
+                self.__dict__["_session"] = session
+            assert isinstance(session, Session)
+            return session
+
+
+class OneByOne:
+    """Attempts items in this process, one after the other."""
+
+    def attempt_all(
+        self, work_list: WorkList[Result], items: Sequence[str]
+    ) -> Iterator[Ended[Result]]:
+        """Attempt each item once, and yield those that ended."""
+        for number, item in enumerate(items):
+            raise_if_stopped(f"{number} of {len(items)} {work_list.unit}")
+            ended = work_list.attempt(item)
+            if ended is not None:
+                yield ended
