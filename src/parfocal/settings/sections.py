@@ -15,10 +15,12 @@ from parfocal.models import MODELS
 from parfocal.models.contract import ModelTraits
 from parfocal.models.late_fusion import Fusion
 from parfocal.models.unit import Per
+from parfocal.operating_point import ThresholdRule
 from parfocal.tasks import Task, build_task
 
 STRICT = ConfigDict(extra="forbid")
 
+TaskName = Literal["classification", "ordinal", "multilabel", "regression", "survival", "hazards"]
 Coefficient = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -143,8 +145,27 @@ class TrainSettings:
         labels: class labels in the order of the logits; null for the labels of the cohort, sorted.
         tensorboard: whether to also write the metrics of each epoch for TensorBoard, which needs
             `pip install 'parfocal[tensorboard]'`.
-        task: what is predicted of a slide.
-        target: columns of the cohort with the targets; empty for the column `label`.
+        threshold: how to choose a threshold on the probability of a class, on the validation
+            slides of the best epoch: "youden" for the highest sensitivity + specificity,
+            "sensitivity=0.95" or "specificity=0.95" to reach one, or a number from 0 to 1; null
+            for the most probable class. Of two classes, the threshold is on the second one; of
+            more, each class has one.
+        temperature: whether to fit a temperature on the validation slides of the best epoch, by
+            which the logits are divided.
+        task: what is predicted of a slide: "classification", one of several classes; "ordinal",
+            one of several ordered classes; "multilabel", any of several labels; "regression",
+            numbers; "survival", the risk of an event, by Cox's proportional hazards; "hazards", the
+            probability of surviving intervals of time.
+        target: columns of the cohort with the targets; empty for the column `label`. A column may
+            have a task of its own, as in `grade:ordinal`; several tasks are trained at once, and
+            cells of some of them may be empty.
+        time: column of the time to the event or to the end of observation, for the tasks "survival"
+            and "hazards".
+        event: column of whether the event was observed (1) or the time is censored (0), for the
+            tasks "survival" and "hazards".
+        time_bins: number of intervals of the task "hazards", with equal numbers of events.
+        risk_set: number of slides whose risks are compared in a step of the task "survival". They
+            are run one after the other, so this needs no memory.
         per: what the model makes one prediction for: "slide", or "patient" for all slides of a
             patient together.
         fusion: how the predictions for the slides of a patient are joined, if not in one bag:
@@ -184,18 +205,33 @@ class TrainSettings:
     folds: Annotated[int, Field(ge=2)] | None = None
     labels: tuple[str, ...] | None = None
     tensorboard: bool = False
-    task: Literal["classification"] = "classification"
+    threshold: str | float | None = None
+    temperature: bool = False
+    task: TaskName = "classification"
     target: tuple[str, ...] = ()
+    time: str | None = None
+    event: str | None = None
+    time_bins: Annotated[int, Field(ge=2)] = 4
+    risk_set: Annotated[int, Field(ge=2)] = 16
     per: Per = "slide"
     fusion: Fusion | None = None
     covariates: tuple[str, ...] = ()
 
     def build_task(self) -> Task:
         """Return the task, before a cohort is read."""
-        return build_task(self.task, target=self.target, labels=self.labels)
+        return build_task(
+            self.task,
+            target=self.target,
+            time=self.time,
+            event=self.event,
+            time_bins=self.time_bins,
+            labels=self.labels,
+        )
 
     def __post_init__(self) -> None:
-        """Refuse a warm-up that would have no effect."""
+        """Refuse a warm-up that would have no effect, and a threshold that is no rule."""
+        if self.threshold is not None:
+            ThresholdRule.parse(str(self.threshold))
         if self.warmup and self.schedule != "cosine":
             raise ValueError(
                 f"warmup={self.warmup} has no effect with schedule {self.schedule!r}; set "

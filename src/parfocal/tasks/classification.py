@@ -11,6 +11,7 @@ from torch import Tensor
 
 from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.models.contract import Loss
+from parfocal.tasks.cells import cell
 from parfocal.tasks.contract import LABEL, Answer
 
 if TYPE_CHECKING:
@@ -56,20 +57,30 @@ class Classification:
         return loss
 
     def prepared(self, slides: Sequence[CohortSlide]) -> "Classification":
-        """Return the task unchanged: the labels are checked as the cohort is read."""
-        return self
+        """Return the task with the labels of the slides, sorted, unless it has labels."""
+        return (
+            self
+            if self.labels
+            else Classification(
+                tuple(sorted({self._label(slide) for slide in slides})), self.target
+            )
+        )
 
     def fitted(self, slides: Sequence[CohortSlide]) -> "Classification":
         """Return the task unchanged."""
         return self
 
+    def known(self, slide: CohortSlide) -> bool:
+        """Return whether the class of a slide is known."""
+        return bool(self._label(slide))
+
     def group(self, slide: CohortSlide) -> str:
         """Return the class of a slide."""
-        return slide.label
+        return self._label(slide)
 
     def encode(self, slide: CohortSlide) -> Int64[Tensor, ""]:
         """Return the position of the class of a slide."""
-        return torch.tensor(self.labels.index(slide.label))
+        return torch.tensor(self.labels.index(self._label(slide)))
 
     def answer(self, logits: Float[Tensor, " c"]) -> Answer:
         """Return the probability of each class."""
@@ -81,7 +92,7 @@ class Classification:
 
     def truth(self, slide: CohortSlide) -> dict[str, str]:
         """Return the class of a slide."""
-        return {self.target: slide.label}
+        return {self.target: self._label(slide)}
 
     def predictions(
         self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
@@ -93,7 +104,7 @@ class Classification:
 
         return LabeledPredictions(
             self.labels,
-            np.array([self.labels.index(slide.label) for slide in slides], dtype=np.int64),
+            np.array([self.labels.index(self._label(each)) for each in slides], dtype=np.int64),
             np.array([[each.probabilities[label] for label in self.labels] for each in answers]),
             tuple(slide.patient_id for slide in slides),
         )
@@ -113,4 +124,8 @@ class Classification:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""
-        return {"name": self.name, **asdict(self)}
+        return {"name": self.name, **asdict(self), "labels": list(self.labels)}
+
+    def _label(self, slide: CohortSlide) -> str:
+        """Return the class of a slide: its label, or the cell of one of several columns."""
+        return cell(slide, self.target) if self.target in slide.values else slide.label

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -89,6 +88,9 @@ class Task(Protocol):
             CohortError: the slides do not suffice to train on.
         """
 
+    def known(self, slide: CohortSlide) -> bool:
+        """Return whether the target of a slide is known, or one of several."""
+
     def group(self, slide: CohortSlide) -> str:
         """Return the group of a slide that a split spreads over its parts; "" for none."""
 
@@ -150,4 +152,5 @@ def as_rows(
         logits: (C,) or (B, C).
         target: (T,) or (B, T); of the same number of slides.
     """
-    return torch.atleast_2d(logits), torch.atleast_2d(target).to(logits.device)
+    width, values = logits.shape[-1], target.shape[-1]
+    return logits.view(-1, width), target.view(-1, values).to(logits.device)

@@ -7,12 +7,116 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.description import CheckpointError
 from parfocal.tasks.classification import Classification
 from parfocal.tasks.contract import LABEL, Task
+from parfocal.tasks.hazards import Hazards
+from parfocal.tasks.joint import Joint
+from parfocal.tasks.multilabel import Multilabel
+from parfocal.tasks.ordinal import Ordinal
+from parfocal.tasks.regression import Regression
+from parfocal.tasks.survival import Survival
 from parfocal.validation import validate
 
-# The one list of tasks.
+# The one list of tasks that have settings of their own; several of them make a `Joint`.
 TASKS: dict[str, type[Any]] = {
     "classification": Classification,
+    "ordinal": Ordinal,
+    "multilabel": Multilabel,
+    "regression": Regression,
+    "survival": Survival,
+    "hazards": Hazards,
 }
+OF_TIME = ("survival", "hazards")
+
+
+def build_task(
+    name: str = "classification",
+    *,
+    target: Sequence[str] = (),
+    time: str | None = None,
+    event: str | None = None,
+    time_bins: int = 4,
+    labels: Sequence[str] | None = None,
+) -> Task:
+    """Build a task from settings, before a cohort is read.
+
+    Args:
+        name: name of the task, a key of `TASKS`.
+        target: columns of the targets; empty for the usual one. A column may be followed by a task
+            of its own, as in "grade:ordinal".
+        time: column of the time, for survival.
+        event: column of the event, for survival.
+        time_bins: number of intervals of the task hazards.
+        labels: class labels in the order of the logits; None for those of the cohort.
+
+    Raises:
+        ValueError: the arguments do not fit the task; the message begins with a setting.
+    """
+    columns: dict[str, list[str]] = {}  # by task
+    for text in target:
+        column, kind = _own_task(text, name)
+        columns.setdefault(kind, []).append(column)
+    _refuse_twice([column for listed in columns.values() for column in listed])
+    parts: list[Task] = []
+    if name in OF_TIME or time is not None or event is not None:
+        parts.append(_time_task(name, time, event, time_bins))
+    for kind, listed in columns.items():
+        parts += _tasks_of(kind, listed)
+    if not parts:
+        parts = _tasks_of(name, [])
+    if len(parts) > 1:
+        if labels:
+            raise ValueError(
+                "labels: the classes of several targets are those of their columns; remove it."
+            )
+        return Joint(tuple(parts))
+    (task,) = parts
+    if labels and isinstance(task, Classification | Ordinal):
+        return type(task)(tuple(labels), task.target)
+    return task
+
+
+def _own_task(text: str, default: str) -> tuple[str, str]:
+    """Return a column and its task, from a text such as "grade:ordinal"."""
+    column, colon, kind = text.rpartition(":")
+    if colon and kind in OF_TIME:
+        raise ValueError(f"target: {text!r}: name the columns of a time by --time and --event.")
+    if colon and kind in TASKS:
+        return column, kind
+    if default in OF_TIME:
+        raise ValueError(
+            f"target: {text!r} needs a task of its own beside {default}, as {text}:regression; the "
+            "time and the event have settings of their own (--time, --event)."
+        )
+    return text, default
+
+
+def _refuse_twice(columns: Sequence[str]) -> None:
+    for column in columns:
+        if columns.count(column) > 1:
+            raise ValueError(f"target: column {column!r} is there twice; remove one.")
+
+
+def _time_task(name: str, time: str | None, event: str | None, bins: int) -> Task:
+    if name not in OF_TIME:
+        raise ValueError(f"time, event: task {name} has none; use task survival, or remove them.")
+    if not time or not event:
+        missing = "time" if not time else "event"
+        raise ValueError(
+            f"{missing}: task {name} needs the column of the time and that of the event: --time "
+            "COLUMN --event COLUMN."
+        )
+    if time == event:
+        raise ValueError(f"event: {event!r} is the column of the time, too; name the other one.")
+    return Survival(time, event) if name == "survival" else Hazards(time, event, bins)
+
+
+def _tasks_of(kind: str, columns: Sequence[str]) -> list[Task]:
+    """Return the tasks of one kind: one for all columns, or one for each if it has classes."""
+    if kind in ("classification", "ordinal"):
+        return [TASKS[kind](target=column) for column in columns or (LABEL,)]
+    if not columns:
+        raise ValueError(f"target: task {kind} needs the columns of its targets: --target COLUMN.")
+    task: Task = TASKS[kind](tuple(columns))
+    return [task]
 
 
 def task_of(trained: Checkpoint) -> Task:
@@ -32,26 +136,6 @@ def task_of(trained: Checkpoint) -> Task:
         ) from None
 
 
-def build_task(
-    name: str = "classification",
-    *,
-    target: Sequence[str] = (),
-    labels: Sequence[str] | None = None,
-) -> Task:
-    """Build a task from settings, before a cohort is read.
-
-    Args:
-        name: name of the task, a key of `TASKS`.
-        target: columns of the targets; empty for the usual one.
-        labels: class labels in the order of the logits; None for those of the cohort.
-
-    Raises:
-        ValueError: the arguments do not fit the task.
-    """
-    (column,) = tuple(target) or (LABEL,)
-    return Classification(tuple(labels or ()), column)
-
-
 def stored_task(task: Task) -> dict[str, Any] | None:
     """Return what a checkpoint stores of a task; None for one class per slide, the label."""
     if isinstance(task, Classification) and task.target == LABEL:
@@ -67,6 +151,8 @@ def parse_task(description: Mapping[str, Any]) -> Task:
     """
     values = dict(description)
     name = values.pop("name", None)
+    if name == Joint.name and isinstance(values.get("parts"), list):
+        return Joint(tuple(parse_task(part) for part in values["parts"]))
     if name not in TASKS:
         raise ValueError(f"task {name!r} is unknown; known: {', '.join(TASKS)}")
     task: Task = validate(TASKS[name], values)

@@ -25,18 +25,22 @@ from parfocal.dataset.sampler import BalancedSampler, ShuffledSampler, epoch_see
 from parfocal.files import write_whole
 from parfocal.models.contract import (
     Adversarial,
+    Loss,
     ModelTraits,
     PatchSupervision,
     ProgressAware,
     training_loss,
 )
 from parfocal.models.layers.passes import Passes
+from parfocal.prediction import Prediction
 from parfocal.settings import TrainSettings
 from parfocal.tasks import Task
 from parfocal.train.batch import BatchRunner
 from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
 from parfocal.train.folder import RunError, RunFolder
+from parfocal.train.joint_step import JointStep
 from parfocal.train.memory import MemoryPlan
+from parfocal.train.operating_point import VALIDATION_FILE, ValidationTable, is_requested
 from parfocal.train.optimizer import PlateauSchedule, build_optimizer, scheduled_rates
 from parfocal.train.read_ahead import ReadAheadLoader
 from parfocal.train.summary import LOGGED, Epoch, best_epoch
@@ -149,7 +153,10 @@ class TrainingModule(pl.LightningModule):
         sampler: BalancedSampler | ShuffledSampler | None = None,
     ) -> Batches:
         """Return batches of positions in `slides`, which are read ahead if the inputs can do so."""
-        loader = _position_loader(len(slides), self.settings.batch_size, sampler)
+        size = self.settings.batch_size
+        if self.task.compares_slides and sampler is not None:
+            size = max(size, self.settings.risk_set)
+        loader = _position_loader(len(slides), size, sampler)
         inputs = self.runner.inputs
         if not isinstance(inputs, ReadsAhead):
             return loader
@@ -183,22 +190,49 @@ class TrainingModule(pl.LightningModule):
         self.runner.patches_encoded, self._start_time = 0, time.perf_counter()
 
     def training_step(self, positions: list[int]) -> Tensor | None:
-        """Return the loss of a batch; None if no slide of it can be read."""
-        if self.traits.adversarial:
-            assert isinstance(self.model, Adversarial)
-            self.model.set_slide(positions[0])
-        slides = [self.train_slides[position] for position in positions]
-        prediction, targets = self.runner.run(slides, self.device)
-        if prediction is None:
+        """Return the loss of a batch; None if no slide of it can be read.
+
+        None, too, if the loss compares slides and those of the batch cannot be compared.
+        """
+        if self.task.compares_slides:
+            size = self.settings.batch_size
+            loss, count = self._joint_step.compute(
+                [positions[start : start + size] for start in range(0, len(positions), size)]
+            )
+        else:
+            prediction, targets = self._run_positions(positions)
+            count = 0 if prediction is None else len(prediction.slides)
+            loss = None if prediction is None else self._objective(prediction, targets)
+        if loss is None:
             return None
-        loss = training_loss(self.model, self.traits, prediction, targets, self.task.loss)
-        self._train_losses += [loss.item()] * len(prediction.slides)
+        self._train_losses += [loss.item()] * count
         if not math.isfinite(self._train_losses[-1]):
             raise RunError(
                 f"epoch {self.current_epoch + 1}: the loss is {self._train_losses[-1]}; lower "
                 f"train.learning_rate ({self.settings.learning_rate:g})."
             )
         return loss
+
+    def _run_positions(self, positions: Sequence[int]) -> tuple[Prediction | None, Tensor]:
+        """Run the model on training slides."""
+        if self.traits.adversarial:
+            assert isinstance(self.model, Adversarial)
+            self.model.set_slide(positions[0])
+        slides = [self.train_slides[position] for position in positions]
+        return self.runner.run(slides, self.device)
+
+    def _objective(
+        self, prediction: Prediction, targets: Tensor, loss: Loss | None = None
+    ) -> Tensor:
+        """Return what training minimizes; with another loss than that of the task, if given."""
+        loss = loss or self.task.loss
+        return training_loss(self.model, self.traits, prediction, targets, loss)
+
+    @property
+    def _joint_step(self) -> JointStep:
+        return JointStep(
+            self.model, self._run_positions, self._objective, self.task.loss, (self.generator,)
+        )
 
     def validation_step(self, positions: list[int]) -> None:
         """Run the model on a batch of validation slides."""
@@ -224,6 +258,9 @@ class TrainingModule(pl.LightningModule):
         if not self.is_refit and self.best is epoch:
             state = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
             write_whole(self.best_file, safetensors.torch.save(state))
+            if is_requested(self.settings):
+                table = ValidationTable.of_outputs(self._val_outputs, self.task.classes)
+                write_whole(self.folder.resume_file(VALIDATION_FILE), table.to_bytes())
         self.trainer.save_checkpoint(self.state_file)
         self._stop_if_no_improvement()
 
