@@ -40,7 +40,7 @@ MODELS: dict[str, Model] = {
         CoarseStudent, ModelTraits(multiple_magnifications=True, taught=True, own_objective=True)
     ),
     "abmil": Model(ABMIL),
-    "clam": Model(CLAM, ModelTraits(own_objective=True)),
+    "clam": Model(CLAM, ModelTraits(own_objective=True, class_settings=(("bag_weight", 1.0),))),
     "transmil": Model(TransMIL),
     "dsmil": Model(DSMIL, ModelTraits(multiple_magnifications=True, own_objective=True)),
     "msmil": Model(
@@ -64,6 +64,7 @@ MODELS: dict[str, Model] = {
             pretrained=True,
             random=True,
             runs_in_passes=True,
+            class_settings=(("ci_half_width", None),),
         ),
     ),
     "attentionsampling": Model(
@@ -74,6 +75,7 @@ MODELS: dict[str, Model] = {
             pretrained=True,
             random=True,
             runs_in_passes=True,
+            class_settings=(("ci_half_width", None),),
         ),
     ),
     "magnet": Model(
@@ -88,6 +90,8 @@ MODELS: dict[str, Model] = {
             pretrained=True,
             random=True,
             runs_in_passes=True,
+            class_settings=(("early_exit_patience", 0),),
+            slide_loss_settings=(("auxiliary_backbone", None),),
         ),
     ),
     "meanrgb": Model(MeanRGB, ModelTraits(takes="pixels", fixed_magnifications=False)),

@@ -54,6 +54,10 @@ class ModelTraits:
         random: whether the model draws random numbers from an argument `generator`.
         runs_in_passes: whether the model can run its networks on a few slides of a batch at a time,
             to save memory; see `RunsInPasses`.
+        class_settings: settings that are defined for classes only, as an instance loss is, each
+            with the value that leaves it out.
+        slide_loss_settings: settings that need the loss of each slide alone, which a loss that
+            compares slides does not have, each with the value that leaves it out.
     """
 
     takes: Literal["features", "pixels", "nothing"] = "features"
@@ -70,6 +74,8 @@ class ModelTraits:
     pretrained: bool = False
     random: bool = False
     runs_in_passes: bool = False
+    class_settings: tuple[tuple[str, object], ...] = ()
+    slide_loss_settings: tuple[tuple[str, object], ...] = ()
 
     @property
     def takes_pixels(self) -> bool:

@@ -18,6 +18,7 @@ from parfocal.settings.encoders import check_encoders
 from parfocal.settings.errors import SettingsError, describe_invalid
 from parfocal.settings.renamed import renamed_key, renamed_value
 from parfocal.settings.sections import SECTIONS, ModelSettings, RunSettings
+from parfocal.settings.task import check_task
 from parfocal.settings.values import as_list, setting_types
 
 
@@ -227,6 +228,7 @@ def _check_train(settings: RunSettings) -> None:
             f"train.teacher: model {model.name} does not learn from another model; remove it, or "
             "use the recipe coarse-student."
         )
+    check_task(settings)
     for name, is_set in (("batch_size", train.batch_size > 1), ("augment", train.augment)):
         if is_set and not model.traits.takes_pixels:
             raise SettingsError(
