@@ -173,6 +173,9 @@ def evaluate(
     ] = False,
     external: External = False,
     again: Again = False,
+    per: Per = None,
+    fusion: Fusion = None,
+    skip_unreadable: SkipUnreadable = False,
     budget: BudgetText = None,
     changes: Changes = None,
     encoder_at: EncoderAt = None,
@@ -198,6 +201,9 @@ def evaluate(
         allow_training_slides=training_slides,
         external=external,
         again=again,
+        per=per,
+        fusion=fusion,
+        skip_unreadable=skip_unreadable,
         budget=budget,
         overrides=parse_changes(run, changes),
         encoder_at=parse_places(encoder_at),
@@ -239,6 +245,14 @@ def compare(
     device: Device = "auto",
     timed: TimedSlides = 3,
     skip_unreadable: SkipUnreadable = False,
+    shares: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P,P,...",
+            help="Also evaluate models that zoom at these shares of the patches, in percent, as "
+            "1,2,5,10,20,100, and draw accuracy against share.",
+        ),
+    ] = None,
     overrides: NamedOverrides = None,
 ) -> None:
     """Train and evaluate several models on the same splits; report accuracy against cost.
@@ -250,7 +264,9 @@ def compare(
     """
     from parfocal.compare import compare as compare_models
     from parfocal.compare import load_candidates
+    from parfocal.compare.curve import parse_shares
 
+    budgets = () if shares is None else parse_shares(shares)
     candidates = load_candidates(
         models.split(","), overrides=overrides or (), epochs=epochs, folds=folds, encoder=encoder
     )
@@ -265,6 +281,7 @@ def compare(
         metric=metric,
         timed=timed,
         skip_unreadable=skip_unreadable,
+        shares=budgets,
     )
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
     if (out / "report.html").exists():

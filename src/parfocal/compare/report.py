@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from parfocal.compare.curve import Curve
+from parfocal.compare.curve_table import curve_notes, curve_rows
 from parfocal.compare.picture import pareto_front, point_of
 from parfocal.compare.roc import average_roc
 from parfocal.compare.scores import (
@@ -61,6 +63,8 @@ def comparison_page(
     picture: bytes,
     *,
     unreadable: Mapping[str, str] | None = None,
+    curve: Curve | None = None,
+    svg: str = "",
 ) -> str:
     """Return the HTML page.
 
@@ -69,6 +73,8 @@ def comparison_page(
         metric: metric that ranks the models and is plotted.
         picture: PNG of accuracy against cost.
         unreadable: reason of each slide that is left out, by slide id.
+        curve: accuracy against share; None if it was not measured.
+        svg: picture of the curve.
     """
     done = [row for row in rows if row.result.reason is None]
     known = [(row, row.result.macs) for row in done if row.result.macs is not None]
@@ -85,10 +91,17 @@ def comparison_page(
         warnings=warnings(rows),
         notes=column_notes(rows),
         auroc_rule=AUROC_RULE,
-        picture=f"data:image/png;base64,{base64.b64encode(picture).decode()}",
+        picture=f"data:image/png;base64,{_base64(picture)}",
         front=[point.name for point in front],
         curves=_curves(done),
+        share_curve="" if curve is None else f"data:image/svg+xml;base64,{_base64(svg.encode())}",
+        share_rows=[] if curve is None else curve_rows(curve),
+        share_notes=[] if curve is None else curve_notes(curve),
     )
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _section(row: ComparisonRow) -> ModelSection:

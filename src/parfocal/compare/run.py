@@ -8,84 +8,43 @@ OUT/results.png, report.html    the picture and the page, written at the end or 
 """
 
 import csv
-import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import numpy as np
-import torch
-
 from parfocal.compare.candidate import Candidate, ComparisonError
+from parfocal.compare.curve import Curve, zooming
+from parfocal.compare.curve_runs import measure_curve
+from parfocal.compare.measure import (
+    SharedSetup,
+    load_or_measure_seconds,
+    mean_macs,
+    mean_patches,
+    read_all_predictions,
+)
 from parfocal.compare.readable import find_unreadable
-from parfocal.compare.scores import STAGES, ComparisonRow, ModelResult, Timing, score_results
+from parfocal.compare.scores import ComparisonRow, ModelResult, score_results
 from parfocal.compare.stores import prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
-from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort, without_slides
+from parfocal.compare.teachers import teachers_first, with_teacher_run
+from parfocal.dataset.cohort import Cohort, read_cohort, without_slides
 from parfocal.dataset.leakage import refuse_copies
-from parfocal.dataset.split import read_split
-from parfocal.encoders.encoder import Encoder
-from parfocal.encoders.weights import EncoderError
 from parfocal.evaluate.run import evaluate
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.explain.report import optional_report
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.open_folder import Features, open_features
 from parfocal.files import refuse_slide_folder, write_whole
-from parfocal.metrics import LabeledPredictions
-from parfocal.models.checkpoint import Checkpoint
-from parfocal.models.description import CheckpointError
-from parfocal.predict.slide import predict
 from parfocal.progress import Progress
-from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.errors import group_failures
-from parfocal.slide.failure import catch_failure
-from parfocal.slide.sources.url import is_at_hand
 from parfocal.train import make_splits, train
 from parfocal.train.checks import describe_unreadable
 from parfocal.train.folder import claimed
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SharedSetup:
-    """Data and options that are the same for all models.
-
-    Args:
-        source: CSV of the cohort.
-        cohort: the slides.
-        out: output folder.
-        stores: folder of stored features by name of the model; none for models that take pixels.
-        seeds: number of training runs of each model or fold.
-        cache: folder of features that are not computed again, and of the pixels that models read.
-        device: device for training and evaluation.
-        timed: number of slides to time from file to prediction.
-        unreadable: reason of each slide that is left out, by slide id.
-        missing_encoders: encoders that were warned of because they cannot be loaded.
-    """
-
-    source: Path
-    cohort: Cohort
-    out: Path
-    stores: dict[str, Features]
-    seeds: int
-    cache: Path | None
-    device: str
-    timed: int
-    unreadable: Mapping[str, str]
-    missing_encoders: set[str] = field(default_factory=set)
-
-    def warn_of_encoder(self, names: Iterable[str], error: Exception) -> None:
-        """Log once that encoders cannot be loaded, as those of another tool may be."""
-        text = " and ".join(dict.fromkeys(names))
-        if text not in self.missing_encoders:
-            self.missing_encoders.add(text)
-            logger.warning("no MACs and no seconds per slide with encoder %s: %s", text, error)
 
 
 def compare(
@@ -101,6 +60,7 @@ def compare(
     timed: int = 3,
     resamples: int = 2000,
     skip_unreadable: bool = False,
+    shares: Sequence[float] = (),
 ) -> list[ComparisonRow]:
     """Compare models, and write results.csv, results.md, results.png and report.html.
 
@@ -121,6 +81,8 @@ def compare(
         resamples: number of resamples for the intervals.
         skip_unreadable: whether to compare without the slides that cannot be read; if False, they
             are refused before the first training.
+        shares: budgets for the curve of accuracy against share, as shares of the patches; none for
+            no curve. Models that zoom are evaluated at each of them.
 
     Raises:
         CohortError: the cohort is invalid.
@@ -128,6 +90,8 @@ def compare(
         ComparisonError: a slide cannot be read, or there is no test slide.
     """
     cohort = read_cohort(cohort_csv, labels=candidates[0].settings.train.labels)
+    if shares:
+        zooming(candidates)  # raises if there is none
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     folder = None if features is None else open_features(features, cohort.slides)
     if folder is not None:
@@ -145,9 +109,10 @@ def compare(
         )
         _require_test_slides(without_slides(cohort, unreadable), candidates)
         shared = SharedSetup(
-            cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed, unreadable
+            *(cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed, unreadable),
+            tuple(candidates),
         )
-        return _run_candidates(shared, candidates, metric, resamples)
+        return _run_candidates(shared, metric, resamples, shares)
 
 
 def _require_test_slides(cohort: Cohort, candidates: Sequence[Candidate]) -> None:
@@ -180,15 +145,16 @@ def _list_unreadable(
 
 
 def _run_candidates(
-    shared: SharedSetup, candidates: Sequence[Candidate], metric: str, resamples: int
+    shared: SharedSetup, metric: str, resamples: int, shares: Sequence[float]
 ) -> list[ComparisonRow]:
-    """Run the models, and write the tables after each."""
+    """Run the models, and write the tables after each; at the end, the curve."""
+    candidates, curve = shared.candidates, None
     out, unreadable = shared.out, shared.unreadable
     results: list[ModelResult] = []
     rows: list[ComparisonRow] = []
     progress = Progress("comparing", len(candidates), unit="models")
     try:
-        for candidate in candidates:
+        for candidate in teachers_first(candidates):
             results.append(_run_candidate(shared, candidate))
             if results[-1].reason is None:
                 progress.advance(candidate.name)
@@ -196,10 +162,32 @@ def _run_candidates(
                 progress.fail(candidate.name)
             rows = score_results(results, metric, resamples=resamples)
             _write_tables(out, rows, metric, unreadable)
+        if shares:
+            curve = _measure_curve(shared, rows, shares, metric, resamples)
     finally:  # an interrupted comparison shows the models that are done
         if rows:
-            _write_report(out, rows, metric, unreadable)
+            _write_report(out, rows, metric, unreadable, curve)
     return rows
+
+
+def _measure_curve(
+    shared: SharedSetup,
+    rows: Sequence[ComparisonRow],
+    shares: Sequence[float],
+    metric: str,
+    resamples: int,
+) -> Curve | None:
+    """Return the curve of the models that did not fail; None if no zooming model is left."""
+    done = {row.result.name for row in rows if row.result.reason is None}
+    zooming_models = [each for each in zooming(shared.candidates) if each.name in done]
+    others = [
+        each.name
+        for each in shared.candidates
+        if each.name in done and not each.settings.model.traits.zooms
+    ]
+    if not zooming_models:
+        return None
+    return measure_curve(shared, zooming_models, others, shares, metric, resamples=resamples)
 
 
 def _write_tables(
@@ -212,7 +200,11 @@ def _write_tables(
 
 
 def _write_report(
-    out: Path, rows: Sequence[ComparisonRow], metric: str, unreadable: Mapping[str, str]
+    out: Path,
+    rows: Sequence[ComparisonRow],
+    metric: str,
+    unreadable: Mapping[str, str],
+    curve: Curve | None,
 ) -> None:
     # Both import matplotlib, which takes a second.
     from parfocal.compare.picture import draw_comparison  # noqa: PLC0415
@@ -222,7 +214,14 @@ def _write_report(
     write_whole(out / "results.png", picture)
     page = out / "report.html"
     with optional_report(page, retry_command="the same command, which resumes"):
-        write_whole(page, comparison_page(rows, metric, picture, unreadable=unreadable).encode())
+        content = comparison_page(
+            rows, metric, picture, unreadable=unreadable, curve=curve, svg=_curve_svg(out, curve)
+        )
+        write_whole(page, content.encode())
+
+
+def _curve_svg(out: Path, curve: Curve | None) -> str:
+    return "" if curve is None else (out / "curve.svg").read_text(encoding="utf-8")
 
 
 def _run_candidate(shared: SharedSetup, candidate: Candidate) -> ModelResult:
@@ -242,7 +241,7 @@ def _train(shared: SharedSetup, candidate: Candidate) -> list[Path]:
     store = shared.stores.get(candidate.name)
     runs = []
     for seed in range(shared.seeds):
-        settings = candidate.settings
+        settings = with_teacher_run(candidate.settings, shared.models, shared.out, seed=seed)
         summary = train(
             shared.cohort,
             replace(settings, train=replace(settings.train, seed=seed)),
@@ -271,51 +270,18 @@ def _train(shared: SharedSetup, candidate: Candidate) -> list[Path]:
 
 def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Path]) -> ModelResult:
     """Read the evaluations of all runs of a model."""
-    metrics = [read_metrics(run / "evaluation" / "metrics.json") for run in runs]
-    costs = [each["cost"] for each in metrics]
-    patches = fmean(sum(step["mean"] for step in cost["patches"]) for cost in costs)
-    known = [cost["macs"]["mean"] for cost in costs if cost["macs"] is not None]
-    macs = fmean(known) if len(known) == len(costs) else None
-    encoder = candidate.settings.encoder
-    if encoder is not None and macs is not None:
-        # With stored features, the evaluation counts the MACs of the model only.
-        try:
-            # Features at any mpp were accepted above.
-            any_mpp = replace(encoder, any_mpp=True)
-            encoders = load_encoders(any_mpp, candidate.settings.slide.magnifications)
-            encoding = [_encoding_macs(cost["patches"], encoders) for cost in costs]
-            known = [each for each in encoding if each is not None]
-            macs = macs + fmean(known) if len(known) == len(encoding) else None
-        except (EncoderError, ValueError) as error:  # one that only another tool has
-            names = [encoder.name_at(each) for each in candidate.settings.slide.magnifications]
-            shared.warn_of_encoder(names, error)
-            macs = None
+    evaluations = [run / "evaluation" for run in runs]
+    metrics = [read_metrics(each / "metrics.json") for each in evaluations]
     return ModelResult(
         candidate.name,
-        runs=tuple(
-            _read_predictions(run / "evaluation" / "predictions.csv", tuple(each["labels"]))
-            for run, each in zip(runs, metrics, strict=True)
-        ),
-        macs=macs,
-        patches=patches,
-        seconds=_load_or_measure_seconds(shared, candidate, runs[0]),
+        runs=read_all_predictions(evaluations, metrics),
+        macs=mean_macs(shared, candidate, metrics),
+        patches=mean_patches(metrics),
+        seconds=load_or_measure_seconds(shared, candidate, runs[0]),
         failed=sum(len(each["failed"]) for each in metrics),
-        classes=_count_classes([run / "evaluation" / "predictions.csv" for run in runs], metrics),
+        classes=_count_classes([each / "predictions.csv" for each in evaluations], metrics),
         encoder=metrics[0]["model"].get("encoder"),
     )
-
-
-def _encoding_macs(
-    patches: Sequence[Mapping[str, float]], encoders: Sequence[Encoder]
-) -> float | None:
-    """Return the mean MACs of encoding the patches of each step; None if an encoder has none."""
-    total = 0.0
-    for step, encoder in zip(patches, encoders, strict=False):
-        macs = encoder.macs_per_patch()
-        if macs is None:
-            return None
-        total += step["mean"] * macs
-    return total
 
 
 def _count_classes(files: Sequence[Path], metrics: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -325,56 +291,3 @@ def _count_classes(files: Sequence[Path], metrics: Sequence[Mapping[str, Any]]) 
         with path.open(newline="", encoding="utf-8") as file:
             labels.update({row["slide_id"]: row["label"] for row in csv.DictReader(file)})
     return {label: list(labels.values()).count(label) for label in metrics[0]["labels"]}
-
-
-def _read_predictions(path: Path, labels: tuple[str, ...]) -> LabeledPredictions:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return LabeledPredictions(
-        labels,
-        np.array([labels.index(row["label"]) for row in rows]),
-        np.array([[float(row[f"prob_{label}"]) for label in labels] for row in rows]),
-        tuple(row["patient_id"] for row in rows),
-    )
-
-
-def _load_or_measure_seconds(shared: SharedSetup, candidate: Candidate, run: Path) -> Timing:
-    """Time a few test slides on the CPU, and on the GPU if there is one; keep the result."""
-    stored = shared.out / candidate.name / "seconds.json"
-    if not stored.exists():
-        test_ids = {row.slide_id for row in read_split(run / "split.csv") if row.split == "test"}
-        test_ids -= shared.unreadable.keys()
-        slides = [s for s in shared.cohort.slides if s.slide_id in test_ids and is_at_hand(s.path)]
-        devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        timing = {
-            device: _mean_seconds(shared, run, slides[: shared.timed], device) for device in devices
-        }
-        write_whole(stored, (json.dumps(timing, indent=1) + "\n").encode())
-    timing_by_device: Timing = json.loads(stored.read_text("utf-8"))
-    return {device: stages for device, stages in timing_by_device.items() if stages}
-
-
-def _mean_seconds(
-    shared: SharedSetup, run: Path, slides: Sequence[CohortSlide], device: str
-) -> dict[str, float]:
-    """Return the mean seconds by stage; the first slide is predicted twice, once to warm up.
-
-    A slide that fails is not counted.
-    """
-    trained = Checkpoint.load(run)
-    trained.model.to(device)
-    if not slides:
-        return {}
-    try:
-        encoders = trained.load_encoders(device=device)
-    except (CheckpointError, EncoderError, ValueError) as error:  # one that another tool has
-        shared.warn_of_encoder((each.name for each in trained.encoders), error)
-        return {}
-    seconds = []
-    for slide in [*slides[:1], *slides]:
-        with catch_failure(slide.slide_id):
-            seconds.append(
-                predict(slide.path, trained, mpp=slide.mpp, encoder=encoders).cost.seconds
-            )
-    seconds = seconds[1:]
-    return {stage: fmean(each[stage] for each in seconds) for stage in STAGES} if seconds else {}

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from parfocal.dataset.cohort import CohortSlide, read_cohort
-from parfocal.dataset.inputs import Inputs, cohort_inputs, refuse_features
+from parfocal.dataset.inputs import Inputs, NoInputs, cohort_inputs, refuse_features
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.split import read_left_out
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
 from parfocal.encoders.device import choose_device
 from parfocal.evaluate.batch import SlideBatch
 from parfocal.evaluate.evaluation import Evaluation
@@ -36,9 +37,14 @@ from parfocal.features.open_folder import Features, open_features
 from parfocal.features.slide_input import SlideInput
 from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, average_by_patient, compute_scores
+from parfocal.models.budget import Budget
 from parfocal.models.checkpoint import Checkpoint, SettingValue
 from parfocal.models.encoder_places import with_encoders_at
+from parfocal.models.late_fusion import Fusion
+from parfocal.models.unit import Per
 from parfocal.models.visit import given_budget
+from parfocal.tasks import task_of
+from parfocal.tasks.units import entries_of, unit_inputs
 
 MAX_LISTED = 3  # reasons listed in the message if every slide failed
 
@@ -58,7 +64,11 @@ def evaluate(
     encoder_at: str | Mapping[float, str] | None = None,
     trust_remote_code: bool = False,
     again: bool = False,
-    budget: str | None = None,
+    distribution: Distribution = EVERYTHING_HERE,
+    per: Per | None = None,
+    fusion: Fusion | None = None,
+    skip_unreadable: bool = False,
+    budget: str | Budget | None = None,
     report: bool = True,
     resamples: int = 2000,
     seed: int = 0,
@@ -87,6 +97,13 @@ def evaluate(
         trust_remote_code: whether to run code that the repository of an encoder brings.
         again: whether to run the model again on slides that an earlier call has finished with the
             same model and settings.
+        distribution: how the slides are divided among processes.
+        per: what to make one prediction for, "slide" or "patient"; None for that of the training.
+            A model of slides predicts per patient with a `fusion`.
+        fusion: how the predictions for the slides of a patient are joined, "mean" or "max"; None
+            for that of the training.
+        skip_unreadable: whether a patient goes on with the other slides if one cannot be read; if
+            False, the patient has failed.
         budget: how much of each slide the model visits, such as "share=5%" or "settled"; None for
             what it visits by itself.
         report: whether to write report.html.
@@ -96,7 +113,7 @@ def evaluate(
     Raises:
         BudgetError: the budget is invalid, or the model cannot follow it.
         EvaluationError: there are no slides to evaluate on, all failed, or some are training
-            slides.
+            slides; or the model cannot be asked per patient.
         CohortError: the cohort is invalid, has a label that the model does not know, or has the
             id of a training slide with another file.
         CheckpointError: the run cannot be used.
@@ -105,7 +122,8 @@ def evaluate(
     if encoder_at is not None:
         trained = with_encoders_at(trained, encoder_at)
     trained = given_budget(trained, budget)
-    cohort = read_cohort(cohort_csv, labels=trained.labels)
+    trained = asked_for(trained, per, fusion)
+    cohort = read_cohort(cohort_csv, labels=trained.labels, columns=trained.unit.columns)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)
     only = trained.magnifications[0] if len(trained.magnifications) == 1 else None
@@ -121,17 +139,22 @@ def evaluate(
     training_ids = find_training_slides(trained, slides, parts, folder, external=external)
     if training_ids and not allow_training_slides:
         raise training_slides_error(cohort_csv, training_ids, len(slides), external=external)
+    entries = entries_of(trained.unit, slides, cohort.source.name)
     inputs = checkpoint_inputs(trained, folder, cache, device)
     stored: Literal["stored", "live"] = "stored" if features else "live"
     lesions = Lesions.of_slides(slides)
 
     def process(slide: CohortSlide, opened: SlideInput) -> SlideResult:
-        return evaluate_slide(slide, opened, trained, lesions.of_input(slide, opened))
+        outlines = None if slide.slides else lesions.of_input(slide, opened)
+        return evaluate_slide(slide, opened, trained, outlines)
 
     batch = SlideBatch(
-        "evaluating", SlideResult, process, trained, inputs, stored, out, again=again
+        *("evaluating", SlideResult, process, trained, inputs, stored, out),
+        again=again,
+        skip_unreadable=skip_unreadable,
+        distribution=distribution,
     )
-    results, failed = batch.run(slides)
+    results, failed = batch.run(entries)
     settings = EvaluationSettings(
         split,
         stored,
@@ -140,6 +163,8 @@ def evaluate(
         len(training_ids),
         resamples,
         seed,
+        trained.unit.per,
+        trained.unit.fusion,
     )
     evaluation = _score(trained, settings, results, failed)
     _write(evaluation, run, out, report=report)
@@ -149,7 +174,7 @@ def evaluate(
 def checkpoint_inputs(
     trained: Checkpoint, features: Features | None, cache: Path | None, device: str
 ) -> Inputs:
-    """Move a model to a device, and return the inputs that open slides for it.
+    """Move a model to a device, and return what opens slides or patients for it.
 
     Args:
         trained: the model.
@@ -160,7 +185,10 @@ def checkpoint_inputs(
     """
     selected = choose_device(device)
     trained.model.to(selected)
-    return cohort_inputs(
+    classes = task_of(trained).classes
+    if trained.traits.takes == "nothing":
+        return unit_inputs(NoInputs(), trained.unit, classes)
+    slides = cohort_inputs(
         trained.slide,
         partial(trained.load_encoders, device=device) if trained.encoders else None,
         features=features,
@@ -169,6 +197,20 @@ def checkpoint_inputs(
         cache=cache,
         device=selected,
     )
+    return unit_inputs(slides, trained.unit, classes)
+
+
+def asked_for(trained: Checkpoint, per: Per | None, fusion: Fusion | None) -> Checkpoint:
+    """Return a model that is asked for slides or patients; see `evaluate`.
+
+    Raises:
+        EvaluationError: the model cannot be asked so.
+    """
+    try:
+        unit = trained.unit.asked_for(per, fusion)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from None
+    return trained if unit == trained.unit else replace(trained, unit=unit)
 
 
 def _score(
@@ -180,7 +222,7 @@ def _score(
     if not results:
         listed = [each.message for each in failed[:MAX_LISTED]]
         listed += ["..."] * (len(failed) > MAX_LISTED)
-        raise EvaluationError(f"all {len(failed)} slides failed: {'; '.join(listed)}")
+        raise EvaluationError(f"all {len(failed)} {settings.per}s failed: {'; '.join(listed)}")
     predictions = labeled_predictions(trained.labels, results)
     bootstrap = {"resamples": settings.resamples, "seed": settings.seed}
     try:

@@ -54,11 +54,12 @@ class Budget:
 
     def __str__(self) -> str:
         """Return the budget as `parse_budget` reads it."""
+        order = "" if self.random_seed is None else " at random"
         if self.unit == "share":
-            return f"share={100 * self.amount:g}%"
+            return f"share={100 * self.amount:g}%{order}"
         if self.unit == "macs":
-            return f"macs={self.amount:.4g}"
-        return f"{self.unit}={self.amount:g}"
+            return f"macs={self.amount:.4g}{order}"
+        return f"{self.unit}={self.amount:g}{order}"
 
 
 def parse_budget(text: str) -> Budget | None:

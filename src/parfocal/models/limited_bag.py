@@ -5,7 +5,7 @@ before are not read again, and the last run sees the same rows in the same order
 limits, so that its answer is the same, bit by bit.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -15,6 +15,7 @@ from parfocal.bag import Bag
 from parfocal.models.layers.choosing import TopK
 
 
+@runtime_checkable
 class Limit(Protocol):
     """Decides which patches are visited."""
 

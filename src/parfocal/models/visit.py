@@ -114,22 +114,22 @@ def budget_text(budget: Budget | StoppingRule) -> str:
     return SETTLED if isinstance(budget, StoppingRule) else str(budget)
 
 
-def given_budget(trained: Checkpoint, text: str | None) -> Checkpoint:
+def given_budget(trained: Checkpoint, budget: str | Budget | None) -> Checkpoint:
     """Return a model that follows the budget of a text such as `share=5%` or `settled`.
 
     Args:
         trained: the model.
-        text: the budget; None for what the model visits by itself.
+        budget: the budget; None for what the model visits by itself.
 
     Raises:
         BudgetError: the text is not a budget, or the model cannot follow it.
     """
-    if text is None:
+    if budget is None:
         return trained
-    budget = parse_budget(text)
-    if budget is None and not trained.traits.takes_pixels:
+    parsed = parse_budget(budget) if isinstance(budget, str) else budget
+    if parsed is None and not trained.traits.takes_pixels:
         return with_budget(trained, stored_rule(trained))
-    return with_budget(trained, budget or NO_RULE)
+    return with_budget(trained, parsed or NO_RULE)
 
 
 def stored_rule(trained: Checkpoint) -> StoppingRule:

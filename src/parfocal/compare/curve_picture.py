@@ -1,0 +1,84 @@
+"""The picture of accuracy against share, as SVG. matplotlib takes a second to import."""
+
+from io import BytesIO
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from parfocal.compare.curve import Curve, CurvePoint
+from parfocal.compare.curve_table import models_of
+from parfocal.compare.picture import COLORS, INK, MARKERS, PALE
+from parfocal.metrics import METRICS
+
+SALT = "parfocal"  # ids in the file do not change from call to call
+
+
+def draw_curve(curve: Curve) -> bytes:
+    """Draw the score against the share of patches, MACs and seconds, as an SVG.
+
+    Solid lines are zooming models at several budgets, dashed lines the same models with patches at
+    random, stars what they visit by themselves, and horizontal lines exhaustive models.
+    """
+    panels = {"share of the patches visited, %": lambda point: 100 * point.share}
+    if any(point.macs for point in curve.points):
+        panels["multiply-accumulates per slide, × 10¹²"] = lambda point: (
+            None if not point.macs else point.macs / 1e12
+        )
+    if any(point.seconds for point in curve.points):
+        panels["seconds per slide"] = lambda point: point.seconds
+    figure = Figure(figsize=(4.3 * len(panels) + 2.6, 4.2), layout="constrained")
+    plots = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (label, cost) in zip(plots, panels.items(), strict=True):
+        for number, model in enumerate(models_of(curve.points)):
+            style = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+            _draw_model(axes, curve, model, cost, style)
+        axes.set_xlabel(label)
+        _set_scale(axes)
+    plots[0].set_ylabel(f"{METRICS[curve.metric]}, with 95% intervals")
+    handles, names = plots[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", frameon=False, labelcolor=INK)
+    svg = BytesIO()
+    with mpl.rc_context({"svg.hashsalt": SALT}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()
+
+
+def _draw_model(axes: Axes, curve: Curve, model: str, cost, style: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
+    color, marker = style
+    for kind, line, name in (("wanted", "-", model), ("random", ":", f"{model}, at random")):
+        points = [each for each in curve.of(model, kind) if cost(each) is not None]  # type: ignore[arg-type]
+        if points:
+            x = [cost(each) for each in points]
+            y = [_value(each) for each in points]
+            axes.plot(
+                x, y, line, color=color, marker=marker, markersize=5, linewidth=1.6, label=name
+            )
+            if kind == "wanted":
+                _draw_intervals(axes, x, points, color)
+    for each in curve.of(model, "own"):
+        if cost(each) is not None:
+            axes.plot([cost(each)], [_value(each)], "*", color=color, markersize=11, zorder=4)
+    for each in curve.of(model, "exhaustive"):
+        axes.axhline(_value(each), color=color, linewidth=1, linestyle=(0, (6, 3)), label=model)
+
+
+def _draw_intervals(axes: Axes, x: list[float], points: list[CurvePoint], color: str) -> None:
+    for place, point in zip(x, points, strict=True):
+        assert point.score is not None
+        axes.plot([place] * 2, [point.score.low, point.score.high], color=color, alpha=0.35)
+
+
+def _value(point: CurvePoint) -> float:
+    assert point.score is not None
+    return point.score.value
+
+
+def _set_scale(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(visible=True, axis="y", color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
