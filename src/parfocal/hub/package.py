@@ -125,7 +125,7 @@ def _anonymous(training: TrainingProvenance, *, fingerprints: bool) -> TrainingP
 
 def _public_settings(settings: RunSettings, public: Checkpoint) -> RunSettings:
     """Return the settings of a run without paths, and without names of parts of the cohort."""
-    train = replace(settings.train, init_from=None, exclude_strata=())
+    train = replace(settings.train, init_from=None, teacher=None, exclude_strata=())
     encoder = settings.encoder
     if encoder is not None and public.encoders:
         names = {

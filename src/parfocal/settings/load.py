@@ -8,7 +8,11 @@ from typing import Any
 
 import yaml
 
-from parfocal.settings.check import check_settings, unknown_name
+from parfocal.settings.check import (
+    check_settings,
+    refuse_single_magnification,
+    unknown_name,
+)
 from parfocal.settings.encoders import encoder_section
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.overrides import parse_override
@@ -49,6 +53,7 @@ def load_settings(
             layers.append({section: {key: flag}})
     layers = [_with_encoder_keys(layer) for layer in layers]
     settings = check_settings(reduce(_merge, layers), recipe=str(recipe))
+    refuse_single_magnification(settings)
     for section, key, value in overridden(layers):
         if (section, key) != ("slide", "magnifications"):  # also text, which is converted
             check_value(section, key, value, model=settings.model.name)

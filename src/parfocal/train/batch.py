@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parfocal.bag import ModelInput, PixelSource
+from parfocal.bag import Bag, ExhaustiveBag, ModelInput, PixelSource
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs
 from parfocal.dataset.lesions import Lesions
@@ -48,6 +48,7 @@ class BatchRunner:
             stops the training.
         failed: reason of each slide that could not be read, by slide id.
         patches_encoded: number of patches encoded so far.
+        exhaustive: whether the model visits every patch, whichever patches it selects.
     """
 
     model: nn.Module
@@ -60,6 +61,7 @@ class BatchRunner:
     skip_unreadable: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     patches_encoded: int = 0
+    exhaustive: bool = False
 
     def run(
         self, slides: Sequence[CohortSlide], device: torch.device
@@ -129,7 +131,12 @@ class BatchRunner:
             yield opened
 
     def _augment(self, model_input: ModelInput) -> ModelInput:
-        """Flip and rotate a training slide at random, to one of 8 orientations."""
+        """Flip and rotate a training slide at random, to one of 8 orientations.
+
+        If `exhaustive`, return a bag of which every patch is visited.
+        """
+        if self.exhaustive and isinstance(model_input, Bag):
+            return ExhaustiveBag(model_input)
         if not (self.augment and self.model.training):
             return model_input
         assert isinstance(model_input, PixelSource)

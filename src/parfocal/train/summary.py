@@ -79,6 +79,9 @@ class RunSummary:
         folds: summary of each fold; empty for a run without folds.
         val_scores: scores of the best epoch on the validation slides, by name, of a task without
             classes.
+        operating_point: threshold and temperature in words, with the note; None without them.
+        zoom: whether the model learned where to zoom, a `parfocal.train.zoom_check.ZoomCheck`; None
+            for a model that does not zoom.
     """
 
     out: Path
@@ -92,6 +95,8 @@ class RunSummary:
     failed: dict[str, str] = field(default_factory=dict)
     folds: tuple["RunSummary", ...] = ()
     val_scores: dict[str, float | None] = field(default_factory=dict)
+    operating_point: str | None = None
+    zoom: dict[str, int | float | str | None] | None = None
 
     @property
     def quality(self) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,35 @@ from parfocal.dataset.split import SPLIT_FILE, Split, split_to_csv
 from parfocal.encoders.per_magnification import in_dim_of
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.foreign.folder import ForeignFolder
+from parfocal.files import write_whole
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.contract import Pretrained
 from parfocal.models.covariates import fit_covariates
 from parfocal.models.unit import Unit
+from parfocal.operating_point import OperatingPoint
 from parfocal.settings import RunSettings
 from parfocal.tasks import Task, stored_task
 from parfocal.tasks.units import entries_of, training_entries_of, unit_inputs
 from parfocal.train.bag_memory import refuse_large_bags
 from parfocal.train.checks import log_left_out, refuse_too_few, refuse_unreadable
-from parfocal.train.folder import RunFolder
+from parfocal.train.folder import RunError, RunFolder
 from parfocal.train.memory import MemoryPlan, plan_memory
+from parfocal.train.operating_point import (
+    REFIT_NOTE,
+    SHARED_NOTE,
+    VALIDATION_FILE,
+    ValidationTable,
+    choose_operating_point,
+    is_requested,
+    refuse_impossible,
+)
 from parfocal.train.slide_checks import SlideChecks
 from parfocal.train.summary import RunSummary, summarize
 from parfocal.train.teacher import load_teacher
 from parfocal.train.trainer import fit
 from parfocal.train.training_module import TrainingModule
 from parfocal.train.warm_start import copy_weights, load_initial_model, merge_provenance
+from parfocal.train.zoom_check import check_zoom
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +93,7 @@ class TrainingRun:
             RunError: the folder cannot be used, or a slide cannot be read and `skip_unreadable`
                 is False.
         """
+        refuse_impossible(self.settings.train, self.task, self._used.val)
         self.folder.check(self.settings, split_to_csv(self.split), resume=resume)
         if not self.folder.finished and not self.skip_unreadable:
             found = {
@@ -113,7 +126,12 @@ class TrainingRun:
             failed = {**unreadable, **module.failed}
             modules.append(self._build_module("refit", failed, refit_of=module))
             fit(modules[1], module.best.epoch, self.device, progress=self.progress)
-        summary = self._summarize(modules, unreadable)
+        point = self._operating_point
+        summary = replace(
+            self._summarize(modules, unreadable),
+            zoom=self._check_zoom(module),
+            operating_point=None if point is None else point.summary,
+        )
         self.folder.check_claim()
         self.folder.finish(summary)
         self._make_checkpoint(modules, unreadable).save(self.folder.path)
@@ -272,6 +290,29 @@ class TrainingRun:
             num_slides=len(self._used.train) + len(self._used.val),
         )
 
+    def _check_zoom(self, module: TrainingModule) -> dict[str, Any] | None:
+        """Judge on the validation slides whether a model has learned where to zoom.
+
+        Args:
+            module: the trained module.
+        """
+        traits = self.settings.model.traits
+        if traits.taught or not (traits.zooms and traits.takes_features):
+            return None
+        module.model.load_state_dict(safetensors.torch.load_file(module.best_file))
+        module.model.to(self.device)
+        check = check_zoom(
+            module.runner,
+            module.val_slides,
+            self.device,
+            # Without stored features, every patch of the slides would have to be encoded.
+            exhaustive=self.features is not None,
+            hindsight=bool(self.settings.model.arguments.get("hindsight")),
+        )
+        if check.warning is not None:
+            logger.warning("%s: %s", self.folder.path, check.warning)
+        return asdict(check)
+
     def _summarize(self, modules: list[TrainingModule], unreadable: dict[str, str]) -> RunSummary:
         failed = dict(unreadable)
         for module in modules:
@@ -297,7 +338,26 @@ class TrainingRun:
             encoder_weights=self._encoder_weights(),
             task=stored_task(self.task),
             unit=self._unit,
+            operating_point=self._operating_point,
         )
+
+    @cached_property
+    def _operating_point(self) -> OperatingPoint | None:
+        """The temperature and the thresholds, chosen on the validation slides; None without."""
+        if not is_requested(self.settings.train):
+            return None
+        table = ValidationTable.read(self.folder.resume_file(VALIDATION_FILE))
+        write_whole(self.folder.path / VALIDATION_FILE, table.to_bytes())
+        note = REFIT_NOTE if self.settings.train.refit else SHARED_NOTE
+        try:
+            point = choose_operating_point(table, self.settings.train, note=note)
+        except ValueError as error:  # slides that became unreadable in training
+            raise RunError(
+                f"{self.folder.path}: {error} left among the validation slides, so no threshold "
+                "can be chosen; repair the slides, or train with a number, as --threshold 0.5."
+            ) from None
+        logger.info("%s", point.summary)
+        return point
 
     def _encoder_weights(self) -> tuple[Path | None, ...]:
         """Return the weights file of each encoder; empty if all have published weights."""

@@ -9,10 +9,10 @@ from markupsafe import Markup
 
 from parfocal.explain.inline_images import jpeg_url, patch_overlay
 from parfocal.explain.library import Library, ListedSlide, PredictionSummary
+from parfocal.explain.open_listed import open_listed
 from parfocal.explain.read_record import read_prediction
-from parfocal.slide.errors import SlideError
 from parfocal.slide.failure import catch_failure
-from parfocal.slide.slide import Box, Slide, open_slide
+from parfocal.slide.slide import Box
 
 PATCHES_PER_CLASS = 12
 ERRORS = 6
@@ -94,7 +94,7 @@ def _top_patch(row: Row) -> Iterator[Picture]:
             score = f"{top.score_kind.replace('_', ' ')} {top.score:.2g}"
             if top.score_kind == "class_probability":
                 score = f"{record.label} {top.score:.2f} after this patch"
-            with _open(row.slide) as slide:
+            with open_listed(row.slide) as slide:
                 pixels = slide.read(Box(top.x, top.y, top.width, top.height), top.mpp)
             lines = score, f"{record.magnification_at(top.mpp):g}x"
             yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, lines)
@@ -103,7 +103,7 @@ def _top_patch(row: Row) -> Iterator[Picture]:
 def _slide_with_patches(row: Row) -> Iterator[Picture]:
     with _picture_border(row):
         record = read_prediction(row.prediction.path)
-        with _open(row.slide) as slide:
+        with open_listed(row.slide) as slide:
             width, height = slide.size
             scale = max(1.0, max(width, height) / SLIDE_PX)
             pixels = slide.read(Box(0, 0, width, height), slide.mpp * scale)
@@ -122,18 +122,3 @@ def _picture_border(row: Row) -> Iterator[None]:
         yield
     if attempt.reason is not None:
         logger.warning("%s The report has no picture of it.", attempt.reason)
-
-
-@contextmanager
-def _open(listed: ListedSlide) -> Iterator[Slide]:
-    """Open a slide, and check that it is the one that was predicted.
-
-    Raises:
-        SlideError: the slide cannot be read, or has changed.
-    """
-    if listed.path is None:
-        raise SlideError(str(listed.problem))
-    with open_slide(listed.path, mpp=listed.given_mpp, missing_tiles="background") as slide:
-        if slide.fingerprint != listed.fingerprint:
-            raise SlideError(f"{listed.path}: the file has changed since the prediction.")
-        yield slide

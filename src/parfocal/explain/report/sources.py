@@ -56,6 +56,12 @@ class Run:
         return encoder_text(list(name.values()), list(name)) if isinstance(name, dict) else name
 
     @property
+    def zoom_warning(self) -> str | None:
+        """Why the model has not learned where to zoom; None if there is no sign of that."""
+        zoom = self.summary.get("zoom")  # summaries of before have none
+        return zoom.get("warning") if isinstance(zoom, dict) else None
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts of the split."""
         return PARTS

@@ -31,7 +31,7 @@ def _pages() -> Environment:
         lstrip_blocks=True,
     )
     pages.filters |= {
-        "score": _score,
+        "score": score_text,
         "classes": _class_counts,
         "percent": _percent,
         "number": _number,
@@ -41,7 +41,7 @@ def _pages() -> Environment:
     return pages
 
 
-def _score(score: Mapping[str, Any] | None) -> str:
+def score_text(score: Mapping[str, Any] | None) -> str:
     """Format a score with its interval, or the reason why it is undefined."""
     if score is None:
         return "–"
