@@ -108,6 +108,21 @@ def output_page(context: CommandContext, path: Path) -> Path:
     return path
 
 
+def optional(
+    check: Callable[[CommandContext, Path], Path],
+) -> Callable[[CommandContext, Path | None], Path | None]:
+    """Return a callback that checks a path if one is given.
+
+    Args:
+        check: callback that checks a path.
+    """
+
+    def check_given(context: CommandContext, path: Path | None) -> Path | None:
+        return None if path is None else check(context, path)
+
+    return check_given
+
+
 def _check_output_file(context: CommandContext, path: Path, suffixes: Sequence[str]) -> None:
     """Check that a file can be written.
 
@@ -338,7 +353,7 @@ BudgetText = Annotated[
 ]
 SkipUnreadable = Annotated[
     bool,
-    typer.Option("--skip-unreadable", help="Train without the slides that cannot be read."),
+    typer.Option("--skip-unreadable", help="Go on without the slides that cannot be read."),
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 Partial = Annotated[

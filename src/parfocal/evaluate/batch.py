@@ -1,25 +1,31 @@
 """Process the slides of a cohort with a trained model, and go on where an earlier call stopped."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.patient_inputs import PatientSlideError
+from parfocal.dataset.patients import keep_slides
+from parfocal.distribute.journal import Journal
+from parfocal.distribute.work_folder import work_folder
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, WorkList
 from parfocal.evaluate.result import Failure
 from parfocal.features.slide_input import SlideInput
 from parfocal.grid import UnavailableMagnificationError
-from parfocal.distribute.journal import Journal
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError
-from parfocal.slide.failure import catch_failure
 from parfocal.slide.identity import file_fingerprint
 from parfocal.slide.sources.url import SlideUrl
+
+logger = logging.getLogger(__name__)
 
 JOURNAL_FILE = "slides.jsonl"
 
@@ -41,6 +47,9 @@ class SlideBatch(Generic[Result]):
         out: folder of the results, which keeps the result of each slide in `slides.jsonl`.
         again: whether to process slides again that an earlier call has finished with the same
             model and settings.
+        skip_unreadable: whether a patient goes on with the other slides if one cannot be read;
+            results then have a member `left_out`.
+        distribution: how the slides are divided among processes.
     """
 
     task: str
@@ -51,40 +60,37 @@ class SlideBatch(Generic[Result]):
     features: Literal["stored", "live"]
     out: Path
     again: bool = False
+    skip_unreadable: bool = False
+    distribution: Distribution = EVERYTHING_HERE
 
     def run(self, slides: Sequence[CohortSlide]) -> tuple[list[Result], list[Failure]]:
         """Process slides; return the results, and the failures with their reasons.
 
         Raises:
+            ShardEndedError: the slides of the shard are done, but not yet those of the others.
             Exception: the disk is full.
         """
-        results: list[Result] = []
-        failed: list[Failure] = []
-        progress = Progress(self.task, len(slides))
-        for slide in slides:
-            with catch_failure(slide.slide_id) as attempt:
-                results.append(self._result(slide, progress))
-            if attempt.reason is not None:
-                failed.append(Failure(slide, attempt.reason))
-                progress.fail(slide.slide_id)
+        work = _BatchWork(self, {slide.slide_id: slide for slide in slides})
+        work_list = WorkList(
+            self.out,
+            self.task,
+            work,
+            distribution=self.distribution,
+            again=self.again,
+            made_by=json.dumps(self._made_by),
+        )
+        with self._journal:
+            ended = {each.item: each for each in work_list.run()}
+            ended |= {each.item: each for each in work_list.rest()}
+        results = [each.result for name in work.items if (each := ended[name]).result is not None]
+        failed = [
+            Failure(work.slides[name], each.reason)
+            for name in work.items
+            if (each := ended[name]).reason is not None
+        ]
         return results, failed
 
-    def _result(self, slide: CohortSlide, progress: Progress) -> Result:
-        state = self._state(slide)
-        finished = self._finished(slide, state)
-        if finished is not None:
-            progress.advance(slide.slide_id, note="done already", skipped=True)
-            return finished
-        try:
-            with self.inputs.open(slide) as opened:
-                result = self.process(slide, opened)
-        except UnavailableMagnificationError as error:
-            raise SlideError(error.message_for_model(self.trained.magnifications)) from error
-        self._journal.add(slide.slide_id, state, _without_slide(result))
-        progress.advance(slide.slide_id)
-        return result
-
-    def _finished(self, slide: CohortSlide, state: dict[str, object]) -> Result | None:
+    def find(self, slide: CohortSlide, state: Mapping[str, object]) -> Result | None:
         """Return the result of an earlier call; None if there is none for this slide as it is."""
         stored = self._journal.find(slide.slide_id, state)
         if stored is None:
@@ -94,18 +100,47 @@ class SlideBatch(Generic[Result]):
         except ValidationError:
             return None  # edited by hand
 
-    @cached_property
-    def _journal(self) -> Journal:
-        made_by = {
+    def process_slide(self, slide: CohortSlide, state: Mapping[str, object]) -> Result:
+        """Process a slide, and keep its result."""
+        try:
+            result = self._process(slide)
+        except UnavailableMagnificationError as error:
+            raise SlideError(error.message_for_model(self.trained.magnifications)) from error
+        self._journal.add(slide.slide_id, state, _without_slide(result))
+        return result
+
+    def _process(self, slide: CohortSlide, left_out: tuple[str, ...] = ()) -> Result:
+        """Process a slide, or a patient with the slides that can be read."""
+        rest = keep_slides(slide, lambda each: each.slide_id not in left_out)
+        assert rest is not None
+        try:
+            with self.inputs.open(rest) as opened:
+                result = self.process(rest, opened)
+        except PatientSlideError as error:
+            if not self.skip_unreadable or len(rest.slides) == 1:
+                raise
+            logger.warning("%s; the patient goes on with the other slides", error)
+            return self._process(slide, (*left_out, error.slide_id))
+        whole: dict[str, Any] = {"slide": slide, "left_out": left_out} if left_out else {}
+        return replace(result, **whole)  # type: ignore[type-var]  # a dataclass
+
+    @property
+    def _made_by(self) -> dict[str, object]:
+        return {
             "task": self.task,
             "weights_sha256": self.trained.weights_hash,
             "settings_sha256": self.trained.settings_hash,
             "features": self.features,
         }
-        return Journal(self.out / JOURNAL_FILE, made_by, again=self.again)
 
-    def _state(self, slide: CohortSlide) -> dict[str, object]:
+    @cached_property
+    def _journal(self) -> Journal:
+        return Journal(self.out / JOURNAL_FILE, self._made_by, parts=work_folder(self.out))
+
+    def state_of(self, slide: CohortSlide) -> dict[str, object]:
         """Return what the result depends on besides the model: the files of the slide."""
+        if slide.slides:
+            return {"slides": {each.slide_id: self._state(each) for each in slide.slides}}
         outlines, sources = slide.outlines, self.inputs.source_files(slide)
         stored = sources == (slide.path,) or all(
             isinstance(source, SlideUrl) or source.exists() for source in sources
@@ -126,3 +161,29 @@ def _without_slide(result: object) -> dict[str, object]:
     content: dict[str, object] = asdict(result)  # type: ignore[call-overload]  # a dataclass
     del content["slide"]
     return content
+
+
+@dataclass(frozen=True)
+class _BatchWork(Generic[Result]):
+    """The slides of a batch as shared work."""
+
+    batch: SlideBatch[Result]
+    slides: Mapping[str, CohortSlide]
+    _states: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    @cached_property
+    def items(self) -> tuple[str, ...]:
+        """Ids of the slides."""
+        return tuple(self.slides)
+
+    def find(self, item: str) -> Result | None:
+        """Return the result of an earlier call, or of another process."""
+        if item not in self._states:  # reads the files of the slide
+            self._states[item] = self.batch.state_of(self.slides[item])
+        return self.batch.find(self.slides[item], self._states[item])
+
+    def process(self, item: str) -> Result:
+        """Process a slide, and keep its result in the journal."""
+        slide = self.slides[item]
+        state = self._states.pop(item, None) or self.batch.state_of(slide)
+        return self.batch.process_slide(slide, state)

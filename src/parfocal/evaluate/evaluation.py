@@ -20,6 +20,13 @@ from parfocal.evaluate.result import (
     StepResult,
     labeled_predictions,
 )
+from parfocal.evaluate.task_scores import (
+    few_events,
+    score_text,
+    scores_entry,
+    table_cells,
+    table_header,
+)
 from parfocal.explain.read_metrics import METRICS_VERSION
 from parfocal.metrics import (
     METRICS,
@@ -35,11 +42,13 @@ from parfocal.metrics import (
 )
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.visit import budget_text
+from parfocal.tasks import Task, task_of
 
 INTERVAL = (
     "95% over patients: exact (Clopper-Pearson) for accuracy, recall and other shares of slides, "
     "with one trial per patient; percentile bootstrap for the rest"
 )
+PREDICTED = "the most probable class; the first one in case of a tie"
 SUMMARY_METRICS = ("auroc_macro", "accuracy", "balanced_accuracy")
 
 
@@ -64,27 +73,44 @@ class Evaluation:
     patient_scores: dict[str, Score] | str
 
     @property
+    def task(self) -> Task:
+        """What the model predicts."""
+        return task_of(self.trained)
+
+    @property
     def predictions(self) -> LabeledPredictions:
-        """Predicted probabilities and true labels of the slides."""
+        """Predicted probabilities and true labels of the slides, for a task with classes."""
         return labeled_predictions(self.trained.labels, self.results)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What limits the scores."""
-        few = small_classes(self.predictions)
+        classes = self.task.classes
+        few = small_classes(self.predictions) if classes else few_events(self.task, self.results)
         return () if few is None else (few,)
 
     @property
     def summary(self) -> str:
         """The main results in one line."""
         patients = len({result.slide.patient_id for result in self.results})
-        scores = [f"{METRICS[name]} {self.scores[name].text}" for name in SUMMARY_METRICS]
         failed = f"; {len(self.failed)} failed" if self.failed else ""
+        if not self.task.classes:
+            return (
+                f"{self._counted(patients)}: {score_text(self.scores)}{self._budget_text()}{failed}"
+            )
+        names = ("quadratic_kappa",) * (self.task.name == "ordinal") + SUMMARY_METRICS
+        scores = [f"{METRICS[name]} {self.scores[name].text}" for name in names]
         classes = ", ".join(f"{n} {label}" for label, n in class_counts(self.predictions).items())
         return (
-            f"{len(self.results)} slides of {patients} patients ({classes}): {', '.join(scores)}"
+            f"{self._counted(patients)} ({classes}): {', '.join(scores)}"
             f"{self._probability_text()}{self._budget_text()}{failed}"
         )
+
+    def _counted(self, patients: int) -> str:
+        """Return how many predictions there are, and of what."""
+        if self.settings.per == "patient":
+            return f"{patients} patients with {sum(r.slides for r in self.results)} slides"
+        return f"{len(self.results)} slides of {patients} patients"
 
     def to_dict(self) -> dict[str, object]:
         """Return the content of metrics.json."""
@@ -99,10 +125,13 @@ class Evaluation:
             },
             **asdict(settings),
             "labels": trained.labels,
-            "predicted": "the most probable class; the first one in case of a tie",
+            **({} if trained.task is None else {"task": trained.task}),
+            "predicted": PREDICTED if self.task.classes else "the numbers named pred_...",
             "interval": INTERVAL,
             "warnings": self.warnings,
-            "slides": _scores_dict(self.predictions, self.scores),
+            "slides": _scores_dict(self.predictions, self.scores)
+            if self.task.classes
+            else scores_entry(len(self.results), self.scores),
             "strata": self._strata(),
             "patients": self._patients(),
             "probability": self._probability(),
@@ -116,31 +145,59 @@ class Evaluation:
                 {"slide_id": failure.slide.slide_id, "reason": failure.reason}
                 for failure in self.failed
             ],
+            **self._left_out(),
         }
 
     def to_csv(self) -> str:
-        """Return the text of predictions.csv, one row per slide."""
-        labels, table = self.trained.labels, io.StringIO()
+        """Return the text of predictions.csv, one row per slide, or per patient.
+
+        A patient is also the `slide_id` of its row, and `slides` is the number of its slides.
+        """
+        table, shares = io.StringIO(), self._sampling_probabilities()
         writer = csv.writer(table, lineterminator="\n")
-        shares = self._sampling_probabilities()
+        header, rows = self._answer_columns()
         writer.writerow(
-            ["slide_id", "patient_id", "label", "predicted"]
-            + [f"prob_{label}" for label in labels]
+            header
             + ["patches", "share_patches", "seconds"]
             + [f"share_{self._step_name(key)}" for key in shares]
         )
-        for place, (result, predicted) in enumerate(
-            zip(self.results, self.predictions.predicted, strict=True)
-        ):
-            slide, share = result.slide, result.share_patches
+        for place, (result, cells) in enumerate(zip(self.results, rows, strict=True)):
+            share = result.share_patches
             writer.writerow(
-                [slide.slide_id, slide.patient_id, slide.label, labels[predicted]]
-                + [f"{probability:.6g}" for probability in result.probabilities]
+                cells
                 + [result.patches, "" if share is None else f"{share:.6g}"]
                 + [f"{result.cost.seconds['total']:.3f}"]
                 + [f"{probabilities[place]:.6g}" for probabilities in shares.values()]
             )
         return table.getvalue()
+
+    def _answer_columns(self) -> tuple[list[str], list[list[object]]]:
+        """Return the first columns of predictions.csv: the header, and the cells of each row."""
+        counts: list[list[object]] = [[] for _ in self.results]
+        slides = ["slides"] * (self.settings.per == "patient")
+        if slides:
+            counts = [[result.slides] for result in self.results]
+        ids = [[each.slide.slide_id, each.slide.patient_id] for each in self.results]
+        counted = list(zip(self.results, ids, counts, strict=True))
+        if not self.task.classes:
+            header = ["slide_id", "patient_id", *slides, *table_header(self.task, self.results)]
+            return header, [[*i, *n, *table_cells(self.task, each)] for each, i, n in counted]
+        labels = self.trained.labels
+        header = ["slide_id", "patient_id", "label", "predicted", *slides]
+        rows: list[list[object]] = [
+            [*i, each.slide.label, labels[c], *n, *(f"{p:.6g}" for p in each.probabilities)]
+            for (each, i, n), c in zip(counted, self.predictions.predicted, strict=True)
+        ]
+        return [*header, *(f"prob_{label}" for label in labels)], rows
+
+    def _left_out(self) -> dict[str, object]:
+        """Return the key `left_out` of metrics.json: slides that patients went on without."""
+        left_out = {
+            result.slide.patient_id: list(result.left_out)
+            for result in self.results
+            if result.left_out
+        }
+        return {"left_out": left_out} if left_out else {}
 
     @property
     def budget(self) -> BudgetCheck | None:
@@ -156,6 +213,8 @@ class Evaluation:
         return "" if self.budget is None else f"; {self.budget.text}"
 
     def _strata(self) -> dict[str, object]:
+        if not self.task.classes:
+            return {}
         strata = auroc_by_stratum(
             self.predictions,
             tuple(result.slide.stratum for result in self.results),
@@ -167,6 +226,10 @@ class Evaluation:
     def _patients(self) -> dict[str, object]:
         if isinstance(self.patient_scores, str):
             return {"scores": None, "reason": self.patient_scores}
+        if not self.task.classes:
+            patients = len({result.slide.patient_id for result in self.results})
+            rule = {"outputs": "the mean over the slides of a patient"}
+            return rule | scores_entry(patients, self.patient_scores)
         rule = {"probabilities": "the mean over the slides of a patient"}
         return rule | _scores_dict(average_by_patient(self.predictions), self.patient_scores)
 

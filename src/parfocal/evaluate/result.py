@@ -1,7 +1,7 @@
 """The results of an evaluation, slide by slide."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -9,7 +9,10 @@ import numpy as np
 from parfocal.cost import Cost
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.localization import Localization
+from parfocal.dataset.patients import slides_of
 from parfocal.metrics import LabeledPredictions
+from parfocal.models.late_fusion import Fusion
+from parfocal.models.unit import Per
 from parfocal.slide.errors import name_failure
 
 EvaluatedSplit = Literal["train", "val", "test", "all"]
@@ -53,7 +56,8 @@ class SlideResult:
 
     Args:
         slide: the slide with its true label.
-        probabilities: probability of each class, in the model's order.
+        probabilities: probability of each class, in the model's order; empty for a task without
+            classes.
         steps: the looks of the model.
         share_patches: visited patches, as a share of the patches that exhaustive processing would
             encode; None where unknown.
@@ -62,7 +66,10 @@ class SlideResult:
             whose looks share one sampling probability; else None.
         unreachable: share of the tissue that the model cannot reach; None if unknown.
         full: the answer after all rounds, for a model that stops when its answer has settled.
+        left_out: ids of the patient's slides that could not be read, if it went on with the
+            others.
         budget_met: whether the visits stayed within a fixed budget; None if there was none.
+        outputs: other predicted numbers, by name, as of `parfocal.tasks.Answer`.
     """
 
     slide: CohortSlide
@@ -73,7 +80,14 @@ class SlideResult:
     localization: Localization | None = None
     unreachable: float | None = None
     full: FullAnswer | None = None
+    left_out: tuple[str, ...] = ()
     budget_met: bool | None = None
+    outputs: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def slides(self) -> int:
+        """Number of slides that the prediction is for."""
+        return len(slides_of([self.slide])) - len(self.left_out)
 
     @property
     def patches(self) -> int:
@@ -112,6 +126,9 @@ class EvaluationSettings:
         seen_in_training: number of slides used for training or validation.
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
+        per: whether one prediction is made for each "slide", or for each "patient".
+        fusion: how the predictions for the slides of a patient are joined; None for one bag, and
+            per slide.
     """
 
     split: EvaluatedSplit
@@ -121,6 +138,8 @@ class EvaluationSettings:
     seen_in_training: int
     resamples: int
     seed: int
+    per: Per = "slide"
+    fusion: Fusion | None = None
 
 
 def labeled_predictions(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from parfocal.dataset.cohort import CohortSlide, read_cohort
+from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs, NoInputs, cohort_inputs, refuse_features
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
@@ -32,18 +32,19 @@ from parfocal.evaluate.result import (
     labeled_predictions,
 )
 from parfocal.evaluate.slide import evaluate_slide
+from parfocal.evaluate.task_scores import patient_scores, slide_scores
 from parfocal.explain.report import optional_report, write_report
 from parfocal.features.open_folder import Features, open_features
 from parfocal.features.slide_input import SlideInput
 from parfocal.files import refuse_slide_folder, write_together
-from parfocal.metrics import Score, average_by_patient, compute_scores
+from parfocal.metrics import average_by_patient, compute_scores
 from parfocal.models.budget import Budget
 from parfocal.models.checkpoint import Checkpoint, SettingValue
 from parfocal.models.encoder_places import with_encoders_at
 from parfocal.models.late_fusion import Fusion
 from parfocal.models.unit import Per
 from parfocal.models.visit import given_budget
-from parfocal.tasks import task_of
+from parfocal.tasks import read_task_cohort, task_of
 from parfocal.tasks.units import entries_of, unit_inputs
 
 MAX_LISTED = 3  # reasons listed in the message if every slide failed
@@ -123,7 +124,7 @@ def evaluate(
         trained = with_encoders_at(trained, encoder_at)
     trained = given_budget(trained, budget)
     trained = asked_for(trained, per, fusion)
-    cohort = read_cohort(cohort_csv, labels=trained.labels, columns=trained.unit.columns)
+    cohort = read_task_cohort(cohort_csv, task_of(trained), columns=trained.unit.columns)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)
     only = trained.magnifications[0] if len(trained.magnifications) == 1 else None
@@ -223,16 +224,19 @@ def _score(
         listed = [each.message for each in failed[:MAX_LISTED]]
         listed += ["..."] * (len(failed) > MAX_LISTED)
         raise EvaluationError(f"all {len(failed)} {settings.per}s failed: {'; '.join(listed)}")
-    predictions = labeled_predictions(trained.labels, results)
     bootstrap = {"resamples": settings.resamples, "seed": settings.seed}
+    task = task_of(trained)
+    if not task.classes:
+        scores = slide_scores(task, results, **bootstrap)
+        by_patient = patient_scores(task, results, **bootstrap)
+        return Evaluation(trained, settings, tuple(results), tuple(failed), scores, by_patient)
+    predictions = labeled_predictions(trained.labels, results)
     try:
-        patient_scores: dict[str, Score] | str = compute_scores(
-            average_by_patient(predictions), **bootstrap
-        )
+        by_patient = compute_scores(average_by_patient(predictions), **bootstrap)
     except ValueError as error:
-        patient_scores = str(error)
+        by_patient = str(error)
     scores = compute_scores(predictions, **bootstrap)
-    return Evaluation(trained, settings, tuple(results), tuple(failed), scores, patient_scores)
+    return Evaluation(trained, settings, tuple(results), tuple(failed), scores, by_patient)
 
 
 def _write(evaluation: Evaluation, run: Path, out: Path, *, report: bool) -> None:

@@ -15,11 +15,13 @@ from parfocal.dataset.localization import (
 )
 from parfocal.dataset.outlines import Outlines
 from parfocal.evaluate.result import FullAnswer, SlideResult, StepResult
-from parfocal.features.slide_input import SlideInput, tissue_reach
+from parfocal.features.patient_input import unreachable_share
+from parfocal.features.slide_input import SlideInput
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite
 from parfocal.models.visit import answer
 from parfocal.prediction import OFF_GRID, Look, Prediction
+from parfocal.tasks import task_of
 
 
 def evaluate_slide(
@@ -49,28 +51,29 @@ def evaluate_slide(
         )
         for step, look in enumerate(looks)
     )
-    reach = tissue_reach(opened, looks)
     full = None
     if visited.finish is not None:  # after the cost was taken
         with torch.no_grad():
             full = visited.finish()
-    shares_probability = looks[0].score_kind == "sampling_probability"
+    predicted = task_of(trained).answer(prediction.logits.double())
+    shares_probability = bool(looks) and looks[0].score_kind == "sampling_probability"
     return SlideResult(
         slide,
-        tuple(prediction.logits.double().softmax(dim=0).tolist()),
+        tuple(predicted.probabilities.values()),
         steps,
         _share_patches(opened, sum(step.patches for step in steps)),
         cost,
         localize(join_looks(looks), lesions) if lesions and shares_probability else None,
-        unreachable=None if reach is None else reach.unreachable,
-        full=None if full is None else _full_answer(full),
+        unreachable=unreachable_share(opened, looks),
+        full=None if full is None else _full_answer(trained, full),
         budget_met=prediction.budget_met,
+        outputs=predicted.outputs,
     )
 
 
-def _full_answer(prediction: Prediction) -> FullAnswer:
+def _full_answer(trained: Checkpoint, prediction: Prediction) -> FullAnswer:
     return FullAnswer(
-        tuple(prediction.logits.double().softmax(dim=0).tolist()),
+        tuple(task_of(trained).answer(prediction.logits.double()).probabilities.values()),
         sum(prediction.rounds[-1].patches),
     )
 
