@@ -1,0 +1,112 @@
+"""Scores, summary and tables of a task without classes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from parfocal.dataset.cohort import CohortSlide
+from parfocal.evaluate.result import SlideResult
+from parfocal.metrics import METRICS, REGRESSION_METRICS, SURVIVAL_METRICS, Score
+from parfocal.tasks import Answer, Task, mean_answer
+
+SCORE_LABELS = METRICS | SURVIVAL_METRICS | REGRESSION_METRICS | {"average_precision": "AP"}
+MAX_IN_SUMMARY = 4
+MIN_EVENTS = 10  # patients with an event below which scores of survival are rough
+
+
+def slide_scores(
+    task: Task, results: Sequence[SlideResult], *, resamples: int, seed: int
+) -> dict[str, Score]:
+    """Compute the scores of slides whose target is known.
+
+    Args:
+        task: the task.
+        results: the predictions.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+    """
+    known = [result for result in results if task.known(result.slide)]
+    slides, answers = [each.slide for each in known], [_answer(each) for each in known]
+    return task.scores(slides, answers, resamples=resamples, seed=seed)
+
+
+def patient_scores(
+    task: Task, results: Sequence[SlideResult], *, resamples: int, seed: int
+) -> dict[str, Score] | str:
+    """Compute the scores of patients, each with the mean of the answers for its slides.
+
+    Args:
+        task: the task.
+        results: the predictions.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+
+    Returns:
+        The scores, or why there are none.
+    """
+    by_patient: dict[str, list[SlideResult]] = {}
+    for result in results:
+        if task.known(result.slide):
+            by_patient.setdefault(result.slide.patient_id, []).append(result)
+    for patient, own in by_patient.items():
+        if any(task.truth(each.slide) != task.truth(own[0].slide) for each in own):
+            return (
+                f"slides of patient {patient} have different targets; patient-level scores need "
+                "one per patient."
+            )
+    slides: list[CohortSlide] = [own[0].slide for own in by_patient.values()]
+    answers = [mean_answer([_answer(each) for each in own]) for own in by_patient.values()]
+    return task.scores(slides, answers, resamples=resamples, seed=seed)
+
+
+def scores_entry(count: int, scores: Mapping[str, Score]) -> dict[str, object]:
+    """Return scores as in metrics.json, those of one of several targets under its column.
+
+    Args:
+        count: number of slides or patients.
+        scores: the scores by name; that of one target is named `metric/column`.
+    """
+    overall: dict[str, object] = {}
+    targets: dict[str, dict[str, object]] = {}
+    for name, score in scores.items():
+        metric, _, column = name.partition("/")
+        (targets.setdefault(column, {}) if column else overall)[metric] = asdict(score)
+    return {"n": count, "scores": overall, "targets": targets}
+
+
+def score_text(scores: Mapping[str, Score]) -> str:
+    """Return the first scores with their intervals, in one line."""
+    listed = []
+    for name, score in list(scores.items())[:MAX_IN_SUMMARY]:
+        metric, slash, column = name.partition("/")
+        of = f" of {column}" if slash else ""
+        listed.append(f"{SCORE_LABELS.get(metric, metric)}{of} {score.text}")
+    return ", ".join(listed)
+
+
+def few_events(task: Task, results: Iterable[SlideResult]) -> str | None:
+    """Return a warning about survival with under 10 patients with an event; None if there are."""
+    slides = [result.slide for result in results if task.known(result.slide)]
+    if task.name not in ("survival", "hazards"):
+        return None
+    events = len({slide.patient_id for slide in slides if task.group(slide) == "event"})
+    if events >= MIN_EVENTS:
+        return None
+    return f"{events} patients with an event (fewer than {MIN_EVENTS}): scores are rough"
+
+
+def table_header(task: Task, results: Sequence[SlideResult]) -> list[str]:
+    """Return the columns of predictions.csv with the true targets and the predicted numbers."""
+    return [*task.columns, *(f"pred_{name}" for name in results[0].outputs)]
+
+
+def table_cells(task: Task, result: SlideResult) -> list[str]:
+    """Return the cells of a row below `table_header`."""
+    truth = task.truth(result.slide)
+    return [
+        *(truth[column] for column in task.columns),
+        *(f"{value:.6g}" for value in result.outputs.values()),
+    ]
+
+
+def _answer(result: SlideResult) -> Answer:
+    return Answer(outputs=result.outputs)
