@@ -96,7 +96,9 @@ def visible_box(record: PredictionRecord) -> Box:
 
 def _title(record: PredictionRecord, layout: Layout) -> str:
     """Return the slide and the prediction in one line; a long slide name is shortened."""
-    prediction = f":  {record.label}, probability {record.probabilities[record.label]:.3g}"
+    prediction = f":  {record.label}"
+    if record.probabilities:
+        prediction += f", probability {record.probabilities[record.label]:.3g}"
     width = layout.width - ImageFont.load_default(map_layout.TITLE).getlength(prediction)
     return map_layout.shorten(record.slide.id, map_layout.TITLE, width) + prediction
 

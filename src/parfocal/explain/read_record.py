@@ -3,16 +3,18 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from parfocal.cost import Cost
 from parfocal.explain.record import (
+    CLASSIFICATION,
     FORMAT_VERSION,
     BudgetFacts,
     ModelFacts,
+    PatientFacts,
     PredictionRecord,
     Region,
     RoundFacts,
@@ -42,6 +44,9 @@ class RecordError(Exception):
 @dataclass(frozen=True)
 class _Answer:
     probabilities: dict[str, float]
+    label: str = ""
+    task: str = CLASSIFICATION
+    outputs: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class _Content:
     notes: tuple[str, ...] = ()
     budget: BudgetFacts | None = None
     rounds: tuple[RoundFacts, ...] = ()
+    patient: PatientFacts | None = None
+    covariates: dict[str, str] = field(default_factory=dict)
 
 
 _CONTENT = TypeAdapter(_Content)
@@ -107,9 +114,14 @@ def _read_prediction(path: Path) -> PredictionRecord:
         regions=validated.regions,
         cost=validated.cost,
         reach=validated.reach,
+        task=validated.prediction.task,
+        outputs=validated.prediction.outputs,
+        predicted="" if validated.prediction.probabilities else validated.prediction.label,
         notes=validated.notes,
         budget=validated.budget,
         rounds=validated.rounds,
+        patient=validated.patient,
+        covariates=validated.covariates,
     )
 
 
@@ -224,7 +236,7 @@ def _check_numbers(path: Path, content: Mapping[str, object]) -> None:
 def _check_consistency(path: Path, content: _Content) -> None:
     """Refuse parts that contradict each other."""
     steps = {region.step for region in content.regions} - set(range(len(content.steps)))
-    if not content.prediction.probabilities:
+    if not (content.prediction.probabilities or content.prediction.outputs):
         raise _incomplete(path, "no class has a probability")
     if steps:
         raise _incomplete(path, f"a region is at step {min(steps)} of {len(content.steps)}")

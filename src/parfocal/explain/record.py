@@ -6,7 +6,7 @@ that maps can be drawn from it without the model.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from parfocal.cost import Cost
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT_VERSION = 2
+CLASSIFICATION = "classification"  # the task of records that name none
 ABOVE_ALL = 1.0005  # the smallest share that is printed as more than 100.0%
 NO_PIXELS = "no pixels read"
 ABOVE_ALL_NOTE = "; more than 100% because lower magnifications and tissue detection are included"
@@ -152,13 +153,29 @@ class BudgetFacts:
 
 
 @dataclass(frozen=True)
+class PatientFacts:
+    """The patient whose prediction a slide is part of.
+
+    Args:
+        id: the patient.
+        slides: ids of all slides of the prediction, in order.
+        share: part of the patient's attention at the lowest magnification that lies on this slide.
+    """
+
+    id: str
+    slides: tuple[str, ...]
+    share: float
+
+
+@dataclass(frozen=True)
 class PredictionRecord:
     """A model's prediction for one slide, with the patches visited and the cost.
 
     Args:
         slide: the slide.
         model: the model.
-        probabilities: probability of each class, by label; they sum to 1.
+        probabilities: probability of each class, by label; they sum to 1. Empty for a task without
+            classes.
         stop_reason: why the model visited no more patches.
         mpps: µm per pixel of each step, lowest magnification first.
         regions: patches that were visited, or weighed on a thumbnail.
@@ -167,6 +184,12 @@ class PredictionRecord:
         notes: sentences on what is unusual about the slide file.
         budget: how much of the slide the model was to visit; None for what it visits by itself.
         rounds: the answers after each round; empty if the model did not visit in rounds.
+        patient: the patient whose prediction this is, with `probabilities` of the patient and
+            scores that sum to 1 over all slides; None for the prediction of a slide.
+        covariates: clinical values that the model used, by column, as they were given.
+        task: what is predicted, a name of `parfocal.tasks.TASKS`.
+        outputs: other predicted numbers by name, such as a risk, for a task without classes.
+        predicted: what is predicted, as a short text, for a task without classes.
     """
 
     slide: SlideFacts
@@ -180,11 +203,25 @@ class PredictionRecord:
     notes: tuple[str, ...] = ()
     budget: BudgetFacts | None = None
     rounds: tuple[RoundFacts, ...] = ()
+    patient: PatientFacts | None = None
+    covariates: dict[str, str] = field(default_factory=dict)
+    task: str = CLASSIFICATION
+    outputs: dict[str, float] = field(default_factory=dict)
+    predicted: str = ""
 
     @property
     def label(self) -> str:
-        """The most probable class."""
+        """The most probable class; for a task without classes, what is predicted as text."""
+        if not self.probabilities:
+            return self.predicted
         return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    @property
+    def answer(self) -> str:
+        """The predicted class with its probability, or what else is predicted."""
+        if not self.probabilities:
+            return self.predicted
+        return f"{self.label} {self.probabilities[self.label]:.2f}"
 
     @property
     def bill(self) -> str:
@@ -245,7 +282,7 @@ class PredictionRecord:
     @property
     def summary(self) -> str:
         """The slide, the predicted class, its probability and the bill, in one line."""
-        return f"{self.slide.id}: {self.label} {self.probabilities[self.label]:.2f} · {self.bill}"
+        return f"{self.slide.id}: {self.answer} · {self.bill}"
 
     def magnification_at(self, mpp: float) -> float:
         """Return the magnification to print for a resolution.
@@ -285,7 +322,7 @@ class PredictionRecord:
             "format_version": FORMAT_VERSION,
             "slide": asdict(self.slide),
             "model": asdict(self.model),
-            "prediction": {"label": self.label, "probabilities": self.probabilities},
+            "prediction": {"label": self.label, "probabilities": self.probabilities, **self._task},
             "stop_reason": self.stop_reason,
             "steps": [self._step(step) for step in range(len(self.mpps))],
             "regions": [asdict(region) for region in self.regions],
@@ -295,7 +332,16 @@ class PredictionRecord:
             "notes": list(self.notes),
             "budget": None if self.budget is None else asdict(self.budget),
             "rounds": [asdict(each) for each in self.rounds],
+            **({} if self.patient is None else {"patient": asdict(self.patient)}),
+            **({"covariates": self.covariates} if self.covariates else {}),
         }
+
+    @property
+    def _task(self) -> dict[str, object]:
+        """The keys of the prediction of another task than classification."""
+        if self.task == CLASSIFICATION:
+            return {}
+        return {"task": self.task, "outputs": self.outputs}
 
     def to_json(self) -> str:
         """Return the text of the JSON file."""

@@ -151,8 +151,7 @@ def _caption(region: Region) -> str:
 
 
 def _title(record: PredictionRecord) -> str:
-    probability = record.probabilities[record.label]
-    return f"{record.slide.id}: {record.label} {probability:.2f}; {record.stop_reason}"
+    return f"{record.slide.id}: {record.answer}; {record.stop_reason}"
 
 
 def _save(path: Path, title: str, rows: Sequence[Sequence[Image.Image]]) -> None:

@@ -20,6 +20,7 @@ from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.resolution import requested_magnification
 from parfocal.slide.slide import Slide
 from parfocal.slide.sources.url import recorded_path
+from parfocal.tasks import task_of
 
 
 def label_probabilities(
@@ -41,7 +42,7 @@ def round_facts(trained: Checkpoint, prediction: Prediction) -> tuple[RoundFacts
     """Return the answers after each round; a task without classes has no probabilities."""
     facts = []
     for each in prediction.rounds:
-        known = trained.task is None
+        known = bool(task_of(trained).classes)
         probabilities = label_probabilities(
             trained.labels, each.logits.softmax(0)[None] if known else None
         )

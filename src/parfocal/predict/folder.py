@@ -1,31 +1,33 @@
 """Predict many slides into a folder: a JSON and pictures per slide, and one table of all slides."""
 
 import dataclasses
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.outlines_file import OutlinesFile
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, WorkList
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.queue import queue_encoders
 from parfocal.explain.export import Exports, export
 from parfocal.explain.pictures import draw_pictures, picture_files
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import ModelFacts, PredictionRecord
 from parfocal.features.slide_input import BagInput
-from parfocal.files import refuse_slide_folder, write_whole
+from parfocal.files import part_path, refuse_slide_folder, write_whole
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
 from parfocal.predict import table
 from parfocal.predict.conflicts import refuse_other_slides
 from parfocal.predict.facts import model_facts
 from parfocal.predict.slide import classify, classify_stored
-from parfocal.progress import Progress
-from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.identity import file_fingerprint, slide_id
 from parfocal.slide.listing import list_slides, may_be_slide
@@ -68,16 +70,18 @@ def predict_slides(
     again: bool = False,
     replace: bool = False,
     features: Path | Mapping[float, Path] | None = None,
+    distribution: Distribution = EVERYTHING_HERE,
 ) -> Iterator[PredictionRecord | FailedSlide]:
-    """Predict slides one after the other, and write the results to a folder.
+    """Predict slides, and write the results to a folder.
 
     Each slide gets `<id>.json` and `<id>.png`, and a model whose squares form a tree also gets
     `<id>-leaves.png` and `<id>-filter.png`. Whatever goes wrong with a slide, it is yielded as a
     `FailedSlide`, and the next one follows. At the end, also after an interruption,
     `predictions.csv` lists all slides; it keeps the rows that earlier calls wrote for other slides.
 
-    A slide that an earlier call predicted with the same model and settings is not predicted again
-    while its file is unchanged.
+    Calls that predict into the same folder at the same time share the slides. A slide that an
+    earlier call predicted with the same model and settings is not predicted again while its file
+    is unchanged.
 
     Args:
         paths: slide files, folders of slides, and URLs; one that is listed twice, as the files of a
@@ -93,6 +97,7 @@ def predict_slides(
         replace: whether predictions in `out` of other slides with the same names may be replaced.
         features: folder of features by parfocal or by another tool, or folders by magnification;
             None to encode the slides. With stored features, slide files are read for pictures only.
+        distribution: how the slides are divided among commands and workers.
 
     Yields:
         The record of each slide, or the reason why it failed.
@@ -116,29 +121,52 @@ def predict_slides(
     files = {slide_key(slide): file for slide, file in (outlines or {}).items()}
     lesions = Lesions({slide: file for slide, file in files.items() if slide in asked})
     refuse_slide_folder(out, paths)
-    table.read_rows(out / table.TABLE_FILE, trained.labels)  # raises for other classes
+    columns = table.columns_of(trained)
+    table.read_rows(out / table.TABLE_FILE, columns)  # raises for other classes
     refuse_other_slides(tuple(by_name.values()), out, replace=replace)
     out.mkdir(parents=True, exist_ok=True)
-    predictor = _FolderPredictor(
-        *(trained, out, mpp, device, lesions, dict(tissue or {}), exports or Exports(), again),
-        None if features is None else _stored_inputs(features, trained, device, paths, mpp),
+    work = PredictionWork(
+        *(_item_names(paths), trained, out, mpp, device, lesions, dict(tissue or {})),
+        *(exports or Exports(), features, _time_on(out)),
+    )
+    if features is not None:
+        work.stored  # noqa: B018 (refuses features that cannot be used)
+    work_list = WorkList(
+        *(out, "predicting", work),
+        distribution=distribution,
+        again=again,
+        found_note="predicted already",
     )
     rows: dict[str, list[str]] = {}
-    progress = Progress("predicting", len(paths))
     try:
-        for path in paths:
-            result = predictor.result(path, progress)
+        for ended in work_list.run():
+            path = work.paths[ended.item]
+            result = ended.result or FailedSlide(path, str(ended.reason))
             if by_name[slide_id(path)] == path:
-                rows[slide_id(path)] = _row(result, trained.labels)
+                rows[slide_id(path)] = _row(result, columns)
             yield result
     finally:
-        table.update(out, trained.labels, rows)
+        table.update(out, columns, {name: rows[name] for name in by_name if name in rows})
 
 
 @dataclass(frozen=True)
-class _FolderPredictor:
-    """Predicts slides into a folder; see `predict_slides` for the arguments."""
+class PredictionWork:
+    """Predicts slides into a folder; see `predict_slides` for the arguments, and `Work`.
 
+    Args:
+        paths: slide file by item.
+        trained: the trained model.
+        out: folder to write to.
+        mpp: µm per level-0 pixel of every slide; None for that of the files.
+        device: where the encoder and the model run.
+        lesions: lesion outlines, drawn on the leaves.
+        tissue: tissue files by slide file.
+        exports: which files for other viewers to write, too.
+        features: features to read instead of the slides; None to encode the slides.
+        started: when the command began, by the clock of `out`.
+    """
+
+    paths: Mapping[str, SlidePath]
     trained: Checkpoint
     out: Path
     mpp: float | None
@@ -146,27 +174,44 @@ class _FolderPredictor:
     lesions: Lesions
     tissue: Mapping[SlidePath, Path]
     exports: Exports
-    again: bool
-    stored: StoredBags | None
+    features: Path | Mapping[float, Path] | None
+    started: float
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def result(self, path: SlidePath, progress: Progress) -> PredictionRecord | FailedSlide:
-        """Predict one slide unless that is done, and write its files; its JSON comes last."""
-        with catch_failure(path.name) as attempt:
-            record = self._finished_record(path)
-            if record is not None:
-                export(record, self.out, self.exports)
-                progress.advance(path.name, note="predicted already", skipped=True)
-                return record
-        if attempt.reason is None:
-            encoders = self._encoders  # an encoder that cannot be loaded is not the slide's failure
-            with catch_failure(path.name) as attempt:
-                record = self._predict(path, encoders)
-                export(record, self.out, self.exports)
-                write_whole(self._json(path), record.to_json().encode())
-                progress.advance(path.name)
-                return record
-        progress.fail(path.name)
-        return FailedSlide(path, str(attempt.reason))
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what each process loads for itself."""
+        names = [each.name for each in dataclasses.fields(self) if each.name != "_lock"]
+        return {name: self.__dict__[name] for name in names}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore the work in another process."""
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Names of the slides."""
+        return tuple(self.paths)
+
+    def prepare(self) -> None:
+        """Load the encoders, and move the model to their device."""
+        with self._lock:
+            self.encoders  # noqa: B018
+
+    def find(self, item: str) -> PredictionRecord | None:
+        """Return the prediction of an earlier call, with its exports."""
+        path = self.paths[item]
+        record = self._finished_record(path)
+        if record is not None:
+            export(record, self.out, self.exports)
+        return record
+
+    def process(self, item: str) -> PredictionRecord:
+        """Predict one slide, and write its files; its JSON comes last."""
+        path = self.paths[item]
+        record = self._predict(path, self.encoders)
+        export(record, self.out, self.exports)
+        write_whole(self._json(path), record.to_json().encode())
+        return record
 
     def _predict(self, path: SlidePath, encoders: Sequence[Encoder]) -> PredictionRecord:
         model = self.trained.model
@@ -194,7 +239,7 @@ class _FolderPredictor:
     def _finished_record(self, path: SlidePath) -> PredictionRecord | None:
         """Return the prediction of an earlier call; None if it has to be made again."""
         file = self._json(path)
-        if self.again or self.lesions.has(slide_key(path)) or not file.is_file():
+        if not file.is_file() or self._may_lack_lesions(path, file):
             return None
         try:
             record = read_prediction(file)
@@ -214,6 +259,10 @@ class _FolderPredictor:
             return None
         return self._with_path(record, path)
 
+    def _may_lack_lesions(self, path: SlidePath, file: Path) -> bool:
+        """Return whether the pictures of a prediction may have been drawn without its outlines."""
+        return self.lesions.has(slide_key(path)) and file.stat().st_mtime < self.started
+
     def _with_path(self, record: PredictionRecord, path: SlidePath) -> PredictionRecord:
         """Return the record with the present path of the slide, which may have moved."""
         if record.slide.path == recorded_path(path):
@@ -232,30 +281,44 @@ class _FolderPredictor:
         return model_facts(self.trained)
 
     @cached_property
-    def _encoders(self) -> tuple[Encoder, ...]:
+    def encoders(self) -> tuple[Encoder, ...]:
         """The encoders, loaded for the first slide; it moves the model to the same device."""
         self.trained.model.to(choose_device(self.device))
-        if self.stored is not None:
+        if self.features is not None:
             return ()
-        return self.trained.load_encoders(device=self.device)
+        return queue_encoders(self.trained.load_encoders(device=self.device))
+
+    @cached_property
+    def stored(self) -> StoredBags | None:
+        """The stored features; None to encode the slides."""
+        if self.features is None:
+            return None
+        from parfocal.predict.stored import StoredFeatureInputs  # noqa: PLC0415 (HDF5 takes time)
+
+        paths = tuple(self.paths.values())
+        return StoredFeatureInputs(self.features, self.trained, self.device, paths, self.mpp)
 
 
-def _stored_inputs(
-    features: Path | Mapping[float, Path],
-    trained: Checkpoint,
-    device: str,
-    paths: Sequence[SlidePath],
-    mpp: float | None,
-) -> StoredBags:
-    from parfocal.predict.stored import StoredFeatureInputs  # noqa: PLC0415 (HDF5 takes time)
-
-    return StoredFeatureInputs(features, trained, device, paths, mpp)
-
-
-def _row(result: PredictionRecord | FailedSlide, labels: Sequence[str]) -> list[str]:
+def _row(result: PredictionRecord | FailedSlide, columns: Sequence[str]) -> list[str]:
     if isinstance(result, FailedSlide):
-        return table.failed_row(result.path, result.reason, labels)
-    return table.row(result, labels)
+        return table.failed_row(result.path, result.reason, columns)
+    return table.row(result, columns)
+
+
+def _item_names(paths: Sequence[SlidePath]) -> dict[str, SlidePath]:
+    """Return the slides by file name; one whose name is not the only one, by its whole path."""
+    counts = Counter(path.name for path in paths)
+    return {path.name if counts[path.name] == 1 else str(path): path for path in paths}
+
+
+def _time_on(folder: Path) -> float:
+    """Return the time by the clock of a file system."""
+    probe = part_path(folder / "clock")
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _by_name(paths: Sequence[SlidePath]) -> dict[str, SlidePath]:

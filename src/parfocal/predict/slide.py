@@ -38,11 +38,12 @@ from parfocal.predict.facts import (
     stored_exhaustive_cost,
 )
 from parfocal.predict.nominal import nominal_notes
-from parfocal.prediction import Prediction
+from parfocal.prediction import Look, Prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.notes import warn_of_notes
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath
+from parfocal.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def classify(
     """
     try:
         with trained.open(slide, encoder=encoder) as slide_input:
-            prediction = _run(trained, slide_input)
+            prediction = run_on(trained, slide_input)
     except UnavailableMagnificationError as error:
         message = error.message_for_model(trained.magnifications)
         raise SlideError(f"{slide.name}: {message}") from error
@@ -101,7 +102,7 @@ def classify(
     nominal = nominal_notes(trained, slide.mpp)
     for note in nominal:
         logger.warning("%s: %s", slide.name, note)
-    record = _record(slide, trained, slide_input, prediction, exhaustive)
+    record = record_of(slide, trained, slide_input, prediction, exhaustive)
     return replace(record, notes=(*record.notes, *nominal))
 
 
@@ -124,14 +125,14 @@ def classify_stored(slide: Slide, trained: Checkpoint, slide_input: BagInput) ->
             f"{slide.name}: the features do not say where on the slide the patches lie, so nothing "
             "can be drawn. Evaluate the run instead, or leave --features out."
         )
-    prediction = _run(trained, slide_input)
+    prediction = run_on(trained, slide_input)
     for step, look in enumerate(slide_input.locate(prediction.looks)):
         slide_input.cost_meter.add_patches(step, len(look.rows))
     exhaustive = stored_exhaustive_cost(slide_input, trained)
-    return _record(slide, trained, slide_input, prediction, exhaustive)
+    return record_of(slide, trained, slide_input, prediction, exhaustive)
 
 
-def _record(
+def record_of(
     slide: Slide,
     trained: Checkpoint,
     slide_input: SlideInput,
@@ -141,31 +142,45 @@ def _record(
     """Return the record of a prediction."""
     require_finite(prediction, slide.name)
     warn_of_notes(slide)
+    task = task_of(trained)
     looks = slide_input.locate(prediction.looks)
-    running = label_probabilities(trained.labels, prediction.running)
+    if not task.classes:
+        looks = tuple(_without_classes(look) for look in looks)
+    running = label_probabilities(task.classes, prediction.running if task.classes else None)
     rounds = round_facts(trained, prediction)
     regions = tuple(regions_from_looks(looks))
     if rounds:
         regions = tuple(with_round_probabilities(regions, [each.probabilities for each in rounds]))
     else:
         regions = tuple(with_running_probabilities(regions, running))
-    (probabilities,) = label_probabilities(trained.labels, prediction.logits.softmax(0)[None])
+    predicted = task.answer(prediction.logits)
     return PredictionRecord(
         slide=slide_facts(slide, trained.slide),
         model=model_facts(trained),
-        probabilities=probabilities,
+        probabilities=predicted.probabilities,
         stop_reason=prediction.stop_reason,
         mpps=mpps_from_looks(looks),
         regions=regions,
         cost=slide_input.cost_meter.total(exhaustive),
         reach=tissue_reach(slide_input, looks),
+        task=task.name,
+        outputs=predicted.outputs,
+        predicted="" if task.classes else task.describe(predicted),
         notes=slide.notes,
         budget=budget_facts(trained, prediction),
         rounds=rounds,
     )
 
 
-def _run(trained: Checkpoint, slide_input: SlideInput) -> Prediction:
+def _without_classes(look: Look) -> Look:
+    """Return a look of which no score is the probability of a class."""
+    if look.score_kind != "class_probability":
+        return look
+    uniform = torch.full_like(look.score, 1 / max(1, len(look.score)))
+    return replace(look, score=uniform, score_kind="uniform")
+
+
+def run_on(trained: Checkpoint, slide_input: SlideInput) -> Prediction:
     """Run a model on one slide, and time it without the wait for features or pixels."""
     meter, waits, start = slide_input.cost_meter, WaitTimer(), time.perf_counter()
     with torch.no_grad(), meter.measure_macs():

@@ -5,36 +5,56 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from parfocal.distribute.claims import hold
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.files import write_whole
+from parfocal.models.checkpoint import Checkpoint
 from parfocal.printable import printable
 from parfocal.slide.identity import slide_id
 from parfocal.slide.sources.url import SlidePath, recorded_path
+from parfocal.tasks import task_of
 
 TABLE_FILE = "predictions.csv"
 CLAIM_FILE = ".predictions.claim"
 MAX_WAIT_S = 60.0
 
 
-def header(labels: Sequence[str]) -> list[str]:
-    """Return the column names."""
-    return ["slide_id", "path", "predicted", *(f"prob_{label}" for label in labels), "failed"]
+def columns_of(trained: Checkpoint) -> list[str]:
+    """Return the columns of what a model predicts: `prob_<class>`, or `pred_<output>`."""
+    task = task_of(trained)
+    if task.classes:
+        return [f"prob_{label}" for label in task.classes]
+    example = task.answer(torch.zeros(len(task.output_names)))
+    return [f"pred_{name}" for name in example.outputs]
 
 
-def row(record: PredictionRecord, labels: Sequence[str]) -> list[str]:
+def header(columns: Sequence[str]) -> list[str]:
+    """Return the names of all columns."""
+    return ["slide_id", "path", "predicted", *columns, "failed"]
+
+
+def row(record: PredictionRecord, columns: Sequence[str]) -> list[str]:
     """Return the row of a predicted slide."""
-    probabilities = [f"{record.probabilities[label]:.6f}" for label in labels]
-    return [record.slide.id, printable(record.slide.path or ""), record.label, *probabilities, ""]
+    values = _values(record)
+    numbers = [f"{values[column]:.6f}" for column in columns]
+    return [record.slide.id, printable(record.slide.path or ""), record.label, *numbers, ""]
 
 
-def failed_row(path: SlidePath, reason: str, labels: Sequence[str]) -> list[str]:
+def _values(record: PredictionRecord) -> dict[str, float]:
+    """Return the numbers of a prediction by column."""
+    classes = {f"prob_{label}": value for label, value in record.probabilities.items()}
+    return classes or {f"pred_{name}": value for name, value in record.outputs.items()}
+
+
+def failed_row(path: SlidePath, reason: str, columns: Sequence[str]) -> list[str]:
     """Return the row of a slide that failed, with the reason in the last column."""
-    return [slide_id(path), printable(recorded_path(path)), "", *("" for _ in labels), reason]
+    return [slide_id(path), printable(recorded_path(path)), "", *("" for _ in columns), reason]
 
 
-def read_rows(path: Path, labels: Sequence[str]) -> dict[str, list[str]]:
+def read_rows(path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
     """Read the rows that earlier calls wrote, by slide; none if there is no table yet.
 
     Raises:
@@ -43,16 +63,18 @@ def read_rows(path: Path, labels: Sequence[str]) -> dict[str, list[str]]:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        columns, *rows = [row for row in csv.reader(file) if row] or [[]]
-    if columns != header(labels):
+        found, *rows = [row for row in csv.reader(file) if row] or [[]]
+    if found != header(columns):
+        classes = [column.removeprefix("prob_").removeprefix("pred_") for column in columns]
+        what = "classes" if columns[0].startswith("prob_") else "outputs"
         raise ValueError(
-            f"{path}: the columns are {', '.join(columns)}, but the classes of this model are "
-            f"{', '.join(labels)}; predict into another folder."
+            f"{path}: the columns are {', '.join(found)}, but the {what} of this model are "
+            f"{', '.join(classes)}; predict into another folder."
         )
     return {row[0]: row for row in rows}
 
 
-def update(out: Path, labels: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+def update(out: Path, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     """Bring the table of a folder up to date; other processes may do the same at this time.
 
     The table keeps its rows of other slides. A prediction in the folder that has no row yet, or
@@ -60,7 +82,7 @@ def update(out: Path, labels: Sequence[str], rows: Mapping[str, Sequence[str]]) 
 
     Args:
         out: folder of predictions.
-        labels: class labels of the model.
+        columns: columns of what the model predicts, as of `columns_of`.
         rows: rows of this call, by slide.
 
     Raises:
@@ -70,15 +92,15 @@ def update(out: Path, labels: Sequence[str], rows: Mapping[str, Sequence[str]]) 
     """
     path = out / TABLE_FILE
     with hold(out / CLAIM_FILE, wait_s=MAX_WAIT_S):
-        stored = read_rows(path, labels)
+        stored = read_rows(path, columns)
         written = path.stat().st_mtime if path.exists() else 0.0
-        merged = {**stored, **_unlisted(out, labels, stored, rows, written), **rows}
-        _write_rows(path, labels, merged.values())
+        merged = {**stored, **_unlisted(out, columns, stored, rows, written), **rows}
+        _write_rows(path, columns, merged.values())
 
 
 def _unlisted(
     out: Path,
-    labels: Sequence[str],
+    columns: Sequence[str],
     stored: Mapping[str, Sequence[str]],
     rows: Mapping[str, Sequence[str]],
     written: float,
@@ -93,13 +115,13 @@ def _unlisted(
             record = read_prediction(file)
         except RecordError:
             continue  # another file, or damaged, which `report` and `view` say
-        if set(record.probabilities) == set(labels) and record.slide.id == file.stem:
-            found[file.stem] = row(record, labels)
+        if set(_values(record)) == set(columns) and record.slide.id == file.stem:
+            found[file.stem] = row(record, columns)
     return found
 
 
-def _write_rows(path: Path, labels: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write the table, completely or not at all."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header(labels), *rows])
+    csv.writer(text, lineterminator="\n").writerows([header(columns), *rows])
     write_whole(path, text.getvalue().encode())

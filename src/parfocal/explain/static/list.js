@@ -28,8 +28,9 @@ let sorting = { column: "result", down: false };
 /** Return the row of a slide with the prediction of one model. */
 function rowOf(slide, model) {
   const prediction = slide.predictions.find((each) => each.model === model) ?? null;
-  const wrong = prediction && slide.label !== null ? prediction.label !== slide.label : null;
-  return { slide, prediction, wrong, probability: prediction ? prediction.probabilities[prediction.label] : 0 };
+  const hasClasses = prediction && Object.keys(prediction.probabilities).length;
+  const wrong = hasClasses && slide.label !== null ? prediction.label !== slide.label : null;
+  return { slide, prediction, wrong, probability: prediction?.probabilities[prediction.label] ?? null };
 }
 
 function compare(one, other) {
@@ -80,7 +81,7 @@ function draw(row) {
     slide.label ?? "–",
     prediction?.label ?? "–",
     resultTag(row.wrong),
-    prediction ? bar(row.probability) : "–",
+    row.probability === null ? "–" : bar(row.probability),
     prediction ? element("span", { title: prediction.bill }, `${prediction.patches.toLocaleString()} (${percent(prediction.share_patches)})`) : "–",
     prediction ? prediction.seconds.toFixed(1) : "–",
   ];

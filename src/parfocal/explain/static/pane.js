@@ -42,7 +42,7 @@ export class Pane {
     this.record = await fetchJson(path);
     this.regions = new Regions(this.record);
     this.overlay.regions = this.regions;
-    this.title.textContent = `${this.listed.model}: ${topClass(this.record.prediction.probabilities)}`;
+    this.title.textContent = `${this.listed.model}: ${topClass(this.record.prediction.probabilities) || this.record.prediction.label}`;
   }
 
   draw() {

@@ -102,6 +102,7 @@ function sortKey(region) {
 
 /** The most probable class with its probability. */
 export function topClass(probabilities) {
+  if (!Object.keys(probabilities).length) return "";
   const [label, probability] = Object.entries(probabilities).reduce((best, each) => (each[1] > best[1] ? each : best));
   return `${label} ${probability.toFixed(2)}`;
 }

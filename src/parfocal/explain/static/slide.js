@@ -198,17 +198,20 @@ function valueOf(input) {
 
 /** The predicted class, the probability of every class, and the bill. */
 function predictionSummary(record, truth, bill) {
-  const { label, probabilities } = record.prediction;
-  const result = truth === null ? "" : element("span", { className: truth === label ? "tag" : "tag wrong" }, truth === label ? "✓ correct" : "✗ wrong");
+  const { label, probabilities, outputs } = record.prediction;
+  const hasClasses = Object.keys(probabilities).length;
+  const result = truth === null || !hasClasses ? "" : element("span", { className: truth === label ? "tag" : "tag wrong" }, truth === label ? "✓ correct" : "✗ wrong");
   const bars = Object.entries(probabilities)
     .sort((a, b) => b[1] - a[1])
     .map(([name, probability]) => {
       const meter = element("meter", { min: 0, max: 1, value: probability, ariaLabel: name });
       return element("li", { className: "measure" }, element("span", {}, name), meter, probability.toFixed(3));
     });
+  const numbers = Object.entries(outputs ?? {})
+    .map(([name, value]) => element("li", {}, `${name}: ${value.toPrecision(3)}`));
   return [
     element("h2", { className: "predicted" }, label, " ", result),
-    element("ul", { className: "bars" }, ...bars),
+    element("ul", { className: "bars" }, ...bars, ...numbers),
     element("p", { className: "quiet" }, `${bill[0].toUpperCase()}${bill.slice(1)}. Stopped because: ${record.stop_reason}.`),
   ];
 }
