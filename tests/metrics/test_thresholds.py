@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from parfocal.metrics import ThresholdRule, choose_threshold, exact_interval, threshold_scores
+from parfocal.metrics import choose_threshold, exact_interval, threshold_scores
+from parfocal.operating_point import ThresholdRule
 
 
 def items(n=50, seed=0, decimals=8):

@@ -48,7 +48,6 @@ from parfocal.metrics.survival import (
 )
 from parfocal.metrics.thresholds import (
     THRESHOLD_METRICS,
-    ThresholdRule,
     choose_threshold,
     threshold_scores,
 )
@@ -75,7 +74,6 @@ __all__ = [
     "SurvivalCurves",
     "SurvivalGroup",
     "SurvivalPredictions",
-    "ThresholdRule",
     "auroc_by_stratum",
     "average_by_patient",
     "breslow",

@@ -1,13 +1,11 @@
 """Choose a threshold on a score, and score the decisions that it makes."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Bool, Float
 
 from parfocal.metrics.bootstrap import Score
 from parfocal.metrics.exact import proportion_with_interval
+from parfocal.operating_point import ThresholdRule
 
 # The name in files and in code -> the label in reports and logs.
 THRESHOLD_METRICS = {
@@ -16,47 +14,6 @@ THRESHOLD_METRICS = {
     "ppv": "positive predictive value",
     "npv": "negative predictive value",
 }
-FORMS = "youden, sensitivity=0.95, specificity=0.95, or a number from 0 to 1 such as 0.4"
-
-
-@dataclass(frozen=True)
-class ThresholdRule:
-    """How a threshold is chosen.
-
-    Args:
-        kind: "youden" for the highest sensitivity + specificity; "sensitivity" for the highest
-            threshold that reaches a sensitivity; "specificity" for the lowest one that reaches a
-            specificity; "value" for a given threshold.
-        target: the sensitivity, the specificity or the threshold; None for "youden".
-    """
-
-    kind: Literal["youden", "sensitivity", "specificity", "value"]
-    target: float | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "ThresholdRule":
-        """Parse a rule, such as "youden", "sensitivity=0.95" or "0.4".
-
-        Raises:
-            ValueError: the text is not a rule.
-        """
-        kind, equals, number = text.strip().lower().partition("=")
-        if kind == "youden" and not equals:
-            return cls("youden")
-        try:
-            target = float(number if equals else kind)
-        except ValueError:
-            target = -1.0
-        if not 0 <= target <= 1 or (equals and kind not in ("sensitivity", "specificity")):
-            raise ValueError(f"threshold {text!r} is not one of: {FORMS}.")
-        if not equals:
-            return cls("value", target)
-        return cls("sensitivity" if kind == "sensitivity" else "specificity", target)
-
-    def __str__(self) -> str:
-        if self.kind == "value":
-            return f"{self.target:g}"
-        return self.kind if self.target is None else f"{self.kind}={self.target:g}"
 
 
 def choose_threshold(

@@ -393,7 +393,7 @@ def _parse(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:
             else StoppingRule.parse(description["stopping"]),
             "operating_point": None
             if description.get("operating_point") is None
-            else validate(OperatingPoint, description["operating_point"]),
+            else OperatingPoint.parse(description["operating_point"]),
             "task": None if description.get("task") is None else dict(description["task"]),
             "unit": parse_unit(description.get("unit")),
         }
