@@ -1,7 +1,9 @@
 """Subcommands that predict: demo, predict."""
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +20,7 @@ from parfocal.cli.arguments import (
     RemoteCache,
     Run,
     Scratch,
+    SkipUnreadable,
     Slides,
     TissueFiles,
     output_folder,
@@ -32,7 +35,12 @@ from parfocal.cli.parsing import (
     refuse_tables,
     remote_access,
 )
+from parfocal.cli.units import Fusion, Patients, Per, refuse_unused_table
 from parfocal.progress import bars_erased
+
+if TYPE_CHECKING:
+    from parfocal.explain.patient_record import PatientRecord
+    from parfocal.predict.patients import FailedPatient
 
 
 def demo(
@@ -64,6 +72,10 @@ def predict(
     tissue: TissueFiles = None,
     features: Features = None,
     device: Device = "auto",
+    per: Per = None,
+    fusion: Fusion = None,
+    patients: Patients = None,
+    skip_unreadable: SkipUnreadable = False,
     budget: BudgetText = None,
     changes: Changes = None,
     encoder_at: EncoderAt = None,
@@ -101,7 +113,8 @@ def predict(
     """Classify slides, reading high-magnification pixels only where the model zooms in.
 
     Writes a JSON file and a PNG map of the visited patches for each slide, and predictions.csv. Run
-    the same command again to resume.
+    the same command again to resume. With a run per patient, and `--patients`, also a JSON file for
+    each patient, and patients.csv.
 
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
@@ -110,6 +123,8 @@ def predict(
     from parfocal.explain.export import Exports
     from parfocal.models.checkpoint import Checkpoint
     from parfocal.predict.folder import FailedSlide, predict_slides
+    from parfocal.predict.patient_table import read_patients
+    from parfocal.predict.patients import predict_patients
     from parfocal.slide.listing import list_slides
 
     access = remote_access(remote_cache, scratch, allow_redirect)
@@ -125,11 +140,32 @@ def predict(
         from parfocal.models.visit import given_budget
 
         trained = given_budget(trained, budget)
+    trained = dataclasses.replace(trained, unit=trained.unit.asked_for(per, fusion))
+    refuse_unused_table(trained.unit, patients)
     lesions = None
     if outlines is not None:
         lesions = {s.path: s.outlines for s in read_slides(outlines) if s.outlines is not None}
     paths, refused = list_slides(given), len(failed)
     exports = Exports(geojson=geojson, from_bounds=bounds, overlay=overlay)
+    if patients is not None:
+        if outlines is not None:
+            raise ValueError("--outlines: it is for predictions per slide; leave it out.")
+        grouped = read_patients(patients, paths, trained.unit.columns, per=trained.unit.per)
+        predicted = predict_patients(
+            grouped,
+            trained,
+            out,
+            mpp=mpp,
+            device=device,
+            tissue=None if tissue is None else match_tissue_files(tissue, paths),
+            exports=exports,
+            again=again,
+            replace_others=replace,
+            skip_unreadable=skip_unreadable,
+            features=parse_features(features),
+        )
+        _print_patients(predicted, len(grouped), out, failed)
+        return
     answers = predict_slides(
         paths,
         trained,
@@ -154,3 +190,26 @@ def predict(
         files = ", ".join((".json", ".png", *exports.suffixes))
         typer.echo(f"wrote predictions.csv, and {files} per slide, to {out}", err=True)
     finish(failed, total)
+
+
+def _print_patients(
+    answers: "Iterable[PatientRecord | FailedPatient]",
+    count: int,
+    out: Path,
+    failed: dict[str, str],
+) -> None:
+    """Print a line for each patient as it is predicted."""
+    from parfocal.predict.patients import FailedPatient
+
+    refused = len(failed)
+    for answer in answers:
+        if isinstance(answer, FailedPatient):
+            failed[answer.id] = answer.reason
+        else:
+            with bars_erased():
+                typer.echo(answer.summary)
+    total = count + refused
+    if len(failed) < total:
+        written = "patients.csv, .patient.json per patient, and .json and .png per slide"
+        typer.echo(f"wrote {written}, to {out}", err=True)
+    finish(failed, total, unit="patients")

@@ -1,9 +1,12 @@
 """Options about what a model makes one prediction for: slides, patients, covariates."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from parfocal.models.unit import Unit
 
 Per = Annotated[
     Literal["slide", "patient"] | None,
@@ -44,3 +47,27 @@ Patients = Annotated[
 def parse_covariates(text: str | None) -> list[str] | None:
     """Return the names of the columns; None if none were given."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def refuse_unused_table(unit: "Unit", patients: Path | None) -> None:
+    """Refuse a table of patients that a model has no use for, and a model without its table.
+
+    Raises:
+        ValueError: there is one without the other.
+    """
+    if patients is None and unit.columns:
+        raise ValueError(
+            f"the model also predicts from {', '.join(unit.columns)}; give --patients TABLE with "
+            f"the columns {', '.join(('slide', *unit.columns))}"
+            f"{' and patient' if unit.per == 'patient' else ''} (an empty cell is a missing value)."
+        )
+    if patients is None and unit.per == "patient":
+        raise ValueError(
+            "the model predicts per patient; give --patients TABLE with the columns patient and "
+            "slide."
+        )
+    if patients is not None and unit.per == "slide" and not unit.columns:
+        raise ValueError(
+            "--patients: the model predicts per slide; leave the table out, or add --per patient "
+            "--fusion mean (or max)."
+        )

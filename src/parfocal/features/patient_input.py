@@ -90,9 +90,17 @@ class PatientInput:
         Args:
             looks: looks of a trained model, in which each row is one patch.
         """
-        of_slides = tuple(self._with_slides(step, look) for step, look in enumerate(looks))
-        parts = split_looks(of_slides, len(self.slides))
+        parts = self.split(looks)
         return [each.locate(part) for each, part in zip(self.slides, parts, strict=True)]
+
+    def split(self, looks: Sequence[Look]) -> list[tuple[Look, ...]]:
+        """Return the looks at each slide, with the rows of its grid and without places.
+
+        Args:
+            looks: looks of a trained model, in which each row is one patch.
+        """
+        of_slides = tuple(self._with_slides(step, look) for step, look in enumerate(looks))
+        return split_looks(of_slides, len(self.slides))
 
     def _with_slides(self, step: int, look: Look) -> Look:
         """Return a look with the slide of each patch, and its row on that slide."""

@@ -1,0 +1,179 @@
+"""Predicting patients, from slide files, with what each of their slides has."""
+
+import csv
+import json
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from parfocal.dataset.errors import CohortError
+from parfocal.explain.patient_record import read_patient
+from parfocal.explain.read_record import RecordError
+from parfocal.models.covariates import fit_covariates
+from parfocal.models.unit import Unit
+from parfocal.predict.folder import predict_slides
+from parfocal.predict.patient_table import read_patients
+from parfocal.predict.patients import FailedPatient, predict_patients
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory, write_slide) -> list[Path]:
+    folder = tmp_path_factory.mktemp("slides")
+    return [write_slide(folder / f"s{n}.tif", seed=n, dark=n == 1) for n in range(3)]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Write a table of patient a with the slides s0 and s1, and patient b with s2."""
+    path = tmp_path / "patients.csv"
+    path.write_text("Patient,Slide,age\na,s0,61\na,slides/s1.tif,61\nb,s2.tif,\n")
+    return path
+
+
+def per(unit: Unit, untrained):
+    trained = replace(untrained, unit=unit, model=deepcopy(untrained.model))
+    unit.attach(trained.model, 2)
+    return trained
+
+
+def rows_of(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as file:
+        return {row["patient_id"]: row for row in csv.DictReader(file)}
+
+
+def test_a_patient_has_one_answer_and_each_slide_its_part(slides, table, untrained, tmp_path):
+    trained, out = per(Unit("patient"), untrained), tmp_path / "out"
+    patients = read_patients(table, slides)
+    a, b = predict_patients(patients, trained, out, device="cpu")
+    assert [each.slide.id for each in a.slides] == ["s0", "s1"]
+    assert a.probabilities == a.slides[0].probabilities == a.slides[1].probabilities
+    for step in (0, 1):
+        scores = [region.score for each in a.slides for region in each.regions_at(step)]
+        assert sum(scores) == pytest.approx(1, abs=1e-4)
+    # One budget: the two slides share k = 2 zooms.
+    assert sum(region.selected for each in a.slides for region in each.regions) == 2
+    for each in a.slides:
+        ids = {region.id for region in each.regions_at(0)}
+        assert {region.parent for region in each.regions_at(1)} <= ids
+        assert each.patient is not None
+        assert each.patient.slides == ("s0", "s1")
+    assert sum(each.patient.share for each in a.slides) == pytest.approx(1)
+    assert sum(a.cost.patches) == sum(sum(each.cost.patches) for each in a.slides)
+    assert a.cost.exhaustive.patches == sum(each.cost.exhaustive.patches for each in a.slides)
+    assert rows_of(out / "patients.csv")["a"]["slides"] == "s0 s1"
+    # A patient with one slide is the slide.
+    (alone,) = predict_slides([slides[2]], untrained, tmp_path / "alone", device="cpu")
+    assert b.probabilities == alone.probabilities
+    assert [replace(r) for r in b.slides[0].regions] == list(alone.regions)
+    assert (out / "s0.png").exists()
+    assert a.summary.startswith("a (2 slides): ")
+    read = read_patient(out / "a.patient.json")
+    assert read == a
+    # The same call again predicts nothing.
+    stamp = (out / "a.patient.json").stat().st_mtime_ns
+    assert [each.id for each in predict_patients(patients, trained, out, device="cpu")] == [
+        "a",
+        "b",
+    ]
+    assert (out / "a.patient.json").stat().st_mtime_ns == stamp
+
+
+def test_fusion_asks_a_model_of_slides(slides, table, untrained, tmp_path):
+    trained = per(Unit("patient", "mean"), untrained)
+    a, _ = predict_patients(read_patients(table, slides), trained, tmp_path / "a", device="cpu")
+    alone = list(predict_slides(slides[:2], untrained, tmp_path / "s", device="cpu"))
+    for label, probability in a.probabilities.items():
+        mean = sum(each.probabilities[label] for each in alone) / 2
+        assert probability == pytest.approx(mean, abs=1e-6)
+    assert [sum(r.score for r in each.regions_at(0)) for each in a.slides] == pytest.approx(
+        [0.5] * 2
+    )
+
+
+def test_an_unreadable_slide_fails_its_patient_unless_told(slides, table, untrained, tmp_path):
+    damaged = tmp_path / "s1.tif"
+    damaged.write_bytes(b"no slide")
+    trained, given = per(Unit("patient"), untrained), [slides[0], damaged, slides[2]]
+    patients = read_patients(table, given)
+    a, _ = predict_patients(patients, trained, tmp_path / "out", device="cpu")
+    assert isinstance(a, FailedPatient)
+    assert a.reason.startswith("patient a, slide s1.tif: ")
+    assert rows_of(tmp_path / "out" / "patients.csv")["a"]["failed"] == a.reason
+    a, _ = predict_patients(patients, trained, tmp_path / "out", device="cpu", skip_unreadable=True)
+    assert list(a.left_out) == ["s1"]
+    assert rows_of(tmp_path / "out" / "patients.csv")["a"]["left_out"] == "s1"
+
+
+def test_a_slide_that_is_not_given_fails_its_patient_unless_told(
+    slides, table, untrained, tmp_path
+):
+    patients = read_patients(table, slides[:1])
+    assert [each.id for each in patients] == ["a"]
+    trained = per(Unit("patient"), untrained)
+    (a,) = predict_patients(patients, trained, tmp_path / "out", device="cpu")
+    assert a.reason.startswith("patient a: slide s1.tif is in the table and not among the slides")
+    (a,) = predict_patients(patients, trained, tmp_path / "out", device="cpu", skip_unreadable=True)
+    assert a.left_out == {"s1.tif": "not among the slides given"}
+
+
+def test_covariates_come_from_the_table(slides, table, untrained, tmp_path):
+    covariates = fit_covariates(("age",), [{"age": "50"}, {"age": "70"}])
+    trained = per(Unit("patient", covariates=covariates), untrained)
+    head = trained.model.covariate_head
+    torch.nn.init.constant_(head.weight[0], 1.0)  # of the first class
+    plain = per(Unit("patient"), untrained)
+    patients = read_patients(table, slides, ("age",))
+    a, b = predict_patients(patients, trained, tmp_path / "a", device="cpu")
+    a0, b0 = predict_patients(patients, plain, tmp_path / "b", device="cpu")
+
+    def odds(record) -> float:
+        first, second = record.probabilities.values()
+        return float(torch.tensor(first / second).log())
+
+    assert odds(a) - odds(a0) == pytest.approx((61 - 60) / 10, abs=1e-3)
+    assert odds(b) - odds(b0) == pytest.approx(1, abs=1e-3)  # the indicator of a missing value
+    assert a.covariates == {"age": "61"}
+    changed = table.read_text().replace("61", "62")
+    table.write_text(changed)
+    again = predict_patients(
+        read_patients(table, slides, ("age",)), trained, tmp_path / "a", device="cpu"
+    )
+    assert next(iter(again)).covariates == {"age": "62"}  # not the result of before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patient,file\na,s0\n", r"no column slide \(found: patient, file\)"),
+        ("patient,slide\na,s0\n", r"no row for 2 of 3 slides \(.*s1\.tif, .*s2\.tif\)"),
+        (
+            "patient,slide\na,s0\nb,s0.tif\na,s1\na,s2\n",
+            r"row 3: slide 's0' is also in row 2 \(patients 'a' and 'b'\)",
+        ),
+        ("patient,slide\na,s0\na,s1\na,s2\n", r"no column age, which the model predicts from"),
+        (
+            "patient,slide,age\na,s0,1\na,s1,2\na,s2,1\n",
+            r"row 3: patient 'a' has age '2', and '1' in row 2; a patient has one",
+        ),
+        ("patient,slide,age\na,,1\n", r"row 2: slide is empty"),
+    ],
+)
+def test_tables_that_contradict_themselves_are_refused(slides, tmp_path, text, message):
+    path = tmp_path / "patients.csv"
+    path.write_text(text)
+    columns = ("age",) if "age" in message or "age" in text else ()
+    with pytest.raises(CohortError, match=message):
+        read_patients(path, slides, columns)
+
+
+def test_a_record_whose_slide_was_replaced_is_refused(slides, table, untrained, tmp_path):
+    out, trained = tmp_path / "out", per(Unit("patient"), untrained)
+    list(predict_patients(read_patients(table, slides), trained, out, device="cpu"))
+    content = json.loads((out / "s1.json").read_text())
+    del content["patient"]
+    (out / "s1.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=r"s1\.json: this is not the slide of patient a that"):
+        read_patient(out / "a.patient.json")
