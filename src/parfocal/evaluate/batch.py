@@ -140,7 +140,7 @@ class SlideBatch(Generic[Result]):
     def state_of(self, slide: CohortSlide) -> dict[str, object]:
         """Return what the result depends on besides the model: the files of the slide."""
         if slide.slides:
-            return {"slides": {each.slide_id: self.state(each) for each in slide.slides}}
+            return {"slides": {each.slide_id: self.state_of(each) for each in slide.slides}}
         outlines, sources = slide.outlines, self.inputs.source_files(slide)
         stored = sources == (slide.path,) or all(
             isinstance(source, SlideUrl) or source.exists() for source in sources
