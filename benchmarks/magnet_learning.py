@@ -13,6 +13,13 @@ lesions. With `--tiles`, slides of 2.5 mm are composed of these tiles, with one 
 
 The networks are small (`LIGHT`): pictures of 16 px, leaves of 64 px, the first five blocks of
 EfficientNet-Lite0. `--set` changes settings of the networks. Finished runs are kept.
+
+`--objectives hindsight,published` also trains the networks without hindsight, with the two
+auxiliary classifiers of the paper. `--seeds 3` trains each with three seeds. `--second-rate 0.0005`
+and `--second-random 0.2` are the learning rate and the share of random squares of the second stage.
+
+    python benchmarks/magnet_learning.py /tmp/learned --models magnet-3 magnet-4 --seeds 3 \
+        --objectives hindsight,published --second-rate 0.0005 --second-random 0.2
 """
 
 import argparse
@@ -35,13 +42,13 @@ from parfocal.train import train
 MODELS = ("meanrgb", "magnet-3", "magnet-4")
 LIGHT = (
     *("model.picture_px=16", "model.leaf_px=64", "model.hidden_dim=64"),
-    *(
-        "model.backbone=efficientnet-lite0-stem",
-        "model.auxiliary_backbone=null",
-        "model.hindsight=0.35",
-    ),
+    "model.backbone=efficientnet-lite0-stem",
     *("train.epochs=7", "train.batch_size=4", "train.learning_rate=0.0015"),
 )
+OBJECTIVES = {
+    "hindsight": ("model.auxiliary_backbone=null", "model.hindsight=0.35"),
+    "published": ("model.auxiliary_backbone=efficientnet-lite0-stem", "model.hindsight=0"),
+}
 MEANRGB = ("train.epochs=20",)
 SPLITS = (0.46, 0.08, 0.46)
 RESAMPLES = 2000
@@ -99,15 +106,51 @@ def _renamed(row: dict[str, str], folder: str) -> dict[str, str]:
     return {**row, **names, **files, "stratum": folder if row["label"] == "tumor" else "negative"}
 
 
-def train_and_evaluate(model: str, tables: list[Path], arguments: argparse.Namespace) -> list[Path]:
+@dataclass(frozen=True)
+class Variant:
+    """A model, its objective and its seed."""
+
+    model: str
+    objective: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The model alone for the first seed with hindsight, as in earlier calls."""
+        parts = [self.model]
+        if self.objective != "hindsight":
+            parts.append(self.objective)
+        if self.seed:
+            parts.append(f"seed{self.seed}")
+        return "-".join(parts)
+
+
+def variants(arguments: argparse.Namespace) -> list[Variant]:
+    """Return what to train; mean RGB has one objective."""
+    return [
+        Variant(model, objective, seed)
+        for model in arguments.models
+        for objective in (arguments.objectives if model.startswith("magnet") else ["hindsight"])
+        for seed in range(arguments.seeds)
+    ]
+
+
+def train_and_evaluate(
+    variant: Variant, tables: list[Path], arguments: argparse.Namespace
+) -> list[Path]:
     """Train a model on one table after the other, and evaluate it after each."""
-    networks = model.startswith("magnet")
-    overrides = [*LIGHT, *arguments.set] if networks else [*MEANRGB]
+    networks = variant.model.startswith("magnet")
+    overrides = [*LIGHT, *OBJECTIVES[variant.objective], *arguments.set] if networks else [*MEANRGB]
+    overrides.append(f"train.seed={variant.seed}")
     runs = []
     for table in tables if networks else tables[-1:]:
-        run = table.with_name(f"{model}-{table.stem}")
-        train_model(model, table, run, overrides, arguments.device)
+        run = table.with_name(f"{variant.name}-{table.stem}{arguments.tag if runs else ''}")
+        train_model(variant.model, table, run, overrides, arguments.device)
         overrides = [*overrides, f"train.init_from={run}"]
+        if arguments.second_rate is not None:
+            overrides.append(f"train.learning_rate={arguments.second_rate}")
+        if arguments.second_random is not None and variant.objective == "hindsight":
+            overrides.append(f"model.random_share={arguments.second_random}")
         if not (run / "evaluation" / "predictions.csv").exists():
             evaluate(run, tables[-1], run / "evaluation", device=arguments.device)
         runs.append(run)
@@ -173,14 +216,22 @@ def main() -> None:
         "--slides", type=int, default=300, help="Number of slides for each size of lesions."
     )
     parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--objectives", default="hindsight", help="hindsight, published or both")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--second-rate", type=float, help="learning rate of the second stage")
+    parser.add_argument(
+        "--second-random", type=float, help="share of random squares of the second stage"
+    )
+    parser.add_argument("--tag", default="", help="suffix of the runs of the second stage")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    arguments.objectives = arguments.objectives.split(",")
     design = PAINTED if arguments.tiles is None else COMPOSED
     tables = paint(arguments.work, design, slides=arguments.slides, tiles=arguments.tiles)
     runs = [
-        run for model in arguments.models for run in train_and_evaluate(model, tables, arguments)
+        run for each in variants(arguments) for run in train_and_evaluate(each, tables, arguments)
     ]
     folders = {run.name: run / "evaluation" for run in runs}
     probabilities = {name: read_probabilities(path) for name, path in folders.items()}

@@ -93,3 +93,27 @@ def test_leaf_logits_are_those_of_the_attention_weighted_mean(explorer):
 def test_a_scale_that_a_layer_cannot_choose_is_refused(min_scale):
     with pytest.raises(ValueError, match=r"hindsight=.*: set it to at least 0\.05 and below 1"):
         Explorer(4, 2, min_scale=min_scale)
+
+
+def test_the_share_of_random_squares_falls_as_set():
+    for settings, expected in (
+        ({}, (0.8, 0.4, 0.0)),
+        ({"random_share": 0.2, "random_until": 1.0}, (0.2, 0.12, 0.04)),
+    ):
+        explorer, shares = Explorer(4, 2, min_scale=MIN_SCALE, **settings), []
+        for progress in (0.0, 0.4, 0.8):
+            explorer.set_progress(progress)
+            shares.append(explorer.random_share)
+        assert shares == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"random_share": 1.2}, "random_share=1.2: a share is between 0 and 1"),
+        ({"random_until": 0.0}, "random_until=0.0: a fraction of the training is more than 0"),
+    ],
+)
+def test_an_impossible_share_of_random_squares_is_an_error(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Explorer(4, 2, min_scale=MIN_SCALE, **settings)

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from parfocal.models.layers.attention import GatedAttention
 from parfocal.models.magnet.magnifying_layer import MIN_SCALE
 
-RANDOM_SHARE = 0.8  # share of squares that are random at the start of training
-RANDOM_UNTIL = 0.8  # fraction of the training after which no square is random
 MAX_CENTER = math.tanh(1.0)  # largest coordinate of a center that a magnifying layer can choose
 
 
@@ -31,10 +29,13 @@ class Explorer(nn.Module):
         dim: number of features per leaf.
         num_classes: number of classes.
         min_scale: smallest half side of a random square, relative to its picture.
+        random_share: share of squares that are random at the start of training.
+        random_until: completed fraction of the training from which on no square is random.
         generator: random number generator on the CPU; None for the global one.
 
     Raises:
-        ValueError: a magnifying layer cannot choose squares of `min_scale`.
+        ValueError: an argument is invalid, or a magnifying layer cannot choose squares of
+            `min_scale`.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Explorer(nn.Module):
         num_classes: int,
         *,
         min_scale: float,
+        random_share: float = 0.8,
+        random_until: float = 0.8,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -52,14 +55,22 @@ class Explorer(nn.Module):
                 "smallest random square relative to its picture (such as 0.3), or to 0 to train "
                 "without hindsight."
             )
+        if not 0 <= random_share <= 1:
+            raise ValueError(f"random_share={random_share}: a share is between 0 and 1.")
+        if not 0 < random_until <= 1:
+            raise ValueError(
+                f"random_until={random_until}: a fraction of the training is more than 0 and at "
+                "most 1; random_share=0 draws no square at random."
+            )
         self.min_scale = min_scale
         self.attention = GatedAttention(dim, 64, dropout=0.0)
         self.classifier = nn.Linear(dim, num_classes)
-        self.random_share, self.generator = RANDOM_SHARE, generator
+        self.start_share, self.random_until = random_share, random_until
+        self.random_share, self.generator = random_share, generator
 
     def set_progress(self, fraction: float) -> None:
         """Set the completed fraction of the training, from 0 to 1."""
-        self.random_share = RANDOM_SHARE * max(0.0, 1 - fraction / RANDOM_UNTIL)
+        self.random_share = self.start_share * max(0.0, 1 - fraction / self.random_until)
 
     def explore(
         self, chosen: Float[Tensor, "b n p 3"], *, frozen_patch: bool

@@ -69,6 +69,10 @@ class MagNet(nn.Module):
         hindsight: smallest half side of the random squares visited in training, relative to the
             picture that contains them; attention over the leaves then trains the layers. 0 to train
             without random squares. See `parfocal.models.magnet.hindsight`.
+        random_share: share of the squares that are random at the start of training with
+            `hindsight`; lower it for a second training that starts from the first
+            (`train.init_from`).
+        random_until: completed fraction of the training at which that share has fallen to 0.
         early_exit_patience: after training, stop once the probabilities have not changed over this
             number of leaves; 0 to read all leaves.
         gradient_checkpointing: whether activations of the backbones are always recomputed in the
@@ -101,6 +105,8 @@ class MagNet(nn.Module):
         paradoxical_weight: float = 1.0,
         paradoxical_loss: str = "hinge",
         hindsight: float = 0.0,
+        random_share: float = 0.8,
+        random_until: float = 0.8,
         early_exit_patience: int = 0,
         gradient_checkpointing: bool = False,
         generator: torch.Generator | None = None,
@@ -137,7 +143,12 @@ class MagNet(nn.Module):
         self.explorer = None
         if hindsight:
             self.explorer = Explorer(
-                self.aggregator.encoder.dim, num_classes, min_scale=hindsight, generator=generator
+                self.aggregator.encoder.dim,
+                num_classes,
+                min_scale=hindsight,
+                random_share=random_share,
+                random_until=random_until,
+                generator=generator,
             )
         # Positions among the outputs of the layers; the paper classifies those of layers 1 and 3.
         self.auxiliary_layers = () if auxiliary_backbone is None else (0, min(2, len(patches) - 1))
