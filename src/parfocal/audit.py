@@ -21,6 +21,7 @@ from parfocal.bag import Bag, ExhaustiveBag
 from parfocal.dataset.cohort import CohortSlide, read_cohort
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.split import read_left_out
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
 from parfocal.evaluate.batch import SlideBatch
 from parfocal.evaluate.heldout import (
     find_training_slides,
@@ -31,16 +32,29 @@ from parfocal.evaluate.heldout import (
 )
 from parfocal.evaluate.result import Failure
 from parfocal.evaluate.run import checkpoint_inputs
+from parfocal.evaluate.sufficiency import (
+    DELETED_SHARES,
+    KEPT_SHARE,
+    Sufficiency,
+    measure_sufficiency,
+)
+from parfocal.evaluate.sufficiency_summary import SufficiencySummary
 from parfocal.explain.record import percent_of_tissue
 from parfocal.features.open_folder import Features, open_features
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, mean_with_interval, proportion_with_interval
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.models.contract import require_finite
+from parfocal.models.contract import require_finite, run_model
+from parfocal.models.visit import answer, budget_text, given_budget
 from parfocal.prediction import Look, Prediction
 
 FORMAT_VERSION = 2  # of audit.json
+SUFFICIENCY_COLUMNS = (
+    *("sufficient", "sufficient_at_random"),
+    *("kept", "kept_at_random", "removed", "removed_at_random"),
+)
+AT_5 = DELETED_SHARES.index(KEPT_SHARE)
 
 
 class AuditError(Exception):
@@ -61,6 +75,8 @@ class SlideAudit:
         visited: number of patches visited with the model's own selection, at all magnifications.
         patches: number of patches that exhaustive processing would encode: those of the highest
             magnification that pass the tissue test. Both numbers are those of a prediction's bill.
+        sufficiency: whether the patches that the model attends to are enough, and needed; None in
+            results of earlier versions.
     """
 
     slide: CohortSlide
@@ -70,6 +86,7 @@ class SlideAudit:
     unreachable: tuple[float, ...] | None
     visited: int
     patches: int
+    sufficiency: Sufficiency | None = None
 
     @property
     def agrees(self) -> bool:
@@ -123,7 +140,16 @@ class Audit:
             f"{self._agreement()} of the labels are the same and probabilities differ by "
             f"{self.difference.value:.3f}; "
             f"regret {regret}; {lost}visited {visited:,} of {patches:,} patches"
+            f"{'' if self.sufficiency is None else f'; {self.sufficiency.text}'}"
         )
+
+    @property
+    def sufficiency(self) -> SufficiencySummary | None:
+        """Whether the patches that the model attends to are enough; None if not all have it."""
+        known = tuple(each.sufficiency for each in self.slides if each.sufficiency is not None)
+        if len(known) < len(self.slides):
+            return None
+        return SufficiencySummary(known, tuple(each.slide.patient_id for each in self.slides))
 
     def to_dict(self) -> dict[str, object]:
         """Return the content of audit.json."""
@@ -150,6 +176,8 @@ class Audit:
                 {"magnification": magnification, **asdict(score)} for magnification, score in regret
             ],
             "unreachable": None if self.unreachable is None else asdict(self.unreachable),
+            "sufficiency": None if self.sufficiency is None else self.sufficiency.to_dict(),
+            **({} if self.trained.budget is None else {"budget": budget_text(self.trained.budget)}),
             "failed": [
                 {"slide_id": failure.slide.slide_id, "reason": failure.reason}
                 for failure in self.failed
@@ -164,7 +192,7 @@ class Audit:
         writer.writerow(
             ["slide_id", "label", "zoomed", "exhaustive", "difference", "visited", "patches"]
             + [f"regret_{magnification:g}x" for magnification in magnifications]
-            + ["unreachable"]
+            + ["unreachable", *SUFFICIENCY_COLUMNS]
         )
         for each in self.slides:
             predicted = [labels[int(np.argmax(p))] for p in (each.zoomed, each.exhaustive)]
@@ -172,6 +200,7 @@ class Audit:
             regret = [f"{score:.6g}" for score in each.regret]
             lost = "" if each.unreachable is None else f"{each.unreachable[-1]:.6g}"
             row = [each.slide.slide_id, each.slide.label, *predicted, *numbers, *regret, lost]
+            row += _sufficiency_cells(each.sufficiency)
             writer.writerow(row)
         return text.getvalue()
 
@@ -204,6 +233,8 @@ def audit(
     device: str = "auto",
     external: bool = False,
     again: bool = False,
+    budget: str | None = None,
+    distribution: Distribution = EVERYTHING_HERE,
 ) -> Audit:
     """Measure what zooming costs on the test slides of a run; write audit.json and audit.csv.
 
@@ -217,6 +248,9 @@ def audit(
         device: "auto", "cpu" or a CUDA device.
         external: whether the cohort is another than the one of the run; see `evaluate`.
         again: whether to run the model again on slides that an earlier call has finished.
+        budget: how much of each slide the model visits, such as "share=5%" or "settled"; None for
+            what it visits by itself.
+        distribution: how the slides are divided among processes.
 
     Raises:
         AuditError: the model does not zoom, or every slide failed.
@@ -226,6 +260,7 @@ def audit(
     """
     trained = Checkpoint.load(run)
     _refuse_without_zoom(trained)
+    trained = given_budget(trained, budget)
     cohort = read_cohort(cohort_csv, labels=trained.labels)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)
@@ -245,7 +280,11 @@ def audit(
         return _audit_slide(slide, opened, trained)
 
     stored: Literal["stored", "live"] = "stored" if features else "live"
-    batch = SlideBatch("auditing", SlideAudit, process, trained, inputs, stored, out, again=again)
+    batch = SlideBatch(
+        *("auditing", SlideAudit, process, trained, inputs, stored, out),
+        again=again,
+        distribution=distribution,
+    )
     audited, failed = batch.run(slides)
     if not audited:
         raise AuditError(f"all {len(failed)} slides failed; the first: {failed[0].message}")
@@ -285,16 +324,24 @@ def _refuse_without_zoom(trained: Checkpoint) -> None:
 def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) -> SlideAudit:
     bag = opened.model_input
     assert isinstance(bag, Bag)
+
+    def run(given: Bag) -> Prediction:
+        (prediction,) = run_model(trained.model, [given]).slides
+        return prediction
+
     with torch.no_grad():
-        zoomed: Prediction = trained.model(bag)
-        exhaustive: Prediction = trained.model(ExhaustiveBag(bag))
+        zoomed = answer(trained, opened).prediction
+        exhaustive = run(ExhaustiveBag(bag))
+        sufficiency = measure_sufficiency(run, bag, exhaustive)
     for prediction in (zoomed, exhaustive):
         require_finite(prediction, slide.slide_id)
     # Without the rows of patches that do not exist.
     visited, every = opened.locate(zoomed.looks), opened.locate(exhaustive.looks)
     sharpest = opened.sharpest
     lost = opened.unreachable if isinstance(opened, BagInput) else None
-    looks = zip(visited, every, lost or (0.0,) * len(every), strict=True)
+    # A model that stops early has no look at the highest magnifications.
+    nothing = [replace(look, rows=look.rows[:0]) for look in every[len(visited) :]]
+    looks = zip([*visited, *nothing], every, lost or (0.0,) * len(every), strict=True)
     return SlideAudit(
         slide,
         _probabilities(zoomed),
@@ -303,7 +350,18 @@ def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) ->
         lost,
         visited=sum(len(look.rows) for look in visited),
         patches=len(every[-1].rows) if sharpest is None else sharpest.patches,
+        sufficiency=sufficiency,
     )
+
+
+def _sufficiency_cells(found: Sufficiency | None) -> list[str]:
+    """Return the cells of a slide in the columns `SUFFICIENCY_COLUMNS`."""
+    if found is None:
+        return [""] * len(SUFFICIENCY_COLUMNS)
+    at_random = found.sufficient_at_random
+    numbers = (found.kept, found.kept_at_random, found.removed[AT_5], found.removed_at_random[AT_5])
+    counts = [str(found.sufficient), "" if at_random is None else str(at_random)]
+    return counts + [f"{number:.6g}" for number in numbers]
 
 
 def _probabilities(prediction: Prediction) -> tuple[float, ...]:

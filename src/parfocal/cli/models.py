@@ -31,6 +31,7 @@ from parfocal.cli.arguments import (
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish, print_reasons
 from parfocal.cli.parsing import parse_changes, parse_features, parse_magnifications, parse_places
+from parfocal.cli.tasks import Event, Target, TaskName, Time, task_flags
 from parfocal.cli.units import Covariates, Fusion, Per, parse_covariates
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ def train(
     features: Features = None,
     encoder: EncoderName = None,
     magnifications: Annotated[str | None, MAGNIFICATIONS_OR_RANGE] = None,
+    task: TaskName = None,
+    target: Target = None,
+    time: Time = None,
+    event: Event = None,
     epochs: Epochs = None,
     folds: Annotated[
         int | None,
@@ -94,6 +99,9 @@ def train(
 ) -> None:
     """Train a model on labeled slides and write a run folder.
 
+    `--task` trains on other targets than a class: `--task survival --time os_months --event
+    os_event`, or `--task regression --target area`.
+
     Slide files are read as the model zooms, unless `--features` is given. Settings come from the
     recipe, then `--config`, then `--set`, then the other options. Slides that cannot be read are
     reported before the first epoch. With `--folds`, each fold is a run folder of its own; `compare
@@ -119,6 +127,7 @@ def train(
         "train.per": per,
         "train.fusion": fusion,
         "train.covariates": parse_covariates(covariates),
+        **task_flags(task, target, time, event),
     }
     settings = load_settings(model, config, overrides or (), flags)
     columns = covariate_columns(settings.train.covariates)
@@ -300,6 +309,7 @@ def audit(
     device: Device = "auto",
     external: External = False,
     again: Again = False,
+    budget: BudgetText = None,
 ) -> None:
     """Measure what skipping patches costs: compare a zooming model with itself on all patches.
 
@@ -319,6 +329,7 @@ def audit(
         device=device,
         external=external,
         again=again,
+        budget=budget,
     )
     typer.echo(f"{result.summary}; wrote {out / 'audit.json'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
