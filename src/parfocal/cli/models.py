@@ -254,6 +254,9 @@ def compare(
     device: Device = "auto",
     timed: TimedSlides = 3,
     skip_unreadable: SkipUnreadable = False,
+    per: Per = None,
+    fusion: Fusion = None,
+    covariates: Covariates = None,
     shares: Annotated[
         str | None,
         typer.Option(
@@ -277,7 +280,16 @@ def compare(
 
     budgets = () if shares is None else parse_shares(shares)
     candidates = load_candidates(
-        models.split(","), overrides=overrides or (), epochs=epochs, folds=folds, encoder=encoder
+        models.split(","),
+        overrides=overrides or (),
+        epochs=epochs,
+        folds=folds,
+        encoder=encoder,
+        flags={
+            "train.per": per,
+            "train.fusion": fusion,
+            "train.covariates": parse_covariates(covariates),
+        },
     )
     rows = compare_models(
         cohort,

@@ -1,0 +1,41 @@
+"""Options that say what is predicted of a slide."""
+
+from typing import Annotated, Literal
+
+import typer
+
+TaskName = Annotated[
+    Literal["classification", "ordinal", "multilabel", "regression", "survival", "hazards"] | None,
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="What to predict: classification, ordinal, multilabel, regression, survival (Cox) or "
+        "hazards (survival in intervals of time).",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN,...",
+        help="Columns of what is predicted, instead of label; each may have a task of its own, as "
+        "in grade:ordinal.",
+    ),
+]
+Time = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Time to the event or to the end of observation."),
+]
+Event = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Whether the event was observed: 1, or 0 if censored."),
+]
+
+
+def task_flags(
+    task: str | None, target: str | None, time: str | None, event: str | None
+) -> dict[str, object]:
+    """Return the settings that these options set; None for an option that was not given."""
+    columns = None if target is None else [each.strip() for each in target.split(",") if each]
+    if task is None and (time is not None or event is not None):
+        task = "survival"
+    return {"train.task": task, "train.target": columns, "train.time": time, "train.event": event}
