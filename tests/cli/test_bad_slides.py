@@ -109,7 +109,7 @@ def test_a_bad_slide_is_refused_in_one_line(
     assert found.err.count("\n") == 1
     assert "one" in found.err
     assert words in found.err
-    assert {path.name for path in out.iterdir()} == {"predictions.csv"}
+    assert {path.name for path in out.glob("[!.]*")} == {"predictions.csv"}
 
 
 def test_the_current_folder_is_named_as_given(

@@ -35,7 +35,7 @@ def out(tmp_path):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".work")
 
 
 def interrupt_at(encoder, call, error, *, times=1):

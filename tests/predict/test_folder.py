@@ -34,7 +34,7 @@ def test_a_slide_that_fails_does_not_stop_the_others(
     assert isinstance(found[0], FailedSlide)
     assert "broken" in found[0].reason
     assert isinstance(found[1], PredictionRecord)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
         *("one.json", "one.png", "predictions.csv")
     ]
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
@@ -113,14 +113,14 @@ def copied(tmp_path: Path, slide: Path) -> Path:
 def predicted(tmp_path: Path, copied: Path, untrained: Checkpoint) -> dict[str, bytes]:
     """The files of a first prediction into `out`."""
     list(predict_slides([copied], untrained, tmp_path / "out"))
-    return {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    return {path.name: path.read_bytes() for path in (tmp_path / "out").glob("[!.]*")}
 
 
 def test_a_slide_is_not_predicted_again(
     tmp_path: Path, copied: Path, untrained: Checkpoint, predicted: dict[str, bytes]
 ):
     (record,) = predict_slides([copied], untrained, tmp_path / "out")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == predicted
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("[!.]*")} == predicted
     assert record_of(record).to_json().encode() == predicted["one.json"]
 
 

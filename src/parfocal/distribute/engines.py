@@ -25,10 +25,12 @@ class AttemptRow:
     Args:
         by: see `Ended`.
         reason: why the item failed; None if it did not.
+        result: the result, if it is a short plain value; None to read it.
     """
 
     by: Literal["here", "elsewhere", "found"]
     reason: str | None
+    result: bool | int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class WorkerEngine:
                 yield work_list.collect(row.item, row.died)
             elif isinstance(row.value, AttemptRow):
                 ended += 1
-                yield replace(work_list.collect(row.item, row.value.reason), by=row.value.by)
+                yield _collect(work_list, row.item, row.value)
         raise_if_stopped(f"{ended} of {len(items)} {work_list.unit}")
 
 
@@ -110,12 +112,24 @@ class ThreadEngine:
             raise_if_stopped(f"{ended} of {len(items)} {work_list.unit}")
 
 
+def _collect(work_list: WorkList[Result], item: str, row: AttemptRow) -> Ended[Result]:
+    """Return what became of an item; its result is read unless the row has it."""
+    if row.reason is None and row.result is not None:
+        result: Any = row.result
+        return Ended(item, result, by=row.by)
+    return replace(work_list.collect(item, row.reason), by=row.by)
+
+
 def _attempting(work_list: WorkList[Any]) -> Callable[[str], AttemptRow | None]:
-    """Return the function of a worker."""
+    """Return the function of a worker, after loading what it needs."""
+    work_list.prepare()
 
     def attempt(item: str) -> AttemptRow | None:
         ended = work_list.attempt(item)
-        return None if ended is None else AttemptRow(ended.by, ended.reason)
+        if ended is None:
+            return None
+        short = ended.result if isinstance(ended.result, bool | int | str) else None
+        return AttemptRow(ended.by, ended.reason, short)
 
     return attempt
 

@@ -149,8 +149,9 @@ class _Pool(Generic[W]):
 
     def handle(self, worker: W, answer: Answer) -> Iterator[Row]:
         """Handle an answer, keep the worker busy, and yield the rows of items that ended."""
-        for record in answer.records:
-            logging.getLogger(record.name).handle(record)
+        if answer.item is not None:  # every worker logs the same until it is ready
+            for record in answer.records:
+                logging.getLogger(record.name).handle(record)
         if answer.died is not None:
             yield from self._bury(worker, answer.died)
             return

@@ -36,6 +36,10 @@ class LostItemError(Exception):
     """An item whose processes ended one after the other."""
 
 
+class ShardEndedError(Exception):
+    """The shard of a command has ended, but not all items; the message says how many."""
+
+
 @runtime_checkable
 class Work(Protocol[Result]):
     """What a command does with one item.
@@ -52,6 +56,14 @@ class Work(Protocol[Result]):
 
     def process(self, item: str) -> Result:
         """Make the result of an item, and write it completely or not at all."""
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """Work that loads something before its first item; a failure is not that of the item."""
+
+    def prepare(self) -> None:
+        """Load what the items need, unless it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,9 @@ class Distribution:
     engine: Engine | None = None
 
 
+EVERYTHING_HERE = Distribution()
+
+
 @dataclass(frozen=True)
 class WorkList(Generic[Result]):
     """The items of a command, which other processes may work on at the same time.
@@ -114,17 +129,20 @@ class WorkList(Generic[Result]):
         new_note: what the log line of a processed item says.
         found_note: what the log line of an item says whose result was there.
         paths: files and folders that every worker must see, besides `out`.
+        made_by: what the results depend on, such as a hash of the model; a failure with something
+            else is none.
     """
 
     out: Path
     task: str
     work: Work[Result]
     unit: str = "slides"
-    distribution: Distribution = Distribution()
+    distribution: Distribution = EVERYTHING_HERE
     again: bool = False
     new_note: str = ""
     found_note: str = "done already"
     paths: tuple[Path, ...] = ()
+    made_by: str = ""
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
@@ -206,6 +224,32 @@ class WorkList(Generic[Result]):
                 return Ended(item, result)
         return Ended(item, None, attempt.reason or "its result was removed; run the command again")
 
+    def prepare(self) -> None:
+        """Load what the items need, if the work has to."""
+        if isinstance(self.work, Prepared):
+            self.work.prepare()
+
+    def rest(self) -> list[Ended[Result]]:
+        """Return what became of the items outside the shard of this command.
+
+        Raises:
+            ShardEndedError: some of them have not ended.
+        """
+        shard = self.distribution.shard
+        if shard is None:
+            return []
+        own, found = set(self.items), []
+        for item in self.work.items:
+            if item not in own and (ended := self._outcome(item)) is not None:
+                found.append(ended)
+        total = len(self.work.items)
+        if len(own) + len(found) < total:
+            raise ShardEndedError(
+                f"shard {shard} has ended: {len(own) + len(found)} of {total} {self.unit} are done "
+                "or failed. The shard that ends last writes the results of all."
+            )
+        return found
+
     def close(self) -> None:
         """Say in the log that this process works on no more items."""
         with self._lock, suppress(OSError):
@@ -267,6 +311,7 @@ class WorkList(Generic[Result]):
         deaths = claim.holder.deaths
         if claim.taken_from is not None and claim.taken_from.key in session.earlier_claims:
             deaths = 0
+        self.prepare()
         with catch_failure(item) as attempt:
             if deaths >= MAX_DEATHS:
                 raise LostItemError(
@@ -288,6 +333,15 @@ class WorkList(Generic[Result]):
             session.log.add("failed", item)
         return Ended(item, None, reason)
 
+    def _outcome(self, item: str) -> Ended[Result] | None:
+        """Return what became of an item of another shard; None if it has not ended."""
+        with catch_failure(item) as attempt:
+            result = self.work.find(item)
+            if result is not None:
+                return Ended(item, result, by="elsewhere")
+        reason = attempt.reason or self._open().failures.find(item, earlier=True)
+        return None if reason is None else Ended(item, None, reason, "elsewhere")
+
     def _open(self) -> Session:
         """Return the part of this process in the work, which begins at the first call."""
         with self._lock:
@@ -295,7 +349,12 @@ class WorkList(Generic[Result]):
             if session is None or session.process != this_process():  # not after a fork
                 shard = "" if self.distribution.shard is None else str(self.distribution.shard)
                 session = Session.begin(
-                    self.folder, self.work.items, task=self.task, unit=self.unit, shard=shard
+                    self.folder,
+                    self.work.items,
+                    task=self.task,
+                    unit=self.unit,
+                    shard=shard,
+                    made_by=self.made_by,
                 )
                 self.__dict__["_session"] = session
             assert isinstance(session, Session)

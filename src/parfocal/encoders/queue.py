@@ -9,8 +9,9 @@ hands the device on, so that a single slide is encoded as directly as without a 
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -183,6 +184,47 @@ def queue_encoders(encoders: Sequence[Encoder]) -> tuple[Encoder, ...]:
             join = encoder.device.type != "cpu"
             queues[id(encoder)] = EncoderQueue(encoder, join=join, turns=shared)
     return tuple(queues[id(encoder)] for encoder in encoders)
+
+
+class EncoderSource:
+    """Encoders in queues, which another process loads for itself.
+
+    Args:
+        encoders: the loaded encoders of each magnification; None to load them when needed.
+        load: loads the encoders; None to send the loaded ones to other processes.
+
+    Raises:
+        ValueError: neither is given.
+    """
+
+    def __init__(
+        self,
+        encoders: Sequence[Encoder] | None,
+        load: Callable[[], Sequence[Encoder]] | None = None,
+    ) -> None:
+        if encoders is None and load is None:
+            raise ValueError("neither encoders nor a function that loads them.")
+        self._encoders, self._load = encoders, load
+        self._queues: tuple[Encoder, ...] | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what another process loads."""
+        return {"encoders": None if self._load else self._encoders, "load": self._load}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the source in another process."""
+        self.__init__(**state)  # type: ignore[misc]
+
+    def get(self) -> tuple[Encoder, ...]:
+        """Return the encoders in queues, loaded once in each process."""
+        with self._lock:
+            if self._queues is None:
+                if self._encoders is None:
+                    assert self._load is not None
+                    self._encoders = self._load()
+                self._queues = queue_encoders(self._encoders)
+            return self._queues
 
 
 def _batches_at_once(encoder: Encoder) -> int:

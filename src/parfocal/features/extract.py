@@ -1,6 +1,6 @@
 """Extract features: of one slide into a feature file, of a cohort into a folder of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, WorkList
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.per_magnification import per_magnification
+from parfocal.encoders.queue import EncoderSource
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.cache import FeatureCache, SlideCache
 from parfocal.features.header import FORMAT_VERSION, Header, SlideSettings
@@ -20,7 +22,6 @@ from parfocal.features.store import FeatureFile, feature_path
 from parfocal.features.writer import Dtype, FeatureWriter, create, make_folder
 from parfocal.files import refuse_slide_folder
 from parfocal.grid import PatchGrid
-from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.notes import warn_of_notes
@@ -40,11 +41,13 @@ class Extraction:
         done: ids of the slides extracted now.
         skipped: ids of the slides whose feature file existed.
         failed: reason of each failure, by slide id.
+        elsewhere: ids of the slides extracted now by other commands.
     """
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
     failed: dict[str, str]
+    elsewhere: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -151,10 +154,13 @@ def extract_cohort(
     cache: Path | None = None,
     tissue: Mapping[str, Path] | None = None,
     layout: Layout | None = None,
+    load_encoders: Callable[[], Sequence[Encoder]] | None = None,
+    distribution: Distribution = EVERYTHING_HERE,
 ) -> Extraction:
     """Write a feature file for every slide of a cohort that has none.
 
-    Whatever goes wrong with a slide, it is recorded, and the others are still extracted.
+    Whatever goes wrong with a slide, it is recorded, and the others are still extracted. Calls that
+    extract into the same folder at the same time share the slides.
 
     Args:
         slides: id, slide file, and mpp of each slide; the mpp is None to use that of the file.
@@ -166,6 +172,8 @@ def extract_cohort(
         tissue: tissue file of each slide that has one, by slide id; the tissue of the others is
             found.
         layout: layout of another tool to write instead; None for feature files of parfocal.
+        load_encoders: loads the encoders in worker processes; None to send them `encoder`.
+        distribution: how the slides are divided among commands and workers.
 
     Raises:
         MixedFeaturesError: a file in `out` was made by another encoder or with other settings.
@@ -180,42 +188,115 @@ def extract_cohort(
     files = {feature_path(folder, slide_id): tissue.get(slide_id) for slide_id, _, _ in slides}
     _check_existing(files, specs, settings)
     make_folder(out)
-    done: list[str] = []
-    skipped: list[str] = []
-    failed: dict[str, str] = {}
-    feature_cache = None if cache is None else FeatureCache(cache)
-    progress = Progress("extracting", len(slides))
-    for slide_id, path, mpp in slides:
-        with catch_failure(slide_id) as attempt:
-            file = feature_path(folder, slide_id)
-            finished = layout is not None and layout.is_done(
-                slide_id, specs, settings.magnifications, settings.patch_size
+    work = ExtractionWork(
+        *({slide_id: (path, mpp) for slide_id, path, mpp in slides}, folder, settings, specs),
+        *(EncoderSource(encoders, load_encoders), dtype, cache, dict(tissue), layout),
+    )
+    work_list = WorkList(
+        *(out, "extracting", work),
+        distribution=distribution,
+        new_note="extracted",
+        found_note="has its features already",
+    )
+    order = {item: number for number, item in enumerate(work.items)}
+    ended = sorted(work_list.run(), key=lambda each: order[each.item])
+    done, skipped, elsewhere = (
+        tuple(each.item for each in ended if each.result and each.by == by)
+        for by in ("here", "found", "elsewhere")
+    )
+    failed = {each.item: each.reason for each in ended if each.reason is not None}
+    return Extraction(done, skipped, failed, elsewhere)
+
+
+@dataclass(frozen=True)
+class ExtractionWork:
+    """Extracts slides into a folder; see `extract_cohort`, and `Work`.
+
+    Args:
+        slides: slide file and mpp of each slide, by slide id.
+        folder: folder of the feature files.
+        settings: which patches a slide has.
+        specs: encoder of each magnification.
+        encoders: the encoders.
+        dtype: type of the features.
+        cache: folder of a feature cache; None for none.
+        tissue: tissue files by slide id.
+        layout: layout of another tool to write instead; None for feature files of parfocal.
+    """
+
+    slides: Mapping[str, tuple[SlidePath, float | None]]
+    folder: Path
+    settings: SlideSettings
+    specs: tuple[EncoderSpec, ...]
+    encoders: EncoderSource
+    dtype: Dtype
+    cache: Path | None
+    tissue: Mapping[str, Path]
+    layout: Layout | None
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Ids of the slides."""
+        return tuple(self.slides)
+
+    def prepare(self) -> None:
+        """Load the encoders."""
+        self.encoders.get()
+
+    def find(self, item: str) -> bool | None:
+        """Return True if a slide has its features, and they are those of its file."""
+        if self.layout is not None:
+            settings = self.settings
+            found = self.layout.is_done(
+                item, self.specs, settings.magnifications, settings.patch_size
             )
-            if finished:
-                skipped.append(slide_id)
-                progress.advance(slide_id, note="has its features already", skipped=True)
-                continue
-            with open_slide(
-                path,
-                mpp=mpp,
-                from_cohort=True,
-                tissue=tissue.get(slide_id),
-                missing_tiles=settings.missing_tiles,
-            ) as slide:
-                new = _extract_if_new(
-                    slide, file, encoders, settings, dtype=dtype, cache=feature_cache
+            return True if found else None
+        if not self._file(item).exists():
+            return None
+        with self._open(item) as slide:
+            self._check(slide, item)
+            warn_of_notes(slide)
+        return True
+
+    def process(self, item: str) -> bool:
+        """Extract a slide."""
+        file = self._file(item)
+        with self._open(item) as slide:
+            if file.exists():  # for a layout, and not rewritten yet
+                self._check(slide, item)
+            else:
+                extract_slide(
+                    slide,
+                    self.settings.grid(slide),
+                    self.encoders.get(),
+                    file,
+                    settings=self.settings,
+                    dtype=self.dtype,
+                    cache=None if self.cache is None else FeatureCache(self.cache),
                 )
-                warn_of_notes(slide)
-            if layout is not None:
-                layout.finish(file, slide_id)
-                new = True
-            (done if new else skipped).append(slide_id)
-            note = "extracted" if new else "has its features already"
-            progress.advance(slide_id, note=note, skipped=not new)
-        if attempt.reason is not None:
-            failed[slide_id] = attempt.reason
-            progress.fail(slide_id)
-    return Extraction(tuple(done), tuple(skipped), failed)
+            warn_of_notes(slide)
+        if self.layout is not None:
+            self.layout.finish(file, item)
+        return True
+
+    def _file(self, item: str) -> Path:
+        return feature_path(self.folder, item)
+
+    def _open(self, item: str) -> Slide:
+        path, mpp = self.slides[item]
+        return open_slide(
+            path,
+            mpp=mpp,
+            from_cohort=True,
+            tissue=self.tissue.get(item),
+            missing_tiles=self.settings.missing_tiles,
+        )
+
+    def _check(self, slide: Slide, item: str) -> None:
+        """Refuse an existing feature file of another slide or with other settings."""
+        FeatureFile(self._file(item)).check(
+            self.specs, self.settings, slide=slide, tissue=slide.tissue_path
+        )
 
 
 def _check_existing(
@@ -246,22 +327,3 @@ def _check_existing(
             "file has" if older == 1 else "files have",
             FORMAT_VERSION,
         )
-
-
-def _extract_if_new(
-    slide: Slide,
-    path: Path,
-    encoders: Sequence[Encoder],
-    settings: SlideSettings,
-    *,
-    dtype: Dtype,
-    cache: FeatureCache | None,
-) -> bool:
-    """Extract a slide unless its feature file exists; return whether it was extracted."""
-    if path.exists():
-        specs = [each.spec for each in encoders]
-        FeatureFile(path).check(specs, settings, slide=slide, tissue=slide.tissue_path)
-        return False
-    grid = settings.grid(slide)
-    extract_slide(slide, grid, encoders, path, settings=settings, dtype=dtype, cache=cache)
-    return True

@@ -50,7 +50,7 @@ def test_the_files_are_those_of_trident(slide: CohortSlide, tmp_path: Path):
         "2.5x_64px_0px_overlap/features_tiny/s1.h5",
         "2.5x_64px_0px_overlap/patches/s1_patches.h5",
     ]
-    assert not list((tmp_path / "job").glob(".*"))
+    assert [path.name for path in (tmp_path / "job").glob(".*")] == [".work"]
     grid = tmp_path / "job" / "10x_64px_0px_overlap"
     for path in (grid / "patches" / "s1_patches.h5", grid / "features_tiny" / "s1.h5"):
         with h5py.File(path) as file:
