@@ -25,6 +25,7 @@ class FailedItem:
         by: process and machine that tried it.
         time: when, in seconds since 1970.
         key: identifier of this failure.
+        made_by: what was done, by which model and settings; empty if the folder is of one task.
     """
 
     item: str
@@ -32,6 +33,7 @@ class FailedItem:
     by: str
     time: float
     key: str
+    made_by: str = ""
 
 
 class Failures:
@@ -41,17 +43,25 @@ class Failures:
 
     Args:
         folder: work folder; it must exist.
+        made_by: what is done; failures of something else do not count.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / NAME
+    def __init__(self, folder: Path, made_by: str = "") -> None:
+        self._folder, self._made_by = folder / NAME, made_by
         self._folder.mkdir(exist_ok=True)
         self._earlier = {each.key for each in read_failures(folder)}
 
-    def find(self, item: str) -> str | None:
-        """Return why an item failed since the beginning; None if it did not."""
+    def find(self, item: str, *, earlier: bool = False) -> str | None:
+        """Return why an item failed since the beginning; None if it did not.
+
+        Args:
+            item: the item.
+            earlier: whether the failures of earlier commands count as well.
+        """
         failed = _read(self._folder / file_name(item))
-        return None if failed is None or failed.key in self._earlier else failed.reason
+        if failed is None or failed.made_by != self._made_by:
+            return None
+        return None if failed.key in self._earlier and not earlier else failed.reason
 
     def add(self, item: str, reason: str) -> None:
         """Keep the reason of a failure.
@@ -60,7 +70,7 @@ class Failures:
             OSError: it cannot be written.
         """
         by = f"process {this_process().pid} on {platform.node()}"
-        failed = FailedItem(item, reason, by, time.time(), uuid4().hex)
+        failed = FailedItem(item, reason, by, time.time(), uuid4().hex, self._made_by)
         path = self._folder / file_name(item)
         draft = part_path(path)
         try:

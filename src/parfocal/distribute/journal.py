@@ -84,9 +84,13 @@ class Journal:
         """Return the journal."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the journal."""
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the journal; an error of the block is more important than one of closing."""
+        try:
+            self.close()
+        except OSError:
+            if kind is None:
+                raise
 
     def find(self, slide: str, state: Mapping[str, object]) -> Line | None:
         """Return the result of a slide; None if there is none for this state of the slide.

@@ -56,7 +56,14 @@ class Session:
 
     @classmethod
     def begin(
-        cls, folder: Path, items: Sequence[str], *, task: str, unit: str, shard: str
+        cls,
+        folder: Path,
+        items: Sequence[str],
+        *,
+        task: str,
+        unit: str,
+        shard: str = "",
+        made_by: str = "",
     ) -> "Session":
         """Enter a process into a work folder, which is created if needed.
 
@@ -66,6 +73,7 @@ class Session:
             task: what is done, as "extracting".
             unit: what is counted, in the plural.
             shard: share of this process; empty for all items.
+            made_by: what the results depend on.
 
         Raises:
             WorkFolderError: the folder cannot be used.
@@ -78,7 +86,7 @@ class Session:
                 merge_ended_logs(folder)
                 writer = Writer.new(task, unit, _write_list(folder, items), shard)
                 log = WorkLog(folder, writer)
-                events, failures = NewEvents(folder, log.path), Failures(folder)
+                events, failures = NewEvents(folder, log.path), Failures(folder, made_by)
             earlier = _earlier_claims(claims, items)
             return cls(folder, this_process(), log, events, failures, earlier)
 

@@ -1,20 +1,25 @@
 """Inspect many slides, given as files or as cohort tables."""
 
 import io
+import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from parfocal.dataset.cohort import CohortError, read_slides
 from parfocal.dataset.tissue_files import TABLE_SUFFIXES, match_tissue_files
+from parfocal.distribute.journal import Journal
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, WorkList
 from parfocal.explain.inspection.report import SlideReport, describe_slide, find_patches
 from parfocal.explain.inspection.strip import draw_strip
 from parfocal.features.header import SlideSettings
 from parfocal.grid import PatchGrid
-from parfocal.distribute.journal import Journal
 from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError
 from parfocal.slide.failure import catch_failure
@@ -26,6 +31,8 @@ from parfocal.slide.slide import open_slide
 from parfocal.slide.sources.url import RemoteAccess, SlidePath, slide_key
 
 QUALITY = 85  # of JPEG
+
+Inspection = tuple[SlideReport, bytes | None]
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ def inspect_slides(
     pictures: bool = False,
     out: Path | None = None,
     again: bool = False,
+    distribution: Distribution = EVERYTHING_HERE,
 ) -> Iterator[InspectedSlide]:
     """Inspect slides one after the other; whatever goes wrong with one, the next one follows.
 
@@ -129,37 +137,94 @@ def inspect_slides(
         out: file that keeps the results, so that a slide is not inspected again while its file and
             the settings are the same; None for none.
         again: whether to inspect slides again whose results are in `out`.
+        distribution: how the slides are divided among processes that have the same `out`.
     """
+    if out is None:
+        shard = distribution.shard
+        yield from _inspect_here(
+            sources if shard is None else shard.select(sources), settings, pictures=pictures
+        )
+        return
+    with _Results(out, settings) as results:
+        work = _InspectionWork(_by_item(sources), settings, pictures, results)
+        work_list = WorkList(
+            *(out, "inspecting", work),
+            distribution=distribution,
+            again=again,
+            found_note="inspected already",
+            made_by=json.dumps(asdict(settings)),
+        )
+        for ended in work_list.run():
+            report, picture = ended.result or (None, None)
+            yield InspectedSlide(work.sources[ended.item].path, report, ended.reason, picture)
+
+
+def _inspect_here(
+    sources: Sequence[SlideSource], settings: SlideSettings, *, pictures: bool
+) -> Iterator[InspectedSlide]:
+    """Inspect slides whose results are not kept."""
     progress = Progress("inspecting", len(sources))
-    results = None if out is None else _Results(out, settings, again=again)
     for source in sources:
-        name = source.path.name
         report = picture = None
-        with catch_failure(name) as attempt:
-            if source.problem is not None:
-                raise SlideError(source.problem)
-            finished = None if results is None else results.find(source, pictures=pictures)
-            report, picture = finished or _inspect(source, settings, pictures=pictures)
-            if results is not None and finished is None:
-                results.add(source, report, picture)
-            note = "" if finished is None else "inspected already"
-            progress.advance(name, note=note, skipped=finished is not None)
+        with catch_failure(source.path.name) as attempt:
+            report, picture = _inspect(source, settings, pictures=pictures)
+            progress.advance(source.path.name)
         if attempt.reason is not None:
-            progress.fail(name)
+            progress.fail(source.path.name)
         yield InspectedSlide(source.path, report, attempt.reason, picture)
+
+
+def _by_item(sources: Sequence[SlideSource]) -> dict[str, SlideSource]:
+    """Return slides by name, or by path where several have one name."""
+    names = Counter(source.path.name for source in sources)
+    return {
+        source.path.name if names[source.path.name] == 1 else str(source.path): source
+        for source in sources
+    }
+
+
+@dataclass(frozen=True)
+class _InspectionWork:
+    """Slides to inspect, as shared work."""
+
+    sources: Mapping[str, SlideSource]
+    settings: SlideSettings
+    pictures: bool
+    results: "_Results"
+
+    @cached_property
+    def items(self) -> tuple[str, ...]:
+        """Names of the slides."""
+        return tuple(self.sources)
+
+    def find(self, item: str) -> Inspection | None:
+        """Return the result of an earlier call, or of another process."""
+        if self.sources[item].problem is not None:
+            return None
+        return self.results.find(self.sources[item], pictures=self.pictures)
+
+    def process(self, item: str) -> Inspection:
+        """Inspect a slide, and keep the result."""
+        report, picture = _inspect(self.sources[item], self.settings, pictures=self.pictures)
+        self.results.add(self.sources[item], report, picture)
+        return report, picture
 
 
 class _Results:
     """The results of earlier calls, in a journal."""
 
-    def __init__(self, path: Path, settings: SlideSettings, *, again: bool) -> None:
+    def __init__(self, path: Path, settings: SlideSettings) -> None:
         made_by = {"task": "inspecting", "settings": asdict(settings)}
-        self._journal = Journal(path, made_by, again=again)
+        self._journal = Journal(path, made_by)
         self._exclude_classes = settings.exclude_classes
 
-    def find(
-        self, source: SlideSource, *, pictures: bool
-    ) -> tuple[SlideReport, bytes | None] | None:
+    def __enter__(self) -> "_Results":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._journal.__exit__(*error)
+
+    def find(self, source: SlideSource, *, pictures: bool) -> Inspection | None:
         """Return the result of a slide; None if it has to be inspected."""
         stored = self._journal.find(str(source.path), self._state(source))
         if stored is None or (pictures and stored["picture"] is None):
@@ -185,9 +250,9 @@ class _Results:
         }
 
 
-def _inspect(
-    source: SlideSource, settings: SlideSettings, *, pictures: bool
-) -> tuple[SlideReport, bytes | None]:
+def _inspect(source: SlideSource, settings: SlideSettings, *, pictures: bool) -> Inspection:
+    if source.problem is not None:
+        raise SlideError(source.problem)
     with open_slide(
         source.path, mpp=source.mpp, tissue=source.tissue, from_cohort=source.from_cohort
     ) as slide:
