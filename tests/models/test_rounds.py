@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tests.models.test_budget import painted_bag, zooming_model
 
 from parfocal.bag import StoredBag
 from parfocal.models.rounds import Deadline, Rounds
 from parfocal.models.zoommil import ZoomMIL
-from tests.models.test_budget import painted_bag, zooming_model
 
 
 @pytest.mark.parametrize("round_patches", [1, 5, 16, 1000])

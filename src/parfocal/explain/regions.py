@@ -112,6 +112,6 @@ def with_round_probabilities(
             last[region.round] = region
     ids = {region.id: number for number, region in last.items()}
     for region in regions:
-        number = ids.get(region.id)
-        known = number is not None and number < len(rounds) and rounds[number]
+        number = ids.get(region.id, len(rounds))
+        known = number < len(rounds) and len(rounds[number]) > 0
         yield replace(region, probabilities=dict(rounds[number])) if known else region

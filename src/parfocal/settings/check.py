@@ -42,9 +42,7 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
             if model.traits.takes_pixels
             else "looks at no slide"
         )
-        raise SettingsError(
-            f"encoder: model {model.name} {reason}; remove the section encoder."
-        )
+        raise SettingsError(f"encoder: model {model.name} {reason}; remove the section encoder.")
     if not model.traits.takes_features:
         content = {**content, "encoder": None}
     try:
@@ -55,6 +53,7 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
     if settings.encoder is not None:
         check_encoders(settings.encoder, settings.slide.magnifications)
     _check_train(settings)
+    _check_random_budgets(settings)
     check_unit(settings)
     _check_model_builds(settings)
     return settings
@@ -235,6 +234,16 @@ def _check_train(settings: RunSettings) -> None:
                 f"train.{name}: model {model.name} trains on the features of one slide at a time; "
                 "remove it (train.accumulate_grad_batches sums the gradients of several slides)."
             )
+
+
+def _check_random_budgets(settings: RunSettings) -> None:
+    """Refuse partial bags for a model that visits every patch."""
+    traits = settings.model.traits
+    if settings.train.random_budgets and (traits.takes_pixels or not traits.zooms):
+        raise SettingsError(
+            f"train.random_budgets=true: model {settings.model.name} does not zoom into patches, "
+            "so it has no budget; set it to false."
+        )
 
 
 def _check_model_builds(settings: RunSettings) -> None:

@@ -127,6 +127,9 @@ class TrainSettings:
             null for no clipping.
         augment: whether to flip and rotate training slides at random (8 orientations), for a model
             that takes pixels.
+        random_budgets: whether to end the visits of a model that zooms into patches at a random
+            place in half of the training steps, so that it also learns to answer from some of the
+            patches that it wants; for `--budget`.
         bf16: whether to train in bfloat16 mixed precision on a GPU that supports it.
         refit: whether to train a second model on the training and validation slides together, for
             the best number of epochs, and keep that one.
@@ -194,6 +197,7 @@ class TrainSettings:
     accumulate_grad_batches: Annotated[int, Field(ge=1)] = 1
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None
     augment: bool = False
+    random_budgets: bool = False
     bf16: bool = False
     refit: bool = False
     seed: Annotated[int, Field(ge=0)] = 0

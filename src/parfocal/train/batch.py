@@ -21,6 +21,8 @@ from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.pixels import AugmentedSource
 from parfocal.features.slide_input import SlideInput
 from parfocal.models.contract import ModelTraits, run_model
+from parfocal.models.limited_bag import LimitedBag, Visited
+from parfocal.models.random_limit import RandomLimit
 from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.failure import catch_failure, describe_failure, is_disk_full
@@ -49,6 +51,7 @@ class BatchRunner:
         failed: reason of each slide that could not be read, by slide id.
         patches_encoded: number of patches encoded so far.
         exhaustive: whether the model visits every patch, whichever patches it selects.
+        random_budgets: whether the visits end at a random place in half of the training steps.
     """
 
     model: nn.Module
@@ -62,6 +65,7 @@ class BatchRunner:
     failed: dict[str, str] = field(default_factory=dict)
     patches_encoded: int = 0
     exhaustive: bool = False
+    random_budgets: bool = False
 
     def run(
         self, slides: Sequence[CohortSlide], device: torch.device
@@ -133,10 +137,14 @@ class BatchRunner:
     def _augment(self, model_input: ModelInput) -> ModelInput:
         """Flip and rotate a training slide at random, to one of 8 orientations.
 
-        If `exhaustive`, return a bag of which every patch is visited.
+        If `exhaustive`, return a bag of which every patch is visited; if `random_budgets`, in
+        training, one that ends the visits at a random place.
         """
         if self.exhaustive and isinstance(model_input, Bag):
             return ExhaustiveBag(model_input)
+        if self.random_budgets and self.model.training and isinstance(model_input, Bag):
+            limit = RandomLimit(len(self.inputs.encoders) - 1, self.generator)
+            return LimitedBag(model_input, limit, Visited())
         if not (self.augment and self.model.training):
             return model_input
         assert isinstance(model_input, PixelSource)

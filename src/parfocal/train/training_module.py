@@ -113,6 +113,7 @@ class TrainingModule(pl.LightningModule):
             generator,
             lesions,
             skip_unreadable,
+            random_budgets=settings.random_budgets,
         )
         self.history: list[Epoch] = []
         self.state_file = folder.resume_file(f"{name}.ckpt")
