@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from parfocal.bag import Bag, ExhaustiveBag
-from parfocal.dataset.cohort import CohortSlide, read_cohort
+from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.split import read_left_out
 from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
@@ -48,6 +48,7 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite, run_model
 from parfocal.models.visit import answer, budget_text, given_budget
 from parfocal.prediction import Look, Prediction
+from parfocal.tasks import read_task_cohort, task_of
 
 FORMAT_VERSION = 2  # of audit.json
 SUFFICIENCY_COLUMNS = (
@@ -261,7 +262,13 @@ def audit(
     trained = Checkpoint.load(run)
     _refuse_without_zoom(trained)
     trained = given_budget(trained, budget)
-    cohort = read_cohort(cohort_csv, labels=trained.labels)
+    task = task_of(trained)
+    if not task.classes:
+        raise AuditError(
+            f"{run}: an audit compares class probabilities with and without zooming, and the run "
+            f"has task {task.name}; evaluate it instead."
+        )
+    cohort = read_task_cohort(cohort_csv, task)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)
     folder = None if features is None else open_features(features, cohort.slides)

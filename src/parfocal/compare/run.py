@@ -29,7 +29,7 @@ from parfocal.compare.scores import ComparisonRow, ModelResult, score_results
 from parfocal.compare.stores import prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
 from parfocal.compare.teachers import teachers_first, with_teacher_run
-from parfocal.dataset.cohort import Cohort, read_cohort, without_slides
+from parfocal.dataset.cohort import Cohort, without_slides
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.evaluate.run import evaluate
 from parfocal.explain.read_metrics import read_metrics
@@ -37,9 +37,11 @@ from parfocal.explain.report import optional_report
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.open_folder import Features, open_features
 from parfocal.files import refuse_slide_folder, write_whole
+from parfocal.models.covariates import covariate_columns
 from parfocal.progress import Progress
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.errors import group_failures
+from parfocal.tasks import CLASS_TASKS, Task, read_task_cohort
 from parfocal.train import make_splits, train
 from parfocal.train.checks import describe_unreadable
 from parfocal.train.folder import claimed
@@ -89,7 +91,10 @@ def compare(
         StoreError: features cannot be written, or were made with other settings.
         ComparisonError: a slide cannot be read, or there is no test slide.
     """
-    cohort = read_cohort(cohort_csv, labels=candidates[0].settings.train.labels)
+    columns = {
+        name: None for c in candidates for name in covariate_columns(c.settings.train.covariates)
+    }
+    cohort = read_task_cohort(cohort_csv, _shared_task(candidates), columns=tuple(columns))
     if shares:
         zooming(candidates)  # raises if there is none
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
@@ -113,6 +118,23 @@ def compare(
             tuple(candidates),
         )
         return _run_candidates(shared, metric, resamples, shares)
+
+
+def _shared_task(candidates: Sequence[Candidate]) -> Task:
+    """Return the task of all models.
+
+    Raises:
+        ComparisonError: they differ in it, or it has no classes, which the tables compare.
+    """
+    first, *others = [candidate.settings.train.build_task() for candidate in candidates]
+    if any(task != first for task in others):
+        raise ComparisonError("the models have different tasks; compare models of one task.")
+    if first.name not in CLASS_TASKS:
+        raise ComparisonError(
+            f"task {first.name} has no classes, whose metrics the tables compare; train and "
+            "evaluate each model, and compare their metrics.json."
+        )
+    return first
 
 
 def _require_test_slides(cohort: Cohort, candidates: Sequence[Candidate]) -> None:

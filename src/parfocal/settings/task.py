@@ -2,8 +2,9 @@
 
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.sections import RunSettings
+from parfocal.tasks import CLASS_TASKS
 
-CLASS_TASKS = "classification or ordinal"
+CLASS_NAMES = " or ".join(CLASS_TASKS)
 
 
 def check_task(settings: RunSettings) -> None:
@@ -17,7 +18,7 @@ def check_task(settings: RunSettings) -> None:
         task = train.build_task()
     except ValueError as error:
         raise SettingsError(f"train.{error}") from None
-    has_classes = task.name in ("classification", "ordinal")
+    has_classes = task.name in CLASS_TASKS
     if not has_classes:
         _refuse_class_settings(settings, task.name)
     if task.compares_slides:
@@ -35,7 +36,7 @@ def _refuse_class_settings(settings: RunSettings, task: str) -> None:
     if model.traits.needs_outlines:
         raise SettingsError(
             f"train.task: model {model.name} learns classes of patches from outlined lesions, so "
-            f"its tasks are {CLASS_TASKS}, not {task}; choose another model."
+            f"its tasks are {CLASS_NAMES}, not {task}; choose another model."
         )
     if train.monitor != "loss":
         raise SettingsError(
@@ -46,7 +47,7 @@ def _refuse_class_settings(settings: RunSettings, task: str) -> None:
     for name, neutral in model.traits.class_settings:
         if model.arguments.get(name, neutral) != neutral:
             raise SettingsError(
-                f"model.{name}: it is defined for classes only (tasks {CLASS_TASKS}), and the task "
+                f"model.{name}: it is defined for classes only (tasks {CLASS_NAMES}), and the task "
                 f"is {task}; set model.{name}={_text(neutral)}."
             )
 

@@ -3,9 +3,10 @@
 from parfocal.tasks.classification import Classification
 from parfocal.tasks.contract import LABEL, Answer, Task, mean_answer
 from parfocal.tasks.registry import TASKS, build_task, parse_task, stored_task, task_of
-from parfocal.tasks.task_cohort import prepared_task, read_task_cohort
+from parfocal.tasks.task_cohort import CLASS_TASKS, prepared_task, read_task_cohort
 
 __all__ = [
+    "CLASS_TASKS",
     "LABEL",
     "TASKS",
     "Answer",

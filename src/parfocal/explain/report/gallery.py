@@ -53,13 +53,15 @@ class Row:
 
     @property
     def confidence(self) -> float:
-        """Probability of the predicted class."""
-        return self.prediction.probabilities[self.prediction.label]
+        """Probability of the predicted class; 0 for a task without classes."""
+        return self.prediction.probabilities.get(self.prediction.label, 0.0)
 
     @property
     def wrong(self) -> bool:
         """Whether the true label is known and differs from the prediction."""
-        return self.slide.truth.label not in (None, self.prediction.label)
+        return bool(self.prediction.probabilities) and (
+            self.slide.truth.label not in (None, self.prediction.label)
+        )
 
 
 def rows_of(library: Library) -> list[Row]:
@@ -75,7 +77,8 @@ def top_patches(rows: Sequence[Row]) -> dict[str, list[Picture]]:
     """Return, for each predicted class, the top patch of the most confident predictions."""
     galleries: dict[str, list[Picture]] = {}
     for row in sorted(rows, key=lambda row: -row.confidence):
-        gallery = galleries.setdefault(row.prediction.label, [])
+        label = row.prediction.label if row.prediction.probabilities else "all slides"
+        gallery = galleries.setdefault(label, [])
         if len(gallery) < PATCHES_PER_CLASS:
             gallery += _top_patch(row)
     return {label: pictures for label, pictures in sorted(galleries.items()) if pictures}

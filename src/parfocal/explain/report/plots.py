@@ -20,7 +20,13 @@ VALIDATION_METRICS = {
 def training_charts(run: Run) -> list[Markup]:
     """Draw the losses and the validation metrics over the epochs."""
     charts = []
-    for name, columns in (("loss", LOSSES), ("validation metric", VALIDATION_METRICS)):
+    scores = {
+        name: name.removeprefix("val_").replace("/", " of ")
+        for name in (run.epochs[0] if run.epochs else ())
+        if name.startswith("val_") and name not in ("val_loss", "val_accuracy")
+    }
+    metrics = VALIDATION_METRICS if scores.keys() & VALIDATION_METRICS.keys() else scores
+    for name, columns in (("loss", LOSSES), ("validation metric", metrics)):
         lines = [_over_epochs(run, column, label) for column, label in columns.items()]
         lines = [line for line in lines if len(line.x) > 1]
         if lines:
@@ -63,6 +69,8 @@ def cost_chart(evaluations: Sequence[Evaluation]) -> Markup | None:
     points = []
     for evaluation in evaluations:
         share = evaluation.metrics["cost"]["share_patches"]
+        if not evaluation.labels:
+            continue
         auroc = evaluation.metrics["slides"]["scores"]["auroc_macro"]["value"]
         if share is not None and auroc is not None:
             name = f"{evaluation.metrics['model']['name']} ({evaluation.name})"

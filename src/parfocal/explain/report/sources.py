@@ -176,6 +176,9 @@ def _read_evaluation(file: Path) -> Evaluation:
     metrics = read_metrics(file)
     labels = tuple(metrics["labels"])
     rows = _read_table(file.parent / "predictions.csv")
+    if "confusion" not in metrics["slides"]:  # a task without classes
+        empty = np.zeros((0, 0))
+        return Evaluation(file, metrics, (), np.zeros(0, dtype=np.int64), empty)
     return Evaluation(
         file=file,
         metrics=metrics,

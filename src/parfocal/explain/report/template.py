@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from parfocal.metrics import Score
+from parfocal.metrics import METRICS, REGRESSION_METRICS, SURVIVAL_METRICS, Score
 
 
 def render(template: str, **values: object) -> str:
@@ -37,6 +37,7 @@ def _pages() -> Environment:
         "number": _number,
         "step": _step_name,
         "setting": _setting,
+        "metric": _metric_label,
     }
     return pages
 
@@ -52,6 +53,11 @@ def score_text(score: Mapping[str, Any] | None) -> str:
 def _class_counts(scored: Mapping[str, Any]) -> str:
     """Name the number of slides or patients of each class."""
     return ", ".join(f"{each['n']} {label}" for label, each in scored["classes"].items())
+
+
+def _metric_label(name: str) -> str:
+    """Return the label of a metric for people."""
+    return (METRICS | SURVIVAL_METRICS | REGRESSION_METRICS).get(name, name.replace("_", " "))
 
 
 def _step_name(step: Mapping[str, Any]) -> str:
