@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -93,3 +94,17 @@ def test_the_readme_lists_every_extra(project):
     text = (ROOT / "README.md").read_text()
     extras = set(project["optional-dependencies"]) - {"dev"}
     assert {name for name in extras if f"'.[{name}]'" not in text} == set()
+
+
+def test_the_citation_and_the_changelog_name_the_version(project):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert len(citation["references"]) == 3
+    headings = [
+        line.split()[1]
+        for line in (ROOT / "CHANGELOG.md").read_text().splitlines()
+        if line.startswith("## ")
+    ]
+    assert headings[0] == "Unreleased"
+    assert project["version"] in headings
