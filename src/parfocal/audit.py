@@ -46,6 +46,7 @@ from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, mean_with_interval, proportion_with_interval
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite, run_model
+from parfocal.models.unit import refuse_units
 from parfocal.models.visit import answer, budget_text, given_budget
 from parfocal.prediction import Look, Prediction
 from parfocal.tasks import read_task_cohort, task_of
@@ -316,6 +317,7 @@ def regret_of(zoomed: Look, exhaustive: Look, unreachable: float = 0.0) -> float
 
 
 def _refuse_without_zoom(trained: Checkpoint) -> None:
+    refuse_units(trained.unit, "an audit")
     if trained.traits.takes_pixels:
         raise AuditError(
             f"model {trained.model_name} takes pixels, so it cannot be given every patch; use the "

@@ -1,6 +1,6 @@
 """The candidates of a comparison, and the settings that all of them must share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ def load_candidates(
     epochs: int | None = None,
     folds: int | None = None,
     encoder: str | None = None,
+    flags: Mapping[str, object] | None = None,
 ) -> list[Candidate]:
     """Load the settings of all models, before any of them is trained.
 
@@ -44,6 +45,8 @@ def load_candidates(
         folds: number of cross-validation folds.
         encoder: patch encoder of the models that take features, or encoders by magnification, as
             `1.25=NAME,10=NAME`, of which each model takes those of its magnifications.
+        flags: further settings of all models by name, such as {"train.per": "patient"}; None as a
+            value leaves a setting as it is.
 
     Raises:
         SettingsError: a model, key or value is invalid.
@@ -58,6 +61,7 @@ def load_candidates(
             epochs=epochs,
             folds=folds,
             encoder=encoder,
+            flags=flags,
         )
         for model in models
     ]
@@ -80,11 +84,14 @@ def load_candidate(
     epochs: int | None = None,
     folds: int | None = None,
     encoder: str | None = None,
+    flags: Mapping[str, object] | None = None,
 ) -> Candidate:
     """Load the settings of one model under a name; see `load_candidates`."""
     addressed = (_override_for(override, name) for override in overrides)
     own = [override for override in addressed if override is not None]
-    flags = {"train.epochs": epochs, "train.folds": folds}
+    set_here = {override.partition("=")[0] for override in own}
+    others = {key: value for key, value in (flags or {}).items() if key not in set_here}
+    flags = {"train.epochs": epochs, "train.folds": folds, **others}
     settings = load_settings(model, overrides=own, flags=flags)
     if encoder is not None and settings.encoder is not None:
         settings = _with_encoder(settings, settings.encoder, encoder)
@@ -144,7 +151,7 @@ def refuse_unequal(candidates: Sequence[Candidate]) -> None:
             f"{min(repeated)} is listed twice; list a model once, and a variant of it as a YAML "
             "file of its own."
         )
-    for key in ("val_fraction", "test_fraction", "labels"):
+    for key in ("val_fraction", "test_fraction", "labels", "per"):
         values = {c.name: getattr(c.settings.train, key) for c in candidates}
         _refuse_different(f"train.{key}", values)
     with_features = [c for c in candidates if c.settings.encoder is not None]

@@ -186,7 +186,7 @@ def _mean_seconds(
     if budget is not None:
         trained = with_budget(trained, budget)
     trained.model.to(device)
-    if not slides:
+    if not slides or trained.traits.takes == "nothing":
         return {}
     try:
         encoders = trained.load_encoders(device=device)

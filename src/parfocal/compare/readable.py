@@ -42,6 +42,8 @@ def find_unreadable(
 
 def _check_pixels(cohort: Cohort, candidate: Candidate, unreadable: dict[str, str]) -> None:
     settings = candidate.settings
+    if settings.model.traits.takes == "nothing":
+        return
     inputs = cohort_inputs(
         settings.slide,
         None,

@@ -28,6 +28,7 @@ from parfocal.models.contract import require_finite, run_model
 from parfocal.models.description import DESCRIPTION_FILE, description_path
 from parfocal.models.rounds import ROUND_PATCHES, Rounds
 from parfocal.models.stopping import StoppingRule, calibrate, counts_text, slides_needed
+from parfocal.models.unit import refuse_units
 from parfocal.models.visit import with_budget
 from parfocal.prediction import Prediction
 from parfocal.progress import Progress
@@ -134,6 +135,7 @@ def calibrate_runs(
     folders = [run] if (run / DESCRIPTION_FILE).exists() else fold_folders(run)
     trained = [Checkpoint.load(folder) for folder in folders]
     for each in trained:
+        refuse_units(each.unit, "a stopping rule")
         _refuse(each)
     cohort = read_cohort(cohort_csv, labels=trained[0].labels)
     folder = None if features is None else open_features(features, cohort.slides)

@@ -46,6 +46,9 @@ class PredictionSummary:
         share_patches: visited patches as a share of the exhaustive number.
         seconds: wall-clock time of the prediction.
         bill: cost in one line.
+        patient: the patient that was predicted; None for the prediction of a slide.
+        share: part of the patient's attention that lies on the slide; None for the
+            prediction of a slide.
     """
 
     key: str
@@ -57,6 +60,8 @@ class PredictionSummary:
     share_patches: float | None
     seconds: float
     bill: str
+    patient: str | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,26 @@ class Library:
     slides: dict[str, ListedSlide] = field(default_factory=dict)
     failed: list[FailedPrediction] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    def siblings(
+        self, slide: ListedSlide, prediction: PredictionSummary
+    ) -> list[tuple[ListedSlide, PredictionSummary]]:
+        """Return the other slides of a patient, with their parts of the same prediction.
+
+        Args:
+            slide: one of the slides.
+            prediction: its prediction.
+        """
+        if prediction.patient is None:
+            return []
+        return [
+            (other, each)
+            for other in self.slides.values()
+            for each in other.predictions
+            if other.key != slide.key
+            and each.patient == prediction.patient
+            and each.path.parent == prediction.path.parent
+        ]
 
     def add(self, slide: ListedSlide) -> None:
         """Add a slide; if it is there already, add its predictions to it."""
@@ -259,6 +284,8 @@ def _slide_with_prediction(
         share_patches=record.cost.share_patches,
         seconds=record.cost.seconds["total"],
         bill=record.bill,
+        patient=None if record.patient is None else printable(record.patient.id),
+        share=None if record.patient is None else record.patient.share,
     )
     return ListedSlide(
         key=key_of(slide.id, slide.fingerprint),

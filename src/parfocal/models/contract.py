@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol, TypeGuard, get_type_hints, runtime_ch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, ModelInput, PixelSource, SeparateSlides
-from parfocal.models.covariates import add_covariates
+from parfocal.bag import ModelInput, PixelSource, SeparateSlides
+from parfocal.models.covariates import add_covariates, has_covariates
 from parfocal.models.late_fusion import run_separately
 from parfocal.models.layers.passes import Passes, StepMemory
 from parfocal.prediction import Prediction
@@ -187,9 +187,12 @@ def run_model(
         model: a model of `MODELS`, or any callable like it.
         inputs: pixel sources, one per slide; or a single bag or `SeparateSlides`.
         covariates: clinical covariates, one row per input; None for a model without them.
+
+    Raises:
+        CovariateError: the model has covariates, and none are given.
     """
     prediction = _run_model(model, inputs)
-    if covariates is None:
+    if covariates is None and not has_covariates(model):
         return prediction
     assert isinstance(model, nn.Module)
     return add_covariates(model, prediction, covariates)

@@ -206,8 +206,22 @@ def attach_covariates(model: nn.Module, encoding: CovariateEncoding, outputs: in
     model.add_module(HEAD, head)
 
 
+def has_covariates(model: object) -> bool:
+    """Return whether a model has the layer of the covariates."""
+    return isinstance(model, nn.Module) and HEAD in dict(model.named_children())
+
+
+def zero_covariates(model: nn.Module) -> Float[Tensor, "1 v"] | None:
+    """Return covariates of the mean slide, to measure a model; None for a model without them."""
+    if not has_covariates(model):
+        return None
+    head = model.get_submodule(HEAD)
+    assert isinstance(head, nn.Linear)
+    return torch.zeros(1, head.in_features)
+
+
 def add_covariates(
-    model: nn.Module, prediction: Prediction, covariates: Float[Tensor, "b v"]
+    model: nn.Module, prediction: Prediction, covariates: Float[Tensor, "b v"] | None
 ) -> Prediction:
     """Add the linear map of the covariates to the logits of a prediction.
 
@@ -217,7 +231,15 @@ def add_covariates(
         model: model with the layer of the covariates.
         prediction: prediction for a slide, or for a batch.
         covariates: one row per slide.
+
+    Raises:
+        CovariateError: there are none.
     """
+    if covariates is None:
+        raise CovariateError(
+            "the model also predicts from clinical covariates, and none are given; use "
+            "`parfocal evaluate` with a cohort that has their columns, or `predict --patients TABLE`."
+        )
     head = model.get_submodule(HEAD)
     added = head(covariates.to(prediction.logits.device))  # b c
     if not prediction.members:

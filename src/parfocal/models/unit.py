@@ -96,6 +96,24 @@ class Unit:
 SLIDE = Unit()
 
 
+def refuse_units(unit: Unit, task: str) -> None:
+    """Refuse a model of patients or with covariates for what measures a model of slides.
+
+    Args:
+        unit: what the model makes one prediction for.
+        task: what is measured, as the beginning of a sentence.
+
+    Raises:
+        ValueError: the model is one.
+    """
+    if unit != SLIDE:
+        what = "patients" if unit.per == "patient" else f"{', '.join(unit.columns)}, too"
+        raise ValueError(
+            f"{task} is for models that predict from one slide, and this one predicts from {what}; "
+            "train the same model per slide, without covariates, for it."
+        )
+
+
 def parse_unit(content: object) -> Unit:
     """Return a unit from JSON.
 

@@ -18,6 +18,7 @@ from parfocal.bag import StoredBag
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import CountsPatches
 from parfocal.models.contract import Adversarial, run_model
+from parfocal.models.covariates import zero_covariates
 from parfocal.train.available_memory import available_memory, memory_in_use
 from parfocal.train.folder import RunError
 
@@ -118,7 +119,7 @@ def _bytes_kept(model: nn.Module, bag: StoredBag) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
-        prediction = run_model(model, [bag])
+        prediction = run_model(model, [bag], covariates=zero_covariates(model))
     del prediction
     return sum(kept.values())
 

@@ -43,7 +43,7 @@ function compare(one, other) {
 
 function matches(row) {
   const text = byId("find").value.trim().toLowerCase();
-  const words = [row.slide.id, row.slide.label ?? "", row.prediction?.label ?? ""];
+  const words = [row.slide.id, row.slide.label ?? "", row.prediction?.label ?? "", row.prediction?.patient ?? ""];
   return FILTERS[byId("show").value][1](row) && words.some((word) => word.toLowerCase().includes(text));
 }
 
@@ -77,7 +77,7 @@ function draw(row) {
   const picture = element("img", { src: urlOf(`thumbnails/${slide.key}`), alt: "", loading: "lazy", width: 72, height: 72 });
   const cells = [
     element("a", { href: link, tabIndex: -1, ariaHidden: "true" }, slide.problem ? "" : picture),
-    element("span", {}, element("a", { href: link }, slide.id), problem(slide)),
+    element("span", {}, element("a", { href: link }, slide.id), patient(prediction), problem(slide)),
     slide.label ?? "–",
     prediction?.label ?? "–",
     resultTag(row.wrong),
@@ -86,6 +86,10 @@ function draw(row) {
     prediction ? prediction.seconds.toFixed(1) : "–",
   ];
   return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
+}
+
+function patient(prediction) {
+  return prediction?.patient ? element("p", { className: "quiet" }, `patient ${prediction.patient}`) : "";
 }
 
 function problem(slide) {

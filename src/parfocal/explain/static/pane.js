@@ -42,7 +42,8 @@ export class Pane {
     this.record = await fetchJson(path);
     this.regions = new Regions(this.record);
     this.overlay.regions = this.regions;
-    this.title.textContent = `${this.listed.model}: ${topClass(this.record.prediction.probabilities) || this.record.prediction.label}`;
+    const other = this.listed.slide ? `${this.slide.id} · ` : ""; // another slide of the patient
+    this.title.textContent = `${other}${this.listed.model}: ${topClass(this.record.prediction.probabilities) || this.record.prediction.label}`;
   }
 
   draw() {

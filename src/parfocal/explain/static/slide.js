@@ -32,12 +32,14 @@ class Page {
     this.#head();
     const { predictions } = this.slide;
     const chosen = predictions.find((each) => each.key === this.link.p) ?? predictions[0] ?? null;
+    this.siblings = this.slide.siblings.filter((each) => each.of === chosen?.key); // other slides of the patient
+    this.#besideOptions();
     this.main = this.#pane(chosen);
     await this.main.open();
     this.regions = this.main.regions;
     if (this.regions) this.#panel(chosen);
     else this.#plain();
-    const beside = predictions.find((each) => each.key === this.link.beside);
+    const beside = [...predictions, ...this.siblings].find((each) => each.key === this.link.beside);
     if (beside) await this.compare(beside);
     if (Number.isFinite(this.link.w)) this.main.zoom.setView({ x: this.link.x, y: this.link.y, width: this.link.w });
     this.store.listen((names) => this.#show(names));
@@ -46,28 +48,40 @@ class Page {
     listenToKeys(this);
   }
 
-  #pane(listed) {
-    const pane = new Pane(this.slide, listed, this.store);
+  #pane(listed, slide = this.slide, store = this.store) {
+    const pane = new Pane(slide, listed, store);
     byId("panes").append(pane.frame);
     return pane;
   }
 
-  /** Show another prediction in a second pane; the two views move together. */
+  /** Show another prediction in a second pane; on the same slide, the two views move together. */
   async compare(listed) {
     this.second?.close();
     this.second = null;
     const whole = this.main.zoom.view().width >= this.slide.size[0];
     byId("beside").value = listed?.key ?? "";
     if (listed) {
-      const second = (this.second = this.#pane(listed));
+      const second = (this.second = listed.slide ? await this.#otherSlide(listed) : this.#pane(listed));
       await second.open();
       if (this.second !== second) return; // another prediction was chosen meanwhile
-      this.#link(this.main.zoom, second.zoom, second.life.signal);
-      this.#link(second.zoom, this.main.zoom, second.life.signal);
+      if (!listed.slide) {
+        this.#link(this.main.zoom, second.zoom, second.life.signal);
+        this.#link(second.zoom, this.main.zoom, second.life.signal);
+      }
       if (whole) this.main.zoom.fit(); // the pane has become narrower
-      second.zoom.setView(this.main.zoom.view());
+      if (!listed.slide) second.zoom.setView(this.main.zoom.view());
     }
     this.#remember();
+  }
+
+  /** Return a pane with another slide of the patient; patches are selected in each slide by itself. */
+  async #otherSlide(listed) {
+    const slide = await fetchJson(`api/slides/${encodeURIComponent(listed.slide)}`);
+    const own = { order: null, selected: null, hovered: null };
+    const store = new Store({ ...this.store.values, ...own });
+    const pane = this.#pane(listed, slide, store);
+    this.store.listen(() => store.set({ ...this.store.values, order: null, selected: store.get("selected"), hovered: store.get("hovered") }), pane.life.signal);
+    return pane;
   }
 
   #link(one, other, signal) {
@@ -98,14 +112,20 @@ class Page {
         "The slide cannot be zoomed: OpenSeadragon could not be downloaded when parfocal was installed. Install parfocal again with access to the npm registry.";
     }
     byId("model").append(...this.#options());
-    byId("beside").append(element("option", { value: "" }, "no other model"), ...this.#options());
     byId("model-label").hidden = slide.predictions.length < 2;
-    byId("beside-label").hidden = slide.predictions.length < 2;
     byId("model").onchange = (event) => {
       location.hash = new URLSearchParams({ p: event.target.value });
       location.reload();
     };
-    byId("beside").onchange = (event) => this.compare(slide.predictions.find((each) => each.key === event.target.value));
+  }
+
+  /** Offer the predictions of other models, and the other slides of the patient. */
+  #besideOptions() {
+    const { predictions } = this.slide;
+    const slides = this.siblings.map((each) => element("option", { value: each.key }, `slide ${each.id} of patient ${each.patient}`));
+    byId("beside").append(element("option", { value: "" }, "no other model"), ...this.#options(), ...slides);
+    byId("beside-label").hidden = predictions.length < 2 && !slides.length;
+    byId("beside").onchange = (event) => this.compare([...predictions, ...this.siblings].find((each) => each.key === event.target.value));
   }
 
   #options() {
@@ -120,7 +140,7 @@ class Page {
 
   #panel(listed) {
     byId("model").value = listed.key;
-    byId("prediction").append(...predictionSummary(this.main.record, this.slide.label, listed.bill));
+    byId("prediction").append(...predictionSummary(this.main.record, this.slide.label, listed.bill), ...patientSummary(this.main.record));
     byId("lesions-label").hidden = this.slide.outlines.length === 0;
     this.#choices();
     byId("charts").append(...charts(this.main.record, this.regions, (region) => this.go(region)));
@@ -214,6 +234,14 @@ function predictionSummary(record, truth, bill) {
     element("ul", { className: "bars" }, ...bars, ...numbers),
     element("p", { className: "quiet" }, `${bill[0].toUpperCase()}${bill.slice(1)}. Stopped because: ${record.stop_reason}.`),
   ];
+}
+
+/** The patient whose prediction this is, and the part of the attention on this slide. */
+function patientSummary(record) {
+  if (!record.patient) return [];
+  const { id, slides, share } = record.patient;
+  const text = `Predicted for patient ${id}, from ${slides.length} ${slides.length === 1 ? "slide" : "slides"}; ${(100 * share).toFixed(1)}% of the attention at the lowest magnification is on this one.`;
+  return [element("p", { className: "quiet", id: "patient" }, text)];
 }
 
 const key = location.pathname.split("/").at(-1);

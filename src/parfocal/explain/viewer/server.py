@@ -223,6 +223,11 @@ class _Views:
             return _impossible(slide)
         tiles = {"size": TILE_PX, "levels": levels(slide.size)}
         facts = _facts(slide) | {"mpp": slide.mpp, "tiles": tiles, "outlines": []}
+        facts["siblings"] = [
+            _summary(part) | {"of": prediction.key, "slide": other.key, "id": other.id}
+            for prediction in slide.predictions
+            for other, part in self._library.siblings(slide, prediction)
+        ]
         if slide.truth.outlines is not None:
             try:
                 path = slide.path or Path(slide.id)
@@ -312,6 +317,8 @@ def _summary(prediction: PredictionSummary) -> dict[str, object]:
         "share_patches": prediction.share_patches,
         "seconds": prediction.seconds,
         "bill": prediction.bill,
+        "patient": prediction.patient,
+        "share": prediction.share,
     }
 
 
