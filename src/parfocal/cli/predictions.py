@@ -10,6 +10,7 @@ import typer
 from parfocal.cli.arguments import (
     Again,
     AllowRedirect,
+    ArgumentError,
     BudgetText,
     Changes,
     Device,
@@ -35,7 +36,27 @@ from parfocal.cli.parsing import (
     refuse_tables,
     remote_access,
 )
+from parfocal.cli.submit import (
+    Array,
+    JobOptions,
+    Partition,
+    Sbatch,
+    Submit,
+    Time,
+    Yes,
+    submit_command,
+)
 from parfocal.cli.units import Fusion, Patients, Per, refuse_unused_table
+from parfocal.cli.workers import (
+    Gpus,
+    GpusPerWorker,
+    InFlight,
+    Ray,
+    Threads,
+    Workers,
+    slides_in_flight,
+    worker_engine,
+)
 from parfocal.progress import bars_erased
 
 if TYPE_CHECKING:
@@ -64,6 +85,7 @@ def demo(
 
 
 def predict(
+    context: typer.Context,
     *,
     run: Run,
     slides: Slides,
@@ -109,6 +131,18 @@ def predict(
     scratch: Scratch = None,
     allow_redirect: AllowRedirect = None,
     trust_remote_code: TrustRemoteCode = False,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads: Threads = None,
+    in_flight: InFlight = None,
+    submit: Submit = None,
+    partition: Partition = None,
+    time: Time = None,
+    array: Array = None,
+    sbatch: Sbatch = None,
+    yes: Yes = False,
 ) -> None:
     """Classify slides, reading high-magnification pixels only where the model zooms in.
 
@@ -118,10 +152,14 @@ def predict(
 
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
+    job = JobOptions(submit, partition, time, array, sbatch, yes)
+    if submit_command(context, out, job, workers=workers, threads=threads, gpus=gpus):
+        return
     from parfocal.dataset.cohort import read_slides
     from parfocal.dataset.tissue_files import match_tissue_files
+    from parfocal.distribute.worklist import Distribution
     from parfocal.explain.export import Exports
-    from parfocal.models.checkpoint import Checkpoint
+    from parfocal.models.ensemble import load_trained, refuse_patients_of_folds
     from parfocal.predict.folder import FailedSlide, predict_slides
     from parfocal.predict.patient_table import read_patients
     from parfocal.predict.patients import predict_patients
@@ -131,7 +169,7 @@ def predict(
     given, failed = parse_slides_apart(slides, access)
     refuse_tables(given)
     overrides = parse_changes(run, changes)
-    trained = Checkpoint.load(run, overrides=overrides, trust_remote_code=trust_remote_code)
+    trained = load_trained(run, overrides=overrides, trust_remote_code=trust_remote_code)
     if (places := parse_places(encoder_at)) is not None:
         from parfocal.models.encoder_places import with_encoders_at
 
@@ -141,7 +179,18 @@ def predict(
 
         trained = given_budget(trained, budget)
     trained = dataclasses.replace(trained, unit=trained.unit.asked_for(per, fusion))
+    refuse_patients_of_folds(run, trained)
     refuse_unused_table(trained.unit, patients)
+    engine = worker_engine(
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
+        gpus_per_worker=gpus_per_worker,
+        threads=threads,
+        in_flight=in_flight,
+        device=device,
+        gpu_in_flight=slides_in_flight(trained, in_flight),
+    )
     lesions = None
     if outlines is not None:
         lesions = {s.path: s.outlines for s in read_slides(outlines) if s.outlines is not None}
@@ -150,6 +199,11 @@ def predict(
     if patients is not None:
         if outlines is not None:
             raise ValueError("--outlines: it is for predictions per slide; leave it out.")
+        if engine is not None:
+            raise ArgumentError(
+                "--patients: patients are predicted in this process; leave --workers, --gpus, --ray "
+                "and --in-flight out."
+            )
         grouped = read_patients(patients, paths, trained.unit.columns, per=trained.unit.per)
         predicted = predict_patients(
             grouped,
@@ -178,6 +232,7 @@ def predict(
         again=again,
         replace=replace,
         features=parse_features(features),
+        distribution=Distribution(engine=engine),
     )
     for answer in answers:
         if isinstance(answer, FailedSlide):

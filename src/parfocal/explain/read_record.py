@@ -13,12 +13,14 @@ from parfocal.explain.record import (
     CLASSIFICATION,
     FORMAT_VERSION,
     BudgetFacts,
+    MemberFacts,
     ModelFacts,
     PatientFacts,
     PredictionRecord,
     Region,
     RoundFacts,
     SlideFacts,
+    ThresholdFacts,
 )
 from parfocal.grid import Reach
 from parfocal.slide.failure import describe_failure
@@ -71,6 +73,9 @@ class _Content:
     rounds: tuple[RoundFacts, ...] = ()
     patient: PatientFacts | None = None
     covariates: dict[str, str] = field(default_factory=dict)
+    threshold: ThresholdFacts | None = None
+    members: tuple[MemberFacts, ...] = ()
+    spread: dict[str, float] = field(default_factory=dict)
 
 
 _CONTENT = TypeAdapter(_Content)
@@ -122,6 +127,9 @@ def _read_prediction(path: Path) -> PredictionRecord:
         rounds=validated.rounds,
         patient=validated.patient,
         covariates=validated.covariates,
+        threshold=validated.threshold,
+        members=validated.members,
+        spread=validated.spread,
     )
 
 
@@ -238,6 +246,12 @@ def _check_consistency(path: Path, content: _Content) -> None:
     steps = {region.step for region in content.regions} - set(range(len(content.steps)))
     if not (content.prediction.probabilities or content.prediction.outputs):
         raise _incomplete(path, "no class has a probability")
+    threshold, spread = content.threshold, content.spread
+    known = content.prediction.probabilities or content.prediction.outputs
+    if threshold is not None and threshold.label not in content.prediction.probabilities:
+        raise _incomplete(path, f"the threshold is for {threshold.label!r}, which is no class")
+    if content.members and set(spread) != set(known):
+        raise _incomplete(path, "the spread is not that of the predicted numbers")
     if steps:
         raise _incomplete(path, f"a region is at step {min(steps)} of {len(content.steps)}")
     if not all(0 <= share <= 1 for share in content.prediction.probabilities.values()):

@@ -168,6 +168,45 @@ class PatientFacts:
 
 
 @dataclass(frozen=True)
+class ThresholdFacts:
+    """The threshold that decides the label.
+
+    Args:
+        label: the class that is predicted if its probability is at or above the threshold.
+        value: the threshold.
+        rule: how it was chosen, such as "youden"; a number if it was given.
+    """
+
+    label: str
+    value: float
+    rule: str
+
+
+@dataclass(frozen=True)
+class MemberFacts:
+    """The answer of one of several models, such as that of a fold, and its part of the cost.
+
+    Args:
+        name: name of the model, such as "fold-0".
+        weights_sha256: hash of its weights.
+        probabilities: probability of each class, by label.
+        outputs: other predicted numbers by name.
+        patches: number of patches that it visited at each step.
+        added: what it added to the cost of the models before it, which had read and encoded some
+            of its patches.
+        stop_reason: why it visited no more patches.
+    """
+
+    name: str
+    weights_sha256: str
+    probabilities: dict[str, float]
+    outputs: dict[str, float]
+    patches: tuple[int, ...]
+    added: Cost
+    stop_reason: str
+
+
+@dataclass(frozen=True)
 class PredictionRecord:
     """A model's prediction for one slide, with the patches visited and the cost.
 
@@ -190,6 +229,11 @@ class PredictionRecord:
         task: what is predicted, a name of `parfocal.tasks.TASKS`.
         outputs: other predicted numbers by name, such as a risk, for a task without classes.
         predicted: what is predicted, as a short text, for a task without classes.
+        threshold: the threshold that decides which of two classes is predicted; None for the most
+            probable class.
+        members: the answers of several models, such as those of the folds, whose mean
+            `probabilities` and `outputs` are; empty for one model.
+        spread: standard deviation of each probability or output over the members, by name.
     """
 
     slide: SlideFacts
@@ -208,20 +252,41 @@ class PredictionRecord:
     task: str = CLASSIFICATION
     outputs: dict[str, float] = field(default_factory=dict)
     predicted: str = ""
+    threshold: ThresholdFacts | None = None
+    members: tuple[MemberFacts, ...] = ()
+    spread: dict[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """The most probable class; for a task without classes, what is predicted as text."""
+        """The most probable class, or that of the threshold.
+
+        For a task without classes, what is predicted as text.
+        """
         if not self.probabilities:
             return self.predicted
+        threshold = self.threshold
+        if threshold is not None and len(self.probabilities) == 2:
+            (other,) = self.probabilities.keys() - {threshold.label}
+            reached = self.probabilities[threshold.label] >= threshold.value
+            return threshold.label if reached else other
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
     @property
     def answer(self) -> str:
         """The predicted class with its probability, or what else is predicted."""
         if not self.probabilities:
-            return self.predicted
-        return f"{self.label} {self.probabilities[self.label]:.2f}"
+            return f"{self.predicted}{self._spread_text()}"
+        text = f"{self.label} {self.probabilities[self.label]:.2f}{self._spread_text(self.label)}"
+        if self.threshold is not None:
+            text += f" (threshold {self.threshold.label} {self.threshold.value:.2f})"
+        return text
+
+    def _spread_text(self, name: str | None = None) -> str:
+        """Return the spread of a number over the members as text; empty for one model."""
+        if not self.spread:
+            return ""
+        spread = next(iter(self.spread.values())) if name is None else self.spread[name]
+        return f" ± {spread:.2g} over {len(self.members)} models"
 
     @property
     def bill(self) -> str:
@@ -334,7 +399,16 @@ class PredictionRecord:
             "rounds": [asdict(each) for each in self.rounds],
             **({} if self.patient is None else {"patient": asdict(self.patient)}),
             **({"covariates": self.covariates} if self.covariates else {}),
+            **({} if self.threshold is None else {"threshold": asdict(self.threshold)}),
+            **self._members,
         }
+
+    @property
+    def _members(self) -> dict[str, object]:
+        """The keys of a prediction by several models."""
+        if not self.members:
+            return {}
+        return {"members": [asdict(each) for each in self.members], "spread": self.spread}
 
     @property
     def _task(self) -> dict[str, object]:

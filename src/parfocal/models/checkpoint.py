@@ -120,6 +120,8 @@ class Checkpoint:
         operating_point: temperature and thresholds, chosen on validation slides; None if the model
             predicts the most probable class.
         budget: how much of a slide the model visits; None for what it visits by itself. Not stored.
+        members: models whose answers are averaged, by name, for a run with folds; empty for one
+            model. Not stored.
         stored_hash: SHA-256 of the weights file that the model was loaded from; None for a model
             that was not loaded.
         trust_remote_code: whether to run code that the repository of an encoder brings; not stored.
@@ -139,6 +141,7 @@ class Checkpoint:
     stopping: StoppingRule | None = None
     operating_point: OperatingPoint | None = None
     budget: Budget | StoppingRule | None = None
+    members: "Mapping[str, Checkpoint]" = field(default_factory=dict)
     stored_hash: str | None = None
     trust_remote_code: bool = False
 
@@ -188,6 +191,12 @@ class Checkpoint:
         point = self.operating_point
         return {} if point is None else {"operating_point": asdict(point)}
 
+    @property
+    def _members_entry(self) -> dict[str, Any]:
+        """The settings of the members; none for one model."""
+        hashes = {name: member.settings_hash for name, member in self.members.items()}
+        return {"members": hashes} if hashes else {}
+
     def calibrated(self, logits: Tensor) -> Tensor:
         """Return logits divided by the temperature; the same object if there is none."""
         point = self.operating_point
@@ -206,6 +215,7 @@ class Checkpoint:
             "slide": asdict(self.slide),
             **({} if self.budget is None else {"budget": asdict(self.budget)}),
             **self._operating_point_entry,
+            **self._members_entry,
             # Where an encoder runs does not decide its features.
             "encoder": one_or_list([replace(each, address="").to_dict() for each in self.encoders]),
         }

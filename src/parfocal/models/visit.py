@@ -14,6 +14,7 @@ from parfocal.models.allowance import Allowance, Tariff
 from parfocal.models.budget import SETTLED, Budget, BudgetError, parse_budget
 from parfocal.models.checkpoint import Checkpoint, build_model
 from parfocal.models.contract import run_model
+from parfocal.models.ensemble import each_member
 from parfocal.models.limited_bag import LimitedBag, Visited
 from parfocal.models.rounds import Deadline, Rounds, RunModel
 from parfocal.models.stopping import StoppingRule
@@ -126,6 +127,8 @@ def given_budget(trained: Checkpoint, budget: str | Budget | None) -> Checkpoint
     """
     if budget is None:
         return trained
+    if trained.members:
+        return each_member(trained, lambda member: given_budget(member, budget))
     parsed = parse_budget(budget) if isinstance(budget, str) else budget
     if parsed is None and not trained.traits.takes_pixels:
         return with_budget(trained, stored_rule(trained))

@@ -9,7 +9,7 @@ from torch import Tensor
 from parfocal.cost import ExhaustiveCost, count_macs
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.per_magnification import encoder_text, per_magnification
-from parfocal.explain.record import BudgetFacts, ModelFacts, RoundFacts, SlideFacts
+from parfocal.explain.record import BudgetFacts, ModelFacts, RoundFacts, SlideFacts, ThresholdFacts
 from parfocal.features.header import SlideSettings
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.models.checkpoint import Checkpoint
@@ -38,13 +38,22 @@ def budget_facts(trained: Checkpoint, prediction: Prediction) -> BudgetFacts | N
     return BudgetFacts(budget_text(trained.budget), prediction.budget_met)
 
 
+def threshold_facts(trained: Checkpoint) -> ThresholdFacts | None:
+    """Return the threshold that decides which of two classes is predicted; None if none does."""
+    point = trained.operating_point
+    if point is None or len(point.thresholds) != 1 or len(task_of(trained).classes) != 2:
+        return None
+    ((label, threshold),) = point.thresholds.items()
+    return ThresholdFacts(label, threshold.value, str(point.rule))
+
+
 def round_facts(trained: Checkpoint, prediction: Prediction) -> tuple[RoundFacts, ...]:
     """Return the answers after each round; a task without classes has no probabilities."""
     facts = []
     for each in prediction.rounds:
         known = bool(task_of(trained).classes)
         probabilities = label_probabilities(
-            trained.labels, each.logits.softmax(0)[None] if known else None
+            trained.labels, trained.calibrated(each.logits).softmax(0)[None] if known else None
         )
         facts.append(RoundFacts(sum(each.patches), probabilities[0] if known else {}))
     return tuple(facts)

@@ -7,12 +7,14 @@ that cost. Pixels are read and encoded only when the model requests them.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from parfocal.cost import ExhaustiveCost
+from parfocal.cost import Cost, ExhaustiveCost
 from parfocal.encoders.encoder import Encoder
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.regions import (
@@ -28,6 +30,7 @@ from parfocal.grid import GridError, UnavailableMagnificationError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite
 from parfocal.models.visit import answer
+from parfocal.predict.ensemble import cost_difference, join_members
 from parfocal.predict.facts import (
     budget_facts,
     exhaustive_cost,
@@ -36,6 +39,7 @@ from parfocal.predict.facts import (
     round_facts,
     slide_facts,
     stored_exhaustive_cost,
+    threshold_facts,
 )
 from parfocal.predict.nominal import nominal_notes
 from parfocal.prediction import Look, Prediction
@@ -92,7 +96,7 @@ def classify(
     """
     try:
         with trained.open(slide, encoder=encoder) as slide_input:
-            prediction = run_on(trained, slide_input)
+            runs = _run_each(trained, slide_input)
     except UnavailableMagnificationError as error:
         message = error.message_for_model(trained.magnifications)
         raise SlideError(f"{slide.name}: {message}") from error
@@ -102,7 +106,7 @@ def classify(
     nominal = nominal_notes(trained, slide.mpp)
     for note in nominal:
         logger.warning("%s: %s", slide.name, note)
-    record = record_of(slide, trained, slide_input, prediction, exhaustive)
+    record = _joined_record(slide, trained, slide_input, runs, exhaustive)
     return replace(record, notes=(*record.notes, *nominal))
 
 
@@ -125,11 +129,64 @@ def classify_stored(slide: Slide, trained: Checkpoint, slide_input: BagInput) ->
             f"{slide.name}: the features do not say where on the slide the patches lie, so nothing "
             "can be drawn. Evaluate the run instead, or leave --features out."
         )
-    prediction = run_on(trained, slide_input)
-    for step, look in enumerate(slide_input.locate(prediction.looks)):
-        slide_input.cost_meter.add_patches(step, len(look.rows))
+    runs = _run_each(trained, slide_input, stored=True)
     exhaustive = stored_exhaustive_cost(slide_input, trained)
-    return record_of(slide, trained, slide_input, prediction, exhaustive)
+    return _joined_record(slide, trained, slide_input, runs, exhaustive)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The prediction of one model, with what it added to the cost of the slide."""
+
+    name: str
+    trained: Checkpoint
+    prediction: Prediction
+    added: Cost
+
+
+def _run_each(
+    trained: Checkpoint, slide_input: SlideInput, *, stored: bool = False
+) -> tuple[_Run, ...]:
+    """Run a model, or each member of several, on one open slide.
+
+    Args:
+        trained: the model.
+        slide_input: the slide, whose patches are read and encoded once.
+        stored: whether features are stored, so that the meter counts no patches by itself.
+    """
+    runs: list[_Run] = []
+    counted: dict[int, set[int]] = {}
+    device = next(trained.model.parameters(), torch.empty(0)).device
+    for name, member in (trained.members or {"": trained}).items():
+        member.model.to(device)
+        before = slide_input.cost_meter.total()
+        prediction = run_on(member, slide_input)
+        if stored:
+            for step, look in enumerate(slide_input.locate(prediction.looks)):
+                new = set(look.rows.tolist()) - counted.setdefault(step, set())
+                slide_input.cost_meter.add_patches(step, len(new))
+                counted[step] |= new
+        added = cost_difference(before, slide_input.cost_meter.total())
+        runs.append(_Run(name, member, prediction, added))
+    return tuple(runs)
+
+
+def _joined_record(
+    slide: Slide,
+    trained: Checkpoint,
+    slide_input: SlideInput,
+    runs: Sequence[_Run],
+    exhaustive: ExhaustiveCost,
+) -> PredictionRecord:
+    """Return the record of a model, or of the mean answer of several."""
+    records = {
+        run.name: record_of(slide, run.trained, slide_input, run.prediction, exhaustive)
+        for run in runs
+    }
+    if not trained.members:
+        return records[""]
+    added, total = [run.added for run in runs], slide_input.cost_meter.total(exhaustive)
+    return join_members(trained, records, added, total)
 
 
 def record_of(
@@ -146,14 +203,16 @@ def record_of(
     looks = slide_input.locate(prediction.looks)
     if not task.classes:
         looks = tuple(_without_classes(look) for look in looks)
-    running = label_probabilities(task.classes, prediction.running if task.classes else None)
+    running = label_probabilities(
+        task.classes, _calibrated_running(trained, prediction) if task.classes else None
+    )
     rounds = round_facts(trained, prediction)
     regions = tuple(regions_from_looks(looks))
     if rounds:
         regions = tuple(with_round_probabilities(regions, [each.probabilities for each in rounds]))
     else:
         regions = tuple(with_running_probabilities(regions, running))
-    predicted = task.answer(prediction.logits)
+    predicted = task.answer(trained.calibrated(prediction.logits))
     return PredictionRecord(
         slide=slide_facts(slide, trained.slide),
         model=model_facts(trained),
@@ -169,7 +228,18 @@ def record_of(
         notes=slide.notes,
         budget=budget_facts(trained, prediction),
         rounds=rounds,
+        threshold=threshold_facts(trained),
     )
+
+
+def _calibrated_running(trained: Checkpoint, prediction: Prediction) -> Float[Tensor, "t c"] | None:
+    """Return the probabilities after each patch, with the temperature of the model."""
+    running = prediction.running
+    if running is None or trained.operating_point is None:
+        return running
+    if trained.operating_point.temperature is None:
+        return running
+    return trained.calibrated(running.clamp_min(torch.finfo(running.dtype).tiny).log()).softmax(1)
 
 
 def _without_classes(look: Look) -> Look:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from parfocal.models.checkpoint import SettingValue, stored_model_name
+from parfocal.models.ensemble import fold_folders
 from parfocal.settings.check import check_model_settings
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.values import check_value
@@ -53,7 +54,7 @@ def model_overrides(run: Path, overrides: Sequence[str]) -> dict[str, SettingVal
             model.
         CheckpointError: the run has no checkpoint, or it cannot be read.
     """
-    name = stored_model_name(run)
+    name = stored_model_name((fold_folders(run) or (run,))[0])
     values: dict[str, Any] = {}
     for text in overrides:
         section, key, value = parse_override(text)
