@@ -31,7 +31,29 @@ from parfocal.cli.parsing import (
     parse_slides_apart,
     remote_access,
 )
+from parfocal.cli.submit import (
+    Array,
+    JobOptions,
+    Partition,
+    Sbatch,
+    Submit,
+    Time,
+    Yes,
+    submit_command,
+)
+from parfocal.cli.workers import (
+    Gpus,
+    GpusPerWorker,
+    InFlight,
+    Ray,
+    Threads,
+    Workers,
+    uses_workers,
+    worker_engine,
+)
 from parfocal.progress import Progress, bars_erased
+
+EXTRACTED_ON_GPU = 4  # slides at a time: the next ones are opened and read ahead
 
 
 def inspect(
@@ -146,6 +168,14 @@ def synth(
             metavar="NAME", help="Subfolder of lesion tissue. Default: recognized by its name."
         ),
     ] = None,
+    endpoint: Annotated[
+        Literal["survival", "regression", "ordinal", "multilabel"] | None,
+        typer.Option(
+            metavar="ENDPOINT",
+            help="Paint for another task than classification: survival, regression, ordinal or "
+            "multilabel; cohort.csv has its columns.",
+        ),
+    ] = None,
 ) -> None:
     """Paint synthetic slides whose lesions are visible only at high magnification.
 
@@ -170,12 +200,14 @@ def synth(
         mpp=mpp,
         tiles=tiles,
         painting=painting,
+        endpoint=endpoint,
         progress=lambda done, total: progress.advance("painted"),
     )
     typer.echo(f"painted {slides} slides; wrote {cohort}")
 
 
 def extract(
+    context: typer.Context,
     *,
     cohort: Annotated[
         Path,
@@ -253,16 +285,34 @@ def extract(
         typer.Option("--any-mpp", help="Use encoders even at resolutions they were not made for."),
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads: Threads = None,
+    in_flight: InFlight = None,
+    submit: Submit = None,
+    partition: Partition = None,
+    time: Time = None,
+    array: Array = None,
+    sbatch: Sbatch = None,
+    yes: Yes = False,
 ) -> None:
     """Encode all patches and store the features, one HDF5 file per slide.
 
     Training does not need this, but several training runs on the same slides are faster with it.
-    Run the same command again to resume.
+    Run the same command again to resume; commands that run at the same time share the slides.
 
     Example: `parfocal extract cohort.csv --out features --magnifications 2.5,10`
     """
+    job = JobOptions(submit, partition, time, array, sbatch, yes)
+    if submit_command(context, out, job, workers=workers, threads=threads, gpus=gpus):
+        return
+    from functools import partial
+
     from parfocal.dataset import read_slides
     from parfocal.dataset.same_file import refuse_equal_contents
+    from parfocal.distribute.worklist import Distribution
     from parfocal.features.extract import extract_cohort
     from parfocal.features.foreign.trident_writer import TridentLayout
     from parfocal.features.header import SlideSettings
@@ -281,19 +331,34 @@ def extract(
         any_mpp=any_mpp,
         trust_remote_code=trust_remote_code,
     )
+    engine = worker_engine(
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
+        gpus_per_worker=gpus_per_worker,
+        threads=threads,
+        in_flight=in_flight,
+        device=device,
+        gpu_in_flight=EXTRACTED_ON_GPU,
+    )
+    load = partial(load_encoders, chosen, settings.magnifications, patch_size=patch_size)
     files = [(slide.slide_id, slide.path, slide.mpp) for slide in slides]
     result = extract_cohort(
         files,
         out,
-        encoder=load_encoders(
-            chosen, settings.magnifications, device=device, patch_size=patch_size
-        ),
+        # Where workers encode, this process needs to know the encoders only.
+        encoder=load(device="cpu" if uses_workers(engine) else device),
+        load_encoders=partial(load, device=device),
+        distribution=Distribution(engine=engine),
         settings=settings,
         cache=cache,
         tissue={slide.slide_id: slide.tissue for slide in slides if slide.tissue is not None},
         layout=TridentLayout(out) if layout == "trident" else None,
     )
-    typer.echo(f"{len(result.done)} slides extracted, {len(result.skipped)} already in {out}")
+    others = f", {len(result.elsewhere)} by other processes" if result.elsewhere else ""
+    typer.echo(
+        f"{len(result.done)} slides extracted, {len(result.skipped)} already in {out}{others}"
+    )
     finish(result.failed, len(slides))
 
 

@@ -21,6 +21,7 @@ from threading import Event
 import numpy as np
 
 from parfocal.files import whole_file
+from parfocal.slide.synthetic.endpoints import Endpoint, plan_endpoints
 from parfocal.slide.synthetic.layout import Blob
 from parfocal.slide.synthetic.painting import (
     Painting,
@@ -44,6 +45,7 @@ def paint_cohort(
     mpp: float = 1.0,
     tiles: Path | None = None,
     painting: Painting | None = None,
+    endpoint: Endpoint | None = None,
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -58,6 +60,8 @@ def paint_cohort(
         mpp: microns per pixel.
         tiles: folder with one folder of real tissue tiles per class; None for painted texture.
         painting: contents of the slides; None for a default that suits the texture.
+        endpoint: endpoint besides the class, see `parfocal.slide.synthetic.endpoints`; None for
+            the class alone. It needs painted texture.
         threads: number of slides to paint at once.
         progress: called with the number of finished slides and the number of all slides.
 
@@ -68,15 +72,28 @@ def paint_cohort(
         ValueError: `out` is not empty, or a setting is invalid.
         SlideError: a tile of texture cannot be read.
     """
-    plans = plan_cohort(
-        slides=slides, seed=seed, size=size, mpp=mpp, tiles=tiles, painting=painting
-    )
+    columns: list[dict[str, object]] = [{} for _ in range(slides)]
+    if endpoint is None:
+        plans = plan_cohort(
+            slides=slides, seed=seed, size=size, mpp=mpp, tiles=tiles, painting=painting
+        )
+    elif tiles is not None:
+        raise ValueError("a cohort with an endpoint has painted texture; omit the tiles")
+    else:
+        planned = plan_endpoints(
+            endpoint, slides=slides, seed=seed, size=size, mpp=mpp, painting=painting
+        )
+        plans = [(each.split, each.plan) for each in planned]
+        columns = [each.columns for each in planned]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: the folder exists and is not empty. Choose a new folder.")
     for _, plan in plans:
         plan_layout(plan)  # fast; a slide without enough room is refused before hours of painting
     names = [f"slide-{number:04d}" for number in range(slides)]
-    rows = [_row(name, split, plan) for name, (split, plan) in zip(names, plans, strict=True)]
+    rows = [
+        _row(name, split, plan) | own
+        for name, (split, plan), own in zip(names, plans, columns, strict=True)
+    ]
     is_new = not out.exists()
     try:
         for folder in FOLDERS:
@@ -194,7 +211,8 @@ def _paint_one(out: Path, name: str, plan: SlidePlan, threads: int, stop: Event)
     """Paint a slide and its outlines."""
     layout = paint_slide(out / "slides" / f"{name}.tif", plan, threads=threads, stop=stop)
     if plan.lesion:
-        _write_outlines(out / "outlines" / f"{name}.geojson", layout.lesions, plan.mpp)
+        lesions = (*layout.lesions, *layout.second)
+        _write_outlines(out / "outlines" / f"{name}.geojson", lesions, plan.mpp)
 
 
 def _row(name: str, split: str, plan: SlidePlan) -> dict[str, object]:

@@ -75,6 +75,7 @@ class Masks:
     tissue: Float32[np.ndarray, "h w"] | None
     regions: Float32[np.ndarray, "h w"] | None
     lesions: Float32[np.ndarray, "h w"] | None
+    second: Float32[np.ndarray, "h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Layout:
         mpp: microns per pixel.
         regions: regions that are conspicuous at low magnification.
         lesions: lesions, each inside a region.
+        second: lesions of a second kind, each inside another region.
     """
 
     field: Float32[np.ndarray, "n n"]
@@ -95,6 +97,7 @@ class Layout:
     mpp: float
     regions: tuple[Blob, ...]
     lesions: tuple[Blob, ...]
+    second: tuple[Blob, ...] = ()
 
     def masks(self, x: int, y: int, side: int) -> Masks:
         """Compute the masks of a square tile whose top-left pixel is (x, y)."""
@@ -107,6 +110,7 @@ class Layout:
             _enlarge(tissue, side),
             _cover(self.regions, across, down, side),
             _cover(self.lesions, across, down, side),
+            _cover(self.second, across, down, side),
         )
 
     def _tissue(
@@ -163,6 +167,7 @@ def draw_layout(
     regions: int,
     lesions: int,
     lesion_um: float,
+    second: int = 0,
 ) -> Layout | None:
     """Draw tissue that covers a share of a square slide, and place regions well inside it.
 
@@ -174,6 +179,7 @@ def draw_layout(
         regions: number of regions.
         lesions: number of regions with a lesion inside.
         lesion_um: diameter in microns of a disc with the area of a lesion.
+        second: number of the lesions that are of the second kind.
 
     Returns:
         The layout; None if the tissue has no room for the regions.
@@ -185,7 +191,8 @@ def draw_layout(
         if len(centers) == regions:
             blobs = tuple(draw_blob(rng, x, y, diameter) for x, y in centers)
             inside = tuple(blob.scaled(1 / REGION) for blob in blobs[:lesions])
-            return Layout(field, spacing, mpp, blobs, inside)
+            first = lesions - second
+            return Layout(field, spacing, mpp, blobs, inside[:first], inside[first:])
     return None
 
 

@@ -24,12 +24,14 @@ class Textures:
         lesion: tissue of a region with a lesion. If there are as many squares as in `region`,
             squares of the same index are used at the same place.
         glass: color of glass.
+        second: tissue of a region with a lesion of a second kind; None if there are none.
     """
 
     plain: UInt8[np.ndarray, "n s s 3"]
     region: UInt8[np.ndarray, "m s s 3"]
     lesion: UInt8[np.ndarray, "l s s 3"]
     glass: UInt8[np.ndarray, " 3"]
+    second: UInt8[np.ndarray, "k s s 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,10 @@ class Mosaic:
         layers = (
             (self._textures.region, masks.regions),
             (self._textures.lesion, masks.lesions),
+            (self._textures.second, masks.second),
         )
         for kind, mask in layers:
-            if mask is not None:
+            if mask is not None and kind is not None:
                 pixels = _blend(pixels, self._window(kind, x, y, side), mask[..., None])
         return _blend(glass, pixels, masks.tissue[..., None])
 

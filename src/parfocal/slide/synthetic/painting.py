@@ -124,6 +124,7 @@ class SlidePlan:
         mpp: microns per pixel.
         painting: contents of the slide.
         tiles: tissue tiles for its texture; None for painted texture.
+        second: number of its lesions that are of a second kind, which tiles do not have.
     """
 
     seed: tuple[int, ...]
@@ -133,6 +134,7 @@ class SlidePlan:
     mpp: float = 1.0
     painting: Painting = Painting()
     tiles: TileFiles | None = None
+    second: int = 0
 
     def __post_init__(self) -> None:
         """Raise ValueError if a setting is invalid."""
@@ -193,7 +195,8 @@ def _compose(plan: SlidePlan) -> tuple[Mosaic, Layout]:
     layout, own = plan_layout(plan), [_generator(*plan.seed, purpose) for purpose in (1, 2)]
     stain = _generator(*plan.pair, 3)
     if plan.tiles is None:
-        textures = Painter(own[0], plan.mpp).textures(draw_stain(stain))
+        painter = Painter(own[0], plan.mpp)
+        textures = painter.textures(draw_stain(stain), two_kinds=plan.second > 0)
     else:
         textures = tile_textures(plan.tiles, plan.mpp, own[0], stain)
     return Mosaic(layout, textures, own[1], overlap=OVERLAP_PX), layout
@@ -219,6 +222,7 @@ def plan_layout(plan: SlidePlan) -> Layout:
         regions=painting.regions,
         lesions=painting.lesions if plan.lesion else 0,
         lesion_um=largest * plan.lesion_scale,
+        second=plan.second,
     )
     if layout is None:
         raise _no_room(plan, largest)

@@ -5,7 +5,7 @@ hollow with a dark spot, and all differences coarser than `HIDDEN_UM` are remove
 magnification both are therefore the same picture, and their mean colors are equal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -91,10 +91,11 @@ class Painter:
         self._rng, self._mpp = rng, mpp
         self._side = int(np.clip(SIDE_UM / mpp, *SIDES_PX))
 
-    def textures(self, stain: Stain) -> Textures:
-        """Paint the squares of all kinds."""
-        region, lesion = self._region(stain)
-        return Textures(self._plain(stain), region, lesion, stain.glass)
+    def textures(self, stain: Stain, *, two_kinds: bool = False) -> Textures:
+        """Paint the squares of all kinds, with lesions of one kind or of two."""
+        region, *lesions = self._region(stain, (_hollow, _ringed)[: 1 + two_kinds])
+        second = lesions[1] if two_kinds else None
+        return Textures(self._plain(stain), region, lesions[0], stain.glass, second)
 
     def _plain(self, stain: Stain) -> Squares:
         """Paint fibers with sparse nuclei, and glands with walls of nuclei."""
@@ -114,16 +115,17 @@ class Painter:
             hematoxylin = np.maximum(hematoxylin, self._stamp(nuclei, _filled))
         return stain.color(hematoxylin.clip(0), eosin.clip(0.02))
 
-    def _region(self, stain: Stain) -> tuple[Squares, Squares]:
-        """Paint crowded nuclei as benign tissue, and the same nuclei as a lesion."""
+    def _region(self, stain: Stain, lesions: Sequence[Profile]) -> list[Squares]:
+        """Paint crowded nuclei as benign tissue, and the same nuclei as each kind of lesion."""
         eosin = (0.42 + 0.08 * self._noise(12, 6) + 0.08 * self._noise(60, 60)).clip(0.02)
         ground = (0.14 + 0.03 * self._noise(20, 20)).clip(0)
         nuclei = self._scatter(13, long_um=(4.6, 5.6), short_um=(4.0, 5.0))
-        benign, lesion = (
+        benign, *changed = (
             stain.color(np.maximum(ground, self._stamp(nuclei, profile)), eosin)
-            for profile in (_filled, _hollow)
+            for profile in (_filled, *lesions)
         )
-        return benign, _only_fine(benign, lesion, HIDDEN_UM / self._mpp)
+        sigma = HIDDEN_UM / self._mpp
+        return [benign, *(_only_fine(benign, lesion, sigma) for lesion in changed)]
 
     def _noise(self, along_um: float, across_um: float) -> Canvas:
         """Draw noise of unit variance, smoothed along a random direction in each square."""
@@ -223,6 +225,11 @@ def _hollow(radius: Stamps) -> Stamps:
     spot = (3 - 7 * radius).clip(0, 1.2)
     hollow: Stamps = np.maximum(1.2 * rim, spot)
     return hollow
+
+
+def _ringed(radius: Stamps) -> Stamps:
+    """Return the dye of a nucleus with a wide dark rim around nothing."""
+    return (1.6 - 4 * np.abs(radius - 0.7)).clip(0, 1.4)
 
 
 def _only_fine(benign: Squares, lesion: Squares, sigma: float) -> Squares:
