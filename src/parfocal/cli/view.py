@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import AllowRedirect, Host, Mpp, Port, RemoteCache, Scratch, output_page
+from parfocal.cli.arguments import (
+    AllowRedirect,
+    Host,
+    Mpp,
+    Port,
+    RemoteCache,
+    Scratch,
+    optional,
+    output_folder,
+    output_page,
+)
 from parfocal.cli.parsing import parse_slides, remote_access
 
 Predictions = Annotated[
@@ -85,21 +95,43 @@ def report(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FILE.html", help="Page to write.", callback=output_page)
-    ],
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Page to write.", callback=optional(output_page)),
+    ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder to write a printable page for each patient to, and index.html.",
+            callback=optional(output_folder),
+        ),
+    ] = None,
     cohort: CohortFile = None,
     slides: MovedSlides = None,
 ) -> None:
     """Write runs, evaluations and predictions as one self-contained HTML page.
 
+    With `--patients`, each patient gets a printable page: answer, threshold, where the model
+    looked, cost, and the model card, for which the folders of the run and its evaluation are read.
+
     Example: `parfocal report run evaluation predictions --out report.html`
     """
-    from parfocal.explain.report import write_report
+    problems: tuple[str, ...] = ()
+    if out is None and patients is None:
+        raise typer.BadParameter("give --out, --patients or both", param_hint="--out")
+    if out is not None:
+        from parfocal.explain.report import write_report
 
-    problems = write_report(paths, out, cohort=cohort, moved_to=slides or ())
-    size = out.stat().st_size
-    size_text = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
-    typer.echo(f"{out}: {size_text}; open it in a browser")
+        problems = write_report(paths, out, cohort=cohort, moved_to=slides or ())
+        size = out.stat().st_size
+        size_text = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+        typer.echo(f"{out}: {size_text}; open it in a browser")
+    if patients is not None:
+        from parfocal.explain.patients import write_patients
+
+        pages = write_patients(paths, patients, cohort=cohort, moved_to=slides or ())
+        typer.echo(f"{pages.index}: {pages.count} patients; open it in a browser")
+        problems = tuple(dict.fromkeys((*problems, *pages.problems)))
     _print_problems(problems)
     if problems:
         raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """Read the true labels, outlines and paths of slides from cohort tables and run splits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parfocal.dataset.cohort import read_slides
@@ -25,11 +25,13 @@ class Truth:
         label: true class.
         outlines: the lesions.
         path: the slide file.
+        patient: the patient; None if no table names one.
     """
 
     label: str | None = None
     outlines: OutlinesFile | None = None
     path: SlidePath | None = None
+    patient: str | None = None
 
 
 def read_truths(
@@ -64,29 +66,39 @@ def read_truths(
 def _add_cohort(truths: dict[str, tuple[Truth, Path]], table: Path) -> None:
     require_file(table)
     for slide in read_slides(table):
-        truth = Truth(slide.label or None, slide.outlines, slide.path)
+        patient = slide.patient_id if slide.patient_id != slide.slide_id else None
+        truth = Truth(slide.label or None, slide.outlines, slide.path, patient)
         _add_truth(truths, slide.slide_id, truth, table)
 
 
 def _add_split(truths: dict[str, tuple[Truth, Path]], table: Path) -> None:
     require_file(table)
     for row in read_split(table):
-        _add_truth(truths, row.slide_id, Truth(row.label), table)
+        patient = row.patient_id if row.patient_id != row.slide_id else None
+        _add_truth(truths, row.slide_id, Truth(row.label, patient=patient), table)
 
 
 def _add_truth(
     truths: dict[str, tuple[Truth, Path]], slide_id: str, truth: Truth, table: Path
 ) -> None:
     first, first_table = truths.setdefault(slide_id, (truth, table))
+    patient = first.patient or truth.patient
+    if truth.patient not in (None, patient):
+        raise LibraryError(
+            f"{slide_id}: of patient {first.patient!r} in {first_table} and {truth.patient!r} in "
+            f"{table}; correct one of them, or show their predictions separately."
+        )
     if first.label is None or truth.label is None:  # a table without labels
         label = first.label or truth.label
-        merged = Truth(label, first.outlines or truth.outlines, first.path or truth.path)
+        merged = Truth(label, first.outlines or truth.outlines, first.path or truth.path, patient)
         truths[slide_id] = merged, first_table
     elif first.label != truth.label:
         raise LibraryError(
             f"{slide_id}: labeled {first.label!r} in {first_table} and {truth.label!r} in {table}; "
             "correct one of them, or view their predictions separately."
         )
+    else:
+        truths[slide_id] = replace(first, patient=patient), first_table
 
 
 def require_file(path: Path) -> None:

@@ -79,7 +79,9 @@ def read_sources(paths: Sequence[Path], sheets: Sequence[str] = ()) -> Sources:
         CohortError: a file cannot be read, or a folder has no table.
     """
     files = [file for path in paths for file in _files_of(path)]
-    tables, splits, folds = [], [], None
+    tables: list[SourceTable] = []
+    splits: list[SourceTable] = []
+    folds = None
     config = next((file for file in files if file.name in CONFIG_NAMES), None)
     for file in dict.fromkeys(files):
         if file.suffix.lower() == ".json":

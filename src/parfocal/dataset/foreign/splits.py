@@ -78,7 +78,8 @@ def read_folds(
     else:
         named = [(table.name, list(_listed_parts(table))) for table in sources.splits]
     by_name = _slides_by_name(members)
-    names, unknown = Names(by_name), []
+    names = Names(by_name)
+    unknown: list[str] = []
     found = [_fold(source, pairs, by_name, names, unknown) for source, pairs in named]
     for fold in found:
         _refuse_split_patients(fold, members)

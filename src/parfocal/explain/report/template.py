@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from parfocal.metrics import METRICS, REGRESSION_METRICS, SURVIVAL_METRICS, Score
 
@@ -37,6 +38,7 @@ def _pages() -> Environment:
         "number": _number,
         "step": _step_name,
         "setting": _setting,
+        "css": _css_text,
         "metric": _metric_label,
     }
     return pages
@@ -74,6 +76,16 @@ def _setting(value: object) -> object:
     if isinstance(value, dict):
         return ", ".join(f"{key}={each}" for key, each in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _css_text(text: str) -> Markup:
+    r"""Return the content of a string in CSS, in which no character has a meaning.
+
+    >>> print(_css_text('a"b'))
+    a\22 b
+    """
+    safe = (c if c.isascii() and c.isalnum() else f"\\{ord(c):x} " for c in text)
+    return Markup("".join(safe))
 
 
 def _percent(share: float | None) -> str:
