@@ -1,0 +1,208 @@
+"""Budgets from the run folder to the tables: calibrate, evaluate and predict."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from command_result import CommandResult
+from parfocal.evaluate.calibrate import calibrate_runs, store_rule
+from parfocal.evaluate.heldout import EvaluationError
+from parfocal.evaluate.run import evaluate
+from parfocal.explain.read_record import read_prediction
+from parfocal.models.budget import Budget, BudgetError
+from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
+from parfocal.models.stopping import StoppingRule
+from parfocal.models.visit import given_budget
+from parfocal.predict import predict
+
+PARTS = {"a": "val", "b": "val", "c": "test", "d": "test"}
+# Stops after the first round, whatever the answer is.
+EAGER = StoppingRule((0.0, 0.0), 16, 0.5, {"normal": 1, "tumor": 1})
+
+
+def write_run(folder: Path, trained: Checkpoint, val: tuple[str, ...] = ("a", "b")) -> Path:
+    """Write a run with validation slides, and its split."""
+    slides = {"train": ["z"], "val": list(val)}
+    replace(trained, training=TrainingProvenance(0, 1, slides)).save(folder)
+    rows = [f"{name},{name},normal,{part}" for name, part in PARTS.items()]
+    (folder / "split.csv").write_text("\n".join(["slide_id,patient_id,label,split", *rows]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory, write_slide: Callable[..., Path]) -> Path:
+    folder = tmp_path_factory.mktemp("budgets")
+    rows = []
+    for number, name in enumerate(PARTS):
+        write_slide(folder / f"{name}.tif", dark=number % 2 == 1, seed=number)
+        rows.append(f"{name},{name}.tif,{('normal', 'tumor')[number % 2]}")
+    (folder / "cohort.csv").write_text("\n".join(["slide_id,path,label", *rows]))
+    return folder / "cohort.csv"
+
+
+@pytest.fixture(scope="module")
+def run(cohort: Path, untrained: Checkpoint) -> Path:
+    return write_run(cohort.parent / "run", untrained)
+
+
+def metrics_of(run: Path, cohort: Path, out: Path, budget: str | None) -> dict:
+    evaluate(run, cohort, out, budget=budget, device="cpu", resamples=20, report=False)
+    return json.loads((out / "metrics.json").read_text())
+
+
+def test_a_calibrated_run_stops_when_settled_and_the_evaluation_checks_it(
+    run: Path, cohort: Path, tmp_path: Path
+):
+    (calibration,) = calibrate_runs(run, cohort, device="cpu", max_disagreement=0.5)
+    assert sum(calibration.rule.slides.values()) == 2
+    assert Checkpoint.load(run).stopping == calibration.rule
+    assert "2 validation slides" in calibration.text
+    store_rule(run, EAGER)
+    metrics = metrics_of(run, cohort, tmp_path, "settled")
+    check = metrics["budget"]
+    assert (check["limit"], check["slides"]) == ("settled", 2)
+    assert check["disagreement"]["interval"] == "clopper-pearson"
+    assert check["disagreement"]["value"] == check["disagreements"] / 2
+    assert check["share_of_full"] < 1
+    # Only the lowest magnification was visited, and only that is in the bill.
+    assert [step["mean"] for step in metrics["cost"]["patches"]][1:] in ([], [0.0])
+    assert "budget" not in metrics_of(run, cohort, tmp_path / "own", None)
+
+
+def test_a_model_without_a_budget_answers_as_before_after_calibration(run: Path, cohort: Path):
+    trained = Checkpoint.load(run)
+    assert trained.stopping is not None
+    assert trained.settings_hash == replace(trained, stopping=None).settings_hash
+    assert given_budget(trained, "share=5%").settings_hash != trained.settings_hash
+
+
+def test_a_budget_is_spent_on_a_slide_file_and_recorded(run: Path, cohort: Path, tmp_path: Path):
+    trained = Checkpoint.load(run)
+    own = predict(cohort.parent / "c.tif", trained)
+    lowest = own.cost.patches[0]
+    few = predict(cohort.parent / "c.tif", given_budget(trained, f"patches={lowest + 20}"))
+    assert sum(few.cost.patches) == lowest + 16 < sum(own.cost.patches)
+    assert few.budget is not None
+    assert few.budget.met
+    assert few.stop_reason == f"the budget patches={lowest + 20} was spent"
+    none = predict(cohort.parent / "c.tif", given_budget(trained, f"patches={lowest - 1}"))
+    assert none.budget is not None
+    assert none.budget.met is False
+    assert none.cost.patches == (lowest,)
+    assert "was not met: the lowest magnification alone costs" in none.stop_reason
+    (tmp_path / "c.json").write_text(none.to_json())
+    assert read_prediction(tmp_path / "c.json") == none
+
+
+def test_macs_and_a_share_limit_what_is_encoded(run: Path, cohort: Path):
+    trained = Checkpoint.load(run)
+    own = predict(cohort.parent / "c.tif", trained).cost
+    assert own.exhaustive is not None
+    limit = sum(own.encoding_macs) * 0.8
+    cheap = predict(cohort.parent / "c.tif", given_budget(trained, f"macs={limit}")).cost
+    assert sum(cheap.encoding_macs) <= limit < sum(own.encoding_macs)
+    all_of_it = predict(cohort.parent / "c.tif", given_budget(trained, "share=100%")).cost
+    assert own.exhaustive.patches - 16 <= sum(all_of_it.patches) <= own.exhaustive.patches
+    assert sum(all_of_it.patches) > sum(own.patches)  # more than the model's own K
+
+
+def test_rounds_are_recorded_in_the_order_of_visits(run: Path, cohort: Path, tmp_path: Path):
+    trained = Checkpoint.load(run)
+    never = replace(EAGER, thresholds=(1.0, 1.0))
+    record = predict(cohort.parent / "c.tif", replace(trained, budget=never))
+    own = predict(cohort.parent / "c.tif", trained)
+    assert record.probabilities == own.probabilities
+    assert record.cost.patches == own.cost.patches
+    assert len(record.rounds) == 3  # the lowest magnification, and two parents of 16 children
+    assert record.rounds[-1].patches == sum(record.cost.patches)
+    assert record.rounds[-1].probabilities == pytest.approx(record.probabilities)
+    ordered = sorted(record.regions, key=lambda region: region.order)  # type: ignore[arg-type,return-value]
+    assert [r.round for r in ordered] == sorted(r.round for r in ordered)  # type: ignore[type-var]
+    answers = [each for each in ordered if each.probabilities is not None]
+    assert [each.round for each in answers] == [0, 1, 2]
+    (tmp_path / "c.json").write_text(record.to_json())
+    assert read_prediction(tmp_path / "c.json") == record
+
+
+def test_a_deadline_in_the_past_stops_after_the_lowest_magnification(run: Path, cohort: Path):
+    trained = given_budget(Checkpoint.load(run), Budget("seconds", 1e-6))
+    record = predict(cohort.parent / "c.tif", trained)
+    assert len(record.cost.patches) == 1
+    assert "seconds was spent" in record.stop_reason
+    assert record.budget is not None
+    assert record.budget.met is False
+
+
+def test_a_run_without_validation_slides_is_not_calibrated(
+    cohort: Path, untrained: Checkpoint, tmp_path: Path
+):
+    run = write_run(tmp_path / "run", untrained, ())
+    with pytest.raises(EvaluationError, match=r"no validation slides.*val_fraction.*share=5%"):
+        calibrate_runs(run, cohort, device="cpu")
+    with pytest.raises(BudgetError, match=r"no stopping rule; make one .* `parfocal calibrate"):
+        given_budget(Checkpoint.load(run), "settled")
+
+
+def test_a_refitted_run_is_not_calibrated(cohort: Path, untrained: Checkpoint, tmp_path: Path):
+    provenance = TrainingProvenance(0, 1, {"val": ["a"]}, refit=True)
+    replace(untrained, training=provenance).save(tmp_path)
+    with pytest.raises(EvaluationError, match="refitted on its validation slides"):
+        calibrate_runs(tmp_path, cohort, device="cpu")
+
+
+def test_validation_slides_that_are_not_in_the_cohort_are_named(
+    cohort: Path, untrained: Checkpoint, tmp_path: Path
+):
+    run = write_run(tmp_path / "run", untrained, ("a", "gone"))
+    with pytest.raises(EvaluationError, match=r"1 of the 2 validation slides .* such as gone"):
+        calibrate_runs(run, cohort, device="cpu")
+
+
+def test_too_few_slides_promise_nothing(run: Path, cohort: Path):
+    before = Checkpoint.load(run).stopping
+    (calibration,) = calibrate_runs(run, cohort, device="cpu", max_disagreement=0.05)
+    assert not calibration.rule.can_stop
+    assert "needs 19 validation slides of other classes" in calibration.text
+    assert before is not None
+    store_rule(run, before)
+
+
+def test_the_rule_of_a_fold_is_not_made_of_its_test_slides(
+    cohort: Path, untrained: Checkpoint, tmp_path: Path
+):
+    write_run(tmp_path / "fold-0", untrained, ("a", "b"))
+    write_run(tmp_path / "fold-1", untrained, ("c", "d"))
+    rows = [f"{name},{name},normal,{'val' if name in 'cd' else 'train'}" for name in PARTS]
+    split = "\n".join(["slide_id,patient_id,label,split", *rows])
+    (tmp_path / "fold-1" / "split.csv").write_text(split)
+    first, second = calibrate_runs(tmp_path, cohort, device="cpu", max_disagreement=0.5)
+    assert sum(first.rule.slides.values()) == 2  # c and d are its test slides
+    assert sum(second.rule.slides.values()) == 4
+
+
+@pytest.mark.parametrize("budget", ["seconds=2", "share=5%", "settled"])
+def test_a_model_that_does_not_zoom_has_no_budget(untrained: Checkpoint, budget: str):
+    baseline = replace(
+        untrained, model_name="abmil", slide=replace(untrained.slide, magnifications=(10.0,))
+    )
+    with pytest.raises(BudgetError, match=r"model abmil visits every patch|no stopping rule"):
+        given_budget(baseline, budget)
+
+
+def test_the_commands_print_the_rule_and_the_check(
+    run: Path, cohort: Path, tmp_path: Path, parfocal: Callable[..., CommandResult]
+):
+    made = parfocal("calibrate", run, cohort, "--max-disagreement", 0.5, "--device", "cpu")
+    assert made.code == 0
+    assert f"{run}: settled:" in made.out
+    wrong = parfocal("evaluate", run, cohort, "--budget", "share=500%", "--out", tmp_path / "e")
+    assert wrong.code == 1
+    assert "a share of the patches is at most 100%" in wrong.err
+    refused = parfocal(
+        "predict", run, cohort.parent / "c.tif", "--budget", "weeks=2", "--out", tmp_path / "p"
+    )
+    assert refused.code == 1
+    assert "'weeks' is not a unit" in refused.err
