@@ -28,7 +28,36 @@ EXPECTED = {
     "missing": "one more value",
     "too_long": "{max_length} values",
 }
+# What people, pandas, R and spreadsheets write into a cell that has no value.
+WORDS = ["", "na", "n/a", "n.a.", "n.a", "<na>", "nan", "nat", "null", "none", "nil"]
+MARKS = [
+    "-",
+    "--",
+    "---",
+    "–",
+    "—",
+    "?",
+    ".",
+    "#n/a",
+    "#na",
+    "#null!",
+    "#value!",
+    "#ref!",
+    "#name?",
+    "#num!",
+]
+NO_VALUE = frozenset([*WORDS, *MARKS, "#div/0!"])
+LONGEST = max(map(len, NO_VALUE))
 NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def is_missing(text: str) -> bool:
+    """Return whether a cell is empty, or has a word for a missing value.
+
+    >>> is_missing("NaN"), is_missing("n/a"), is_missing("normal")
+    (True, True, False)
+    """
+    return len(text) <= LONGEST and text.casefold() in NO_VALUE
 
 
 def validate(kind: type[T], values: object) -> T:

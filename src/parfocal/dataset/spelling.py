@@ -4,39 +4,14 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# What people, pandas, R and spreadsheets write into a cell that has no value.
-WORDS = ["", "na", "n/a", "n.a.", "n.a", "<na>", "nan", "nat", "null", "none", "nil"]
-MARKS = [
-    "-",
-    "--",
-    "---",
-    "–",
-    "—",
-    "?",
-    ".",
-    "#n/a",
-    "#na",
-    "#null!",
-    "#value!",
-    "#ref!",
-    "#name?",
-    "#num!",
-]
-MISSING = frozenset([*WORDS, *MARKS, "#div/0!"])
-LONGEST = max(map(len, MISSING))
+from parfocal.validation import is_missing
+
+__all__ = ["find_variants", "hidden_character", "is_missing", "plain_form"]
+
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # control and format characters, separators of lines
 JOINERS = "\u200c\u200d"  # belong to the spelling of words in some scripts
 DASHES = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
-
-
-def is_missing(text: str) -> bool:
-    """Return whether a cell is empty, or has a word for a missing value.
-
-    >>> is_missing("NaN"), is_missing("n/a"), is_missing("normal")
-    (True, True, False)
-    """
-    return len(text) <= LONGEST and text.casefold() in MISSING
 
 
 def plain_form(text: str) -> str:

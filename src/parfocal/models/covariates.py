@@ -19,12 +19,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.prediction import Prediction
+from parfocal.validation import is_missing
 
 Kind = Literal["number", "category"]
 KINDS: tuple[Kind, ...] = ("number", "category")
 HEAD = "covariate_head"  # name of the layer in a model
 MAX_CATEGORIES = 50
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "#n/a"})
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ def add_covariates(
     if covariates is None:
         raise CovariateError(
             "the model also predicts from clinical covariates, and none are given; use "
-            "`parfocal evaluate` with a cohort that has their columns, or `predict --patients TABLE`."
+            "`parfocal evaluate` with a cohort that has their columns, or predict --patients TABLE."
         )
     head = model.get_submodule(HEAD)
     added = head(covariates.to(prediction.logits.device))  # b c
@@ -249,11 +249,6 @@ def add_covariates(
         for member, row in zip(prediction.members, added, strict=True)
     )
     return replace(prediction, logits=prediction.logits + added, members=members)
-
-
-def is_missing(text: str) -> bool:
-    """Return whether a cell is empty, or a word for a missing value."""
-    return text.strip().casefold() in MISSING
 
 
 def _split_kind(covariate: str) -> tuple[str, Kind | None]:
