@@ -5,6 +5,7 @@ files that the actors read and write.
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ class RayWorkers:
         address: "local" to start Ray on this machine for the duration of the command, "auto" for
             the cluster that this machine belongs to, or the address of a cluster.
         cpus: number of cores that each actor reserves.
-        gpus: number of GPUs that each actor reserves, such as 0.5.
+        gpus: number of GPUs that each actor reserves, such as 0.5; None for an equal share, at most
+            1, of those that Ray has.
         devices: GPUs that a local Ray uses, as in CUDA_VISIBLE_DEVICES; none for all.
     """
 
@@ -45,11 +47,11 @@ class RayWorkers:
         *,
         address: str = LOCAL,
         cpus: float = 1,
-        gpus: float = 0,
+        gpus: float | None = None,
         devices: Sequence[str] = (),
     ) -> None:
         self._count, self._address, self._devices = count, address, devices
-        self._resources = {"num_cpus": cpus, "num_gpus": gpus}
+        self._cpus, self._gpus = cpus, gpus
 
     @property
     def count(self) -> int:
@@ -65,7 +67,7 @@ class RayWorkers:
             try:
                 if started:
                     self._connect()
-                self._refuse_missing_gpus()
+                self._resources = {"num_cpus": self._cpus, "num_gpus": self._gpu_share()}
                 self._plan, self._mark = plan, mark
                 # No restarts: an item of an actor that died is handed to another one.
                 self._actor = self._ray.remote(
@@ -113,7 +115,7 @@ class RayWorkers:
                 options["num_gpus"] = len(self._devices)
             options |= {
                 "address": LOCAL,
-                "num_cpus": max(1, round((self._count or 1) * self._resources["num_cpus"])),
+                "num_cpus": max(1, round((self._count or 1) * self._cpus)),
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE_BYTES,
                 "_node_ip_address": LOOPBACK,
@@ -128,20 +130,23 @@ class RayWorkers:
     def _room(self) -> int:
         """Return how many actors the cluster has room for now."""
         found = self._ray.cluster_resources()
+        gpus = (1 if found.get("GPU") else 0) if self._gpus is None else self._gpus
         rooms = [
             int(found.get(name, 0) / needed)
-            for name, needed in (
-                ("CPU", self._resources["num_cpus"]),
-                ("GPU", self._resources["num_gpus"]),
-            )
+            for name, needed in (("CPU", self._cpus), ("GPU", gpus))
             if needed
         ]
         return max(1, min(rooms, default=1))
 
-    def _refuse_missing_gpus(self) -> None:
-        if self._resources["num_gpus"] and not self._ray.cluster_resources().get("GPU"):
+    def _gpu_share(self) -> float:
+        """Return the number of GPUs that an actor reserves."""
+        found = float(self._ray.cluster_resources().get("GPU", 0))
+        if self._gpus is None:
+            return 1 / max(1, math.ceil(self.count / found)) if found else 0.0
+        if not found:
             where = "this machine" if self._address == LOCAL else "the Ray cluster"
-            raise RayError(f"{where} has no GPU that Ray knows; use --device cpu.")
+            raise RayError(f"{where} has no GPU that Ray finds; leave --gpus-per-worker out.")
+        return self._gpus
 
 
 class RayActor:

@@ -10,6 +10,7 @@ from pathlib import Path
 from parfocal.distribute.stopping import EXIT_CODE
 from parfocal.files import write_whole
 
+SHARD = ' --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"'
 NOTICE_S = 300  # before the time limit: for the slides in flight, or the epoch
 TIME = re.compile(r"(?:\d+-)?\d+(?::\d+){0,2}")
 # What decides which files a command finds; none of it is secret.
@@ -68,6 +69,7 @@ class SlurmJob:
         memory: memory of each task, as sbatch takes it, such as 32G; None for the default.
         options: more options of sbatch, such as "--account=lab".
         variables: environment variables to set.
+        shards: whether each task of the array does its own share only.
 
     Raises:
         SlurmError: a value is not one that sbatch takes.
@@ -85,6 +87,7 @@ class SlurmJob:
     memory: str | None = None
     options: Sequence[str] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    shards: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what sbatch would refuse, or what would add lines to the script."""
@@ -138,7 +141,7 @@ class SlurmJob:
             workdir=shlex.quote(str(self.workdir)),
             exports="".join(f"{line}\n" for line in exports),
             notice=NOTICE_S,
-            command=shlex.join(self.command),
+            command=shlex.join(self.command) + (SHARD if self.shards else ""),
             exit_code=EXIT_CODE,
         )
 

@@ -308,7 +308,9 @@ def _row(result: PredictionRecord | FailedSlide, columns: Sequence[str]) -> list
 def _item_names(paths: Sequence[SlidePath]) -> dict[str, SlidePath]:
     """Return the slides by file name; one whose name is not the only one, by its whole path."""
     counts = Counter(path.name for path in paths)
-    return {path.name if counts[path.name] == 1 else str(path): path for path in paths}
+    return {
+        path.name if counts[path.name] == 1 and path.name else str(path): path for path in paths
+    }
 
 
 def _time_on(folder: Path) -> float:

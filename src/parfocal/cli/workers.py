@@ -1,0 +1,199 @@
+"""Options that spread a command over threads, processes, GPUs and machines."""
+
+import logging
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from parfocal.cli.arguments import ArgumentError
+
+if TYPE_CHECKING:
+    from parfocal.distribute.worklist import Engine
+    from parfocal.models.checkpoint import Checkpoint
+
+LOCAL, OFF = "local", "off"
+MAX_CORES = 2**16
+IN_FLIGHT = 16  # slides that fill the batches of a large GPU; see docs/benchmarks.md
+
+logger = logging.getLogger(__name__)
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of processes that share the work. Default: one for each of --gpus, else this "
+        "process alone.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Where the workers run as actors of Ray: local, auto (the cluster of this machine) or "
+        "an ADDRESS; off for plain processes. Default: local if Ray is installed.",
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="N,N,...", help="GPUs of this machine to use, such as 0,1."),
+]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, metavar="X", help="GPUs that each actor of Ray reserves, such as 0.5 or 1."
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of CPU threads of each process. Default: its share of the cores.",
+    ),
+]
+InFlight = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of slides that each process works on at a time, to fill the batches of a "
+        "GPU. Default: 1 on a CPU, more on a GPU.",
+    ),
+]
+
+
+def worker_engine(
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: str | None = None,
+    gpus_per_worker: float | None = None,
+    threads: int | None = None,
+    in_flight: int | None = None,
+    device: str = "auto",
+    gpu_in_flight: int = 1,
+) -> "Engine | None":
+    """Return the engine that the options ask for; None to work in this process.
+
+    Args:
+        workers: number of processes.
+        ray: where Ray runs.
+        gpus: GPUs of this machine.
+        gpus_per_worker: number of GPUs that each actor reserves.
+        threads: number of threads of each process, this one included.
+        in_flight: number of slides that each process works on at a time.
+        device: device of the command.
+        gpu_in_flight: default of `in_flight` on a GPU.
+
+    Raises:
+        ArgumentError: the options do not go together, or name a GPU that does not exist.
+    """
+    from parfocal.distribute.engines import ThreadEngine, WorkerEngine
+    from parfocal.threads import limit_threads, thread_count
+
+    devices = _existing_gpus(gpus, device)
+    count = workers or len(devices) or None
+    is_remote = ray not in {None, LOCAL, OFF}
+    if is_remote and devices:
+        raise ArgumentError("--gpus names GPUs of this machine; on a cluster: --gpus-per-worker.")
+    if threads is not None:
+        limit_threads(threads)
+    if in_flight is None:
+        in_flight = gpu_in_flight if _uses_gpu(device, gpus_per_worker) else 1
+    if count is None and ray in {None, OFF}:
+        if gpus_per_worker is not None:
+            raise ArgumentError("--gpus-per-worker needs --workers or --ray.")
+        return ThreadEngine(in_flight) if in_flight > 1 else None
+    share = threads
+    if share is None:
+        share = 1 if is_remote else max(1, thread_count(MAX_CORES) // (count or 1))
+    uses_ray = ray != OFF if ray is not None else find_spec("ray") is not None
+    place = "processes of this machine"
+    if uses_ray:
+        from parfocal.distribute.ray_workers import RayWorkers
+
+        place = f"actors of Ray ({ray or LOCAL})"
+        engine = WorkerEngine(
+            RayWorkers(
+                count, address=ray or LOCAL, cpus=share, gpus=gpus_per_worker, devices=devices
+            ),
+            share,
+            in_flight,
+        )
+    else:
+        from parfocal.distribute.processes import ProcessWorkers
+
+        assert count is not None
+        engine = WorkerEngine(ProcessWorkers(count, gpus=devices), share, in_flight)
+    logger.info(
+        "%s workers: %s, each with %d %s",
+        *(count or "as many as fit", place, share, "thread" if share == 1 else "threads"),
+    )
+    return engine
+
+
+def uses_workers(engine: "Engine | None") -> bool:
+    """Return whether an engine works in other processes."""
+    from parfocal.distribute.engines import WorkerEngine
+
+    return isinstance(engine, WorkerEngine)
+
+
+def slides_in_flight(trained: "Checkpoint", requested: int | None) -> int:
+    """Return how many slides a model should have in flight on a GPU.
+
+    Raises:
+        ArgumentError: more than one is requested, and the model runs on one slide at a time.
+    """
+    if trained.encoders and not trained.traits.random:
+        return IN_FLIGHT
+    if requested is not None and requested > 1:
+        raise ArgumentError(
+            f"--in-flight {requested}: model {trained.model_name} works on one slide at a time, "
+            "because it encodes patches itself or draws random numbers; use --workers."
+        )
+    return 1
+
+
+def _uses_gpu(device: str, gpus_per_worker: float | None) -> bool:
+    """Return whether the workers encode on a GPU."""
+    if device != "auto" or gpus_per_worker is not None:
+        return device.startswith("cuda") or (device == "auto" and gpus_per_worker is not None)
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _existing_gpus(text: str | None, device: str) -> tuple[str, ...]:
+    """Return the GPUs of --gpus, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises:
+        ArgumentError: one of them does not exist.
+    """
+    if text is None:
+        return ()
+    import os
+
+    import torch
+
+    if device not in {"auto", "cuda"}:
+        raise ArgumentError(f"--gpus {text} and --device {device} exclude each other.")
+    names = [part.strip() for part in text.split(",")]
+    if not all(name.isascii() and name.isdigit() for name in names):
+        raise ArgumentError(f"--gpus {text}: write numbers of GPUs, such as 0,1.")
+    found = torch.cuda.device_count()
+    if not found:
+        raise ArgumentError(
+            f"--gpus {text}: torch {torch.__version__} finds no CUDA device on this machine; leave "
+            "--gpus out to use the CPU."
+        )
+    missing = [name for name in names if int(name) >= found]
+    if missing:
+        raise ArgumentError(
+            f"--gpus {text}: there is no GPU {missing[0]}; this machine has {found}, from 0 to "
+            f"{found - 1}."
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return tuple(visible[int(name)] if len(visible) >= found else name for name in names)
