@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from parfocal.compare import load_candidates
+import pytest
+
+from parfocal.compare import compare, load_candidates
 from parfocal.compare.teachers import teachers_first, with_teacher_run
 
 NAMES = ("coarse-student", "topk", "abmil", "clam-sb")
@@ -37,3 +39,31 @@ def test_a_ranking_without_labels_gets_no_teacher():
     taught = load_candidates(NAMES, overrides=["topk:model.ranking=teacher"])[1].settings
     run = with_teacher_run(taught, NAMES, Path("out"), seed=0).train.teacher
     assert run == Path("out/abmil/seed-0")
+
+
+@pytest.mark.slow
+def test_the_new_models_are_compared_with_their_teacher(tmp_path, write_slide):
+    rows = ["slide_id,path,label,split"]
+    for number in range(16):
+        write_slide(tmp_path / f"{number}.tif", dark=number % 2 == 1, seed=number)
+        split = ("train", "train", "val", "test")[number // 2 % 4]
+        rows.append(f"{number},{number}.tif,{('normal', 'tumor')[number % 2]},{split}")
+    (tmp_path / "cohort.csv").write_text("\n".join(rows))
+    names = ["coarse-student", "abmil", "paths", "topk", "mean-mlp"]
+    overrides = [
+        "slide.patch_size=64",
+        "coarse-student:slide.magnifications=[2.5,10]",
+        "paths:slide.magnifications=[2.5,5,10]",
+        "paths:model.k=2",
+    ]
+    candidates = load_candidates(names, overrides=overrides, epochs=1, encoder="tiny")
+    rows = compare(
+        tmp_path / "cohort.csv", candidates, tmp_path / "out", device="cpu", timed=1, resamples=20
+    )
+    found = {row.result.name: row.result for row in rows}
+    assert [result.reason for result in found.values()] == [None] * 5
+    assert found["coarse-student"].patches < found["abmil"].patches / 10
+    assert found["paths"].patches < found["abmil"].patches
+    assert found["mean-mlp"].patches == found["abmil"].patches
+    page = (tmp_path / "out" / "coarse-student" / "seed-0" / "settings.yaml").read_text()
+    assert f"teacher: {tmp_path / 'out' / 'abmil' / 'seed-0'}" in page

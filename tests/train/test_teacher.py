@@ -43,7 +43,9 @@ def test_a_coarse_student_is_trained_and_evaluated(cohort, tmp_path, teacher):
     result = evaluate(
         tmp_path / "student", cohort.source, out, features=cohort.source.parent / "features"
     )
-    assert [len(each.prediction.steps) for each in result.results] == [1] * len(result.results)
+    assert [len(each.steps) for each in result.results] == [1] * len(result.results)
+    assert {each.patches for each in result.results} == {6}  # of 24 at 5x
+    assert {each.share_patches for each in result.results} == {0.25}
 
 
 def test_what_the_teacher_answers_changes_the_student(cohort, tmp_path, teacher):

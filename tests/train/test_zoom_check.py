@@ -123,7 +123,7 @@ def test_training_records_the_check_and_warns(cohort, settings, tmp_path, caplog
         )
     stored = json.loads((run / "summary.json").read_text())["zoom"]
     assert summary.zoom == stored
-    assert stored["slides"] == 4
+    assert stored["slides"] == 2
     assert stored["share"] == pytest.approx(1 / 6)
     assert stored["visited_share"] == pytest.approx(1 / 6)
     assert stored["auroc_exhaustive"] is not None

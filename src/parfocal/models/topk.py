@@ -3,10 +3,10 @@
 Source: EAGLE, Nature Communications 17:5740, 2026, arXiv 2502.13027: a pretrained slide model over
     a cheap encoder ranks all tiles without labels, an expensive encoder encodes the 25 highest, and
     the mean of their features represents the slide.
-Departs: the pretrained slide model is not public under a free license, so the ranking is either
-    without labels by the distance from the mean of the slide, or by the attention of an ABMIL that
-    was trained at the lower magnification; the expensive encoder reads a higher magnification,
-    where EAGLE's reads the same; a perceptron with one hidden layer classifies.
+Departs: there is no pretrained slide model here, so the ranking is either without labels by the
+    distance from the mean of the slide, or by the attention of an ABMIL that was trained at the
+    lower magnification; the expensive encoder reads a higher magnification, where EAGLE's reads the
+    same; a perceptron with one hidden layer classifies.
 """
 
 from collections.abc import Sequence
