@@ -75,7 +75,7 @@ def test_a_failed_report_does_not_fail_the_run(cohort, settings, tmp_path, monke
     def broken(*arguments: object) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr("parfocal.train.run.write_report", broken)
+    monkeypatch.setattr("parfocal.train.prepared.write_report", broken)
     out = tmp_path / "run"
     assert run_training(cohort, with_train(settings, epochs=1), out).out == out
     assert Checkpoint.load(out).labels == ("ill", "well")

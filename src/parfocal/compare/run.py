@@ -10,7 +10,7 @@ OUT/results.png, report.html    the picture and the page, written at the end or 
 import csv
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,26 @@ from parfocal.compare.readable import find_unreadable
 from parfocal.compare.scores import ComparisonRow, ModelResult, score_results
 from parfocal.compare.stores import prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
-from parfocal.compare.teachers import teachers_first, with_teacher_run
+from parfocal.compare.teachers import teachers_first
+from parfocal.compare.trainings import Trainings
 from parfocal.dataset.cohort import Cohort, without_slides
 from parfocal.dataset.leakage import refuse_copies
-from parfocal.evaluate.run import evaluate
+from parfocal.distribute.claims import hold
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, Ended, WorkList
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.explain.report import optional_report
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.open_folder import Features, open_features
 from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.models.covariates import covariate_columns
-from parfocal.progress import Progress
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.errors import group_failures
 from parfocal.tasks import CLASS_TASKS, Task, read_task_cohort
-from parfocal.train import make_splits, train
+from parfocal.train import make_splits
 from parfocal.train.checks import describe_unreadable
-from parfocal.train.folder import claimed
+from parfocal.train.folder import CLAIM_FILE
+
+FINISH_WAIT_S = 86_400.0  # for another process that measures the seconds of a model
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ def compare(
     resamples: int = 2000,
     skip_unreadable: bool = False,
     shares: Sequence[float] = (),
+    distribution: Distribution = EVERYTHING_HERE,
 ) -> list[ComparisonRow]:
     """Compare models, and write results.csv, results.md, results.png and report.html.
 
@@ -85,6 +89,8 @@ def compare(
             are refused before the first training.
         shares: budgets for the curve of accuracy against share, as shares of the patches; none for
             no curve. Models that zoom are evaluated at each of them.
+        distribution: how the trainings are divided among processes. Several calls with the same
+            `out` share them, each model, seed and fold once.
 
     Raises:
         CohortError: the cohort is invalid.
@@ -105,19 +111,16 @@ def compare(
         ]
     refuse_copies(cohort, folder)
     _require_test_slides(cohort, candidates)
-    with claimed(out):
-        stores = prepare_stores(
-            cohort, candidates, out, features=folder, cache=cache, device=device
-        )
-        unreadable = _list_unreadable(
-            cohort, find_unreadable(cohort, candidates, stores), folder, skip=skip_unreadable
-        )
-        _require_test_slides(without_slides(cohort, unreadable), candidates)
-        shared = SharedSetup(
-            *(cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed, unreadable),
-            tuple(candidates),
-        )
-        return _run_candidates(shared, metric, resamples, shares)
+    stores = prepare_stores(cohort, candidates, out, features=folder, cache=cache, device=device)
+    unreadable = _list_unreadable(
+        cohort, find_unreadable(cohort, candidates, stores), folder, skip=skip_unreadable
+    )
+    _require_test_slides(without_slides(cohort, unreadable), candidates)
+    shared = SharedSetup(
+        *(cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed, unreadable),
+        tuple(candidates),
+    )
+    return _Comparison(shared, metric, resamples, shares).run(distribution)
 
 
 def _shared_task(candidates: Sequence[Candidate]) -> Task:
@@ -166,30 +169,79 @@ def _list_unreadable(
     return unreadable
 
 
-def _run_candidates(
-    shared: SharedSetup, metric: str, resamples: int, shares: Sequence[float]
-) -> list[ComparisonRow]:
-    """Run the models, and write the tables after each; at the end, the curve."""
-    candidates, curve = shared.candidates, None
-    out, unreadable = shared.out, shared.unreadable
-    results: list[ModelResult] = []
-    rows: list[ComparisonRow] = []
-    progress = Progress("comparing", len(candidates), unit="models")
+@dataclass(frozen=True)
+class _Comparison:
+    """Runs the trainings, and writes the tables after each model; see `compare`."""
+
+    shared: SharedSetup
+    metric: str
+    resamples: int
+    shares: Sequence[float]
+    _results: dict[str, ModelResult] = field(default_factory=dict)
+
+    def run(self, distribution: Distribution) -> list[ComparisonRow]:
+        """Train, evaluate and time the models; at the end, measure the curve."""
+        work, curve = Trainings(self.shared), None
+        work_list = WorkList(
+            *(self.shared.out, "comparing", work),
+            unit="trainings",
+            distribution=distribution,
+            made_by=str([each.settings.to_plain() for each in self.shared.candidates]),
+            ready=work.ready,
+        )
+        ended: dict[str, Ended[Path]] = {}
+        rows: list[ComparisonRow] = []
+        try:
+            for each in work_list.run():
+                ended[each.item] = each
+                rows = self._finish_models(work, ended) or rows
+            ended |= {each.item: each for each in work_list.rest()}
+            rows = self._finish_models(work, ended) or rows
+            if self.shares:
+                curve = _measure_curve(self.shared, rows, self.shares, self.metric, self.resamples)
+        finally:  # an interrupted comparison shows the models that are done
+            if rows:
+                _write_report(self.shared.out, rows, self.metric, self.shared.unreadable, curve)
+        return rows
+
+    def _finish_models(
+        self, work: Trainings, ended: Mapping[str, Ended[Path]]
+    ) -> list[ComparisonRow]:
+        """Collect the results of models whose trainings have now ended, and write the tables."""
+        whole = [
+            candidate
+            for candidate in teachers_first(self.shared.candidates)
+            if candidate.name not in self._results
+            and all(each.item in ended for each in work.of(candidate))
+        ]
+        for candidate in whole:
+            trainings = [ended[each.item] for each in work.of(candidate)]
+            # One process at a time: the seconds are measured once.
+            with hold(self.shared.out / CLAIM_FILE, wait_s=FINISH_WAIT_S):
+                self._results[candidate.name] = _finish(self.shared, work, candidate, trainings)
+        if not whole:
+            return []
+        order = [each.name for each in teachers_first(self.shared.candidates)]
+        results = [self._results[name] for name in order if name in self._results]
+        rows = score_results(results, self.metric, resamples=self.resamples)
+        _write_tables(self.shared.out, rows, self.metric, self.shared.unreadable)
+        return rows
+
+
+def _finish(
+    shared: SharedSetup, work: Trainings, candidate: Candidate, ended: Sequence[Ended[Path]]
+) -> ModelResult:
+    """Return the result of a model; if it failed, with the reason."""
+    reason = next((each.reason for each in ended if each.reason is not None), None)
+    if reason is not None:
+        return ModelResult(candidate.name, reason=reason)
     try:
-        for candidate in teachers_first(candidates):
-            results.append(_run_candidate(shared, candidate))
-            if results[-1].reason is None:
-                progress.advance(candidate.name)
-            else:
-                progress.fail(candidate.name)
-            rows = score_results(results, metric, resamples=resamples)
-            _write_tables(out, rows, metric, unreadable)
-        if shares:
-            curve = _measure_curve(shared, rows, shares, metric, resamples)
-    finally:  # an interrupted comparison shows the models that are done
-        if rows:
-            _write_report(out, rows, metric, unreadable, curve)
-    return rows
+        work.finish(candidate, ended)
+        return _collect_result(shared, candidate, [shared.out / each.item for each in ended])
+    except Exception as error:  # a bug in one model must not stop the others
+        logger.warning("%s failed: %s", candidate.name, error)
+        kind = "" if type(error).__module__.startswith("parfocal") else f"{type(error).__name__}: "
+        return ModelResult(candidate.name, reason=kind + " ".join(str(error).split()))
 
 
 def _measure_curve(
@@ -244,50 +296,6 @@ def _write_report(
 
 def _curve_svg(out: Path, curve: Curve | None) -> str:
     return "" if curve is None else (out / "curve.svg").read_text(encoding="utf-8")
-
-
-def _run_candidate(shared: SharedSetup, candidate: Candidate) -> ModelResult:
-    """Train, evaluate and time one model; if it fails, the result has the reason."""
-    logger.info("%s: training and evaluating", candidate.name)
-    try:
-        runs = _train(shared, candidate)
-        return _collect_result(shared, candidate, runs)
-    except Exception as error:  # a bug in one model must not stop the others
-        logger.warning("%s failed: %s", candidate.name, error)
-        kind = "" if type(error).__module__.startswith("parfocal") else f"{type(error).__name__}: "
-        return ModelResult(candidate.name, reason=kind + " ".join(str(error).split()))
-
-
-def _train(shared: SharedSetup, candidate: Candidate) -> list[Path]:
-    """Train and evaluate all runs of a model, and return their folders."""
-    store = shared.stores.get(candidate.name)
-    runs = []
-    for seed in range(shared.seeds):
-        settings = with_teacher_run(candidate.settings, shared.models, shared.out, seed=seed)
-        summary = train(
-            shared.cohort,
-            replace(settings, train=replace(settings.train, seed=seed)),
-            shared.out / candidate.name / f"seed-{seed}",
-            features=store,
-            cache=shared.cache,
-            device=shared.device,
-            resume=True,
-            progress=False,
-            skip_unreadable=bool(shared.unreadable),
-            unreadable=shared.unreadable,
-        )
-        runs += [run.out for run in summary.folds or (summary,)]
-    for run in runs:
-        if not (run / "evaluation" / "metrics.json").exists():
-            evaluate(
-                run,
-                shared.source,
-                run / "evaluation",
-                features=store,
-                cache=shared.cache,
-                device=shared.device,
-            )
-    return runs
 
 
 def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Path]) -> ModelResult:

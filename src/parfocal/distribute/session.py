@@ -11,7 +11,7 @@ from pathlib import Path
 from parfocal.distribute.claims import acquire, hold, read_holder, remove_old_takeovers
 from parfocal.distribute.failures import Failures
 from parfocal.distribute.watch import Watch
-from parfocal.distribute.work_folder import LIST_PREFIX, writing
+from parfocal.distribute.work_folder import LIST_PREFIX, work_folder, writing
 from parfocal.distribute.worklog import (
     LIST_FORMAT,
     LIST_FORMAT_VERSION,
@@ -147,3 +147,10 @@ def _earlier_claims(claims: Path, items: Sequence[str]) -> frozenset[str]:
             if claim is not None:
                 claim.release()
     return frozenset(holder.key for _, holder in found if holder is not None)
+
+
+def is_at_work(out: Path) -> bool:
+    """Return whether a process works on items of an output folder now, as far as is known here."""
+    claims = work_folder(out) / "claims"
+    holders = [read_holder(path) for path in claims.iterdir()] if claims.is_dir() else []
+    return any(holder is not None and not holder.process.is_dead for holder in holders)

@@ -8,7 +8,7 @@ machine or on many, and may start and end at any time.
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -131,6 +131,9 @@ class WorkList(Generic[Result]):
         paths: files and folders that every worker must see, besides `out`.
         made_by: what the results depend on, such as a hash of the model; a failure with something
             else is none.
+        ready: returns whether an item can be processed now, or waits for others; None if all can.
+        stop_at_failure: whether the first item that fails ends the command with its error.
+        quiet: whether to log no progress.
     """
 
     out: Path
@@ -143,6 +146,9 @@ class WorkList(Generic[Result]):
     found_note: str = "done already"
     paths: tuple[Path, ...] = ()
     made_by: str = ""
+    ready: Callable[[str], bool] | None = None
+    stop_at_failure: bool = False
+    quiet: bool = False
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
@@ -173,7 +179,8 @@ class WorkList(Generic[Result]):
             StoppedEarly: the command was asked to stop.
             Exception: the disk is full, or no other item could succeed either.
         """
-        progress = Progress(self.task, len(self.items), unit=self.unit)
+        total = 1 if self.quiet else len(self.items)
+        progress = Progress(self.task, total, unit=self.unit)
         engine = self.distribution.engine or OneByOne()
         left = dict.fromkeys(self._order())
         try:
@@ -195,6 +202,8 @@ class WorkList(Generic[Result]):
         ended = self._look(item)
         if ended is not None:
             return ended
+        if self.ready is not None and not self.ready(item):
+            return None
         session = self._open()
         path = session.claims / file_name(item)
         with writing(self.folder):
@@ -320,7 +329,10 @@ class WorkList(Generic[Result]):
                 )
             result = self.work.process(item)
         if attempt.reason is not None:
-            return self._fail(item, attempt.reason)
+            ended = self._fail(item, attempt.reason)
+            if self.stop_at_failure and attempt.error is not None:
+                raise attempt.error
+            return ended
         with writing(self.folder):
             session.failures.remove(item)
             session.log.add("done", item)

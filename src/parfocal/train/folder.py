@@ -20,8 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from parfocal.distribute.claims import Claim, hold
 from parfocal.dataset.split import FAILED_FILE, SPLIT_FILE
+from parfocal.distribute.claims import Claim, hold
+from parfocal.distribute.work_folder import FOLDER as WORK_FOLDER
 from parfocal.files import write_whole
 from parfocal.models.description import DESCRIPTION_FILE
 from parfocal.settings import RunSettings, load_run_settings
@@ -42,11 +43,12 @@ class RunFolder:
 
     Args:
         path: path of the folder.
-        process_claim: claim of this process on the folder; None if the folder is only read.
+        process_claim: claim on the folder, which this process holds while it trains; None if the
+            folder is only read.
     """
 
     path: Path
-    process_claim: Claim | None = None
+    process_claim: "RunClaim | None" = None
 
     @property
     def finished(self) -> bool:
@@ -85,6 +87,17 @@ class RunFolder:
         self._write_failed(left_out or {})  # first, since --resume reads it if there is a split
         write_whole(self._settings_file, settings.to_yaml().encode())
         write_whole(self._split_file, split.encode())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the claim on the folder for a block.
+
+        Raises:
+            ClaimError: another process has it.
+        """
+        claim = self.process_claim or RunClaim()
+        with claim.held(self.path):
+            yield
 
     def check_claim(self) -> None:
         """Check that no other process has taken over the folder.
@@ -158,6 +171,42 @@ class RunFolder:
         write_whole(self.path / name, text.getvalue().encode())
 
 
+class RunClaim:
+    """The claim on a run folder.
+
+    Args:
+        claim: the claim, if this process holds it; None to make it when the training begins.
+    """
+
+    def __init__(self, claim: Claim | None = None) -> None:
+        self._claim = claim
+
+    @contextmanager
+    def held(self, path: Path) -> Iterator[None]:
+        """Hold the claim on a run folder for a block, unless it is held already.
+
+        Raises:
+            ClaimError: another process has it.
+        """
+        if self._claim is not None:
+            yield
+            return
+        try:
+            with claimed(path) as self._claim:
+                yield
+        finally:
+            self._claim = None
+
+    def check(self) -> None:
+        """Check that the claim is held, if it was made.
+
+        Raises:
+            ClaimError: another process has taken over the folder.
+        """
+        if self._claim is not None:
+            self._claim.check()
+
+
 @contextmanager
 def claimed(path: Path) -> Iterator[Claim]:
     """Claim a folder for this process for a block, so that no other one writes to it.
@@ -201,7 +250,7 @@ def refuse_used(path: Path, *, resume: bool) -> None:
 
 
 def _is_temporary(path: Path) -> bool:
-    return path.name == CLAIM_FILE or path.suffix == ".part"
+    return path.name in (CLAIM_FILE, WORK_FOLDER) or path.suffix == ".part"
 
 
 def write_summary(summary: RunSummary) -> None:

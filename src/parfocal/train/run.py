@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,15 @@ from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.patients import group_patients
 from parfocal.dataset.split import Split, fold_cohort, read_left_out, split_cohort
+from parfocal.distribute.claims import Claim
+from parfocal.distribute.session import is_at_work
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
 from parfocal.encoders.catalog import canonical_name
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.per_magnification import encoder_text
 from parfocal.encoders.right_use import warn_of_patch_size, warn_outside_range
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.encoders.weights import check_exists
-from parfocal.explain.report import optional_report, write_report
 from parfocal.features.errors import MixedFeaturesError
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.live import reading_threads
@@ -33,10 +36,10 @@ from parfocal.settings.stored_features import follow_features
 from parfocal.slide.resolution import mpp_of
 from parfocal.tasks import prepared_task
 from parfocal.train.checks import log_left_out, log_true_resolutions, refuse_unknown_strata
-from parfocal.train.folder import RunError, RunFolder, claimed, refuse_used, write_summary
-from parfocal.train.operating_point import cross_fit, is_requested
+from parfocal.train.folder import RunClaim, RunError, RunFolder, claimed, refuse_used
+from parfocal.train.prepared import PreparedTraining
 from parfocal.train.slide_checks import SlideChecks
-from parfocal.train.summary import RunSummary, aggregate_folds
+from parfocal.train.summary import RunSummary
 from parfocal.train.tensorboard import require_tensorboard
 from parfocal.train.training_run import TrainingRun
 
@@ -56,6 +59,7 @@ def train(
     progress: bool = True,
     skip_unreadable: bool = False,
     unreadable: Mapping[str, str] | None = None,
+    distribution: Distribution = EVERYTHING_HERE,
 ) -> RunSummary:
     """Train a model on a cohort and write a run folder (see `parfocal.train.folder`).
 
@@ -78,6 +82,8 @@ def train(
             in failed.csv, summary.json and the report. They are left out before the cohort is
             split. If False, they are refused before the first epoch.
         unreadable: reason of each slide that is already known to be unreadable, by slide id.
+        distribution: how folds are divided among processes. Several calls with the same `out`
+            share the folds.
 
     Raises:
         CohortError: files are missing, or the cohort cannot be split.
@@ -85,7 +91,64 @@ def train(
         OutputError: `out` holds slides of the cohort.
         RunError: `out` is not empty, too few slides can be read, or TensorBoard is not installed.
         StoreError: stored features do not fit the settings, or the cache cannot be written.
+        ShardEndedError: the folds of the shard are done, but not yet those of the others.
         KeyboardInterrupt: Ctrl-C was pressed; continue with `resume`.
+    """
+    refuse_slide_folder(out, (slide.path for slide in cohort.slides))
+    with nullcontext() if _has_folds(cohort, settings.train) else claimed(out) as claim:
+        prepared = prepare_training(
+            cohort,
+            settings,
+            out,
+            features=features,
+            cache=cache,
+            device=device,
+            workers=workers,
+            resume=resume,
+            progress=progress,
+            skip_unreadable=skip_unreadable,
+            unreadable=unreadable,
+            claim=claim,
+        )
+        return prepared.train(distribution, resume=resume)
+
+
+def prepare_training(
+    cohort: Cohort,
+    settings: RunSettings,
+    out: Path,
+    *,
+    features: Features | None = None,
+    cache: Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    skip_unreadable: bool = False,
+    unreadable: Mapping[str, str] | None = None,
+    claim: Claim | None = None,
+) -> PreparedTraining:
+    """Check everything that a training needs, and return what is left to do.
+
+    Args:
+        cohort: see `train`, as for the other arguments.
+        settings: settings of the run.
+        out: run folder.
+        features: features of the slides.
+        cache: folder that keeps features or pixels.
+        device: device of the encoder and the model.
+        workers: number of threads that read slides.
+        resume: whether to continue the run in `out`.
+        progress: whether to show a bar per epoch.
+        skip_unreadable: whether to train without the slides that cannot be read.
+        unreadable: slides that are known to be unreadable.
+        claim: claim on `out`, if it is held; None to claim the folder of each run as it begins.
+
+    Raises:
+        CohortError: files are missing, or the cohort cannot be split.
+        OutputError: `out` holds slides of the cohort.
+        RunError: `out` is not empty, too few slides can be read, or TensorBoard is not installed.
+        StoreError: stored features do not fit the settings, or the cache cannot be written.
     """
     if settings.train.tensorboard:
         require_tensorboard()
@@ -101,46 +164,59 @@ def train(
     _check_unit(cohort, settings.train)
     make_splits(cohort, settings.train)  # raises before slides are checked, which takes longer
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
-    with claimed(out) as claim:
-        refuse_used(out, resume=resume)
-        threads = workers or reading_threads()
-        inputs = _open_inputs(settings, folder, cache, torch_device, threads)
-        checks = SlideChecks(inputs, threads, unreadable or {})
-        left_out = _recorded_left_out(out) if resume else None
-        if left_out is None:
-            left_out = _find_left_out(out, cohort, settings, checks) if skip_unreadable else {}
-        remaining = without_slides(cohort, left_out)
-        if not skip_unreadable:
-            files = (
-                (slide, file) for slide in remaining.slides for file in inputs.source_files(slide)
-            )
-            kind = "slide files" if folder is None else "feature files"
-            require_files(cohort.source, files, kind)
-        if settings.model.traits.takes != "nothing":
-            refuse_copies(remaining, folder)
-        splits = _split_remaining(remaining, settings.train, left_out)
-        folders = [out] if len(splits) == 1 else [out / f"fold-{n}" for n in range(len(splits))]
-        runs = [
-            TrainingRun(
-                RunFolder(run_folder, claim),
-                split,
-                settings,
-                task.fitted(split.train),
-                inputs,
-                folder,
-                torch_device,
-                progress,
-                checks,
-                left_out,
-                skip_unreadable,
-            )
-            for split, run_folder in zip(splits, folders, strict=True)
-        ]
-        for run in runs:  # check every fold before the first epoch
-            run.check(resume=resume)
-        if folder is not None:
-            log_true_resolutions(folder, settings.slide.magnifications)
-        return _finish(out, [run.train(resume=resume) for run in runs], settings.train)
+    refuse_used(out, resume=resume or is_at_work(out))
+    threads = workers or reading_threads()
+    inputs = _open_inputs(settings, folder, cache, torch_device, threads)
+    checks = SlideChecks(inputs, threads, unreadable or {})
+    left_out = _recorded_left_out(out) if resume else None
+    if left_out is None:
+        left_out = _find_left_out(out, cohort, settings, checks) if skip_unreadable else {}
+    remaining = without_slides(cohort, left_out)
+    if not skip_unreadable:
+        files = ((slide, file) for slide in remaining.slides for file in inputs.source_files(slide))
+        kind = "slide files" if folder is None else "feature files"
+        require_files(cohort.source, files, kind)
+    if settings.model.traits.takes != "nothing":
+        refuse_copies(remaining, folder)
+    splits = _split_remaining(remaining, settings.train, left_out)
+    folders = [out] if len(splits) == 1 else [out / f"fold-{n}" for n in range(len(splits))]
+    runs = [
+        TrainingRun(
+            RunFolder(run_folder, RunClaim(claim)),
+            split,
+            settings,
+            task.fitted(split.train),
+            inputs,
+            folder,
+            torch_device,
+            progress,
+            checks,
+            left_out,
+            skip_unreadable,
+        )
+        for split, run_folder in zip(splits, folders, strict=True)
+    ]
+    for run in runs:  # check every fold before the first epoch
+        _check_run(run, out, resume=resume)
+    if folder is not None:
+        log_true_resolutions(folder, settings.slide.magnifications)
+    return PreparedTraining(out, tuple(runs), quiet=progress)
+
+
+def _has_folds(cohort: Cohort, settings: TrainSettings) -> bool:
+    """Return whether a training has a run for each fold."""
+    given = any(slide.fold is not None or slide.fold_parts for slide in cohort.slides)
+    return settings.folds is not None or given
+
+
+def _check_run(run: TrainingRun, out: Path, *, resume: bool) -> None:
+    """Check that a run can start, or be continued if another process has begun it meanwhile."""
+    try:
+        run.check(resume=resume or is_at_work(out))
+    except RunError:
+        if resume or not is_at_work(out):
+            raise
+        run.check(resume=True)
 
 
 def _recorded_left_out(out: Path) -> dict[str, str] | None:
@@ -189,8 +265,7 @@ def make_splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
     Raises:
         CohortError: the cohort cannot be split, for example because a class has too few patients.
     """
-    given = any(slide.fold is not None or slide.fold_parts for slide in cohort.slides)
-    if settings.folds is None and not given:
+    if not _has_folds(cohort, settings):
         return (
             split_cohort(
                 cohort,
@@ -219,20 +294,6 @@ def _split_remaining(
             f"{error} {len(left_out)} of {total} slides were left out, because they cannot be "
             f"read; the first is {slide_id} ({reason.rstrip('.')})."
         ) from None
-
-
-def _finish(out: Path, runs: list[RunSummary], settings: TrainSettings) -> RunSummary:
-    """Write the summary of the folds and the report."""
-    summary = runs[0]
-    if len(runs) > 1:
-        if is_requested(settings):
-            runs = cross_fit(runs, settings)
-        summary = aggregate_folds(out, runs)
-        write_summary(summary)
-    page = out / "report.html"
-    with optional_report(page, retry_command=f"parfocal report {out} --out {page}"):
-        write_report((out,), page)
-    return summary
 
 
 def _open_inputs(
