@@ -18,7 +18,7 @@ from parfocal.prediction import Prediction
 NAMES = [
     name
     for name, model in MODELS.items()
-    if not (model.traits.takes_pixels or model.traits.zooms or model.traits.needs_outlines)
+    if model.traits.takes_features and not (model.traits.zooms or model.traits.needs_outlines)
 ]
 # Models that read several magnifications; a coarse student reads the higher with a teacher only.
 SEVERAL = [

@@ -16,7 +16,7 @@ from parfocal.train import RunError, bag_memory, train
 from parfocal.train.bag_memory import bytes_per_patch, refuse_large_bags
 
 GB = 10**9
-FEATURE_MODELS = [name for name, model in MODELS.items() if not model.traits.takes_pixels]
+FEATURE_MODELS = [name for name, model in MODELS.items() if model.traits.takes_features]
 
 
 @dataclass(frozen=True)
