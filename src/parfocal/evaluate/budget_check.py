@@ -74,4 +74,4 @@ class BudgetCheck:
 
     def to_dict(self) -> dict[str, object]:
         """Return the check as in metrics.json."""
-        return asdict(self)
+        return asdict(self) | {"text": self.text}

@@ -67,7 +67,9 @@ export class Regions {
     if (parent) sentences.push(`Visited because the model zoomed into the ${magnificationText(parent.mpp)} patch around it.`);
     const selected = peers.filter((peer) => peer.selected).length;
     if (selected && hasAttention(region)) sentences.push(this.#choice(region, selected, peers.length));
-    if (region.probabilities) sentences.push(`Prediction after this patch: ${topClass(region.probabilities)}.`);
+    if (region.round != null) sentences.push(`Visited in round ${region.round}.`);
+    const after = region.round == null ? "this patch" : "this round";
+    if (region.probabilities) sentences.push(`Prediction after ${after}: ${topClass(region.probabilities)}.`);
     return sentences.join(" ");
   }
 
