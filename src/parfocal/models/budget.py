@@ -2,7 +2,7 @@
 
 A budget takes the place of the model's K: the model visits as many of the patches it wants most as
 the budget allows, more or fewer than K. The lowest magnification is always visited, because it
-tells where to zoom; a budget below its cost cannot be met.
+shows where to zoom; a budget below its cost cannot be met.
 """
 
 import math
