@@ -169,6 +169,19 @@ def existing_tissue(context: CommandContext, path: Path | None) -> Path | None:
     return path
 
 
+def existing_shard(text: str | None) -> str | None:
+    """Check that a shard exists, before any work is done.
+
+    Raises:
+        ShardError: it does not.
+    """
+    if text is not None:
+        from parfocal.distribute.shards import parse_shard
+
+        parse_shard(text)
+    return text
+
+
 Cohort = Annotated[
     Path,
     typer.Argument(
@@ -363,6 +376,16 @@ SkipUnreadable = Annotated[
     typer.Option("--skip-unreadable", help="Go on without the slides that cannot be read."),
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+ShardText = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Process only share I of N, counted from 1, such as 3/8. Without it, all commands "
+        "that write to the same folder share the work.",
+        callback=existing_shard,
+    ),
+]
 Partial = Annotated[
     bool, typer.Option("--partial", help="Continue if more than 5% of the slides are missing.")
 ]

@@ -13,9 +13,11 @@ from parfocal.cli.arguments import (
     NamedOverrides,
     Partial,
     ResumableOut,
+    ShardText,
     TimedSlides,
 )
 from parfocal.cli.failures import finish
+from parfocal.cli.parsing import parse_distribution
 
 
 def reproduce(
@@ -44,6 +46,7 @@ def reproduce(
     timed: TimedSlides = 3,
     partial: Partial = False,
     overrides: NamedOverrides = None,
+    shard: ShardText = None,
 ) -> None:
     """Run the experiments of a paper and print its tables with our numbers next to the paper's.
 
@@ -68,6 +71,7 @@ def reproduce(
         device=device,
         partial=partial,
         timed=timed,
+        distribution=parse_distribution(shard),
     )
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
     try:

@@ -25,12 +25,19 @@ from parfocal.cli.arguments import (
     Part,
     ResumableOut,
     Run,
+    ShardText,
     SkipUnreadable,
     TimedSlides,
 )
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish, print_reasons
-from parfocal.cli.parsing import parse_changes, parse_features, parse_magnifications, parse_places
+from parfocal.cli.parsing import (
+    parse_changes,
+    parse_distribution,
+    parse_features,
+    parse_magnifications,
+    parse_places,
+)
 from parfocal.cli.tasks import Event, Target, TaskName, Time, task_flags
 from parfocal.cli.units import Covariates, Fusion, Per, parse_covariates
 
@@ -96,6 +103,7 @@ def train(
         typer.Option(metavar="FILE", help="YAML file with settings that override the recipe."),
     ] = None,
     overrides: Overrides = None,
+    shard: ShardText = None,
 ) -> None:
     """Train a model on labeled slides and write a run folder.
 
@@ -143,6 +151,7 @@ def train(
         workers=workers,
         resume=resume,
         skip_unreadable=skip_unreadable,
+        distribution=parse_distribution(shard),
     )
     runs = summary.folds or (summary,)
     what = (
@@ -189,6 +198,7 @@ def evaluate(
     changes: Changes = None,
     encoder_at: EncoderAt = None,
     trust_remote_code: TrustRemoteCode = False,
+    shard: ShardText = None,
 ) -> None:
     """Compute the metrics of a trained model on held-out slides.
 
@@ -217,6 +227,7 @@ def evaluate(
         overrides=parse_changes(run, changes),
         encoder_at=parse_places(encoder_at),
         trust_remote_code=trust_remote_code,
+        distribution=parse_distribution(shard),
     )
     written = [name for name in ("metrics.json", "report.html") if (out / name).exists()]
     typer.echo(f"{result.summary}; wrote {' and '.join(str(out / name) for name in written)}")
@@ -266,6 +277,7 @@ def compare(
         ),
     ] = None,
     overrides: NamedOverrides = None,
+    shard: ShardText = None,
 ) -> None:
     """Train and evaluate several models on the same splits; report accuracy against cost.
 
@@ -303,6 +315,7 @@ def compare(
         timed=timed,
         skip_unreadable=skip_unreadable,
         shares=budgets,
+        distribution=parse_distribution(shard),
     )
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
     if (out / "report.html").exists():
@@ -322,6 +335,7 @@ def audit(
     external: External = False,
     again: Again = False,
     budget: BudgetText = None,
+    shard: ShardText = None,
 ) -> None:
     """Measure what skipping patches costs: compare a zooming model with itself on all patches.
 
@@ -342,6 +356,7 @@ def audit(
         external=external,
         again=again,
         budget=budget,
+        distribution=parse_distribution(shard),
     )
     typer.echo(f"{result.summary}; wrote {out / 'audit.json'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}

@@ -9,6 +9,7 @@ import typer
 from parfocal.cli.arguments import ArgumentError
 
 if TYPE_CHECKING:
+    from parfocal.distribute.worklist import Distribution, Engine
     from parfocal.models.checkpoint import SettingValue
     from parfocal.slide.sources.url import RemoteAccess, SlidePath
 
@@ -123,3 +124,16 @@ def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, Settin
     from parfocal.settings import model_overrides  # loads YAML and pydantic, needed only here
 
     return model_overrides(run, changes)
+
+
+def parse_distribution(shard: str | None, engine: "Engine | None" = None) -> "Distribution":
+    """Return how the items of a command are divided.
+
+    Args:
+        shard: value of --shard; None for all items.
+        engine: what makes the attempts; None for this process.
+    """
+    from parfocal.distribute.shards import parse_shard
+    from parfocal.distribute.worklist import Distribution
+
+    return Distribution(None if shard is None else parse_shard(shard), engine)

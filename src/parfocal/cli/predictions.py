@@ -21,6 +21,7 @@ from parfocal.cli.arguments import (
     RemoteCache,
     Run,
     Scratch,
+    ShardText,
     SkipUnreadable,
     Slides,
     TissueFiles,
@@ -30,6 +31,7 @@ from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
 from parfocal.cli.parsing import (
     parse_changes,
+    parse_distribution,
     parse_features,
     parse_places,
     parse_slides_apart,
@@ -143,6 +145,7 @@ def predict(
     array: Array = None,
     sbatch: Sbatch = None,
     yes: Yes = False,
+    shard: ShardText = None,
 ) -> None:
     """Classify slides, reading high-magnification pixels only where the model zooms in.
 
@@ -157,7 +160,6 @@ def predict(
         return
     from parfocal.dataset.cohort import read_slides
     from parfocal.dataset.tissue_files import match_tissue_files
-    from parfocal.distribute.worklist import Distribution
     from parfocal.explain.export import Exports
     from parfocal.models.ensemble import load_trained, refuse_patients_of_folds
     from parfocal.predict.folder import FailedSlide, predict_slides
@@ -232,7 +234,7 @@ def predict(
         again=again,
         replace=replace,
         features=parse_features(features),
-        distribution=Distribution(engine=engine),
+        distribution=parse_distribution(shard, engine),
     )
     for answer in answers:
         if isinstance(answer, FailedSlide):

@@ -25,6 +25,7 @@ from parfocal.cli.budgets import calibrate
 from parfocal.cli.cohorts import cohort
 from parfocal.cli.datasets import reproduce
 from parfocal.cli.encoders import encoders
+from parfocal.cli.export import export
 from parfocal.cli.hub import push, serve_encoder
 from parfocal.cli.models import audit, compare, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
@@ -32,6 +33,8 @@ from parfocal.cli.probe import probe
 from parfocal.cli.slides import extract, features, inspect, synth
 from parfocal.cli.usage import UsageError, describe_usage_error
 from parfocal.cli.view import report, view
+from parfocal.distribute.shards import ShardEndedError
+from parfocal.distribute.stopping import EXIT_CODE, StoppedEarly, stop_on_signal
 from parfocal.progress import ProgressHandler, erase_bars
 
 RESUME = {
@@ -80,7 +83,7 @@ def main() -> None:
     place, started = OutputPlace(arguments=tuple(arguments)), time.time()
     _print_any_character()
     try:
-        with _repeat_lost_interrupts(), _interrupt_on_termination():
+        with _repeat_lost_interrupts(), _interrupt_on_termination(), stop_on_signal():
             # Not standalone: then typer prints no usage and returns the exit code.
             code = app(
                 arguments or ["--help"], prog_name="parfocal", obj=place, standalone_mode=False
@@ -88,6 +91,12 @@ def main() -> None:
     except UsageError as error:
         _print_error(describe_usage_error(error))
         sys.exit(2)
+    except ShardEndedError as ended:
+        _print_error(str(ended))
+        sys.exit(0)
+    except StoppedEarly as stopped:
+        _print_error(str(stopped))
+        sys.exit(EXIT_CODE)
     except Exception as error:
         if len(arguments) < len(sys.argv) - 1:
             raise
@@ -251,6 +260,7 @@ for command in (
     predict,
     view,
     report,
+    export,
     push,
     serve_encoder,
 ):

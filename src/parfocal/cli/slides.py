@@ -18,6 +18,7 @@ from parfocal.cli.arguments import (
     RemoteCache,
     ResumableOut,
     Scratch,
+    ShardText,
     TissueFiles,
     TissueMethod,
     output_file,
@@ -26,6 +27,7 @@ from parfocal.cli.arguments import (
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish, print_reasons
 from parfocal.cli.parsing import (
+    parse_distribution,
     parse_features,
     parse_magnifications,
     parse_slides_apart,
@@ -87,6 +89,7 @@ def inspect(
     remote_cache: RemoteCache = None,
     scratch: Scratch = None,
     allow_redirect: AllowRedirect = None,
+    shard: ShardText = None,
 ) -> None:
     """Print size, resolution, tissue and patches of slides, and check that they can be used.
 
@@ -108,7 +111,14 @@ def inspect(
         check_sheet(picture, len(sources))
     settings = SlideSettings(parse_magnifications(magnifications), tissue_method=tissue_method)
     inspected = []
-    results = inspect_slides(sources, settings, pictures=picture is not None, out=out, again=again)
+    results = inspect_slides(
+        sources,
+        settings,
+        pictures=picture is not None,
+        out=out,
+        again=again,
+        distribution=parse_distribution(shard),
+    )
     for slide in results:
         inspected.append(slide)
         if slide.report is not None and not as_json:
@@ -297,6 +307,7 @@ def extract(
     array: Array = None,
     sbatch: Sbatch = None,
     yes: Yes = False,
+    shard: ShardText = None,
 ) -> None:
     """Encode all patches and store the features, one HDF5 file per slide.
 
@@ -312,7 +323,6 @@ def extract(
 
     from parfocal.dataset import read_slides
     from parfocal.dataset.same_file import refuse_equal_contents
-    from parfocal.distribute.worklist import Distribution
     from parfocal.features.extract import extract_cohort
     from parfocal.features.foreign.trident_writer import TridentLayout
     from parfocal.features.header import SlideSettings
@@ -349,7 +359,7 @@ def extract(
         # Where workers encode, this process needs to know the encoders only.
         encoder=load(device="cpu" if uses_workers(engine) else device),
         load_encoders=partial(load, device=device),
-        distribution=Distribution(engine=engine),
+        distribution=parse_distribution(shard, engine),
         settings=settings,
         cache=cache,
         tissue={slide.slide_id: slide.tissue for slide in slides if slide.tissue is not None},

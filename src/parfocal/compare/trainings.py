@@ -14,7 +14,6 @@ from parfocal.dataset.cohort import without_slides
 from parfocal.distribute.worklist import Ended
 from parfocal.evaluate.run import evaluate
 from parfocal.settings import RunSettings
-from parfocal.slide.failure import EndsBatch
 from parfocal.train.folder import RunFolder
 from parfocal.train.prepared import PreparedTraining, finish_training
 from parfocal.train.run import make_splits, prepare_training
@@ -160,8 +159,6 @@ class Trainings:
             raise ComparisonError(self._failed[name])
         try:
             yield
-        except EndsBatch:
-            raise
         except Exception as error:  # a bug in one model must not stop the others
             logger.warning("%s failed: %s", name, error)
             ours = type(error).__module__.startswith("parfocal")

@@ -16,6 +16,10 @@ class ShardError(ValueError):
     """A shard that does not exist; the message says which ones do."""
 
 
+class ShardEndedError(Exception):
+    """The shard of a command has ended, but not all items; the message says how many."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """One of several equal shares of the items.

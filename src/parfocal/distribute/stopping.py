@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from parfocal.slide.failure import EndsBatch
-
 EXIT_CODE = 75  # that of sendmail and others for "try again later"
 
 _requested = threading.Event()
 
 
-class StoppedEarly(EndsBatch):  # no error: the rest is done by the next job
+class StoppedEarly(BaseException):
     """The command has stopped before its end, as it was asked to; the same command resumes."""
 
 

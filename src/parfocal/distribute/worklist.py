@@ -17,7 +17,7 @@ from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from parfocal.distribute.claims import Claim, acquire
 from parfocal.distribute.session import Session
-from parfocal.distribute.shards import Shard, shard_from_environment
+from parfocal.distribute.shards import Shard, ShardEndedError, shard_from_environment
 from parfocal.distribute.stopping import raise_if_stopped
 from parfocal.distribute.work_folder import file_name, refresh, work_folder, writing
 from parfocal.processes import this_process
@@ -34,10 +34,6 @@ Result = TypeVar("Result")
 
 class LostItemError(Exception):
     """An item whose processes ended one after the other."""
-
-
-class ShardEndedError(Exception):
-    """The shard of a command has ended, but not all items; the message says how many."""
 
 
 @runtime_checkable

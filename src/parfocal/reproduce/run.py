@@ -16,6 +16,7 @@ from pathlib import Path
 from parfocal.compare import Candidate, compare
 from parfocal.dataset import CohortSlide, read_cohort
 from parfocal.dataset.readers import MadeCohort, make_cohort
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
 from parfocal.files import whole_file, write_whole
 from parfocal.reproduce.experiments import Kind, Reproduction
 from parfocal.reproduce.figures import draw_figures
@@ -53,6 +54,7 @@ class RunOptions:
     cache: Path | None
     device: str
     timed: int
+    distribution: Distribution = EVERYTHING_HERE
 
 
 def reproduce(
@@ -65,6 +67,7 @@ def reproduce(
     device: str = "auto",
     partial: bool = False,
     timed: int = 3,
+    distribution: Distribution = EVERYTHING_HERE,
 ) -> ReproductionResult:
     """Train and evaluate all experiments of a paper's tables, and write the tables.
 
@@ -80,6 +83,7 @@ def reproduce(
         device: device for training and evaluation.
         partial: whether to continue if more than 5% of the slides are missing or damaged.
         timed: number of test slides to time from file to prediction.
+        distribution: how the trainings of each kind are divided among processes.
 
     Raises:
         CohortError: the folder is not the data set, or too many slides are missing.
@@ -91,7 +95,7 @@ def reproduce(
     _load_encoders([candidate for members in candidates.values() for candidate in members])
     cohort = out / "cohort.csv"
     made = make_cohort(reproduction.data, data, cohort, partial=partial)
-    options = RunOptions(out, seeds, cache, device, timed)
+    options = RunOptions(out, seeds, cache, device, timed, distribution)
     results: dict[str, ExperimentResult] = {}
     notes = _data_notes(made)
     for kind, members in candidates.items():
@@ -134,6 +138,7 @@ def _run_kind(
         cache=options.cache,
         device=options.device,
         timed=options.timed,
+        distribution=options.distribution,
         skip_unreadable=True,  # footnotes of the tables count them
     )
     results = {}
