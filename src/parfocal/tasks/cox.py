@@ -32,7 +32,7 @@ def cox_loss(
         last = int((time >= moment).sum()) - 1  # everybody with this time or a later one
         dying = risk[event & (time == moment)]
         # Of d tied deaths, the l-th finds a share l/d of the others gone (Efron).
-        gone = torch.arange(len(dying), device=risk.device) / len(dying)
+        gone = torch.arange(len(dying)).to(risk) / len(dying)
         share = (dying.logsumexp(dim=0) - at_risk[last]).exp()
         total = total - (at_risk[last] + torch.log1p(-gone * share)).sum()
     return -total / event.sum()

@@ -56,7 +56,7 @@ def build_task(
         columns.setdefault(kind, []).append(column)
     _refuse_twice([column for listed in columns.values() for column in listed])
     parts: list[Task] = []
-    if name in OF_TIME or time is not None or event is not None:
+    if name in OF_TIME or time or event:
         parts.append(_time_task(name, time, event, time_bins))
     for kind, listed in columns.items():
         parts += _tasks_of(kind, listed)

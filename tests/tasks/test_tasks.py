@@ -1,0 +1,246 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from parfocal.dataset import CohortError, CohortSlide
+from parfocal.tasks import build_task, mean_answer, parse_task, read_task_cohort, stored_task
+from parfocal.tasks.ordinal import ordinal_loss
+
+
+def slide(number=0, label="", patient=None, **values):
+    cells = {column: str(value) for column, value in values.items()}
+    name = f"s{number}"
+    return CohortSlide(name, Path(f"{name}.svs"), label, patient or name, number + 2, values=cells)
+
+
+def test_the_usual_task_is_stored_as_nothing():
+    assert stored_task(build_task(labels=("a", "b"))) is None
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        build_task("classification", target=["msi"], labels=("no", "yes")),
+        build_task("ordinal", target=["grade"], labels=("0", "1", "2")),
+        build_task("multilabel", target=["er", "pr"]),
+        build_task("regression", target=["a", "b"]),
+        build_task("survival", time="t", event="e"),
+        build_task("hazards", time="t", event="e", time_bins=3),
+        build_task("regression", target=["a", "g:ordinal"], time=None),
+    ],
+    ids=lambda task: task.name,
+)
+def test_a_task_is_read_as_it_was_stored(task):
+    assert parse_task(stored_task(task)) == task
+
+
+def test_a_regression_answers_in_the_unit_of_its_column():
+    slides = [slide(n, mm2=value) for n, value in enumerate((1, 3, 5))]
+    task = build_task("regression", target=["mm2"]).prepared(slides).fitted(slides)
+    deviation = math.sqrt(8 / 3)
+    assert task.answer(torch.tensor([1.0])).outputs == pytest.approx({"mm2": 3 + deviation})
+    targets = torch.stack([task.encode(each) for each in slides])
+    loss = task.loss(torch.zeros(3, 1), targets)
+    assert loss.item() == pytest.approx(1)  # the variance of standardized values
+
+
+def test_missing_numbers_have_no_part_in_the_loss():
+    slides = [slide(0, a=1, b=""), slide(1, a=2, b=4), slide(2, a=3, b=8)]
+    task = build_task("regression", target=["a", "b"]).prepared(slides).fitted(slides)
+    logits = torch.zeros(1, 2, requires_grad=True)
+    task.loss(logits, task.encode(slides[0])[None]).backward()
+    assert logits.grad[0, 1] == 0
+    assert logits.grad[0, 0] != 0
+
+
+def test_missing_labels_have_no_part_in_the_loss():
+    task = build_task("multilabel", target=["er", "pr"])
+    logits = torch.tensor([0.3, 5.0])
+    loss = task.loss(logits, task.encode(slide(er=1, pr="NA")))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-0.3)))
+
+
+def test_the_loss_of_two_ordered_classes_is_the_cross_entropy():
+    logits, target = torch.randn(5, 2), torch.tensor([0, 1, 1, 0, 1])
+    torch.testing.assert_close(ordinal_loss(logits, target), F.cross_entropy(logits, target))
+
+
+def test_the_loss_of_ordered_classes_is_the_mean_of_their_thresholds():
+    logits = torch.tensor([0.2, -1.0, 0.7])
+    p = logits.softmax(0).tolist()
+    expected = -(math.log(p[1] + p[2]) + math.log(p[0] + p[1])) / 2  # class 1: above 0, not above 1
+    assert ordinal_loss(logits, torch.tensor(1)).item() == pytest.approx(expected)
+
+
+def test_a_farther_class_costs_more():
+    logits = torch.tensor([4.0, 0.0, 0.0])
+    near, far = (ordinal_loss(logits, torch.tensor(c)) for c in (1, 2))
+    assert far > near
+
+
+def test_hazards_have_the_likelihood_of_each_interval():
+    events = [slide(n, t=t, e=1) for n, t in enumerate((2, 4, 6, 8))]
+    task = build_task("hazards", time="t", event="e", time_bins=2).fitted(events)
+    assert task.edges == (5.0,)
+    logits = torch.tensor([0.4, -0.3])
+    h = logits.sigmoid().tolist()
+    cases = {
+        (3, 1): h[0],
+        (7, 1): (1 - h[0]) * h[1],
+        (2, 0): 1,  # before the middle of the first interval: nothing is known
+        (3, 0): 1 - h[0],
+        (50, 0): 1 - h[0],  # the last interval has no middle
+    }
+    for (time, event), likelihood in cases.items():
+        loss = task.loss(logits, task.encode(slide(t=time, e=event)))
+        assert loss.item() == pytest.approx(-math.log(likelihood)), (time, event)
+    answer = task.answer(logits)
+    assert answer.outputs == pytest.approx({"risk": h[0], "survival_at_5": 1 - h[0]})
+
+
+def test_several_targets_add_up_without_the_missing_ones():
+    slides = [slide(n, area=n, kind="ab"[n % 2], t=n + 1, e=1) for n in range(4)]
+    slides.append(slide(4, area="", kind="", t=9, e=1))
+    task = build_task(
+        "survival", target=["area:regression", "kind:classification"], time="t", event="e"
+    )
+    task = task.prepared(slides).fitted(slides)
+    assert task.output_names == ("risk", "area", "kind=a", "kind=b")
+    assert task.compares_slides
+    logits, targets = torch.randn(5, 4), torch.stack([task.encode(each) for each in slides])
+    survival, regression, _ = task.parts
+    expected = (
+        survival.loss(logits[:, :1], targets[:, :2])
+        + regression.loss(logits[:4, 1:2], targets[:4, 2:3])
+        + F.cross_entropy(logits[:4, 2:], targets[:4, 3].long())
+    )
+    torch.testing.assert_close(task.loss(logits, targets), expected)
+    answer = task.answer(logits[0])
+    assert sum(answer.outputs[f"kind={each}"] for each in "ab") == pytest.approx(1)
+    scores = task.scores(slides, [task.answer(row) for row in logits], resamples=0)
+    assert {"concordance/t", "r2/area", "auroc_macro/kind", "auroc/kind=a"} <= scores.keys()
+
+
+def test_answers_of_a_patient_are_averaged():
+    task = build_task("survival", time="t", event="e")
+    answers = [task.answer(torch.tensor([risk])) for risk in (1.0, 2.0)]
+    assert mean_answer(answers).outputs == {"risk": 1.5}
+
+
+SURVIVAL = {"name": "survival", "time": "months", "event": "dead"}
+BAD_CELLS = [
+    ("survival", {"months": "-3", "dead": 1}, "row 2: months is -3, and a time .* is more than 0"),
+    ("survival", {"months": "0", "dead": 1}, "row 2: months is 0"),
+    ("survival", {"months": "", "dead": 1}, "row 2: months is missing for slide s0"),
+    ("survival", {"months": "5", "dead": ""}, "row 2: dead is missing for slide s0"),
+    ("survival", {"months": "5", "dead": "2"}, "row 2: dead '2' is neither 0 .* nor 1 .the event"),
+    ("survival", {"months": "long", "dead": 1}, "row 2: months 'long' is not a number"),
+    ("regression", {"area": "high"}, "row 2: area 'high' is not a number.*classification"),
+    ("regression", {"area": "inf"}, "row 2: area 'inf' is not a number"),
+    ("regression", {"area": "n/a"}, "row 2: area is missing for slide s0"),
+    ("multilabel", {"er": "positive"}, "row 2: er 'positive' is neither 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "cells", "message"), BAD_CELLS)
+def test_a_bad_cell_is_refused(name, cells, message):
+    times = {"time": "months", "event": "dead"} if name == "survival" else {"target": list(cells)}
+    with pytest.raises(CohortError, match=message):
+        build_task(name, **times).prepared([slide(0, **cells)])
+
+
+def test_events_may_be_written_in_several_ways():
+    task = build_task("survival", time="t", event="e")
+    found = [
+        task.encode(slide(t="3,5", e=text))[1].item() for text in ("1:DECEASED", "TRUE", "0.0")
+    ]
+    assert found == [1, 1, 0]
+
+
+def test_a_patient_has_one_time():
+    slides = [slide(0, patient="p", t=5, e=1), slide(1, patient="p", t=6, e=1)]
+    with pytest.raises(CohortError, match="row 3: patient p has another t or e than in row 2"):
+        build_task("survival", time="t", event="e").prepared(slides)
+
+
+@pytest.mark.parametrize(
+    ("task", "cells", "message"),
+    [
+        (build_task("survival", time="t", event="e"), [(3, 0), (4, 0)], "none of the 2 training"),
+        (build_task("survival", time="t", event="e"), [(3, 0), (4, 1)], "no two patients can be"),
+        (build_task("hazards", time="t", event="e"), [(3, 1), (4, 1)], "set train.time_bins lower"),
+    ],
+)
+def test_too_few_events_are_refused(task, cells, message):
+    with pytest.raises(CohortError, match=message):
+        task.fitted([slide(n, t=time, e=event) for n, (time, event) in enumerate(cells)])
+
+
+def test_a_constant_target_is_refused():
+    slides = [slide(n, a=1, er=0) for n in range(3)]
+    with pytest.raises(CohortError, match="a is the same on all 3 training slides"):
+        build_task("regression", target=["a"]).fitted(slides)
+    with pytest.raises(CohortError, match="er is always the same on the training slides"):
+        build_task("multilabel", target=["er"]).fitted(slides)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "regression"}, "target: task regression needs the columns"),
+        ({"name": "survival"}, "time: task survival needs the column of the time"),
+        ({"name": "survival", "time": "t"}, "event: task survival needs"),
+        ({"name": "survival", "time": "t", "event": "t"}, "'t' is the column of the time, too"),
+        ({"name": "regression", "target": ["a"], "time": "t"}, "task regression has none"),
+        ({"name": "regression", "target": ["a", "a"]}, "column 'a' is there twice"),
+        ({"name": "regression", "target": ["t:survival"]}, "by --time and --event"),
+        (
+            {"name": "survival", "time": "t", "event": "e", "target": ["a"]},
+            "needs a task of its own beside survival",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_task(**arguments)
+
+
+def write_cohort(path, header, *rows):
+    lines = [f"slide_id,path,{header}"]
+    lines += [f"{n},{n}.svs,{row}" for n, row in enumerate(rows)]
+    (path / "cohort.csv").write_text("\n".join(lines) + "\n")
+    return path / "cohort.csv"
+
+
+def test_no_label_is_needed_without_classes(tmp_path):
+    path = write_cohort(tmp_path, "months,dead", "3,1", "4,0")
+    cohort = read_task_cohort(path, build_task("survival", time="months", event="dead"))
+    assert cohort.labels == ()
+    assert [each.split_group for each in cohort.slides] == ["event", "censored"]
+
+
+def test_the_table_is_named_in_the_message(tmp_path):
+    path = write_cohort(tmp_path, "months,dead", "3,1", "-4,0")
+    with pytest.raises(CohortError, match=r"cohort.csv row 3: months is -4"):
+        read_task_cohort(path, build_task("survival", time="months", event="dead"))
+
+
+def test_a_missing_column_is_named(tmp_path):
+    path = write_cohort(tmp_path, "months", "3", "4")
+    with pytest.raises(CohortError, match=r"no column dead .found: slide_id, path, months."):
+        read_task_cohort(path, build_task("survival", time="months", event="dead"))
+
+
+def test_ordered_classes_that_are_numbers_are_ordered_as_such(tmp_path):
+    path = write_cohort(tmp_path, "grade", *("10", "9", "10", "2"))
+    cohort = read_task_cohort(path, build_task("ordinal", target=["grade"]))
+    assert cohort.labels == ("2", "9", "10")
+
+
+def test_ordered_classes_that_are_words_need_their_order(tmp_path):
+    path = write_cohort(tmp_path, "grade", "benign", "3+3", "4+4")
+    with pytest.raises(CohortError, match=r"cohort.csv grade: the order .* 3\+3, 4\+4, benign is"):
+        read_task_cohort(path, build_task("ordinal", target=["grade"]))
