@@ -219,6 +219,7 @@ def predict(
             replace_others=replace,
             skip_unreadable=skip_unreadable,
             features=parse_features(features),
+            distribution=parse_distribution(shard, None),
         )
         _print_patients(predicted, len(grouped), out, failed)
         return
