@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import fsum
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -152,7 +153,7 @@ class CostMeter:
     def __init__(self, parts: Sequence["CostMeter"] = ()) -> None:
         self._parts = tuple(parts)
         self._lock = threading.Lock()
-        self._started = min([time.perf_counter(), *(part._started for part in parts)])
+        self._started: float = min([time.perf_counter(), *(part._started for part in parts)])
         self._patches: dict[int, int] = {}
         self._pixels = 0
         self._bytes: int | None = None
@@ -269,7 +270,9 @@ def _sum_costs(own: Cost, parts: Sequence[Cost]) -> Cost:
     macs = [cost.macs for cost in costs if cost.macs is not None]
     encoding = [cost.encoding_macs for cost in costs if len(cost.encoding_macs) > 0]
     known = len(macs) == len(costs)
-    stages = {stage: sum(cost.seconds[stage] for cost in costs) for stage in STAGES}
+    stages: dict[str, float] = {
+        stage: fsum(cost.seconds[stage] for cost in costs) for stage in STAGES
+    }
     return Cost(
         patches=_sum_steps([cost.patches for cost in costs], steps),
         pixels_decoded=sum(cost.pixels_decoded for cost in costs),

@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from starlette.testclient import TestClient
 
+from explain.demo_folder import running
 from parfocal.explain.library import load_library
 from parfocal.explain.patient_record import read_patient
-from parfocal.explain.viewer import build_app
 from parfocal.models.covariates import fit_covariates
 from parfocal.models.unit import Unit
 
@@ -47,13 +46,13 @@ def test_patients_are_predicted_and_shown_side_by_side(slides, run, parfocal, tm
     assert read_patient(out / "a.patient.json").id == "a"
     library = load_library([out])
     assert library.problems == []
-    client = TestClient(build_app(library), base_url="http://127.0.0.1")
-    first, second = client.get("/api/slides").json()["slides"]
-    assert [each["predictions"][0]["patient"] for each in (first, second)] == ["a", "a"]
-    (sibling,) = client.get(f"/api/slides/{first['key']}").json()["siblings"]
-    assert (sibling["slide"], sibling["id"]) == (second["key"], second["id"])
-    assert sibling["of"] == first["predictions"][0]["key"]
-    shown = client.get(f"/api/slides/{sibling['slide']}/predictions/{sibling['key']}").json()
+    with running(library) as server:
+        first, second = server.json("/api/slides")["slides"]
+        assert [each["predictions"][0]["patient"] for each in (first, second)] == ["a", "a"]
+        (sibling,) = server.json(f"/api/slides/{first['key']}")["siblings"]
+        assert (sibling["slide"], sibling["id"]) == (second["key"], second["id"])
+        assert sibling["of"] == first["predictions"][0]["key"]
+        shown = server.json(f"/api/slides/{sibling['slide']}/predictions/{sibling['key']}")
     assert shown["patient"]["slides"] == ["s0", "s1"]
 
 

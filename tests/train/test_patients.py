@@ -109,7 +109,7 @@ def test_covariates_are_encoded_as_in_the_training_slides(cohort, folder, settin
 def test_a_model_of_covariates_alone_opens_no_slide(cohort, tmp_path):
     settings = load_settings(
         "covariates",
-        overrides=["train.covariates=[age,sex]", "train.epochs=30", "train.patience=30"],
+        overrides=["train.covariates=[age,sex]", "train.per=patient", "train.epochs=30"],
     )
     run = tmp_path / "run"  # no slide file exists
     summary = train(cohort, settings, run)

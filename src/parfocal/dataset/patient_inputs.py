@@ -102,6 +102,9 @@ class PatientInputs:
             for each in slide.slides:
                 with _named(slide.slide_id, each.slide_id):
                     opened.append(stack.enter_context(self.slides.open(each)))
+            if opened and isinstance(opened[0], NoImage):  # for a model of covariates alone
+                yield with_covariates(opened[0], covariates)
+                return
             only = ids[0] if len(ids) == 1 else None  # whose features are read without `reading`
             with _named(slide.slide_id, only) if only else nullcontext():
                 patient = PatientInput.of(

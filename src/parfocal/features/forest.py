@@ -145,18 +145,23 @@ def _join_tables(tables: Sequence[FeatureTable], reading: Reading) -> FeatureTab
 
 def _refuse_different(bags: Sequence[StoredBag]) -> None:
     """Refuse slides whose patches do not form one forest."""
-    for name, values in {
-        "magnifications": [len(bag.tables) for bag in bags],
+    counted: dict[str, list[list[int]]] = {
+        "magnifications": [[len(bag.tables)] for bag in bags],
         "features per patch": [[table.shape[1] for table in bag.tables] for bag in bags],
         "children per patch": [_children(bag) for bag in bags],
-    }.items():
+    }
+    for name, values in counted.items():
         for position, value in enumerate(values):
             if value != values[0]:
                 raise MixedFeaturesError(
                     f"slides 1 and {position + 1} of the patient have different {name}: "
-                    f"{values[0]} and {value}; extract their features again, with one set of "
-                    "settings."
+                    f"{_text(values[0])} and {_text(value)}; extract their features again, with "
+                    "one set of settings."
                 )
+
+
+def _text(counts: Sequence[int]) -> str:
+    return ", ".join(str(count) for count in counts) or "none"
 
 
 def _children(bag: StoredBag) -> list[int]:

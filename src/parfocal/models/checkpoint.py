@@ -333,7 +333,7 @@ class Checkpoint:
         settings = _override(name, fields["model_settings"], overrides or {})
         try:
             model = build_model(name, settings)
-            fields["unit"].attach(model, int(settings["num_classes"]))
+            fields["unit"].attach(model, len(fields["labels"]))
         except (ValueError, RuntimeError) as error:
             if overrides:
                 raise

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from parfocal.dataset.columns import plain_column
 from parfocal.dataset.errors import CohortError
-from parfocal.dataset.rows import plain_column
 from parfocal.dataset.table import TableError, read_cells
 from parfocal.models.unit import Per
 from parfocal.slide.identity import slide_id

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from torch import Tensor, nn
 
-from parfocal.bag import Bag, PixelSource, StoredBag
+from parfocal.bag import ModelInput, StoredBag
 from parfocal.compare import Candidate
 from parfocal.encoders.encoder import Encoder
 from parfocal.features.header import SlideSettings
@@ -166,7 +166,7 @@ def _model_input(
     num_patches: float | None,
     painted: Path,
     device: str,
-) -> Iterator[Bag | PixelSource]:
+) -> Iterator[ModelInput]:
     """Return random features, or the pixels of the painted slide."""
     if num_patches is not None:
         yield random_bag(settings.slide.magnifications, in_dim, num_patches, device)
@@ -183,7 +183,7 @@ def _model_input(
         yield slide_input.model_input
 
 
-def _train_step(model: nn.Module, model_input: Bag | PixelSource) -> int:
+def _train_step(model: nn.Module, model_input: ModelInput) -> int:
     """Run forward and backward on one slide, and return the number of visited patches."""
     prediction = run_model(model, [model_input])
     logits = prediction.logits.view(1, -1)
