@@ -33,6 +33,7 @@ from parfocal.cli.probe import probe
 from parfocal.cli.slides import extract, features, inspect, synth
 from parfocal.cli.usage import UsageError, describe_usage_error
 from parfocal.cli.view import report, view
+from parfocal.cli.work import doctor, status
 from parfocal.distribute.shards import ShardEndedError
 from parfocal.distribute.stopping import EXIT_CODE, StoppedEarly, stop_on_signal
 from parfocal.progress import ProgressHandler, erase_bars
@@ -258,6 +259,8 @@ for command in (
     reproduce,
     audit,
     predict,
+    status,
+    doctor,
     view,
     report,
     export,

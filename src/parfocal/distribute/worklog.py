@@ -163,6 +163,17 @@ def read_logs(folder: Path) -> list[StoredLog]:
     return [log for path in log_files(folder) if (log := read_log(path)) is not None]
 
 
+def read_list(path: Path) -> list[str]:
+    """Return the items of a list; none if it is damaged, was removed, or is of a newer version."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return []
+    if not isinstance(content, dict) or content.get("format_version") != LIST_FORMAT_VERSION:
+        return []
+    return [str(item) for item in content.get("items", [])]
+
+
 def merge_ended_logs(folder: Path) -> None:
     """Make one log of many, if no process is at work, and remove lists that none of them names.
 

@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float16, Int64
 
+from parfocal.distribute.mounts import mount_of
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.errors import StoreError, UnwritableError
 
@@ -133,8 +135,9 @@ class FeatureCache:
             patch_size: side of a patch in pixels.
 
         Raises:
-            UnwritableError: the folder cannot be created.
+            UnwritableError: the folder cannot be created, or is on a network file system.
         """
+        _refuse_network(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -144,6 +147,22 @@ class FeatureCache:
             ) from error
         key = sha256(_key_text(encoder, patch_size).encode()).hexdigest()[:16]
         return SlideCache(self.folder / f"{fingerprint[:32]}-{key}.sqlite", encoder.dim)
+
+
+@cache  # reads the table of mounts
+def _refuse_network(folder: Path) -> None:
+    """Refuse a folder where the locks of SQLite may not work.
+
+    Raises:
+        UnwritableError: the folder is on a network file system.
+    """
+    mount = mount_of(folder)
+    if mount is not None and mount.is_network:
+        raise UnwritableError(
+            f"{folder}: this folder is on a network file system, {mount.kind} ({mount.source}), "
+            "where the SQLite databases of the feature cache may be damaged. Choose a folder on a "
+            "local disk with --cache, or leave it out."
+        )
 
 
 def _key_text(encoder: EncoderSpec, patch_size: int) -> str:
