@@ -265,14 +265,20 @@ def _refuse_variants(
 def _refuse_unknown_labels(
     path: Path, slides: Sequence[CohortSlide], labels: Sequence[str]
 ) -> None:
-    for slide in slides:
-        if slide.label not in labels:
-            meant = [label for label in labels if plain_form(label) == plain_form(slide.label)]
-            hint = f"; write {meant[0]!r}" if meant else ""
-            raise CohortError(
-                f"{path.name} row {slide.row}: unknown label {slide.label!r}; the classes are "
-                f"{', '.join(labels)}{hint}."
-            )
+    unknown = [slide for slide in slides if slide.label not in labels]
+    if not unknown:
+        return
+    first = unknown[0]
+    where = f"{path.name} row {first.row}: unknown label {first.label!r}; the classes are "
+    meant = [label for label in labels if plain_form(label) == plain_form(first.label)]
+    if meant:
+        raise CohortError(f"{where}{', '.join(labels)}; write {meant[0]!r}.")
+    counts = Counter(slide.label for slide in unknown)
+    listed = ", ".join(f"{count} {label}" for label, count in counts.items())
+    raise CohortError(
+        f"{where}{', '.join(labels)}. A model cannot predict a class that it was not trained on "
+        f"({listed}); remove these slides, or train with their classes."
+    )
 
 
 def _slide(

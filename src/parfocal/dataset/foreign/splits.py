@@ -141,7 +141,7 @@ def _fold(
             if parts.setdefault(slide_id, part) != part:
                 raise CohortError(
                     f"{source}: {slide_id!r} is in both {parts[slide_id]} and {part}; keep a slide "
-                    "in one part, or use --no-splits to draw the parts anew."
+                    "in one part, or use --no-splits to draw the parts by patient."
                 )
     if pairs and not parts:
         raise CohortError(
