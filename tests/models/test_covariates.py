@@ -11,8 +11,9 @@ from parfocal.models.abmil import ABMIL
 from parfocal.models.contract import run_model
 from parfocal.models.covariates import (
     CovariateError,
-    add_covariates,
+    add_to_logits,
     attach_covariates,
+    covariate_logits,
     fit_covariates,
     parse_covariates,
 )
@@ -126,7 +127,7 @@ def test_each_slide_of_a_batch_gets_its_covariates():
     model.covariate_head.weight.data = torch.eye(2)
     batch = Prediction.stack([Prediction(torch.zeros(2)), Prediction(torch.ones(2))])
     given = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    joined = add_covariates(model, batch, given)
+    joined = add_to_logits(batch, covariate_logits(model, given))
     assert joined.logits.tolist() == [[1, 2], [4, 5]]
     assert [each.logits.tolist() for each in joined.slides] == joined.logits.tolist()
 

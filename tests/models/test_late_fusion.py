@@ -10,6 +10,7 @@ from parfocal.bag import SeparateSlides, StoredBag
 from parfocal.models.abmil import ABMIL
 from parfocal.models.clam import CLAM
 from parfocal.models.contract import run_model
+from parfocal.models.covariates import attach_covariates, fit_covariates
 from parfocal.models.late_fusion import attach_fusion, fuse_logits, run_separately
 from parfocal.models.meanrgb import MeanRGB
 from parfocal.models.sparseconvmil import SparseConvMIL
@@ -131,3 +132,15 @@ def test_models_that_take_pixels_are_run_slide_by_slide():
     assert batch.logits.shape == (2, 2)
     torch.testing.assert_close(batch.logits[0].softmax(0), alone.softmax(1).mean(0))
     torch.testing.assert_close(batch.logits[1], alone[0])
+
+
+@pytest.mark.parametrize("fusion", ["mean", "max"])
+def test_covariates_are_those_of_each_slide_before_the_fusion(fusion):
+    each, slides = model(), bags(5, 3)
+    attach_covariates(each, fit_covariates(("age",), [{"age": "5"}, {"age": "7"}]), 3)
+    nn.init.normal_(each.covariate_head.weight)
+    given = torch.tensor([[1.5, 0.0]])
+    with torch.no_grad():
+        fused = run_model(each, [separate(slides, fusion)], covariates=given).logits
+        alone = [run_model(each, [slide], covariates=given).logits for slide in slides]
+    torch.testing.assert_close(fused, fuse_logits(torch.stack(alone), fusion)[0])

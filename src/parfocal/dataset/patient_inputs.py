@@ -165,8 +165,8 @@ class StoredPatientInputs:
         inner = self.patients.slides
         assert isinstance(inner, CountsPatches)
         counts = [inner.count_patches(each) for each in slides_of([slide])]
-        if self.patients.fusion is not None:
-            return max(counts)  # the model is run on one slide at a time
+        if self.patients.fusion is not None and not self.patients.fusion.startswith("attention"):
+            return max(counts)  # the model is trained on one slide at a time
         return tuple(map(sum, zip(*counts, strict=True)))
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.bag import ModelInput, PixelSource, SeparateSlides
-from parfocal.models.covariates import add_covariates, has_covariates
+from parfocal.models.covariates import add_to_logits, covariate_logits
 from parfocal.models.late_fusion import run_separately
 from parfocal.models.layers.passes import Passes, StepMemory
 from parfocal.prediction import Prediction
@@ -191,21 +191,19 @@ def run_model(
     Raises:
         CovariateError: the model has covariates, and none are given.
     """
-    prediction = _run_model(model, inputs)
-    if covariates is None and not has_covariates(model):
-        return prediction
-    assert isinstance(model, nn.Module)
-    return add_covariates(model, prediction, covariates)
-
-
-def _run_model(model: Callable[..., Prediction], inputs: Sequence[ModelInput]) -> Prediction:
+    added = covariate_logits(model, covariates)  # b c
     if all(isinstance(source, PixelSource) for source in inputs):
-        return model(inputs)
+        return add_to_logits(model(inputs), added)
     if all(isinstance(each, SeparateSlides) for each in inputs):
-        patients = [run_separately(model, each) for each in inputs if _is_separate(each)]
+        rows = [None] * len(inputs) if added is None else added
+        patients = [
+            run_separately(model, each, added=row)
+            for each, row in zip(inputs, rows, strict=True)
+            if _is_separate(each)
+        ]
         return patients[0] if len(patients) == 1 else Prediction.stack(patients)
     (bag,) = inputs
-    return model(bag)
+    return add_to_logits(model(bag), added)
 
 
 def _is_separate(given: ModelInput) -> TypeGuard[SeparateSlides]:
@@ -245,7 +243,7 @@ def training_loss(
         model: the model that made the prediction.
         traits: its traits.
         prediction: output of the model, for one slide or a batch.
-        target: class of the slide, or one class per slide of a batch.
+        target: target of the slide, a class for classification; or one per slide of a batch.
         loss: loss of the task on logits and target.
     """
     if not traits.own_objective:
@@ -264,7 +262,7 @@ class OwnObjective(Protocol):
         Args:
             prediction: output of the model in training mode; `terms` holds what `forward` computed
                 for this method.
-            target: class of the slide, or one class per slide of a batch.
+            target: target of the slide, a class for classification; or one per slide of a batch.
             loss: loss of the task on logits and target.
         """
 

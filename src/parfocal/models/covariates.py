@@ -220,28 +220,43 @@ def zero_covariates(model: nn.Module) -> Float[Tensor, "1 v"] | None:
     return torch.zeros(1, head.in_features)
 
 
-def add_covariates(
-    model: nn.Module, prediction: Prediction, covariates: Float[Tensor, "b v"] | None
-) -> Prediction:
-    """Add the linear map of the covariates to the logits of a prediction.
-
-    Class probabilities after each patch are left out, since they lack the covariates.
+def covariate_logits(
+    model: object, covariates: Float[Tensor, "b v"] | None
+) -> Float[Tensor, "b c"] | None:
+    """Return the linear map of covariates; None for a model without them.
 
     Args:
-        model: model with the layer of the covariates.
-        prediction: prediction for a slide, or for a batch.
+        model: a model.
         covariates: one row per slide.
 
     Raises:
-        CovariateError: there are none.
+        CovariateError: the model has covariates, and there are none.
     """
+    if not has_covariates(model):
+        return None
+    assert isinstance(model, nn.Module)
     if covariates is None:
         raise CovariateError(
             "the model also predicts from clinical covariates, and none are given; use "
             "`parfocal evaluate` with a cohort that has their columns, or predict --patients TABLE."
         )
     head = model.get_submodule(HEAD)
-    added = head(covariates.to(prediction.logits.device))  # b c
+    assert isinstance(head, nn.Linear)
+    mapped: Tensor = head(covariates.to(head.weight.device))
+    return mapped
+
+
+def add_to_logits(prediction: Prediction, added: Float[Tensor, "b c"] | None) -> Prediction:
+    """Add the linear map of the covariates to the logits of a prediction.
+
+    Class probabilities after each patch are left out, since they lack the covariates.
+
+    Args:
+        prediction: prediction for a slide, or for a batch.
+        added: one row per slide; None for a model without covariates.
+    """
+    if added is None:
+        return prediction
     if not prediction.members:
         return replace(prediction, logits=prediction.logits + added[0], running=None)
     members = tuple(

@@ -50,17 +50,25 @@ def attach_fusion(model: nn.Module, fusion: str | None) -> None:
     model.add_module(HEAD, GatedAttention(last.in_features, HIDDEN_DIM, dropout=0.0))
 
 
-def run_separately(model: Callable[..., Prediction], inputs: SeparateSlides) -> Prediction:
+def run_separately(
+    model: Callable[..., Prediction],
+    inputs: SeparateSlides,
+    *,
+    added: Float[Tensor, " c"] | None = None,
+) -> Prediction:
     """Run a model on each slide of a patient, and fuse the predictions into one.
 
     Args:
         model: a model of `MODELS`, or any callable like it.
         inputs: the slides.
+        added: what the covariates of the patient add to the logits, of each slide before the
+            fusion; None for a model without covariates.
 
     Raises:
         ValueError: the fusion is attention, and the model has a training objective over the patches
             of one slide, or no last layer that is called.
     """
+    extra = 0.0 if added is None else added
     predictions, vectors = [], []
     for position, slide in enumerate(inputs.slides):
         with inputs.reading(position), _LastLayerInput(model, inputs.fusion) as last:
@@ -68,9 +76,10 @@ def run_separately(model: Callable[..., Prediction], inputs: SeparateSlides) -> 
         vectors += last.vectors
     if inputs.fusion.startswith("attention"):
         logits, weights = _attend(model, predictions, vectors)
+        logits = logits + extra
     else:
         logits, weights = fuse_logits(
-            torch.stack([each.logits for each in predictions]), inputs.fusion
+            torch.stack([each.logits + extra for each in predictions]), inputs.fusion
         )
     looks = join_looks([each.looks for each in predictions], weights=weights.tolist())
     return Prediction(

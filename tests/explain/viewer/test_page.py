@@ -417,6 +417,35 @@ def test_clicking_a_point_of_the_probability_chart_selects_its_patch(chromium, f
         page.close()
 
 
+def test_the_slides_of_a_patient_stand_side_by_side(chromium, folder, tmp_path):
+    for name in "ab":
+        content = json.loads((folder / "predictions" / f"{name}.json").read_text())
+        content["patient"] = {"id": "P7", "slides": ["a", "b"], "share": 0.25}
+        write_json(tmp_path / f"{name}.json", content)
+    with running(load_library([tmp_path])) as served:
+        page, errors = chromium.new_page(base_url=served.url), []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto("/")
+        expect(page.locator("tbody tr").first).to_contain_text("patient P7")
+        model = f"zoommil, {tmp_path.name}"
+        show(page, served.json("/api/slides")["slides"][0], model=model)
+        expect(page.locator("#patient")).to_contain_text("patient P7, from 2 slides; 25.0%")
+        page.select_option("#beside", label="slide b of patient P7")
+        expect(page.locator(".pane")).to_have_count(2)
+        expect(page.locator(".pane-title").nth(1)).to_contain_text(f"b · {model}: ")
+        bars = page.locator(".scale-bar")
+        other = bars.nth(1).inner_text()
+        page.locator(".deep").nth(0).hover()
+        page.mouse.wheel(0, -600)
+        expect(bars.nth(0)).not_to_have_text(other)
+        expect(bars.nth(1)).to_have_text(other)  # another slide moves by itself
+        page.wait_for_selector("body[data-kept=yes]")
+        page.reload()
+        expect(page.locator(".pane")).to_have_count(2)
+        page.close()
+    assert errors == []
+
+
 def test_the_report_of_a_slide_is_printed_on_one_page(chromium, folder, tmp_path):
     write_report([folder / "predictions" / "b.json"], tmp_path / "report.html")
     page = chromium.new_page()
