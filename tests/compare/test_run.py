@@ -208,3 +208,24 @@ def test_macs_are_those_of_the_zoommil_table():
     assert tmacs(ZoomMIL(1024, 3, k=12), 60, 240, 3840) == pytest.approx(1.29, abs=0.01)
     zooming = ZoomMIL(1024, 3, num_magnifications=2, k=8)
     assert tmacs(zooming, 60, 240) == pytest.approx(0.40, abs=0.01)
+
+
+def test_the_curve_evaluates_zooming_models_at_each_share_once(
+    compared: tuple[list[ComparisonRow], Path], cohort: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _, out = compared
+    run(cohort, out, shares=(0.005, 0.9))
+    with (out / "curve.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = [row for row in rows if (row["model"], row["visited"]) == ("zoommil", "wanted")]
+    assert [row["attained"] for row in wanted] == ["false", "true"]
+    assert float(wanted[1]["share"]) <= 0.9
+    assert float(wanted[0]["macs"]) < float(wanted[1]["macs"])
+    assert {row["visited"] for row in rows} == {"wanted", "random", "own", "exhaustive"}
+    assert "Accuracy against share" in (out / "report.html").read_text()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("evaluated again")
+
+    monkeypatch.setattr("parfocal.compare.curve_runs.evaluate", refuse)
+    run(cohort, out, shares=(0.005, 0.9))

@@ -110,7 +110,7 @@ class BudgetRuns:
 
     @property
     def key(self) -> str:
-        """A name that tells the evaluations apart."""
+        """A name of these evaluations, different from all others."""
         return f"{self.model} {self.kind} {self.requested}"
 
     @property

@@ -1,5 +1,6 @@
 """The picture of accuracy against share, as SVG. matplotlib takes a second to import."""
 
+from collections.abc import Callable
 from io import BytesIO
 
 import matplotlib as mpl
@@ -7,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from parfocal.compare.curve import Curve, CurvePoint
+from parfocal.compare.curve import Curve, CurvePoint, Kind
 from parfocal.compare.curve_table import models_of
 from parfocal.compare.picture import COLORS, INK, MARKERS, PALE
 from parfocal.metrics import METRICS
 
+CostOf = Callable[[CurvePoint], float | None]
 SALT = "parfocal"  # ids in the file do not change from call to call
 
 
@@ -19,9 +21,10 @@ def draw_curve(curve: Curve) -> bytes:
     """Draw the score against the share of patches, MACs and seconds, as an SVG.
 
     Solid lines are zooming models at several budgets, dashed lines the same models with patches at
-    random, stars what they visit by themselves, and horizontal lines exhaustive models.
+    random, stars what they visit by themselves, and horizontal lines exhaustive models. A cross at
+    the bottom is a share that is unattainable.
     """
-    panels = {"share of the patches visited, %": lambda point: 100 * point.share}
+    panels: dict[str, CostOf] = {"share of the patches visited, %": lambda point: 100 * point.share}
     if any(point.macs for point in curve.points):
         panels["multiply-accumulates per slide, × 10¹²"] = lambda point: (
             None if not point.macs else point.macs / 1e12
@@ -36,6 +39,7 @@ def draw_curve(curve: Curve) -> bytes:
             _draw_model(axes, curve, model, cost, style)
         axes.set_xlabel(label)
         _set_scale(axes)
+    _mark_unattainable(plots[0], curve)
     plots[0].set_ylabel(f"{METRICS[curve.metric]}, with 95% intervals")
     handles, names = plots[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", frameon=False, labelcolor=INK)
@@ -45,29 +49,54 @@ def draw_curve(curve: Curve) -> bytes:
     return svg.getvalue()
 
 
-def _draw_model(axes: Axes, curve: Curve, model: str, cost, style: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
-    color, marker = style
-    for kind, line, name in (("wanted", "-", model), ("random", ":", f"{model}, at random")):
-        points = [each for each in curve.of(model, kind) if cost(each) is not None]  # type: ignore[arg-type]
-        if points:
-            x = [cost(each) for each in points]
-            y = [_value(each) for each in points]
+def _mark_unattainable(axes: Axes, curve: Curve) -> None:
+    """Mark the shares that the lowest magnification alone exceeds, each with its model's color."""
+    for number, model in enumerate(models_of(curve.points)):
+        shares = [
+            100 * point.requested
+            for point in curve.points
+            if (point.model, point.kind) == (model, "wanted")
+            and point.requested is not None
+            and not point.attained
+        ]
+        if shares:
             axes.plot(
-                x, y, line, color=color, marker=marker, markersize=5, linewidth=1.6, label=name
+                *(shares, [0.03] * len(shares), "x"),
+                color=COLORS[number % len(COLORS)],
+                transform=axes.get_xaxis_transform(),
+                label=f"{model}: unattainable",
             )
-            if kind == "wanted":
-                _draw_intervals(axes, x, points, color)
+
+
+def _draw_model(axes: Axes, curve: Curve, model: str, cost: CostOf, style: tuple[str, str]) -> None:
+    color, marker = style
+    lines: tuple[tuple[Kind, str, str], ...] = (
+        ("wanted", "-", model),
+        ("random", ":", f"{model}, at random"),
+    )
+    for kind, line, name in lines:
+        known = [(cost(each), each) for each in curve.of(model, kind)]
+        points = [(x, each) for x, each in known if x is not None]
+        if points:
+            x, y = [place for place, _ in points], [_value(each) for _, each in points]
+            axes.plot(x, y, line, color=color, marker=marker, markersize=5, label=name)
+        if kind == "wanted":
+            for place, each in points:
+                _draw_interval(axes, place, each, color)
     for each in curve.of(model, "own"):
-        if cost(each) is not None:
-            axes.plot([cost(each)], [_value(each)], "*", color=color, markersize=11, zorder=4)
+        place = cost(each)
+        if place is not None:
+            axes.plot([place], [_value(each)], "*", color=color, markersize=11, zorder=4)
     for each in curve.of(model, "exhaustive"):
         axes.axhline(_value(each), color=color, linewidth=1, linestyle=(0, (6, 3)), label=model)
+        place = cost(each)
+        if place is not None:
+            axes.plot([place], [_value(each)], marker, color=color, markersize=5)
 
 
-def _draw_intervals(axes: Axes, x: list[float], points: list[CurvePoint], color: str) -> None:
-    for place, point in zip(x, points, strict=True):
-        assert point.score is not None
-        axes.plot([place] * 2, [point.score.low, point.score.high], color=color, alpha=0.35)
+def _draw_interval(axes: Axes, place: float, point: CurvePoint, color: str) -> None:
+    assert point.score is not None
+    axes.plot([place] * 2, [point.score.low, point.score.high], color=color, alpha=0.35)
 
 
 def _value(point: CurvePoint) -> float:
