@@ -13,6 +13,13 @@ import numpy as np
 
 from parfocal.dataset.localization import Localization
 from parfocal.evaluate.budget_check import BudgetCheck
+from parfocal.evaluate.clinical import (
+    classification_entries,
+    froc_entries,
+    operating_text,
+    survival_entries,
+)
+from parfocal.evaluate.folds import fold_scores
 from parfocal.evaluate.result import (
     EvaluationSettings,
     Failure,
@@ -80,7 +87,7 @@ class Evaluation:
     @property
     def predictions(self) -> LabeledPredictions:
         """Predicted probabilities and true labels of the slides, for a task with classes."""
-        return labeled_predictions(self.trained.labels, self.results)
+        return labeled_predictions(self.trained.labels, self.results, self.trained.operating_point)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -103,6 +110,7 @@ class Evaluation:
         classes = ", ".join(f"{n} {label}" for label, n in class_counts(self.predictions).items())
         return (
             f"{self._counted(patients)} ({classes}): {', '.join(scores)}"
+            f"{operating_text(self.predictions, self.trained.operating_point)}"
             f"{self._probability_text()}{self._budget_text()}{failed}"
         )
 
@@ -126,7 +134,7 @@ class Evaluation:
             **asdict(settings),
             "labels": trained.labels,
             **({} if trained.task is None else {"task": trained.task}),
-            "predicted": PREDICTED if self.task.classes else "the numbers named pred_...",
+            "predicted": self._predicted,
             "interval": INTERVAL,
             "warnings": self.warnings,
             "slides": _scores_dict(self.predictions, self.scores)
@@ -141,12 +149,35 @@ class Evaluation:
             ),
             "cost": self._cost(),
             **self._budget(),
+            **self._clinical(),
             "failed": [
                 {"slide_id": failure.slide.slide_id, "reason": failure.reason}
                 for failure in self.failed
             ],
             **self._left_out(),
         }
+
+    @property
+    def _predicted(self) -> str:
+        """How the class of a slide is decided, in words."""
+        if not self.task.classes:
+            return "the numbers named pred_..."
+        if self.predictions.threshold is None:
+            return PREDICTED
+        index, value = self.predictions.threshold
+        return f"{self.trained.labels[index]} if its probability is {value:.6g} or more"
+
+    def _clinical(self) -> dict[str, object]:
+        """Return the keys on calibration, decisions, survival, lesions and folds."""
+        if not self.task.classes:
+            entries = survival_entries(self.task, self.results)
+        else:
+            negatives = {r.slide.label for r in self.results if _has_no_lesion(r)}
+            negative = negatives.pop() if len(negatives) == 1 else None
+            entries = classification_entries(
+                self.predictions, self.trained.operating_point
+            ) | froc_entries(self.trained.labels, self.results, negative)
+        return entries | (fold_scores(self.task, self.results) or {})
 
     def to_csv(self) -> str:
         """Return the text of predictions.csv, one row per slide, or per patient.
@@ -155,7 +186,7 @@ class Evaluation:
         """
         table, shares = io.StringIO(), self._sampling_probabilities()
         writer = csv.writer(table, lineterminator="\n")
-        header, rows = self._answer_columns()
+        header, rows = self._with_folds(*self._answer_columns())
         writer.writerow(
             header
             + ["patches", "share_patches", "seconds"]
@@ -189,6 +220,20 @@ class Evaluation:
             for (each, i, n), c in zip(counted, self.predictions.predicted, strict=True)
         ]
         return [*header, *(f"prob_{label}" for label in labels)], rows
+
+    def _with_folds(
+        self, header: list[str], rows: list[list[object]]
+    ) -> tuple[list[str], list[list[object]]]:
+        """Add the folds that answered and the spread of their answers, for a run with folds."""
+        if not any(result.folds for result in self.results):
+            return header, rows
+        names = next((tuple(r.spread) for r in self.results if r.spread), ())
+        cells = [
+            [" ".join(r.folds), *(f"{r.spread[n]:.6g}" if r.spread else "" for n in names)]
+            for r in self.results
+        ]
+        joined = [[*row, *more] for row, more in zip(rows, cells, strict=True)]
+        return [*header, "folds", *(f"sd_{name}" for name in names)], joined
 
     def _left_out(self) -> dict[str, object]:
         """Return the key `left_out` of metrics.json: slides that patients went on without."""
@@ -324,6 +369,11 @@ class Evaluation:
 
     def _step_name(self, key: float) -> str:
         return f"{key:g}x" if self.trained.traits.fixed_magnifications else f"look {key:g}"
+
+
+def _has_no_lesion(result: SlideResult) -> bool:
+    """Return whether a slide is of a class without lesions, in a cohort with outlines."""
+    return result.detections is not None and result.slide.outlines is None
 
 
 def _scores_dict(predictions: LabeledPredictions, scores: Mapping[str, Score]) -> dict[str, object]:

@@ -8,11 +8,13 @@ import numpy as np
 
 from parfocal.cost import Cost
 from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.detections import Detections
 from parfocal.dataset.localization import Localization
 from parfocal.dataset.patients import slides_of
 from parfocal.metrics import LabeledPredictions
 from parfocal.models.late_fusion import Fusion
 from parfocal.models.unit import Per
+from parfocal.operating_point import OperatingPoint
 from parfocal.slide.errors import name_failure
 
 EvaluatedSplit = Literal["train", "val", "test", "all"]
@@ -70,6 +72,10 @@ class SlideResult:
             others.
         budget_met: whether the visits stayed within a fixed budget; None if there was none.
         outputs: other predicted numbers, by name, as of `parfocal.tasks.Answer`.
+        folds: names of the folds that answered, for a run with folds.
+        spread: standard deviation of each probability or output over these folds, by name; empty
+            for one model.
+        detections: places where the model points to a lesion; None without outlines.
     """
 
     slide: CohortSlide
@@ -83,6 +89,9 @@ class SlideResult:
     left_out: tuple[str, ...] = ()
     budget_met: bool | None = None
     outputs: dict[str, float] = field(default_factory=dict)
+    folds: tuple[str, ...] = ()
+    spread: dict[str, float] = field(default_factory=dict)
+    detections: Detections | None = None
 
     @property
     def slides(self) -> int:
@@ -143,17 +152,23 @@ class EvaluationSettings:
 
 
 def labeled_predictions(
-    labels: tuple[str, ...], results: Sequence[SlideResult]
+    labels: tuple[str, ...], results: Sequence[SlideResult], point: OperatingPoint | None = None
 ) -> LabeledPredictions:
     """Return the predicted probabilities and the true labels of slides.
 
     Args:
         labels: the classes, in the model's order.
         results: the predictions.
+        point: the thresholds of the model; None for the most probable class.
     """
+    threshold = None
+    if point is not None and len(labels) == 2 and len(point.thresholds) == 1:
+        ((label, chosen),) = point.thresholds.items()
+        threshold = labels.index(label), chosen.value
     return LabeledPredictions(
         labels,
         np.array([labels.index(result.slide.label) for result in results]),
         np.array([result.probabilities for result in results]),
         tuple(result.slide.patient_id for result in results),
+        threshold,
     )

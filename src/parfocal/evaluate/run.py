@@ -11,11 +11,13 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs, NoInputs, cohort_inputs, refuse_features
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.lesions import Lesions
+from parfocal.dataset.outlines import Outlines
 from parfocal.dataset.split import read_left_out
 from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
 from parfocal.encoders.device import choose_device
 from parfocal.evaluate.batch import SlideBatch
 from parfocal.evaluate.evaluation import Evaluation
+from parfocal.evaluate.folds import Folds, evaluate_members
 from parfocal.evaluate.heldout import (
     EvaluationError,
     find_training_slides,
@@ -41,6 +43,7 @@ from parfocal.metrics import average_by_patient, compute_scores
 from parfocal.models.budget import Budget
 from parfocal.models.checkpoint import Checkpoint, SettingValue
 from parfocal.models.encoder_places import with_encoders_at
+from parfocal.models.ensemble import load_trained, refuse_patients_of_folds
 from parfocal.models.late_fusion import Fusion
 from parfocal.models.unit import Per
 from parfocal.models.visit import given_budget
@@ -119,11 +122,12 @@ def evaluate(
             id of a training slide with another file.
         CheckpointError: the run cannot be used.
     """
-    trained = Checkpoint.load(run, overrides=overrides, trust_remote_code=trust_remote_code)
+    trained = load_trained(run, overrides=overrides, trust_remote_code=trust_remote_code)
     if encoder_at is not None:
         trained = with_encoders_at(trained, encoder_at)
     trained = given_budget(trained, budget)
     trained = asked_for(trained, per, fusion)
+    refuse_patients_of_folds(run, trained)
     cohort = read_task_cohort(cohort_csv, task_of(trained), columns=trained.unit.columns)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)
@@ -133,21 +137,38 @@ def evaluate(
         if not trained.encoders:
             refuse_features(features)
         folder = open_features(features, cohort.slides, magnification=only)
-    parts = {} if external else run_parts(cohort, run, trained, folder)
-    left_out = {} if external else read_left_out(run) or {}
+    folds = Folds.of_run(run, trained, external=external) if trained.members else None
+    if folds is not None:
+        parts = dict(folds.parts)
+        if not external:
+            folds.check(cohort, run, folder)
+    else:
+        parts = {} if external else run_parts(cohort, run, trained, folder)
+    first = run if folds is None else run / next(iter(trained.members))
+    left_out = {} if external else read_left_out(first) or {}
     slides = select_slides(cohort, parts, split, left_out)
     refuse_copies(replace(cohort, slides=tuple(slides)), folder)
-    training_ids = find_training_slides(trained, slides, parts, folder, external=external)
+    if folds is None:
+        training_ids = find_training_slides(trained, slides, parts, folder, external=external)
+    else:
+        names = {slide.slide_id: folds.names_for(slide, folder) for slide in slides}
+        training_ids = [slide_id for slide_id, each in names.items() if not each]
     if training_ids and not allow_training_slides:
         raise training_slides_error(cohort_csv, training_ids, len(slides), external=external)
     entries = entries_of(trained.unit, slides, cohort.source.name)
     inputs = checkpoint_inputs(trained, folder, cache, device)
     stored: Literal["stored", "live"] = "stored" if features else "live"
     lesions = Lesions.of_slides(slides)
+    negatives = labels_without_lesions(slides)
 
     def process(slide: CohortSlide, opened: SlideInput) -> SlideResult:
         outlines = None if slide.slides else lesions.of_input(slide, opened)
-        return evaluate_slide(slide, opened, trained, outlines)
+        if outlines is None and slide.label in negatives and not slide.slides:
+            outlines = Outlines(())  # its detections are false
+        if folds is None:
+            return evaluate_slide(slide, opened, trained, outlines)
+        own = folds.models_for(names[slide.slide_id])
+        return evaluate_members(slide, opened, own, outlines)
 
     batch = SlideBatch(
         *("evaluating", SlideResult, process, trained, inputs, stored, out),
@@ -214,6 +235,13 @@ def asked_for(trained: Checkpoint, per: Per | None, fusion: Fusion | None) -> Ch
     return trained if unit == trained.unit else replace(trained, unit=unit)
 
 
+def labels_without_lesions(slides: Sequence[CohortSlide]) -> frozenset[str]:
+    """Return the labels of which no slide has outlines; none if no slide has any."""
+    outlined = {slide.label for slide in slides if slide.outlines is not None}
+    others = {slide.label for slide in slides} - outlined
+    return frozenset(others) if outlined else frozenset()
+
+
 def _score(
     trained: Checkpoint,
     settings: EvaluationSettings,
@@ -230,7 +258,7 @@ def _score(
         scores = slide_scores(task, results, **bootstrap)
         by_patient = patient_scores(task, results, **bootstrap)
         return Evaluation(trained, settings, tuple(results), tuple(failed), scores, by_patient)
-    predictions = labeled_predictions(trained.labels, results)
+    predictions = labeled_predictions(trained.labels, results, trained.operating_point)
     try:
         by_patient = compute_scores(average_by_patient(predictions), **bootstrap)
     except ValueError as error:

@@ -7,6 +7,7 @@ import torch
 
 from parfocal.bag import PixelSource
 from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.detections import Detections, detect
 from parfocal.dataset.localization import (
     Localization,
     join_looks,
@@ -55,7 +56,7 @@ def evaluate_slide(
     if visited.finish is not None:  # after the cost was taken
         with torch.no_grad():
             full = visited.finish()
-    predicted = task_of(trained).answer(prediction.logits.double())
+    predicted = task_of(trained).answer(trained.calibrated(prediction.logits.double()))
     shares_probability = bool(looks) and looks[0].score_kind == "sampling_probability"
     return SlideResult(
         slide,
@@ -68,12 +69,28 @@ def evaluate_slide(
         full=None if full is None else _full_answer(trained, full),
         budget_met=prediction.budget_met,
         outputs=predicted.outputs,
+        detections=None if outlines is None else _detections(looks, outlines, trained),
     )
+
+
+def _detections(
+    looks: Sequence[Look], outlines: Outlines, trained: Checkpoint
+) -> Detections | None:
+    """Return where the model points to lesions; None where its scores do not say that."""
+    last = looks[-1] if looks else None
+    if last is None or last.places is None or last.score_kind in OFF_GRID or not len(last.score):
+        return None
+    mpp = float(last.places.mpps[0]) * trained.patch_size / float(last.places.boxes[0, 2])
+    return detect(last, outlines, mpp)
 
 
 def _full_answer(trained: Checkpoint, prediction: Prediction) -> FullAnswer:
     return FullAnswer(
-        tuple(task_of(trained).answer(prediction.logits.double()).probabilities.values()),
+        tuple(
+            task_of(trained)
+            .answer(trained.calibrated(prediction.logits.double()))
+            .probabilities.values()
+        ),
         sum(prediction.rounds[-1].patches),
     )
 

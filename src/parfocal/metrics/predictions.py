@@ -16,16 +16,23 @@ class LabeledPredictions:
         truth: index of the true class.
         probabilities: predicted probability of each class; each row sums to 1.
         groups: patient id of each row; the bootstrap draws all rows of a patient together.
+        threshold: of two classes, the index of one and the probability from which on it is
+            predicted; None for the most probable class.
     """
 
     labels: tuple[str, ...]
     truth: Int64[np.ndarray, " n"]
     probabilities: Float[np.ndarray, "n c"]
     groups: tuple[str, ...]
+    threshold: tuple[int, float] | None = None
 
     @property
     def predicted(self) -> Int64[np.ndarray, " n"]:
-        """Index of the most probable class; the first one in case of a tie."""
+        """Index of the most probable class, the first one in case of a tie; or by the threshold."""
+        if self.threshold is not None:
+            positive, value = self.threshold
+            reached = self.probabilities[:, positive] >= value
+            return np.where(reached, positive, 1 - positive).astype(np.int64)
         classes: Int64[np.ndarray, " n"] = self.probabilities.argmax(axis=1)
         return classes
 
@@ -52,7 +59,11 @@ def average_by_patient(predictions: LabeledPredictions) -> LabeledPredictions:
     total = np.zeros((len(patients), len(predictions.labels)))
     np.add.at(total, member, predictions.probabilities)
     return LabeledPredictions(
-        predictions.labels, truth, total / num_slides[:, None], tuple(patients.tolist())
+        predictions.labels,
+        truth,
+        total / num_slides[:, None],
+        tuple(patients.tolist()),
+        predictions.threshold,
     )
 
 

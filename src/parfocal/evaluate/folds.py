@@ -1,0 +1,177 @@
+"""Evaluate a run with folds: each slide by the folds that have not seen its patient.
+
+A slide of the run is predicted by the fold that tests it, so the scores are out of fold. A slide
+that is not in the run is predicted by all folds, and gets the mean of their answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+from parfocal.dataset.cohort import Cohort, CohortSlide, Part
+from parfocal.dataset.outlines import Outlines
+from parfocal.dataset.split import SPLIT_FILE, read_split
+from parfocal.evaluate.heldout import find_training_slides, run_parts
+from parfocal.evaluate.result import SlideResult, StepResult
+from parfocal.evaluate.slide import evaluate_slide
+from parfocal.features.open_folder import Features
+from parfocal.features.slide_input import SlideInput
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.ensemble import fold_folders
+from parfocal.tasks import Answer, Task, mean_answer
+
+
+@dataclass(frozen=True)
+class Folds:
+    """The models of a run with folds, and the slides that each of them tests.
+
+    Args:
+        trained: the model with members.
+        tests: ids of the slides that each fold tests, by name of the fold.
+        parts: part of each slide of the run, by id: "test" if a fold tests it.
+    """
+
+    trained: Checkpoint
+    tests: Mapping[str, frozenset[str]]
+    parts: Mapping[str, Part]
+
+    @classmethod
+    def of_run(cls, run: Path, trained: Checkpoint, *, external: bool) -> "Folds":
+        """Read the splits of the folds.
+
+        Args:
+            run: folder of the run.
+            trained: the model with members.
+            external: whether the slides to evaluate are not those of the run.
+        """
+        tests: dict[str, frozenset[str]] = {}
+        parts: dict[str, Part] = {}
+        for folder in () if external else fold_folders(run):
+            rows = read_split(folder / SPLIT_FILE)
+            tests[folder.name] = frozenset(row.slide_id for row in rows if row.split == "test")
+            for row in rows:
+                if row.split == "test" or row.slide_id not in parts:
+                    parts[row.slide_id] = row.split
+        return cls(trained, tests, parts)
+
+    def check(self, cohort: Cohort, run: Path, features: Features | None) -> None:
+        """Check that the ids of a cohort identify the slides of the run; see `run_parts`."""
+        for folder in fold_folders(run):
+            run_parts(cohort, folder, self.trained, features)
+
+    def names_for(self, slide: CohortSlide, features: Features | None) -> tuple[str, ...]:
+        """Return the folds that may predict a slide; none if all have seen it in training."""
+        if slide.slide_id in self.parts:
+            return tuple(name for name, ids in self.tests.items() if slide.slide_id in ids)
+        return tuple(
+            name
+            for name, member in self.trained.members.items()
+            if not find_training_slides(
+                member, [slide], self.parts, features, external=not self.parts
+            )
+        )
+
+    def models_for(self, names: Sequence[str]) -> Checkpoint:
+        """Return the model with only some of its members; with all if there are none."""
+        members = self.trained.members
+        return replace(self.trained, members={name: members[name] for name in names or members})
+
+
+def evaluate_members(
+    slide: CohortSlide, opened: SlideInput, trained: Checkpoint, outlines: Outlines | None
+) -> SlideResult:
+    """Run each member on one open slide, and return the mean answer.
+
+    A patch that several members visit is read and encoded once; the cost is that of all together.
+    The visited patches are the mean over the members, and there is no localization.
+
+    Args:
+        slide: the slide with its target.
+        opened: the opened slide.
+        trained: the model with members.
+        outlines: the lesions; None where the cohort has no outlines.
+    """
+    device = next(trained.model.parameters()).device
+    results = []
+    for member in trained.members.values():
+        member.model.to(device)
+        results.append(evaluate_slide(slide, opened, member, outlines))
+    names = tuple(trained.members)
+    last = results[-1]
+    if len(results) == 1:
+        return replace(last, folds=names)
+    labels = trained.labels if last.probabilities else ()
+    answers = [
+        Answer(dict(zip(labels, each.probabilities, strict=True)), each.outputs) for each in results
+    ]
+    mean = mean_answer(answers)
+    shares = [each.share_patches for each in results if each.share_patches is not None]
+    numbers = [answer.probabilities or answer.outputs for answer in answers]
+    return SlideResult(
+        slide,
+        tuple(mean.probabilities.values()),
+        _mean_steps(results),
+        fmean(shares) if shares else None,
+        opened.cost_meter.total(),
+        unreachable=last.unreachable,
+        outputs=mean.outputs,
+        folds=names,
+        spread={name: stdev(each[name] for each in numbers) for name in numbers[0]},
+    )
+
+
+def _mean_steps(results: Sequence[SlideResult]) -> tuple[StepResult, ...]:
+    """Return the steps with the mean number of visited patches over the members."""
+    steps: dict[float, list[StepResult]] = {}
+    for result in results:
+        for step in result.steps:
+            steps.setdefault(step.key, []).append(step)
+    return tuple(
+        StepResult(key, round(sum(step.patches for step in own) / len(results)))
+        for key, own in sorted(steps.items())
+    )
+
+
+def fold_scores(task: Task, results: Sequence[SlideResult]) -> dict[str, object] | None:
+    """Return the scores of each fold on the slides that it alone predicted; None without folds.
+
+    Args:
+        task: the task.
+        results: the predictions.
+
+    Returns:
+        Entries of metrics.json: the folds with their scores, and the mean and standard deviation
+        over the folds in which a score is defined.
+    """
+    by_fold: dict[str, list[SlideResult]] = {}
+    for result in results:
+        if len(result.folds) == 1 and task.known(result.slide):
+            by_fold.setdefault(result.folds[0], []).append(result)
+    if len(by_fold) < 2:
+        return None
+    folds = []
+    for name in sorted(by_fold, key=lambda each: int(each.rpartition("-")[2])):
+        own = by_fold[name]
+        answers = [
+            Answer(dict(zip(task.classes, each.probabilities, strict=True)), each.outputs)
+            for each in own
+        ]
+        scores = task.scores([each.slide for each in own], answers, resamples=0)
+        values = {key: score.value for key, score in scores.items()}
+        folds.append({"name": name, "n": len(own), "scores": values})
+    return {"folds": folds, "mean_over_folds": _means([fold["scores"] for fold in folds])}
+
+
+def _means(scores: Sequence[object]) -> dict[str, dict[str, float | int | None]]:
+    """Return mean and standard deviation of each score over the folds that define it."""
+    result: dict[str, dict[str, float | int | None]] = {}
+    tables = [each for each in scores if isinstance(each, dict)]
+    for name in tables[0]:
+        values = [each[name] for each in tables if each.get(name) is not None]
+        result[name] = {
+            "folds": len(values),
+            "mean": fmean(values) if values else None,
+            "sd": stdev(values) if len(values) > 1 else None,
+        }
+    return result
