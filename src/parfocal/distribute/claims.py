@@ -285,8 +285,9 @@ def _take_over(path: Path, seen: Sight, draft: Path, holder: Holder, watch: Watc
 
 def _takeover_path(path: Path, holder: Holder | None) -> Path:
     """Return the claim file of those who want to take over one particular claim."""
-    key = f"damaged-{path.name}" if holder is None else holder.key
-    return path.with_name(f".{key}{TAKEOVER_SUFFIX}")
+    key = f"damaged-{path.name.lstrip('.')}" if holder is None else holder.key
+    name = f".{key}{TAKEOVER_SUFFIX}"
+    return path.with_name(name if name != path.name else f".of-{key}{TAKEOVER_SUFFIX}")
 
 
 def _link(draft: Path, path: Path) -> None:
