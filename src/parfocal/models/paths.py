@@ -156,7 +156,7 @@ class PathMemory(nn.Module):
         """
         if parents is None:
             parents = x.new_zeros(len(x), self.width + self.forget.out_features)
-        h, c = parents.split([self.width, self.forget.out_features], dim=1)
+        h, c = torch.split(parents, [self.width, self.forget.out_features], dim=1)
         xh = torch.cat([x, h], dim=1)
         new = self.input_gate(xh).sigmoid() * self.candidate(xh).tanh()
         c = c * self.forget(xh).sigmoid() + new

@@ -43,10 +43,11 @@ class ParentContext(nn.Module):
             features: features of the patches.
             parents: state of the parent of each patch; None at the lowest magnification.
         """
-        h = embed[0](features)
+        linear, *following = embed
+        h = linear(features)
         if parents is not None:
             h = h + self.layers[step - 1](parents)
-        for layer in embed[1:]:
+        for layer in following:
             h = layer(h)
         return h, h
 

@@ -58,7 +58,8 @@ class Exploration:
         remaining = min(
             1.0, max(0.0, (self.fall_end - fraction) / (self.fall_end - self.fall_start))
         )
-        return self.start_share * remaining**self.fall_power
+        share: float = self.start_share * remaining**self.fall_power
+        return share
 
 
 class ExploringTopK(nn.Module):

@@ -11,7 +11,7 @@ Departs: any number of magnifications, where the authors' code has three; the fe
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from parfocal.bag import Bag, inherited
@@ -192,9 +192,7 @@ class ZoomMIL(nn.Module):
         embedded: tuple[Tensor, Tensor] = self.context(step, embed, features, parents)
         return embedded
 
-    def objective(
-        self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
-    ) -> Float[Tensor, ""]:
+    def objective(self, prediction: Prediction, target: Tensor, loss: Loss) -> Float[Tensor, ""]:
         """Return the loss of the task, plus the hindsight loss if `hindsight`."""
         total: Tensor = loss(prediction.logits, target)
         return total + prediction.terms.get("hindsight", 0.0)
