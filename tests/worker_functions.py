@@ -40,3 +40,10 @@ def _process(folder: Path, item: str):
         time.sleep(0.3)
         return threading.active_count()
     return f"{item} of {os.environ['OMP_NUM_THREADS']} {thread_count(8)}"
+
+
+def load_tiny():
+    """Return the encoders of two magnifications."""
+    from parfocal.encoders.loading import load_encoder  # noqa: PLC0415 (torch takes seconds)
+
+    return [load_encoder("tiny")] * 2

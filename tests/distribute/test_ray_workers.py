@@ -2,8 +2,8 @@ import sys
 from functools import partial
 
 import pytest
-import worker_functions
 
+import worker_functions
 from parfocal.distribute.pool import run_items
 from parfocal.distribute.ray_workers import RayError, RayWorkers
 from parfocal.distribute.worker import WorkerPlan

@@ -30,17 +30,10 @@ class ArgumentError(ValueError):
 
 @dataclass
 class OutputPlace:
-    """Which command is running and where it writes, for the message after Ctrl-C.
-
-    Args:
-        command: name of the command.
-        out: where it writes.
-        arguments: all arguments of the program.
-    """
+    """Which command is running and where it writes, for the message after Ctrl-C."""
 
     command: str = ""
     out: Path | None = None
-    arguments: Sequence[str] = ()
 
 
 @runtime_checkable

@@ -87,7 +87,6 @@ def demo(
 
 
 def predict(
-    context: typer.Context,
     *,
     run: Run,
     slides: Slides,
@@ -156,7 +155,7 @@ def predict(
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
     job = JobOptions(submit, partition, time, array, sbatch, yes)
-    if submit_command(context, out, job, workers=workers, threads=threads, gpus=gpus):
+    if submit_command(out, job, workers=workers, threads=threads, gpus=gpus):
         return
     from parfocal.dataset.cohort import read_slides
     from parfocal.dataset.tissue_files import match_tissue_files
@@ -203,8 +202,8 @@ def predict(
             raise ValueError("--outlines: it is for predictions per slide; leave it out.")
         if engine is not None:
             raise ArgumentError(
-                "--patients: patients are predicted in this process; leave --workers, --gpus, --ray "
-                "and --in-flight out."
+                "--patients: patients are predicted in this process; leave --workers, --gpus, "
+                "--ray and --in-flight out."
             )
         grouped = read_patients(patients, paths, trained.unit.columns, per=trained.unit.per)
         predicted = predict_patients(

@@ -81,7 +81,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; print an error as one line, or with --debug as a traceback."""
     arguments = [_current_name(word) for word in sys.argv[1:] if word != "--debug"]
-    place, started = OutputPlace(arguments=tuple(arguments)), time.time()
+    place, started = OutputPlace(), time.time()
     _print_any_character()
     try:
         with _repeat_lost_interrupts(), _interrupt_on_termination(), stop_on_signal():

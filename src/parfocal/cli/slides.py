@@ -217,7 +217,6 @@ def synth(
 
 
 def extract(
-    context: typer.Context,
     *,
     cohort: Annotated[
         Path,
@@ -317,7 +316,7 @@ def extract(
     Example: `parfocal extract cohort.csv --out features --magnifications 2.5,10`
     """
     job = JobOptions(submit, partition, time, array, sbatch, yes)
-    if submit_command(context, out, job, workers=workers, threads=threads, gpus=gpus):
+    if submit_command(out, job, workers=workers, threads=threads, gpus=gpus):
         return
     from functools import partial
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import ArgumentError, CommandContext
+from parfocal.cli.arguments import ArgumentError
 
 Submit = Annotated[
     Literal["slurm"] | None,
@@ -77,7 +77,6 @@ class JobOptions:
 
 
 def submit_command(
-    context: CommandContext,
     out: Path,
     job_options: JobOptions,
     *,
@@ -87,11 +86,10 @@ def submit_command(
     then_report: bool = False,
     also: Sequence[str] = (),
 ) -> bool:
-    """Write a command as batch scripts, if it is to be submitted; return whether it is.
+    """Write this command as batch scripts, if it is to be submitted; return whether it is.
 
     Args:
-        context: the command.
-        out: its output folder; the scripts are beside it.
+        out: output folder of the command; the scripts are beside it.
         job_options: the options of the job.
         workers: number of processes of the command.
         threads: number of threads of each.
@@ -108,10 +106,10 @@ def submit_command(
         job_options.refuse_without_system()
         return False
     array = job_options.array
-    words = getattr(context.obj, "arguments", None) or sys.argv[1:]
-    command = [*_program(), *_without_submission(words)]
+    words = _without_submission(sys.argv[1:])
+    command = [*_program(), *words]
     command += [word for word in also if word not in command]
-    name = f"parfocal-{context.info_name}"
+    name = "-".join(["parfocal", *[word for word in words if not word.startswith("-")][:1]])
     job = SlurmJob(
         *(name, command, out.with_name(f"{out.name}-slurm"), Path.cwd()),
         array=array,

@@ -52,11 +52,12 @@ class RayWorkers:
     ) -> None:
         self._count, self._address, self._devices = count, address, devices
         self._cpus, self._gpus = cpus, gpus
+        self._ray: Any = None
 
     @property
     def count(self) -> int:
-        """Number of actors to use."""
-        return self._count or self._room()
+        """Number of actors to use; 1 if Ray has to be asked, and is not started yet."""
+        return self._count or (self._room() if self._ray is not None else 1)
 
     @contextmanager
     def open(self, plan: WorkerPlan) -> Iterator[None]:
@@ -108,6 +109,7 @@ class RayWorkers:
             "logging_level": logging.ERROR,
             "configure_logging": False,
         }
+        logging.getLogger("ray").setLevel(logging.ERROR)  # it advises on the settings of clusters
         os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
         if self._address == LOCAL:
             if self._devices:

@@ -1,0 +1,112 @@
+"""Options that spread a command over processes, GPUs, machines and jobs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from command_result import assert_refused
+from small import TINY
+
+EXTRACT = (*TINY, "--patch-size", "64")
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.h5"))}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--gpus", "0"), ("--gpus 0: torch ", "finds no CUDA device on this machine")),
+        (("--gpus", "a,b"), ("--gpus a,b: write numbers of GPUs, such as 0,1",)),
+        (("--gpus", "0", "--device", "cpu"), ("--gpus 0 and --device cpu exclude each other",)),
+        (("--gpus-per-worker", "0.5"), ("--gpus-per-worker needs --workers or --ray",)),
+        (("--time", "8:00:00"), ("--time needs --submit slurm",)),
+        (("--yes",), ("--yes needs --submit slurm",)),
+        (("--submit", "slurm", "--time", "soon"), ("--time soon: write minutes",)),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused(parfocal, cohort, tmp_path, options, words):
+    out = tmp_path / "out"
+    assert_refused(parfocal("extract", cohort, "--out", out, *EXTRACT, *options), *words)
+    assert not out.exists()
+
+
+@pytest.mark.skipif("ray" in sys.modules, reason="Ray is installed")
+def test_ray_has_to_be_installed(parfocal, cohort, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = parfocal("extract", cohort, "--out", tmp_path, *EXTRACT, "--ray", "local")
+    assert_refused(result, "Ray is not installed", "pip install 'parfocal[ray]'")
+
+
+def test_a_command_is_written_as_a_batch_script(parfocal, cohort, tmp_path):
+    out = tmp_path / "features"
+    options = ("--submit", "slurm", "--array=4", "--time", "8:00:00", "--sbatch=--mem=8G")
+    result = parfocal("extract", cohort, "--out", out, *EXTRACT, *options, "--threads", "2")
+    script = tmp_path / "features-slurm" / "parfocal-extract.sbatch"
+    assert result.out == f"wrote {script}; to submit it: sbatch {script}\n"
+    lines = script.read_text().splitlines()
+    assert {"#SBATCH --array=1-4", "#SBATCH --mem=8G", "#SBATCH --cpus-per-task=2"} <= set(lines)
+    (command,) = [line for line in lines if line.endswith(" &")]
+    assert command.endswith(f"extract {cohort} --out {out} {' '.join(EXTRACT)} --threads 2 &")
+    assert not out.exists()
+
+
+@pytest.mark.slow
+class TestOneResult:
+    """One command, two workers, a job array and Ray write equal folders."""
+
+    @pytest.fixture
+    def extract(self, cohort, tmp_path):
+        def run(name, *options, python=sys.executable):
+            out = tmp_path / name
+            command = [python, "-m", "parfocal.cli", "extract", cohort, "--out", out, *EXTRACT]
+            subprocess.run([*command, *options], check=True, capture_output=True)
+            return files_of(out)
+
+        return run
+
+    def test_two_workers(self, extract, extracted):
+        assert extract("two", "--workers", "2", "--ray", "off") == files_of(extracted)
+
+    def test_a_job_array(self, extract, extracted, tmp_path):
+        extract("array", "--submit", "slurm", "--array", "2")
+        script = tmp_path / "array-slurm" / "parfocal-extract.sbatch"
+        array = {"COUNT": "2", "MIN": "1", "STEP": "1"}
+        tasks = [
+            subprocess.Popen(
+                ["bash", script],
+                env={
+                    **os.environ,
+                    "SLURM_ARRAY_TASK_ID": task,
+                    **{f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()},
+                },
+            )
+            for task in ("1", "2")
+        ]
+        assert [task.wait() for task in tasks] == [0, 0]
+        assert files_of(tmp_path / "array") == files_of(extracted)
+
+    def test_ray(self, extract, extracted):
+        pytest.importorskip("ray", reason="needs parfocal[ray]")
+        assert extract("ray", "--ray", "local", "--workers", "2") == files_of(extracted)
+
+    def test_a_job_that_is_told_to_stop_finishes_its_slides_and_is_resumed(
+        self, extract, cohort, extracted, tmp_path
+    ):
+        out = tmp_path / "stopped"
+        command = [sys.executable, "-m", "parfocal.cli", "extract", cohort, "--out", out, *EXTRACT]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while not files_of(out):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate()
+        assert (process.returncode, "the same command resumes" in errors) == (75, True)
+        assert not list((Path(out) / ".work" / "claims").iterdir())
+        assert len(files_of(out)) < len(files_of(extracted))
+        assert extract("stopped") == files_of(extracted)
