@@ -3,11 +3,12 @@
 #   make test    formatting, lint, types, the import contract, spelling and the tests
 #   make test-all  the same with the tests marked slow
 #   make docs    bring the generated pages of docs/ up to date
+#   make site    build the documentation site to site/
 #   make clean   remove .venv and what the tools left
 # With another interpreter: make test PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all docs clean
+.PHONY: demo test test-all docs site clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -32,6 +33,9 @@ test test-all: $(READY)
 docs: $(READY)
 	@for script in docs/make_*.py; do $(BIN)/python "$$script" || exit 1; done
 
+site: docs
+	$(BIN)/zensical build --strict
+
 # The stamp is written last, so that a set-up stopped half-way starts again.
 $(READY): pyproject.toml constraints.txt hatch_build.py
 	@set -eu; \
@@ -47,8 +51,8 @@ $(READY): pyproject.toml constraints.txt hatch_build.py
 	echo "Setting up .venv with $$("$$python" --version); the first time takes minutes."; \
 	"$$python" -m venv .venv; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    -c constraints.txt -e '.[dev,onnx]'; \
+	    -c constraints.txt -e '.[dev,docs,onnx]'; \
 	touch $(READY)
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

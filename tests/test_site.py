@@ -1,0 +1,56 @@
+"""The documentation site is built without a warning, and needs nothing of other hosts."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = Path(sys.executable).with_name("zensical")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site from a copy of the documentation."""
+    if not PROGRAM.exists():
+        pytest.skip("zensical is not installed (extra docs)")
+    place = tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT / "docs", place / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", place)
+    (place / "src").symlink_to(ROOT / "src")
+    command = [str(PROGRAM), "build", "--strict"]
+    built = subprocess.run(
+        command, cwd=place, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return place / "site"
+
+
+def test_each_page_is_in_the_site(site: Path):
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert {path.name for path in site.iterdir() if (path / "index.html").exists()} >= pages
+
+
+def test_the_reference_shows_signatures_and_docstrings(site: Path):
+    page = (site / "api" / "index.html").read_text(encoding="utf-8")
+    assert 'id="parfocal.slide.slide.open_slide"' in page
+    assert "microns per pixel" in page or "µm per" in page
+
+
+def test_no_script_style_or_font_comes_from_another_host(site: Path):
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]+src=[\"']?(https?:[^\"' >]+)", text)
+        kinds = "stylesheet|preload|preconnect"
+        loaded += re.findall(
+            rf"<link[^>]+rel=[\"']?(?:{kinds})[^>]+href=[\"']?(https?:[^\"' >]+)", text
+        )
+        assert not loaded, page
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r"(\w[\w-]*\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
