@@ -6,29 +6,36 @@ import pytest
 
 
 @pytest.fixture
-def workbook() -> Callable[[Path, str, Iterable[Sequence[str]]], Path]:
+def workbook() -> Callable[..., Path]:
     """Write an .xlsx workbook as spreadsheets do: shared strings, numbers, no blank cells.
 
-    The sheet is the first one; a second one is called Other.
+    The sheet is the first one; a second one is called Other. A text as `date:45000` is the day of
+    this number, from 1899-12-30 on.
     """
 
-    def write(path: Path, sheet: str, rows: Iterable[Sequence[str]]) -> Path:
+    def write(
+        path: Path, sheet: str, rows: Iterable[Sequence[str]], other: Iterable[Sequence[str]] = ()
+    ) -> Path:
         texts: list[str] = []
 
         def cell(row: int, column: int, value: str) -> str:
             place = f"{chr(ord('A') + column)}{row}"
             if value.replace(".", "", 1).isdecimal():
                 return f'<c r="{place}"><v>{value}</v></c>'
+            if value.startswith("date:"):
+                return f'<c r="{place}" s="1"><v>{value.removeprefix("date:")}</v></c>'
             if value not in texts:
                 texts.append(value)
             return f'<c r="{place}" t="s"><v>{texts.index(value)}</v></c>'
 
-        lines = "".join(
-            f'<row r="{number}">'
-            + "".join(cell(number, column, value) for column, value in enumerate(row) if value)
-            + "</row>"
-            for number, row in enumerate(rows, start=1)
-        )
+        def lines(rows: Iterable[Sequence[str]]) -> str:
+            return "".join(
+                f'<row r="{number}">'
+                + "".join(cell(number, column, value) for column, value in enumerate(row) if value)
+                + "</row>"
+                for number, row in enumerate(rows, start=1)
+            )
+
         main = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
         office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
         package = "http://schemas.openxmlformats.org/package/2006/relationships"
@@ -54,9 +61,15 @@ def workbook() -> Callable[[Path, str, Iterable[Sequence[str]]], Path]:
                 'Target="worksheets/sheet2.xml"/>'
                 f'<Relationship Id="rId3" Type="{office}/sharedStrings" '
                 'Target="sharedStrings.xml"/>'
+                f'<Relationship Id="rId4" Type="{office}/styles" Target="styles.xml"/>'
                 "</Relationships>",
             )
-            for number, content in (("1", lines), ("2", "")):
+            archive.writestr(
+                "xl/styles.xml",
+                f'<styleSheet {main}><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="14"/>'
+                "</cellXfs></styleSheet>",
+            )
+            for number, content in (("1", lines(rows)), ("2", lines(other))):
                 archive.writestr(
                     f"xl/worksheets/sheet{number}.xml",
                     f"<worksheet {main}><sheetData>{content}</sheetData></worksheet>",

@@ -214,13 +214,27 @@ def test_a_survival_task_of_patho_bench_keeps_time_and_event(tmp_path, convert, 
     )
 
 
-def test_a_workbook_may_have_both_tables(tmp_path, convert, out, workbook):
-    rows = [("Slide Name", "Patient", "Class"), ("1", "001", "yes"), ("2.0", "002", "no")]
-    table = workbook(tmp_path / "all.xlsx", "Slides", rows)
+def test_the_sheets_of_a_workbook_are_tables(tmp_path, convert, out, workbook):
+    clini = [("PATIENT", "isMSIH", "seen"), ("1", "yes", "date:45000"), ("2.0", "no", "")]
+    slides = [("PATIENT", "FILENAME"), ("001", "a.h5"), ("002", "b.h5")]
+    table = workbook(tmp_path / "all.xlsx", "Clini", clini, slides)
+    made = convert(table, label="isMSIH")
+    assert made.notes[0] == "all.xlsx, sheet Clini, all.xlsx, sheet Other: STAMP"
+    # Whole numbers and days as the spreadsheet shows them.
+    assert cells(out) == [
+        {"slide_id": "a", "path": "a", "label": "yes", "patient_id": "1", "seen": "2023-03-15"},
+        {"slide_id": "b", "path": "b", "label": "no", "patient_id": "2", "seen": ""},
+    ]
+
+
+def test_one_sheet_of_a_workbook_may_be_named(tmp_path, convert, out, workbook):
+    rows = [("Slide Name", "Patient", "Class"), ("1", "P", "yes"), ("2", "Q", "no")]
+    table = workbook(tmp_path / "all.xlsx", "Slides", rows, [("remark",), ("none",)])
     made = convert(table)
-    assert column(out, "slide_id") == ["1", "2"]  # whole numbers as the spreadsheet shows them
-    assert column(out, "label") == ["yes", "no"]
+    assert column(out, "slide_id") == ["1", "2"]
     assert made.notes[0].endswith("a table of slides")
+    assert "dropped all.xlsx, sheet Other: no column of slides or patients" in made.notes
+    assert not any("dropped" in note for note in convert(table, sheets=("Slides",)).notes)
     with pytest.raises(CohortError, match=r"all\.xlsx: no sheet 'X' \(found: Slides, Other\)"):
         convert(table, sheets=("X",))
 

@@ -147,13 +147,13 @@ def test_pages_load_nothing_and_show_the_patch_that_counted_most(written):
     assert np.abs(images[1].mean((0, 1)) - DARK).max() < 8  # the lesion
 
 
-def test_the_spread_of_several_models_is_the_uncertainty(folder, tmp_path):
+def test_the_spread_of_several_models_is_the_uncertainty(folder, run, tmp_path):
     cost = json.loads((folder / "predictions" / "a.json").read_text())["cost"]
     members = [
         {
-            **{"name": f"fold-{n}", "weights_sha256": "ab", "outputs": {}, "patches": [4, 2]},
+            **{"name": f"fold-{n}", "weights_sha256": "ab" * 32, "outputs": {}},
             **{"probabilities": {"normal": 1 - tumor, "tumor": tumor}, "added": cost},
-            "stop_reason": "",
+            **{"stop_reason": "", "patches": [4, 2]},
         }
         for n, tumor in enumerate((0.7, 0.9))
     ]
@@ -163,8 +163,9 @@ def test_the_spread_of_several_models_is_the_uncertainty(folder, tmp_path):
         members=members,
         spread={"normal": 0.14, "tumor": 0.14},
     )
-    write_patients([tmp_path / "predictions"], tmp_path / "out")
+    write_patients([tmp_path / "predictions", run], tmp_path / "out")
     page = page_of(tmp_path / "out", "a")
+    assert "first, the first of 2 (fold-0, fold-1), parfocal 0.1.0, seed 3" in page
     # The standard deviation of 0.7 and 0.9 is 0.1 times the root of 2.
     assert "tumor 0.800 ± 0.141 over 2 models: fold-0 0.700, fold-1 0.900" in page
 

@@ -1,8 +1,8 @@
 """The model card on a page: what a model was trained on, its encoder, and how well it did."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from parfocal.dataset.cohort_slide import PARTS
 from parfocal.dataset.split import read_split
 from parfocal.explain.library import list_problem
 from parfocal.explain.read_metrics import read_metrics
+from parfocal.explain.record import PredictionRecord
 from parfocal.explain.report.template import score_text
 from parfocal.explain.truths import files_in
 from parfocal.files import is_folder
@@ -85,6 +86,22 @@ def read_cards(
             description = read_description(file.parent)
             cards.setdefault(description["weights_sha256"], _read_run(file.parent, description))
     return cards, evaluations
+
+
+def card_of(record: PredictionRecord, cards: Mapping[str, ModelCard]) -> ModelCard | None:
+    """Return the card of the model of a prediction; of several models, that of the first.
+
+    Args:
+        record: the prediction.
+        cards: cards by the hash of the weights.
+    """
+    if not record.members:
+        return cards.get(record.model.weights_sha256)
+    known = [cards[each.weights_sha256] for each in record.members if each.weights_sha256 in cards]
+    if not known:
+        return None
+    names = ", ".join(each.name for each in record.members)
+    return replace(known[0], run=f"{known[0].run}, the first of {len(record.members)} ({names})")
 
 
 def _unique(paths: Sequence[Path], name: str) -> Iterable[Path]:

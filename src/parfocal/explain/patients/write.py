@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from parfocal.explain.library import find_library
-from parfocal.explain.patients.card import EvaluationFacts, ModelCard, read_cards
+from parfocal.explain.patients.card import EvaluationFacts, ModelCard, card_of, read_cards
 from parfocal.explain.patients.facts import facts_of, headline_of
 from parfocal.explain.patients.patient import Patient, patients_of
 from parfocal.explain.patients.pictures import draw_slide
@@ -88,7 +88,7 @@ def write_patients(
         ListedPatient(
             each,
             _file_name(each, several=len(models) > 1),
-            headline_of(each, cards.get(each.weights_sha256)),
+            headline_of(each, card_of(each.first, cards)),
         )
         for each in patients
     ]
@@ -114,7 +114,7 @@ def _render_patient(
     cards: Mapping[str, ModelCard],
     evaluations: Mapping[str, Sequence[EvaluationFacts]],
 ) -> str:
-    card = cards.get(patient.weights_sha256)
+    card = card_of(patient.first, cards)
     return render(
         "patient.html",
         written=datetime.now(tz=UTC).date(),
