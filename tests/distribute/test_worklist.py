@@ -12,50 +12,15 @@ from pathlib import Path
 import pytest
 
 from parfocal.distribute import claims, worklist
-from parfocal.distribute.claims import Holder, read_holder
+from parfocal.distribute.claims import read_holder
 from parfocal.distribute.shards import Shard, ShardEndedError
 from parfocal.distribute.stopping import StoppedEarly
 from parfocal.distribute.work_folder import WorkFolderError, file_name, work_folder
 from parfocal.distribute.worklist import Distribution, WorkList
-from parfocal.files import write_whole
 from parfocal.processes import this_process
+from shared_work import Writing, calls, claim_of_another_machine, names, run_all
 
 FORK = multiprocessing.get_context("fork")
-
-
-@dataclass(frozen=True)
-class Writing:
-    """Work that writes a file for each item, and a line for each time that it is processed."""
-
-    out: Path
-    items: tuple[str, ...]
-    pause_s: float = 0.0
-    failing: tuple[str, ...] = ()
-
-    def find(self, item: str) -> str | None:
-        path = self.out / file_name(item)
-        return path.read_text() if path.exists() else None
-
-    def process(self, item: str) -> str:
-        with (self.out / "calls").open("a") as calls:
-            calls.write(f"{item}\n")
-        time.sleep(self.pause_s)
-        if item in self.failing:
-            raise ValueError(f"{item} is damaged")
-        write_whole(self.out / file_name(item), f"result of {item}".encode())
-        return f"result of {item}"
-
-
-def calls(out: Path) -> Counter[str]:
-    return Counter((out / "calls").read_text().splitlines())
-
-
-def names(count: int) -> tuple[str, ...]:
-    return tuple(f"slide {number}" for number in range(count))
-
-
-def run_all(work: Writing, **options: object) -> list:
-    return list(WorkList(work.out, "writing", work, **options).run())
 
 
 def in_process(function, *arguments: object) -> multiprocessing.Process:
@@ -166,16 +131,6 @@ def test_a_stopped_process_loses_its_item_and_its_late_result_does_no_harm(tmp_p
     assert process.exitcode == 0
     assert work.find("slide 0") == "result of slide 0"
     assert list((work_folder(tmp_path) / "claims").iterdir()) == []
-
-
-def claim_of_another_machine(tmp_path: Path, item: str, **changes: object) -> Path:
-    folder = work_folder(tmp_path) / "claims"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(item)
-    holder = replace(Holder.new(item), process=replace(this_process(), machine="0123456789"))
-    content = {**vars(replace(holder, **changes)), "process": vars(holder.process)}
-    path.write_text(json.dumps(content))
-    return path
 
 
 @pytest.mark.parametrize("hours", [-5, 0, 5])

@@ -1,0 +1,58 @@
+"""Work that writes small files, and claims of machines that do not exist."""
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from parfocal.distribute.claims import Holder
+from parfocal.distribute.work_folder import file_name, work_folder
+from parfocal.distribute.worklist import Ended, WorkList
+from parfocal.files import write_whole
+from parfocal.processes import this_process
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Work that writes a file for each item, and a line for each time that it is processed."""
+
+    out: Path
+    items: tuple[str, ...]
+    pause_s: float = 0.0
+    failing: tuple[str, ...] = ()
+
+    def find(self, item: str) -> str | None:
+        path = self.out / file_name(item)
+        return path.read_text() if path.exists() else None
+
+    def process(self, item: str) -> str:
+        with (self.out / "calls").open("a") as calls:
+            calls.write(f"{item}\n")
+        time.sleep(self.pause_s)
+        if item in self.failing:
+            raise ValueError(f"{item} is damaged")
+        write_whole(self.out / file_name(item), f"result of {item}".encode())
+        return f"result of {item}"
+
+
+def calls(out: Path) -> Counter[str]:
+    return Counter((out / "calls").read_text().splitlines())
+
+
+def names(count: int) -> tuple[str, ...]:
+    return tuple(f"slide {number}" for number in range(count))
+
+
+def run_all(work: Writing, **options: object) -> list[Ended[str]]:
+    return list(WorkList(work.out, "writing", work, **options).run())
+
+
+def claim_of_another_machine(tmp_path: Path, item: str, **changes: object) -> Path:
+    folder = work_folder(tmp_path) / "claims"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(item)
+    holder = replace(Holder.new(item), process=replace(this_process(), machine="0123456789"))
+    content = {**vars(replace(holder, **changes)), "process": vars(holder.process)}
+    path.write_text(json.dumps(content))
+    return path
