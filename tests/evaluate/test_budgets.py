@@ -20,7 +20,7 @@ from parfocal.predict import predict
 
 PARTS = {"a": "val", "b": "val", "c": "test", "d": "test"}
 # Stops after the first round, whatever the answer is.
-EAGER = StoppingRule((0.0, 0.0), 16, 0.5, {"normal": 1, "tumor": 1})
+EAGER = StoppingRule((0.0, 0.0), 16, 0.5, slides={"normal": 1, "tumor": 1})
 
 
 def write_run(folder: Path, trained: Checkpoint, val: tuple[str, ...] = ("a", "b")) -> Path:

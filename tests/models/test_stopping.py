@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from parfocal.models.stopping import (
     StoppingRule,
@@ -11,6 +12,7 @@ from parfocal.models.stopping import (
     slides_needed,
     stopping_round,
 )
+from parfocal.prediction import Round
 
 # Final class 0 with up to 0.7 of class 1 on the way, final class 1 with up to 0.8 of class 0.
 ANSWERS = [
@@ -75,6 +77,13 @@ def test_new_slides_disagree_no_more_often_than_promised():
     error = np.std(shares) / len(shares) ** 0.5
     assert np.mean(shares) <= 0.2 + 4 * error
     assert np.mean(shares) > 0.05  # it does stop
+
+
+def test_an_answer_settles_only_when_enough_magnifications_were_visited():
+    rule = StoppingRule((0.6, 0.6), 16, 0.1, magnifications=2)
+    sure = torch.tensor([5.0, 0.0])
+    assert rule([Round((9,), sure)]) is None
+    assert rule([Round((9,), sure), Round((9, 4), sure)]) is not None
 
 
 def test_a_rule_is_read_from_json_and_wrong_values_are_refused():

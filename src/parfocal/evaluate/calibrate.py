@@ -47,8 +47,9 @@ class Trajectory:
 
     Args:
         slide_id: id of the slide.
-        probabilities: class probabilities after each round.
-        patches: number of patches visited after each round.
+        probabilities: class probabilities after each round from which on the answer can settle:
+            those that visit the highest magnification.
+        patches: number of patches visited after each of these rounds.
     """
 
     slide_id: str
@@ -155,6 +156,7 @@ def calibrate_runs(
             round_patches=round_patches,
             max_disagreement=max_disagreement,
             min_probability=min_probability,
+            magnifications=len(each.magnifications),
         )
         store_rule(path, rule)
         calibrations.append(Calibration(path, each.labels, rule))
@@ -242,8 +244,10 @@ def _trajectory(
 
     prediction = Rounds(run, bag, round_patches=round_patches).finish()
     require_finite(prediction, slide.slide_id)
+    steps = len(prediction.rounds[-1].patches)
+    rounds = [each for each in prediction.rounds if len(each.patches) == steps]
     return Trajectory(
         slide.slide_id,
-        tuple(tuple(r.logits.double().softmax(dim=0).tolist()) for r in prediction.rounds),
-        tuple(sum(each.patches) for each in prediction.rounds),
+        tuple(tuple(each.logits.double().softmax(dim=0).tolist()) for each in rounds),
+        tuple(sum(each.patches) for each in rounds),
     )

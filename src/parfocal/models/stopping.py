@@ -6,6 +6,9 @@ threshold is the highest probability of c, at any round, on validation slides to
 gives another class after all rounds; or one of the next highest, if some errors are allowed. It is
 at least a given probability, so that an answer that settled is a clear one.
 
+The answer can settle only when patches of the highest magnification have been visited: before, the
+model has not looked where it wants to.
+
 Source: ours; the thresholds are those of split conformal prediction (Vovk et al., "Algorithmic
     Learning in a Random World", 2005). A new slide whose final class is not c exceeds the k-th
     highest of n such values with a probability of at most k / (n + 1), if it is drawn like them.
@@ -27,6 +30,8 @@ class StoppingRule:
         thresholds: for each class, in the order of the logits, the probability above which the
             answer is settled; 1 for a class that never settles.
         round_patches: number of patches that a round visits.
+        magnifications: number of magnifications that have to be visited, at least in part, before
+            the answer can settle.
         max_disagreement: largest share of slides, on average over draws of validation slides, on
             which the model may stop with another class than after all rounds.
         slides: number of validation slides by the class that the model gives after all rounds.
@@ -38,6 +43,7 @@ class StoppingRule:
     thresholds: tuple[float, ...]
     round_patches: int
     max_disagreement: float
+    magnifications: int = 1
     slides: dict[str, int] = field(default_factory=dict)
     disagreements: int = 0
     share_patches: float = 1.0
@@ -49,6 +55,8 @@ class StoppingRule:
 
     def __call__(self, rounds: Sequence[Round]) -> str | None:
         """Return the reason to stop after a round; None to go on."""
+        if len(rounds[-1].patches) < self.magnifications:
+            return None
         probabilities = rounds[-1].logits.double().softmax(dim=0).tolist()
         if not is_settled(probabilities, self.thresholds):
             return None
@@ -129,16 +137,19 @@ def calibrate(
     round_patches: int,
     max_disagreement: float,
     min_probability: float = 0.0,
+    magnifications: int = 1,
 ) -> StoppingRule:
     """Return the rule for the answers of a model on validation slides.
 
     Args:
-        answers: for each slide, the class probabilities after each round.
-        patches: for each slide, the number of patches visited after each round.
+        answers: for each slide, the class probabilities after each round from which on the answer
+            can settle.
+        patches: for each slide, the number of patches visited after each of these rounds.
         labels: the classes.
         round_patches: number of patches that a round visits.
         max_disagreement: largest share of slides on which the class may change.
         min_probability: probability that an answer that settles has at least.
+        magnifications: number of magnifications that are visited before the answer can settle.
     """
     thresholds = choose_thresholds(answers, max_disagreement, min_probability)
     stops = [stopping_round(each, thresholds) for each in answers]
@@ -151,6 +162,7 @@ def calibrate(
         thresholds,
         round_patches,
         max_disagreement,
+        magnifications,
         slides={label: final.count(number) for number, label in enumerate(labels)},
         disagreements=sum(changed),
         share_patches=visited / max(1, sum(each[-1] for each in patches)),
