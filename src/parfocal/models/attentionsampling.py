@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.bag import PixelSource
@@ -167,9 +167,7 @@ class AttentionSampling(nn.Module):
         entropies = torch.stack([entropy(slide.attention) for slide in slides])
         return Prediction.stack(self.patch_classifier(slides), {"entropy": entropies})
 
-    def objective(
-        self, prediction: Prediction, target: Int64[Tensor, " b"], loss: Loss
-    ) -> Float[Tensor, ""]:
+    def objective(self, prediction: Prediction, target: Tensor, loss: Loss) -> Float[Tensor, ""]:
         """Return the loss minus the weighted entropy of the attention."""
         entropies = prediction.terms["entropy"]
         return loss(prediction.logits, target) - self.entropy_weight * entropies.mean()

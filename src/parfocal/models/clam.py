@@ -104,13 +104,12 @@ class CLAM(nn.Module):
             terms["instances"] = self._classify_instances(chunks, attention, valid)
         return Prediction(logits, (look,), terms=terms)
 
-    def objective(
-        self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
-    ) -> Float[Tensor, ""]:
+    def objective(self, prediction: Prediction, target: Tensor, loss: Loss) -> Float[Tensor, ""]:
         """Return bag_weight * slide loss + (1 - bag_weight) * instance loss."""
         slide = loss(prediction.logits, target)
         instances = prediction.terms["instances"]  # classes 2b 2
-        if not instances.shape[1]:
+        no_class = self.bag_weight == 1 and target.is_floating_point()  # of another task
+        if no_class or not instances.shape[1]:
             return self.bag_weight * slide
         instance_loss = self._instance_loss(instances, target)
         return self.bag_weight * slide + (1 - self.bag_weight) * instance_loss

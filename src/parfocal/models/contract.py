@@ -49,7 +49,7 @@ class ModelTraits:
         own_objective: whether the model has a training objective of its own; see `OwnObjective`. If
             False, it is trained with the loss of the task alone.
         follows_progress: whether the model changes as training advances; see `ProgressAware`.
-        taught: whether the model can learn from a trained model; see `Taught`.
+        uses_teacher: whether the model can learn from a trained model; see `UsesTeacher`.
         pretrained: whether the model has backbones with published weights; see `Pretrained`.
         random: whether the model draws random numbers from an argument `generator`.
         runs_in_passes: whether the model can run its networks on a few slides of a batch at a time,
@@ -70,7 +70,7 @@ class ModelTraits:
     adversarial: bool = False
     own_objective: bool = False
     follows_progress: bool = False
-    taught: bool = False
+    uses_teacher: bool = False
     pretrained: bool = False
     random: bool = False
     runs_in_passes: bool = False
@@ -284,8 +284,8 @@ class Pretrained(Protocol):
 
 
 @runtime_checkable
-class Taught(Protocol):
-    """A model that can learn from a trained model of one magnification (trait `taught`)."""
+class UsesTeacher(Protocol):
+    """A model that can learn from a trained model of one magnification (trait `uses_teacher`)."""
 
     @property
     def needs_teacher(self) -> bool:

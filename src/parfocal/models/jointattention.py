@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from parfocal.bag import PixelSource
@@ -181,9 +181,7 @@ class JointAttention(nn.Module):
         entropies = torch.stack([entropy(attention) for attention in attentions])
         return Prediction.stack(self.patch_classifier(slides), {"entropy": entropies})
 
-    def objective(
-        self, prediction: Prediction, target: Int64[Tensor, " b"], loss: Loss
-    ) -> Float[Tensor, ""]:
+    def objective(self, prediction: Prediction, target: Tensor, loss: Loss) -> Float[Tensor, ""]:
         """Return the loss minus the weighted entropy of the attention before its dropout."""
         entropies = prediction.terms["entropy"]
         return loss(prediction.logits, target) - self.entropy_weight * entropies.mean()

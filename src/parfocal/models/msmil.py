@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own short name)
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.bag import Bag
@@ -121,9 +121,7 @@ class MSMIL(nn.Module):
         embedded: Tensor = (self.embedder if shared else self.embedder[step])(features)
         return embedded
 
-    def objective(
-        self, prediction: Prediction, target: Int64[Tensor, ""], loss: Loss
-    ) -> Float[Tensor, ""]:
+    def objective(self, prediction: Prediction, target: Tensor, loss: Loss) -> Float[Tensor, ""]:
         """Return the loss of the task, plus the adversary's loss if there is an adversary."""
         total: Tensor = loss(prediction.logits, target)
         return total + prediction.terms["adversary"] if "adversary" in prediction.terms else total

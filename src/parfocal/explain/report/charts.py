@@ -48,17 +48,19 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis that starts at 0.
+    """An axis.
 
     Args:
         name: label of the axis.
         high: end of the axis; None to fit the data.
         integer: whether ticks are at whole numbers only.
+        low: start of the axis; None to fit the data.
     """
 
     name: str
     high: float | None = 1.0
     integer: bool = False
+    low: float | None = 0.0
 
 
 def line_chart(
@@ -124,8 +126,8 @@ def _draw_line(axes: Axes, index: int, line: Line, *, joined: bool) -> Line2D:
 
 
 def _set_up_axes(axes: Axes, x: Axis, y: Axis) -> None:
-    axes.set_xlim(0, x.high)
-    axes.set_ylim(0, y.high)
+    axes.set_xlim(x.low, x.high)
+    axes.set_ylim(y.low, y.high)
     axes.set_xlabel(x.name, color=INK)
     axes.set_ylabel(y.name, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(MAX_TICKS, integer=x.integer))

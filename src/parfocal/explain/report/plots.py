@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from parfocal.explain.report.charts import Axis, Line, line_chart
+from parfocal.explain.report.clinical import clinical_charts
 from parfocal.explain.report.curves import calibration, micro, precision_recall, roc
 from parfocal.explain.report.sources import Evaluation, Run
 from parfocal.metrics import METRICS
@@ -31,7 +32,9 @@ def training_charts(run: Run) -> list[Markup]:
         lines = [line for line in lines if len(line.x) > 1]
         if lines:
             epochs = Axis("epoch", high=None, integer=True)
-            charts.append(line_chart(lines, epochs, Axis(name, high=None)))
+            below = any(min(line.y) < 0 for line in lines)  # as R² may be
+            values = Axis(name, high=None, low=None if below else 0.0)
+            charts.append(line_chart(lines, epochs, values))
     return charts
 
 
@@ -42,9 +45,10 @@ def _over_epochs(run: Run, column: str, name: str) -> Line:
 
 
 def evaluation_charts(evaluation: Evaluation) -> list[tuple[str, Markup]]:
-    """Draw the ROC, precision-recall and calibration curves, each with its title."""
+    """Draw ROC, precision-recall and calibration curves, and `clinical_charts`, with titles."""
+    others = clinical_charts(evaluation.metrics)
     if not len(evaluation.truth):
-        return []
+        return others
     items = {
         label: (evaluation.truth == index, evaluation.probabilities[:, index])
         for index, label in enumerate(evaluation.labels)
@@ -61,6 +65,7 @@ def evaluation_charts(evaluation: Evaluation) -> list[tuple[str, Markup]]:
             f"Calibration (expected calibration error {error:.3f})",
             line_chart([bins], confidence, accuracy, diagonal=True, joined=False),
         ),
+        *others,
     ]
 
 

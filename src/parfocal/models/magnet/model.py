@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.bag import PixelSource
@@ -248,9 +248,7 @@ class MagNet(nn.Module):
             terms["imitation"] = imitation_loss(result.chosen, result.visited, attention)
         return terms
 
-    def objective(
-        self, prediction: Prediction, target: Int64[Tensor, " b"], loss: Loss
-    ) -> Float[Tensor, ""]:
+    def objective(self, prediction: Prediction, target: Tensor, loss: Loss) -> Float[Tensor, ""]:
         """Return the sum of the final, auxiliary and paradoxical losses, and those of hindsight.
 
         The paradoxical loss of a slide is max(0, L_3 - stop(L_1)), or max(0, stop(p_1) - p_3) with

@@ -1,0 +1,165 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from parfocal.dataset import CohortError
+from parfocal.evaluate.run import evaluate
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.description import CheckpointError
+from parfocal.settings import load_settings
+from parfocal.settings.errors import SettingsError
+from parfocal.tasks import read_task_cohort, task_of
+from parfocal.train import make_splits, train
+from train_features import write_features
+
+HEADER = ["slide_id", "path", "months", "dead", "area", "er", "pr", "grade"]
+SETTINGS = (
+    *("slide.patch_size=16", "slide.magnifications=2.5,5", "encoder.name=tiny", "model.k=1"),
+    *("model.dim=16", "model.sigma=0.05", "train.learning_rate=0.01", "train.epochs=6"),
+)
+FLAGS = {
+    "survival": {"train.time": "months", "train.event": "dead", "train.risk_set": 8},
+    "hazards": {"train.time": "months", "train.event": "dead", "train.time_bins": 2},
+    "regression": {"train.target": ["area"]},
+    "multilabel": {"train.target": ["er", "pr"]},
+    "ordinal": {"train.target": ["grade"]},
+}
+FIRST_SCORE = {
+    **{"survival": "concordance", "hazards": "concordance", "regression": "r2"},
+    **{"multilabel": "auroc_macro", "ordinal": "quadratic_kappa"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Toy slides of 20 patients; those with a lesion die early and have all other targets."""
+    folder, rng = tmp_path_factory.mktemp("tasks"), np.random.default_rng(0)
+    rows = []
+    for number in range(20):
+        ill, name = number % 2, f"{number:03d}"
+        write_features(folder / "features", name, rng, 1 if ill else -1)
+        months = round(float(rng.uniform(1, 5) if ill else rng.uniform(20, 30)), 2)
+        dead, er = int(number % 5 > 0), "" if number == 4 else 1 - ill
+        rows.append([name, f"{name}.svs", months, dead, 3 * ill, er, ill, 2 * ill])
+    with (folder / "cohort.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([HEADER, *rows])
+    return folder
+
+
+def settings_of(name, recipe="zoommil-eff", **flags):
+    overrides = SETTINGS if recipe == "zoommil-eff" else ()
+    return load_settings(recipe, None, overrides, {"train.task": name, **FLAGS[name], **flags})
+
+
+def trained(folder, out, name, **flags):
+    settings = settings_of(name, **flags)
+    cohort = read_task_cohort(folder / "cohort.csv", settings.train.build_task())
+    return train(cohort, settings, out, features=folder / "features", device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("survival", "regression") else pytest.param(name, marks=pytest.mark.slow)
+        for name in FLAGS
+    ],
+)
+def test_each_task_is_trained_and_evaluated(folder, tmp_path, name):
+    summary = trained(folder, tmp_path / "run", name)
+    assert summary.quality != ""
+    evaluation = evaluate(
+        tmp_path / "run",
+        folder / "cohort.csv",
+        tmp_path / "evaluation",
+        split="all",
+        features=folder / "features",
+        device="cpu",
+        allow_training_slides=True,
+        resamples=20,
+    )
+    assert evaluation.scores[FIRST_SCORE[name]].value > 0.7
+    metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    assert metrics["task"]["name"] == name
+    scores = metrics["slides"]["scores"]
+    assert scores[FIRST_SCORE[name]]["value"] == evaluation.scores[FIRST_SCORE[name]].value
+    assert metrics["patients"]["scores"] is not None
+    page = (tmp_path / "evaluation" / "report.html").read_text()
+    assert "could not be" not in page
+    assert f"{evaluation.scores[FIRST_SCORE[name]].value:.3f}" in page
+    with (tmp_path / "evaluation" / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    task = task_of(Checkpoint.load(tmp_path / "run"))
+    if task.classes:
+        assert {row["label"] for row in rows} == {"0", "2"}
+    else:
+        assert set(task.columns) < set(rows[0])
+        assert all(float(rows[0][key]) is not None for key in rows[0] if key.startswith("pred_"))
+
+
+def test_a_run_of_survival_is_repeatable_and_can_be_resumed(folder, tmp_path):
+    for out in ("one", "two"):
+        trained(folder, tmp_path / out, "survival", **{"train.epochs": 2})
+    one, two = (Checkpoint.load(tmp_path / out) for out in ("one", "two"))
+    assert one.weights_hash == two.weights_hash
+    header = (tmp_path / "one" / "metrics.csv").read_text().splitlines()[0]
+    assert header == (
+        "epoch,train_loss,val_loss,val_concordance,learning_rate,patches_encoded,seconds"
+    )
+
+
+def test_folds_of_survival_have_equal_numbers_of_events(folder):
+    settings = settings_of("survival", **{"train.folds": 4}).train
+    cohort = read_task_cohort(folder / "cohort.csv", settings.build_task())
+    splits = make_splits(cohort, settings)
+    assert [sum(s.values["dead"] == "1" for s in split.test) for split in splits] == [4] * 4
+
+
+def test_more_folds_than_events_are_refused(folder, tmp_path):
+    text = (folder / "cohort.csv").read_text().splitlines()
+    rows = [line.split(",") for line in text]
+    for row in rows[4:]:
+        row[3] = "0"
+    (tmp_path / "cohort.csv").write_text("\n".join(",".join(row) for row in rows))
+    settings = settings_of("survival", **{"train.folds": 5})
+    cohort = read_task_cohort(tmp_path / "cohort.csv", settings.train.build_task())
+    with pytest.raises(CohortError, match="group 'event' has 2 patients, and 5 folds need"):
+        train(cohort, settings, tmp_path / "run", features=folder / "features", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "flags", "message"),
+    [
+        ("clam-sb", "regression", {}, r"model.bag_weight: .* classes only .*model.bag_weight=1.0"),
+        ("magnet-4", "survival", {}, r"model.auxiliary_backbone: it needs the loss of each slide"),
+        ("zoommil-eff", "survival", {"train.monitor": "accuracy"}, "task survival has no accuracy"),
+        ("zoommil-eff", "regression", {"train.labels": ["a", "b"]}, "task regression has no class"),
+        ("zoommil-eff", "survival", {"train.event": "months"}, "is the column of the time, too"),
+    ],
+)
+def test_what_does_not_go_with_a_task_is_refused(recipe, name, flags, message):
+    with pytest.raises(SettingsError, match=message):
+        settings_of(name, recipe, **flags)
+
+
+def test_a_task_without_its_columns_is_refused():
+    with pytest.raises(SettingsError, match=r"train.time: task survival needs the column"):
+        load_settings("zoommil-eff", None, (), {"train.task": "survival"})
+
+
+def test_a_damaged_task_is_refused(folder, tmp_path):
+    trained(folder, tmp_path / "run", "regression", **{"train.epochs": 1})
+    file = tmp_path / "run" / "checkpoint.json"
+    content = json.loads(file.read_text())
+    content["task"]["name"] = "oracle"
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"task .* is damaged .*'oracle' is unknown"):
+        task_of(Checkpoint.load(tmp_path / "run"))
+
+
+def test_the_risk_of_a_stored_model_is_its_logit(folder, tmp_path):
+    trained(folder, tmp_path / "run", "survival", **{"train.epochs": 1})
+    task = task_of(Checkpoint.load(tmp_path / "run"))
+    assert task.answer(torch.tensor([0.25])).outputs == {"risk": 0.25}
