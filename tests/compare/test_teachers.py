@@ -36,8 +36,8 @@ def test_without_abmil_no_teacher_is_chosen():
 def test_a_ranking_without_labels_gets_no_teacher():
     settings = load_candidates(NAMES)[1].settings
     assert with_teacher_run(settings, NAMES, Path("out"), seed=0) == settings
-    taught = load_candidates(NAMES, overrides=["topk:model.ranking=teacher"])[1].settings
-    run = with_teacher_run(taught, NAMES, Path("out"), seed=0).train.teacher
+    ranked = load_candidates(NAMES, overrides=["topk:model.ranking=teacher"])[1].settings
+    run = with_teacher_run(ranked, NAMES, Path("out"), seed=0).train.teacher
     assert run == Path("out/abmil/seed-0")
 
 

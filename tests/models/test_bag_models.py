@@ -24,7 +24,7 @@ NAMES = [
 SEVERAL = [
     name
     for name in NAMES
-    if MODELS[name].traits.multiple_magnifications and not MODELS[name].traits.taught
+    if MODELS[name].traits.multiple_magnifications and not MODELS[name].traits.uses_teacher
 ]
 SMALL: dict[str, dict[str, object]] = {
     "abmil": {"dim": 8, "hidden_dim": 4, "dropout": 0.0},

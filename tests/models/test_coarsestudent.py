@@ -65,9 +65,9 @@ def test_the_objective_equals_a_plain_version(temperature):
     target = torch.tensor(2)
     prediction = model.train()(StoredBag([low, high]))
     own, logits = plain_attention(model, low)
-    taught, taught_logits = plain_attention(teacher(), high)
-    by_parent = [sum(taught[4 * n + child] for child in range(4)) for n in range(6)]
-    probabilities = [(each / temperature).softmax(0) for each in (taught_logits, logits)]
+    answer, teacher_logits = plain_attention(teacher(), high)
+    by_parent = [sum(answer[4 * n + child] for child in range(4)) for n in range(6)]
+    probabilities = [(each / temperature).softmax(0) for each in (teacher_logits, logits)]
     expected = (
         -logits.log_softmax(dim=0)[2]
         + 0.7 * temperature**2 * divergence(*probabilities)
@@ -82,9 +82,9 @@ def test_of_another_task_the_outputs_are_compared():
     model = build(logit_weight=0.5, attention_weight=0.0)
     model.set_teacher(teacher())
     prediction = model.train()(StoredBag(tables()))
-    taught = plain_attention(teacher(), tables()[1])[1]
+    answer = plain_attention(teacher(), tables()[1])[1]
     loss = model.objective(prediction, torch.zeros(3).double(), F.l1_loss)
-    expected = prediction.logits.abs().mean() + 0.5 * (prediction.logits - taught).square().mean()
+    expected = prediction.logits.abs().mean() + 0.5 * (prediction.logits - answer).square().mean()
     torch.testing.assert_close(loss, expected)
 
 
@@ -105,16 +105,16 @@ def test_the_higher_magnification_is_read_in_training_only():
 
 
 def test_the_teacher_is_not_changed_and_no_part_of_the_student():
-    model, taught_by = build(), teacher()
-    before = {name: weight.clone() for name, weight in taught_by.state_dict().items()}
+    model, trained = build(), teacher()
+    before = {name: weight.clone() for name, weight in trained.state_dict().items()}
     names = list(model.state_dict())
-    model.set_teacher(taught_by)
+    model.set_teacher(trained)
     prediction = model.train()(StoredBag(tables()))
     model.objective(prediction, torch.tensor(0), F.cross_entropy).backward()
     assert list(model.state_dict()) == names
-    assert not taught_by.training
-    assert all(weight.grad is None for weight in taught_by.parameters())
-    assert all(weight.equal(before[name]) for name, weight in taught_by.state_dict().items())
+    assert not trained.training
+    assert all(weight.grad is None for weight in trained.parameters())
+    assert all(weight.equal(before[name]) for name, weight in trained.state_dict().items())
     assert all(weight.grad is not None for weight in model.parameters())
 
 

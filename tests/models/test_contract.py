@@ -23,7 +23,7 @@ RUN = {"in_dim": 4, "num_classes": 2, "num_slides": 3, "magnifications": (5, 10)
 METHODS = {
     "own_objective": "objective",
     "follows_progress": "set_progress",
-    "taught": "set_teacher",
+    "uses_teacher": "set_teacher",
     "pretrained": "load_pretrained",
     "adversarial": "set_slide",
     "runs_in_passes": "set_passes",

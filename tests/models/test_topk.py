@@ -61,9 +61,9 @@ def test_at_most_k_patches_are_encoded_but_the_children_of_one(k, parents):
 def test_the_ranking_of_a_teacher_is_its_attention():
     model, (low, high) = build(ranking="teacher").eval(), tables()
     torch.manual_seed(3)
-    taught_by = ABMIL(5, 2).double()
-    model.set_teacher(taught_by)
-    attention = taught_by.eval()(StoredBag([low])).looks[0].score
+    trained = ABMIL(5, 2).double()
+    model.set_teacher(trained)
+    attention = trained.eval()(StoredBag([low])).looks[0].score
     prediction = model(StoredBag([low, high]))
     torch.testing.assert_close(prediction.looks[0].score, attention)
     torch.testing.assert_close(prediction.logits, plain_logits(model, attention.tolist(), high, 3))

@@ -49,10 +49,10 @@ def test_a_coarse_student_is_trained_and_evaluated(cohort, tmp_path, teacher):
 
 
 def test_what_the_teacher_answers_changes_the_student(cohort, tmp_path, teacher):
-    for name, weight in (("taught", 1.0), ("untaught", 0.0)):
+    for name, weight in (("with", 1.0), ("without", 0.0)):
         weights = [f"model.{each}_weight={weight}" for each in ("logit", "attention")]
         run_training(cohort, student(teacher, *weights), tmp_path / name)
-    first, second = (Checkpoint.load(tmp_path / name).model for name in ("taught", "untaught"))
+    first, second = (Checkpoint.load(tmp_path / name).model for name in ("with", "without"))
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
 
 

@@ -29,7 +29,7 @@ def test_a_zoom_that_was_learned_has_no_warning():
     assert zoom_warning(LEARNED) is None
 
 
-def test_a_flat_attention_is_no_problem_if_the_classes_are_told():
+def test_a_flat_attention_is_no_problem_if_the_classes_are_right():
     assert zoom_warning(replace(LEARNED, attention=0.16, visited_attention=0.12)) is None
 
 

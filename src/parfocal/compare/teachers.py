@@ -8,7 +8,7 @@ import torch
 
 from parfocal.compare.candidate import Candidate
 from parfocal.models import MODELS
-from parfocal.models.contract import Taught
+from parfocal.models.contract import UsesTeacher
 from parfocal.settings import RunSettings
 
 DEFAULT_TEACHER = "abmil"
@@ -16,7 +16,7 @@ DEFAULT_TEACHER = "abmil"
 
 def teachers_first(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the models in their order, those that may learn from another one last."""
-    return sorted(candidates, key=lambda each: each.settings.model.traits.taught)
+    return sorted(candidates, key=lambda each: each.settings.model.traits.uses_teacher)
 
 
 def with_teacher_run(
@@ -41,10 +41,10 @@ def with_teacher_run(
 
 def _needs_teacher(settings: RunSettings) -> bool:
     """Return whether a model, with its settings, is trained with a teacher."""
-    if not settings.model.traits.taught:
+    if not settings.model.traits.uses_teacher:
         return False
     arguments = settings.model_arguments(in_dim=1, num_classes=2, num_slides=1)
     with torch.device("meta"):  # without memory for its weights
         model = MODELS[settings.model.name].build(**arguments)
-    assert isinstance(model, Taught)
+    assert isinstance(model, UsesTeacher)
     return model.needs_teacher

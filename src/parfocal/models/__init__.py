@@ -34,10 +34,11 @@ MODELS: dict[str, Model] = {
     ),
     "paths": Model(PATHS, ModelTraits(multiple_magnifications=True, zooms=True)),
     "topk": Model(
-        RankedPatches, ModelTraits(multiple_magnifications=True, zooms=True, taught=True)
+        RankedPatches, ModelTraits(multiple_magnifications=True, zooms=True, uses_teacher=True)
     ),
     "coarsestudent": Model(
-        CoarseStudent, ModelTraits(multiple_magnifications=True, taught=True, own_objective=True)
+        CoarseStudent,
+        ModelTraits(multiple_magnifications=True, uses_teacher=True, own_objective=True),
     ),
     "abmil": Model(ABMIL),
     "clam": Model(CLAM, ModelTraits(own_objective=True, class_settings=(("bag_weight", 1.0),))),

@@ -1,4 +1,4 @@
-"""Coarse student: ABMIL at the lowest magnification, taught by a model of the highest.
+"""Coarse student: ABMIL at the lowest magnification that learns from a model of the highest.
 
 Source: the second stage of LRMIL, MICCAI 2026, arXiv 2606.06864: a student at low magnification
     learns the logits and the attention of a teacher that encodes every patch at high
@@ -26,7 +26,7 @@ SMALLEST = torch.finfo(torch.float32).tiny  # keeps the logarithm of an attentio
 
 
 class CoarseStudent(nn.Module):
-    """Classify a slide from its lowest magnification, taught by a model of the highest.
+    """Classify a slide from its lowest magnification, and learn from a model of the highest.
 
     In training, the teacher is run on all patches at the highest magnification. Its logits, and its
     attention summed over the patches inside each patch of the lowest, are targets of the student.
@@ -115,14 +115,14 @@ class CoarseStudent(nn.Module):
         terms = prediction.terms
         if "teacher_logits" not in terms:
             return total
-        taught = terms["teacher_logits"]
+        answer = terms["teacher_logits"]
         if loss is F.cross_entropy:
             t = self.temperature
             own = (prediction.logits / t).log_softmax(dim=0)
-            probabilities = (taught / t).softmax(dim=0)
+            probabilities = (answer / t).softmax(dim=0)
             output = t**2 * F.kl_div(own, probabilities, reduction="sum")
         else:
-            output = F.mse_loss(prediction.logits, taught)
+            output = F.mse_loss(prediction.logits, answer)
         looked = terms["teacher_attention"]
         attended = F.kl_div(terms["attention"].clamp_min(SMALLEST).log(), looked, reduction="sum")
         return total + self.logit_weight * output + self.attention_weight * attended
@@ -134,10 +134,10 @@ class CoarseStudent(nn.Module):
         for _ in range(self.num_magnifications - 1):
             highest = highest.zoom(None)
         with torch.no_grad():
-            taught = teacher.to(device)(highest)
-        by_parent = taught.looks[-1].score.to(device).view(len(bag.rows), -1).sum(dim=1)
+            answer = teacher.to(device)(highest)
+        by_parent = answer.looks[-1].score.to(device).view(len(bag.rows), -1).sum(dim=1)
         by_parent = by_parent * bag.valid.to(device)
         return {
-            "teacher_logits": taught.logits.detach(),
+            "teacher_logits": answer.logits.detach(),
             "teacher_attention": by_parent / by_parent.sum().clamp_min(SMALLEST),
         }

@@ -222,7 +222,7 @@ def refuse_single_magnification(settings: RunSettings) -> None:
 
 def _check_train(settings: RunSettings) -> None:
     train, model = settings.train, settings.model
-    if train.teacher is not None and not model.traits.taught:
+    if train.teacher is not None and not model.traits.uses_teacher:
         raise SettingsError(
             f"train.teacher: model {model.name} does not learn from another model; remove it, or "
             "use the recipe coarse-student."

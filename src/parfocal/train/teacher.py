@@ -9,7 +9,7 @@ from parfocal.dataset.split import Split
 from parfocal.encoders.per_magnification import encoder_text
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.models.contract import Taught
+from parfocal.models.contract import UsesTeacher
 from parfocal.models.description import DESCRIPTION_FILE
 from parfocal.settings import RunSettings
 from parfocal.train.folder import RunError
@@ -38,9 +38,9 @@ def load_teacher(
         CheckpointError: the teacher cannot be loaded.
         RunError: there is no teacher, or it does not fit the run.
     """
-    if not settings.model.traits.taught:
+    if not settings.model.traits.uses_teacher:
         return None
-    assert isinstance(model, Taught)
+    assert isinstance(model, UsesTeacher)
     if not model.needs_teacher:
         return None
     position = model.teacher_magnification

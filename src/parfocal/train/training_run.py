@@ -297,7 +297,7 @@ class TrainingRun:
             module: the trained module.
         """
         traits = self.settings.model.traits
-        if traits.taught or not (traits.zooms and traits.takes_features):
+        if traits.uses_teacher or not (traits.zooms and traits.takes_features):
             return None
         module.model.load_state_dict(safetensors.torch.load_file(module.best_file))
         module.model.to(self.device)
