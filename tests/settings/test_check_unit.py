@@ -3,6 +3,7 @@
 import pytest
 
 from parfocal.settings import SettingsError, load_settings
+from parfocal.settings.check_unit import require_covariates
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,6 @@ from parfocal.settings import SettingsError, load_settings
             r"takes pixels, and reads one slide at a time",
         ),
         ("patchsupervised", ["train.per=patient"], r"is trained on outlines of lesions, slide by"),
-        ("covariates", [], r"model covariates predicts from covariates alone; name their columns"),
         ("abmil", ["train.covariates=[age, age]"], r"train\.covariates: .*age is named twice"),
         ("abmil", ["train.covariates=[age:text]"], r"train\.covariates: .*unknown kind 'text'"),
         ("abmil", ["train.per=case"], r"train\.per: "),
@@ -33,6 +33,14 @@ from parfocal.settings import SettingsError, load_settings
 def test_settings_that_do_not_go_together_are_refused(recipe, overrides, message):
     with pytest.raises(SettingsError, match=message):
         load_settings(recipe, overrides=overrides)
+
+
+def test_a_model_of_covariates_alone_needs_their_columns():
+    with pytest.raises(
+        SettingsError, match=r"model covariates predicts from covariates alone; nam"
+    ):
+        require_covariates(load_settings("covariates"))
+    require_covariates(load_settings("covariates", overrides=["train.covariates=age"]))
 
 
 def test_settings_of_patients_are_read():

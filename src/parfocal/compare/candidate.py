@@ -6,6 +6,7 @@ from pathlib import Path
 
 from parfocal.features.header import SlideSettings
 from parfocal.settings import EncoderSettings, RunSettings, load_settings
+from parfocal.settings.check_unit import require_covariates
 from parfocal.settings.encoders import check_encoders, parse_per_magnification
 
 
@@ -93,6 +94,7 @@ def load_candidate(
     others = {key: value for key, value in (flags or {}).items() if key not in set_here}
     flags = {"train.epochs": epochs, "train.folds": folds, **others}
     settings = load_settings(model, overrides=own, flags=flags)
+    require_covariates(settings)
     if encoder is not None and settings.encoder is not None:
         settings = _with_encoder(settings, settings.encoder, encoder)
     return Candidate(name, settings)

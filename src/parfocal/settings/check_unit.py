@@ -16,11 +16,6 @@ def check_unit(settings: RunSettings) -> None:
         covariate_columns(train.covariates)
     except CovariateError as error:
         raise SettingsError(f"train.covariates: {error}") from None
-    if traits.takes == "nothing" and not train.covariates:
-        raise SettingsError(
-            f"model {name} predicts from covariates alone; name their columns, for example "
-            "--covariates age,sex."
-        )
     if train.fusion is not None and train.per == "slide":
         raise SettingsError(
             f"train.fusion={train.fusion} joins the predictions for the slides of a patient; add "
@@ -37,4 +32,17 @@ def check_unit(settings: RunSettings) -> None:
         raise SettingsError(
             f"train.per=patient: model {name} takes pixels, and reads one slide at a time, so the "
             "slides of a patient cannot be one bag; use --fusion mean or max."
+        )
+
+
+def require_covariates(settings: RunSettings) -> None:
+    """Refuse to train a model of covariates alone without any.
+
+    Raises:
+        SettingsError: the columns are not named.
+    """
+    if settings.model.traits.takes == "nothing" and not settings.train.covariates:
+        raise SettingsError(
+            f"model {settings.model.name} predicts from covariates alone; name their columns, for "
+            "example --covariates age,sex."
         )

@@ -31,6 +31,7 @@ from parfocal.features.open_folder import Features, open_features
 from parfocal.files import refuse_slide_folder
 from parfocal.models.covariates import covariate_columns
 from parfocal.settings import EncoderSettings, RunSettings, TrainSettings
+from parfocal.settings.check_unit import require_covariates
 from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.resolution import mpp_of
@@ -95,7 +96,7 @@ def train(
         KeyboardInterrupt: Ctrl-C was pressed; continue with `resume`.
     """
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
-    with nullcontext() if _has_folds(cohort, settings.train) else claimed(out) as claim:
+    with nullcontext() if has_folds(cohort, settings.train) else claimed(out) as claim:
         prepared = prepare_training(
             cohort,
             settings,
@@ -110,7 +111,22 @@ def train(
             unreadable=unreadable,
             claim=claim,
         )
-        return prepared.train(distribution, resume=resume)
+        # In a worker, the run is there already, and its bars would not be seen.
+        again = partial(
+            prepare_training,
+            cohort,
+            settings,
+            out,
+            features=features,
+            cache=cache,
+            device=device,
+            workers=workers,
+            resume=True,
+            progress=False,
+            skip_unreadable=skip_unreadable,
+            unreadable=unreadable,
+        )
+        return replace(prepared, rebuild=again).train(distribution, resume=resume)
 
 
 def prepare_training(
@@ -161,6 +177,7 @@ def prepare_training(
     folder = None if features is None else open_features(features, cohort.slides)
     if folder is not None:
         settings = follow_features(settings, folder)
+    require_covariates(settings)
     _check_unit(cohort, settings.train)
     make_splits(cohort, settings.train)  # raises before slides are checked, which takes longer
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
@@ -203,7 +220,7 @@ def prepare_training(
     return PreparedTraining(out, tuple(runs), quiet=progress)
 
 
-def _has_folds(cohort: Cohort, settings: TrainSettings) -> bool:
+def has_folds(cohort: Cohort, settings: TrainSettings) -> bool:
     """Return whether a training has a run for each fold."""
     given = any(slide.fold is not None or slide.fold_parts for slide in cohort.slides)
     return settings.folds is not None or given
@@ -265,7 +282,7 @@ def make_splits(cohort: Cohort, settings: TrainSettings) -> tuple[Split, ...]:
     Raises:
         CohortError: the cohort cannot be split, for example because a class has too few patients.
     """
-    if not _has_folds(cohort, settings):
+    if not has_folds(cohort, settings):
         return (
             split_cohort(
                 cohort,
