@@ -9,6 +9,7 @@ import typer
 from parfocal.cli.arguments import (
     MAGNIFICATIONS_OR_RANGE,
     Again,
+    ArgumentError,
     BudgetText,
     Cache,
     Changes,
@@ -29,6 +30,7 @@ from parfocal.cli.arguments import (
     SkipUnreadable,
     TimedSlides,
 )
+from parfocal.cli.decisions import Temperature, ThresholdText
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish, print_reasons
 from parfocal.cli.parsing import (
@@ -38,8 +40,19 @@ from parfocal.cli.parsing import (
     parse_magnifications,
     parse_places,
 )
+from parfocal.cli.submit import (
+    Array,
+    JobOptions,
+    Partition,
+    Sbatch,
+    Submit,
+    TimeLimit,
+    Yes,
+    submit_command,
+)
 from parfocal.cli.tasks import Event, Target, TaskName, Time, task_flags
 from parfocal.cli.units import Covariates, Fusion, Per, parse_covariates
+from parfocal.cli.workers import Gpus, GpusPerWorker, Ray, Threads, Workers, worker_engine
 
 if TYPE_CHECKING:
     from parfocal.features.folder import FeatureFolder, FeatureSlide
@@ -88,9 +101,6 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Seed of the split and the training.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Number of threads that read slides.")
-    ] = None,
     cache: Cache = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -98,12 +108,25 @@ def train(
     per: Per = None,
     fusion: Fusion = None,
     covariates: Covariates = None,
+    threshold: ThresholdText = None,
+    temperature: Temperature = False,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="YAML file with settings that override the recipe."),
     ] = None,
     overrides: Overrides = None,
     shard: ShardText = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads: Threads = None,
+    submit: Submit = None,
+    partition: Partition = None,
+    time_limit: TimeLimit = None,
+    array: Array = None,
+    sbatch: Sbatch = None,
+    yes: Yes = False,
 ) -> None:
     """Train a model on labeled slides and write a run folder.
 
@@ -119,10 +142,17 @@ def train(
 
     Example: `parfocal train cohort.csv --out run --cache cache`
     """
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    also = ("--resume",)  # for a job that is queued again
+    if submit_command(
+        *(out, job), workers=workers, threads=threads, gpus=gpus, then_report=True, also=also
+    ):
+        return
     from parfocal.models.covariates import covariate_columns
     from parfocal.settings import load_settings
     from parfocal.tasks import read_task_cohort
     from parfocal.train import train as train_model
+    from parfocal.train.run import has_folds
 
     flags = {
         "encoder.name": encoder,
@@ -130,6 +160,8 @@ def train(
         if magnifications is None or "-" in magnifications
         else parse_magnifications(magnifications),
         "train.epochs": epochs,
+        "train.threshold": threshold,
+        "train.temperature": temperature or None,
         "train.folds": folds,
         "train.seed": seed,
         "train.per": per,
@@ -138,9 +170,22 @@ def train(
         **task_flags(task, target, time, event),
     }
     settings = load_settings(model, config, overrides or (), flags)
+    engine = worker_engine(
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
+        gpus_per_worker=gpus_per_worker,
+        threads=threads,
+        device=device,
+    )
     columns = covariate_columns(settings.train.covariates)
     slides = read_task_cohort(cohort, settings.train.build_task(), columns=columns)
     folder = _open_features(features, slides.slides, magnifications, encoder)
+    if engine is not None and not has_folds(slides, settings.train):
+        raise ArgumentError(
+            "--workers, --gpus and --ray train the folds of a run side by side, and this run has "
+            "none; add --folds, or leave them out. The threads that read slides are --threads."
+        )
     summary = train_model(
         slides,
         settings,
@@ -148,10 +193,9 @@ def train(
         features=folder,
         cache=cache,
         device=device,
-        workers=workers,
         resume=resume,
         skip_unreadable=skip_unreadable,
-        distribution=parse_distribution(shard),
+        distribution=parse_distribution(shard, engine),
     )
     runs = summary.folds or (summary,)
     what = (
@@ -165,6 +209,9 @@ def train(
         f"Next: parfocal evaluate {runs[0].out} {cohort}{_features_option(features)} --out DIR"
         f"{others if summary.folds else ''}"
     )
+    for each in runs:
+        if each.operating_point is not None:
+            typer.echo(f"{each.out.name}: {each.operating_point}")
     if summary.failed:
         typer.echo(
             f"parfocal: {len(summary.failed)} of {len(slides.slides)} slides were left out:",
@@ -278,6 +325,17 @@ def compare(
     ] = None,
     overrides: NamedOverrides = None,
     shard: ShardText = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads: Threads = None,
+    submit: Submit = None,
+    partition: Partition = None,
+    time_limit: TimeLimit = None,
+    array: Array = None,
+    sbatch: Sbatch = None,
+    yes: Yes = False,
 ) -> None:
     """Train and evaluate several models on the same splits; report accuracy against cost.
 
@@ -286,6 +344,9 @@ def compare(
 
     Example: `parfocal compare cohort.csv --models zoommil,abmil --out comparison`
     """
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    if submit_command(*(out, job), workers=workers, threads=threads, gpus=gpus, then_report=True):
+        return
     from parfocal.compare import compare as compare_models
     from parfocal.compare import load_candidates
     from parfocal.compare.curve import parse_shares
@@ -303,6 +364,14 @@ def compare(
             "train.covariates": parse_covariates(covariates),
         },
     )
+    engine = worker_engine(
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
+        gpus_per_worker=gpus_per_worker,
+        threads=threads,
+        device=device,
+    )
     rows = compare_models(
         cohort,
         candidates,
@@ -315,7 +384,7 @@ def compare(
         timed=timed,
         skip_unreadable=skip_unreadable,
         shares=budgets,
-        distribution=parse_distribution(shard),
+        distribution=parse_distribution(shard, engine),
     )
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
     if (out / "report.html").exists():

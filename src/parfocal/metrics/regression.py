@@ -91,12 +91,12 @@ def _scores(
     r2: Float[np.ndarray, " r"] = np.full(len(weights), np.nan)
     distinct = _varies(spread, truth)
     np.divide(error, spread, out=r2, where=distinct)
-    ranks = (_weighted_ranks(values, weights) for values in (predicted, truth))
+    ranks = [_weighted_ranks(values, weights) for values in (predicted, truth)]
     return {
         "mae": (weights @ np.abs(predicted - truth)) / total,
         "r2": 1 - r2,
         "pearson": _correlation(predicted[None], truth[None], weights),
-        "spearman": _correlation(*ranks, weights),
+        "spearman": _correlation(ranks[0], ranks[1], weights),
     }
 
 
@@ -104,7 +104,10 @@ def _varies(
     spread: Float[np.ndarray, " r"], values: Float[np.ndarray, "..."]
 ) -> Bool[np.ndarray, " r"]:
     """Return where a sum of squares is more than rounding."""
-    return spread > 1e-20 * max(1.0, float((values**2).max())) * values.shape[-1]
+    varies: Bool[np.ndarray, " r"] = (
+        spread > 1e-20 * max(1.0, float((values**2).max())) * values.shape[-1]
+    )
+    return varies
 
 
 def _weighted_ranks(
@@ -129,7 +132,7 @@ def _correlation(
     result: Float[np.ndarray, " r"] = np.full(len(weights), np.nan)
     varies = _varies(xx, x) & _varies(yy, y)
     np.divide(xy, np.sqrt(xx * yy), out=result, where=varies)
-    return np.clip(result, -1, 1)
+    return np.asarray(np.clip(result, -1, 1))
 
 
 def _undefined_reason(known: RegressionPredictions) -> str:

@@ -223,14 +223,14 @@ class _Scorer:
         if not len(times):
             return np.empty(0)
         deciles = np.unique(np.quantile(times, DECILES, method="inverted_cdf"))
-        return deciles[deciles < self.known.time.max()]
+        return np.asarray(deciles[deciles < self.known.time.max()])
 
     @cached_property
     def _brier_times(self) -> Float[np.ndarray, " t"]:
         """Times of the curves at which slides are still observed."""
         assert self.curves is not None
         times = self.curves.times
-        return times[times < self.known.time.max()]
+        return np.asarray(times[times < self.known.time.max()])
 
     def _censoring(self, weights: Float[np.ndarray, "r n"]) -> ProductLimit:
         return censoring_curve(self.known.time, self.known.event, weights)

@@ -23,12 +23,16 @@ MAX_WAIT_S = 60.0
 
 
 def columns_of(trained: Checkpoint) -> list[str]:
-    """Return the columns of what a model predicts: `prob_<class>`, or `pred_<output>`."""
+    """Return the columns of what a model predicts: `prob_<class>`, or `pred_<output>`.
+
+    Several models also have `sd_<name>`, the spread of their answers.
+    """
     task = task_of(trained)
-    if task.classes:
-        return [f"prob_{label}" for label in task.classes]
-    example = task.answer(torch.zeros(len(task.output_names)))
-    return [f"pred_{name}" for name in example.outputs]
+    names, prefix = list(task.classes), "prob_"
+    if not names:
+        names, prefix = list(task.answer(torch.zeros(len(task.output_names))).outputs), "pred_"
+    spread = [f"sd_{name}" for name in names if trained.members]
+    return [*(f"{prefix}{name}" for name in names), *spread]
 
 
 def header(columns: Sequence[str]) -> list[str]:
@@ -45,8 +49,9 @@ def row(record: PredictionRecord, columns: Sequence[str]) -> list[str]:
 
 def _values(record: PredictionRecord) -> dict[str, float]:
     """Return the numbers of a prediction by column."""
-    classes = {f"prob_{label}": value for label, value in record.probabilities.items()}
-    return classes or {f"pred_{name}": value for name, value in record.outputs.items()}
+    numbers = {f"prob_{label}": value for label, value in record.probabilities.items()}
+    numbers = numbers or {f"pred_{name}": value for name, value in record.outputs.items()}
+    return numbers | {f"sd_{name}": value for name, value in record.spread.items()}
 
 
 def failed_row(path: SlidePath, reason: str, columns: Sequence[str]) -> list[str]:

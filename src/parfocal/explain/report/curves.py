@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from parfocal.explain.report.charts import Line
+from parfocal.metrics import calibration_error, reliability
 
 BINS = 10  # of the calibration curve
 
@@ -60,14 +61,9 @@ def calibration(
     Returns:
         Accuracy against mean probability, one point per bin that is not empty; and the error.
     """
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == truth
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    filled = np.unique(bins)
-    x = np.array([confidence[bins == each].mean() for each in filled])
-    y = np.array([correct[bins == each].mean() for each in filled])
-    share = np.array([(bins == each).mean() for each in filled])
-    return Line(name, tuple(x.tolist()), tuple(y.tolist())), float((share * np.abs(x - y)).sum())
+    bins = reliability(truth, probabilities, bins=BINS)
+    x, y = (tuple(getattr(each, name) for each in bins) for name in ("confidence", "accuracy"))
+    return Line(name, x, y), calibration_error(bins) or 0.0
 
 
 def _counts_above_thresholds(

@@ -14,7 +14,7 @@ from parfocal.explain.report.plots import cost_chart, evaluation_charts, trainin
 from parfocal.explain.report.sources import Sources, find_sources
 from parfocal.explain.report.template import render
 from parfocal.files import write_whole
-from parfocal.metrics import METRICS
+from parfocal.metrics import METRICS, THRESHOLD_METRICS
 from parfocal.printable import printable
 
 
@@ -95,6 +95,7 @@ def _render(sources: Sources, names: Sequence[str]) -> str:
         evaluations=[(each, evaluation_charts(each)) for each in sources.evaluations],
         cost_chart=cost_chart(sources.evaluations),
         metric_labels=METRICS,
+        threshold_labels=THRESHOLD_METRICS,
         rows=sorted(rows, key=lambda row: (not row.wrong, -row.confidence)),
         visited=list(_visited_patches(records)),
         galleries=top_patches(rows),

@@ -58,8 +58,10 @@ def _class_counts(scored: Mapping[str, Any]) -> str:
 
 
 def _metric_label(name: str) -> str:
-    """Return the label of a metric for people."""
-    return (METRICS | SURVIVAL_METRICS | REGRESSION_METRICS).get(name, name.replace("_", " "))
+    """Return the label of a metric for people; of one class or target, as `recall/tumor`."""
+    metric, slash, part = name.partition("/")
+    labels = METRICS | SURVIVAL_METRICS | REGRESSION_METRICS
+    return labels.get(metric, metric.replace("_", " ")) + (f" of {part}" if slash else "")
 
 
 def _step_name(step: Mapping[str, Any]) -> str:

@@ -225,15 +225,40 @@ function predictionSummary(record, truth, bill) {
     .sort((a, b) => b[1] - a[1])
     .map(([name, probability]) => {
       const meter = element("meter", { min: 0, max: 1, value: probability, ariaLabel: name });
-      return element("li", { className: "measure" }, element("span", {}, name), meter, probability.toFixed(3));
+      return element("li", { className: "measure" }, element("span", {}, name), meter, probability.toFixed(3) + spreadText(record, name));
     });
   const numbers = Object.entries(outputs ?? {})
-    .map(([name, value]) => element("li", {}, `${name}: ${value.toPrecision(3)}`));
+    .map(([name, value]) => element("li", {}, `${name}: ${value.toPrecision(3)}${spreadText(record, name)}`));
   return [
     element("h2", { className: "predicted" }, label, " ", result),
     element("ul", { className: "bars" }, ...bars, ...numbers),
+    ...decisionSummary(record),
     element("p", { className: "quiet" }, `${bill[0].toUpperCase()}${bill.slice(1)}. Stopped because: ${record.stop_reason}.`),
   ];
+}
+
+/** The standard deviation of a number over several models; empty for one model. */
+function spreadText(record, name) {
+  const spread = record.spread?.[name];
+  return spread === undefined ? "" : ` ± ${spread.toPrecision(2)}`;
+}
+
+/** The threshold that decides the class, and the answers of several models. */
+function decisionSummary(record) {
+  const lines = [];
+  if (record.threshold) {
+    const { label, value, rule } = record.threshold;
+    lines.push(element("p", { className: "quiet", id: "threshold" }, `${label} is predicted from a probability of ${value.toFixed(3)} (${rule}).`));
+  }
+  if (record.members) {
+    const answers = record.members.map(({ name, probabilities, outputs, patches }) => {
+      const [what, number] = Object.entries({ ...probabilities, ...outputs }).at(-1);
+      const visited = patches.reduce((sum, count) => sum + count, 0);
+      return element("li", {}, `${name}: ${what} ${number.toFixed(3)}, ${visited} patches`);
+    });
+    lines.push(element("p", { className: "quiet" }, `Mean of ${answers.length} models, with the standard deviation:`), element("ul", { id: "members" }, ...answers));
+  }
+  return lines;
 }
 
 /** The patient whose prediction this is, and the part of the attention on this slide. */
