@@ -30,12 +30,14 @@ from parfocal.features.live import reading_threads
 from parfocal.features.open_folder import Features, open_features
 from parfocal.files import refuse_slide_folder
 from parfocal.models.covariates import covariate_columns
+from parfocal.models.unit import Unit
 from parfocal.settings import EncoderSettings, RunSettings, TrainSettings
 from parfocal.settings.check_unit import require_covariates
 from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.resolution import mpp_of
 from parfocal.tasks import prepared_task
+from parfocal.tasks.units import entries_of
 from parfocal.train.checks import log_left_out, log_true_resolutions, refuse_unknown_strata
 from parfocal.train.folder import RunClaim, RunError, RunFolder, claimed, refuse_used
 from parfocal.train.prepared import PreparedTraining
@@ -202,7 +204,7 @@ def prepare_training(
             RunFolder(run_folder, RunClaim(claim)),
             split,
             settings,
-            task.fitted(split.train),
+            task.fitted(entries_of(Unit(settings.train.per), split.train, remaining.source.name)),
             inputs,
             folder,
             torch_device,
