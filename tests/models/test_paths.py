@@ -199,3 +199,25 @@ def test_a_bag_without_a_valid_patch_is_an_error():
     nothing = [torch.zeros(len(level), dtype=torch.bool) for level in tables()]
     with pytest.raises(ValueError, match="the bag has no valid patch among its 12"):
         build()(StoredBag(tables(), valid=nothing, cells=cells))
+
+
+class SpentBag(StoredBag):
+    """A bag whose budget is spent."""
+
+    def choose(self, topk: object, scores: Tensor, valid: Tensor) -> None:
+        return None
+
+
+def test_if_no_more_patches_may_be_visited_the_answer_is_that_of_the_visited_magnifications():
+    low = tables()[0]
+    stopped = build().eval()(SpentBag(tables(), cells=cells))
+    alone = build(num_magnifications=1).eval()
+    alone.load_state_dict(
+        {
+            name: weight
+            for name, weight in build().state_dict().items()
+            if name in alone.state_dict()
+        }
+    )
+    torch.testing.assert_close(stopped.logits, alone(StoredBag([low], cells=cells)).logits)
+    assert len(stopped.looks) == 1

@@ -125,3 +125,19 @@ def test_invalid_settings_are_an_error(settings, message):
 def test_a_teacher_of_another_shape_is_an_error():
     with pytest.raises(ValueError, match="only an abmil with the default dim, hidden_dim"):
         build(ranking="teacher").set_teacher(ABMIL(5, 2, dim=8))
+
+
+class SpentBag(StoredBag):
+    """A bag whose budget is spent."""
+
+    def choose(self, topk: object, scores: Tensor, valid: Tensor) -> None:
+        return None
+
+
+def test_without_a_budget_for_the_higher_magnification_the_answer_is_that_of_no_patch():
+    model = build().eval()
+    prediction = model(SpentBag(tables()))
+    hidden = model.hidden[0].bias.clamp(min=0)
+    torch.testing.assert_close(prediction.logits, model.classifier(hidden))
+    assert [len(look.rows) for look in prediction.looks] == [12]
+    assert prediction.looks[0].selected is None

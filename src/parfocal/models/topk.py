@@ -71,6 +71,7 @@ class RankedPatches(nn.Module):
         if ranking not in RANKINGS:
             raise ValueError(f"ranking={ranking!r} is unknown; use one of {RANKINGS}.")
         low, high = widths_per_magnification(in_dim, num_magnifications)
+        self.high_dim = high
         self.topk = TopK(k)  # its `k` counts children; see `_choose`
         self.k, self.ranking = k, ranking
         self.hidden = nn.Sequential(nn.Linear(high, hidden_dim), nn.ReLU(), Dropout(dropout))
@@ -103,6 +104,7 @@ class RankedPatches(nn.Module):
         """Classify one slide from its bag at the lower magnification.
 
         Scores at the lower magnification are the ranking, scaled to a sum of 1; at the higher, 1/n.
+        If a budget allows no patch at the higher, the answer is that for features of zero.
 
         Raises:
             ValueError: the bag has one magnification, or no valid patch.
@@ -113,12 +115,10 @@ class RankedPatches(nn.Module):
         children = len(bag.zoom(None).rows) // len(bag.rows)
         self.topk.k = max(1, self.k // children)
         select = choose(bag, self.topk, scores, valid.to(scores.device))  # k n
-        if select is None:
-            raise ValueError(
-                "the budget allows no patch at the higher magnification, where the model of the "
-                "recipe topk classifies; allow more."
-            )
         score = (scores / scores.sum().clamp_min(1e-30)).cpu()
+        if select is None:  # by a budget; the model is to answer from what it has seen: nothing
+            nothing = scores.new_zeros(self.high_dim)
+            return Prediction(self.classifier(self.hidden(nothing)), (Look(bag.rows, score),))
         low = Look(bag.rows, score, select.argmax(dim=1).cpu(), score)
         bag = bag.zoom(select)
         x = bag.features()  # m d
