@@ -1,10 +1,12 @@
 """Kill commands with SIGKILL, run them again, and compare the results with an undisturbed run.
 
-    python benchmarks/kills.py --kills 60
+    python benchmarks/kills.py --kills 100
 
-Half of the kills come at random moments, the other half within a write: after the content of a file
-has been written, and before it has its name. `train` writes to another file system than that of
-the temporary files, if there is one (--other, by default /dev/shm).
+Half of the kills come at random moments. The other half are injected: immediately before or after
+a file is written to the disk (write), gets its name (rename), or gets the exclusive name of a claim
+(claim). With `workers`, and with `ray` if Ray is installed, a worker is killed rather than the
+command, which has to go on by itself. `train` writes to another file system than that of the
+temporary files, if there is one (--other, by default /dev/shm).
 """
 
 import argparse
@@ -17,8 +19,10 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -50,6 +54,7 @@ class Command:
         read: returns what has to be equal after a kill, from the output folder.
         parent: folder for its output folders.
         again: arguments to add when it is run again.
+        victim: text in the command line of the process to kill; empty to kill the command.
     """
 
     name: str
@@ -57,16 +62,31 @@ class Command:
     read: Callable[[Path], object]
     parent: Path
     again: tuple[str, ...] = ()
+    victim: str = ""
+
+    @property
+    def subcommand(self) -> str:
+        """Name of the subcommand of parfocal."""
+        return self.name.split()[0]
 
 
 @dataclass
 class Tally:
-    """What happened to the runs of one command."""
+    """What happened to the runs of one command.
+
+    Args:
+        kills: number of kills that were tried.
+        hit: number of processes that a kill ended.
+        injected: of these, how many it ended at a write, a rename and a claim.
+        equal: number of results that were equal afterwards.
+        slowest: most seconds that running the command again took.
+    """
 
     kills: int = 0
-    in_write: int = 0
-    finished: int = 0
+    hit: int = 0
+    injected: Counter[str] = field(default_factory=Counter)
     equal: int = 0
+    slowest: float = 0.0
 
 
 def paint(folder: Path) -> Path:
@@ -92,12 +112,12 @@ def paint(folder: Path) -> Path:
     return folder / "cohort.csv"
 
 
-def start(words: Sequence[str], *, kill_at_write: int | None = None) -> int:
+def start(words: Sequence[str], *, prepare: Callable[[], None] | None = None) -> int:
     """Run a command in a forked process; return its id.
 
     Args:
         words: arguments of the command.
-        kill_at_write: number of the write in which the process kills itself; None for no such kill.
+        prepare: called in the process before the command.
     """
     process = os.fork()
     if process:
@@ -108,8 +128,8 @@ def start(words: Sequence[str], *, kill_at_write: int | None = None) -> int:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
         torch.set_num_threads(1)
-        if kill_at_write is not None:
-            kill_in_write(kill_at_write)
+        if prepare is not None:
+            prepare()
         sys.argv = ["parfocal", *words]
         main()
         code = 0
@@ -119,17 +139,36 @@ def start(words: Sequence[str], *, kill_at_write: int | None = None) -> int:
         os._exit(code)
 
 
-def kill_in_write(number: int) -> None:
-    """Let this process kill itself in one of its writes."""
-    left, fsync = [number], os.fsync
+POINTS = {"fsync": "write", "replace": "rename", "link": "claim"}  # functions of os
 
-    def count_and_sync(handle: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        fsync(handle)
 
-    os.fsync = count_and_sync
+def at_points(before: Callable[[str], None], after: Callable[[str], None]) -> None:
+    """Call functions before and after everything that makes a file, with its kind."""
+    for name, kind in POINTS.items():
+        usual = getattr(os, name)
+
+        def hooked(*arguments: object, usual=usual, kind=kind, **options: object) -> object:
+            before(kind)
+            result = usual(*arguments, **options)
+            after(kind)
+            return result
+
+        setattr(os, name, hooked)
+
+
+def kill_at(kind: str, number: int, *, early: bool) -> None:
+    """Let this process kill itself at one of its writes, renames or claims."""
+    left = [number]
+
+    def count(found: str) -> None:
+        if found == kind:
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def nothing(_: str) -> None: ...
+
+    at_points(*((count, nothing) if early else (nothing, count)))
 
 
 def finish(process: int) -> int:
@@ -137,51 +176,79 @@ def finish(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def writes_of(words: Sequence[str], counter: Path) -> int:
-    """Run a command and return how many writes it makes."""
-    process = os.fork()
-    if not process:
-        fsync = os.fsync
+def points_of(words: Sequence[str], counter: Path) -> Counter[str]:
+    """Run a command and return how many writes, renames and claims it makes."""
 
-        def count_and_sync(handle: int) -> None:
-            with counter.open("ab") as file:
-                file.write(b".")
-            fsync(handle)
+    def count(kind: str) -> None:
+        with counter.open("a") as file:
+            file.write(f"{kind}\n")
 
-        os.fsync = count_and_sync
-        inner = start(words)
-        os._exit(min(255, max(0, finish(inner))))
-    code = finish(process)
+    code = finish(start(words, prepare=lambda: at_points(count, lambda _: None)))
     if code:
         raise SystemExit(f"the undisturbed run failed with code {code}: {' '.join(words)}")
-    return counter.stat().st_size
+    return Counter(counter.read_text().split())
+
+
+def children(process: int, text: str) -> list[int]:
+    """Return the processes below a process whose command line has a text."""
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            command = (path.parent / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:  # ended
+            continue
+        if parent == process:
+            child = int(path.parent.name)
+            found += [child] if text in command else []
+            found += children(child, text)
+    return found
+
+
+def kill_a_worker(process: int, text: str, rng: random.Random, seconds: float) -> bool:
+    """Kill a worker of a command at a random moment; return whether there was one."""
+    time.sleep(rng.uniform(0, seconds))
+    workers = children(process, text)
+    if workers:
+        os.kill(rng.choice(workers), signal.SIGKILL)
+    return bool(workers)
 
 
 def leftovers(folder: Path) -> list[Path]:
     """Return temporary files and claims in a folder."""
-    return [path for path in folder.rglob(".*") if path.is_file()]
+    paths = (*folder.rglob(".*"), *folder.rglob("claims/*"))
+    return [path for path in paths if path.is_file()]
 
 
 def kill_once(
-    command: Command, rng: random.Random, seconds: float, writes: int, number: int
+    command: Command, rng: random.Random, seconds: float, points: Counter[str], number: int
 ) -> Tally:
     """Kill a command once, run it again, and return whether the results are as without the kill."""
-    out = command.parent / f"{command.name}-{number}"
-    words = [command.name, *command.words, "--out", str(out)]
-    if number % 2:
-        process = start(words, kill_at_write=rng.randrange(writes))
-    else:
+    out = command.parent / f"{command.name.replace(' ', '-')}-{number}"
+    words = [command.subcommand, *command.words, "--out", str(out)]
+    tally, kind = Tally(kills=1), ""
+    if command.victim:
         process = start(words)
-        time.sleep(rng.uniform(0, seconds))
-        os.kill(process, signal.SIGKILL)
-    tally = Tally(kills=1)
-    tally.finished = int(finish(process) != -signal.SIGKILL)
-    tally.in_write = int(any(path.suffix == ".part" for path in leftovers(out)))
-    code = finish(start([*words, *(command.again if out.exists() else ())]))
-    expected = command.read(command.parent / f"{command.name}-undisturbed")
+        tally.hit = int(kill_a_worker(process, command.victim, rng, seconds))
+        code = finish(process)
+    else:
+        if number % 2:
+            kind = rng.choice(sorted(points))
+            index, early = rng.randrange(points[kind]), rng.random() < 0.5
+            process = start(words, prepare=lambda: kill_at(kind, index, early=early))
+        else:
+            process = start(words)
+            time.sleep(rng.uniform(0, seconds))
+            os.kill(process, signal.SIGKILL)
+        tally.hit = int(finish(process) == -signal.SIGKILL)
+        tally.injected.update([kind] if kind and tally.hit else [])
+        begin = time.perf_counter()
+        code = finish(start([*words, *(command.again if out.exists() else ())]))
+        tally.slowest = time.perf_counter() - begin
+    expected = command.read(command.parent / f"{command.name.replace(' ', '-')}-undisturbed")
     tally.equal = int(code == 0 and command.read(out) == expected and not leftovers(out))
     if not tally.equal:
-        print(f"  {out}: code {code}, left {leftovers(out)}")
+        print(f"  {out}: code {code}, killed at {kind or 'random'}, left {leftovers(out)}")
     else:
         shutil.rmtree(out)
     return tally
@@ -245,21 +312,23 @@ def without_times(value: object) -> object:
     return [without_times(each) for each in value] if isinstance(value, list) else value
 
 
-def run_command(command: Command, kills: int, rng: random.Random) -> Tally:
-    """Kill a command many times."""
-    undisturbed = command.parent / f"{command.name}-undisturbed"
-    words = [command.name, *command.words, "--out", str(undisturbed)]
+def run_command(command: Command, kills: int, rng: random.Random) -> tuple[Tally, float]:
+    """Kill a command many times; return what happened, and the seconds of an undisturbed run."""
+    name = command.name.replace(" ", "-")
+    undisturbed = command.parent / f"{name}-undisturbed"
+    words = [command.subcommand, *command.words, "--out", str(undisturbed)]
     begin = time.perf_counter()
-    writes = writes_of(words, command.parent / f"{command.name}.writes")
+    points = points_of(words, command.parent / f"{name}.points")
     seconds = time.perf_counter() - begin
     total = Tally()
     for number in range(kills):
-        once = kill_once(command, rng, seconds, writes, number)
+        once = kill_once(command, rng, seconds, points, number)
         total.kills += once.kills
-        total.in_write += once.in_write
-        total.finished += once.finished
+        total.hit += once.hit
+        total.injected += once.injected
         total.equal += once.equal
-    return total
+        total.slowest = max(total.slowest, once.slowest)
+    return total, seconds
 
 
 def commands(cohort: Path, place: Path, other: Path) -> list[Command]:
@@ -276,7 +345,26 @@ def commands(cohort: Path, place: Path, other: Path) -> list[Command]:
         Command("train", (str(cohort), "--epochs", "3", *settings), read_run, other, ("--resume",)),
         Command("compare", (str(cohort), *compare, *COMPARE_SETTINGS), read_comparison, place),
         Command("predict", (str(run), *slides, "--device", "cpu"), read_predictions, place),
+        *workers_of(Command("extract", (str(cohort), *extract), read_features, place)),
     ]
+
+
+def workers_of(command: Command) -> list[Command]:
+    """Return a command with two workers, as processes and as actors of Ray if that is installed."""
+    words = (*command.words, "--workers", "2", "--ray")
+    found = [
+        replace(
+            command,
+            name="extract workers",
+            words=(*words, "off"),
+            victim="from multiprocessing.spawn",
+        )
+    ]
+    if find_spec("ray") is not None:
+        found.append(
+            replace(command, name="extract ray", words=(*words, "local"), victim="ray::RayActor")
+        )
+    return found
 
 
 COMPARE_SETTINGS = (
@@ -288,7 +376,7 @@ COMPARE_SETTINGS = (
 def benchmark() -> None:
     """Kill each command, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--only", help="name of the one command to kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--other", type=Path, default=Path("/dev/shm"))
@@ -299,18 +387,20 @@ def benchmark() -> None:
         cohort = Path(here) / "slides"
         cohort.mkdir()
         todo = commands(paint(cohort), Path(here), Path(there))
-        kills = arguments.kills // len(todo)
+        kills = -(-arguments.kills // len(todo))
         print(
-            "| command | kills | within a write | ended before the kill | resumed, equal results |"
+            "| command | kills | hit a process | at a write, rename, claim | equal results "
+            "| slowest second run, s | undisturbed, s |"
         )
-        print("|---|---|---|---|---|", flush=True)
+        print("|---|---|---|---|---|---|---|", flush=True)
         for command in todo:
             if arguments.only not in (None, command.name):
                 continue
-            tally = run_command(command, kills, rng)
+            tally, seconds = run_command(command, kills, rng)
+            injected = ", ".join(str(tally.injected[kind]) for kind in POINTS.values())
             print(
-                f"| {command.name} | {tally.kills} | {tally.in_write} | {tally.finished} | "
-                f"{tally.equal} |",
+                f"| {command.name} | {tally.kills} | {tally.hit} | {injected} | {tally.equal} | "
+                f"{tally.slowest:.1f} | {seconds:.1f} |",
                 flush=True,
             )
 

@@ -5,13 +5,15 @@ models serves all of them if, on every slide, the patches of each one are among 
 a model that it does not serve gets a folder of its own.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from parfocal.compare.candidate import Candidate, ComparisonError, shared_slide_settings
 from parfocal.dataset.cohort import Cohort, CohortSlide
+from parfocal.distribute.claims import link_new
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.spec import EncoderSpec, Output
 from parfocal.features.errors import MixedFeaturesError, StoreError
@@ -20,7 +22,10 @@ from parfocal.features.folder import FeatureFolder
 from parfocal.features.header import SlideSettings, group_names
 from parfocal.features.open_folder import Features, open_features
 from parfocal.features.store import FeatureFile
+from parfocal.files import part_path
 from parfocal.settings.encoders import load_encoders
+
+RESERVED_FILE = "extraction.json"  # says what the features of a folder are for
 
 logger = logging.getLogger(__name__)
 
@@ -273,11 +278,32 @@ class _GroupExtraction:
         return None
 
     def _new_folder(self, encoders: _GroupEncoders, settings: SlideSettings) -> Path:
-        """Return a folder without features: ENCODER, ENCODER-2.5x-10x, ENCODER-2.5x-10x-2, ..."""
+        """Return a folder without features: ENCODER, ENCODER-2.5x-10x, ENCODER-2.5x-10x-2, ...
+
+        Another process that needs the same features at the same time gets the same folder.
+        """
         long_name = "-".join((encoders.name, *group_names(settings.magnifications)))
         names = [encoders.name, long_name, *(f"{long_name}-{number}" for number in range(2, 100))]
         paths = (self.folder / each for each in names)
-        return next(path for path in paths if not any(path.glob("*.h5")))
+        purpose = json.dumps({"encoders": encoders.name, "slide": asdict(settings)}, default=str)
+        return next(path for path in paths if _is_free(path, purpose))
+
+
+def _is_free(folder: Path, purpose: str) -> bool:
+    """Return whether features may be written to a folder, which is reserved for them then."""
+    reserved = folder / RESERVED_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    if not reserved.exists() and any(folder.glob("*.h5")):
+        return False
+    draft = part_path(reserved)
+    draft.write_text(f"{purpose}\n", encoding="utf-8")
+    try:
+        link_new(draft, reserved)
+    except FileExistsError:
+        return reserved.read_text(encoding="utf-8") == f"{purpose}\n"
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
 
 
 def _stored_magnifications(

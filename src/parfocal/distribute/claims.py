@@ -228,7 +228,7 @@ def acquire(path: Path, watch: Watch, *, item: str = "") -> Claim | None:
         draft.write_text(json.dumps(asdict(holder)), encoding="utf-8")
         if seen is not None:
             return _take_over(path, seen, draft, holder, watch)
-        _link(draft, path)
+        link_new(draft, path)
     except FileExistsError:
         return None
     finally:
@@ -290,7 +290,7 @@ def _takeover_path(path: Path, holder: Holder | None) -> Path:
     return path.with_name(name if name != path.name else f".of-{key}{TAKEOVER_SUFFIX}")
 
 
-def _link(draft: Path, path: Path) -> None:
+def link_new(draft: Path, path: Path) -> None:
     """Give a file its second name, unless something has that name.
 
     Raises:
