@@ -26,9 +26,9 @@ def files_of(folder):
         (("--gpus", "a,b"), ("--gpus a,b: write numbers of GPUs, such as 0,1",)),
         (("--gpus", "0", "--device", "cpu"), ("--gpus 0 and --device cpu exclude each other",)),
         (("--gpus-per-worker", "0.5"), ("--gpus-per-worker needs --workers or --ray",)),
-        (("--time", "8:00:00"), ("--time needs --submit slurm",)),
+        (("--time-limit", "8:00:00"), ("--time-limit needs --submit slurm",)),
         (("--yes",), ("--yes needs --submit slurm",)),
-        (("--submit", "slurm", "--time", "soon"), ("--time soon: write minutes",)),
+        (("--submit", "slurm", "--time-limit", "soon"), ("--time-limit soon: write minutes",)),
     ],
 )
 def test_options_that_cannot_be_met_are_refused(parfocal, cohort, tmp_path, options, words):
@@ -46,7 +46,7 @@ def test_ray_has_to_be_installed(parfocal, cohort, tmp_path, monkeypatch):
 
 def test_a_command_is_written_as_a_batch_script(parfocal, cohort, tmp_path):
     out = tmp_path / "features"
-    options = ("--submit", "slurm", "--array=4", "--time", "8:00:00", "--sbatch=--mem=8G")
+    options = ("--submit", "slurm", "--array=4", "--time-limit", "8:00:00", "--sbatch=--mem=8G")
     result = parfocal("extract", cohort, "--out", out, *EXTRACT, *options, "--threads", "2")
     script = tmp_path / "features-slurm" / "parfocal-extract.sbatch"
     assert result.out == f"wrote {script}; to submit it: sbatch {script}\n"

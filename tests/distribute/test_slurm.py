@@ -85,7 +85,7 @@ def test_without_sbatch_the_error_says_what_to_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"time": "soon"}, "--time soon: write minutes, hours:minutes:seconds or days-hours"),
+        ({"time": "soon"}, "--time-limit soon: write minutes, hours:minutes:seconds or days-hours"),
         ({"options": ["account=lab"]}, "write one option of sbatch"),
         ({"options": ["--a\nrm -r x"]}, "write one option of sbatch"),
         ({"partition": "a b"}, "'a b': sbatch takes no spaces here"),

@@ -140,7 +140,7 @@ def predict(
     in_flight: InFlight = None,
     submit: Submit = None,
     partition: Partition = None,
-    time: Time = None,
+    time_limit: Time = None,
     array: Array = None,
     sbatch: Sbatch = None,
     yes: Yes = False,
@@ -154,7 +154,7 @@ def predict(
 
     Example: `parfocal predict run slides/*.svs --out predictions`
     """
-    job = JobOptions(submit, partition, time, array, sbatch, yes)
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
     if submit_command(out, job, workers=workers, threads=threads, gpus=gpus):
         return
     from parfocal.dataset.cohort import read_slides

@@ -302,7 +302,7 @@ def extract(
     in_flight: InFlight = None,
     submit: Submit = None,
     partition: Partition = None,
-    time: Time = None,
+    time_limit: Time = None,
     array: Array = None,
     sbatch: Sbatch = None,
     yes: Yes = False,
@@ -315,7 +315,7 @@ def extract(
 
     Example: `parfocal extract cohort.csv --out features --magnifications 2.5,10`
     """
-    job = JobOptions(submit, partition, time, array, sbatch, yes)
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
     if submit_command(out, job, workers=workers, threads=threads, gpus=gpus):
         return
     from functools import partial

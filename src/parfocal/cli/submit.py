@@ -21,6 +21,12 @@ Partition = Annotated[
     str | None, typer.Option(metavar="NAME", help="With --submit: partition of the job.")
 ]
 Time = Annotated[
+    str | None,
+    typer.Option(
+        "--time", "--time-limit", metavar="H:MM:SS", help="With --submit: time limit of the job."
+    ),
+]
+TimeLimit = Annotated[  # not --time, which is the column of a survival time
     str | None, typer.Option(metavar="H:MM:SS", help="With --submit: time limit of the job.")
 ]
 Array = Annotated[
@@ -35,7 +41,8 @@ Sbatch = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="With --submit: also submit the script.")]
 
-WITH_VALUE = ("--submit", "--partition", "--time", "--array", "--sbatch")
+WITH_TIME = ("extract", "predict")
+WITH_VALUE = ("--submit", "--partition", "--time-limit", "--array", "--sbatch")
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class JobOptions:
         """
         given = {
             "--partition": self.partition,
-            "--time": self.time,
+            "--time-limit": self.time,
             "--array": self.array,
             "--sbatch": self.sbatch or None,
             "--yes": self.yes or None,
@@ -144,13 +151,14 @@ def _program() -> list[str]:
 
 def _without_submission(words: Sequence[str]) -> list[str]:
     """Return the arguments of a command without those of its submission."""
+    removed = [*WITH_VALUE, *(["--time"] if words[:1] and words[0] in WITH_TIME else [])]
     left: list[str] = []
     skip = False
     for word in words:
         if skip:
             skip = False
-        elif word in WITH_VALUE:
+        elif word in removed:
             skip = True
-        elif word != "--yes" and word.partition("=")[0] not in WITH_VALUE:
+        elif word != "--yes" and word.partition("=")[0] not in removed:
             left.append(word)
     return left

@@ -58,6 +58,10 @@ class Trainings:
     _failed: dict[str, str] = field(default_factory=dict)  # reason by name of the model
     _prepared: dict[str, PreparedTraining] = field(default_factory=dict)  # the latest only
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what each process prepares for itself."""
+        return {"shared": self.shared, "_failed": {}, "_prepared": {}}
+
     @cached_property
     def items(self) -> tuple[str, ...]:
         """Paths of the run folders; those of teachers come first."""

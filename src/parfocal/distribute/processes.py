@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
+from parfocal.distribute.stopping import stop_on_signal, stop_requested
 from parfocal.distribute.worker import Answer, PlanRunner, WorkerPlan, interrupt_on_sigterm
 
+STOP_POLL_S = 1.0  # how soon a request to stop is noticed
 PATIENCE_S = 10.0  # for a process to end after SIGTERM
 
 _spawn = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
@@ -44,8 +47,13 @@ class ProcessWorkers:
     def wait(self, workers: Sequence["ProcessWorker"]) -> list[tuple["ProcessWorker", Answer]]:
         """Wait for answers of some workers."""
         by_connection = {worker.connection: worker for worker in workers}
-        ready = wait(list(by_connection))
-        return [(by_connection[each], by_connection[each].receive()) for each in ready]  # type: ignore[index]
+        ready: list[Any] = []
+        while not ready:
+            if stop_requested():
+                for worker in workers:
+                    worker.stop()
+            ready = wait(list(by_connection), STOP_POLL_S)
+        return [(by_connection[each], by_connection[each].receive()) for each in ready]
 
 
 class ProcessWorker:
@@ -61,6 +69,7 @@ class ProcessWorker:
         self.connection, other = _spawn.Pipe()
         self._process = _spawn.Process(target=_serve, args=(other, plan, mark, gpu))
         self._process.start()
+        self._is_stopping = False
         other.close()  # so that the connection ends when the process does
 
     def start(self, item: str) -> None:
@@ -78,6 +87,13 @@ class ProcessWorker:
         assert isinstance(answer, Answer)
         return answer
 
+    def stop(self) -> None:
+        """Ask the process to end a training at its next epoch; slides are finished anyway."""
+        if not self._is_stopping and self._process.pid is not None and hasattr(signal, "SIGUSR1"):
+            self._is_stopping = True
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGUSR1)
+
     def close(self) -> None:
         """End the process."""
         self.connection.close()
@@ -94,7 +110,7 @@ def _serve(connection: Connection, plan: WorkerPlan, mark: Path | None, gpu: str
     interrupt_on_sigterm()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # torch reads it when it first uses a device
-    with suppress(EOFError, OSError, KeyboardInterrupt):
+    with suppress(EOFError, OSError, KeyboardInterrupt), stop_on_signal():
         runner = PlanRunner(plan, mark)
         connection.send(runner.prepare())
         if plan.in_flight == 1:

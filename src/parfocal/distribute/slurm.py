@@ -93,8 +93,8 @@ class SlurmJob:
         """Refuse what sbatch would refuse, or what would add lines to the script."""
         if self.time is not None and TIME.fullmatch(self.time) is None:
             raise SlurmError(
-                f"--time {self.time}: write minutes, hours:minutes:seconds or days-hours, such as "
-                "8:00:00."
+                f"--time-limit {self.time}: write minutes, hours:minutes:seconds or days-hours, "
+                "such as 8:00:00."
             )
         for option in self.options:
             if not option.startswith("-") or "\n" in option:

@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 
+from parfocal.distribute.stopping import StoppedEarly
 from parfocal.files import part_path
 from parfocal.processes import Process, this_process
 from parfocal.threads import limit_threads
@@ -148,6 +149,8 @@ class PlanRunner:
         error: Exception | None = None
         try:
             value = call()
+        except StoppedEarly:
+            value = None  # the item has not ended
         except Exception as raised:
             error = _sendable(raised)
         records = []
@@ -182,5 +185,3 @@ def interrupt_on_sigterm() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, interrupt)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -1,11 +1,12 @@
 """A training that is checked and ready: its runs, one for each fold, which processes may share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from parfocal.distribute.claims import hold
+from parfocal.distribute.rebuilt import RebuiltWork
 from parfocal.distribute.worklist import Distribution, WorkList
 from parfocal.explain.report import optional_report, write_report
 from parfocal.settings import TrainSettings
@@ -25,11 +26,19 @@ class PreparedTraining:
         out: run folder.
         runs: one run, or one for each fold.
         quiet: whether to show no bar of the folds, because there is one of the epochs.
+        rebuild: prepares the same training in a worker process; None if there can be none.
     """
 
     out: Path
     runs: tuple[TrainingRun, ...]
     quiet: bool = False
+    rebuild: "Callable[[], PreparedTraining] | None" = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let a worker process prepare the training for itself: open files cannot be sent."""
+        if self.rebuild is None:
+            raise TypeError(f"{self.out}: this training cannot be sent to another process.")
+        return RebuiltWork, (self.items, self.rebuild)
 
     @cached_property
     def items(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs, ReadsAhead
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.sampler import BalancedSampler, ShuffledSampler, epoch_seed
+from parfocal.distribute.stopping import raise_if_stopped
 from parfocal.files import write_whole
 from parfocal.models.contract import (
     Adversarial,
@@ -264,6 +265,8 @@ class TrainingModule(pl.LightningModule):
                 write_whole(self.folder.resume_file(VALIDATION_FILE), table.to_bytes())
         self.trainer.save_checkpoint(self.state_file)
         self._stop_if_no_improvement()
+        if not self.trainer.should_stop and len(self.history) < (self.trainer.max_epochs or 0):
+            raise_if_stopped(f"{self.folder.path} has {len(self.history)} complete epochs")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the metrics of all epochs and the failed slides to the state."""
