@@ -6,14 +6,19 @@ from typing import Any
 
 import yaml
 
+from parfocal.evaluate.task_scores import SCORE_LABELS
 from parfocal.features.foreign.encoder_names import encoder_problem
-from parfocal.hub.facts import EvaluationFacts, RunFacts
-from parfocal.metrics import METRICS
+from parfocal.hub.facts import ALL, EvaluationFacts, RunFacts
+from parfocal.metrics import METRICS, REGRESSION_METRICS, SURVIVAL_METRICS
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.resolution import magnification_of
+from parfocal.tasks import task_of
 
 CARD_METRICS = ("auroc_macro", "balanced_accuracy", "accuracy", "weighted_f1", "quadratic_kappa")
 CLASS_METRICS = {"recall": "recall", "auroc": "AUROC", "average_precision": "average precision"}
+# Of tasks without classes, and of each of several targets.
+OTHER_METRICS = (*SURVIVAL_METRICS, *REGRESSION_METRICS)
+CLASS_METRICS |= SURVIVAL_METRICS | REGRESSION_METRICS
 TAGS = ["pathology", "whole-slide-imaging", "multiple-instance-learning", "parfocal"]
 RESEARCH_USE = (
     "Research software: not a medical device, not for diagnosis. The scores below hold for slides "
@@ -39,20 +44,24 @@ def model_card(
         title: the recipe of the run; None for the name of the model.
         license_id: license of the model; None if it is not said.
     """
+    task = task_of(public)
     labels = ", ".join(public.labels)
+    what = f"classifies whole-slide images of pathology as {labels}"
+    if not task.classes:
+        what = f"predicts {labels} from whole-slide images of pathology (task {task.name})"
     header = yaml.safe_dump(
         _front_matter(facts, license_id), sort_keys=False, allow_unicode=True, width=1000
     )
     sections = [
         f"---\n{header}---",
         f"# {title or public.model_name}: {labels}",
-        f"A model that classifies whole-slide images of pathology as {labels}. {_zooming(public)}",
+        f"A model that {what}. {_zooming(public)}",
         f"## Use\n\n    parfocal predict {name} slide.svs --out predictions\n\nNeeds "
         f"parfocal {version('parfocal')} or later"
         f"{', and the encoder below' if public.encoders else ''}.",
         f"## Intended use\n\nResearch on slides of the tissue and stain of the training slides.\n\n"
         f"{RESEARCH_USE}",
-        f"## Training slides\n\n{_data(public.labels, facts)}",
+        f"## Training slides\n\n{_data(task.classes or (ALL,), facts)}",
         f"## Evaluation\n\n{_evaluation(facts.evaluation)}",
         f"## Cost\n\n{_cost(facts.evaluation)}",
         f"## Encoder\n\n{_encoders(public)}",
@@ -123,8 +132,8 @@ def _evaluation(evaluation: EvaluationFacts | None) -> str:
         else f"part `{evaluation.part}` of the cohort"
     )
     rows = [
-        [METRICS[name], evaluation.scores[name].text]
-        for name in CARD_METRICS
+        [SCORE_LABELS[name], evaluation.scores[name].text]
+        for name in (*CARD_METRICS, *OTHER_METRICS)
         if name in evaluation.scores
     ]
     rows += [

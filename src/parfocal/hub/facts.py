@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.dataset.split import read_split
+from parfocal.evaluate.task_scores import SCORE_LABELS
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.hub.repository import HubError
-from parfocal.metrics import METRICS, Score
+from parfocal.metrics import Score
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.tasks import task_of
 from parfocal.validation import validate
 
 EVALUATION_FOLDER = "evaluation"
+
+
+ALL = "slides"  # the one group of a task without classes
 
 
 @dataclass(frozen=True)
@@ -93,12 +98,13 @@ def _count_data(run: Path, trained: Checkpoint) -> dict[str, dict[str, Count]]:
     if not (run / "split.csv").is_file():
         return {}
     slides: dict[tuple[str, str], list[str]] = defaultdict(list)
+    classes = task_of(trained).classes
     for row in read_split(run / "split.csv"):
-        slides[row.split, row.label].append(row.patient_id)
+        slides[row.split, row.label if classes else ALL].append(row.patient_id)
     return {
         part: {
             label: Count(len(slides[part, label]), len(set(slides[part, label])))
-            for label in trained.labels
+            for label in classes or (ALL,)
         }
         for part in ("train", "val", "test")
     }
@@ -140,17 +146,18 @@ def _parse_evaluation(metrics: dict[str, Any]) -> EvaluationFacts:
         str(label): {
             name: validate(Score, value) for name, value in each.items() if isinstance(value, dict)
         }
-        for label, each in slides["classes"].items()
+        for label, each in slides.get("classes", slides.get("targets", {})).items()
     }
+    counts = {label: each["n"] for label, each in slides.get("classes", {}).items()}
     return EvaluationFacts(
         part=str(metrics["split"]),
         external=bool(metrics["external"]),
         stored=metrics["features"] == "stored",
-        counts={str(label): int(each["n"]) for label, each in slides["classes"].items()},
+        counts={str(label): int(n) for label, n in (counts or {ALL: slides["n"]}).items()},
         scores={
             name: validate(Score, value)
             for name, value in slides["scores"].items()
-            if name in METRICS
+            if name in SCORE_LABELS
         },
         by_class=classes,
         cost=_parse_cost(metrics["cost"]),
