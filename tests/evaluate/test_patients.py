@@ -179,3 +179,8 @@ def test_a_cohort_without_a_covariate_is_refused(run, folder):
     (folder / "without.csv").write_text("\n".join(line.rsplit(",", 1)[0] for line in lines))
     with pytest.raises(CohortError, match=r"without\.csv: no column sex"):
         run(Unit("patient", covariates=COVARIATES), cohort=folder / "without.csv")
+
+
+def test_a_budget_is_that_of_the_patient(run):
+    rows, _ = run(Unit("patient"), budget="patches=20")
+    assert int(rows["p0"]["patches"]) <= 20

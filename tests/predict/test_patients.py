@@ -12,6 +12,8 @@ import torch
 from parfocal.dataset.errors import CohortError
 from parfocal.explain.patient_record import read_patient
 from parfocal.explain.read_record import RecordError
+from parfocal.features.header import SlideSettings
+from parfocal.models.checkpoint import build_model
 from parfocal.models.covariates import fit_covariates
 from parfocal.models.unit import Unit
 from parfocal.predict.folder import predict_slides
@@ -177,3 +179,23 @@ def test_a_record_whose_slide_was_replaced_is_refused(slides, table, untrained, 
     (out / "s1.json").write_text(json.dumps(content))
     with pytest.raises(RecordError, match=r"s1\.json: this is not the slide of patient a that"):
         read_patient(out / "a.patient.json")
+
+
+def test_a_model_that_takes_pixels_is_fused(slides, table, untrained, tmp_path):
+    settings = {"num_classes": 2, "thumbnail_px": 32}
+    torch.manual_seed(0)
+    trained = replace(
+        untrained,
+        model=build_model("meanrgb", settings).eval(),
+        model_name="meanrgb",
+        model_settings=settings,
+        encoders=(),
+        slide=SlideSettings((10.0,), 64),
+    )
+    alone = list(predict_slides(slides[:2], trained, tmp_path / "s", device="cpu"))
+    fused = replace(trained, unit=Unit("patient", "mean"))
+    a, _ = predict_patients(read_patients(table, slides), fused, tmp_path / "out", device="cpu")
+    for label, probability in a.probabilities.items():
+        mean = sum(each.probabilities[label] for each in alone) / 2
+        assert probability == pytest.approx(mean, abs=1e-6)
+    assert [len(each.regions) for each in a.slides] == [1, 1]
