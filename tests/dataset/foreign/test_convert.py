@@ -320,7 +320,7 @@ def test_a_censoring_column_becomes_one_of_events(tmp_path, convert, out):
         ({"t.csv": ""}, r"t\.csv: the file is empty; give a table with a row for each"),
         ({"t.csv": "a,a\n1,2\n"}, r"t\.csv: column 'a' appears twice; keep one"),
         ({"splits.json": '{"splits": [{}]}'}, r"splits\.json: not the splits\.json of STAMP"),
-        ({"config.yaml": "a: 1"}, "splits alone"),
+        ({"config.yaml": "a: 1"}, "no table; give the table of slides, too"),
     ],
 )
 def test_tables_that_contradict_each_other_are_refused(tmp_path, convert, out, tables, message):
@@ -336,6 +336,7 @@ def test_another_layout_than_the_one_named_is_refused(tmp_path, convert):
     with pytest.raises(CohortError, match=r"t\.csv: these look like CLAM, not STAMP \(columns: "):
         convert(table, layout="stamp")
     convert(table, layout="clam")
+    convert(table, layout="excel")
 
 
 def test_columns_may_be_named(tmp_path, convert, out):
@@ -362,3 +363,13 @@ def test_columns_with_names_of_a_cohort_are_renamed(tmp_path, convert, out):
     assert column(out, "table_split") == ["1", "2"]
     assert column(out, "mpp") == ["0.25", "0.5"]
     assert "renamed: split = table_split" in made.notes
+
+
+def test_a_list_of_slides_has_no_label(tmp_path, convert, out):
+    """As TRIDENT reads it."""
+    made = convert(put(tmp_path / "t.csv", "wsi,mpp_x\na.svs,0.25\nb.svs,0.5\n"))
+    assert column(out, "slide_id") == ["a", "b"]
+    assert column(out, "mpp") == ["0.25", "0.5"]
+    assert "label" not in cells(out)[0]
+    assert "renamed: mpp_x = mpp" in made.notes
+    assert any(note.startswith("no label: no column; ") for note in made.notes)

@@ -2,16 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from parfocal.dataset.columns import plain_column
+from parfocal.dataset.foreign.cohort_columns import cohort_name
 from parfocal.dataset.foreign.join import JoinedSlide
 from parfocal.dataset.foreign.label import Label
 from parfocal.dataset.foreign.splits import Fold
 from parfocal.dataset.foreign.values import recoded
-from parfocal.dataset.rows import OPTIONAL, REQUIRED
-
-# Columns that have the same name and meaning in a cohort.
-SAME = ("mpp", "stratum", "tissue", "outlines", "outlines_offset")
-RESERVED = {plain_column(name) for name in (*REQUIRED, *OPTIONAL)} - set(map(plain_column, SAME))
 
 
 def cohort_table(
@@ -43,9 +38,9 @@ def cohort_table(
         if column == label.column:
             continue
         name, values, note = recoded(column, [slide.values.get(column, "") for slide in slides])
-        if plain_column(name) in RESERVED or name in table:
-            notes.append(f"renamed: {name} = table_{plain_column(name)}")
-            name = f"table_{plain_column(name)}"
+        written = cohort_name(name, table)
+        if written != name:
+            notes.append(f"renamed: {name} = {written}")
         notes += [note] if note else []
-        table[name] = values
+        table[written] = values
     return [[*table], *(list(row) for row in zip(*table.values(), strict=True))], notes

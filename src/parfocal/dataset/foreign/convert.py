@@ -114,10 +114,11 @@ def convert_tables(paths: Sequence[Path], out: Path, options: Options | None = N
 def _join(sources: Sources, options: Options) -> tuple[Layout, Joined, list[str]]:
     """Return the tool and its slides with what the tables say about them."""
     if not sources.tables:
-        names = ", ".join(table.name for table in sources.splits) or "splits"
+        given = [table.name for table in sources.splits] + ["splits.json"] * bool(sources.folds)
+        what = f"{listed(given)}: splits alone" if given else "no table"
         raise CohortError(
-            f"{names}: splits alone; give the table of slides, too (of CLAM, the one with case_id, "
-            "slide_id and label)."
+            f"{what}; give the table of slides, too (of CLAM, the one with case_id, slide_id and "
+            "label)."
         )
     for option, name in (("--slide", options.slide), ("--patient", options.patient)):
         if name is not None:
@@ -127,7 +128,7 @@ def _join(sources: Sources, options: Options) -> tuple[Layout, Joined, list[str]
         for table in sources.tables
     ]
     layout = layout_of(tables, has_splits=bool(sources.splits))
-    if options.layout not in (None, layout):
+    if layout != "excel" and options.layout not in (None, "excel", layout):
         raise CohortError(
             f"{', '.join(table.name for table in sources.tables)}: these look like {TITLES[layout]}"
             f", not {TITLES[options.layout or layout]} (columns: "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from parfocal.dataset.columns import plain_column
 from parfocal.dataset.errors import CohortError
+from parfocal.dataset.foreign.cohort_columns import has_meaning
 from parfocal.dataset.foreign.join import Joined, JoinedSlide
 from parfocal.dataset.foreign.names import DECIMAL_ZERO, listed
 from parfocal.dataset.foreign.roles import LABEL
@@ -41,21 +42,16 @@ def choose_label(joined: Joined, task: TaskConfig | None, named: str | None) -> 
         named: column that the user names; None for no name.
 
     Raises:
-        CohortError: there is no such column, no slide has a class, or a patient has two.
+        CohortError: there is no such column, or no slide has a class.
     """
     if task is not None and task.time and named is None:
         return Label(None)  # its label is a group of times and events, for drawing folds
     column = _column(joined, task, named)
     if column is None:
-        if not joined.columns:
-            raise CohortError("no column has a label; add one, or name it with --label COLUMN.")
-        return Label(
-            None,
-            notes=(
-                f"no label: several columns may be it ({listed(joined.columns)}); name it with "
-                "--label COLUMN for classification",
-            ),
-        )
+        candidates = _candidates(joined)
+        text = f"several columns may be it ({listed(candidates)})" if candidates else "no column"
+        advice = "name it with --label COLUMN for classification"
+        return Label(None, notes=(f"no label: {text}; {advice}",))
     names = task.names if task is not None and column == task.column else {}
     values = {s.slide_id: _name(s.values.get(column, ""), names) for s in joined.slides}
     unlabeled = [slide_id for slide_id, value in values.items() if not value]
@@ -81,7 +77,13 @@ def _column(joined: Joined, task: TaskConfig | None, named: str | None) -> str |
             )
         return found
     usual = next((by_plain[name] for name in LABEL if name in by_plain), None)
-    return usual or (joined.columns[0] if len(joined.columns) == 1 else None)
+    candidates = _candidates(joined)
+    return usual or (candidates[0] if len(candidates) == 1 else None)
+
+
+def _candidates(joined: Joined) -> list[str]:
+    """Return the columns that may be the label: those that mean nothing else in a cohort."""
+    return [name for name in joined.columns if not has_meaning(name)]
 
 
 def _name(value: str, names: Mapping[str, str]) -> str:
