@@ -181,3 +181,16 @@ def test_the_audit_counts_tissue_without_a_patch(untrained, tmp_path, roots):
         with (tmp_path / "audit/audit.csv").open() as file:
             (row,) = csv.DictReader(file)
         assert float(row["unreachable"]) == pytest.approx(summary["unreachable"]["value"], rel=1e-4)
+
+
+def test_a_budget_limits_the_zoomed_prediction_only(untrained: Checkpoint, cohort: Path):
+    own = audited(untrained, cohort)
+    run = cohort.parent / "run"
+    limited = audit(run, cohort, cohort.parent / "few", device="cpu", budget="patches=9")
+    for ours, theirs in zip(limited.slides, own.slides, strict=True):
+        assert ours.visited <= 9 < theirs.visited
+        assert ours.exhaustive == theirs.exhaustive
+        assert ours.regret[1] == pytest.approx(1)  # nothing of the highest magnification was visited
+    content = json.loads((cohort.parent / "few" / "audit.json").read_text())
+    assert content["budget"] == "patches=9"
+    assert content["sufficiency"]["share"] == 0.05

@@ -45,9 +45,9 @@ from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.files import refuse_slide_folder, write_together
 from parfocal.metrics import Score, mean_with_interval, proportion_with_interval
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.models.contract import require_finite, run_model
+from parfocal.models.contract import require_finite
 from parfocal.models.unit import refuse_units
-from parfocal.models.visit import answer, budget_text, given_budget
+from parfocal.models.visit import answer, budget_text, given_budget, runner
 from parfocal.prediction import Look, Prediction
 from parfocal.tasks import read_task_cohort, task_of
 
@@ -333,11 +333,7 @@ def _refuse_without_zoom(trained: Checkpoint) -> None:
 def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) -> SlideAudit:
     bag = opened.model_input
     assert isinstance(bag, Bag)
-
-    def run(given: Bag) -> Prediction:
-        (prediction,) = run_model(trained.model, [given]).slides
-        return prediction
-
+    run = runner(trained, opened)
     with torch.no_grad():
         zoomed = answer(trained, opened).prediction
         exhaustive = run(ExhaustiveBag(bag))
@@ -349,7 +345,7 @@ def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) ->
     sharpest = opened.sharpest
     lost = opened.unreachable if isinstance(opened, BagInput) else None
     # A model that stops early has no look at the highest magnifications.
-    nothing = [replace(look, rows=look.rows[:0]) for look in every[len(visited) :]]
+    nothing = [Look(look.rows[:0], look.score[:0]) for look in every[len(visited) :]]
     looks = zip([*visited, *nothing], every, lost or (0.0,) * len(every), strict=True)
     return SlideAudit(
         slide,

@@ -21,16 +21,16 @@ from parfocal.evaluate.heldout import EvaluationError, run_parts
 from parfocal.evaluate.run import checkpoint_inputs
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.open_folder import Features, open_features
+from parfocal.features.slide_input import SlideInput
 from parfocal.files import write_whole
 from parfocal.models.budget import Budget
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.models.contract import require_finite, run_model
+from parfocal.models.contract import require_finite
 from parfocal.models.description import DESCRIPTION_FILE, description_path
 from parfocal.models.rounds import ROUND_PATCHES, Rounds
 from parfocal.models.stopping import StoppingRule, calibrate, counts_text, slides_needed
 from parfocal.models.unit import refuse_units
-from parfocal.models.visit import with_budget
-from parfocal.prediction import Prediction
+from parfocal.models.visit import runner, with_budget
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 
@@ -223,9 +223,7 @@ def _visit(
     for slide in slides:
         with catch_failure(slide.slide_id) as attempt:
             with inputs.open(slide) as opened, torch.no_grad():
-                bag = opened.model_input
-                assert isinstance(bag, Bag)
-                found.append(_trajectory(trained, slide, bag, round_patches))
+                found.append(_trajectory(trained, slide, opened, round_patches))
             progress.advance(slide.slide_id)
         if attempt.reason is not None:
             reason = attempt.reason
@@ -236,13 +234,12 @@ def _visit(
 
 
 def _trajectory(
-    trained: Checkpoint, slide: CohortSlide, bag: Bag, round_patches: int
+    trained: Checkpoint, slide: CohortSlide, opened: SlideInput, round_patches: int
 ) -> Trajectory:
-    def run(given: Bag) -> Prediction:
-        (prediction,) = run_model(trained.model, [given]).slides
-        return prediction
-
-    prediction = Rounds(run, bag, round_patches=round_patches).finish()
+    bag = opened.model_input
+    assert isinstance(bag, Bag)
+    rounds = Rounds(runner(trained, opened), bag, round_patches=round_patches)
+    prediction = rounds.finish()
     require_finite(prediction, slide.slide_id)
     steps = len(prediction.rounds[-1].patches)
     rounds = [each for each in prediction.rounds if len(each.patches) == steps]

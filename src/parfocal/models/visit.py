@@ -63,17 +63,27 @@ def answer(
         BudgetError: the budget cannot be followed on this slide.
     """
     given = slide_input.model_input if model_input is None else model_input
+    run, limit = runner(trained, slide_input), trained.budget
+    if limit is None:
+        return Visit(run(given))
+    if not isinstance(given, Bag):
+        raise BudgetError(
+            f"budget {budget_text(limit)}: the model answers for each slide of a patient by itself "
+            "(train.fusion), so a patient has no order of visits; leave --budget out."
+        )
+    return _visit(trained, limit, slide_input, given, run)
 
-    def run(each: ModelInput) -> Prediction:
+
+def runner(trained: Checkpoint, slide_input: SlideInput) -> Callable[[ModelInput], Prediction]:
+    """Return a function that runs a model on an input of a slide, with its covariates."""
+
+    def run(given: ModelInput) -> Prediction:
         covariates = slide_input.covariates
         rows = None if covariates is None else covariates[None]
-        (prediction,) = run_model(trained.model, [each], covariates=rows).slides
+        (prediction,) = run_model(trained.model, [given], covariates=rows).slides
         return prediction
 
-    limit = trained.budget
-    if limit is None or not isinstance(given, Bag):
-        return Visit(run(given))
-    return _visit(trained, limit, slide_input, given, run)
+    return run
 
 
 def _visit(
