@@ -51,9 +51,12 @@ def test_a_model_without_limits_has_no_budget(sampling: Checkpoint):
         given_budget(magnet, "patches=5")
 
 
-def test_slides_of_a_patient_that_are_answered_one_by_one_have_no_budget(untrained: Checkpoint):
+def test_slides_of_a_patient_that_are_answered_one_by_one_have_no_budget(
+    untrained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+):
     limited = given_budget(untrained, "patches=5")
     joined = SeparateSlides((), "mean", lambda _: None)  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr(PatientInput, "sharpest", None)  # there is no slide to ask
     slide = PatientInput((), (), joined, CostMeter())
     with pytest.raises(BudgetError, match="no order of visits"):
         answer(limited, slide)
