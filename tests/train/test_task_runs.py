@@ -7,6 +7,8 @@ import torch
 
 from parfocal.dataset import CohortError
 from parfocal.evaluate.run import evaluate
+from parfocal.hub.card import model_card
+from parfocal.hub.facts import read_facts
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.description import CheckpointError
 from parfocal.settings import load_settings
@@ -91,7 +93,11 @@ def test_each_task_is_trained_and_evaluated(folder, tmp_path, name):
     assert f"{evaluation.scores[FIRST_SCORE[name]].value:.3f}" in page
     with (tmp_path / "evaluation" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    task = task_of(Checkpoint.load(tmp_path / "run"))
+    model = Checkpoint.load(tmp_path / "run")
+    facts, task = read_facts(tmp_path / "run", model, tmp_path / "evaluation"), task_of(model)
+    card = model_card(model, facts, name="hf:a/b")
+    assert ("classifies whole-slide images" in card) == bool(task.classes)
+    assert evaluation.scores[FIRST_SCORE[name]].text in card
     if task.classes:
         assert {row["label"] for row in rows} == {"0", "2"}
     else:
