@@ -84,14 +84,12 @@ def _draw_model(axes: Axes, curve: Curve, model: str, cost: CostOf, style: tuple
             for place, each in points:
                 _draw_interval(axes, place, each, color)
     for each in curve.of(model, "own"):
-        place = cost(each)
-        if place is not None:
-            axes.plot([place], [_value(each)], "*", color=color, markersize=11, zorder=4)
+        if (at := cost(each)) is not None:
+            axes.plot([at], [_value(each)], "*", color=color, markersize=11, zorder=4)
     for each in curve.of(model, "exhaustive"):
         axes.axhline(_value(each), color=color, linewidth=1, linestyle=(0, (6, 3)), label=model)
-        place = cost(each)
-        if place is not None:
-            axes.plot([place], [_value(each)], marker, color=color, markersize=5)
+        if (at := cost(each)) is not None:
+            axes.plot([at], [_value(each)], marker, color=color, markersize=5)
 
 
 def _draw_interval(axes: Axes, place: float, point: CurvePoint, color: str) -> None:

@@ -238,8 +238,7 @@ def _trajectory(
 ) -> Trajectory:
     bag = opened.model_input
     assert isinstance(bag, Bag)
-    rounds = Rounds(runner(trained, opened), bag, round_patches=round_patches)
-    prediction = rounds.finish()
+    prediction = Rounds(runner(trained, opened), bag, round_patches=round_patches).finish()
     require_finite(prediction, slide.slide_id)
     steps = len(prediction.rounds[-1].patches)
     rounds = [each for each in prediction.rounds if len(each.patches) == steps]
