@@ -1,9 +1,12 @@
 """DeLong's interval and test, on the data of their paper and against a plain double loop."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from parfocal.metrics import delong_interval, delong_test
+from parfocal.metrics import LabeledPredictions, delong_interval, delong_test
+from parfocal.metrics.paired import paired_scores
 
 # Albumin, total protein, K-G score and outcome of 43 patients: DeLong, DeLong and Clarke-Pearson,
 # Biometrics 1988, as printed in the SAS/STAT User's Guide, PROC LOGISTIC, "Comparing Receiver
@@ -68,3 +71,25 @@ def test_what_has_no_interval_has_the_reason():
     assert (same.difference, same.p) == (0, None)
     assert same.reason == "no test: both scores rank the patients alike"
     assert delong_test(truth[:2], np.ones(2), np.ones(2)).difference is None
+
+
+def test_a_comparison_tests_patients_against_the_best_model():
+    ids = tuple(f"p{n}" for n in range(len(KG)))
+
+    def model(score):
+        chance = (score - score.min() + 0.1) / (np.ptp(score) + 0.2)
+        rows = np.stack([1 - chance, chance], axis=1)
+        return LabeledPredictions(("no", "yes"), FAILED.astype(np.int64), rows, ids)
+
+    given = {"kg": [model(KG)], "albumin": [model(-ALBUMIN), model(-ALBUMIN)]}
+    paired = paired_scores(given, "auroc_macro", resamples=10)
+    best, other = ("albumin", "kg") if paired["kg"].gap_to_best else ("kg", "albumin")
+    assert paired[best].delong is None
+    scores = {"kg": KG, "albumin": -ALBUMIN}
+    expected = delong_test(FAILED, scores[best], scores[other])
+    assert paired[other].delong.p == pytest.approx(expected.p)
+    assert paired[other].delong.text == f"DeLong p = {expected.p:.3f}"
+    assert delong_test(FAILED, KG, KG).text == ""
+    halves = [replace(model(KG), groups=tuple(f"{n}{each}" for each in ids)) for n in range(2)]
+    folds = paired_scores({"kg": halves, "albumin": [model(-ALBUMIN)] * 2}, "auroc_macro")
+    assert {each.delong for each in folds.values()} == {None}

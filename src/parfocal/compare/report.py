@@ -111,7 +111,7 @@ def _section(row: ComparisonRow) -> ModelSection:
         name=result.name,
         classes=class_text(result),
         scores={name: _format_score(row.scores[name]) for name in COMPARED_METRICS},
-        gap_to_best="best" if row.gap_to_best is None else row.gap_to_best.text,
+        gap_to_best=row.gap_text,
         patches=result.patches,
         macs=result.macs,
         seconds=result.seconds,

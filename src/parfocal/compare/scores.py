@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from parfocal.metrics import LabeledPredictions
+from parfocal.metrics import LabeledPredictions, PairedTest
 from parfocal.metrics.paired import COMPARED_METRICS, ScoreSummary, paired_scores
 
 STAGES = ("total", "read", "encode", "model")
@@ -50,11 +50,21 @@ class ComparisonRow:
         scores: by metric; empty if the model failed.
         gap_to_best: score of the best model minus the score of this one, in the metric that ranks
             the models; None for the best model.
+        delong: test of the AUROC of the best model against that of this one, of two classes.
     """
 
     result: ModelResult
     scores: Mapping[str, ScoreSummary] = field(default_factory=dict)
     gap_to_best: ScoreSummary | None = None
+    delong: PairedTest | None = None
+
+    @property
+    def gap_text(self) -> str:
+        """The gap with its interval, and DeLong's test of the AUROC; "best" for the best model."""
+        if self.gap_to_best is None:
+            return "best"
+        test = "" if self.delong is None else self.delong.text
+        return f"{self.gap_to_best.text}; AUROC {test}" if test else self.gap_to_best.text
 
 
 def pool_runs(runs: Sequence[LabeledPredictions]) -> LabeledPredictions:
@@ -84,12 +94,14 @@ def score_results(
     """
     runs = {result.name: result.runs for result in results if result.reason is None}
     paired = paired_scores(runs, metric, resamples=resamples, seed=seed)
-    return [
-        ComparisonRow(result)
-        if result.reason is not None
-        else ComparisonRow(result, paired[result.name].scores, paired[result.name].gap_to_best)
-        for result in results
-    ]
+    rows = []
+    for result in results:
+        if result.reason is not None:
+            rows.append(ComparisonRow(result))
+            continue
+        own = paired[result.name]
+        rows.append(ComparisonRow(result, own.scores, own.gap_to_best, own.delong))
+    return rows
 
 
 __all__ = [

@@ -29,7 +29,7 @@ def to_csv(rows: Sequence[ComparisonRow], metric: str) -> str:
     header = ["model", "encoder", "runs", "slides", "failed_slides"]
     for name in COMPARED_METRICS:
         header += [name, f"{name}_sd", f"{name}_low", f"{name}_high"]
-    header += [f"gap_to_best_{metric}", "gap_to_best_low", "gap_to_best_high"]
+    header += [f"gap_to_best_{metric}", "gap_to_best_low", "gap_to_best_high", "auroc_delong_p"]
     header += ["resamples", *(f"undefined_resamples_{name}" for name in BOOTSTRAPPED)]
     header += [f"n_{label}" for label in _labels(rows)]
     header += ["patches", "macs", "flops"]
@@ -72,6 +72,8 @@ def _csv_row(row: ComparisonRow, metric: str) -> dict[str, object]:
         has_interval = not np.isnan(row.gap_to_best.low)
         cells["gap_to_best_low"] = row.gap_to_best.low if has_interval else ""
         cells["gap_to_best_high"] = row.gap_to_best.high if has_interval else ""
+        if row.delong is not None and row.delong.p is not None:
+            cells["auroc_delong_p"] = row.delong.p
     for device, stages in result.seconds.items():
         cells |= {f"seconds_{stage}_{device}": stages[stage] for stage in STAGES}
     return cells
@@ -104,7 +106,7 @@ def _markdown_row(row: ComparisonRow, devices: Sequence[str]) -> list[str]:
         sd = "" if score.sd is None else f" ± {100 * score.sd:.1f}"
         line.append(f"{100 * score.value:.1f}{sd}")
     line.append(row.scores["auroc_macro"].text)
-    line.append("best" if row.gap_to_best is None else row.gap_to_best.text)
+    line.append(row.gap_text)
     tera = None if result.macs is None else result.macs / 1e12
     line += ["unknown"] * 2 if tera is None else [f"{tera:.3g}", f"{2 * tera:.3g}"]
     line.append(f"{result.patches:,.0f}")

@@ -36,6 +36,17 @@ class PairedTest:
     p: float | None = None
     reason: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The p-value in words; empty without a test.
+
+        >>> PairedTest(0.1, 0.02, 0.18, 2.4, 0.0164).text, PairedTest(0.2, p=1e-5).text
+        ('DeLong p = 0.016', 'DeLong p < 0.001')
+        """
+        if self.p is None:
+            return ""
+        return "DeLong p < 0.001" if self.p < 0.001 else f"DeLong p = {self.p:.3f}"
+
 
 def delong_interval(truth: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"]) -> Score:
     """Compute an AUROC with its 95% DeLong interval; each row is an independent unit, a patient.

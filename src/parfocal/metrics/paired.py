@@ -6,12 +6,13 @@ models is a paired difference.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import stdev
+from statistics import fmean, stdev
 
 import numpy as np
 from jaxtyping import Float
 
 from parfocal.metrics.bootstrap import BLOCK_SIZE, Score, no_interval_reason
+from parfocal.metrics.delong import PairedTest, delong_test
 from parfocal.metrics.exact import exact_interval
 from parfocal.metrics.predictions import LabeledPredictions
 from parfocal.metrics.weighted import weighted_scores
@@ -65,10 +66,13 @@ class PairedScores:
         scores: by metric.
         gap_to_best: score of the best model minus the score of this one, in the metric that ranks
             the models; None for the best model.
+        delong: test of the AUROC of the best model against that of this one; None for the best
+            model, and for more than two classes.
     """
 
     scores: Mapping[str, ScoreSummary]
     gap_to_best: ScoreSummary | None
+    delong: PairedTest | None = None
 
 
 def paired_scores(
@@ -101,8 +105,45 @@ def paired_scores(
         scores = {key: _summarize(each) for key, each in own.items()}
         scores["accuracy"] = _with_exact_interval(scores["accuracy"], runs[name])
         gap = _mean_over_runs(values[best][metric]) - _mean_over_runs(own[metric])
-        paired[name] = PairedScores(scores, None if name == best else _summarize(gap[:, None]))
+        is_best = name == best
+        paired[name] = PairedScores(
+            scores,
+            None if is_best else _summarize(gap[:, None]),
+            None if is_best else _delong(runs[best], runs[name]),
+        )
     return paired
+
+
+def _delong(
+    best: Sequence[LabeledPredictions], other: Sequence[LabeledPredictions]
+) -> PairedTest | None:
+    """Compare the AUROCs of two models of two classes on the same patients.
+
+    The score of a patient is the mean probability of the second class over slides and runs. With
+    folds, patients are scored by different models, which are never ranked together: no test.
+    """
+    runs = (*best, *other)
+    if any(len(run.labels) != 2 for run in runs) or len({frozenset(r.groups) for r in runs}) > 1:
+        return None
+    one, two = _patient_scores(best), _patient_scores(other)
+    common = sorted(one.keys() & two.keys())
+    truth = np.array([one[patient][0] for patient in common], dtype=bool)
+    first, second = (np.array([each[p][1] for p in common], dtype=float) for each in (one, two))
+    return delong_test(truth, first, second)
+
+
+def _patient_scores(runs: Sequence[LabeledPredictions]) -> dict[str, tuple[bool, float]]:
+    """Return the class and the mean score of each patient of one class."""
+    rows: dict[str, list[tuple[int, float]]] = {}
+    for run in runs:
+        values = zip(run.groups, run.truth.tolist(), run.probabilities[:, 1].tolist(), strict=True)
+        for patient, truth, score in values:
+            rows.setdefault(patient, []).append((truth, score))
+    return {
+        patient: (bool(own[0][0]), fmean(score for _, score in own))
+        for patient, own in rows.items()
+        if len({truth for truth, _ in own}) == 1
+    }
 
 
 def _resampled_scores(
