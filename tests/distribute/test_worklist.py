@@ -118,6 +118,16 @@ def test_the_items_of_a_killed_process_are_processed_at_once(tmp_path: Path):
     assert calls(tmp_path) == {"slide 0": 2, "slide 1": 1}
 
 
+def test_the_claim_of_a_process_that_was_killed_after_it_had_finished_is_removed(tmp_path: Path):
+    work = Writing(tmp_path, names(2))
+    run_all(work)
+    path = claim_of_another_machine(tmp_path, "slide 0")
+    dead = replace(this_process(), start=1)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "process": vars(dead)}))
+    assert [each.by for each in run_all(work)] == ["found", "found"]
+    assert not path.exists()
+
+
 def test_a_stopped_process_loses_its_item_and_its_late_result_does_no_harm(tmp_path: Path, quick):
     work = Writing(tmp_path, names(1), pause_s=0.2)
     process = in_process(run_all, work)

@@ -11,7 +11,7 @@ from pathlib import Path
 from parfocal.distribute.claims import acquire, hold, read_holder, remove_old_takeovers
 from parfocal.distribute.failures import Failures
 from parfocal.distribute.watch import Watch
-from parfocal.distribute.work_folder import LIST_PREFIX, work_folder, writing
+from parfocal.distribute.work_folder import LIST_PREFIX, file_name, work_folder, writing
 from parfocal.distribute.worklog import (
     LIST_FORMAT,
     LIST_FORMAT_VERSION,
@@ -39,7 +39,7 @@ class Session:
         log: log of this process.
         events: what other processes have logged since the beginning.
         failures: the items that failed.
-        earlier_claims: keys of the claims that were there at the beginning.
+        earlier_claims: items by the keys of the claims that were there at the beginning.
         watch: what was seen of the claims of other processes.
     """
 
@@ -48,7 +48,7 @@ class Session:
     log: WorkLog
     events: NewEvents
     failures: Failures
-    earlier_claims: frozenset[str]
+    earlier_claims: dict[str, str]
     watch: Watch = field(default_factory=Watch)
     _claimed: set[str] = field(default_factory=set)
     _read: float = 0.0
@@ -100,11 +100,15 @@ class Session:
         self._claimed.add(item)
 
     def note_found(self, item: str) -> None:
-        """Log that an item is done, unless that is logged.
+        """Log that an item is done, unless that is logged, and remove a claim that was left on it.
 
         Raises:
             OSError: the log cannot be written.
         """
+        if item in self.earlier_claims.values():  # few, if any
+            claim = acquire(self.claims / file_name(item), self.watch, item=item)
+            if claim is not None:
+                claim.release()
         if item not in self._logged:
             self._logged.add(item)
             self.log.add("found", item)
@@ -135,8 +139,8 @@ def _write_list(folder: Path, items: Sequence[str]) -> str:
     return path.name
 
 
-def _earlier_claims(claims: Path, items: Sequence[str]) -> frozenset[str]:
-    """Return the keys of the claims that are there; remove what killed processes left."""
+def _earlier_claims(claims: Path, items: Sequence[str]) -> dict[str, str]:
+    """Return the claims that are there; remove those that killed processes left on other items."""
     sweep_parts(claims)
     remove_old_takeovers(claims)
     found = [(path, read_holder(path)) for path in claims.iterdir() if path.suffix != ".part"]
@@ -146,7 +150,7 @@ def _earlier_claims(claims: Path, items: Sequence[str]) -> frozenset[str]:
             claim = acquire(path, Watch())
             if claim is not None:
                 claim.release()
-    return frozenset(holder.key for _, holder in found if holder is not None)
+    return {holder.key: holder.item for _, holder in found if holder is not None}
 
 
 def is_at_work(out: Path) -> bool:

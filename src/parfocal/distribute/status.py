@@ -143,7 +143,12 @@ def _status(folder: Path, out: Path) -> WorkStatus | None:
             done_at[event.item] = max(event.time, done_at.get(event.item, 0.0))
     failed = {each.item: each for each in read_failures(folder) if each.item in items}
     failed = {item: each for item, each in failed.items() if done_at.get(item, 0.0) <= each.time}
-    running = {each.item: each for each in _running(folder) if each.item in items}
+    running = {
+        each.item: each
+        for each in _running(folder)
+        # The claim of a process that died after it had finished the item means nothing.
+        if each.item in items and not (each.item in done_at and each.quiet_s > EXPIRY_S)
+    }
     done = tuple(item for item in items if item in done_at and item not in failed)
     over = {*done, *failed, *running}
     return WorkStatus(
