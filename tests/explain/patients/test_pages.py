@@ -112,7 +112,7 @@ def test_a_slide_without_patient_has_a_page_of_its_own(written):
     page = page_of(written, "c")
     assert "<h1>Slide c</h1>" in page
     assert '<p class="headline">normal</p>' in page
-    assert "one model: no spread between models is known" in page
+    assert "one model, so no spread" in page
 
 
 def test_the_threshold_and_the_model_card_are_those_of_the_run(written):
@@ -227,7 +227,7 @@ def test_the_prediction_for_a_patient_is_one_answer_with_its_cost(folder, tmp_pa
 def test_without_the_run_the_page_says_what_is_unknown(folder, cohort, tmp_path):
     write_patients([folder / "predictions"], tmp_path, cohort=cohort)
     page = page_of(tmp_path, "c")
-    assert "none: the answer is the most probable class" in page
+    assert "none: the most probable class" in page
     assert "unknown: add the run folder to the command" in page
     assert "none: add the folder that parfocal evaluate wrote to the command" in page
 

@@ -54,7 +54,7 @@ def _threshold(patient: Patient, card: ModelCard | None) -> Iterator[tuple[str, 
         point = None if card is None else card.operating_point
         yield "threshold", text if point is None else f"{text}: {point.summary}"
     elif patient.first.probabilities:
-        yield "threshold", "none: the answer is the most probable class"
+        yield "threshold", "none: the most probable class"
     if "risk" in patient.first.outputs:
         yield "risk", RISK_NOTE
 
@@ -68,7 +68,7 @@ def _uncertainty(patient: Patient) -> str:
             listed[:MAX_MODELS] + more
         )
     else:
-        text = "one model: no spread between models is known"
+        text = "one model, so no spread"
     if not top.of_slides:
         return text
     low, high = top.format(min(top.of_slides)), top.format(max(top.of_slides))
