@@ -13,7 +13,7 @@ SMALL = {"seed": 0, "size": 1024, "mpp": 1.0}
 
 @pytest.fixture(scope="module")
 def survival():
-    return plan_endpoints("survival", slides=120, **SMALL)
+    return plan_endpoints("survival", slides=100, **SMALL)
 
 
 def column(planned, name):

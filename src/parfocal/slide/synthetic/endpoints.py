@@ -1,7 +1,8 @@
 """Painted cohorts with other endpoints than a class: survival, numbers, grades and several labels.
 
-Every slide has four conspicuous regions, of which a random number holds a lesion. The endpoints
-follow from the lesions alone, so what a perfect model would reach is known:
+Every slide has four conspicuous regions, of which a random number holds a lesion; the size of both
+differs between slides. The endpoints follow from the lesions alone, so what a perfect model would
+reach is known:
 
 - `lesion_mm2`, the area of the lesions;
 - `grade`, 0 without a lesion, 1 with one or two, 2 with more;
@@ -21,6 +22,8 @@ from parfocal.slide.synthetic.layout import Blob, Layout
 from parfocal.slide.synthetic.painting import Painting, SlidePlan, default_painting, plan_layout
 
 Endpoint = Literal["survival", "regression", "ordinal", "multilabel"]
+MAX_UM = 500.0  # largest diameter of a lesion
+WIDTHS = (0.5, 1.0)  # range of the lesions' diameters, relative to the largest
 MEAN_MONTHS = 18.0  # until the event, with the mean area
 OBSERVED_MONTHS = (24.0, 72.0)  # range of the time until censoring
 
@@ -67,7 +70,12 @@ def plan_endpoints(
     plans = []
     for number in range(slides):
         counts = _draw_counts(rng, endpoint, painting.regions)
-        own = replace(painting, lesions=max(1, sum(counts)))
+        largest = painting.lesion_um or min(MAX_UM, size * mpp / 9)
+        own = replace(
+            painting,
+            lesions=max(1, sum(counts)),
+            lesion_um=largest * float(rng.uniform(*WIDTHS)),
+        )
         plans.append(
             SlidePlan(
                 (seed, 0, 0, number),
@@ -92,7 +100,7 @@ def plan_endpoints(
 def _draw_counts(rng: np.random.Generator, endpoint: Endpoint, regions: int) -> tuple[int, int]:
     """Draw the numbers of lesions of both kinds."""
     if endpoint != "multilabel":
-        return int(rng.integers(regions + 1)), 0
+        return int(rng.integers(regions + 2)) % (regions + 1), 0  # a third have none
     present = rng.integers(2, size=2)
     first, second = present * rng.integers(1, regions // 2 + 1, size=2)
     return int(first), int(second)
