@@ -162,7 +162,8 @@ def evaluate(
     negatives = labels_without_lesions(slides)
 
     def process(slide: CohortSlide, opened: SlideInput) -> SlideResult:
-        outlines = None if slide.slides else lesions.of_input(slide, opened)
+        looks = not slide.slides and trained.traits.takes != "nothing"
+        outlines = lesions.of_input(slide, opened) if looks else None
         if outlines is None and slide.label in negatives and not slide.slides:
             outlines = Outlines(())  # its detections are false
         if folds is None:
