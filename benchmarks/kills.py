@@ -40,8 +40,8 @@ from parfocal.slide.write import write_pyramid
 SLIDES, SIDE = 8, 512
 SMALL = ("--encoder", "tiny", "--magnifications", "2.5,10", "--set", "slide.patch_size=64")
 # Parts of names of what differs between two undisturbed runs. Which of two threads decodes a tile
-# first, or whether both do, decides how many bytes are read.
-VARYING = ("seconds", "time", "bytes_read")
+# first, or whether both do, decides how many bytes are read and in how many requests.
+VARYING = ("seconds", "time", "bytes_read", "requests")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def points_of(words: Sequence[str], counter: Path) -> Counter[str]:
     code = finish(start(words, prepare=lambda: at_points(count, lambda _: None)))
     if code:
         raise SystemExit(f"the undisturbed run failed with code {code}: {' '.join(words)}")
-    return Counter(counter.read_text().split())
+    return Counter(counter.read_text().split() if counter.exists() else ())  # workers do not count
 
 
 def children(process: int, text: str) -> list[int]:
@@ -249,6 +249,7 @@ def kill_once(
     tally.equal = int(code == 0 and command.read(out) == expected and not leftovers(out))
     if not tally.equal:
         print(f"  {out}: code {code}, killed at {kind or 'random'}, left {leftovers(out)}")
+        print(f"  {difference(command.read(out), expected)}" if code == 0 else "")
     else:
         shutil.rmtree(out)
     return tally
@@ -310,6 +311,21 @@ def without_times(value: object) -> object:
             if not any(part in key for part in VARYING)
         }
     return [without_times(each) for each in value] if isinstance(value, list) else value
+
+
+def difference(found: object, expected: object, place: str = "") -> str:
+    """Return where two values of JSON differ first; empty if they are equal."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        keys = sorted({*found, *expected}, key=str)
+        parts = [(f"{place}.{key}", found.get(key), expected.get(key)) for key in keys]
+    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        parts = [
+            (f"{place}[{index}]", *pair)
+            for index, pair in enumerate(zip(found, expected, strict=True))
+        ]
+    else:
+        return "" if found == expected else f"{place}: {found!r:.200}, expected {expected!r:.200}"
+    return next((text for name, *pair in parts if (text := difference(*pair, name))), "")
 
 
 def run_command(command: Command, kills: int, rng: random.Random) -> tuple[Tally, float]:
