@@ -1,7 +1,7 @@
 """Evaluate a trained model on a cohort; write metrics.json, predictions.csv and report.html."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -162,10 +162,7 @@ def evaluate(
     negatives = labels_without_lesions(slides)
 
     def process(slide: CohortSlide, opened: SlideInput) -> SlideResult:
-        looks = not slide.slides and trained.traits.takes != "nothing"
-        outlines = lesions.of_input(slide, opened) if looks else None
-        if outlines is None and slide.label in negatives and not slide.slides:
-            outlines = Outlines(())  # its detections are false
+        outlines = _true_outlines(slide, opened, trained, lesions, negatives)
         if folds is None:
             return evaluate_slide(slide, opened, trained, outlines)
         own = folds.models_for(names[slide.slide_id])
@@ -192,6 +189,22 @@ def evaluate(
     evaluation = _score(trained, settings, results, failed)
     _write(evaluation, run, out, report=report)
     return evaluation
+
+
+def _true_outlines(
+    slide: CohortSlide,
+    opened: SlideInput,
+    trained: Checkpoint,
+    lesions: Lesions,
+    negatives: Container[str],
+) -> Outlines | None:
+    """Return the outlines of a slide; None for a patient, or if they are unknown or not needed."""
+    if slide.slides or trained.traits.takes == "nothing":
+        return None
+    outlines = lesions.of_input(slide, opened)
+    if outlines is None and slide.label in negatives:
+        return Outlines(())  # its detections are false
+    return outlines
 
 
 def checkpoint_inputs(
