@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,7 +133,7 @@ def _readers() -> Iterator[Check]:
     yield _attempt("reader", "openslide", _openslide_version, "install openslide-bin")
     for codec in CODECS:
         advice = "install imagecodecs again"
-        yield _attempt("codec", codec, lambda codec=codec: _round_trip(codec), advice)
+        yield _attempt("codec", codec, partial(_round_trip, codec), advice)
 
 
 def _openslide_version() -> str:

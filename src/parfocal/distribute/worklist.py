@@ -30,6 +30,7 @@ POLL_S = 0.05, 1.0  # first and longest pause between two looks at items of othe
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 
 
 class LostItemError(Exception):
@@ -37,7 +38,7 @@ class LostItemError(Exception):
 
 
 @runtime_checkable
-class Work(Protocol[Result]):
+class Work(Protocol[Result_co]):
     """What a command does with one item.
 
     An engine that has workers in other processes sends the work to them, so it must be picklable.
@@ -47,10 +48,10 @@ class Work(Protocol[Result]):
     def items(self) -> Sequence[str]:
         """The items in order, each once."""
 
-    def find(self, item: str) -> Result | None:
+    def find(self, item: str) -> Result_co | None:
         """Return the whole result of an item; None if there is none."""
 
-    def process(self, item: str) -> Result:
+    def process(self, item: str) -> Result_co:
         """Make the result of an item, and write it completely or not at all."""
 
 
