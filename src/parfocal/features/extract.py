@@ -189,8 +189,15 @@ def extract_cohort(
     _check_existing(files, specs, settings)
     make_folder(out)
     work = ExtractionWork(
-        *({slide_id: (path, mpp) for slide_id, path, mpp in slides}, folder, settings, specs),
-        *(EncoderSource(encoders, load_encoders), dtype, cache, dict(tissue), layout),
+        {slide_id: (path, mpp) for slide_id, path, mpp in slides},
+        folder,
+        settings,
+        specs,
+        EncoderSource(encoders, load_encoders),
+        dtype=dtype,
+        cache=cache,
+        tissue=dict(tissue),
+        layout=layout,
     )
     work_list = WorkList(
         *(out, "extracting", work),
