@@ -56,6 +56,7 @@ def test_patients_are_predicted_and_shown_side_by_side(slides, run, parfocal, tm
     assert shown["patient"]["slides"] == ["s0", "s1"]
 
 
+@pytest.mark.slow
 def test_what_a_table_of_patients_is_for_is_said(slides, run, parfocal, tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("patient,slide\na,s0\na,s1\n")

@@ -136,7 +136,11 @@ def test_a_slide_that_cannot_be_read_is_named_with_its_patient(late):
 
 
 def test_features_that_form_no_bag_are_refused():
-    with pytest.raises(
-        MixedFeaturesError, match=r"slides 1 and 2 of the patient have different features per patch"
-    ), patient_inputs(SlideInputs(width=3)).open(PATIENT):
+    with (
+        pytest.raises(
+            MixedFeaturesError,
+            match=r"slides 1 and 2 of the patient have different features per patch",
+        ),
+        patient_inputs(SlideInputs(width=3)).open(PATIENT),
+    ):
         pass

@@ -141,7 +141,7 @@ def test_what_a_model_cannot_be_asked_is_refused(run, unit, options, message):
         run(unit, **options)
 
 
-def test_an_unreadable_slide_fails_its_patient_unless_told(run, folder, tmp_path):
+def test_an_unreadable_slide_fails_its_patient_unless_it_may_be_skipped(run, folder, tmp_path):
     features = tmp_path / "features"
     features.mkdir()
     for file in (folder / "features").iterdir():

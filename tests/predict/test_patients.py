@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,8 +24,15 @@ from parfocal.predict.patients import FailedPatient, predict_patients
 
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory, write_slide) -> list[Path]:
+    """Write three slides with two patches of tissue at 2.5x."""
     folder = tmp_path_factory.mktemp("slides")
-    return [write_slide(folder / f"s{n}.tif", seed=n, dark=n == 1) for n in range(3)]
+    paths = []
+    for number in range(3):
+        pixels = np.full((512, 512, 3), 245, dtype=np.uint8)
+        tissue = np.random.default_rng(number).integers(90, 200, (64, 30, 3), dtype=np.uint8)
+        pixels[:, :240] = tissue.repeat(8, axis=0).repeat(8, axis=1)
+        paths.append(write_slide(folder / f"s{number}.tif", pixels))
+    return paths
 
 
 @pytest.fixture
@@ -83,6 +91,7 @@ def test_a_patient_has_one_answer_and_each_slide_its_part(slides, table, untrain
     assert (out / "a.patient.json").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.slow
 def test_fusion_asks_a_model_of_slides(slides, table, untrained, tmp_path):
     trained = per(Unit("patient", "mean"), untrained)
     a, _ = predict_patients(read_patients(table, slides), trained, tmp_path / "a", device="cpu")
@@ -95,7 +104,9 @@ def test_fusion_asks_a_model_of_slides(slides, table, untrained, tmp_path):
     )
 
 
-def test_an_unreadable_slide_fails_its_patient_unless_told(slides, table, untrained, tmp_path):
+def test_an_unreadable_slide_fails_its_patient_unless_it_may_be_skipped(
+    slides, table, untrained, tmp_path
+):
     damaged = tmp_path / "s1.tif"
     damaged.write_bytes(b"no slide")
     trained, given = per(Unit("patient"), untrained), [slides[0], damaged, slides[2]]
@@ -109,7 +120,7 @@ def test_an_unreadable_slide_fails_its_patient_unless_told(slides, table, untrai
     assert rows_of(tmp_path / "out" / "patients.csv")["a"]["left_out"] == "s1"
 
 
-def test_a_slide_that_is_not_given_fails_its_patient_unless_told(
+def test_a_slide_that_is_not_given_fails_its_patient_unless_it_may_be_skipped(
     slides, table, untrained, tmp_path
 ):
     patients = read_patients(table, slides[:1])
@@ -181,6 +192,7 @@ def test_a_record_whose_slide_was_replaced_is_refused(slides, table, untrained, 
         read_patient(out / "a.patient.json")
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_pixels_is_fused(slides, table, untrained, tmp_path):
     settings = {"num_classes": 2, "thumbnail_px": 32}
     torch.manual_seed(0)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from parfocal.cost import ExhaustiveCost
 from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, WorkList
 from parfocal.encoders.device import choose_device
 from parfocal.encoders.encoder import Encoder
@@ -18,31 +17,27 @@ from parfocal.explain.export import Exports, export
 from parfocal.explain.patient_record import SUFFIX, PatientRecord, read_patient
 from parfocal.explain.pictures import draw_pictures, picture_files
 from parfocal.explain.read_record import RecordError
-from parfocal.explain.record import PatientFacts, PredictionRecord
-from parfocal.features.errors import StoreError
-from parfocal.features.patient_input import PatientInput
-from parfocal.features.slide_input import BagInput, SlideInput
+from parfocal.features.slide_input import SlideInput
 from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
-from parfocal.models.unit import fusion_of
 from parfocal.predict.conflicts import refuse_other_slides
-from parfocal.predict.facts import exhaustive_cost, model_facts, stored_exhaustive_cost
+from parfocal.predict.facts import model_facts
 from parfocal.predict.folder import StoredBags
+from parfocal.predict.patient import (
+    OpenSlide,
+    Reading,
+    UnreadableSlideError,
+    classify_patient,
+)
 from parfocal.predict.patient_rows import read_table, update_table
 from parfocal.predict.patient_table import PatientSlides
-from parfocal.predict.slide import record_of, run_on
 from parfocal.predict.table import columns_of
-from parfocal.prediction import Prediction
 from parfocal.slide.errors import SlideError
-from parfocal.slide.failure import describe_failure, is_disk_full
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.identity import file_fingerprint, slide_id
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath
-from parfocal.tasks import task_of
-
-READ_ERRORS = (SlideError, StoreError, OSError)  # any other may be an error of the model
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +187,7 @@ class PatientWork:
         return record
 
     def _predict(self, patient: PatientSlides, encoders: Sequence[Encoder]) -> PatientRecord:
-        """Predict a patient, without the slides that cannot be read if told so."""
+        """Predict a patient, without the slides that cannot be read if they may be skipped."""
         left_out: dict[str, str] = {}
         if patient.missing:
             names = ", ".join(patient.missing)
@@ -206,7 +201,7 @@ class PatientWork:
         while True:
             try:
                 return self._predict_slides(patient, paths, encoders, left_out)
-            except _UnreadableError as error:
+            except UnreadableSlideError as error:
                 problem = f"patient {patient.id}, slide {error.path.name}: {error.reason}"
                 if not self.skip_unreadable or len(paths) == 1:
                     raise SlideError(problem) from error
@@ -224,95 +219,24 @@ class PatientWork:
         model = self.trained.model
         gray_spread = model.gray_spread if isinstance(model, SquareReader) else 0
         with ExitStack() as stack:
-            slides, inputs = [], []
+            opened = []
             for path in paths:
-                with _Reading(path):
-                    slides.append(stack.enter_context(self._open(path)))
-                    inputs.append(stack.enter_context(self._open_input(slides[-1], encoders)))
-            with _Reading(paths[0]) if len(paths) == 1 else ExitStack():
-                record = self._record(patient, slides, inputs, encoders)
-            for path, slide, each in zip(paths, slides, record.slides, strict=True):
-                with _Reading(path):
-                    draw_pictures(each, slide, self.out, gray_spread=gray_spread, lesions=[])
+                with Reading(path, self.trained):
+                    slide = stack.enter_context(self._open(path))
+                    slide_input = stack.enter_context(self._open_input(slide, encoders))
+                    opened.append(OpenSlide(path, slide, slide_input))
+            record = classify_patient(
+                patient,
+                opened,
+                self.trained,
+                encoders,
+                stored=self.features is not None,
+                device=choose_device(self.device),
+            )
+            for given, each in zip(opened, record.slides, strict=True):
+                with Reading(given.path, self.trained):
+                    draw_pictures(each, given.slide, self.out, gray_spread=gray_spread, lesions=[])
         return replace(record, left_out=dict(left_out))
-
-    def _record(
-        self,
-        patient: PatientSlides,
-        slides: Sequence[Slide],
-        inputs: Sequence[SlideInput],
-        encoders: Sequence[Encoder],
-    ) -> PatientRecord:
-        """Run the model on the open slides of a patient."""
-        trained = self.trained
-        joined = self._join(patient, slides, inputs)
-        prediction = run_on(trained, joined)
-        if self.features is not None:
-            _count_stored(joined, prediction)
-        parts = joined.split(prediction.looks)
-        records = [
-            self._slide_record(slide, each, replace(prediction, looks=looks), encoders)
-            for slide, each, looks in zip(slides, inputs, parts, strict=True)
-        ]
-        whole = PatientRecord(
-            patient.id,
-            records[0].model,
-            records[0].probabilities,
-            prediction.stop_reason,
-            joined.cost_meter.total(_sum([each.cost.exhaustive for each in records])),
-            tuple(records),
-            trained.unit.fusion,
-            dict(patient.covariates or {}),
-        )
-        ids = tuple(slide.id for slide in slides)
-        facts = [PatientFacts(patient.id, ids, whole.share_of(each)) for each in records]
-        return replace(
-            whole,
-            slides=tuple(
-                replace(each, patient=fact, covariates=whole.covariates)
-                for each, fact in zip(records, facts, strict=True)
-            ),
-        )
-
-    def _join(
-        self, patient: PatientSlides, slides: Sequence[Slide], inputs: Sequence[SlideInput]
-    ) -> PatientInput:
-        """Return the input of the model for a patient."""
-        unit = self.trained.unit
-        fusion = fusion_of(unit, task_of(self.trained).classes)
-        if self.trained.traits.takes_pixels and fusion is None:
-            fusion = "mean"  # of the one slide
-        paths = [slide.path or Path(slide.name) for slide in slides]
-        joined = PatientInput.of(
-            [slide.id for slide in slides],
-            inputs,
-            fusion=fusion,
-            reading=lambda position: _Reading(paths[position]),
-        )
-        if unit.covariates is None:
-            return joined
-        numbers = unit.covariates.encode(patient.covariates or {}, patient.id)
-        return replace(joined, covariates=numbers.to(choose_device(self.device)))
-
-    def _slide_record(
-        self,
-        slide: Slide,
-        slide_input: SlideInput,
-        prediction: Prediction,
-        encoders: Sequence[Encoder],
-    ) -> PredictionRecord:
-        """Return the record of one slide, with the answer for the patient."""
-        of_slide = replace(prediction, running=None, rounds=())
-        if self.features is None:
-            exhaustive = exhaustive_cost(slide, slide_input, self.trained, encoders)
-        else:
-            assert isinstance(slide_input, BagInput)
-            exhaustive = stored_exhaustive_cost(slide_input, self.trained)
-        record = record_of(slide, self.trained, slide_input, of_slide, exhaustive)
-        if isinstance(slide_input, BagInput):  # also of a step at which nothing was visited
-            mpps = tuple(slide_input.grid.mpps[step] for step in slide_input.steps)
-            record = replace(record, mpps=mpps[: len(prediction.looks)])
-        return record
 
     def _open(self, path: SlidePath) -> Slide:
         return open_slide(
@@ -380,56 +304,3 @@ class PatientWork:
 
         paths = [path for patient in self.patients.values() for path in patient.paths]
         return StoredFeatureInputs(self.features, self.trained, self.device, paths, self.mpp)
-
-
-class _UnreadableError(Exception):
-    """A slide of a patient that cannot be read.
-
-    Args:
-        path: the slide.
-        reason: why it cannot be read.
-    """
-
-    def __init__(self, path: SlidePath, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = path, reason
-
-
-class _Reading:
-    """Raises an error of reading a slide as one that has the slide.
-
-    Args:
-        path: the slide.
-    """
-
-    def __init__(self, path: SlidePath) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, READ_ERRORS) and not is_disk_full(error):
-            raise _UnreadableError(self._path, describe_failure(error)) from error
-
-
-def _count_stored(patient: PatientInput, prediction: Prediction) -> None:
-    """Add the visited patches to the bill of each slide; stored features add nothing else."""
-    for each, looks in zip(patient.slides, patient.locate_by_slide(prediction.looks), strict=True):
-        for step, look in enumerate(looks):
-            each.cost_meter.add_patches(step, len(look.rows))
-
-
-def _sum(costs: Sequence[ExhaustiveCost | None]) -> ExhaustiveCost | None:
-    """Return the cost of processing all slides exhaustively."""
-    known = [cost for cost in costs if cost is not None]
-    if len(known) < len(costs):
-        return None
-    macs = [cost.macs for cost in known if cost.macs is not None]
-    return ExhaustiveCost(
-        known[0].magnification,
-        sum(cost.patches for cost in known),
-        sum(cost.descendants for cost in known),
-        sum(macs) if len(macs) == len(known) else None,
-        sum(cost.pixels for cost in known),
-    )

@@ -1,6 +1,7 @@
 """Give a model the slides or the patients that it makes predictions for, with their covariates."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -8,6 +9,7 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs
 from parfocal.dataset.patient_inputs import patient_inputs
 from parfocal.dataset.patients import group_slides
+from parfocal.models.covariates import fit_covariates
 from parfocal.models.unit import Unit, fusion_of
 
 
@@ -46,6 +48,24 @@ def entries_of(unit: Unit, slides: Sequence[CohortSlide], source: str) -> tuple[
         CohortError: slides of a patient contradict each other.
     """
     return group_slides(slides, source) if unit.per == "patient" else tuple(slides)
+
+
+def fit_unit(unit: Unit, covariates: Sequence[str], slides: Sequence[CohortSlide]) -> Unit:
+    """Return a unit with covariates as they are in the training slides, or patients.
+
+    Args:
+        unit: what the model makes one prediction for.
+        covariates: columns of the covariates; empty for none.
+        slides: training slides.
+
+    Raises:
+        CovariateError: a column cannot be a covariate.
+        CohortError: slides of a patient contradict each other.
+    """
+    if not covariates:
+        return unit
+    rows = [entry.values for entry in entries_of(unit, slides, "split.csv")]
+    return replace(unit, covariates=fit_covariates(covariates, rows))
 
 
 def training_entries_of(

@@ -23,12 +23,11 @@ from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.files import write_whole
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.contract import Pretrained
-from parfocal.models.covariates import fit_covariates
 from parfocal.models.unit import Unit
 from parfocal.operating_point import OperatingPoint
 from parfocal.settings import RunSettings
-from parfocal.tasks import Task, stored_task
-from parfocal.tasks.units import entries_of, training_entries_of, unit_inputs
+from parfocal.tasks import ComparesSlides, Task, stored_task
+from parfocal.tasks.units import entries_of, fit_unit, training_entries_of, unit_inputs
 from parfocal.train.bag_memory import refuse_large_bags
 from parfocal.train.checks import log_left_out, refuse_too_few, refuse_unreadable
 from parfocal.train.folder import RunError, RunFolder
@@ -156,13 +155,9 @@ class TrainingRun:
     @cached_property
     def _unit(self) -> Unit:
         """What the model makes one prediction for, with covariates as in the training slides."""
-        settings, train = self.settings.train, self._used.train
-        covariates = None
-        if settings.covariates:
-            whole = Unit(settings.per)
-            rows = [entry.values for entry in entries_of(whole, train, SPLIT_FILE)]
-            covariates = fit_covariates(settings.covariates, rows)
-        return Unit(settings.per, settings.fusion, covariates)
+        settings = self.settings.train
+        unit = Unit(settings.per, settings.fusion)
+        return fit_unit(unit, settings.covariates, self._used.train)
 
     @cached_property
     def _unit_inputs(self) -> Inputs:
@@ -324,9 +319,11 @@ class TrainingRun:
         self, modules: list[TrainingModule], unreadable: dict[str, str]
     ) -> Checkpoint:
         """Build the checkpoint from the weights of the best epoch, or of the refit."""
-        model = modules[-1].model.cpu()
+        model = modules[-1].model
         if len(modules) == 1:
             model.load_state_dict(safetensors.torch.load_file(modules[0].best_file))
+        task = self._completed_task(modules[-1])
+        model = model.cpu()
         return Checkpoint(
             model=model,
             model_name=self.settings.model.name,
@@ -336,10 +333,18 @@ class TrainingRun:
             slide=self.settings.slide,
             training=self._provenance(modules, unreadable),
             encoder_weights=self._encoder_weights(),
-            task=stored_task(self.task),
+            task=stored_task(task),
             unit=self._unit,
             operating_point=self._operating_point,
         )
+
+    def _completed_task(self, module: TrainingModule) -> Task:
+        """Return the task with what depends on the outputs of the trained model."""
+        if not self.task.compares_slides:
+            return self.task
+        assert isinstance(self.task, ComparesSlides)
+        module.model.to(self.device)
+        return self.task.completed(*module.outputs_of(module.train_slides))
 
     @cached_property
     def _operating_point(self) -> OperatingPoint | None:
