@@ -1,22 +1,32 @@
 """A model that learns from a trained one (`train.teacher`)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from parfocal.dataset import Cohort
+from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate.run import evaluate
+from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.settings import RunSettings, SettingsError, load_settings
 from parfocal.train import RunError, RunSummary, train
+from train_features import write_features
 
 SMALL = ["slide.patch_size=16", "encoder.name=tiny", "train.epochs=1"]
 
 
-def recipe(name: str, *overrides: str) -> RunSettings:
-    return load_settings(name, overrides=[*SMALL, *overrides])
+def recipe(name: str, *overrides: str, teacher: Path | None = None) -> RunSettings:
+    settings = load_settings(name, overrides=[*SMALL, *overrides])
+    return replace(settings, train=replace(settings.train, teacher=teacher))
+
+
+def student(teacher: Path | None, *overrides: str) -> RunSettings:
+    sizes = ("slide.magnifications=[2.5,5]", "model.dim=8")
+    return recipe("coarse-student", *sizes, *overrides, teacher=teacher)
 
 
 def run_training(cohort: Cohort, settings: RunSettings, out: Path) -> RunSummary:
@@ -24,53 +34,66 @@ def run_training(cohort: Cohort, settings: RunSettings, out: Path) -> RunSummary
     return train(cohort, settings, out, features=features, device="cpu", progress=False)
 
 
-def student(teacher: Path | None, *overrides: str) -> RunSettings:
-    settings = recipe("coarse-student", "slide.magnifications=[2.5,5]", "model.dim=8", *overrides)
-    return replace(settings, train=replace(settings.train, teacher=teacher))
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    folder, rng = tmp_path_factory.mktemp("cohort"), np.random.default_rng(0)
+    rows = ["slide_id,path,label"]
+    for number in range(14):
+        write_features(folder / "features", f"{number:03d}", rng, 1 if number % 2 else -1)
+        rows.append(f"{number:03d},{number:03d}.svs,{('well', 'ill')[number % 2]}")
+    (folder / "cohort.csv").write_text("\n".join(rows))
+    return read_cohort(folder / "cohort.csv")
 
 
-@pytest.fixture
-def teacher(cohort: Cohort, tmp_path: Path) -> Path:
-    run_training(cohort, recipe("abmil", "slide.magnifications=5"), tmp_path / "teacher")
-    return tmp_path / "teacher"
+@pytest.fixture(scope="module")
+def teacher(cohort: Cohort) -> Path:
+    run = cohort.source.parent / "teacher"
+    run_training(cohort, recipe("abmil", "slide.magnifications=5"), run)
+    return run
 
 
-def test_a_coarse_student_is_trained_and_evaluated(cohort, tmp_path, teacher):
-    run_training(cohort, student(teacher), tmp_path / "student")
-    trained = Checkpoint.load(tmp_path / "student")
+@pytest.fixture(scope="module")
+def trained_student(cohort: Cohort, teacher: Path) -> Path:
+    run = cohort.source.parent / "student"
+    run_training(cohort, student(teacher), run)
+    return run
+
+
+def test_a_coarse_student_reads_the_lowest_magnification_only(cohort, trained_student, tmp_path):
+    trained = Checkpoint.load(trained_student)
     assert not any("teacher" in name for name in trained.model.state_dict())
-    out = tmp_path / "evaluation"
-    result = evaluate(
-        tmp_path / "student", cohort.source, out, features=cohort.source.parent / "features"
-    )
+    features = cohort.source.parent / "features"
+    result = evaluate(trained_student, cohort.source, tmp_path / "evaluation", features=features)
     assert [len(each.steps) for each in result.results] == [1] * len(result.results)
     assert {each.patches for each in result.results} == {6}  # of 24 at 5x
     assert {each.share_patches for each in result.results} == {0.25}
 
 
-def test_what_the_teacher_answers_changes_the_student(cohort, tmp_path, teacher):
-    for name, weight in (("with", 1.0), ("without", 0.0)):
-        weights = [f"model.{each}_weight={weight}" for each in ("logit", "attention")]
-        run_training(cohort, student(teacher, *weights), tmp_path / name)
-    first, second = (Checkpoint.load(tmp_path / name).model for name in ("with", "without"))
-    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+@pytest.mark.slow
+def test_what_the_teacher_answers_changes_the_student(cohort, teacher, trained_student, tmp_path):
+    weights = [f"model.{each}_weight=0" for each in ("logit", "attention")]
+    run_training(cohort, student(teacher, *weights), tmp_path / "without")
+    first, second = (
+        Checkpoint.load(run).model.state_dict() for run in (trained_student, tmp_path / "without")
+    )
+    assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
 
 
-def test_the_slides_of_the_teacher_are_recorded_in_the_student(cohort, tmp_path, teacher):
-    run_training(cohort, student(teacher), tmp_path / "student")
-    before, after = (Checkpoint.load(tmp_path / name).training for name in ("teacher", "student"))
+def test_the_slides_of_the_teacher_are_recorded_in_the_student(teacher, trained_student):
+    before, after = (Checkpoint.load(run).training for run in (teacher, trained_student))
     assert set(before.slides["train"]) <= set(after.slides["train"])
     assert before.fingerprints.items() <= after.fingerprints.items()
 
 
-def test_a_ranking_is_that_of_a_trained_model(cohort, tmp_path):
-    run_training(cohort, recipe("abmil", "slide.magnifications=2.5"), tmp_path / "coarse")
-    settings = recipe("topk", "slide.magnifications=[2.5,5]", "model.ranking=teacher")
-    settings = replace(settings, train=replace(settings.train, teacher=tmp_path / "coarse"))
+def test_a_ranking_is_that_of_a_trained_model(cohort, teacher, tmp_path):
+    coarse = replace(Checkpoint.load(teacher), slide=SlideSettings((2.5,), 16), stored_hash=None)
+    coarse.save(tmp_path / "coarse")
+    sizes = ("slide.magnifications=[2.5,5]", "model.ranking=teacher")
+    settings = recipe("topk", *sizes, teacher=tmp_path / "coarse")
     run_training(cohort, settings, tmp_path / "ranked")
-    weights = Checkpoint.load(tmp_path / "coarse").model.state_dict()
     ranked = Checkpoint.load(tmp_path / "ranked").model.state_dict()
-    assert all(ranked[f"ranker.{name}"].equal(weight) for name, weight in weights.items())
+    for name, weight in coarse.model.state_dict().items():
+        assert ranked[f"ranker.{name}"].equal(weight)
 
 
 def test_a_model_without_its_teacher_is_refused(cohort, tmp_path):
@@ -86,49 +109,63 @@ def test_a_teacher_that_was_never_trained_is_refused(cohort, tmp_path):
         run_training(cohort, student(tmp_path / "nowhere"), tmp_path / "student")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("classes", r"its classes is \['ill', 'well'\], and \['well', 'ill'\] in this run; train"),
-        ("encoder", r"its encoder tiny has other weights or another output; train a teacher with"),
-        ("magnification", r"its magnification is 2.5x, and 5x in this run; train a teacher"),
-        ("zooms", r"model zoommil is no model of features at one magnification; train one, such"),
-        ("test", r"it was trained on \d+ of the \d+ test slides of this run, such as \d+; train"),
-    ],
-)
-def test_a_teacher_that_does_not_fit_is_refused(
-    cohort, settings, tmp_path, *, teacher, change, message
-):
-    own = student(teacher)
-    if change == "classes":
-        cohort = replace(cohort, labels=("well", "ill"))
-    elif change == "encoder":
-        trained = Checkpoint.load(teacher)
-        other = (replace(trained.encoders[0], weights_hash="0" * 16),)
-        replace(trained, encoders=other, stored_hash=None).save(teacher)
-    elif change == "magnification":
-        run_training(cohort, recipe("abmil", "slide.magnifications=2.5"), tmp_path / "low")
-        own = student(tmp_path / "low")
-    elif change == "zooms":
-        run_training(
-            cohort, replace(settings, train=replace(settings.train, epochs=1)), tmp_path / "zooms"
-        )
-        own = student(tmp_path / "zooms")
-    else:
-        own = replace(own, train=replace(own.train, seed=5))
+UNFIT: dict[str, tuple[Callable[[Checkpoint], Checkpoint], str]] = {
+    "classes": (
+        lambda trained: replace(trained, labels=("a", "b")),
+        r"its classes is \['a', 'b'\], and \['ill', 'well'\] in this run; train a teacher with",
+    ),
+    "weights of the encoder": (
+        lambda trained: replace(
+            trained, encoders=(replace(trained.encoders[0], weights_hash="0" * 16),)
+        ),
+        r"its encoder tiny has other weights or another output; train a teacher with",
+    ),
+    "encoder": (
+        lambda trained: replace(trained, encoders=(replace(trained.encoders[0], name="other"),)),
+        r"its encoder is other, and tiny in this run; train a teacher with the settings",
+    ),
+    "magnification": (
+        lambda trained: replace(trained, slide=SlideSettings((2.5,), 16)),
+        r"its magnification is 2.5x, and 5x in this run; train a teacher",
+    ),
+    "patch size": (
+        lambda trained: replace(trained, slide=SlideSettings((5.0,), 32)),
+        r"its patch size is 32, and 16 in this run; train a teacher",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", UNFIT)
+def test_a_teacher_that_does_not_fit_is_refused(cohort, teacher, tmp_path, change):
+    alter, message = UNFIT[change]
+    replace(alter(Checkpoint.load(teacher)), stored_hash=None).save(tmp_path / "teacher")
     with pytest.raises(RunError, match=message):
-        run_training(cohort, own, tmp_path / "student")
+        run_training(cohort, student(tmp_path / "teacher"), tmp_path / "student")
+
+
+def test_a_teacher_that_zooms_is_refused(cohort, untrained, tmp_path):
+    untrained.save(tmp_path / "zooms")
+    message = r"model zoommil is no model of features at one magnification; train one, such as"
+    with pytest.raises(RunError, match=message):
+        run_training(cohort, student(tmp_path / "zooms"), tmp_path / "student")
+
+
+def test_a_teacher_that_was_trained_on_test_slides_is_refused(cohort, teacher, tmp_path):
+    message = r"it was trained on \d+ of the \d+ test slides of this run, such as \d+; train both"
+    with pytest.raises(RunError, match=message):
+        run_training(cohort, student(teacher, "train.seed=5"), tmp_path / "student")
 
 
 def test_a_teacher_for_a_model_that_has_none_is_refused():
     with pytest.raises(SettingsError, match=r"train\.teacher: model abmil does not learn from ano"):
-        recipe("abmil", "train.teacher=run")
+        load_settings("abmil", overrides=["train.teacher=run"])
 
 
+@pytest.mark.slow
 def test_with_folds_the_teacher_is_the_run_of_the_same_fold(cohort, tmp_path):
-    few = replace(cohort, slides=cohort.slides[:12])
-    run_training(few, recipe("abmil", "slide.magnifications=5", "train.folds=2"), tmp_path / "t")
-    run_training(few, student(tmp_path / "t", "train.folds=2"), tmp_path / "s")
+    folds = "train.folds=2"
+    run_training(cohort, recipe("abmil", "slide.magnifications=5", folds), tmp_path / "t")
+    run_training(cohort, student(tmp_path / "t", folds), tmp_path / "s")
     for fold in ("fold-0", "fold-1"):
         slides = [Checkpoint.load(tmp_path / each / fold).training.slides for each in "ts"]
         assert slides[0] == slides[1]

@@ -108,20 +108,13 @@ def test_the_attention_on_visited_patches_is_measured_among_all():
     assert (share, attention) == pytest.approx((2 / 5, 0.6))
 
 
-def test_training_records_the_check_and_warns(cohort, settings, tmp_path, caplog):
-    rate = replace(settings.train, epochs=1, learning_rate=1e-9)
-    features = cohort.source.parent / "features"
-    run = tmp_path / "run"
+def test_training_records_the_check_and_the_report_shows_it(cohort, settings, tmp_path, caplog):
+    once = replace(settings, train=replace(settings.train, epochs=1, learning_rate=1e-9))
+    features, run = cohort.source.parent / "features", tmp_path / "run"
     with caplog.at_level(logging.WARNING):
-        summary = train(
-            cohort,
-            replace(settings, train=rate),
-            run,
-            features=features,
-            device="cpu",
-            progress=False,
-        )
-    stored = json.loads((run / "summary.json").read_text())["zoom"]
+        summary = train(cohort, once, run, features=features, device="cpu", progress=False)
+    content = json.loads((run / "summary.json").read_text())
+    stored = content["zoom"]
     assert summary.zoom == stored
     assert stored["slides"] == 2
     assert stored["share"] == pytest.approx(1 / 6)
@@ -130,18 +123,12 @@ def test_training_records_the_check_and_warns(cohort, settings, tmp_path, caplog
     assert ZoomCheck(**stored).warning == zoom_warning(ZoomCheck(**stored))
     warned = [each.message for each in caplog.records if "zoom" in each.message]
     assert len(warned) == (stored["warning"] is not None)
-
-
-def test_the_report_shows_the_warning_and_reads_runs_without_one(cohort, settings, tmp_path):
-    run, features = tmp_path / "run", cohort.source.parent / "features"
-    once = replace(settings, train=replace(settings.train, epochs=1))
-    train(cohort, once, run, features=features, device="cpu", progress=False)
-    summary = json.loads((run / "summary.json").read_text())
-    for zoom, shown in (({**summary["zoom"], "warning": "it is <flat>."}, True), (None, False)):
-        (run / "summary.json").write_text(json.dumps({**summary, "zoom": zoom}))
+    without = {name: value for name, value in content.items() if name != "zoom"}  # as before
+    for changed, shown in (
+        ({**content, "zoom": {**stored, "warning": "it is <flat>."}}, True),
+        ({**content, "zoom": None}, False),
+        (without, False),
+    ):
+        (run / "summary.json").write_text(json.dumps(changed))
         write_report((run,), tmp_path / "report.html")
         assert ("Zoom: it is &lt;flat&gt;." in (tmp_path / "report.html").read_text()) is shown
-    del summary["zoom"]
-    (run / "summary.json").write_text(json.dumps(summary))
-    write_report((run,), tmp_path / "report.html")
-    assert "Zoom:" not in (tmp_path / "report.html").read_text()
