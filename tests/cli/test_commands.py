@@ -195,7 +195,7 @@ def test_training_names_the_folder_of_each_fold(
     monkeypatch.setattr(training, "train", lambda *_, **__: whole)
     assert parfocal("train", cohort, "--out", tmp_path).out == (
         f"{tmp_path}: mean of 2 folds, weighted F1 0.750 on the validation slides.\n"
-        f"Next: parfocal evaluate {tmp_path}/fold-0 {cohort} --out DIR (and so on for fold-1)\n"
+        f"Next: parfocal evaluate {tmp_path} {cohort} --out DIR\n"
     )
     monkeypatch.setattr(training, "train", lambda *_, **__: one)
     assert "x: best epoch 3, weighted F1" in parfocal("train", cohort, "--out", "x").out
@@ -229,9 +229,10 @@ def test_each_fold_is_a_run_that_evaluates_and_predicts(
         assert f"Training: {fold}" in page.read_text()
         assert f"Evaluation: {fold}" in page.read_text()
     assert parfocal("predict", run / "fold-2", slide, "--out", tmp_path / "out").code == 0
-    assert_refused(
-        parfocal("predict", run, slide, "--out", tmp_path / "out"), "a run with 3 folds; give"
-    )
+    together = parfocal("predict", run, slide, "--out", tmp_path / "together")
+    assert (together.code, "over 3 models" in together.out) == (0, True)
+    audited = parfocal("audit", run, table, "--out", tmp_path / "audit", *stored)
+    assert_refused(audited, "a run with 3 folds; give one of them")
 
 
 def test_a_run_folder_has_everything_prediction_needs(run: Path):

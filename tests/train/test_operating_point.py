@@ -174,8 +174,8 @@ def test_a_refit_says_that_the_slides_are_no_longer_apart(cohort, tmp_path):
 def test_an_operating_point_is_read_as_it_was_written():
     point = OperatingPoint("youden", {"ill": Threshold(0.4, 0.9, 0.8, 10, 5)}, 1.5, 15, 9, "", "x")
     assert OperatingPoint.parse(json.loads(json.dumps(asdict(point)))) == point
-    for damaged in ({"thresholds": {"ill": {"value": "high"}}}, {"temperatur": 1.0}, [1], None):
-        with pytest.raises(ValueError, match=r"value|temperatur|mapping"):
+    for damaged in ({"thresholds": {"ill": {"value": "high"}}}, {"heat": 1.0}, [1], None):
+        with pytest.raises(ValueError, match=r"value|heat|mapping"):
             OperatingPoint.parse(damaged)
 
 

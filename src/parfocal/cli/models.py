@@ -203,11 +203,9 @@ def train(
         if summary.best_epoch is None
         else f"best epoch {summary.best_epoch}"
     )
-    others = f" (and so on for {', '.join(fold.out.name for fold in runs[1:])})"
     typer.echo(
         f"{out}: {what}, {summary.quality} on the validation slides.\n"
-        f"Next: parfocal evaluate {runs[0].out} {cohort}{_features_option(features)} --out DIR"
-        f"{others if summary.folds else ''}"
+        f"Next: parfocal evaluate {out} {cohort}{_features_option(features)} --out DIR"
     )
     for each in runs:
         if each.operating_point is not None:
