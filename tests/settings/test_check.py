@@ -135,3 +135,11 @@ def test_batches_and_augmentation_are_refused_for_a_model_that_takes_features(ov
     message = "model mean trains on the features of one slide at a time; remove it"
     with pytest.raises(SettingsError, match=message):
         load_settings("mean", overrides=[override])
+
+
+@pytest.mark.parametrize("model", ["abmil", "jsma"])
+def test_random_budgets_are_refused_for_a_model_that_does_not_zoom_into_patches(model):
+    with pytest.raises(SettingsError, match="does not zoom into patches, so it has no budget"):
+        load_settings(model, overrides=["train.random_budgets=true"])
+    settings = load_settings("zoommil", overrides=["train.random_budgets=true"])
+    assert settings.train.random_budgets

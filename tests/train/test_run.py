@@ -300,3 +300,11 @@ def test_training_does_not_import_tensorboard(cohort, settings, tmp_path, monkey
         monkeypatch.delitem(sys.modules, name)
     run_training(cohort, with_train(settings, epochs=1), tmp_path / "run")
     assert "tensorboard" not in sys.modules
+
+
+def test_random_budgets_train_on_partial_bags_the_same_for_equal_seeds(cohort, settings, tmp_path):
+    partial = with_train(settings, epochs=2, random_budgets=True)
+    for name, each in (("a", partial), ("b", partial), ("c", with_train(settings, epochs=2))):
+        run_training(cohort, each, tmp_path / name)
+    hashes = [Checkpoint.load(tmp_path / name).weights_hash for name in "abc"]
+    assert hashes[0] == hashes[1] != hashes[2]
