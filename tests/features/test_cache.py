@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from parfocal.distribute.mounts import Mount
 from parfocal.features.cache import FeatureCache
 from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.live import live_bag
@@ -182,3 +183,16 @@ def test_a_folder_that_cannot_be_created_is_an_error(tmp_path, encoder):
         UnwritableError, match=r"cannot be created \(Not a directory\). Choose another"
     ):
         cache.for_slide("ab" * 16, encoder.spec, patch_size=16)
+
+
+def test_a_cache_on_a_network_file_system_is_refused(tmp_path, monkeypatch, encoder):
+    mount = Mount(tmp_path, "nfs4", "filer:/export")
+    monkeypatch.setattr("parfocal.features.cache.mount_of", lambda path: mount)
+    with pytest.raises(UnwritableError) as caught:
+        FeatureCache(tmp_path / "cache").for_slide("0" * 64, encoder.spec, patch_size=16)
+    assert str(caught.value) == (
+        f"{tmp_path / 'cache'}: this folder is on a network file system, nfs4 (filer:/export), "
+        "where the SQLite databases of the feature cache may be damaged. Choose a folder on a "
+        "local disk with --cache, or leave it out."
+    )
+    assert not (tmp_path / "cache").exists()
