@@ -104,7 +104,7 @@ class LimitedBag:
         return self._limit.choose(self._bag, self._step, topk, scores, valid)
 
 
-def existing_children(bag: Bag) -> Int64[Tensor, "n"]:
+def existing_children(bag: Bag) -> Int64[Tensor, " n"]:
     """Return how many children of each patch of a bag exist. Nothing is read."""
     return bag.zoom(None).valid.view(len(bag.rows), -1).sum(dim=1)
 

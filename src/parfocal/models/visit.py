@@ -20,8 +20,8 @@ from parfocal.models.rounds import Deadline, Rounds, RunModel
 from parfocal.models.stopping import StoppingRule
 from parfocal.prediction import Prediction
 
-# Settings of models that take pixels and sample patches until a limit.
 NO_RULE = StoppingRule((), 1, 0.0)  # for a model that is refused
+# Settings of models that take pixels and sample patches until a limit.
 PIXEL_LIMITS = {"patches": "max_patches", "seconds": "max_seconds"}
 
 
