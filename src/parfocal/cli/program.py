@@ -23,14 +23,16 @@ import typer
 from parfocal.cli.arguments import OutputPlace
 from parfocal.cli.budgets import calibrate
 from parfocal.cli.cohorts import cohort
+from parfocal.cli.comparison import compare
 from parfocal.cli.datasets import reproduce
 from parfocal.cli.encoders import encoders
 from parfocal.cli.export import export
+from parfocal.cli.extraction import extract
 from parfocal.cli.hub import push, serve_encoder
-from parfocal.cli.models import audit, compare, evaluate, recipes, train
+from parfocal.cli.models import audit, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.probe import probe
-from parfocal.cli.slides import extract, features, inspect, synth
+from parfocal.cli.slides import features, inspect, synth
 from parfocal.cli.usage import UsageError, describe_usage_error
 from parfocal.cli.view import report, view
 from parfocal.cli.work import doctor, status

@@ -1,0 +1,145 @@
+"""The subcommand `compare`."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from parfocal.cli.arguments import (
+    Cache,
+    Cohort,
+    Device,
+    EncoderName,
+    Epochs,
+    Features,
+    NamedOverrides,
+    ResumableOut,
+    ShardText,
+    SkipUnreadable,
+    TimedSlides,
+)
+from parfocal.cli.failures import finish
+from parfocal.cli.parsing import (
+    parse_distribution,
+    parse_features,
+)
+from parfocal.cli.submit import (
+    Array,
+    JobOptions,
+    Partition,
+    Sbatch,
+    Submit,
+    TimeLimit,
+    Yes,
+    submit_command,
+)
+from parfocal.cli.units import Covariates, Fusion, Per, parse_covariates
+from parfocal.cli.workers import Gpus, GpusPerWorker, Ray, Threads, Workers, worker_engine
+
+
+def compare(
+    *,
+    cohort: Cohort,
+    models: Annotated[
+        str,
+        typer.Option(metavar="NAME,NAME,...", help="Names from `parfocal recipes`, or YAML files."),
+    ],
+    out: ResumableOut,
+    folds: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Number of cross-validation folds.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of training runs of each model.")
+    ] = 1,
+    epochs: Epochs = None,
+    metric: Annotated[
+        Literal["weighted_f1", "accuracy", "auroc_macro"],
+        typer.Option(
+            metavar="METRIC",
+            help="weighted_f1, accuracy or auroc_macro: ranks the models and is plotted.",
+        ),
+    ] = "weighted_f1",
+    encoder: EncoderName = None,
+    features: Features = None,
+    cache: Cache = None,
+    device: Device = "auto",
+    timed: TimedSlides = 3,
+    skip_unreadable: SkipUnreadable = False,
+    per: Per = None,
+    fusion: Fusion = None,
+    covariates: Covariates = None,
+    shares: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P,P,...",
+            help="Also evaluate models that zoom at these shares of the patches, in percent, as "
+            "1,2,5,10,20,100, and draw accuracy against share.",
+        ),
+    ] = None,
+    overrides: NamedOverrides = None,
+    shard: ShardText = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads: Threads = None,
+    submit: Submit = None,
+    partition: Partition = None,
+    time_limit: TimeLimit = None,
+    array: Array = None,
+    sbatch: Sbatch = None,
+    yes: Yes = False,
+) -> None:
+    """Train and evaluate several models on the same splits; report accuracy against cost.
+
+    Writes results.csv, results.md, results.png and report.html. Run the same command again to
+    resume.
+
+    Example: `parfocal compare cohort.csv --models zoommil,abmil --out comparison`
+    """
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    if submit_command(*(out, job), workers=workers, threads=threads, gpus=gpus, then_report=True):
+        return
+    from parfocal.compare import compare as compare_models
+    from parfocal.compare import load_candidates
+    from parfocal.compare.curve import parse_shares
+
+    budgets = () if shares is None else parse_shares(shares)
+    candidates = load_candidates(
+        models.split(","),
+        overrides=overrides or (),
+        epochs=epochs,
+        folds=folds,
+        encoder=encoder,
+        flags={
+            "train.per": per,
+            "train.fusion": fusion,
+            "train.covariates": parse_covariates(covariates),
+        },
+    )
+    engine = worker_engine(
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
+        gpus_per_worker=gpus_per_worker,
+        threads=threads,
+        device=device,
+    )
+    rows = compare_models(
+        cohort,
+        candidates,
+        out,
+        seeds=seeds,
+        features=parse_features(features),
+        cache=cache,
+        device=device,
+        metric=metric,
+        timed=timed,
+        skip_unreadable=skip_unreadable,
+        shares=budgets,
+        distribution=parse_distribution(shard, engine),
+    )
+    typer.echo((out / "results.md").read_text(encoding="utf-8"))
+    if (out / "report.html").exists():
+        typer.echo(f"{out / 'report.html'}: open it in a browser")
+    failed = {row.result.name: row.result.reason for row in rows if row.result.reason}
+    finish(failed, len(rows), unit="models")
