@@ -17,6 +17,7 @@ from parfocal.features.forest import JoinedTable, join_bags
 from parfocal.features.slide_input import BagInput
 from parfocal.grid import PatchGrid
 from parfocal.models import MODELS
+from parfocal.models.paths import SlideSummary
 from parfocal.models.sparseconvmil.submanifold import find_neighbors
 from parfocal.models.transmil.nystrom import NystromAttention
 
@@ -183,3 +184,19 @@ def test_the_square_of_transmil_has_the_patches_of_one_slide():
     with torch.no_grad():
         model(join_bags([slide(3, seed=0), slide(8, seed=1)]))
     assert sides == [3, 4]  # of 6 and 16 patches
+
+
+def test_patches_in_paths_attend_to_those_of_their_slide_and_the_class_token_to_all():
+    torch.manual_seed(0)
+    summary = SlideSummary(5, 8, num_heads=2, num_layers=1, dropout=0.0).eval()
+    tokens: list[Tensor] = []
+    summary.transformer.register_forward_hook(lambda module, given, out: tokens.append(out[0]))
+    first, second = torch.randn(3, 5), torch.randn(2, 5, requires_grad=True)
+    cells = torch.tensor([[0, 0], [1, 0], [2, 0], [0, 0], [1, 0]])
+    summary(torch.cat([first, second]), cells, torch.tensor([0, 0, 0, 1, 1]))
+    to_patches, to_token = (
+        torch.autograd.grad(each[..., 0].square().sum(), second, retain_graph=True)[0]
+        for each in (tokens[0][1:4], tokens[0][:1])
+    )
+    assert to_patches.abs().max() == 0
+    assert to_token.abs().min() > 0

@@ -11,6 +11,7 @@ Departs: the class token attends in an encoder, where the code's decoder also at
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -108,7 +109,8 @@ class PATHS(nn.Module):
             valid = bag.valid.to(y.device)
             importance = self.importance[step](y).sigmoid().squeeze(1) * valid  # n
             z = importance[:, None] * y
-            summaries.append(summarize(z[valid], bag.cells().to(y.device)[valid]))
+            cells, slides = bag.cells().to(y.device), bag.slides().to(y.device)
+            summaries.append(summarize(z[valid], cells[valid], slides[valid]))
             score = (importance / importance.sum().clamp_min(1e-30)).detach().cpu()
             select = None
             if step < len(self.topks):
@@ -190,15 +192,23 @@ class SlideSummary(nn.Module):
         self.token = nn.Parameter(torch.randn(dim))
 
     def forward(
-        self, z: Float[Tensor, "n d"], cells: Int64[Tensor, "n 2"]
+        self,
+        z: Float[Tensor, "n d"],
+        cells: Int64[Tensor, "n 2"],
+        slides: Int64[Tensor, " n"] | None = None,
     ) -> Float[Tensor, " dim"]:
         """Return the summary of patches.
 
         Args:
             z: features of the patches, multiplied by their importance.
             cells: column and row of each, in the grid of the magnification.
+            slides: slide of each; None if all are of one. Patches attend to those of their own
+                slide, since the places of two slides do not compare; the class token to all.
         """
         tokens = self.project(z)
         tokens = tokens + encode_places(cells, tokens.shape[1]).to(tokens.dtype)
-        summary: Tensor = self.transformer(torch.cat([self.token[None], tokens])[None])
+        apart = None
+        if slides is not None and slides.unique().numel() > 1:
+            apart = F.pad(slides[:, None] != slides, (1, 0, 1, 0))  # not of the class token
+        summary: Tensor = self.transformer(torch.cat([self.token[None], tokens])[None], mask=apart)
         return summary[0, 0]
