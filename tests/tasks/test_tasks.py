@@ -124,6 +124,19 @@ def test_several_targets_add_up_without_the_missing_ones():
     assert {"concordance/t", "r2/area", "auroc_macro/kind", "auroc/kind=a"} <= scores.keys()
 
 
+def test_survival_has_the_baseline_hazard_of_its_training_slides():
+    slides = [slide(n, t=n + 1, e=int(n != 1)) for n in range(3)]
+    risks = [0.5, 0.0, -0.5]
+    task = build_task("survival", time="t", event="e")
+    task = task.completed(slides, [torch.tensor([risk]) for risk in risks])
+    first = 1 / sum(math.exp(risk) for risk in risks)
+    assert task.times == (1, 3)
+    assert task.hazard == pytest.approx((first, first + 1 / math.exp(-0.5)))
+    curves = task.curves([task.answer(torch.tensor([0.5]))])
+    assert curves.survival[0, 0] == pytest.approx(math.exp(-first * math.exp(0.5)))
+    assert parse_task(stored_task(task)) == task
+
+
 def test_answers_of_a_patient_are_averaged():
     task = build_task("survival", time="t", event="e")
     answers = [task.answer(torch.tensor([risk])) for risk in (1.0, 2.0)]
@@ -244,3 +257,20 @@ def test_ordered_classes_that_are_words_need_their_order(tmp_path):
     path = write_cohort(tmp_path, "grade", "benign", "3+3", "4+4")
     with pytest.raises(CohortError, match=r"cohort.csv grade: the order .* 3\+3, 4\+4, benign is"):
         read_task_cohort(path, build_task("ordinal", target=["grade"]))
+
+
+def test_a_class_that_only_slides_outside_of_training_have_is_refused():
+    slides = [slide(n, grade=g, age=50 + n) for n, g in enumerate(("low", "high", "low"))]
+    task = build_task("regression", target=("grade:classification", "age")).prepared(slides)
+    message = "no training slide of class 'high' of grade; move some of its patients to train"
+    with pytest.raises(CohortError, match=message):
+        task.fitted([slides[0], slides[2]])
+    task.fitted(slides)
+
+
+@pytest.mark.parametrize("kind", ["classification", "ordinal"])
+def test_a_class_that_the_model_was_not_trained_on_is_refused(kind):
+    trained = build_task(kind, target=("grade",), labels=("1", "2"))
+    trained.prepared([slide(0, grade=1), slide(1)])
+    with pytest.raises(CohortError, match="row 4: grade '3' is none of the classes 1, 2"):
+        trained.prepared([slide(0, grade=1), slide(2, grade=3)])

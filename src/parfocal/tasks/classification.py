@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from parfocal.dataset.cohort_slide import CohortSlide
+from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
 from parfocal.tasks.cells import cell
 from parfocal.tasks.contract import LABEL, Answer
@@ -57,14 +58,22 @@ class Classification:
         return loss
 
     def prepared(self, slides: Sequence[CohortSlide]) -> "Classification":
-        """Return the task with the labels of the slides, sorted, unless it has labels."""
-        return (
-            self
-            if self.labels
-            else Classification(
-                tuple(sorted({self._label(slide) for slide in slides})), self.target
-            )
-        )
+        """Return the task with the labels of the slides, sorted, unless it has labels.
+
+        Raises:
+            CohortError: it has labels, and the label of a slide is none of them.
+        """
+        if self.labels:
+            for slide in slides:
+                label = self._label(slide)
+                if label and label not in self.labels:
+                    raise CohortError(
+                        f"row {slide.row}: {self.target} {label!r} is none of the classes "
+                        f"{', '.join(self.labels)}. A model cannot predict a class that it was "
+                        "not trained on; remove the slide, or train with its class."
+                    )
+            return self
+        return Classification(tuple(sorted({self._label(slide) for slide in slides})), self.target)
 
     def fitted(self, slides: Sequence[CohortSlide]) -> "Classification":
         """Return the task unchanged."""

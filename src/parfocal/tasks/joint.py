@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from parfocal.dataset.cohort_slide import CohortSlide
+from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
 from parfocal.tasks.cells import refuse_missing
-from parfocal.tasks.contract import Answer, Task, as_rows
+from parfocal.tasks.contract import Answer, ComparesSlides, Task, as_rows
 
 if TYPE_CHECKING:
     from parfocal.metrics import Score
@@ -75,8 +76,34 @@ class Joint:
         return Joint(tuple(part.prepared(_known(part, slides)) for part in self.parts))
 
     def fitted(self, slides: Sequence[CohortSlide]) -> "Joint":
-        """Return the task with what its parts need of the training slides."""
+        """Return the task with what its parts need of the training slides.
+
+        Raises:
+            CohortError: a class has no training slide.
+        """
+        for part in self.parts:
+            trained = {part.group(slide) for slide in _known(part, slides)}
+            missing = [label for label in part.classes if label not in trained]
+            if missing:
+                raise CohortError(
+                    f"no training slide of class {missing[0]!r} of {part.columns[0]}; move some of "
+                    "its patients to train, or remove the class."
+                )
         return Joint(tuple(part.fitted(_known(part, slides)) for part in self.parts))
+
+    def completed(
+        self, slides: Sequence[CohortSlide], logits: Sequence[Float[Tensor, " c"]]
+    ) -> "Joint":
+        """Return the task with what its parts need of the outputs of the trained model."""
+        own = [[part for _, part in self._split_logits(each)] for each in logits]
+        return Joint(
+            tuple(
+                part.completed(slides, [each[number] for each in own])
+                if isinstance(part, ComparesSlides)
+                else part
+                for number, part in enumerate(self.parts)
+            )
+        )
 
     def known(self, slide: CohortSlide) -> bool:
         """Return whether a target of the slide is known."""

@@ -66,11 +66,12 @@ class Ordinal:
         """Return the task with its labels in order.
 
         Raises:
-            CohortError: the labels are not numbers, so that their order is unknown.
+            CohortError: the labels are not numbers, so that their order is unknown; or it has
+                labels, and the label of a slide is none of them.
         """
+        labels = self._classification.prepared(slides).labels
         if self.labels:
             return self
-        labels = self._classification.prepared(slides).labels
         try:
             return replace(self, labels=tuple(sorted(labels, key=_as_number)))
         except ValueError:
