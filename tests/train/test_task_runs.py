@@ -98,6 +98,8 @@ def test_each_task_is_trained_and_evaluated(folder, tmp_path, name):
     card = model_card(model, facts, name="hf:a/b")
     assert ("classifies whole-slide images" in card) == bool(task.classes)
     assert evaluation.scores[FIRST_SCORE[name]].text in card
+    if name == "survival":
+        assert 0 <= evaluation.scores["integrated_brier"].value < 0.25
     if task.classes:
         assert {row["label"] for row in rows} == {"0", "2"}
     else:

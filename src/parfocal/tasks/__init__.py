@@ -1,7 +1,7 @@
 """Tasks: what is predicted of a slide, with its columns, loss, answer and metrics."""
 
 from parfocal.tasks.classification import Classification
-from parfocal.tasks.contract import LABEL, Answer, Task, mean_answer
+from parfocal.tasks.contract import LABEL, Answer, ComparesSlides, Task, mean_answer
 from parfocal.tasks.registry import TASKS, build_task, parse_task, stored_task, task_of
 from parfocal.tasks.task_cohort import CLASS_TASKS, prepared_task, read_task_cohort
 
@@ -11,6 +11,7 @@ __all__ = [
     "TASKS",
     "Answer",
     "Classification",
+    "ComparesSlides",
     "Task",
     "build_task",
     "mean_answer",

@@ -127,6 +127,21 @@ class Task(Protocol):
         """Return the task as JSON, which `parse_task` reads."""
 
 
+@runtime_checkable
+class ComparesSlides(Protocol):
+    """A task that compares slides (`compares_slides`), and completes its answer after training."""
+
+    def completed(
+        self, slides: Sequence[CohortSlide], logits: Sequence[Float[Tensor, " c"]]
+    ) -> Task:
+        """Return the task with what depends on the outputs of the trained model.
+
+        Args:
+            slides: training slides.
+            logits: logits of each of them, after training.
+        """
+
+
 def mean_answer(answers: Sequence[Answer]) -> Answer:
     """Return the mean of the numbers of several answers, as of the slides of a patient or of folds.
 

@@ -1,7 +1,7 @@
 """Time to an event, some of it censored: the risk of Cox's proportional hazards."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -29,10 +29,14 @@ class Survival:
     Args:
         time: column of the time to the event or to the end of observation.
         event: column of whether the event was observed, 1, or the time is censored, 0.
+        times: times of events of the training slides, ascending; empty until completed.
+        hazard: baseline hazard accumulated until each of these times, for a risk of 0.
     """
 
     time: str
     event: str
+    times: tuple[float, ...] = ()
+    hazard: tuple[float, ...] = ()
 
     name: ClassVar[str] = "survival"
     compares_slides: ClassVar[bool] = True
@@ -60,6 +64,18 @@ class Survival:
         """Return the task unchanged; check that there are events to learn from."""
         require_events(slides, self.time, self.event)
         return self
+
+    def completed(
+        self, slides: Sequence[CohortSlide], logits: Sequence[Float[Tensor, " 1"]]
+    ) -> "Survival":
+        """Return the task with the baseline hazard of the training slides, after Breslow."""
+        from parfocal.metrics import breslow  # noqa: PLC0415 (imports scikit-learn)
+
+        pairs = zip(slides, logits, strict=True)
+        known = [(slide, self.answer(each)) for slide, each in pairs if self.known(slide)]
+        predictions = self.predictions([slide for slide, _ in known], [each for _, each in known])
+        found = breslow(predictions.time, predictions.event, predictions.risk)
+        return replace(self, times=found.times, hazard=found.cumulative_hazard)
 
     def known(self, slide: CohortSlide) -> bool:
         """Return whether the time and the event of a slide are known."""
@@ -92,8 +108,17 @@ class Survival:
         return survival_predictions(slides, answers, self.time, self.event)
 
     def curves(self, answers: Sequence[Answer]) -> "SurvivalCurves | None":
-        """Return None: the model orders the slides and says no probability."""
-        return None
+        """Return the probability of survival at the times of events; None until completed."""
+        if not self.times:
+            return None
+        import numpy as np  # noqa: PLC0415 (with the metrics)
+
+        from parfocal.metrics import SurvivalBaseline, SurvivalCurves  # noqa: PLC0415
+
+        times = np.array(self.times)
+        risk = np.array([answer.outputs[RISK] for answer in answers])
+        survival = SurvivalBaseline(self.times, self.hazard).survival(risk, times)
+        return SurvivalCurves(times, survival)
 
     def scores(
         self,
@@ -106,12 +131,13 @@ class Survival:
         """Compute the metrics of `parfocal.metrics.SURVIVAL_METRICS`."""
         from parfocal.metrics import survival_scores  # noqa: PLC0415 (imports scikit-learn)
 
-        predictions = self.predictions(slides, answers)
-        return survival_scores(predictions, resamples=resamples, seed=seed)
+        predictions, curves = self.predictions(slides, answers), self.curves(answers)
+        return survival_scores(predictions, curves=curves, resamples=resamples, seed=seed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""
-        return {"name": self.name, **asdict(self)}
+        columns = {"name": self.name, "time": self.time, "event": self.event}
+        return columns | {"times": list(self.times), "hazard": list(self.hazard)}
 
 
 def survival_loss(logits: Float[Tensor, "..."], target: Float[Tensor, "..."]) -> Float[Tensor, ""]:

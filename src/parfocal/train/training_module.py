@@ -35,7 +35,7 @@ from parfocal.models.contract import (
 from parfocal.models.layers.passes import Passes
 from parfocal.prediction import Prediction
 from parfocal.settings import TrainSettings
-from parfocal.tasks import Task
+from parfocal.tasks import ComparesSlides, Task
 from parfocal.train.batch import BatchRunner
 from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
 from parfocal.train.folder import RunError, RunFolder
@@ -235,6 +235,25 @@ class TrainingModule(pl.LightningModule):
         return JointStep(
             self.model, self._run_positions, self._objective, self.task.loss, (self.generator,)
         )
+
+    def completed_task(self, device: torch.device) -> Task:
+        """Return the task with what depends on the outputs of the trained model, if it needs any.
+
+        Args:
+            device: device to run the model on.
+        """
+        if not self.task.compares_slides:
+            return self.task
+        assert isinstance(self.task, ComparesSlides)
+        self.model.to(device).eval()
+        read, logits = [], []
+        with torch.no_grad():
+            for slide in self.train_slides:
+                prediction, _ = self.runner.run([slide], device)
+                if prediction is not None:
+                    read.append(slide)
+                    logits.append(prediction.slides[0].logits.double().cpu())
+        return self.task.completed(read, logits)
 
     def validation_step(self, positions: list[int]) -> None:
         """Run the model on a batch of validation slides."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from parfocal.models.contract import Pretrained
 from parfocal.models.unit import Unit
 from parfocal.operating_point import OperatingPoint
 from parfocal.settings import RunSettings
-from parfocal.tasks import ComparesSlides, Task, stored_task
+from parfocal.tasks import Task, stored_task
 from parfocal.tasks.units import entries_of, fit_unit, training_entries_of, unit_inputs
 from parfocal.train.bag_memory import refuse_large_bags
 from parfocal.train.checks import log_left_out, refuse_too_few, refuse_unreadable
@@ -47,7 +47,7 @@ from parfocal.train.teacher import load_teacher
 from parfocal.train.trainer import fit
 from parfocal.train.training_module import TrainingModule
 from parfocal.train.warm_start import copy_weights, load_initial_model, merge_provenance
-from parfocal.train.zoom_check import check_zoom
+from parfocal.train.zoom_check import summarize_zoom
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class TrainingRun:
         point = self._operating_point
         summary = replace(
             self._summarize(modules, unreadable),
-            zoom=self._check_zoom(module),
+            zoom=summarize_zoom(module, self.device, exhaustive=self.features is not None),
             operating_point=None if point is None else point.summary,
         )
         self.folder.check_claim()
@@ -285,29 +285,6 @@ class TrainingRun:
             num_slides=len(self._used.train) + len(self._used.val),
         )
 
-    def _check_zoom(self, module: TrainingModule) -> dict[str, Any] | None:
-        """Judge on the validation slides whether a model has learned where to zoom.
-
-        Args:
-            module: the trained module.
-        """
-        traits = self.settings.model.traits
-        if traits.uses_teacher or not (traits.zooms and traits.takes_features):
-            return None
-        module.model.load_state_dict(safetensors.torch.load_file(module.best_file))
-        module.model.to(self.device)
-        check = check_zoom(
-            module.runner,
-            module.val_slides,
-            self.device,
-            # Without stored features, every patch of the slides would have to be encoded.
-            exhaustive=self.features is not None,
-            hindsight=bool(self.settings.model.arguments.get("hindsight")),
-        )
-        if check.warning is not None:
-            logger.warning("%s: %s", self.folder.path, check.warning)
-        return asdict(check)
-
     def _summarize(self, modules: list[TrainingModule], unreadable: dict[str, str]) -> RunSummary:
         failed = dict(unreadable)
         for module in modules:
@@ -322,7 +299,7 @@ class TrainingRun:
         model = modules[-1].model
         if len(modules) == 1:
             model.load_state_dict(safetensors.torch.load_file(modules[0].best_file))
-        task = self._completed_task(modules[-1])
+        task = modules[-1].completed_task(self.device)
         model = model.cpu()
         return Checkpoint(
             model=model,
@@ -337,14 +314,6 @@ class TrainingRun:
             unit=self._unit,
             operating_point=self._operating_point,
         )
-
-    def _completed_task(self, module: TrainingModule) -> Task:
-        """Return the task with what depends on the outputs of the trained model."""
-        if not self.task.compares_slides:
-            return self.task
-        assert isinstance(self.task, ComparesSlides)
-        module.model.to(self.device)
-        return self.task.completed(*module.outputs_of(module.train_slides))
 
     @cached_property
     def _operating_point(self) -> OperatingPoint | None:
