@@ -5,11 +5,14 @@ features are stored, with every patch. If the zoom was not learned, its answers 
 chance, and the metrics do not say why: this check does.
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -17,7 +20,10 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.metrics import delong_interval
 from parfocal.prediction import Look, Prediction
 from parfocal.train.batch import BatchRunner
+from parfocal.train.training_module import TrainingModule
 from parfocal.train.validation import ValidationOutput, validation_metrics
+
+logger = logging.getLogger(__name__)
 
 FLAT = 1.5  # zoom attention on the selected patches, over their share: below this it is flat
 WORSE = 0.1  # AUROC with every patch minus that with the selected ones: from this on it is worse
@@ -102,6 +108,34 @@ def _aim(check: ZoomCheck) -> str | None:
         if attention is not None and share is not None and attention < FLAT * share:
             return f"{name} {attention:.1%}, of a random selection {share:.1%}"
     return None
+
+
+def summarize_zoom(
+    module: TrainingModule, device: torch.device, *, exhaustive: bool
+) -> dict[str, Any] | None:
+    """Judge the zoom of a trained model and log a warning if it was not learned.
+
+    Args:
+        module: the trained module; its model gets the weights of the best epoch.
+        device: device of the model.
+        exhaustive: whether to also run the model on every patch; without stored features, every
+            patch of the validation slides would have to be encoded for it.
+
+    Returns:
+        The fields of the `ZoomCheck`; None for a model that does not learn where to zoom.
+    """
+    traits = module.traits
+    if traits.uses_teacher or not (traits.zooms and traits.takes_features):
+        return None
+    module.model.load_state_dict(safetensors.torch.load_file(module.best_file))
+    module.model.to(device)
+    hindsight = bool(getattr(module.model, "hindsight", False))
+    check = check_zoom(
+        module.runner, module.val_slides, device, exhaustive=exhaustive, hindsight=hindsight
+    )
+    if check.warning is not None:
+        logger.warning("%s: %s", module.folder.path, check.warning)
+    return asdict(check)
 
 
 def check_zoom(
