@@ -13,8 +13,9 @@ from parfocal.features.foreign.encoder_names import encoder_problem
 from parfocal.hub.card import model_card
 from parfocal.hub.facts import read_facts
 from parfocal.hub.repository import HubError
-from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
+from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.description import HUB_DESCRIPTION_FILE, HUB_WEIGHTS_FILE
+from parfocal.models.provenance import TrainingProvenance
 from parfocal.settings import RunSettings
 from parfocal.settings.load import load_run_settings, load_settings, recipe_names
 

@@ -14,9 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from parfocal.encoders.encoder import Encoder
@@ -40,6 +38,7 @@ from parfocal.models.description import (
     read_description,
     weights_path,
 )
+from parfocal.models.provenance import TrainingProvenance
 from parfocal.models.renamed import renamed_weights
 from parfocal.models.stopping import StoppingRule
 from parfocal.models.trained_encoders import (
@@ -49,6 +48,7 @@ from parfocal.models.trained_encoders import (
     parse_weights,
 )
 from parfocal.models.unit import SLIDE, Unit, parse_unit, unit_entry
+from parfocal.models.weights_file import read_weights, unfit_weights, weights_bytes
 from parfocal.operating_point import OperatingPoint
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide
@@ -64,34 +64,6 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
-
-
-@dataclass(frozen=True)
-class TrainingProvenance:
-    """Where the weights of a model come from.
-
-    Args:
-        seed: seed of the run.
-        epoch: epoch whose weights were kept, counted from 1.
-        slides: slide ids in the parts `train` and `val`, without unreadable slides.
-        patients: patient ids in the parts `train` and `val`.
-        refit: whether the model was trained again on both parts together.
-        fingerprints: hash of the file of each of these slides, by slide id, without unreadable
-            files.
-        feature_tool: tool that extracted the features; empty if parfocal did, or encoded the slides
-            itself.
-        feature_mpps: lowest, median and highest true resolution, in µm per pixel, of the features
-            by that tool, by nominal magnification; without those of which no slide was available.
-    """
-
-    seed: int
-    epoch: int
-    slides: dict[str, list[str]] = field(default_factory=dict)
-    patients: dict[str, list[str]] = field(default_factory=dict)
-    refit: bool = False
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    feature_tool: str = ""
-    feature_mpps: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +85,7 @@ class Checkpoint:
         versions: versions of the packages that the model was trained with.
         task: what the model predicts, as `parfocal.tasks` describes it; None for one class per
             slide, the label.
-        unit: what the model makes one prediction for: a slide or a patient, with covariates or
-            without.
+        unit: what one prediction is for: a slide or a patient, with covariates or without.
         stopping: the rule by which the model stops visiting a slide if told to, calibrated on
             validation slides; None if there is none.
         operating_point: temperature and thresholds, chosen on validation slides; None if the model
@@ -178,7 +149,7 @@ class Checkpoint:
     @property
     def weights_hash(self) -> str:
         """SHA-256 of the model's weights as they are stored, in safetensors format."""
-        return self.stored_hash or sha256(_weights_bytes(self.model)).hexdigest()
+        return self.stored_hash or sha256(weights_bytes(self.model)).hexdigest()
 
     @property
     def _task_entry(self) -> dict[str, Any]:
@@ -286,7 +257,7 @@ class Checkpoint:
 
     def to_bytes(self) -> tuple[bytes, bytes]:
         """Return the contents of both files: the weights, and their description."""
-        weights = _weights_bytes(self.model)
+        weights = weights_bytes(self.model)
         description = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -339,13 +310,13 @@ class Checkpoint:
                 raise
             raise _damaged(folder, error) from None
         path = weights_path(folder)
-        weights = _read_weights(path, fields["stored_hash"])
+        weights = read_weights(path, fields["stored_hash"])
         if description["format_version"] == 1:
             weights = renamed_weights(name, weights)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
-            raise _unfit_weights(path, error) from None
+            raise unfit_weights(path, error) from None
         fields |= {"model": model.eval(), "model_settings": settings}
         return cls(**fields, trust_remote_code=trust_remote_code)
 
@@ -427,38 +398,3 @@ def _override(
                 f"model {name} was trained without a setting {key!r}; it has {', '.join(settings)}."
             )
     return {**settings, **overrides}
-
-
-def _read_weights(path: Path, expected_hash: str) -> dict[str, Tensor]:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; restore it or train again.") from None
-    if sha256(content).hexdigest() != expected_hash:
-        raise CheckpointError(
-            f"{path}: these are not the weights that {DESCRIPTION_FILE} describes (their hashes "
-            "differ); restore both files from one run, or train again."
-        )
-    try:
-        weights = safetensors.torch.load(content)
-    except SafetensorError as error:
-        raise _unfit_weights(path, error) from None
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise CheckpointError(
-                f"{path}: the weights {name} are not all finite, so every prediction would be "
-                "meaningless. Train again, with a lower train.learning_rate."
-            )
-    return weights
-
-
-def _unfit_weights(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: the weights do not fit the model ({' '.join(str(error).split())}); use the "
-        f"parfocal version named in {DESCRIPTION_FILE}, or train again."
-    )
-
-
-def _weights_bytes(model: nn.Module) -> bytes:
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return safetensors.torch.save(tensors)

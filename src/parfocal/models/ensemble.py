@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from parfocal.models.checkpoint import Checkpoint, SettingValue, TrainingProvenance
+from parfocal.models.checkpoint import Checkpoint, SettingValue
 from parfocal.models.description import CheckpointError, description_path
+from parfocal.models.provenance import TrainingProvenance
 from parfocal.operating_point import OperatingPoint, Threshold
 
 MEAN_NOTE = "mean of the thresholds of the folds"
@@ -97,6 +98,7 @@ def as_ensemble(run: Path, members: Mapping[str, Checkpoint]) -> Checkpoint:
     return replace(
         first,
         members=dict(members),
+        task=_without_baseline(first.task),
         stored_hash=sha256(hashes.encode()).hexdigest(),
         training=_joined_provenance([each.training for each in members.values()]),
         operating_point=_mean_point([each.operating_point for each in members.values()]),
@@ -113,7 +115,7 @@ def each_member(trained: Checkpoint, change: Callable[[Checkpoint], Checkpoint])
     """
     members = {name: change(member) for name, member in trained.members.items()}
     first = next(iter(members.values()))
-    kept = ("members", "stored_hash", "training", "operating_point", "stopping", "encoders")
+    kept = ("members", "stored_hash", "training", "operating_point", "stopping", "encoders", "task")
     values: dict[str, Any] = {name: getattr(trained, name) for name in kept}
     return replace(first, **{**values, "members": members})
 
@@ -140,6 +142,7 @@ def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
     checks = {
         f"another model ({other.model_name})": one.model_name != other.model_name,
         f"another task ({tasks[1]})": tasks[0] != tasks[1],
+        "other intervals of time": _edges(one.task) != _edges(other.task),
         f"other outputs ({', '.join(other.labels)})": one.labels != other.labels,
         f"other magnifications ({', '.join(f'{m:g}' for m in other.magnifications)})": (
             one.magnifications != other.magnifications
@@ -149,6 +152,23 @@ def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
         f"another unit ({other.unit.per})": one.unit.per != other.unit.per,
     }
     return next((text for text, differs in checks.items() if differs), None)
+
+
+def _edges(task: object) -> list[object]:
+    """Return the ends of intervals of time anywhere in a task, which name its outputs."""
+    if isinstance(task, Mapping):
+        own = [task["edges"]] if "edges" in task else []
+        return own + [each for value in task.values() for each in _edges(value)]
+    if isinstance(task, list | tuple):
+        return [each for value in task for each in _edges(value)]
+    return []
+
+
+def _without_baseline(task: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return a task without the baseline hazard, which belongs to the risks of one fold."""
+    if task is None or "hazard" not in task:
+        return task
+    return {**task, "times": (), "hazard": ()}
 
 
 def _joined_provenance(trainings: list[TrainingProvenance]) -> TrainingProvenance:

@@ -208,7 +208,7 @@ class SlideSummary(nn.Module):
         tokens = self.project(z)
         tokens = tokens + encode_places(cells, tokens.shape[1]).to(tokens.dtype)
         apart = None
-        if slides is not None and slides.unique().numel() > 1:
+        if slides is not None and bool((slides != slides[0]).any()):
             apart = F.pad(slides[:, None] != slides, (1, 0, 1, 0))  # not of the class token
         summary: Tensor = self.transformer(torch.cat([self.token[None], tokens])[None], mask=apart)
         return summary[0, 0]

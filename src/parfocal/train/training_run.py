@@ -21,8 +21,9 @@ from parfocal.encoders.per_magnification import in_dim_of
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.files import write_whole
-from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
+from parfocal.models.checkpoint import Checkpoint, build_model
 from parfocal.models.contract import Pretrained
+from parfocal.models.provenance import TrainingProvenance
 from parfocal.models.unit import Unit
 from parfocal.operating_point import OperatingPoint
 from parfocal.settings import RunSettings

@@ -6,7 +6,8 @@ from dataclasses import replace
 from torch import nn
 
 from parfocal.encoders.spec import EncoderSpec
-from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
+from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.provenance import TrainingProvenance
 from parfocal.settings import RunSettings
 from parfocal.train.folder import RunError
 
