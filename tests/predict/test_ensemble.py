@@ -11,7 +11,7 @@ import torch
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.models.checkpoint import build_model
 from parfocal.models.description import CheckpointError
-from parfocal.models.ensemble import load_trained
+from parfocal.models.ensemble import as_ensemble, load_trained
 from parfocal.operating_point import OperatingPoint, Threshold
 from parfocal.predict import predict
 from parfocal.slide.slide import Slide
@@ -139,6 +139,20 @@ def test_folds_that_cannot_answer_together_are_refused(run, untrained, tmp_path)
     (tmp_path / "fold-2").mkdir()
     with pytest.raises(CheckpointError, match="fold-2 is not finished, and the folds answer"):
         load_trained(tmp_path)
+
+
+def test_folds_with_other_intervals_of_time_are_refused_and_baselines_stay_with_their_fold(
+    untrained, tmp_path
+):
+    survival = {"name": "survival", "time": "t", "event": "e", "times": [1.0], "hazard": [0.1]}
+    members = {f"fold-{n}": replace(untrained, task={**survival, "times": [n]}) for n in range(2)}
+    assert as_ensemble(tmp_path, members).task == {**survival, "times": (), "hazard": ()}
+    hazards = {"name": "hazards", "time": "t", "event": "e", "edges": [1.0]}
+    for task in (hazards, {"name": "joint", "parts": [hazards]}):
+        other = json.loads(json.dumps(task).replace("1.0", "2.0"))
+        two = {"fold-0": replace(untrained, task=task), "fold-1": replace(untrained, task=other)}
+        with pytest.raises(CheckpointError, match="fold-1 has other intervals of time than fold-0"):
+            as_ensemble(tmp_path, two)
 
 
 def test_a_temperature_divides_the_logits(untrained, slide):

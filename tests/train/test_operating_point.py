@@ -29,7 +29,7 @@ from parfocal.train.operating_point import (
 
 
 def run_training(cohort, out, *overrides, resume=False):
-    small = ["slide.patch_size=16", "encoder.name=tiny", "model.dim=8", "train.epochs=2"]
+    small = ["slide.patch_size=16", "encoder.name=tiny", "model.dim=8", "train.epochs=1"]
     settings = load_settings("abmil", overrides=[*small, *overrides])
     settings = replace(settings, slide=replace(settings.slide, magnifications=(5.0,)))
     features = cohort.source.parent / "features"
@@ -164,6 +164,7 @@ def test_a_task_without_thresholds_refuses_them(cohort):
             refuse_impossible(settings, task, cohort.slides)
 
 
+@pytest.mark.slow
 def test_a_refit_says_that_the_slides_are_no_longer_apart(cohort, tmp_path):
     summary = run_training(cohort, tmp_path / "run", "train.threshold=0.4", "train.refit=true")
     assert summary.operating_point == "threshold well 0.400 (given)"

@@ -177,7 +177,7 @@ class Evaluation:
             entries = classification_entries(
                 self.predictions, self.trained.operating_point
             ) | froc_entries(self.trained.labels, self.results, negative)
-        return entries | (fold_scores(self.task, self.results) or {})
+        return entries | (fold_scores(self.trained, self.results) or {})
 
     def to_csv(self) -> str:
         """Return the text of predictions.csv, one row per slide, or per patient.

@@ -19,7 +19,7 @@ from parfocal.features.open_folder import Features
 from parfocal.features.slide_input import SlideInput
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.ensemble import fold_folders
-from parfocal.tasks import Answer, Task, mean_answer
+from parfocal.tasks import Answer, mean_answer, task_of
 
 
 @dataclass(frozen=True)
@@ -133,26 +133,27 @@ def _mean_steps(results: Sequence[SlideResult]) -> tuple[StepResult, ...]:
     )
 
 
-def fold_scores(task: Task, results: Sequence[SlideResult]) -> dict[str, object] | None:
+def fold_scores(trained: Checkpoint, results: Sequence[SlideResult]) -> dict[str, object] | None:
     """Return the scores of each fold on the slides that it alone predicted; None without folds.
 
     Args:
-        task: the task.
+        trained: the model with members; each scores with its own task, such as its own intervals.
         results: the predictions.
 
     Returns:
         Entries of metrics.json: the folds with their scores, and the mean and standard deviation
         over the folds in which a score is defined.
     """
+    tasks = {name: task_of(member) for name, member in trained.members.items()}
     by_fold: dict[str, list[SlideResult]] = {}
     for result in results:
-        if len(result.folds) == 1 and task.known(result.slide):
+        if len(result.folds) == 1 and tasks[result.folds[0]].known(result.slide):
             by_fold.setdefault(result.folds[0], []).append(result)
     if len(by_fold) < 2:
         return None
     folds = []
     for name in sorted(by_fold, key=lambda each: int(each.rpartition("-")[2])):
-        own = by_fold[name]
+        own, task = by_fold[name], tasks[name]
         answers = [
             Answer(dict(zip(task.classes, each.probabilities, strict=True)), each.outputs)
             for each in own
