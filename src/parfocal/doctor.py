@@ -62,7 +62,7 @@ class Check:
     Args:
         topic: what kind of thing, such as "folder".
         name: which one.
-        state: "ok"; "note" for what is missing but optional; "failed" for what has to be mended.
+        state: "ok"; "note" for what is missing but optional; "failed" for what does not work.
         text: what was found, and what to do if it failed.
     """
 
