@@ -70,15 +70,18 @@ class ProcessWorker:
         self._process = _spawn.Process(target=_serve, args=(other, plan, mark, gpu))
         self._process.start()
         self._is_stopping = False
+        self._owed = 1  # answers that are to come, the first of which says that it is ready
         other.close()  # so that the connection ends when the process does
 
     def start(self, item: str) -> None:
         """Hand an item to the worker."""
+        self._owed += 1
         with suppress(OSError):  # it has died, which `receive` finds
             self.connection.send(item)
 
     def receive(self) -> Answer:
         """Return the next answer, or how the process ended."""
+        self._owed -= 1
         try:
             answer = self.connection.recv()
         except (EOFError, OSError):
@@ -95,8 +98,10 @@ class ProcessWorker:
                 os.kill(self._process.pid, signal.SIGUSR1)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: at once if it works on an item, else it ends by itself."""
         self.connection.close()
+        if self._owed == 0:
+            self._process.join(PATIENCE_S)
         if self._process.is_alive():
             self._process.terminate()
         self._process.join(PATIENCE_S)
@@ -117,6 +122,7 @@ def _serve(connection: Connection, plan: WorkerPlan, mark: Path | None, gpu: str
             while True:
                 connection.send(runner.process(connection.recv()))
         _serve_in_threads(connection, runner, plan.in_flight)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to clean up
 
 
 def _serve_in_threads(connection: Connection, runner: PlanRunner, count: int) -> None:
