@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from parfocal.dataset import read_split
+from parfocal.dataset import read_cohort, read_split
 from parfocal.dataset.inputs import StoredInputs
 from parfocal.features.store import FeatureFile, feature_path
 from parfocal.models.checkpoint import Checkpoint
@@ -21,7 +21,10 @@ from parfocal.models.zoommil import ZoomMIL
 from parfocal.prediction import Prediction
 from parfocal.progress import ERASE_LINE, ProgressHandler
 from parfocal.settings import RunSettings, load_settings
+from parfocal.settings.sections import TrainSettings
 from parfocal.train import RunError, RunSummary, train
+from parfocal.train.run import make_splits
+from small import write_table
 
 
 def with_train(settings: RunSettings, **train_settings: object) -> RunSettings:
@@ -308,3 +311,23 @@ def test_random_budgets_train_on_partial_bags_the_same_for_equal_seeds(cohort, s
         run_training(cohort, each, tmp_path / name)
     hashes = [Checkpoint.load(tmp_path / name).weights_hash for name in "abc"]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_table_with_the_parts_of_each_fold_gives_its_splits(tmp_path: Path):
+    rows = [
+        (
+            f"s{n}",
+            f"s{n}.svs",
+            "ab"[n % 2],
+            *(("train", "val", "test")[(n // 2 + k) % 3] for k in (0, 1)),
+        )
+        for n in range(6)
+    ]
+    table = write_table(
+        tmp_path / "c.csv", ("slide_id", "path", "label", "fold_0", "fold_1"), *rows
+    )
+    splits = make_splits(read_cohort(table), TrainSettings())
+    assert [[slide.slide_id for slide in split.test] for split in splits] == [
+        ["s4", "s5"],
+        ["s2", "s3"],
+    ]
