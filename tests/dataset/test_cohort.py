@@ -145,7 +145,9 @@ def test_a_label_outside_the_given_classes_is_refused(tmp_path):
         CohortError, match="row 3: unknown label 'cancer'; the classes are benign, t"
     ):
         read_cohort(path, labels=("benign", "tumor"))
-    with pytest.raises(CohortError, match=r"not trained on \(1 cancer\); remove these slides, or tr"):
+    with pytest.raises(
+        CohortError, match=r"not trained on \(1 cancer\); remove these slides, or tr"
+    ):
         read_cohort(path, labels=("benign", "tumor"))
     with pytest.raises(CohortError, match="the classes are Benign, cancer; write 'Benign'"):
         read_cohort(path, labels=("Benign", "cancer"))
