@@ -241,8 +241,9 @@ def refuse_used(path: Path, *, resume: bool) -> None:
             f"{path}: the folder is not empty. Use another --out, or --resume to continue the run "
             "in it."
         )
-    # An interrupted run has a resume folder from its start; a run with folds has its first fold.
-    if not any((path / name).exists() for name in ("settings.yaml", "fold-0", RESUME_FOLDER)):
+    # An interrupted run has a resume folder from its start; with folds, any of them may be first.
+    names = ("settings.yaml", RESUME_FOLDER)
+    if not any((path / name).exists() for name in names) and not any(path.glob("fold-[0-9]*")):
         raise RunError(
             f"{path}: the folder is not empty, and there is no run in it to continue. Give the "
             "--out of the interrupted run."
