@@ -96,7 +96,7 @@ class TestOneResult:
         pytest.importorskip("ray", reason="needs parfocal[ray]")
         assert extract("ray", "--ray", "local", "--workers", "2") == files_of(extracted)
 
-    def test_a_job_that_is_told_to_stop_finishes_its_slides_and_is_resumed(
+    def test_a_job_that_is_asked_to_stop_finishes_its_slides_and_is_resumed(
         self, extract, cohort, extracted, tmp_path
     ):
         out = tmp_path / "stopped"

@@ -86,7 +86,7 @@ class Checkpoint:
         task: what the model predicts, as `parfocal.tasks` describes it; None for one class per
             slide, the label.
         unit: what one prediction is for: a slide or a patient, with covariates or without.
-        stopping: the rule by which the model stops visiting a slide if told to, calibrated on
+        stopping: the rule by which the model stops visiting a slide if the budget says so, calibrated on
             validation slides; None if there is none.
         operating_point: temperature and thresholds, chosen on validation slides; None if the model
             predicts the most probable class.

@@ -23,8 +23,8 @@ from parfocal.train.available_memory import available_memory, memory_in_use
 from parfocal.train.folder import RunError
 
 GB = 10**9
-# Peak of a training step, by what autograd keeps: 1.15 for TransMIL and 1.23 for CLAM, as measured by
-# benchmarks/bag_memory.py; the rest is a margin.
+# Peak of a training step, by what autograd keeps: 1.15 for TransMIL and 1.23 for CLAM, as measured
+# by benchmarks/bag_memory.py; the rest is a margin.
 PEAK_FACTOR = 1.3
 # Bytes per patch that no model reaches, in units of its features (or of 512 numbers, if more). What
 # fits with this much is not measured.

@@ -87,7 +87,7 @@ def _float(attributes: Mapping[str, Any], tag: str) -> float:
 
 def _item(attributes: Mapping[str, Any], tag: str) -> Mapping[str, Any]:
     """Return the first item of a sequence; empty if there is none."""
-    found = next(iter(_values(attributes, tag)), {})
+    found: Any = next(iter(_values(attributes, tag)), {})
     if not isinstance(found, dict):
         raise TypeError(f"{tag} is no sequence")
     return found

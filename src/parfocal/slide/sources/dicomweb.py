@@ -162,7 +162,7 @@ def split_parts(content_type: str, content: bytes) -> list[bytes]:
         raise ValueError("is not multipart")
     mark = b"--" + found[1].encode()
     position = content.find(mark)
-    parts = []
+    parts: list[bytes] = []
     while position >= 0:
         start = position + len(mark)
         if content[start : start + 2] == b"--":
