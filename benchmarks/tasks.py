@@ -21,7 +21,7 @@ import numpy as np
 from parfocal.metrics import SurvivalPredictions, concordance
 
 PATCHES = ("--set", "slide.patch_size=128")
-ZOOM = (*PATCHES, "--magnifications", "2.5,10", "--set", "model.k=6")
+ZOOM = (*PATCHES, "--magnifications", "2.5,10", "--set", "model.k=4")
 MODELS = {"zoommil-hindsight": ZOOM, "abmil": PATCHES}
 
 
