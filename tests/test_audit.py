@@ -190,7 +190,8 @@ def test_a_budget_limits_the_zoomed_prediction_only(untrained: Checkpoint, cohor
     for ours, theirs in zip(limited.slides, own.slides, strict=True):
         assert ours.visited <= 9 < theirs.visited
         assert ours.exhaustive == theirs.exhaustive
-        assert ours.regret[1] == pytest.approx(1)  # nothing of the highest magnification was visited
+        # Nothing of the highest magnification was visited.
+        assert ours.regret[1] == pytest.approx(1)
     content = json.loads((cohort.parent / "few" / "audit.json").read_text())
     assert content["budget"] == "patches=9"
     assert content["sufficiency"]["share"] == 0.05

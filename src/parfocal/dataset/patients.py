@@ -89,8 +89,7 @@ def _patient(patient_id: str, slides: Sequence[CohortSlide], source: str) -> Coh
                 attribute,
                 first,
                 slide,
-                getattr(first, attribute),
-                getattr(slide, attribute),
+                (getattr(first, attribute), getattr(slide, attribute)),
             )
     strata = {slide.stratum for slide in slides}
     return replace(
@@ -110,14 +109,15 @@ def _value(source: str, column: str, slides: Sequence[CohortSlide]) -> str:
     known = [slide for slide in slides if not is_missing(slide.values[column])]
     for slide in known[1:]:
         _refuse_difference(
-            source, column, known[0], slide, known[0].values[column], slide.values[column]
+            source, column, known[0], slide, (known[0].values[column], slide.values[column])
         )
     return (known or slides)[0].values[column]
 
 
 def _refuse_difference(
-    source: str, what: str, first: CohortSlide, other: CohortSlide, one: object, another: object
+    source: str, what: str, first: CohortSlide, other: CohortSlide, values: tuple[object, object]
 ) -> None:
+    one, another = values
     if one == another:
         return
     raise CohortError(

@@ -86,8 +86,8 @@ class Checkpoint:
         task: what the model predicts, as `parfocal.tasks` describes it; None for one class per
             slide, the label.
         unit: what one prediction is for: a slide or a patient, with covariates or without.
-        stopping: the rule by which the model stops visiting a slide if the budget says so, calibrated on
-            validation slides; None if there is none.
+        stopping: the rule by which the model stops visiting a slide, calibrated on validation
+            slides and used if the budget says so; None if there is none.
         operating_point: temperature and thresholds, chosen on validation slides; None if the model
             predicts the most probable class.
         budget: how much of a slide the model visits; None for what it visits by itself. Not stored.
