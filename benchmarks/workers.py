@@ -188,7 +188,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paint_cohort(folder / "slides", slides=options.slides, seed=0, size=options.size, mpp=1.0)
-        paths = sorted((folder / "slides").glob("*.tif"))
+        paths = sorted((folder / "slides").rglob("*.tif"))
+        assert len(paths) == options.slides
         print("| task | workers | start-up, s | work, s | slides per minute | over one |")
         print("|---|---|---|---|---|---|")
         for task in ("extract", "predict"):
