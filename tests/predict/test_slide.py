@@ -119,6 +119,7 @@ def test_the_json_holds_what_the_format_promises(record: PredictionRecord):
     assert list(content) == [
         *("format_version", "slide", "model", "prediction"),
         *("stop_reason", "steps", "regions", "cost", "reach", "nothing_to_skip", "notes"),
+        *("budget", "rounds"),
     ]
     reach = content["reach"]
     assert list(reach) == ["unreachable", "below_min_tissue", "min_tissue_met", "squares"]
