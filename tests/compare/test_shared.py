@@ -40,6 +40,7 @@ def run(
     )
 
 
+@pytest.mark.slow
 def test_the_shard_that_ends_last_writes_the_tables_of_all_models(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -240,7 +240,7 @@ def _check_run(run: TrainingRun, out: Path, *, resume: bool) -> None:
 
 def _recorded_left_out(out: Path) -> dict[str, str] | None:
     """Return the slides that the run in a folder left out before its split; None if no run is."""
-    for folder in (out, out / "fold-0"):
+    for folder in (out, *sorted(out.glob("fold-[0-9]*"))):
         left_out = read_left_out(folder)
         if left_out is not None:
             return left_out
