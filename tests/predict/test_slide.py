@@ -144,7 +144,7 @@ def test_the_json_holds_what_the_format_promises(record: PredictionRecord):
     ]
     assert list(content["regions"][0]) == [
         *("id", "step", "x", "y", "width", "height", "mpp", "score", "score_kind"),
-        *("parent", "selected", "order", "zoom_attention", "probabilities"),
+        *("parent", "selected", "order", "zoom_attention", "probabilities", "round"),
     ]
     cost = content["cost"]
     assert {"patches", "pixels_decoded", "bytes_read", "macs", "seconds", "exhaustive"} < set(cost)
