@@ -5,7 +5,7 @@ OUT/MODEL/seed-0/evaluation-share-5-random   the same with patches at random
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parfocal.compare.candidate import Candidate
@@ -113,7 +113,7 @@ def _runs(
     budget: Budget | None,
 ) -> BudgetRuns:
     metrics = [read_metrics(folder / "metrics.json") for folder in folders]
-    timing = {}
+    timing: Mapping[str, Mapping[str, float]] = {}
     if kind != "random":  # as many patches as in the order of the model
         timing = load_or_measure_seconds(shared, candidate, folders[0].parent, budget)
     return BudgetRuns(
