@@ -29,6 +29,12 @@ class Counted:
         return self.patches[slide.slide_id]
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Measure on small bags."""
+    monkeypatch.setattr(bag_memory, "PROBE_PATCHES", 256)
+
+
 @pytest.fixture
 def free(monkeypatch):
     """Set the memory that is free."""
