@@ -208,11 +208,12 @@ Run = Annotated[
 Host = Annotated[
     str,
     typer.Option(
-        metavar="HOST", help="Address to listen on. Other computers can connect to 0.0.0.0."
+        metavar="HOST",
+        help="Address to listen on; 0.0.0.0 accepts connections from other computers.",
     ),
 ]
 Port = Annotated[
-    int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 takes any free one.")
+    int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 for any free one.")
 ]
 EncoderAt = Annotated[
     str | None,
@@ -230,7 +231,7 @@ RemoteCache = Annotated[
     typer.Option(
         "--remote-cache",
         metavar="DIR",
-        help="Folder that caches the parts read of remote slides, at most 10 GiB.",
+        help="Folder that caches the parts of remote slides that were read, at most 10 GiB.",
     ),
 ]
 Scratch = Annotated[
@@ -245,7 +246,7 @@ AllowRedirect = Annotated[
     typer.Option(
         "--allow-redirect",
         metavar="HOST[:PORT]",
-        help="Host that slide servers may redirect to, with its port unless that is the usual one. "
+        help="Host that slide servers may redirect to, with its port if it is not the usual one. "
         "Repeatable.",
     ),
 ]
@@ -360,13 +361,13 @@ BudgetText = Annotated[
         "--budget",
         metavar="BUDGET",
         help="How much of each slide to visit: patches=100, share=5%, seconds=2, macs=50G; or "
-        "settled, to stop when the answer has settled (see `parfocal calibrate`). Default: what "
-        "the model visits by itself.",
+        "settled, to stop when the answer has settled (see `parfocal calibrate`). Default: the "
+        "number of patches of the model.",
     ),
 ]
 SkipUnreadable = Annotated[
     bool,
-    typer.Option("--skip-unreadable", help="Go on without the slides that cannot be read."),
+    typer.Option("--skip-unreadable", help="Continue without the slides that cannot be read."),
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
 ShardText = Annotated[
@@ -374,8 +375,8 @@ ShardText = Annotated[
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Process only share I of N, counted from 1, such as 3/8. Without it, all commands "
-        "that write to the same folder share the work.",
+        help="Process only part I of N of the work, counted from 1, such as 3/8. Default: all "
+        "commands that write to the same folder share the work.",
         callback=existing_shard,
     ),
 ]

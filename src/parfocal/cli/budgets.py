@@ -20,23 +20,21 @@ def calibrate(
         typer.Option(
             metavar="SHARE",
             help="Largest share of slides on which a model that stops early may give another class "
-            "than after all rounds. The smaller, the more validation slides are needed.",
+            "than after all rounds. A smaller share needs more validation slides.",
         ),
     ] = 0.05,
     min_probability: Annotated[
         float,
-        typer.Option(
-            metavar="P", help="Probability that an answer has to have to settle, at least."
-        ),
+        typer.Option(metavar="P", help="Minimum probability of an answer that has settled."),
     ] = 0.9,
     round_patches: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of patches that a round visits.")
+        int, typer.Option(min=1, metavar="N", help="Number of patches to visit in a round.")
     ] = 16,
 ) -> None:
-    """Choose when a model that zooms stops visiting a slide, on the validation slides of its run.
+    """Choose, on the validation slides of a run, when a model that zooms stops visiting a slide.
 
-    Writes the rule into the run, or into each of its folds. `--budget settled` of `predict` and
-    `evaluate` follows it; `evaluate` compares it with visiting all that the model wants.
+    Writes the rule into the run, or into each of its folds. `predict` and `evaluate` apply it with
+    `--budget settled`; `evaluate` also compares the results with those without a budget.
 
     Example: `parfocal calibrate run cohort.csv`
     """

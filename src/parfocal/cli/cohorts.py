@@ -46,7 +46,8 @@ def convert(
         typer.Option(
             "--from",
             metavar="TOOL",
-            help="stamp, clam, patho-bench or excel (any table). Default: by the columns.",
+            help="Tool that wrote the tables: stamp, clam, patho-bench or excel (any table). "
+            "Default: recognized by the columns.",
         ),
     ] = None,
     slides: Annotated[

@@ -48,14 +48,14 @@ def compare(
         int | None, typer.Option(min=2, metavar="N", help="Number of cross-validation folds.")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of training runs of each model.")
+        int, typer.Option(min=1, metavar="N", help="Number of training runs per model.")
     ] = 1,
     epochs: Epochs = None,
     metric: Annotated[
         Literal["weighted_f1", "accuracy", "auroc_macro"],
         typer.Option(
             metavar="METRIC",
-            help="weighted_f1, accuracy or auroc_macro: ranks the models and is plotted.",
+            help="Metric to rank the models by and to plot: weighted_f1, accuracy or auroc_macro.",
         ),
     ] = "weighted_f1",
     encoder: EncoderName = None,
@@ -71,8 +71,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="P,P,...",
-            help="Also evaluate models that zoom at these shares of the patches, in percent, as "
-            "1,2,5,10,20,100, and draw accuracy against share.",
+            help="Also evaluate models that zoom at these shares of the patches, in percent, such "
+            "as 1,2,5,10,20,100, and plot the metric against the share.",
         ),
     ] = None,
     overrides: NamedOverrides = None,

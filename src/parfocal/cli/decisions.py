@@ -1,4 +1,4 @@
-"""Options that say how probabilities become decisions."""
+"""Options for how probabilities become decisions."""
 
 from typing import Annotated
 

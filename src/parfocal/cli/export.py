@@ -21,17 +21,17 @@ def export(
     tool: Annotated[
         Literal["stamp"],
         typer.Option(
-            "--to", metavar="TOOL", help="stamp: patient-preds.csv, as its statistics read."
+            "--to", metavar="TOOL", help="stamp, which writes patient-preds.csv for its statistics."
         ),
     ] = "stamp",
     target: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Target to write, of a model with several."),
+        typer.Option(metavar="COLUMN", help="Target to write, if the model has several."),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Name of the target in the table, as STAMP's ground_truth_label."
+            metavar="NAME", help="Name of the target in the table (ground_truth_label of STAMP)."
         ),
     ] = None,
 ) -> None:

@@ -127,15 +127,15 @@ def train(
 ) -> None:
     """Train a model on labeled slides and write a run folder.
 
-    `--task` trains on other targets than a class: `--task survival --time os_months --event
-    os_event`, or `--task regression --target area`.
+    `--task` selects what to predict instead of a class, such as `--task survival --time os_months
+    --event os_event` or `--task regression --target area`.
 
     Slide files are read as the model zooms, unless `--features` is given. Settings come from the
     recipe, then `--config`, then `--set`, then the other options. Slides that cannot be read are
     reported before the first epoch. With `--folds`, each fold is a run folder of its own; `compare
     --folds` also evaluates them.
 
-    Without `--model`, ZoomMIL learns where to zoom in hindsight, which needs the fewest slides.
+    The default model, `zoommil-hindsight`, learns to find small lesions from a few dozen slides.
 
     Example: `parfocal train cohort.csv --out run --cache cache`
     """
@@ -229,7 +229,9 @@ def evaluate(
     device: Device = "auto",
     training_slides: Annotated[
         bool,
-        typer.Option("--allow-training-slides", help="Also score slides the model was trained on."),
+        typer.Option(
+            "--allow-training-slides", help="Also score slides that the model was trained on."
+        ),
     ] = False,
     external: External = False,
     again: Again = False,

@@ -149,8 +149,8 @@ def predict(
     """Classify slides, reading high-magnification pixels only where the model zooms in.
 
     Writes a JSON file and a PNG map of the visited patches for each slide, and predictions.csv. Run
-    the same command again to resume. With a run per patient, and `--patients`, also a JSON file for
-    each patient, and patients.csv.
+    the same command again to resume. If the run predicts per patient, `--patients` is needed, and a
+    JSON file for each patient and patients.csv are written, too.
 
     Example: `parfocal predict run slides/*.svs --out predictions`
     """

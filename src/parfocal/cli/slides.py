@@ -123,7 +123,7 @@ def synth(
     ],
     slides: Annotated[int, typer.Option(min=2, metavar="N", help="Number of slides.")],
     seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Seed; the same seed paints the same slides.")
+        int, typer.Option(min=0, metavar="N", help="Seed; the same seed generates the same slides.")
     ],
     size: Annotated[int, typer.Option(metavar="PX", help="Side of a slide, in pixels.")] = 5120,
     mpp: Annotated[
@@ -155,12 +155,12 @@ def synth(
         Literal["survival", "regression", "ordinal", "multilabel"] | None,
         typer.Option(
             metavar="ENDPOINT",
-            help="Paint for another task than classification: survival, regression, ordinal or "
-            "multilabel; cohort.csv has its columns.",
+            help="Generate targets for a task other than classification: survival, regression, "
+            "ordinal or multilabel; cohort.csv has their columns.",
         ),
     ] = None,
 ) -> None:
-    """Paint synthetic slides whose lesions are visible only at high magnification.
+    """Generate synthetic slides whose lesions are visible only at high magnification.
 
     Example: `parfocal synth painted --slides 40 --seed 0`
     """

@@ -14,7 +14,8 @@ from parfocal.cli.arguments import ArgumentError
 Submit = Annotated[
     Literal["slurm"] | None,
     typer.Option(
-        metavar="SYSTEM", help="Write a batch script (slurm) instead of running the command."
+        metavar="SYSTEM",
+        help="Write a batch script for this system (slurm) instead of running the command.",
     ),
 ]
 Partition = Annotated[

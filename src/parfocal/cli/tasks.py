@@ -1,4 +1,4 @@
-"""Options that say what is predicted of a slide."""
+"""Options for what is predicted for a slide."""
 
 from typing import Annotated, Literal
 
@@ -17,8 +17,8 @@ Target = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN,...",
-        help="Columns of what is predicted, instead of label; each may have a task of its own, as "
-        "in grade:ordinal.",
+        help="Columns to predict instead of label; each may have its own task, such as "
+        "grade:ordinal.",
     ),
 ]
 Time = Annotated[

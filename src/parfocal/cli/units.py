@@ -14,7 +14,7 @@ Per = Annotated[
         "--per",
         metavar="UNIT",
         help="slide, or patient: one prediction for all slides with one patient_id. Default: slide "
-        "in training, else that of the training.",
+        "in training, otherwise as in training.",
     ),
 ]
 Fusion = Annotated[
@@ -22,7 +22,7 @@ Fusion = Annotated[
     typer.Option(
         "--fusion",
         metavar="FUSION",
-        help="Join the predictions for the slides of a patient: mean, max or attention. Default: "
+        help="How to combine the slides of a patient: mean, max or attention. Default: "
         "one bag of all slides.",
     ),
 ]
@@ -31,7 +31,7 @@ Covariates = Annotated[
     typer.Option(
         "--covariates",
         metavar="COLUMN,...",
-        help="Clinical columns of the cohort to predict from, too, as age,sex,stage:category.",
+        help="Clinical columns of the cohort to use as inputs, such as age,sex,stage:category.",
     ),
 ]
 Patients = Annotated[

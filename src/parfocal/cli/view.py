@@ -51,7 +51,8 @@ def view(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Accept requests for this host, as of a proxy. Repeatable."
+            metavar="NAME",
+            help="Accept requests for this host name, such as a proxy's. Repeatable.",
         ),
     ] = None,
     remote_cache: RemoteCache = None,
@@ -102,7 +103,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder to write a printable page for each patient to, and index.html.",
+            help="Folder for a printable page for each patient, and index.html.",
             callback=optional(output_folder),
         ),
     ] = None,

@@ -15,11 +15,11 @@ def status(
         Path, typer.Argument(metavar="OUT", help="Output folder (or .jsonl file) of a command.")
     ],
     every: Annotated[
-        bool, typer.Option("--all", help="Also list the slides that are done or wait.")
+        bool, typer.Option("--all", help="Also list the items that are done or waiting.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """Show how far the commands that write to a folder have come, wherever they run.
+    """Show the progress of the commands that write to a folder, on any machine.
 
     Lists what is running (where, since when) and what failed (why), the rate, and the time left.
 
@@ -41,13 +41,11 @@ def doctor(
     *,
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[DIR]...", help="Folders to write to, which are checked, too."),
+        typer.Argument(metavar="[DIR]...", help="Output folders to check as well."),
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Address of a Ray cluster that has to be reachable."
-        ),
+        typer.Option(metavar="HOST:PORT", help="Address of a Ray cluster to check."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:

@@ -23,15 +23,15 @@ Workers = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Number of processes that share the work. Default: one for each of --gpus, else this "
-        "process alone.",
+        help="Number of processes that share the work. Default: one for each of --gpus, otherwise "
+        "only this process.",
     ),
 ]
 Ray = Annotated[
     str | None,
     typer.Option(
         metavar="WHERE",
-        help="Where the workers run as actors of Ray: local, auto (the cluster of this machine) or "
+        help="Where to run the workers as Ray actors: local, auto (the cluster of this machine) or "
         "an ADDRESS; off for plain processes. Default: local if Ray is installed.",
     ),
 ]
@@ -42,7 +42,7 @@ Gpus = Annotated[
 GpusPerWorker = Annotated[
     float | None,
     typer.Option(
-        min=0.01, metavar="X", help="GPUs that each actor of Ray reserves, such as 0.5 or 1."
+        min=0.01, metavar="X", help="GPUs that each Ray actor reserves, such as 0.5 or 1."
     ),
 ]
 Threads = Annotated[
@@ -58,7 +58,7 @@ InFlight = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Number of slides that each process works on at a time, to fill the batches of a "
+        help="Number of slides that each process works on at once, to fill the batches of a "
         "GPU. Default: 1 on a CPU, more on a GPU.",
     ),
 ]
@@ -75,7 +75,7 @@ def worker_engine(
     device: str = "auto",
     gpu_in_flight: int = 1,
 ) -> "Engine | None":
-    """Return the engine that the options ask for; None to work in this process.
+    """Return the engine for the options; None to work in this process.
 
     Args:
         workers: number of processes.
@@ -97,7 +97,9 @@ def worker_engine(
     count = workers or len(devices) or None
     is_remote = ray not in {None, LOCAL, OFF}
     if is_remote and devices:
-        raise ArgumentError("--gpus names GPUs of this machine; on a cluster: --gpus-per-worker.")
+        raise ArgumentError(
+            "--gpus selects GPUs of this machine; on a cluster, use --gpus-per-worker."
+        )
     if threads is not None:
         limit_threads(threads)
     if in_flight is None:
