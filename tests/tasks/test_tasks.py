@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from parfocal.dataset import CohortError, CohortSlide
+from parfocal.evaluate.task_scores import score_text
 from parfocal.tasks import build_task, mean_answer, parse_task, read_task_cohort, stored_task
 from parfocal.tasks.ordinal import ordinal_loss
 
@@ -122,6 +123,31 @@ def test_several_targets_add_up_without_the_missing_ones():
     assert sum(answer.outputs[f"kind={each}"] for each in "ab") == pytest.approx(1)
     scores = task.scores(slides, [task.answer(row) for row in logits], resamples=0)
     assert {"concordance/t", "r2/area", "auroc_macro/kind", "auroc/kind=a"} <= scores.keys()
+
+
+@pytest.mark.parametrize(
+    ("task", "beginnings"),
+    [
+        (
+            build_task("classification", target=["kind", "area:regression"]),
+            ["weighted F1 of kind ", "R² of area "],
+        ),
+        (
+            build_task("regression", target=["area", "other"]),
+            ["R² of area ", "R² of other ", "mean absolute error of area "],
+        ),
+        (build_task("regression", target=["area"]), ["R² ", "mean absolute error "]),
+        (build_task("multilabel", target=["er", "pr"]), ["macro AUROC ", "AUROC of er "]),
+    ],
+)
+def test_the_line_of_scores_has_each_target(task, beginnings):
+    slides = [slide(n, kind="ab"[n % 2], area=n, other=-n, er=n % 2, pr=n // 2) for n in range(4)]
+    task = task.prepared(slides).fitted(slides)
+    logits = torch.randn(4, len(task.output_names))
+    scores = task.scores(slides, [task.answer(row) for row in logits], resamples=0)
+    texts = score_text(task, scores).split(", ")
+    assert all(text.startswith(begin) for text, begin in zip(texts, beginnings, strict=False))
+    assert len(texts) == min(4, len(scores))
 
 
 def test_survival_has_the_baseline_hazard_of_its_training_slides():

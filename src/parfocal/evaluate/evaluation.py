@@ -102,9 +102,8 @@ class Evaluation:
         patients = len({result.slide.patient_id for result in self.results})
         failed = f"; {len(self.failed)} failed" if self.failed else ""
         if not self.task.classes:
-            return (
-                f"{self._counted(patients)}: {score_text(self.scores)}{self._budget_text()}{failed}"
-            )
+            main = score_text(self.task, self.scores)
+            return f"{self._counted(patients)}: {main}{self._budget_text()}{failed}"
         names = ("quadratic_kappa",) * (self.task.name == "ordinal") + SUMMARY_METRICS
         scores = [f"{METRICS[name]} {self.scores[name].text}" for name in names]
         classes = ", ".join(f"{n} {label}" for label, n in class_counts(self.predictions).items())

@@ -8,7 +8,15 @@ from parfocal.evaluate.result import SlideResult
 from parfocal.metrics import METRICS, REGRESSION_METRICS, SURVIVAL_METRICS, Score
 from parfocal.tasks import Answer, Task, mean_answer
 
-SCORE_LABELS = METRICS | SURVIVAL_METRICS | REGRESSION_METRICS | {"average_precision": "AP"}
+SCORE_LABELS = (
+    METRICS
+    | SURVIVAL_METRICS
+    | REGRESSION_METRICS
+    | {
+        "auroc": "AUROC",
+        "average_precision": "AP",
+    }
+)
 MAX_IN_SUMMARY = 4
 MIN_EVENTS = 10  # patients with an event below which scores of survival are rough
 
@@ -73,13 +81,19 @@ def scores_entry(count: int, scores: Mapping[str, Score]) -> dict[str, object]:
     return {"n": count, "scores": overall, "targets": targets}
 
 
-def score_text(scores: Mapping[str, Score]) -> str:
-    """Return the first scores with their intervals, in one line."""
+def score_text(task: Task, scores: Mapping[str, Score]) -> str:
+    """Return the main scores with their intervals in one line, beginning with those of training.
+
+    Args:
+        task: the task; each of several targets has a score in the line.
+        scores: the scores by name, as `task.scores` returns them.
+    """
+    names = dict.fromkeys([*(name for name in task.monitored if name in scores), *scores])
     listed = []
-    for name, score in list(scores.items())[:MAX_IN_SUMMARY]:
+    for name in list(names)[: max(MAX_IN_SUMMARY, len(task.columns))]:
         metric, slash, column = name.partition("/")
         of = f" of {column}" if slash else ""
-        listed.append(f"{SCORE_LABELS.get(metric, metric)}{of} {score.text}")
+        listed.append(f"{SCORE_LABELS.get(metric, metric)}{of} {scores[name].text}")
     return ", ".join(listed)
 
 
