@@ -49,6 +49,6 @@ def test_settings_of_patients_are_read():
     assert load_settings("abmil").train.per == "slide"
 
 
-def test_a_model_that_looks_at_no_slide_has_no_encoder():
-    with pytest.raises(SettingsError, match=r"encoder: model covariates looks at no slide; remove"):
+def test_a_model_that_opens_no_slide_has_no_encoder():
+    with pytest.raises(SettingsError, match=r"encoder: model covariates opens no slide; leave"):
         load_settings("covariates", overrides=["train.covariates=age", "encoder.name=tiny"])

@@ -33,7 +33,7 @@ class ModelTraits:
     Args:
         takes: "features" if the model is called with the `Bag` of one slide, whose patch features
             come from an encoder; "pixels" if it is called with a list of `PixelSource`, one per
-            slide, and encodes by itself; "nothing" if it looks at no slide.
+            slide, and encodes by itself; "nothing" if it opens no slide.
         multiple_magnifications: whether the model uses several magnifications; if False, a run
             configures exactly one.
         zooms: whether the model reads higher magnifications only inside the patches that it

@@ -27,4 +27,4 @@ class CovariatesOnly(nn.Module):
 
     def forward(self, bag: Bag) -> Prediction:
         """Return the bias; the bag is ignored."""
-        return Prediction(self.bias + 0.0, stop_reason="the model looks at no slide")
+        return Prediction(self.bias + 0.0, stop_reason="the model opens no slide")

@@ -40,9 +40,12 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
         reason = (
             "takes pixels and has its own network (model.backbone)"
             if model.traits.takes_pixels
-            else "looks at no slide"
+            else "opens no slide"
         )
-        raise SettingsError(f"encoder: model {model.name} {reason}; remove the section encoder.")
+        raise SettingsError(
+            f"encoder: model {model.name} {reason}; leave out --encoder, or remove the section "
+            "encoder."
+        )
     if not model.traits.takes_features:
         content = {**content, "encoder": None}
     try:
