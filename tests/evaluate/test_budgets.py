@@ -93,6 +93,7 @@ def test_a_budget_is_spent_on_a_slide_file_and_recorded(run: Path, cohort: Path,
     assert none.budget.met is False
     assert none.cost.patches == (lowest,)
     assert "was not met: the lowest magnification alone costs" in none.stop_reason
+    assert none.bill.endswith(f"; the budget patches={lowest - 1} was not met")
     (tmp_path / "c.json").write_text(none.to_json())
     assert read_prediction(tmp_path / "c.json") == none
 

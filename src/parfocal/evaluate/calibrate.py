@@ -178,27 +178,28 @@ def store_rule(run: Path, rule: StoppingRule) -> None:
 
 def _refuse(trained: Checkpoint) -> None:
     """Refuse a model that has no classes or cannot follow a budget."""
+    with_budget(trained, Budget("patches", 1))
     if trained.task is not None:
         raise EvaluationError(
             "the model does not predict one class per slide, so there is no class that could "
-            "settle; give a fixed budget such as share=5%."
+            "settle; predict with a fixed budget, such as --budget share=5%."
         )
-    with_budget(trained, Budget("patches", 1))
 
 
 def _validation_slides(
     trained: Checkpoint, run: Path, cohort: Cohort, features: FeatureFolder | None
 ) -> list[CohortSlide]:
-    ids, instead = trained.training.slides.get("val", []), "give a fixed budget such as share=5%"
+    ids = trained.training.slides.get("val", [])
+    instead = "predict with a fixed budget, such as --budget share=5%"
     if not ids:
         raise EvaluationError(
-            f"{run}: the run has no validation slides, on which the rule would be calibrated; "
+            f"{run}: the run has no validation slides to calibrate the rule on; "
             f"train with train.val_fraction above 0 or with slides of split val, or {instead}."
         )
     if trained.training.refit:
         raise EvaluationError(
-            f"{run}: the model was refitted on its validation slides, so its answers to them say "
-            f"nothing about new slides; train without train.refit, or {instead}."
+            f"{run}: the model was refitted on its validation slides, so its predictions for them "
+            f"are too optimistic; train without train.refit, or {instead}."
         )
     run_parts(cohort, run, trained, features)  # refuses other files of the same names
     slides = [slide for slide in cohort.slides if slide.slide_id in ids]

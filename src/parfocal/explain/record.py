@@ -297,6 +297,8 @@ class PredictionRecord:
         note = ABOVE_ALL_NOTE if max(shares, default=0.0) >= ABOVE_ALL else ""
         if self.nothing_to_skip is not None:
             note = f"; {self.nothing_to_skip}"
+        if self.budget is not None and self.budget.met is False:
+            note = f"; the budget {self.budget.limit} was not met"
         lost = "" if self.reach is None else f", {percent_of_tissue(self.reach.unreachable)}"
         return (
             f"visited {sum(cost.patches):,} of {exhaustive.patches:,} patches "

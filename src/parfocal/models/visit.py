@@ -115,7 +115,7 @@ def with_budget(trained: Checkpoint, budget: Budget | StoppingRule) -> Checkpoin
     if not traits.zooms or len(trained.magnifications) == 1:
         raise BudgetError(
             f"model {name} visits every patch, so it has no budget; use the run of a model that "
-            "zooms, or leave --budget out."
+            "zooms, or predict without --budget."
         )
     return replace(trained, budget=budget)
 
