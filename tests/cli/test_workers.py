@@ -106,7 +106,7 @@ class TestOneResult:
             time.sleep(0.01)
         process.send_signal(signal.SIGUSR1)
         _, errors = process.communicate()
-        assert (process.returncode, "the same command resumes" in errors) == (75, True)
+        assert (process.returncode, "run the same command again to resume" in errors) == (75, True)
         assert not list((Path(out) / ".work" / "claims").iterdir())
         assert len(files_of(out)) < len(files_of(extracted))
         assert extract("stopped") == files_of(extracted)

@@ -116,15 +116,15 @@ def test_a_worker_of_another_version_is_refused():
     plan = plan_of(done, versions={"parfocal": "0.0.7"})
     error = PlanRunner(plan, None).prepare().error
     assert isinstance(error, WorkerError)
-    assert "and this process has 0.0.7. Install the same versions on all machines" in str(error)
+    assert "but this process has 0.0.7. Install the same versions on all machines" in str(error)
 
 
 def test_a_worker_that_does_not_see_the_shared_folder_is_refused(tmp_path):
     plan = plan_of(done, shared=tmp_path / "features")
     error = PlanRunner(plan, tmp_path / "gone").prepare().error
-    assert f"does not see {tmp_path / 'features'}. All machines need it" in str(error)
+    assert f"cannot find {tmp_path / 'features'}. All machines need it" in str(error)
     error = PlanRunner(plan_of(done, paths=(tmp_path / "run",)), None).prepare().error
-    assert f"does not see {tmp_path / 'run'}" in str(error)
+    assert f"cannot find {tmp_path / 'run'}" in str(error)
 
 
 def test_processes_share_the_items_and_one_that_is_killed_is_replaced(tmp_path, caplog):
@@ -137,7 +137,7 @@ def test_processes_share_the_items_and_one_that_is_killed_is_replaced(tmp_path, 
     tries = {path.name: len(path.read_text().splitlines()) for path in tmp_path.iterdir()}
     assert tries == {"a": 1, "b": 1, "c": 2, "d": 3, "e": 1, "f": 1}
     assert "b-warns is odd" in caplog.messages
-    assert "c-kills-once: its worker died (its process was killed by SIGKILL)" in caplog.text
+    assert "c-kills-once: its worker ended (its process was killed by SIGKILL)" in caplog.text
 
 
 def test_an_error_of_a_process_is_raised_here(tmp_path):

@@ -43,5 +43,5 @@ class TestWithRay:
 
     def test_gpus_that_do_not_exist_are_refused(self, tmp_path):
         plan = WorkerPlan(partial(worker_functions.build, tmp_path))
-        with pytest.raises(RayError, match="this machine has no GPU that Ray finds"):
+        with pytest.raises(RayError, match="Ray finds no GPU on this machine"):
             list(run_items(["a"], plan, RayWorkers(1, gpus=0.5)))

@@ -27,7 +27,9 @@ def test_the_message_says_which_shards_there_are():
 
 @pytest.mark.parametrize("text", ["", "3", "a/b", "-1/4", "1/4/2", "1.5/4", "²/4"])
 def test_what_is_no_shard_is_refused(text: str):
-    with pytest.raises(ShardError, match="write the number of a shard and how many there are: 3/8"):
+    with pytest.raises(
+        ShardError, match="give the number of the shard and of all shards, such as 3/8"
+    ):
         parse_shard(text)
 
 

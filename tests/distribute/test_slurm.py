@@ -72,7 +72,7 @@ def test_a_refusal_of_sbatch_is_shown(slurm):
     (slurm / "bin" / "sbatch").write_text("#!/bin/bash\necho invalid partition >&2; exit 1\n")
     wanted = job(slurm, partition="nope")
     wanted.write()
-    with pytest.raises(SlurmError, match=r"sbatch refuses it \(invalid partition\)"):
+    with pytest.raises(SlurmError, match=r"sbatch refused it \(invalid partition\)"):
         wanted.submit()
 
 

@@ -196,7 +196,7 @@ def test_an_item_over_which_three_processes_died_fails(tmp_path: Path):
     path.write_text(json.dumps(content))
     reason = work_list.attempt("slide 0").reason
     assert reason.startswith("3 processes ended while they worked on it, the last of them process")
-    assert reason.endswith("It may need more memory than there is.")
+    assert reason.endswith("It may need more memory than is available.")
     assert run_all(work)[0].reason is None  # the next command tries again
 
 

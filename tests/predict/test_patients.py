@@ -127,7 +127,7 @@ def test_a_slide_that_is_not_given_fails_its_patient_unless_it_may_be_skipped(
     assert [each.id for each in patients] == ["a"]
     trained = per(Unit("patient"), untrained)
     (a,) = predict_patients(patients, trained, tmp_path / "out", device="cpu")
-    assert a.reason.startswith("patient a: slide s1.tif is in the table and not among the slides")
+    assert a.reason.startswith("patient a: slide s1.tif is in the table but not among the given")
     (a,) = predict_patients(patients, trained, tmp_path / "out", device="cpu", skip_unreadable=True)
     assert a.left_out == {"s1.tif": "not among the slides given"}
 
@@ -169,7 +169,7 @@ def test_covariates_come_from_the_table(slides, table, untrained, tmp_path):
         ("patient,slide\na,s0\na,s1\na,s2\n", r"no column age, which the model predicts from"),
         (
             "patient,slide,age\na,s0,1\na,s1,2\na,s2,1\n",
-            r"row 3: patient 'a' has age '2', and '1' in row 2; a patient has one",
+            r"row 3: patient 'a' has age '2', but '1' in row 2; correct one of the rows",
         ),
         ("patient,slide,age\na,,1\n", r"row 2: slide is empty"),
     ],

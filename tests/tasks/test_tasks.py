@@ -171,7 +171,11 @@ def test_answers_of_a_patient_are_averaged():
 
 SURVIVAL = {"name": "survival", "time": "months", "event": "dead"}
 BAD_CELLS = [
-    ("survival", {"months": "-3", "dead": 1}, "row 2: months is -3, and a time .* is more than 0"),
+    (
+        "survival",
+        {"months": "-3", "dead": 1},
+        "row 2: months is -3, but a time .* has to be above 0",
+    ),
     ("survival", {"months": "0", "dead": 1}, "row 2: months is 0"),
     ("survival", {"months": "", "dead": 1}, "row 2: months is missing for slide s0"),
     ("survival", {"months": "5", "dead": ""}, "row 2: dead is missing for slide s0"),
@@ -232,13 +236,13 @@ def test_a_constant_target_is_refused():
         ({"name": "regression"}, "target: task regression needs the columns"),
         ({"name": "survival"}, "time: task survival needs the column of the time"),
         ({"name": "survival", "time": "t"}, "event: task survival needs"),
-        ({"name": "survival", "time": "t", "event": "t"}, "'t' is the column of the time, too"),
-        ({"name": "regression", "target": ["a"], "time": "t"}, "task regression has none"),
+        ({"name": "survival", "time": "t", "event": "t"}, "'t' is also the column of the time"),
+        ({"name": "regression", "target": ["a"], "time": "t"}, "task regression does not use them"),
         ({"name": "regression", "target": ["a", "a"]}, "column 'a' is there twice"),
-        ({"name": "regression", "target": ["t:survival"]}, "by --time and --event"),
+        ({"name": "regression", "target": ["t:survival"]}, "with --time and --event"),
         (
             {"name": "survival", "time": "t", "event": "e", "target": ["a"]},
-            "needs a task of its own beside survival",
+            "with survival, .* needs its own task",
         ),
     ],
 )

@@ -149,7 +149,7 @@ def test_what_cannot_be_chosen_is_refused_before_the_first_epoch(cohort, tmp_pat
         refuse_impossible(TrainSettings(threshold="youden"), task, ill)
     assert str(refused.value) == (
         "train.threshold: there is no validation slide of class well to choose it on; raise "
-        "train.val_fraction, or add slides to split val, or give a number as --threshold 0.5."
+        "train.val_fraction, or add slides to split val, or give a number, such as --threshold 0.5."
     )
     with pytest.raises(RunError, match="no validation slide of class ill, well to choose it on"):
         refuse_impossible(TrainSettings(temperature=True), task, [])

@@ -144,7 +144,7 @@ def test_more_folds_than_events_are_refused(folder, tmp_path):
         ("magnet-4", "survival", {}, r"model.auxiliary_backbone: it needs the loss of each slide"),
         ("zoommil-eff", "survival", {"train.monitor": "accuracy"}, "task survival has no accuracy"),
         ("zoommil-eff", "regression", {"train.labels": ["a", "b"]}, "task regression has no class"),
-        ("zoommil-eff", "survival", {"train.event": "months"}, "is the column of the time, too"),
+        ("zoommil-eff", "survival", {"train.event": "months"}, "is also the column of the time"),
     ],
 )
 def test_what_does_not_go_with_a_task_is_refused(recipe, name, flags, message):

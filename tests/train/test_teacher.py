@@ -98,7 +98,7 @@ def test_a_ranking_is_that_of_a_trained_model(cohort, teacher, tmp_path):
 
 def test_a_model_without_its_teacher_is_refused(cohort, tmp_path):
     with pytest.raises(
-        RunError, match=r"train\.teacher is missing, and model coarsestudent learns from a trained"
+        RunError, match=r"train\.teacher is missing, but model coarsestudent needs a trained"
     ):
         run_training(cohort, student(None), tmp_path / "student")
     assert not (tmp_path / "student").exists()
@@ -112,7 +112,7 @@ def test_a_teacher_that_was_never_trained_is_refused(cohort, tmp_path):
 UNFIT: dict[str, tuple[Callable[[Checkpoint], Checkpoint], str]] = {
     "classes": (
         lambda trained: replace(trained, labels=("a", "b")),
-        r"its classes is \['a', 'b'\], and \['ill', 'well'\] in this run; train a teacher with",
+        r"its classes is \['a', 'b'\], but \['ill', 'well'\] in this run; train a teacher with",
     ),
     "weights of the encoder": (
         lambda trained: replace(
@@ -122,15 +122,15 @@ UNFIT: dict[str, tuple[Callable[[Checkpoint], Checkpoint], str]] = {
     ),
     "encoder": (
         lambda trained: replace(trained, encoders=(replace(trained.encoders[0], name="other"),)),
-        r"its encoder is other, and tiny in this run; train a teacher with the settings",
+        r"its encoder is other, but tiny in this run; train a teacher with the settings",
     ),
     "magnification": (
         lambda trained: replace(trained, slide=SlideSettings((2.5,), 16)),
-        r"its magnification is 2.5x, and 5x in this run; train a teacher",
+        r"its magnification is 2.5x, but 5x in this run; train a teacher",
     ),
     "patch size": (
         lambda trained: replace(trained, slide=SlideSettings((5.0,), 32)),
-        r"its patch size is 32, and 16 in this run; train a teacher",
+        r"its patch size is 32, but 16 in this run; train a teacher",
     ),
 }
 
@@ -145,7 +145,7 @@ def test_a_teacher_that_does_not_fit_is_refused(cohort, teacher, tmp_path, chang
 
 def test_a_teacher_that_zooms_is_refused(cohort, untrained, tmp_path):
     untrained.save(tmp_path / "zooms")
-    message = r"model zoommil is no model of features at one magnification; train one, such as"
+    message = r"model zoommil does not use features of one magnification; train one, such as"
     with pytest.raises(RunError, match=message):
         run_training(cohort, student(tmp_path / "zooms"), tmp_path / "student")
 

@@ -50,7 +50,7 @@ def test_the_first_run_must_have_the_same_model(cohort, settings, tmp_path, firs
     )
     with pytest.raises(
         RunError,
-        match=r"train\.init_from: the attention\.0\.gate\.weight of that run is \[256, 16\], and "
+        match=r"train\.init_from: the attention\.0\.gate\.weight of that run is \[256, 16\], but "
         r"\[256, 8\] in this one; start from a run with the same model settings",
     ):
         run_training(cohort, wider, tmp_path / "second", init_from=first)

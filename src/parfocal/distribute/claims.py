@@ -103,8 +103,8 @@ class Claim:
         if current != self.holder:
             by = "removed" if current is None else f"taken over by {current}"
             raise ClaimError(
-                f"{self.path.parent}: this process did not show that it is alive for more than "
-                f"{EXPIRY_S:.0f} s, and its claim was {by}. Run the command again."
+                f"{self.path.parent}: this process did not renew its claim for more than "
+                f"{EXPIRY_S:.0f} s, and the claim was {by}. Run the command again."
             )
 
     def touch(self) -> None:
@@ -273,13 +273,11 @@ def _take_over(path: Path, seen: Sight, draft: Path, holder: Holder, watch: Watc
         takeover.release()
     if before is not None and not before.process.is_dead:
         logger.warning(
-            "%s: taken over from %s, which did not show for %.0f s that it is alive",
+            "%s: taken over from %s, which did not renew its claim for %.0f s",
             *(before.item or path.parent, before, EXPIRY_S),
         )
     elif before is not None:
-        logger.info(
-            "%s: the claim of %s was left; it has ended", before.item or path.parent, before
-        )
+        logger.info("%s: taken over from %s, which has ended", before.item or path.parent, before)
     return Claim(path, holder, taken_from=before)
 
 

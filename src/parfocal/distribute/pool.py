@@ -194,7 +194,7 @@ class _Pool(Generic[W]):
             if self.early_deaths >= MAX_TRIES:
                 raise WorkerDiedError(
                     f"{MAX_TRIES} workers ended before they were ready ({reason}). Run the command "
-                    "without workers to see why; each needs the memory of such a process."
+                    "without workers to see why; each worker needs as much memory as that process."
                 )
         self.start_worker(state.index)
         for item in state.items:
@@ -202,7 +202,7 @@ class _Pool(Generic[W]):
             self.release(item, state.process)
             self.tries[item] = self.tries.get(item, 0) + 1
             if self.tries[item] < MAX_TRIES:
-                logger.warning("%s: its worker died (%s); it is tried again", item, reason)
+                logger.warning("%s: its worker ended (%s); trying again", item, reason)
                 self.again.append(item)
                 continue
             del self.tries[item]

@@ -147,7 +147,7 @@ class RayWorkers:
             return 1 / max(1, math.ceil(self.count / found)) if found else 0.0
         if not found:
             where = "this machine" if self._address == LOCAL else "the Ray cluster"
-            raise RayError(f"{where} has no GPU that Ray finds; leave --gpus-per-worker out.")
+            raise RayError(f"Ray finds no GPU on {where}; leave --gpus-per-worker out.")
         return self._gpus
 
 

@@ -58,7 +58,7 @@ def parse_shard(text: str) -> Shard:
     match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text, re.ASCII)
     if match is None:
         raise ShardError(
-            f"--shard {text}: write the number of a shard and how many there are: 3/8."
+            f"--shard {text}: give the number of the shard and of all shards, such as 3/8."
         )
     number, count = int(match[1]), int(match[2])
     if not 1 <= number <= count:

@@ -168,11 +168,13 @@ class SlurmJob:
             )
         except FileNotFoundError:
             raise SlurmError(
-                f"there is no sbatch on this machine; run `sbatch {self.path}` where there is one."
+                f"there is no sbatch on this machine; run `sbatch {self.path}` on one that has it."
             ) from None
         if done.returncode:
             text = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-            raise SlurmError(f"{self.path}: sbatch refuses it ({text}). Edit it, and submit it.")
+            raise SlurmError(
+                f"{self.path}: sbatch refused it ({text}). Edit the script, and submit it."
+            )
         return done.stdout.strip().partition(";")[0]
 
 

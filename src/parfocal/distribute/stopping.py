@@ -34,7 +34,9 @@ def raise_if_stopped(finished: str) -> None:
         StoppedEarly: it was.
     """
     if stop_requested():
-        raise StoppedEarly(f"stopped before the time limit: {finished}; the same command resumes.")
+        raise StoppedEarly(
+            f"stopped before the time limit: {finished}; run the same command again to resume."
+        )
 
 
 @contextmanager

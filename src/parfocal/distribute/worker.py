@@ -126,8 +126,8 @@ class PlanRunner:
         if missing:
             shown = self._plan.shared if missing[0] == self._mark else missing[0]
             raise WorkerError(
-                f"a worker on {platform.node()} does not see {shown}. All machines need it under "
-                "the same path, on a file system that they share."
+                f"a worker on {platform.node()} cannot find {shown}. All machines need it under "
+                "the same path, on a shared file system."
             )
         if self._plan.threads is not None:
             limit_threads(self._plan.threads)
@@ -140,7 +140,7 @@ class PlanRunner:
             found = here.get(package, "missing")
             if found != wanted:
                 raise WorkerError(
-                    f"a worker on {platform.node()} has {package} {found}, and this process has "
+                    f"a worker on {platform.node()} has {package} {found}, but this process has "
                     f"{wanted}. Install the same versions on all machines."
                 )
 

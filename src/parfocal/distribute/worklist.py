@@ -272,7 +272,7 @@ class WorkList(Generic[Result]):
         """Wait for the items of other processes, and take over those that are abandoned."""
         pause_s, longest_s = POLL_S
         if left:
-            logger.info("waiting for %d %s of other processes", len(left), self.unit)
+            logger.info("waiting for %d %s that other processes work on", len(left), self.unit)
         while left:
             raise_if_stopped(f"{len(self.items) - len(left)} of {len(self.items)} {self.unit}")
             ended_now = [ended for item in left if (ended := self.attempt(item)) is not None]
@@ -322,7 +322,7 @@ class WorkList(Generic[Result]):
             if deaths >= MAX_DEATHS:
                 raise LostItemError(
                     f"{deaths} processes ended while they worked on it, the last of them "
-                    f"{claim.taken_from}. It may need more memory than there is."
+                    f"{claim.taken_from}. It may need more memory than is available."
                 )
             result = self.work.process(item)
         if attempt.reason is not None:

@@ -119,7 +119,7 @@ class SlideBatch(Generic[Result]):
         except PatientSlideError as error:
             if not self.skip_unreadable or len(rest.slides) == 1:
                 raise
-            logger.warning("%s; the patient goes on with the other slides", error)
+            logger.warning("%s; the patient is predicted from the other slides", error)
             return self._process(slide, (*left_out, error.slide_id))
         whole: dict[str, Any] = {"slide": slide, "left_out": left_out} if left_out else {}
         return replace(result, **whole)  # type: ignore[type-var]  # a dataclass

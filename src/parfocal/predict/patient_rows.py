@@ -61,7 +61,7 @@ def read_table(out: Path, columns: Sequence[str]) -> dict[str, list[str]]:
         found, *rows = [row for row in csv.reader(file) if row] or [[]]
     if found != _header(columns):
         raise ValueError(
-            f"{path}: the columns are {', '.join(found)}, and this model's would be "
+            f"{path}: the columns are {', '.join(found)}, but those of this model are "
             f"{', '.join(_header(columns))}; predict into another folder."
         )
     return {row[0]: row for row in rows}

@@ -163,8 +163,8 @@ def _values(table: Path, rows: Sequence[_Row], covariates: Sequence[str]) -> dic
             if row.values[column] != known[0].values[column]:
                 raise CohortError(
                     f"{table.name} row {row.number}: patient {row.patient!r} has {column} "
-                    f"{row.values[column]!r}, and {known[0].values[column]!r} in row "
-                    f"{known[0].number}; a patient has one, so correct a row."
+                    f"{row.values[column]!r}, but {known[0].values[column]!r} in row "
+                    f"{known[0].number}; correct one of the rows."
                 )
         values[column] = known[0].values[column] if known else ""
     return values or None

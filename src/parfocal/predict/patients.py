@@ -193,8 +193,8 @@ class PatientWork:
             names = ", ".join(patient.missing)
             if not self.skip_unreadable:
                 raise SlideError(
-                    f"patient {patient.id}: slide {names} is in the table and not among the slides "
-                    "given; give it, or go on without it with --skip-unreadable."
+                    f"patient {patient.id}: slide {names} is in the table but not among the given "
+                    "slides; add it, or continue without it with --skip-unreadable."
                 )
             left_out = dict.fromkeys(patient.missing, "not among the slides given")
         paths = list(patient.paths)
@@ -205,7 +205,7 @@ class PatientWork:
                 problem = f"patient {patient.id}, slide {error.path.name}: {error.reason}"
                 if not self.skip_unreadable or len(paths) == 1:
                     raise SlideError(problem) from error
-                logger.warning("%s The patient goes on with the other slides.", problem)
+                logger.warning("%s The patient is predicted from the other slides.", problem)
                 left_out[slide_id(error.path)] = error.reason
                 paths.remove(error.path)
 

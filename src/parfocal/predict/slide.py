@@ -126,7 +126,7 @@ def classify_stored(slide: Slide, trained: Checkpoint, slide_input: BagInput) ->
     """
     if not slide_input.placed:
         raise StoreError(
-            f"{slide.name}: the features do not say where on the slide the patches lie, so nothing "
+            f"{slide.name}: the features have no positions of the patches on the slide, so nothing "
             "can be drawn. Evaluate the run instead, or leave --features out."
         )
     runs = _run_each(trained, slide_input, stored=True)

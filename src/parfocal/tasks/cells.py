@@ -46,8 +46,8 @@ def duration(slide: CohortSlide, column: str) -> float:
     value = number(slide, column)
     if value <= 0:
         raise CohortError(
-            f"row {slide.row}: {column} is {value:g}, and a time until the event or the last visit "
-            "is more than 0; correct the cell or remove the row."
+            f"row {slide.row}: {column} is {value:g}, but a time until the event or the last visit "
+            "has to be above 0; correct the cell or remove the row."
         )
     return value
 

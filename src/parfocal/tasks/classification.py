@@ -70,7 +70,7 @@ class Classification:
                     raise CohortError(
                         f"row {slide.row}: {self.target} {label!r} is none of the classes "
                         f"{', '.join(self.labels)}. A model cannot predict a class that it was "
-                        "not trained on; remove the slide, or train with its class."
+                        "not trained on; remove the slide, or train on this class as well."
                     )
             return self
         return Classification(tuple(sorted({self._label(slide) for slide in slides})), self.target)

@@ -77,7 +77,7 @@ class Ordinal:
         except ValueError:
             raise CohortError(
                 f"{self.target}: the order of the classes {', '.join(labels)} is unknown, as they "
-                f"are not all numbers; say it, lowest first: --set "
+                f"are not all numbers; give it, lowest first: --set "
                 f"'train.labels=[{', '.join(labels)}]'."
             ) from None
 

@@ -65,7 +65,7 @@ def build_task(
     if len(parts) > 1:
         if labels:
             raise ValueError(
-                "labels: the classes of several targets are those of their columns; remove it."
+                "labels: with several targets, the classes are taken from the columns; remove it."
             )
         return Joint(tuple(parts))
     (task,) = parts
@@ -78,13 +78,13 @@ def _own_task(text: str, default: str) -> tuple[str, str]:
     """Return a column and its task, from a text such as "grade:ordinal"."""
     column, colon, kind = text.rpartition(":")
     if colon and kind in OF_TIME:
-        raise ValueError(f"target: {text!r}: name the columns of a time by --time and --event.")
+        raise ValueError(f"target: {text!r}: give the columns of survival with --time and --event.")
     if colon and kind in TASKS:
         return column, kind
     if default in OF_TIME:
         raise ValueError(
-            f"target: {text!r} needs a task of its own beside {default}, as {text}:regression; the "
-            "time and the event have settings of their own (--time, --event)."
+            f"target: with {default}, {text!r} needs its own task, such as {text}:regression; give "
+            "the columns of the time and the event with --time and --event."
         )
     return text, default
 
@@ -97,7 +97,9 @@ def _refuse_twice(columns: Sequence[str]) -> None:
 
 def _time_task(name: str, time: str | None, event: str | None, bins: int) -> Task:
     if name not in OF_TIME:
-        raise ValueError(f"time, event: task {name} has none; use task survival, or remove them.")
+        raise ValueError(
+            f"time, event: task {name} does not use them; use task survival, or remove them."
+        )
     if not time or not event:
         missing = "time" if not time else "event"
         raise ValueError(
@@ -105,7 +107,7 @@ def _time_task(name: str, time: str | None, event: str | None, bins: int) -> Tas
             "COLUMN --event COLUMN."
         )
     if time == event:
-        raise ValueError(f"event: {event!r} is the column of the time, too; name the other one.")
+        raise ValueError(f"event: {event!r} is also the column of the time; give another column.")
     return Survival(time, event) if name == "survival" else Hazards(time, event, bins)
 
 

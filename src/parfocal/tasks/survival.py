@@ -165,7 +165,7 @@ def check_times(slides: Sequence[CohortSlide], time: str, event: str) -> None:
         if not torch.equal(encode_time(first, time, event), encode_time(slide, time, event)):
             raise CohortError(
                 f"row {slide.row}: patient {slide.patient_id} has another {time} or {event} than "
-                f"in row {first.row}; a patient has one."
+                f"in row {first.row}; correct one of the rows."
             )
 
 
@@ -180,7 +180,7 @@ def require_events(slides: Sequence[CohortSlide], time: str, event: str) -> None
     if not events:
         raise CohortError(
             f"none of the {len(slides)} training slides has an event ({event} = 1), and survival "
-            "cannot be learned from censored times alone; add patients or use fewer folds."
+            "cannot be learned from censored times alone; add patients, or use fewer folds."
         )
     if all(moment <= min(events) for moment, _ in times):
         raise CohortError(

@@ -195,7 +195,7 @@ class BatchRunner:
         if not self.skip_unreadable:
             raise RunError(
                 f"slide {slide_id} cannot be read: {describe_failure(error)} Repair it and "
-                "continue with --resume, or go on without it with --resume --skip-unreadable."
+                "continue with --resume, or without the slide with --resume --skip-unreadable."
             ) from error
         self.failed[slide_id] = describe_failure(error)
         logger.warning("slide %s is left out from now on: %s", slide_id, self.failed[slide_id])

@@ -159,7 +159,7 @@ def refuse_impossible(settings: TrainSettings, task: Task, val: Sequence[CohortS
         present = {int(task.encode(slide)) for slide in val}
         missing = [label for c, label in enumerate(task.classes) if c not in present]
         if missing:
-            given = "" if rule is None else ", or give a number as --threshold 0.5"
+            given = "" if rule is None else ", or give a number, such as --threshold 0.5"
             raise RunError(
                 f"train.{name}: there is no validation slide of class {', '.join(missing)} to "
                 f"choose it on; raise train.val_fraction, or add slides to split val{given}."
@@ -258,7 +258,7 @@ def _of_other_folds(
     except ValueError as error:
         logger.warning(
             "%s: %s among the validation slides of the other folds, so the fold keeps the "
-            "threshold of its own validation slides, which also chose the epoch",
+            "threshold of its own validation slides, on which the epoch was chosen as well",
             *(fold, error),
         )
         return None

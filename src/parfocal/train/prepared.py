@@ -37,7 +37,7 @@ class PreparedTraining:
     def __reduce__(self) -> tuple[object, ...]:
         """Let a worker process prepare the training for itself: open files cannot be sent."""
         if self.rebuild is None:
-            raise TypeError(f"{self.out}: this training cannot be sent to another process.")
+            raise TypeError(f"{self.out}: this training run cannot be sent to another process.")
         return RebuiltWork, (self.items, self.rebuild)
 
     @cached_property

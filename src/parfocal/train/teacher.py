@@ -50,7 +50,7 @@ def load_teacher(
     if teacher.traits.takes_pixels or teacher.traits.zooms or len(teacher.magnifications) != 1:
         raise _unfit(
             folder,
-            f"model {teacher.model_name} is no model of features at one magnification",
+            f"model {teacher.model_name} does not use features of one magnification",
             f"train one, such as abmil at {magnification:g}x",
         )
     own = {
@@ -69,7 +69,7 @@ def load_teacher(
         if found[name] != expected:
             raise _unfit(
                 folder,
-                f"its {name} is {found[name]}, and {expected} in this run",
+                f"its {name} is {found[name]}, but {expected} in this run",
                 "train a teacher with the settings of this run",
             )
     if teacher.encoders[0] != encoders[position]:
@@ -96,7 +96,7 @@ def _folder(settings: RunSettings, run: Path, magnification: float) -> Path:
     )
     if folder is None:
         raise RunError(
-            f"train.teacher is missing, and model {name} learns from a trained one; {how}."
+            f"train.teacher is missing, but model {name} needs a trained teacher; {how}."
         )
     folds = [folder / run.name] if run.name.startswith("fold-") else []
     for each in (*folds, folder):
@@ -114,7 +114,7 @@ def _refuse_test_slides(folder: Path, teacher: Checkpoint, split: Split) -> None
             folder,
             f"it was trained on {len(common)} of the {len(split.test)} test slides of this run, "
             f"such as {common[0]}",
-            "train both on one split, with the same train.seed or a column split",
+            "train both on the same split, with the same train.seed or a column split",
         )
 
 

@@ -329,7 +329,7 @@ class TrainingRun:
         except ValueError as error:  # slides that became unreadable in training
             raise RunError(
                 f"{self.folder.path}: {error} left among the validation slides, so no threshold "
-                "can be chosen; repair the slides, or train with a number, as --threshold 0.5."
+                "can be chosen; repair the slides, or give a number, such as --threshold 0.5."
             ) from None
         logger.info("%s", point.summary)
         return point

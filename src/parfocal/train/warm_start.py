@@ -78,6 +78,6 @@ def _merge(
 def _require_equal(name: str, initial: object, expected: object) -> None:
     if initial != expected:
         raise RunError(
-            f"train.init_from: the {name} of that run is {initial}, and {expected} in this one; "
+            f"train.init_from: the {name} of that run is {initial}, but {expected} in this one; "
             "start from a run with the same model settings, or remove train.init_from."
         )

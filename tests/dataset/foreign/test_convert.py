@@ -294,7 +294,7 @@ def test_a_censoring_column_becomes_one_of_events(tmp_path, convert, out):
             },
             r"clini\.csv row 3: patient 'P' is also in row 2, with isMSIH 'yes' instead of 'no'",
         ),
-        ({"clini.csv": "PATIENT,isMSIH\nP,yes\n"}, "a table of patients without one of their sl"),
+        ({"clini.csv": "PATIENT,isMSIH\nP,yes\n"}, "a table of patients, but there is no table of"),
         ({"t.csv": "a,b\n1,2\n"}, "no table has a column of slides; name it with --slide COLUMN"),
         (
             {"t.csv": "slide_id,label\na,x\n", "u.csv": "slide_id,label\nb,x\n"},

@@ -70,8 +70,8 @@ def join(tables: Sequence[Described]) -> Joined:
     if of_patients:
         if columns.patient is None:
             raise CohortError(
-                f"{table.name}: no column of patients, by which {of_patients[0][0].name} could be "
-                f"joined (found: {', '.join(table.columns)}); name it with --patient COLUMN."
+                f"{table.name}: no column of patients to join {of_patients[0][0].name} by "
+                f"(found: {', '.join(table.columns)}); name it with --patient COLUMN."
             )
         patients = _patients(of_patients, names)
         slides = _with_patients(slides, patients, names, of_patients, notes)
@@ -85,9 +85,9 @@ def _one_table_of_slides(
     if not of_slides:
         if of_patients:
             raise CohortError(
-                f"{of_patients[0][0].name}: a table of patients without one of their slides; give "
-                "the table of slides, too (of STAMP, the one with PATIENT and FILENAME), or name "
-                "the column of slides with --slide COLUMN."
+                f"{of_patients[0][0].name}: a table of patients, but there is no table of their "
+                "slides; add it (for STAMP, the one with PATIENT and FILENAME), or name the column "
+                "of slides with --slide COLUMN."
             )
         raise CohortError(
             "no table has a column of slides; name it with --slide COLUMN, and that of patients "

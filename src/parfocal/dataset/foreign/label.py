@@ -56,7 +56,7 @@ def choose_label(joined: Joined, task: TaskConfig | None, named: str | None) -> 
     values = {s.slide_id: _name(s.values.get(column, ""), names) for s in joined.slides}
     unlabeled = [slide_id for slide_id, value in values.items() if not value]
     if len(unlabeled) == len(values):
-        raise CohortError(f"column {column}: no slide has a value in it; name another --label.")
+        raise CohortError(f"column {column}: no slide has a value in it; give another --label.")
     notes = [] if column == "label" else [f"renamed: {column} = label"]
     if unlabeled:
         notes.append(f"dropped {len(unlabeled)} slides without {column}: {listed(unlabeled)}")
