@@ -46,6 +46,13 @@ def test_a_patient_has_the_mean_of_its_slides_and_the_smallest_loss_is_first(tmp
     }
 
 
+@pytest.mark.parametrize(("threshold", "predicted"), [(0.875, ["yes", "no"]), (0.8, ["yes"] * 2)])
+def test_the_class_is_that_of_the_threshold_of_the_run(tmp_path, threshold, predicted):
+    point = {"thresholds": {"yes": {"chosen": {"value": threshold}}}}
+    folder = evaluation(tmp_path / "e", *CLASSES, operating_point=point)
+    assert [row["pred"] for row in written(folder, tmp_path / "out")] == predicted
+
+
 def test_the_statistics_of_stamp_can_read_the_table(tmp_path):
     """They take the true class and the probability of each, named after the target."""
     rows = written(evaluation(tmp_path / "e", *CLASSES), tmp_path / "out")

@@ -17,6 +17,7 @@ from parfocal.explain.read_metrics import read_metrics
 from parfocal.explain.report.sources import ReportError
 from parfocal.explain.truths import files_in, require_file
 from parfocal.files import write_whole
+from parfocal.operating_point import OperatingPoint, Threshold
 from parfocal.tasks import parse_task
 from parfocal.tasks.cells import FALSE, TRUE
 
@@ -102,10 +103,20 @@ def _table(file: Path, target: str | None, name: str | None) -> list[dict[str, o
         metrics = read_metrics(file)
         patients = _patients(file.with_name("predictions.csv"))
         task = metrics.get("task") or {"name": "classification", "labels": metrics["labels"]}
-        rows = _rows(_part(task, target, file), patients, file, name, in_joint="parts" in task)
+        part = _part(task, target, file)
+        point = _operating_point(metrics)
+        rows = _rows(part, patients, file, name, point=point, in_joint="parts" in task)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ReportError(f"{file.parent}: damaged ({error}); evaluate again.") from None
     return sorted(rows, key=lambda row: _order(row.get("loss")))
+
+
+def _operating_point(metrics: Mapping[str, Any]) -> OperatingPoint:
+    """Return the thresholds of an evaluation; none if the most probable class is predicted."""
+    stored = (metrics.get("operating_point") or {}).get("thresholds") or {}
+    return OperatingPoint(
+        thresholds={label: Threshold(each["chosen"]["value"]) for label, each in stored.items()}
+    )
 
 
 def _order(loss: object) -> float:
@@ -151,6 +162,7 @@ def _rows(
     file: Path,
     name: str | None,
     *,
+    point: OperatingPoint,
     in_joint: bool,
 ) -> list[dict[str, object]]:
     kind = task["name"]
@@ -165,11 +177,19 @@ def _rows(
     prefix = f"pred_{target}=" if in_joint else "prob_"
     column = target if in_joint else "label"
     classes = {label: f"{prefix}{label}" for label in task["labels"]}
-    return [_class_row(classes, column, name or target, each, file) for each in patients]
+    return [
+        _class_row(classes, column, name or target, each, file, point=point) for each in patients
+    ]
 
 
 def _class_row(
-    classes: Mapping[str, str], column: str, name: str, patient: PatientRows, file: Path
+    classes: Mapping[str, str],
+    column: str,
+    name: str,
+    patient: PatientRows,
+    file: Path,
+    *,
+    point: OperatingPoint,
 ) -> dict[str, object]:
     """Return the row of a patient with a class.
 
@@ -179,14 +199,16 @@ def _class_row(
         name: name of the target.
         patient: the patient.
         file: the evaluation, for messages.
+        point: the thresholds.
     """
     truth = patient.truth(column, file)
     probabilities = {label: patient.mean(each) for label, each in classes.items()}
     known = probabilities.get(truth)
+    most_probable = max(probabilities, key=probabilities.__getitem__)
     return {
         PATIENT: patient.id,
         name: truth,
-        "pred": max(probabilities, key=probabilities.__getitem__),
+        "pred": point.decided_label(probabilities) or most_probable,
         **{f"{name}_{label}": f"{value:.6g}" for label, value in probabilities.items()},
         "loss": None if known is None else -math.log(max(known, SMALLEST)),
     }
