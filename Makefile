@@ -28,7 +28,7 @@ test test-all: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell src tests docs README.md benchmarks examples
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal $(TESTS)
 
 docs: $(READY)
 	@for script in docs/make_*.py; do $(BIN)/python "$$script" || exit 1; done

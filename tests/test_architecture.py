@@ -79,7 +79,11 @@ def test_only_training_imports_lightning():
 
 
 def test_only_charts_import_matplotlib():
-    assert importers("matplotlib") == {"compare/picture.py", "explain/report/charts.py"}
+    assert importers("matplotlib") == {
+        "compare/curve_picture.py",
+        "compare/picture.py",
+        "explain/report/charts.py",
+    }
 
 
 def test_only_the_command_line_imports_typer():

@@ -35,7 +35,14 @@ def test_an_unexpected_error_is_a_line_and_with_debug_a_traceback(
         main()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_prints_one_line_and_keeps_finished_results(
     cohort: Path, tmp_path: Path, number: signal.Signals
 ):
@@ -133,6 +140,7 @@ def test_ctrl_c_names_only_files_that_exist(
     assert found == CommandResult(130, "", f"parfocal: interrupted; {text.format(out)}\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_finalizer_is_not_lost(
     parfocal: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
 ):

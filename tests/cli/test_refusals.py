@@ -154,7 +154,7 @@ def test_missing_weights_are_refused_before_training_on_features(
 def test_features_of_a_newer_format_are_refused(
     parfocal: Callable[..., CommandResult], run: Path, cohort: Path, features: Path, tmp_path: Path
 ):
-    for path in features.iterdir():
+    for path in features.glob("*.h5"):
         with h5py.File(path, "r+") as file:
             file.attrs["format_version"] = 99
     out = tmp_path / "evaluation"

@@ -172,6 +172,7 @@ def test_an_interrupted_comparison_shows_the_models_that_are_done(
     assert "zoommil" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_each_fold_and_seed_is_a_run_of_a_model(cohort: Path, tmp_path: Path):
     lines = cohort.read_text().splitlines()[:-1]
     table = tmp_path / "cohort.csv"

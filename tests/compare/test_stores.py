@@ -167,6 +167,7 @@ def test_what_the_cache_holds_is_not_extracted_again(
     assert torch.equal(file.bag().features(), cached)
 
 
+@pytest.mark.slow
 def test_patches_macs_and_answers_are_those_of_each_model_by_itself(
     write_slide: Callable[..., Path], tmp_path: Path
 ):

@@ -116,6 +116,7 @@ def test_the_share_equals_a_plain_computation_edge_by_edge():
     assert outlines.overlap(x, y, 37.5) == pytest.approx(np.array(expected) / 37.5**2, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_share_is_exact_in_a_lesion_of_very_many_corners():
     generator = np.random.default_rng(0)
     outer = star(generator, 9000, np.array([5e4, 5e4]), 500)

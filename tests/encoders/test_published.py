@@ -251,6 +251,7 @@ def test_the_pooled_output_of_hibou_is_taken_and_its_code_run_only_if_trusted(tr
     assert encoder(white())[0, 0].item() == pytest.approx(10 * mean_white("hibou-l"), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_conch_1_5_is_taken_out_of_titan(transformers):
     conch = nn.Sequential(nn.Flatten(1), nn.LazyLinear(768))
     conch(torch.zeros(1, 3, 448, 448))

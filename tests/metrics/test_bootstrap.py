@@ -20,6 +20,7 @@ def test_the_interval_of_a_share_is_the_binomials():
     assert accuracy.high == pytest.approx(accuracy.value + 1.96 * deviation, abs=margin)
 
 
+@pytest.mark.slow
 def test_the_interval_of_auroc_covers_the_true_one():
     truth, covered, trials = np.repeat([0, 1], 40), 0, 200
     exact = 0.76025  # P(X > Y) = Phi(1 / sqrt 2) for normals one deviation apart

@@ -72,6 +72,7 @@ def test_places_depend_on_the_seed_and_on_the_content_of_the_file(
     assert drawn[0] not in drawn[2:]
 
 
+@pytest.mark.slow
 def test_every_patch_is_drawn_equally_often(path: Path):
     with open_slide(path) as slide:
         total = len(draw_places(slide, SETTINGS, count=10**6, seed=0))

@@ -20,12 +20,9 @@ PRINTED = {
     "jsma-bach": ("100X", ("22.9", "59.0", "18.4", "50.3")),
     "jsma-prad": ("multiple magnifications", ("91", "0.98", "0.96")),
 }
-# The two that differ least from the others take time only.
+# One table has all kinds of rows but a few; the others take minutes.
 CASES = [
-    pytest.param(name, marks=pytest.mark.slow)
-    if name in ("zoommil-camelyon16", "jsma-prad")
-    else name
-    for name in TABLES
+    name if name == "jsma-bach" else pytest.param(name, marks=pytest.mark.slow) for name in TABLES
 ]
 ROWS = {  # number of rows of all tables of a paper
     "zoommil-bright": 8,
@@ -78,6 +75,7 @@ def test_the_page_shows_the_table_and_existing_pictures(made, name):
     assert PRINTED[name][0] in page
 
 
+@pytest.mark.slow
 def test_footnotes_are_numbered_and_shared_by_rows(made):
     text = (made("zoommil-bright") / "table.md").read_text()
     assert "| MSMIL (1.25x + 2.5x + 10x) [2, 3] |" in text
@@ -85,6 +83,7 @@ def test_footnotes_are_numbered_and_shared_by_rows(made):
     assert "[2] Run at 2.5x + 5x + 10x: the paper's FLOPs match these magnifications, not" in text
 
 
+@pytest.mark.slow
 def test_the_published_rule_has_features_for_each_set_of_magnifications(made):
     folders = {file.parent.name for file in (made("zoommil-bright") / "runs").rglob("*.h5")}
     assert folders == {"tiny", "tiny-1.25x-2.5x", "tiny-1.25x-2.5x-10x", "tiny-2.5x-5x-10x"}
@@ -127,17 +126,20 @@ def test_both_curves_of_the_four_models_are_drawn(made):
     assert page.count("<svg") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zoommil-bright", "magnet-camelyon", "jsma-bach"])
 def test_the_pages_of_the_other_tables_have_no_curves(made, name):
     assert "<svg" not in (made(name) / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_squares_of_magnet_are_shown(made):
     names = {path.name for path in (made("magnet-camelyon") / "figures/magnet-4").glob("*.png")}
     assert any(name.endswith("-leaves.png") for name in names)
     assert (made("magnet-camelyon") / "figures/without-gray.png").exists()
 
 
+@pytest.mark.slow
 def test_known_lesions_are_drawn_on_the_leaves(made):
     folder = made("magnet-camelyon") / "figures/magnet-3"
     outlined, normal = (
@@ -148,10 +150,12 @@ def test_known_lesions_are_drawn_on_the_leaves(made):
     assert not (normal == LESION).all(axis=2).any()
 
 
+@pytest.mark.slow
 def test_magnet_is_trained_again_on_validation_slides_too(made):
     assert (made("magnet-camelyon") / "runs/magnet-3/seed-0/refit.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_patch_model_is_trained_on_outlined_slides_and_tested_on_all(made):
     out = made("magnet-camelyon")
     rows = [line.split(",") for line in (out / "cohort.csv").read_text().splitlines()[1:]]

@@ -79,6 +79,7 @@ def test_threads_do_not_change_a_byte(tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_width_not_the_area(tmp_path):
     textured = np.random.default_rng(0).integers(200, 216, (256, 256, 3), dtype=np.uint8)
     peaks = []

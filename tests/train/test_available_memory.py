@@ -77,6 +77,7 @@ print(available_memory(torch.device("cpu")) - _status_bytes("VmRSS"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_limit_of_the_address_space_counts():
     run = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, check=True)

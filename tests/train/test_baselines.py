@@ -56,6 +56,7 @@ def test_an_adversary_has_one_output_per_slide_and_gets_the_position_of_each_sli
     assert set(positions) <= set(range(len(slides["train"])))
 
 
+@pytest.mark.slow
 def test_lookahead_continues_after_an_interruption(cohort, tmp_path, monkeypatch):
     overrides = ("train.epochs=2", "train.accumulate_grad_batches=1")
     whole = run_training(cohort, tmp_path / "whole", "transmil", *overrides)

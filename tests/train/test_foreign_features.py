@@ -55,6 +55,7 @@ def assert_equal(first: Path, second: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_zooming_model_is_the_same_as_on_our_own_features(
     cohort: Cohort, settings: RunSettings, job: dict[float, Path], tmp_path: Path, monkeypatch
 ):

@@ -90,6 +90,7 @@ def test_a_run_killed_while_it_is_saved_needs_no_further_epoch(
     assert Checkpoint.load(out).weights_hash == Checkpoint.load(whole).weights_hash
 
 
+@pytest.mark.slow
 def test_a_refit_is_resumed(cohort, settings, tmp_path, monkeypatch):
     refit = replace(settings, train=replace(settings.train, refit=True, epochs=2))
     run_training(cohort, refit, tmp_path / "whole")

@@ -111,6 +111,7 @@ def test_the_bill_has_the_macs_of_each_encoder(run, painted):
     assert predict(painted.slides[-1].path, trained, mpp=0.5).probabilities == record.probabilities
 
 
+@pytest.mark.slow
 def test_stored_features_of_two_encoders_give_the_same_answers(run, painted, live, tmp_path):
     folder = stored(painted, live, tmp_path / "features")
     table = tmp_path / "painted.csv"

@@ -202,6 +202,7 @@ def test_a_lesion_covers_more_pixels_at_a_finer_mpp():
     assert np.abs(halved - masks[0]).mean() < 0.02
 
 
+@pytest.mark.slow
 def test_mean_color_does_not_predict_the_class(tmp_path):
     """The classifier is fitted on the train slides and tested on the test slides."""
     painting = replace(SMALL, splits=(0.4, 0, 0.6))
