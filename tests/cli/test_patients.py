@@ -67,7 +67,7 @@ def test_what_a_table_of_patients_is_for_is_said(slides, run, parfocal, tmp_path
         in parfocal("predict", plain, *arguments).err
     )
     assert (
-        "ask it per patient with fusion mean or max"
+        "for patients, add --fusion mean (or max)"
         in parfocal("predict", plain, *arguments, "--per", "patient").err
     )
     fused = parfocal("predict", plain, *arguments, "--fusion", "mean")

@@ -129,7 +129,7 @@ def test_attention_weighs_the_vectors_of_the_slides(run):
 @pytest.mark.parametrize(
     ("unit", "options", "message"),
     [
-        (Unit(), {"per": "patient"}, "trained on slides; ask it per patient with fusion mean or"),
+        (Unit(), {"per": "patient"}, "trained on slides; for patients, add --fusion mean"),
         (Unit("patient"), {"per": "slide"}, "trained on patients, so it predicts per patient"),
         (Unit("patient"), {"fusion": "mean"}, "one bag of all slides, so it cannot be asked with"),
         (Unit(), {"per": "slide", "fusion": "max"}, "joins the slides of a patient; use it per"),

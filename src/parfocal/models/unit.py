@@ -78,7 +78,7 @@ class Unit:
             )
         if fusion in (None, "attention"):
             raise ValueError(
-                "the model was trained on slides; ask it per patient with fusion mean or max, or "
+                "the model was trained on slides; for patients, add --fusion mean (or max), or "
                 f"train a model per patient{' with attention' if fusion else ''}."
             )
         return replace(self, per="patient", fusion=fusion)
