@@ -77,6 +77,13 @@ def test_a_survival_table_has_score_time_and_event(tmp_path):
     ]
 
 
+def test_a_name_that_no_column_would_have_is_refused(tmp_path):
+    task = {"name": "survival", "time": "os_months", "event": "os_event"}
+    folder = evaluation(tmp_path / "e", ("slide_id", "patient_id"), task=task)
+    with pytest.raises(ReportError, match=r"--name foo: .* \(os_months, os_event\), and none"):
+        written(folder, tmp_path / "out", name="foo")
+
+
 def test_a_regression_table_has_the_absolute_error(tmp_path):
     task = {"name": "regression", "targets": ["area", "age"], "means": [0, 0], "deviations": [1, 1]}
     folder = evaluation(

@@ -166,6 +166,11 @@ def _rows(
     in_joint: bool,
 ) -> list[dict[str, object]]:
     kind = task["name"]
+    if name is not None and kind in ("survival", "hazards", "multilabel"):
+        raise ReportError(
+            f"--name {name}: the table of task {kind} has the columns of the cohort "
+            f"({', '.join(parse_task(task).columns)}), and none to rename; leave --name out."
+        )
     if kind in ("survival", "hazards"):
         return [_time_row(task, patient, file) for patient in patients]
     if kind == "regression":
