@@ -41,7 +41,7 @@ SLIDES, SIDE = 8, 512
 SMALL = ("--encoder", "tiny", "--magnifications", "2.5,10", "--set", "slide.patch_size=64")
 # Parts of names of what differs between two undisturbed runs. Which of two threads decodes a tile
 # first, or whether both do, decides how many bytes are read and in how many requests.
-VARYING = ("seconds", "time", "bytes_read", "requests")
+VARYING = ("seconds", "time", "bytes_read", "share_bytes", "requests")
 
 
 @dataclass(frozen=True)

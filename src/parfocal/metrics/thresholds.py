@@ -21,8 +21,9 @@ def choose_threshold(
 ) -> float:
     """Choose a threshold; an item is positive if its score is at or above it.
 
-    Thresholds halfway between neighboring scores are compared. Of equally good ones by Youden's
-    index, the one with the highest sensitivity is chosen.
+    Thresholds halfway between neighboring scores, and between the outermost and 0 or 1, are
+    compared. Of equally good ones by Youden's index, the one with the highest sensitivity is
+    chosen.
 
     Args:
         truth: whether each item is positive.
@@ -40,7 +41,8 @@ def choose_threshold(
         raise ValueError(f"there is no {missing} slide")
     distinct = np.unique(score)
     last = (distinct[-1] + 1) / 2 if distinct[-1] < 1 else np.nextafter(distinct[-1], 2)
-    thresholds = np.concatenate([[0.0], (distinct[1:] + distinct[:-1]) / 2, [last]])  # ascending
+    between = (distinct[1:] + distinct[:-1]) / 2
+    thresholds = np.concatenate([[distinct[0] / 2], between, [last]])  # ascending
     positive, negative = np.sort(score[truth]), np.sort(score[~truth])
     sensitivity = 1 - np.searchsorted(positive, thresholds) / len(positive)
     specificity = np.searchsorted(negative, thresholds) / len(negative)
