@@ -18,6 +18,7 @@ def write_idx(path: Path, content: np.ndarray) -> None:
     path.write_bytes(gzip.compress(stored) if path.suffix == ".gz" else stored)
 
 
+@pytest.mark.slow
 def test_megapixel_mnist_writes_the_error_of_each_estimator_by_epoch(tmp_path: Path):
     rng = np.random.default_rng(0)
     for part, suffix in (("train", ""), ("t10k", ".gz")):

@@ -110,6 +110,7 @@ def test_train_evaluate_predict_and_view(
     assert parfocal("report", stored, "--out", tmp_path / "page.html").code == 0
 
 
+@pytest.mark.slow
 def test_compare_on_features_of_trident(
     parfocal: Command, cohort: Path, given: str, tmp_path: Path
 ):

@@ -162,6 +162,7 @@ def names_of_bad() -> set[str]:
     return {name[:20] for name in expected_failures()}
 
 
+@pytest.mark.slow
 def test_extract(parfocal: Callable[..., CommandResult], table: Path, tmp_path: Path):
     found = parfocal("extract", table, "--out", tmp_path / "out", *TINY, "--patch-size", "64")
     assert found.code == 1

@@ -211,6 +211,7 @@ def test_macs_are_those_of_the_zoommil_table():
     assert tmacs(zooming, 60, 240) == pytest.approx(0.40, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_curve_evaluates_zooming_models_at_each_share_once(
     compared: tuple[list[ComparisonRow], Path], cohort: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -109,13 +109,13 @@ def test_a_holder_notices_that_its_claim_was_taken_over(path):
     with hold(path) as claim:
         content = json.loads(path.read_text())
         path.write_text(json.dumps({**content, "job": "another"}))
-        with pytest.raises(ClaimError, match=r"its claim was taken over by process \d+ on"):
+        with pytest.raises(ClaimError, match=r"the claim was taken over by process \d+ on"):
             claim.check()
     assert path.exists()  # not ours to remove
     path.unlink()
     with hold(path) as claim:
         path.unlink()
-        with pytest.raises(ClaimError, match="its claim was removed"):
+        with pytest.raises(ClaimError, match="the claim was removed"):
             claim.check()
 
 

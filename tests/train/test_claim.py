@@ -77,7 +77,7 @@ def test_a_training_whose_claim_was_taken_over_stops(cohort, settings, tmp_path,
         usual(module)
 
     monkeypatch.setattr(TrainingModule, "on_train_epoch_end", taken_over)
-    with pytest.raises(ClaimError, match="its claim was removed"):
+    with pytest.raises(ClaimError, match="the claim was removed"):
         run_training(cohort, settings, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.csv").exists()
 

@@ -77,6 +77,7 @@ def test_a_zooming_model_is_the_same_as_on_our_own_features(
     assert_equal(tmp_path / "theirs", tmp_path / "not ahead")
 
 
+@pytest.mark.slow
 def test_a_model_of_one_magnification_finds_a_planted_lesion(
     cohort: Cohort, job: dict[float, Path], tmp_path: Path
 ):

@@ -190,6 +190,7 @@ def test_mean_rgb_learns_classes_that_differ_in_color(painted, tmp_path):
     assert found.scores["auroc_macro"].value >= 0.9
 
 
+@pytest.mark.slow
 def test_the_patch_supervised_model_finds_outlined_lesions(painted, tmp_path):
     settings = settings_of("patchsupervised")
     cache = tmp_path / "cache"

@@ -59,7 +59,7 @@ def test_the_first_run_must_have_the_same_model(cohort, settings, tmp_path, firs
 def test_the_first_run_must_have_the_same_labels(cohort, settings, tmp_path, first):
     other = replace(cohort, labels=("well", "ill"))
     with pytest.raises(
-        RunError, match=r"labels of that run is \['ill', 'well'\], and \['well', 'ill'\] in"
+        RunError, match=r"labels of that run is \['ill', 'well'\], but \['well', 'ill'\] in"
     ):
         run_training(other, settings, tmp_path / "second", init_from=first)
 
@@ -67,7 +67,7 @@ def test_the_first_run_must_have_the_same_labels(cohort, settings, tmp_path, fir
 def test_the_first_run_must_have_the_same_encoder(cohort, settings, first):
     other = [replace(each, weights_hash="another") for each in Checkpoint.load(first).encoders]
     warm = replace(settings, train=replace(settings.train, init_from=first))
-    with pytest.raises(RunError, match=r"encoder of that run is EncoderSpec.*, and EncoderSpec"):
+    with pytest.raises(RunError, match=r"encoder of that run is EncoderSpec.*, but EncoderSpec"):
         load_initial_model(warm, cohort.labels, other)
 
 

@@ -51,7 +51,7 @@ def test_a_training_that_is_asked_to_stop_ends_at_the_next_epoch_and_is_resumed(
     settings = replace(settings, train=replace(settings.train, epochs=3))
     with monkeypatch.context() as patched:
         patched.setattr(stopping._requested, "is_set", lambda: True)
-        with pytest.raises(StoppedEarly, match=r"run has 1 complete epochs; the same command"):
+        with pytest.raises(StoppedEarly, match=r"run has 1 complete epochs; run the same command"):
             train(cohort, settings, out, features=features, device="cpu")
     resumed = train(cohort, settings, out, features=features, device="cpu", resume=True)
     whole = train(cohort, settings, tmp_path / "whole", features=features, device="cpu")

@@ -278,6 +278,7 @@ def test_the_last_of_several_quick_choices_is_compared(page, slide):
     expect(page.locator(".pane-title").nth(1)).to_have_text("mean, mean: tumor 0.80")
 
 
+@pytest.mark.slow
 def test_a_link_restores_the_view(page, slide):
     show(page, slide)
     page.locator("[role=treeitem] [role=treeitem] > .node").first.click()
@@ -364,6 +365,7 @@ def test_nothing_is_cut_off_sideways(page, slide, size):
     assert page.evaluate("document.querySelector('.panel').scrollWidth <= innerWidth")
 
 
+@pytest.mark.slow
 def test_a_slide_without_a_prediction_is_shown_without_panel(chromium, folder):
     with running(load_library([folder / "cohort" / "a.tif"])) as alone:
         page = chromium.new_page(base_url=alone.url)
@@ -374,6 +376,7 @@ def test_a_slide_without_a_prediction_is_shown_without_panel(chromium, folder):
         page.close()
 
 
+@pytest.mark.slow
 def test_without_openseadragon_the_whole_slide_is_shown(chromium, server, slide):
     page = chromium.new_page(base_url=server.url)
     page.route("**/openseadragon/**", lambda route: route.fulfill(status=404))

@@ -403,7 +403,8 @@ def test_what_was_read_is_kept_between_runs(noisy, tmp_path):
         before = served.bytes_sent
         again = source_of(served, cache=tmp_path / "cache")
         assert again.read(1_500_000, 100_000) == content[1_500_000:1_600_000]
-        assert served.bytes_sent - before <= 2 * 2**20  # both ends, to see that it is the same
+        # Both ends, to see that it is the same, and perhaps the rest of a chunk from before.
+        assert served.bytes_sent - before <= 2 * 2**20 + 2**16
         names = [path.name for path in (tmp_path / "cache").iterdir()]
         assert not any("noisy" in name or "SECRET" in name for name in names)
 
