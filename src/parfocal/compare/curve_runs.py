@@ -27,6 +27,8 @@ from parfocal.progress import Progress
 logger = logging.getLogger(__name__)
 
 RANDOM_SEED = 0
+# In which order patches are visited, and the seed of a random one.
+KINDS: tuple[tuple[Kind, int | None], ...] = (("wanted", None), ("random", RANDOM_SEED))
 
 
 def measure_curve(
@@ -56,9 +58,9 @@ def measure_curve(
     progress = Progress("curve", len(candidates) * len(shares), unit="budgets")
     for candidate in candidates:
         for share in shares:
-            for kind, seed in (("wanted", None), ("random", RANDOM_SEED)):
+            for kind, seed in KINDS:
                 budget = Budget("share", share, seed)
-                budgeted.append(_with_budget(shared, candidate, kind, budget))  # type: ignore[arg-type]
+                budgeted.append(_with_budget(shared, candidate, kind, budget))
             progress.advance(f"{candidate.name} at {100 * share:g}%")
     curve = build_curve(budgeted, own, metric, resamples=resamples)
     write_whole(shared.out / "curve.csv", curve_csv(curve).encode())

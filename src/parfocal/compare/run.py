@@ -29,7 +29,7 @@ from parfocal.compare.scores import ComparisonRow, ModelResult, score_results
 from parfocal.compare.stores import prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
 from parfocal.compare.teachers import teachers_first
-from parfocal.compare.trainings import Trainings
+from parfocal.compare.trainings import Trainings, describe_error
 from parfocal.dataset.cohort import Cohort, without_slides
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.distribute.claims import hold
@@ -240,8 +240,7 @@ def _finish(
         return _collect_result(shared, candidate, [shared.out / each.item for each in ended])
     except Exception as error:  # a bug in one model must not stop the others
         logger.warning("%s failed: %s", candidate.name, error)
-        kind = "" if type(error).__module__.startswith("parfocal") else f"{type(error).__name__}: "
-        return ModelResult(candidate.name, reason=kind + " ".join(str(error).split()))
+        return ModelResult(candidate.name, reason=describe_error(error))
 
 
 def _measure_curve(

@@ -165,9 +165,7 @@ class Trainings:
             yield
         except Exception as error:  # a bug in one model must not stop the others
             logger.warning("%s failed: %s", name, error)
-            ours = type(error).__module__.startswith("parfocal")
-            kind = "" if ours else f"{type(error).__name__}: "
-            self._failed[name] = kind + " ".join(str(error).split())
+            self._failed[name] = describe_error(error)
             raise ComparisonError(self._failed[name]) from error
 
     def _prepare(self, training: Training) -> PreparedTraining:
@@ -190,3 +188,9 @@ class Trainings:
             self._prepared.clear()
             self._prepared[training.run] = prepared
         return prepared
+
+
+def describe_error(error: Exception) -> str:
+    """Return why a model failed, in one line; with the kind of an error that is not ours."""
+    kind = "" if type(error).__module__.startswith("parfocal") else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())

@@ -31,7 +31,7 @@ class CohortSlide:
         stratum: a group, for example a center, to balance over the parts and to report separately.
         tissue: file of the tissue: GeoJSON or a mask image; None to find the tissue.
         outlines: the lesions; None where the table names no file.
-        values: cells of the columns that the reader asked for, by column, as they are written.
+        values: cells of the columns that the reader requested, by column, as they are written.
         group: group that a split spreads over its parts; None for the label.
         slides: the slides of a patient, if the entry is a patient; `slide_id` is then the id of the
             patient, and `path` that of the first slide. Empty if the entry is a slide.

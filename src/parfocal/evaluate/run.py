@@ -237,7 +237,7 @@ def checkpoint_inputs(
 
 
 def asked_for(trained: Checkpoint, per: Per | None, fusion: Fusion | None) -> Checkpoint:
-    """Return a model that is asked for slides or patients; see `evaluate`.
+    """Return a model that predicts slides or patients; see `evaluate`.
 
     Raises:
         EvaluationError: the model cannot be asked so.

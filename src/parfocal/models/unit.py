@@ -49,7 +49,7 @@ class Unit:
     def asked_for(self, per: Per | None, fusion: Fusion | None) -> "Unit":
         """Return the unit of an evaluation or prediction that names another than the training.
 
-        A model of slides can be asked for patients by fusing its predictions for the slides.
+        A model of slides predicts patients by fusing its predictions for the slides.
 
         Args:
             per: the unit; None for that of the training.
