@@ -37,7 +37,8 @@ class Writing:
 
 
 def calls(out: Path) -> Counter[str]:
-    return Counter((out / "calls").read_text().splitlines())
+    path = out / "calls"
+    return Counter(path.read_text().splitlines() if path.exists() else ())
 
 
 def names(count: int) -> tuple[str, ...]:

@@ -23,6 +23,12 @@ from shared_work import Writing, calls, claim_of_another_machine, names, run_all
 FORK = multiprocessing.get_context("fork")
 
 
+def wait_for_a_call(out: Path) -> None:
+    """Waits until an item has begun: a file that exists may still be empty."""
+    while not calls(out):
+        time.sleep(0.01)
+
+
 def in_process(function, *arguments: object) -> multiprocessing.Process:
     process = FORK.Process(target=function, args=arguments)
     process.start()
@@ -97,8 +103,7 @@ def test_a_failure_of_another_model_is_none(tmp_path: Path):
 def test_an_item_of_a_live_process_is_waited_for(tmp_path: Path):
     work = Writing(tmp_path, names(2), pause_s=0.3)
     process = in_process(run_all, work)
-    while not (tmp_path / "calls").exists():
-        time.sleep(0.01)
+    wait_for_a_call(tmp_path)
     ended = {each.item: each.by for each in run_all(work)}
     process.join()
     assert ended == {"slide 0": "elsewhere", "slide 1": "here"} or ended["slide 1"] == "elsewhere"
@@ -108,8 +113,7 @@ def test_an_item_of_a_live_process_is_waited_for(tmp_path: Path):
 def test_the_items_of_a_killed_process_are_processed_at_once(tmp_path: Path):
     work = Writing(tmp_path, names(2), pause_s=60)
     process = in_process(run_all, work)
-    while not (tmp_path / "calls").exists():
-        time.sleep(0.01)
+    wait_for_a_call(tmp_path)
     process.kill()
     process.join()
     assert len(list((work_folder(tmp_path) / "claims").iterdir())) == 1
@@ -131,8 +135,7 @@ def test_the_claim_of_a_process_that_was_killed_after_it_had_finished_is_removed
 def test_a_stopped_process_loses_its_item_and_its_late_result_does_no_harm(tmp_path: Path, quick):
     work = Writing(tmp_path, names(1), pause_s=0.2)
     process = in_process(run_all, work)
-    while not (tmp_path / "calls").exists():
-        time.sleep(0.01)
+    wait_for_a_call(tmp_path)
     os.kill(process.pid, signal.SIGSTOP)
     ended = run_all(replace(work, pause_s=0))  # ends, because the claim expires
     assert [each.by for each in ended] == ["here"]
