@@ -7,8 +7,9 @@ Tiles are parted into training, validation and test before squares are composed,
 two parts; how often each tile is used is printed. All tiles get the same mean color and contrast.
 
 Training slides are nested: those of 50 contain those of 25. All sizes have the same validation and
-test slides. At most `--steps` steps are trained, so that 800 slides do not take 32 times as long as
-25. Each finished row is added to rows.csv; the same command goes on with the others.
+test slides. Every run has the same learning rate and number of steps (`--steps`, at most 100
+epochs), so that 800 slides do not take 32 times as long as 25. Each finished row is added to
+rows.csv; the same command goes on with the others, one seed after the other.
 
     python benchmarks/learning_curve.py TILES --work /tmp/curve
     python benchmarks/learning_curve.py TILES --work /tmp/curve --sizes 25,50 --seeds 1
@@ -46,13 +47,7 @@ TILES_PER_SIDE, ROOTS = 4, (5, 4)  # tiles in a square, squares in a slide
 LESION_TILES = (2, 5)
 PARTS = {"train": 0.5, "val": 0.1, "test": 0.4}
 MODELS = ("zoommil", "zoommil-scalefree", "zoommil-hindsight", "abmil")
-# The published objective keeps its own learning rate and epochs, as far as the steps allow.
-SETTINGS = {
-    "zoommil": {"train.patience": 1000},
-    "zoommil-scalefree": {"train.patience": 1000},
-    "zoommil-hindsight": {"train.patience": 1000},
-    "abmil": {"train.epochs": 50, "train.learning_rate": 3e-4},
-}
+MAX_EPOCHS = 100
 GAIN = (0.6, 1.7)  # range of factors by which a tile's contrast is changed
 
 
@@ -217,8 +212,9 @@ def compose_cohort(arguments: argparse.Namespace) -> Path:
     for number, (part, slides) in enumerate(counts.items()):
         tiles = read_tiles(arguments, part)
         maker, rng = SquareMaker(tiles, encoder, number), np.random.default_rng(100 + number)
-        # A square is used about 5 times; a slide with a lesion has one square of its own.
-        normal = [maker.make(0) for _ in range(max(30, slides * ROOTS[0] * ROOTS[1] // 5))]
+        # A slide with a lesion has one square of its own; normal squares are used several times.
+        squares = slides * ROOTS[0] * ROOTS[1] // arguments.reuse
+        normal = [maker.make(0) for _ in range(max(30, squares))]
         used: Counter[str] = Counter()
         for index in range(slides):
             label = ("normal", "tumor")[index % 2]
@@ -244,10 +240,13 @@ def compose_cohort(arguments: argparse.Namespace) -> Path:
 
 def settings_for(model: str, size: int, seed: int, arguments: argparse.Namespace) -> RunSettings:
     """Return the settings of one run; the epochs are limited by the number of steps."""
-    flags = {
+    epochs = min(MAX_EPOCHS, max(1, arguments.steps // size))
+    flags: dict[str, object] = {
         "slide.magnifications": (10.0,) if model == "abmil" else MAGNIFICATIONS,
         "train.seed": seed,
-        **SETTINGS[model],
+        "train.learning_rate": arguments.learning_rate,
+        "train.epochs": epochs,
+        "train.patience": epochs,
     }
     if model != "abmil":
         flags["model.k"] = arguments.k
@@ -255,10 +254,7 @@ def settings_for(model: str, size: int, seed: int, arguments: argparse.Namespace
         flags |= {"slide.patch_size": 16, "encoder.name": "tiny", "train.epochs": 1}
     elif arguments.encoder != "efficientnet-lite0":
         flags["encoder.name"] = arguments.encoder
-    settings = load_settings(model, flags=flags)
-    limit = max(1, arguments.steps // size)
-    epochs = min(settings.train.epochs, limit)
-    return load_settings(model, flags=flags | {"train.epochs": epochs})
+    return load_settings(model, flags=flags)
 
 
 def run(model: str, size: int, seed: int, cohort: Path, arguments: argparse.Namespace) -> dict:
@@ -280,7 +276,8 @@ def run(model: str, size: int, seed: int, cohort: Path, arguments: argparse.Name
     evaluate(out, few, out / "evaluation", features=features)
     metrics = json.loads((out / "evaluation" / "metrics.json").read_text())
     score = metrics["slides"]["scores"]["auroc_macro"]
-    shutil.rmtree(out)  # 35 MB each
+    if not arguments.keep:
+        shutil.rmtree(out)  # 35 MB each
     return {
         "model": model,
         "slides": size,
@@ -305,12 +302,12 @@ def finished(table: Path) -> dict[tuple[str, int, int], dict]:
 
 
 def measure(cohort: Path, arguments: argparse.Namespace) -> Iterator[dict]:
-    """Yield the rows, smallest sizes first; those of an earlier call are not run again."""
+    """Yield the rows, seed by seed and smallest sizes first; finished ones are not run again."""
     table = arguments.work / "rows.csv"
     done = finished(table)
-    for size in arguments.sizes:
-        for model in arguments.models:
-            for seed in range(arguments.seeds):
+    for seed in range(arguments.seeds):
+        for size in arguments.sizes:
+            for model in arguments.models:
                 row = done.get((model, size, seed))
                 if row is None:
                     row = run(model, size, seed, cohort, arguments)
@@ -347,7 +344,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="number of training seeds")
     parser.add_argument("--val", type=int, default=40, help="number of validation slides")
     parser.add_argument("--test", type=int, default=200, help="number of test slides")
-    parser.add_argument("--steps", type=int, default=10_000, help="most training steps of a run")
+    parser.add_argument("--steps", type=int, default=10_000, help="training steps of a run")
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--reuse", type=int, default=5, help="mean uses of a normal square")
+    parser.add_argument("--keep", action="store_true", help="keep the run folders, 35 MB each")
     parser.add_argument("--k", type=int, default=4)
     parser.add_argument("--encoder", default="efficientnet-lite0")
     parser.add_argument("--dry-run", action="store_true", help="noise and the encoder tiny")
