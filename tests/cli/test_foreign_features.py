@@ -11,7 +11,7 @@ from command_result import CommandResult
 from foreign_layouts import write_clam
 from parfocal.encoders.loading import load_encoder
 from parfocal.explain.read_record import read_prediction
-from parfocal.explain.record import Region
+from parfocal.explain.record_parts import Region
 from parfocal.features.extract import extract_cohort
 from parfocal.features.foreign.trident_writer import TridentLayout
 from parfocal.features.header import SlideSettings

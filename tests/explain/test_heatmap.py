@@ -7,7 +7,8 @@ from PIL import Image
 from parfocal.cost import Cost, ExhaustiveCost
 from parfocal.explain.heatmap import SELECTED, STEP_COLORS, draw_map, visible_box
 from parfocal.explain.map_layout import HEADER, MARGIN, Layout, scale_colors, shorten
-from parfocal.explain.record import ModelFacts, PredictionRecord, Region, SlideFacts
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import ModelFacts, Region, SlideFacts
 from parfocal.slide.slide import Box
 
 

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from parfocal.cost import Cost, CostMeter, ExhaustiveCost
-from parfocal.explain.record import ModelFacts, PredictionRecord, Region, SlideFacts
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import ModelFacts, Region, SlideFacts
 from parfocal.grid import Reach, Squares
 
 PLACE = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0, "mpp": 1.0, "score": 1.0}

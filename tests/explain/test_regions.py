@@ -1,6 +1,6 @@
 import pytest
 
-from parfocal.explain.record import Region
+from parfocal.explain.record_parts import Region
 from parfocal.explain.regions import with_running_probabilities
 
 BOX = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0}

@@ -4,7 +4,8 @@ import numpy as np
 
 from parfocal.cost import CostMeter
 from parfocal.explain.map_layout import HEADER, Layout
-from parfocal.explain.record import ModelFacts, PredictionRecord, Region, SlideFacts
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import ModelFacts, Region, SlideFacts
 from parfocal.explain.whole_slide import NOT_VISITED, OUT_OF_REACH, whole_slide_panel
 from parfocal.grid import Reach, Squares
 from parfocal.slide.slide import Box

@@ -6,7 +6,8 @@ from PIL import Image
 
 from parfocal.cost import CostMeter
 from parfocal.explain.map_layout import GAP, MARGIN
-from parfocal.explain.record import ModelFacts, PredictionRecord, Region, SlideFacts
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import ModelFacts, Region, SlideFacts
 from parfocal.explain.zoom_tree import (
     LESION,
     LINE_PX,

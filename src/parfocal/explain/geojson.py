@@ -13,7 +13,8 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 
 from parfocal.explain.map_layout import scale_colors
-from parfocal.explain.record import PredictionRecord, Region
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import Region
 from parfocal.files import write_whole
 
 ANNOTATED = 5

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from parfocal.explain import map_layout
 from parfocal.explain.map_layout import GAP, HEADER, INK, Color, Layout
-from parfocal.explain.record import PredictionRecord, Region
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import Region
 from parfocal.explain.whole_slide import whole_slide_panel
 from parfocal.files import whole_file
 from parfocal.slide.slide import Box

@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from parfocal.cost import Cost
 from parfocal.explain.read_record import RecordError, read_json, read_prediction
-from parfocal.explain.record import ModelFacts, PredictionRecord
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import ModelFacts
 
 FORMAT = "parfocal patient"
 FORMAT_VERSION = 1

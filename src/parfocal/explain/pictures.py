@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from parfocal.explain.heatmap import draw_map, visible_box
-from parfocal.explain.record import PredictionRecord, has_class_probabilities
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import has_class_probabilities
 from parfocal.explain.zoom_tree import draw_gray_filter, draw_leaves, draw_zoom_tree
 from parfocal.slide.slide import Box, Slide
 

@@ -9,14 +9,12 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from parfocal.cost import Cost
-from parfocal.explain.record import (
-    CLASSIFICATION,
-    FORMAT_VERSION,
+from parfocal.explain.record import CLASSIFICATION, FORMAT_VERSION, PredictionRecord
+from parfocal.explain.record_parts import (
     BudgetFacts,
     MemberFacts,
     ModelFacts,
     PatientFacts,
-    PredictionRecord,
     Region,
     RoundFacts,
     SlideFacts,

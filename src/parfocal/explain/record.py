@@ -5,13 +5,24 @@ that maps can be drawn from it without the model.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from parfocal.cost import Cost
+from parfocal.explain.bill import bill_of
+from parfocal.explain.record_parts import (
+    BudgetFacts,
+    MemberFacts,
+    ModelFacts,
+    PatientFacts,
+    Region,
+    RoundFacts,
+    SlideFacts,
+    ThresholdFacts,
+    has_class_probabilities,
+)
 from parfocal.grid import Reach
-from parfocal.prediction import OFF_GRID, ScoreKind
+from parfocal.prediction import OFF_GRID
 from parfocal.slide.resolution import requested_magnification
 from parfocal.slide.sources.url import is_url
 
@@ -20,190 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 CLASSIFICATION = "classification"  # the task of records that name none
-ABOVE_ALL = 1.0005  # the smallest share that is printed as more than 100.0%
-NO_PIXELS = "no pixels read"
-ABOVE_ALL_NOTE = "; more than 100% because lower magnifications and tissue detection are included"
 NOTHING_TO_SKIP = "nothing to skip on this slide"
-BYTE_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
-MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6, "kMAC": 1e3, "MAC": 1}
-
-
-@dataclass(frozen=True)
-class Region:
-    """A patch of a prediction, in level-0 pixels.
-
-    Args:
-        id: step and row in the grid, such as "1-36".
-        step: index of the magnification; 0 is the lowest.
-        x: left edge.
-        y: top edge.
-        width: width of the patch, which may reach beyond the scan.
-        height: height of the patch, which may reach beyond the scan.
-        mpp: resolution at which the patch was read, in µm per pixel.
-        score: how much the patch counted.
-        score_kind: meaning of `score`, see `parfocal.prediction.Look`.
-        parent: id of the patch that was zoomed into to find this one; None at the first step.
-        selected: whether the model zoomed into the patch; for a model that samples patches,
-            whether the patch was sampled.
-        order: position in the order of visits, from 0; None if the patch was never read at its
-            own resolution, but only weighed on a thumbnail.
-        zoom_attention: attention by which patches to zoom into were chosen; None if none were.
-        probabilities: class probabilities after this patch and all before it were read; None for
-            a model that predicts only once. For a model that visits in rounds, the last patch of
-            each round has them.
-        round: the round in which the patch was visited, from 0; None without rounds.
-    """
-
-    id: str
-    step: int
-    x: float
-    y: float
-    width: float
-    height: float
-    mpp: float
-    score: float
-    score_kind: ScoreKind
-    parent: str | None
-    selected: bool
-    order: int | None
-    zoom_attention: float | None = None
-    probabilities: dict[str, float] | None = None
-    round: int | None = None
-
-    @property
-    def visited(self) -> bool:
-        """Whether the model read the patch at its own resolution."""
-        return self.order is not None
-
-
-@dataclass(frozen=True)
-class SlideFacts:
-    """The slide of a prediction.
-
-    Args:
-        id: name of the file without its extension.
-        path: absolute path of the file; None for a slide in memory.
-        fingerprint: hash that identifies the file.
-        size: width and height in level-0 pixels.
-        mpp: µm per level-0 pixel.
-        mpp_source: where `mpp` comes from: "given" or "file: <property>".
-        tissue_fingerprint: hash of the tissue file and of the excluded classes; empty if the tissue
-            was found.
-    """
-
-    id: str
-    path: str | None
-    fingerprint: str
-    size: tuple[int, int]
-    mpp: float
-    mpp_source: str
-    tissue_fingerprint: str = ""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """The model of a prediction.
-
-    Args:
-        name: name of the model.
-        weights_sha256: hash of its weights.
-        encoder: name of the patch encoder; None for a model that encodes patches itself.
-        encoder_weights_sha256: hash of the encoder's weights.
-        magnifications: magnifications as configured, lowest first.
-        patch_size: side of a patch in pixels.
-        parfocal_version: version of parfocal that made the prediction.
-        settings_sha256: hash of all settings that the prediction depends on; None in files of
-            version 1.
-    """
-
-    name: str
-    weights_sha256: str
-    encoder: str | None
-    encoder_weights_sha256: str | None
-    magnifications: tuple[float, ...]
-    patch_size: int
-    parfocal_version: str
-    settings_sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class RoundFacts:
-    """The answer of a model after one round of visits.
-
-    Args:
-        patches: number of patches visited so far.
-        probabilities: class probabilities by label; empty for a task without classes.
-    """
-
-    patches: int
-    probabilities: dict[str, float]
-
-
-@dataclass(frozen=True)
-class BudgetFacts:
-    """The budget of a prediction.
-
-    Args:
-        limit: the budget, such as "share=5%", or "settled".
-        met: whether it covered at least the lowest magnification; None for "settled".
-    """
-
-    limit: str
-    met: bool | None
-
-
-@dataclass(frozen=True)
-class PatientFacts:
-    """The patient whose prediction a slide is part of.
-
-    Args:
-        id: the patient.
-        slides: ids of all slides of the prediction, in order.
-        share: part of the patient's attention at the lowest magnification that lies on this slide.
-    """
-
-    id: str
-    slides: tuple[str, ...]
-    share: float
-
-
-@dataclass(frozen=True)
-class ThresholdFacts:
-    """The threshold that decides the label.
-
-    Args:
-        label: the class that is predicted if its probability is at or above the threshold.
-        value: the threshold.
-        rule: how it was chosen, such as "youden"; a number if it was given.
-    """
-
-    label: str
-    value: float
-    rule: str
-
-
-@dataclass(frozen=True)
-class MemberFacts:
-    """The answer of one of several models, such as that of a fold, and its part of the cost.
-
-    Args:
-        name: name of the model, such as "fold-0".
-        weights_sha256: hash of its weights.
-        probabilities: probability of each class, by label.
-        outputs: other predicted numbers by name.
-        patches: number of patches that it visited at each step.
-        added: what it added to the cost of the models before it, which had read and encoded some
-            of its patches.
-        stop_reason: why it visited no more patches.
-    """
-
-    name: str
-    weights_sha256: str
-    probabilities: dict[str, float]
-    outputs: dict[str, float]
-    patches: tuple[int, ...]
-    added: Cost
-    stop_reason: str
 
 
 @dataclass(frozen=True)
@@ -291,43 +119,16 @@ class PredictionRecord:
     @property
     def bill(self) -> str:
         """The cost in one line, compared with encoding every tissue patch; and the reach."""
-        cost, exhaustive = self.cost, self.cost.exhaustive
-        assert exhaustive is not None
-        shares = [share for share in (cost.share_patches, cost.share_pixels) if share is not None]
-        note = ABOVE_ALL_NOTE if max(shares, default=0.0) >= ABOVE_ALL else ""
-        if self.nothing_to_skip is not None:
-            note = f"; {self.nothing_to_skip}"
+        note = self.nothing_to_skip or ""
         if self.budget is not None and self.budget.met is False:
-            note = f"; the budget {self.budget.limit} was not met"
-        lost = "" if self.reach is None else f", {percent_of_tissue(self.reach.unreachable)}"
-        return (
-            f"visited {sum(cost.patches):,} of {exhaustive.patches:,} patches "
-            f"({_percent(cost.share_patches)}), {self._pixels}, "
-            f"{_macs(cost.macs, exhaustive.macs)}, {cost.seconds['total']:.1f} s"
-            f"{self._bytes}{lost}{note}"
+            note = f"the budget {self.budget.limit} was not met"
+        path, reach = self.slide.path, self.reach
+        return bill_of(
+            self.cost,
+            unreachable=None if reach is None else reach.unreachable,
+            is_remote=path is not None and is_url(path),
+            note=note,
         )
-
-    @property
-    def _pixels(self) -> str:
-        """The pixels read, as part of the bill; none with stored features."""
-        cost = self.cost
-        if cost.share_pixels is None:
-            return f"{cost.pixels_decoded:,} pixels read" if cost.pixels_decoded else NO_PIXELS
-        return f"{_percent(cost.share_pixels)} of the pixels"
-
-    @property
-    def _bytes(self) -> str:
-        """The bytes read of the file, as part of the bill; of a remote slide, the requests."""
-        cost, share = self.cost, self.cost.share_bytes
-        if share is None or cost.bytes_read is None or cost.file_bytes is None:
-            return ""
-        unit, size = next((u for u in BYTE_UNITS if cost.file_bytes >= u[1]), BYTE_UNITS[-1])
-        counts = " of ".join(f"{n / size:.3g}" for n in (cost.bytes_read, cost.file_bytes))
-        is_far = self.slide.path is not None and is_url(self.slide.path)
-        noun = "request" if cost.requests == 1 else "requests"
-        requests = f" in {cost.requests:,} {noun}" if is_far and cost.requests else ""
-        twice = ", parts of it more than once" if share >= ABOVE_ALL else ""
-        return f", read {counts} {unit} ({_percent(share)}{twice}){requests}"
 
     @property
     def nothing_to_skip(self) -> str | None:
@@ -443,42 +244,3 @@ class PredictionRecord:
         visited = sum(region.visited for region in self.regions_at(step))
         mpp = self.mpps[step]
         return {"mpp": mpp, "magnification": self.magnification_at(mpp), "patches": visited}
-
-
-def has_class_probabilities(regions: Iterable[Region]) -> bool:
-    """Return whether the score of any region is the class probability after it was read."""
-    return any(region.score_kind == "class_probability" for region in regions)
-
-
-def percent_of_tissue(unreachable: float) -> str:
-    """Return the share of tissue out of reach as text.
-
-    >>> percent_of_tissue(0.0), percent_of_tissue(0.26)
-    ('0.0% of the tissue out of reach', '26.0% of the tissue out of reach')
-    """
-    return f"{_percent(unreachable) if unreachable else '0.0%'} of the tissue out of reach"
-
-
-def _percent(share: float | None) -> str:
-    """Format a share as a percentage with at least two significant digits.
-
-    >>> _percent(0.0749), _percent(0.00042), _percent(1.2)
-    ('7.5%', '0.042%', '120.0%')
-    """
-    if share is None:
-        return "not comparable"
-    return f"{100 * share:.1f}%" if share >= 0.01 else f"{100 * share:.2g}%"
-
-
-def _macs(macs: int | None, exhaustive: int | None) -> str:
-    """Format two counts of multiply-accumulates in one unit, which is chosen for the first.
-
-    >>> _macs(1_234_000_000_000, 16_400_000_000_000), _macs(74_600_000, 2_500_400_000), _macs(6, 0)
-    ('1.23 of 16.4 TMAC', '74.6 of 2,500 MMAC', '6 of 0 MAC')
-    """
-    if macs is None or exhaustive is None:
-        return "MACs unknown"
-    unit = next((unit for unit, size in MAC_UNITS.items() if macs >= size), "MAC")
-    counts = [count / MAC_UNITS[unit] for count in (macs, exhaustive)]
-    texts = [f"{count:.3g}" if count < 999.5 else f"{count:,.0f}" for count in counts]
-    return f"{' of '.join(texts)} {unit}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
-from parfocal.explain.record import Region
+from parfocal.explain.record_parts import Region
 from parfocal.prediction import Look
 
 

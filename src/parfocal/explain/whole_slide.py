@@ -8,8 +8,9 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from parfocal.explain import map_layout
+from parfocal.explain.bill import percent_of_tissue
 from parfocal.explain.map_layout import HEADER, Color, Layout
-from parfocal.explain.record import PredictionRecord, percent_of_tissue
+from parfocal.explain.record import PredictionRecord
 from parfocal.grid.reach import Run
 
 NOT_VISITED: Color = (86, 106, 140)

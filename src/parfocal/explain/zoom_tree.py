@@ -12,7 +12,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from parfocal.explain.map_layout import GAP, INK, MARGIN, QUIET, SMALL, TEXT, Color, shorten
-from parfocal.explain.record import PredictionRecord, Region, has_class_probabilities
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import Region, has_class_probabilities
 from parfocal.files import whole_file
 from parfocal.slide.slide import Box, Slide
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from statistics import stdev
 
 from parfocal.cost import Cost
-from parfocal.explain.record import MemberFacts, PredictionRecord, Region
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import MemberFacts, Region
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.facts import model_facts, threshold_facts
 from parfocal.prediction import OFF_GRID

@@ -9,7 +9,13 @@ from torch import Tensor
 from parfocal.cost import ExhaustiveCost, count_macs
 from parfocal.encoders.encoder import Encoder
 from parfocal.encoders.per_magnification import encoder_text, per_magnification
-from parfocal.explain.record import BudgetFacts, ModelFacts, RoundFacts, SlideFacts, ThresholdFacts
+from parfocal.explain.record_parts import (
+    BudgetFacts,
+    ModelFacts,
+    RoundFacts,
+    SlideFacts,
+    ThresholdFacts,
+)
 from parfocal.features.header import SlideSettings
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.models.checkpoint import Checkpoint

@@ -19,7 +19,8 @@ from parfocal.encoders.queue import queue_encoders
 from parfocal.explain.export import Exports, export
 from parfocal.explain.pictures import draw_pictures, picture_files
 from parfocal.explain.read_record import RecordError, read_prediction
-from parfocal.explain.record import ModelFacts, PredictionRecord
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import ModelFacts
 from parfocal.features.slide_input import BagInput
 from parfocal.files import part_path, refuse_slide_folder, write_whole
 from parfocal.models.checkpoint import Checkpoint
@@ -191,6 +192,10 @@ class PredictionWork:
     def items(self) -> tuple[str, ...]:
         """Names of the slides."""
         return tuple(self.paths)
+
+    def slide_files(self, item: str) -> tuple[SlidePath, ...]:
+        """Return the slide of an item; none if its features are stored."""
+        return () if self.features is not None else (self.paths[item],)
 
     def prepare(self) -> None:
         """Load the encoders, and move the model to their device."""

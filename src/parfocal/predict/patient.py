@@ -9,7 +9,8 @@ import torch
 from parfocal.cost import ExhaustiveCost
 from parfocal.encoders.encoder import Encoder
 from parfocal.explain.patient_record import PatientRecord
-from parfocal.explain.record import PatientFacts, PredictionRecord
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import PatientFacts
 from parfocal.features.errors import StoreError
 from parfocal.features.patient_input import PatientInput
 from parfocal.features.slide_input import BagInput, SlideInput

@@ -16,8 +16,13 @@ from parfocal.explain.record import PredictionRecord
 from parfocal.explain.report.template import score_text
 from parfocal.explain.truths import files_in
 from parfocal.files import is_folder
-from parfocal.metrics import METRICS
-from parfocal.models.description import DESCRIPTION_FILE, read_description
+from parfocal.metrics import score_label
+from parfocal.models.description import (
+    DESCRIPTION_FILE,
+    HUB_DESCRIPTION_FILE,
+    is_description,
+    read_description,
+)
 from parfocal.operating_point import OperatingPoint
 from parfocal.printable import printable
 from parfocal.tasks import Task, parse_task
@@ -81,7 +86,9 @@ def read_cards(
             weights = metrics["model"]["weights_sha256"]
             evaluations.setdefault(weights, []).append(_read_evaluation(file, metrics))
     cards: dict[str, ModelCard] = {}
-    for file in _unique(paths, DESCRIPTION_FILE):
+    descriptions = [*_unique(paths, DESCRIPTION_FILE)]
+    descriptions += filter(is_description, _unique(paths, HUB_DESCRIPTION_FILE))
+    for file in descriptions:
         with list_problem(file, problems):
             description = read_description(file.parent)
             cards.setdefault(description["weights_sha256"], _read_run(file.parent, description))
@@ -158,7 +165,7 @@ def _read_evaluation(file: Path, metrics: dict[str, Any]) -> EvaluationFacts:
     targets = slides.get("targets", {})
     if len(targets) > 1:
         scores = {
-            f"{target} {name}": score
+            f"{name}/{target}": score
             for target, each in targets.items()
             for name, score in each.items()
             if isinstance(score, dict) and "value" in score
@@ -167,6 +174,6 @@ def _read_evaluation(file: Path, metrics: dict[str, Any]) -> EvaluationFacts:
     return EvaluationFacts(
         name=printable(file.parent.resolve().name),
         slides=f"{slides['n']} slides{f' ({classes})' if classes else ''}, {part}",
-        scores=tuple((METRICS.get(name, name), score_text(scores[name])) for name in names),
+        scores=tuple((score_label(name), score_text(scores[name])) for name in names),
         warnings=tuple(map(str, metrics.get("warnings") or ())),
     )

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from parfocal.explain.bill import percent_of_tissue
 from parfocal.explain.patients.card import ModelCard
 from parfocal.explain.patients.patient import Patient
-from parfocal.explain.record import percent_of_tissue
 from parfocal.tasks.contract import Answer
 
 RISK_NOTE = "A higher risk means that the event is expected earlier; the number has no unit."

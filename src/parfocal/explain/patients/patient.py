@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 from parfocal.explain.library import Library, ListedSlide, PredictionSummary, list_problem
 from parfocal.explain.patient_record import SUFFIX, PatientRecord, read_patient
 from parfocal.explain.read_record import read_prediction
-from parfocal.explain.record import MemberFacts, PredictionRecord, ThresholdFacts
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import MemberFacts, ThresholdFacts
 from parfocal.explain.truths import Truth
 
 

@@ -12,13 +12,14 @@ from parfocal.explain.inline_images import SQUARE, ZOOMED_STYLE, jpeg_url
 from parfocal.explain.library import ListedSlide
 from parfocal.explain.open_listed import open_listed
 from parfocal.explain.patients.patient import PatientSlide
-from parfocal.explain.record import PredictionRecord, Region, has_class_probabilities
+from parfocal.explain.record import PredictionRecord
+from parfocal.explain.record_parts import Region, has_class_probabilities
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.slide import Box, Slide
 
 MAP_PX, PATCH_PX = 1000, 256  # longer sides; both print sharply at their size on paper
 TOP_PATCHES = 4
-VISITED, OUT_OF_REACH = (0, 92, 170), (240, 228, 66)
+VISITED, OUT_OF_REACH = (0, 114, 178), (240, 228, 66)
 WEAKEST, STRONGEST = 40, 170  # opacity, 0 to 255, of patches by their score
 LEAST_SHARE = 0.01  # of the highest score, for a patch to be shown as one that counted
 NUMBER_SIZE = 0.035  # of the longer side of the slide
