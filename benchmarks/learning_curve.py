@@ -273,7 +273,7 @@ def run(model: str, size: int, seed: int, cohort: Path, arguments: argparse.Name
     summary = train(
         read_cohort(few), settings, out, features=features, resume=out.exists(), progress=False
     )
-    evaluate(out, few, out / "evaluation", features=features)
+    evaluate(out, few, out / "evaluation", features=features, report=False)
     metrics = json.loads((out / "evaluation" / "metrics.json").read_text())
     score = metrics["slides"]["scores"]["auroc_macro"]
     if not arguments.keep:
