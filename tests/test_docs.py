@@ -1,7 +1,6 @@
 """The Python examples and commands of the README and the documentation work."""
 
 import json
-import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,26 +10,21 @@ from typing import Any
 import pytest
 import typer
 
+from documentation import (
+    NOT_COMMANDS,
+    NOT_RUN,
+    PAGES,
+    blocks_of,
+    commands_of,
+    commands_to_run,
+    listed,
+)
 from parfocal.cli.program import app
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.slide import predict
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def blocks_of(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
-
-
-def commands_of(page: Path) -> list[str]:
-    """Return all command lines, also in loops, continued, or followed by a comment."""
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = re.findall(r"^    (?:.*\bdo )?(parfocal [^#;\n]*)", text, re.M)
-    return commands + re.findall(r"`(parfocal [a-z]+ [^`]*)`", text)
-
-
-BLOCKS = [(page, block) for page in PAGES for block in blocks_of(page)]
+EVERY_BLOCK = [block for page in PAGES for block in blocks_of(page)]
+BLOCKS = [(block.page, block.text) for block in EVERY_BLOCK if block.is_python]
 COMMANDS = sorted({command for page in PAGES for command in commands_of(page)})
 
 
@@ -58,6 +52,35 @@ def test_the_documentation_has_examples_and_commands():
     assert len(COMMANDS) >= 20
 
 
+def test_every_block_is_run_or_its_kind_is_listed():
+    unknown = [
+        f"{block.page.name}: {block.first_line}"
+        for block in EVERY_BLOCK
+        if not block.is_python
+        and not block.has_commands
+        and listed(block.page, block.first_line, NOT_COMMANDS) is None
+    ]
+    assert unknown == []
+
+
+@pytest.mark.parametrize(
+    ("table", "shown"),
+    [
+        (NOT_COMMANDS, [(block.page, block.first_line) for block in EVERY_BLOCK]),
+        (NOT_RUN, [(page, command) for page in PAGES for command in commands_of(page)]),
+    ],
+    ids=["blocks", "commands"],
+)
+def test_what_is_listed_as_not_run_is_there(table, shown):
+    unused = [row for row in table if not any(listed(*each, (row,)) for each in shown)]
+    assert unused == []
+
+
+def test_most_commands_are_run():
+    run = {command for page in PAGES for command in commands_to_run(page)}
+    assert len(run) >= 70
+
+
 @pytest.mark.parametrize(
     ("page", "block"), BLOCKS, ids=lambda value: value.name if isinstance(value, Path) else ""
 )
@@ -80,7 +103,9 @@ def test_the_parts_of_the_readme_answer_as_the_command_does(
 ):
     trained = replace(untrained, slide=replace(untrained.slide, **settings))
     trained.save(place / "run")
-    (block,) = (each for each in blocks_of(ROOT / "README.md") if "trained.open" in each)
+    (block,) = (
+        text for page, text in BLOCKS if page.name == "README.md" and "trained.open" in text
+    )
     names: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), names)
     record = predict(place / "new" / "009.svs", trained)

@@ -11,7 +11,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 @pytest.mark.parametrize("script", sorted(path.name for path in DOCS.glob("make_*.py")))
 def test_a_generated_page_is_up_to_date(script):
     module = runpy.run_path(str(DOCS / script))
-    assert module["page"]() == module["PAGE"].read_text(encoding="utf-8"), "run `make docs`"
+    pages = module["pages"]() if "pages" in module else {module["PAGE"]: module["page"]()}
+    for path, text in pages.items():
+        assert path.read_text(encoding="utf-8") == text, "run `make docs`"
 
 
 def test_every_setting_has_values_a_default_and_a_meaning():

@@ -195,7 +195,6 @@ def test_training_names_the_folder_of_each_fold(
     monkeypatch.setattr(training, "train", lambda *_, **__: whole)
     assert parfocal("train", cohort, "--out", tmp_path).out == (
         f"{tmp_path}: mean of 2 folds, weighted F1 0.750 on the validation slides.\n"
-        f"Next: parfocal evaluate {tmp_path} {cohort} --out DIR\n"
     )
     monkeypatch.setattr(training, "train", lambda *_, **__: one)
     assert "x: best epoch 3, weighted F1" in parfocal("train", cohort, "--out", "x").out
@@ -259,7 +258,8 @@ def test_predict_prints_one_line_per_slide_with_its_bill(
     found = parfocal("predict", run, slide, "--out", tmp_path / "out")
     assert found.code == 0
     assert found.out.count("\n") == 1
-    assert found.err.endswith(f"to {tmp_path / 'out'}\n")
+    out = tmp_path / "out"
+    assert found.err.endswith(f"to {out}\nNext: parfocal view {out}\n")
     assert "visited 40 of 128 patches (31.2%)" in found.out
     assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {
         *("one.json", "one.png", "predictions.csv")
@@ -272,8 +272,8 @@ def test_predict_continues_and_lists_failures_at_the_end(
     found = parfocal("predict", run, tmp_path / "none.svs", slide, "--out", tmp_path / "out")
     assert found.code == 1
     assert found.out.startswith("one: ")
-    assert found.err.splitlines()[-2] == "parfocal: 1 of 2 slides failed:"
-    assert "none.svs: no such file" in found.err.splitlines()[-1]
+    assert found.err.splitlines()[-3] == "parfocal: 1 of 2 slides failed:"
+    assert "none.svs: no such file" in found.err.splitlines()[-2]
 
 
 # What is wrong with a slide, and what its line has to say.

@@ -31,8 +31,12 @@ def test_the_table_is_printed_and_failed_models_are_listed(parfocal, monkeypatch
     )
     assert calls == [(["mean", "max"], 2, "accuracy")]
     assert code == 1
-    assert out == f"the table\n\n{tmp_path / 'report.html'}: open it in a browser\n"
-    assert err == "parfocal: 1 of 2 models failed:\nparfocal: max: it broke\n"
+    assert out == "the table\n\n"
+    assert err == (
+        "parfocal: 1 of 2 models failed:\nparfocal: max: it broke\n"
+        f"Next: open {tmp_path / 'report.html'} in a browser; to retry what failed, run the same "
+        "command again\n"
+    )
 
 
 def test_an_unknown_model_is_refused_in_one_line(parfocal, tmp_path):

@@ -70,7 +70,8 @@ def test_a_report_is_written(folder: Path, tmp_path: Path, parfocal: Callable[..
     found = parfocal("report", folder, "--out", out)
     assert found.code == 0
     assert "<h2>Most confident errors</h2>" in out.read_text()
-    printed = re.fullmatch(r"(.*): (\d+) kB; open it in a browser\n", found.out)
+    printed = re.fullmatch(r"(.*): (\d+) kB\n", found.out)
+    assert found.err == f"Next: open {out} in a browser\n"
     assert printed[1] == str(out)
     assert int(printed[2]) == round(out.stat().st_size / 1000) > 0
 

@@ -2,11 +2,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from parfocal.cost import Cost, ExhaustiveCost
 from parfocal.explain.heatmap import SELECTED, STEP_COLORS, draw_map, visible_box
-from parfocal.explain.map_layout import HEADER, MARGIN, Layout, scale_colors, shorten
+from parfocal.explain.map_layout import (
+    HEADER,
+    LINE,
+    MARGIN,
+    TEXT,
+    Layout,
+    scale_colors,
+    shorten,
+    wrap,
+)
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.record_parts import ModelFacts, Region, SlideFacts
 from parfocal.slide.slide import Box
@@ -64,6 +73,7 @@ class Drawn:
         draw_map(record, thumbnail, path, **more)
         self.pixels = np.array(Image.open(path))
         self.layout = Layout.fitting(visible_box(record), len(record.mpps) + 1)
+        self.top = MARGIN + 60 + LINE * len(wrap(record.bill, TEXT, self.layout.width))
 
     def at(self, panel, x, y):
         """Return the color of a panel at a level-0 position."""
@@ -71,7 +81,7 @@ class Drawn:
         width, height = self.layout.cell
         x, y = x - self.layout.corner[0], y - self.layout.corner[1]
         left = MARGIN + column * (width + 28) + x * self.layout.scale[0]
-        top = MARGIN + 84 + row * (height + 28) + HEADER + y * self.layout.scale[1]
+        top = self.top + row * (height + 28) + HEADER + y * self.layout.scale[1]
         return tuple(self.pixels[round(top), round(left)].tolist())
 
 
@@ -203,6 +213,25 @@ def test_a_long_name_is_shortened_in_its_middle():
     assert shortened.startswith("start")
     assert shortened.endswith("finish")
     assert "…" in shortened
+
+
+def test_the_whole_caption_is_on_the_map_in_several_lines_if_it_is_long(tmp_path, monkeypatch):
+    drawn = []
+    original = ImageDraw.ImageDraw.text
+
+    def text(self, xy, content, *rest, **more):
+        drawn.append(content)
+        return original(self, xy, content, *rest, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    draw_map(record(), WHITE, tmp_path / "map.png")
+    bill = record().bill
+    lines = [content for content in drawn if content and content in bill and len(content) > 20]
+    assert len(lines) >= 2
+    assert " ".join(lines) == bill
+    font = ImageFont.load_default(TEXT)
+    width = Layout.fitting(visible_box(record()), 3).width
+    assert all(font.getlength(line) <= width for line in lines)
 
 
 def test_the_same_record_gives_the_same_bytes(tmp_path):

@@ -1,7 +1,11 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from parfocal.grid import GridError, PatchGrid, child_order, whole_ratio
+from parfocal.grid.picture import GAP, HEADER, PANEL_PX, PATCH, SLIDE
 from parfocal.slide.tissue import Tissue
 
 
@@ -184,3 +188,15 @@ def test_a_scan_within_five_percent_of_the_sharpest_resolution_is_read_without_r
 )
 def test_patches_nest_only_at_whole_ratios(larger, smaller, ratio):
     assert whole_ratio(larger, smaller) == ratio
+
+
+def test_a_grid_is_shown_in_notebooks_with_a_panel_for_each_magnification():
+    mask = np.zeros((32, 32), dtype=bool)
+    mask[:16, :16] = True  # one of four patches of the lowest magnification
+    grid = PatchGrid.over(tissue(512, 512, mask=mask), (4, 1), 64)
+    pixels = np.array(Image.open(io.BytesIO(grid._repr_png_())))
+    assert pixels.shape == (HEADER + PANEL_PX, 2 * PANEL_PX + GAP, 3)
+    for left in (0, PANEL_PX + GAP):
+        quarter = left + PANEL_PX // 4 + 5, left + 3 * PANEL_PX // 4 + 5
+        assert tuple(pixels[HEADER + 85, quarter[0]]) == PATCH
+        assert tuple(pixels[HEADER + 85, quarter[1]]) == SLIDE

@@ -1,3 +1,4 @@
+import io
 import os
 import re
 import time
@@ -8,7 +9,7 @@ from PIL import Image
 
 from parfocal.slide.errors import NoTissueError
 from parfocal.slide.slide import Box, open_slide, slide_from_array
-from parfocal.slide.tissue import Tissue, find_tissue
+from parfocal.slide.tissue import GLASS_COLOR, TISSUE_COLOR, Tissue, find_tissue
 
 STAIN = (190, 90, 160)
 
@@ -278,3 +279,13 @@ def test_tissue_in_a_box_of_a_real_slide_is_darker_than_the_rest(real):
         tissue = find_tissue(slide)
         pixels = slide.read(Box(0, 0, *slide.size), tissue.mask_mpp)
     assert pixels[tissue.mask].mean() < pixels[~tissue.mask].mean() - 50
+
+
+def test_tissue_is_shown_in_notebooks_as_a_small_picture_of_its_mask():
+    mask = np.zeros((4, 8), dtype=bool)
+    mask[:, :4] = True
+    shown = Tissue(mask, 16.0, (128, 64), 1.0, (1.0,))._repr_png_()
+    pixels = np.array(Image.open(io.BytesIO(shown)))
+    assert pixels.shape == (240, 480, 3)
+    assert tuple(pixels[120, 100]) == TISSUE_COLOR
+    assert tuple(pixels[120, 400]) == GLASS_COLOR

@@ -4,13 +4,26 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import Cache, Cohort, Device, Features, Run
-from parfocal.cli.parsing import parse_features
+from parfocal.cli.arguments import (
+    AllowRedirect,
+    Cache,
+    Cohort,
+    Device,
+    Features,
+    RemoteCache,
+    Scratch,
+    ScratchSize,
+    WritableRun,
+    finite_number,
+)
+from parfocal.cli.encoders import TrustRemoteCode
+from parfocal.cli.next_step import after_calibrate, say_next
+from parfocal.cli.parsing import parse_features, remote_access
 
 
 def calibrate(
     *,
-    run: Run,
+    run: WritableRun,
     cohort: Cohort,
     features: Features = None,
     cache: Cache = None,
@@ -21,15 +34,25 @@ def calibrate(
             metavar="SHARE",
             help="Largest share of slides on which a model that stops early may give another class "
             "than after all rounds. A smaller share needs more validation slides.",
+            callback=finite_number,
         ),
     ] = 0.05,
     min_probability: Annotated[
         float,
-        typer.Option(metavar="P", help="Minimum probability of an answer that has settled."),
+        typer.Option(
+            metavar="P",
+            help="Minimum probability of an answer that has settled.",
+            callback=finite_number,
+        ),
     ] = 0.9,
     round_patches: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of patches to visit in a round.")
     ] = 16,
+    trust_remote_code: TrustRemoteCode = False,
+    remote_cache: RemoteCache = None,
+    scratch: Scratch = None,
+    scratch_gb: ScratchSize = None,
+    allow_redirect: AllowRedirect = None,
 ) -> None:
     """Choose, on the validation slides of a run, when a model that zooms stops visiting a slide.
 
@@ -49,6 +72,10 @@ def calibrate(
         max_disagreement=max_disagreement,
         min_probability=min_probability,
         round_patches=round_patches,
+        trust_remote_code=trust_remote_code,
+        access=remote_access(remote_cache, scratch, allow_redirect, scratch_gb),
     )
     for each in calibrations:
         typer.echo(each.text)
+    settles = any(threshold < 1 for each in calibrations for threshold in each.rule.thresholds)
+    say_next(after_calibrate(run, settles=settles))

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import Partial, output_file
+from parfocal.cli.arguments import Partial, output_file, written_folder
 from parfocal.cli.failures import finish
+from parfocal.cli.next_step import quoted, say_next
 
 # Keys of `parfocal.dataset.readers.READERS`, which is not imported here.
 DATA_SETS = (
@@ -99,7 +100,8 @@ def convert(
     converted = convert_tables(tables, out, options)
     for note in converted.notes:
         typer.echo(printable(note))
-    typer.echo(f"{converted.summary}; wrote {out}\nNext: {converted.next_command}")
+    typer.echo(f"{converted.summary}; wrote {out}")
+    say_next(converted.next_command)
     if converted.missing:
         names = printable(", ".join(converted.missing))
         typer.echo(f"parfocal: {len(converted.missing)} slides have no file: {names}", err=True)
@@ -150,6 +152,7 @@ def _add_data_set(name: str) -> None:
         if out is None and download is None:
             raise typer.BadParameter("give --out, --download or both", param_hint="--out")
         if download is not None:
+            written_folder(folder)
             _download(name, folder, download.split(","), bucket)
         if out is None:
             return
@@ -159,7 +162,8 @@ def _add_data_set(name: str) -> None:
         typer.echo(f"{made.summary}; wrote {out}")
         if made.missing:
             typer.echo(f"parfocal: {made.num_missing} missing: {', '.join(made.missing)}", err=True)
-        finish(made.damaged, len(made.rows) + len(made.damaged))
+        sheet = f"parfocal inspect {quoted(out)} --picture sheet.html"
+        finish(made.damaged, len(made.rows) + len(made.damaged), then=sheet)
         if made.missing and not partial:
             raise typer.Exit(1)
 

@@ -1,26 +1,34 @@
 """The subcommand `compare`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from parfocal.cli.arguments import (
+    AllowRedirect,
     Cache,
     Cohort,
     Device,
     EncoderName,
     Epochs,
     Features,
+    Logger,
     NamedOverrides,
+    RemoteCache,
     ResumableOut,
+    Scratch,
+    ScratchSize,
     ShardText,
     SkipUnreadable,
     TimedSlides,
 )
+from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
+from parfocal.cli.next_step import open_in_browser
 from parfocal.cli.parsing import (
     parse_distribution,
     parse_features,
+    remote_access,
 )
 from parfocal.cli.submit import (
     Array,
@@ -32,6 +40,7 @@ from parfocal.cli.submit import (
     Yes,
     submit_command,
 )
+from parfocal.cli.tasks import Event, Target, TaskName, Time, task_flags
 from parfocal.cli.units import Covariates, Fusion, Per, parse_covariates
 from parfocal.cli.workers import Gpus, GpusPerWorker, Ray, Threads, Workers, worker_engine
 
@@ -52,13 +61,19 @@ def compare(
     ] = 1,
     epochs: Epochs = None,
     metric: Annotated[
-        Literal["weighted_f1", "accuracy", "auroc_macro"],
+        str | None,
         typer.Option(
             metavar="METRIC",
-            help="Metric to rank the models by and to plot: weighted_f1, accuracy or auroc_macro.",
+            help="Metric to rank the models by and to plot: weighted_f1 (default), accuracy or "
+            "auroc_macro; for other tasks, a score of the task, by default the first.",
         ),
-    ] = "weighted_f1",
+    ] = None,
+    task: TaskName = None,
+    target: Target = None,
+    time: Time = None,
+    event: Event = None,
     encoder: EncoderName = None,
+    trust_remote_code: TrustRemoteCode = False,
     features: Features = None,
     cache: Cache = None,
     device: Device = "auto",
@@ -75,7 +90,12 @@ def compare(
             "as 1,2,5,10,20,100, and plot the metric against the share.",
         ),
     ] = None,
+    logger: Logger = None,
     overrides: NamedOverrides = None,
+    remote_cache: RemoteCache = None,
+    scratch: Scratch = None,
+    scratch_gb: ScratchSize = None,
+    allow_redirect: AllowRedirect = None,
     shard: ShardText = None,
     workers: Workers = None,
     ray: Ray = None,
@@ -110,10 +130,13 @@ def compare(
         epochs=epochs,
         folds=folds,
         encoder=encoder,
+        trust_remote_code=trust_remote_code,
         flags={
             "train.per": per,
             "train.fusion": fusion,
             "train.covariates": parse_covariates(covariates),
+            "train.logger": logger,
+            **task_flags(task, target, time, event),
         },
     )
     engine = worker_engine(
@@ -137,9 +160,11 @@ def compare(
         skip_unreadable=skip_unreadable,
         shares=budgets,
         distribution=parse_distribution(shard, engine),
+        access=remote_access(remote_cache, scratch, allow_redirect, scratch_gb),
     )
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
+    then = None
     if (out / "report.html").exists():
-        typer.echo(f"{out / 'report.html'}: open it in a browser")
+        then = open_in_browser(out / "report.html")
     failed = {row.result.name: row.result.reason for row in rows if row.result.reason}
-    finish(failed, len(rows), unit="models")
+    finish(failed, len(rows), unit="models", then=then)

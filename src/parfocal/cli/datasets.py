@@ -16,8 +16,11 @@ from parfocal.cli.arguments import (
     ShardText,
     TimedSlides,
 )
+from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
+from parfocal.cli.next_step import open_in_browser, say_next
 from parfocal.cli.parsing import parse_distribution
+from parfocal.cli.workers import Gpus, GpusPerWorker, Ray, Threads, Workers, worker_engine
 
 
 def reproduce(
@@ -41,11 +44,17 @@ def reproduce(
     ] = 3,
     epochs: Epochs = None,
     encoder: EncoderName = None,
+    trust_remote_code: TrustRemoteCode = False,
     cache: Cache = None,
     device: Device = "auto",
     timed: TimedSlides = 3,
     partial: Partial = False,
     overrides: NamedOverrides = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads: Threads = None,
     shard: ShardText = None,
 ) -> None:
     """Run the experiments of a paper and print its tables with our numbers next to the paper's.
@@ -58,10 +67,25 @@ def reproduce(
     from parfocal.reproduce import plan, read_table
     from parfocal.reproduce import reproduce as run_table
 
-    reproduction = read_table(table, overrides=overrides or (), epochs=epochs, encoder=encoder)
+    reproduction = read_table(
+        table,
+        overrides=overrides or (),
+        epochs=epochs,
+        encoder=encoder,
+        trust_remote_code=trust_remote_code,
+    )
     if dry_run:
         typer.echo(plan(reproduction, data, out, seeds=seeds, device=device).to_markdown())
+        say_next("the same command without --dry-run")
         return
+    engine = worker_engine(
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
+        gpus_per_worker=gpus_per_worker,
+        threads=threads,
+        device=device,
+    )
     result = run_table(
         reproduction,
         data,
@@ -71,10 +95,11 @@ def reproduce(
         device=device,
         partial=partial,
         timed=timed,
-        distribution=parse_distribution(shard),
+        distribution=parse_distribution(shard, engine),
     )
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
     try:
-        finish(result.failed, result.experiments, unit="experiments")
+        then = open_in_browser(out / "page.html")
+        finish(result.failed, result.experiments, unit="experiments", then=then)
     finally:  # the first call exits if an experiment failed; damaged slides are listed anyway
         finish(result.made.damaged, len(result.made.rows) + len(result.made.damaged))

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from parfocal.cli.next_step import after_encoders, say_next
+
 TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run code from the repository of an encoder."),
@@ -34,3 +36,4 @@ def encoders(
         typer.echo(json.dumps(facts if name is None else facts[0], indent=2))
     else:
         typer.echo(format_table(listings) if name is None else format_listing(listings[0]))
+        say_next(after_encoders(name))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from parfocal.cli.arguments import Out
+from parfocal.cli.next_step import say_next
 
 
 def export(
@@ -46,3 +47,4 @@ def export(
     assert tool == "stamp"
     for path in write_stamp_tables(paths, out, target=target, name=name):
         typer.echo(f"wrote {path}")
+    say_next("give these files to the statistics of STAMP (pred_csvs in its configuration)")

@@ -11,14 +11,17 @@ from parfocal.cli.arguments import (
     AllowRedirect,
     Cache,
     Device,
+    FinishedOut,
     RemoteCache,
-    ResumableOut,
     Scratch,
+    ScratchSize,
     ShardText,
     TissueMethod,
+    finite_number,
 )
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
+from parfocal.cli.next_step import quoted
 from parfocal.cli.parsing import (
     parse_distribution,
     parse_magnifications,
@@ -57,7 +60,7 @@ def extract(
             help="CSV with columns slide_id and path. Relative paths start at its folder.",
         ),
     ],
-    out: ResumableOut,
+    out: FinishedOut,
     magnifications: Annotated[str, MAGNIFICATIONS],
     encoder: Annotated[
         str, typer.Option(metavar="NAME", help=f"Patch encoder: {ENCODERS}")
@@ -98,6 +101,7 @@ def extract(
             max=1,
             metavar="SHARE",
             help="Minimum share of tissue in a patch.",
+            callback=finite_number,
         ),
     ] = 0.1,
     layout: Annotated[
@@ -112,6 +116,7 @@ def extract(
     device: Device = "auto",
     remote_cache: RemoteCache = None,
     scratch: Scratch = None,
+    scratch_gb: ScratchSize = None,
     allow_redirect: AllowRedirect = None,
     encoder_output: Annotated[
         str | None,
@@ -159,7 +164,8 @@ def extract(
     from parfocal.features.header import SlideSettings
     from parfocal.settings.encoders import encoder_settings, load_encoders
 
-    slides = read_slides(cohort, access=remote_access(remote_cache, scratch, allow_redirect))
+    access = remote_access(remote_cache, scratch, allow_redirect, scratch_gb)
+    slides = read_slides(cohort, access=access)
     refuse_equal_contents(cohort, slides)
     settings = SlideSettings(
         parse_magnifications(magnifications), patch_size, tissue_method, min_tissue, children, roots
@@ -200,4 +206,5 @@ def extract(
     typer.echo(
         f"{len(result.done)} slides extracted, {len(result.skipped)} already in {out}{others}"
     )
-    finish(result.failed, len(slides))
+    then = f"parfocal train {quoted(cohort)} --features {quoted(out)} --out run"
+    finish(result.failed, len(slides), then=then)

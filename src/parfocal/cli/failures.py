@@ -4,10 +4,25 @@ from collections.abc import Mapping
 
 import typer
 
+from parfocal.cli.next_step import say_next
 
-def finish(failed: Mapping[str, str], total: int, *, unit: str = "slides") -> None:
-    """Print what failed, and exit with code 1 if anything did; see `report_failures`."""
+
+def finish(
+    failed: Mapping[str, str], total: int, *, unit: str = "slides", then: str | None = None
+) -> None:
+    """Print what failed and what to do next, and exit with code 1 if anything failed.
+
+    Args:
+        failed: reason by name.
+        total: number of items, including those that succeeded.
+        unit: what is counted, in the plural.
+        then: what to do with the results; None to print nothing. If everything failed, nothing is
+            printed either, because the reasons say what to do.
+    """
     report_failures(failed, total, unit=unit)
+    if then is not None and len(failed) < total:
+        again = "; to retry what failed, run the same command again" if failed else ""
+        say_next(f"{then}{again}")
     if failed:
         raise typer.Exit(1)
 

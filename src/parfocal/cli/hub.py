@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import ONE_ENCODER, Device, Host, Port
+from parfocal.cli.arguments import ONE_ENCODER, Device, Host, Port, Run
+from parfocal.cli.encoders import TrustRemoteCode
+from parfocal.cli.next_step import predict_command, say_next
 from parfocal.cli.parsing import parse_one_encoder
 
 
 def push(
     *,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    run: Run,
     target: Annotated[
         str,
         typer.Argument(
@@ -85,7 +87,8 @@ def push(
         _confirm(target)
     address = planned.run()
     done = "pushed" if planned.is_upload else "written; nothing was uploaded"
-    typer.echo(f"{address}: {done}. Next: parfocal predict {planned.name} SLIDE --out DIR")
+    typer.echo(f"{address}: {done}")
+    say_next(predict_command(Path(planned.name)))
 
 
 def _confirm(target: str) -> None:
@@ -120,6 +123,7 @@ def serve_encoder(
     device: Device = "auto",
     host: Host = "127.0.0.1",
     port: Port = 8643,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Encode patches for other processes and computers.
 
@@ -135,7 +139,9 @@ def serve_encoder(
     from parfocal.explain import viewer
     from parfocal.explain.viewer.connections import run_server
 
-    encoder = load_encoder(name, device=device, weights=weights)
+    encoder = load_encoder(
+        name, device=device, weights=weights, trust_remote_code=trust_remote_code
+    )
     with viewer.listen(host, port) as listening:
         is_local = viewer.is_loopback(host)
         if not is_local:

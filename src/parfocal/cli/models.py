@@ -9,6 +9,7 @@ import typer
 from parfocal.cli.arguments import (
     MAGNIFICATIONS_OR_RANGE,
     Again,
+    AllowRedirect,
     ArgumentError,
     BudgetText,
     Cache,
@@ -20,22 +21,29 @@ from parfocal.cli.arguments import (
     Epochs,
     External,
     Features,
+    Logger,
     Out,
     Overrides,
     Part,
+    RemoteCache,
     Run,
+    Scratch,
+    ScratchSize,
     ShardText,
     SkipUnreadable,
 )
 from parfocal.cli.decisions import Temperature, ThresholdText
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish, print_reasons
+from parfocal.cli.next_step import after_audit, after_evaluate, after_train, say_next
 from parfocal.cli.parsing import (
     parse_changes,
     parse_distribution,
     parse_features,
     parse_magnifications,
     parse_places,
+    remote_access,
+    with_local_runs,
 )
 from parfocal.cli.submit import (
     Array,
@@ -69,6 +77,7 @@ def recipes() -> None:
     descriptions = known_recipes()
     for name, description in descriptions.items():
         typer.echo(f"{name:{max(map(len, descriptions))}}  {description}")
+    say_next("parfocal train cohort.csv --model NAME --out run")
 
 
 def train(
@@ -81,6 +90,7 @@ def train(
     ] = DEFAULT_RECIPE,
     features: Features = None,
     encoder: EncoderName = None,
+    trust_remote_code: TrustRemoteCode = False,
     magnifications: Annotated[str | None, MAGNIFICATIONS_OR_RANGE] = None,
     task: TaskName = None,
     target: Target = None,
@@ -107,11 +117,16 @@ def train(
     covariates: Covariates = None,
     threshold: ThresholdText = None,
     temperature: Temperature = False,
+    logger: Logger = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="YAML file with settings that override the recipe."),
     ] = None,
     overrides: Overrides = None,
+    remote_cache: RemoteCache = None,
+    scratch: Scratch = None,
+    scratch_gb: ScratchSize = None,
+    allow_redirect: AllowRedirect = None,
     shard: ShardText = None,
     workers: Workers = None,
     ray: Ray = None,
@@ -145,6 +160,7 @@ def train(
         *(out, job), workers=workers, threads=threads, gpus=gpus, then_report=True, also=also
     ):
         return
+    from parfocal.dataset.split import has_test_slides
     from parfocal.models.covariates import covariate_columns
     from parfocal.settings import load_settings
     from parfocal.tasks import read_task_cohort
@@ -153,12 +169,14 @@ def train(
 
     flags = {
         "encoder.name": encoder,
+        "encoder.trust_remote_code": trust_remote_code or None,
         "slide.magnifications": magnifications
         if magnifications is None or "-" in magnifications
         else parse_magnifications(magnifications),
         "train.epochs": epochs,
         "train.threshold": threshold,
         "train.temperature": temperature or None,
+        "train.logger": logger,
         "train.folds": folds,
         "train.seed": seed,
         "train.per": per,
@@ -166,7 +184,7 @@ def train(
         "train.covariates": parse_covariates(covariates),
         **task_flags(task, target, time, event),
     }
-    settings = load_settings(model, config, overrides or (), flags)
+    settings = with_local_runs(load_settings(model, config, overrides or (), flags))
     engine = worker_engine(
         workers=workers,
         ray=ray,
@@ -176,7 +194,12 @@ def train(
         device=device,
     )
     columns = covariate_columns(settings.train.covariates)
-    slides = read_task_cohort(cohort, settings.train.build_task(), columns=columns)
+    slides = read_task_cohort(
+        cohort,
+        settings.train.build_task(),
+        columns=columns,
+        access=remote_access(remote_cache, scratch, allow_redirect, scratch_gb),
+    )
     folder = _open_features(features, slides.slides, magnifications, encoder)
     if engine is not None and not has_folds(slides, settings.train):
         raise ArgumentError(
@@ -200,10 +223,7 @@ def train(
         if summary.best_epoch is None
         else f"best epoch {summary.best_epoch}"
     )
-    typer.echo(
-        f"{out}: {what}, {summary.quality} on the validation slides.\n"
-        f"Next: parfocal evaluate {out} {cohort}{_features_option(features)} --out DIR"
-    )
+    typer.echo(f"{out}: {what}, {summary.quality} on the validation slides.")
     for each in runs:
         if each.operating_point is not None:
             typer.echo(f"{each.out.name}: {each.operating_point}")
@@ -213,6 +233,7 @@ def train(
             err=True,
         )
         print_reasons(summary.failed)
+    say_next(after_train(out, cohort, features, tested=has_test_slides(out)))
 
 
 def evaluate(
@@ -242,6 +263,15 @@ def evaluate(
     changes: Changes = None,
     encoder_at: EncoderAt = None,
     trust_remote_code: TrustRemoteCode = False,
+    remote_cache: RemoteCache = None,
+    scratch: Scratch = None,
+    scratch_gb: ScratchSize = None,
+    allow_redirect: AllowRedirect = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads: Threads = None,
     shard: ShardText = None,
 ) -> None:
     """Compute the metrics of a trained model on held-out slides.
@@ -253,6 +283,14 @@ def evaluate(
     """
     from parfocal.evaluate.run import evaluate as evaluate_model
 
+    engine = worker_engine(
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
+        gpus_per_worker=gpus_per_worker,
+        threads=threads,
+        device=device,
+    )
     result = evaluate_model(
         run,
         cohort,
@@ -271,14 +309,16 @@ def evaluate(
         overrides=parse_changes(run, changes),
         encoder_at=parse_places(encoder_at),
         trust_remote_code=trust_remote_code,
-        distribution=parse_distribution(shard),
+        distribution=parse_distribution(shard, engine),
+        access=remote_access(remote_cache, scratch, allow_redirect, scratch_gb),
     )
     written = [name for name in ("metrics.json", "report.html") if (out / name).exists()]
     typer.echo(f"{result.summary}; wrote {' and '.join(str(out / name) for name in written)}")
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
-    finish(failed, len(failed) + len(result.results))
+    then = after_evaluate(run, out / "report.html")
+    finish(failed, len(failed) + len(result.results), then=then)
 
 
 def audit(
@@ -292,6 +332,16 @@ def audit(
     external: External = False,
     again: Again = False,
     budget: BudgetText = None,
+    trust_remote_code: TrustRemoteCode = False,
+    remote_cache: RemoteCache = None,
+    scratch: Scratch = None,
+    scratch_gb: ScratchSize = None,
+    allow_redirect: AllowRedirect = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    gpus_per_worker: GpusPerWorker = None,
+    threads: Threads = None,
     shard: ShardText = None,
 ) -> None:
     """Measure what skipping patches costs: compare a zooming model with itself on all patches.
@@ -303,6 +353,14 @@ def audit(
     """
     from parfocal.audit import audit as audit_model
 
+    engine = worker_engine(
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
+        gpus_per_worker=gpus_per_worker,
+        threads=threads,
+        device=device,
+    )
     result = audit_model(
         run,
         cohort,
@@ -313,11 +371,14 @@ def audit(
         external=external,
         again=again,
         budget=budget,
-        distribution=parse_distribution(shard),
+        trust_remote_code=trust_remote_code,
+        distribution=parse_distribution(shard, engine),
+        access=remote_access(remote_cache, scratch, allow_redirect, scratch_gb),
     )
     typer.echo(f"{result.summary}; wrote {out / 'audit.json'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
-    finish(failed, len(failed) + len(result.slides))
+    agreement = result.agreement.value if result.agreement is not None else None
+    finish(failed, len(failed) + len(result.slides), then=after_audit(run, agreement))
 
 
 def _open_features(
@@ -341,8 +402,3 @@ def _open_features(
         encoder=encoder,
     )
     return folder
-
-
-def _features_option(text: str | None) -> str:
-    """Return the option for the same features in the next command."""
-    return "" if text is None else f" --features {text}"

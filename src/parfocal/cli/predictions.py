@@ -1,8 +1,10 @@
 """Subcommands that predict: demo, predict."""
 
 import dataclasses
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,11 +18,12 @@ from parfocal.cli.arguments import (
     Device,
     EncoderAt,
     Features,
+    FinishedOut,
     Mpp,
-    Out,
     RemoteCache,
     Run,
     Scratch,
+    ScratchSize,
     ShardText,
     SkipUnreadable,
     Slides,
@@ -29,6 +32,7 @@ from parfocal.cli.arguments import (
 )
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
+from parfocal.cli.next_step import after_predict, say_next
 from parfocal.cli.parsing import (
     parse_changes,
     parse_distribution,
@@ -74,6 +78,13 @@ def demo(
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Seed of the slides and the training.")
     ] = 0,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Only check that everything works: few small slides, and nothing is learned.",
+        ),
+    ] = False,
 ) -> None:
     """Generate synthetic slides, train on them, evaluate and predict, in a few minutes.
 
@@ -81,16 +92,19 @@ def demo(
     """
     from parfocal.demo import run_demo
 
-    for line in run_demo(out, seed=seed):
+    for line in run_demo(out, seed=seed, quick=quick):
         with bars_erased():
             typer.echo(line)
+    # The environment may not be activated.
+    program = "parfocal" if which("parfocal") else Path(sys.executable).with_name("parfocal")
+    say_next(f"{program} view {out}")
 
 
 def predict(
     *,
     run: Run,
     slides: Slides,
-    out: Out,
+    out: FinishedOut,
     mpp: Mpp = None,
     tissue: TissueFiles = None,
     features: Features = None,
@@ -130,6 +144,7 @@ def predict(
     ] = False,
     remote_cache: RemoteCache = None,
     scratch: Scratch = None,
+    scratch_gb: ScratchSize = None,
     allow_redirect: AllowRedirect = None,
     trust_remote_code: TrustRemoteCode = False,
     workers: Workers = None,
@@ -160,13 +175,13 @@ def predict(
     from parfocal.dataset.cohort import read_slides
     from parfocal.dataset.tissue_files import match_tissue_files
     from parfocal.explain.export import Exports
-    from parfocal.models.ensemble import load_trained, refuse_patients_of_folds
+    from parfocal.models.ensemble import load_trained
     from parfocal.predict.folder import FailedSlide, predict_slides
     from parfocal.predict.patient_table import read_patients
     from parfocal.predict.patients import predict_patients
     from parfocal.slide.listing import list_slides
 
-    access = remote_access(remote_cache, scratch, allow_redirect)
+    access = remote_access(remote_cache, scratch, allow_redirect, scratch_gb)
     given, failed = parse_slides_apart(slides, access)
     refuse_tables(given)
     overrides = parse_changes(run, changes)
@@ -180,7 +195,6 @@ def predict(
 
         trained = given_budget(trained, budget)
     trained = dataclasses.replace(trained, unit=trained.unit.asked_for(per, fusion))
-    refuse_patients_of_folds(run, trained)
     refuse_unused_table(trained.unit, patients)
     engine = worker_engine(
         workers=workers,
@@ -190,7 +204,7 @@ def predict(
         threads=threads,
         in_flight=in_flight,
         device=device,
-        gpu_in_flight=slides_in_flight(trained, in_flight),
+        gpu_in_flight=1 if patients is not None else slides_in_flight(trained, in_flight),
     )
     lesions = None
     if outlines is not None:
@@ -200,10 +214,9 @@ def predict(
     if patients is not None:
         if outlines is not None:
             raise ValueError("--outlines: it is for predictions per slide; leave it out.")
-        if engine is not None:
+        if in_flight is not None and in_flight > 1:
             raise ArgumentError(
-                "--patients: patients are predicted in this process; leave --workers, --gpus, "
-                "--ray and --in-flight out."
+                f"--in-flight {in_flight}: patients are predicted one at a time; use --workers."
             )
         grouped = read_patients(patients, paths, trained.unit.columns, per=trained.unit.per)
         predicted = predict_patients(
@@ -218,7 +231,7 @@ def predict(
             replace_others=replace,
             skip_unreadable=skip_unreadable,
             features=parse_features(features),
-            distribution=parse_distribution(shard, None),
+            distribution=parse_distribution(shard, engine),
         )
         _print_patients(predicted, len(grouped), out, failed)
         return
@@ -246,7 +259,7 @@ def predict(
     if len(failed) < total:
         files = ", ".join((".json", ".png", *exports.suffixes))
         typer.echo(f"wrote predictions.csv, and {files} per slide, to {out}", err=True)
-    finish(failed, total)
+    finish(failed, total, then=after_predict(out, patients=False))
 
 
 def _print_patients(
@@ -269,4 +282,5 @@ def _print_patients(
     if len(failed) < total:
         written = "patients.csv, .patient.json per patient, and .json and .png per slide"
         typer.echo(f"wrote {written}, to {out}", err=True)
-    finish(failed, total, unit="patients")
+    then = after_predict(out, patients=True)
+    finish(failed, total, unit="patients", then=then)

@@ -4,8 +4,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import ONE_ENCODER, Cohort, Device, ResumableOut
+from parfocal.cli.arguments import ONE_ENCODER, Cohort, Device, ResumableOut, finite_number
+from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import report_failures
+from parfocal.cli.next_step import say_next
 from parfocal.cli.parsing import parse_encoder_list
 
 
@@ -27,7 +29,10 @@ def probe(
     magnification: Annotated[
         float | None,
         typer.Option(
-            min=0.01, metavar="M", help="Magnification for all encoders. Default: each one's own."
+            min=0.01,
+            metavar="M",
+            help="Magnification for all encoders. Default: each one's own.",
+            callback=finite_number,
         ),
     ] = None,
     any_mpp: Annotated[
@@ -47,6 +52,7 @@ def probe(
         int, typer.Option(min=0, metavar="N", help="Seed of the split and of the patches.")
     ] = 0,
     device: Device = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Choose an encoder: compare linear probes on a few patches of each slide.
@@ -69,10 +75,13 @@ def probe(
         seed=seed,
         device=device,
         any_mpp=any_mpp,
+        trust_remote_code=trust_remote_code,
     )
     typer.echo(report.to_json() if as_json else "\n".join(report.lines()), nl=not as_json)
     reasons = {row.name: row.reason for row in report.rows if row.reason is not None}
     report_failures(reasons, len(report.rows), unit="encoders")
     report_failures(report.failed, report.slides)
+    if not as_json and (advice := report.advice) is not None:
+        say_next(advice)
     if reasons or report.failed:
         raise typer.Exit(1)

@@ -14,9 +14,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
@@ -73,7 +72,6 @@ class RepeatedCohortMessages(logging.Filter):
 
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -86,7 +84,12 @@ def main() -> None:
     place, started = OutputPlace(), time.time()
     _print_any_character()
     try:
-        with _repeat_lost_interrupts(), _interrupt_on_termination(), stop_on_signal():
+        with (
+            _repeat_lost_interrupts(),
+            _interrupt_on_termination(),
+            stop_on_signal(),
+            _remove_copies(),
+        ):
             # Not standalone: then typer prints no usage and returns the exit code.
             code = app(
                 arguments or ["--help"], prog_name="parfocal", obj=place, standalone_mode=False
@@ -168,6 +171,17 @@ def _interrupt_on_termination() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+@contextmanager
+def _remove_copies() -> Iterator[None]:
+    """Remove the copies of slides in --scratch at the end of a block."""
+    try:
+        yield
+    finally:
+        staging = sys.modules.get("parfocal.slide.staging")
+        if staging is not None:
+            staging.stage_slides(None)
+
+
 def _describe_output(place: OutputPlace, started: float) -> str:
     """Describe what an interrupted command has written, and how to resume it."""
     out = place.out
@@ -208,11 +222,32 @@ def _describe_os_error(error: OSError) -> str:
     return f"{error.strerror}; check the path and its permissions."
 
 
-def _print_version(requested: bool) -> bool:
-    if requested:
-        typer.echo(f"parfocal {version('parfocal')}")
-        raise typer.Exit
-    return requested
+@runtime_checkable
+class _ProgramContext(Protocol):
+    """The part of a click context that the callback below uses."""
+
+    params: dict[str, Any]  # options that were given so far
+
+
+def _print_version(context: _ProgramContext, requested: bool) -> bool:
+    """Print the version; with --verbose, which is parsed before, what is installed, too."""
+    verbose = context.params.get("verbose", False)
+    if not requested:
+        if verbose:
+            raise typer.BadParameter(
+                "give --version with it; for the traceback of an error, use --debug",
+                param_hint="--verbose",
+            )
+        return requested
+    from importlib.metadata import version  # takes a tenth of the time of --help
+
+    typer.echo(f"parfocal {version('parfocal')}")
+    if verbose:
+        from parfocal.doctor import installation
+
+        for check in installation():
+            typer.echo(f"{check.topic:8} {check.name}: {check.text}")
+    raise typer.Exit
 
 
 @app.callback()
@@ -220,8 +255,14 @@ def options(
     *,
     show_version: Annotated[
         bool,
+        typer.Option("--version", callback=_print_version, help="Print the version and exit."),
+    ] = False,
+    verbose: Annotated[
+        bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+            "--verbose",
+            is_eager=True,  # parsed before --version
+            help="With --version: also print the versions of packages and readers, and the devices.",
         ),
     ] = False,
     debug: Annotated[

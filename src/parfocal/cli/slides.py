@@ -11,16 +11,20 @@ from parfocal.cli.arguments import (
     SLIDES_HELP,
     Again,
     AllowRedirect,
+    ArgumentError,
     Mpp,
     RemoteCache,
     Scratch,
+    ScratchSize,
     ShardText,
     TissueFiles,
     TissueMethod,
+    finite_number,
     output_file,
     output_folder,
 )
 from parfocal.cli.failures import finish, print_reasons
+from parfocal.cli.next_step import after_inspect, after_synth, quoted, say_next
 from parfocal.cli.parsing import (
     parse_distribution,
     parse_features,
@@ -28,6 +32,7 @@ from parfocal.cli.parsing import (
     parse_slides_apart,
     remote_access,
 )
+from parfocal.cli.workers import LOCAL, OFF, Ray, Threads, Workers, worker_engine
 from parfocal.progress import Progress, bars_erased
 
 
@@ -61,7 +66,11 @@ def inspect(
     again: Again = False,
     remote_cache: RemoteCache = None,
     scratch: Scratch = None,
+    scratch_gb: ScratchSize = None,
     allow_redirect: AllowRedirect = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    threads: Threads = None,
     shard: ShardText = None,
 ) -> None:
     """Print size, resolution, tissue and patches of slides, and check that they can be used.
@@ -74,7 +83,7 @@ def inspect(
     from parfocal.explain.inspection import inspect_slides, list_sources
     from parfocal.features.header import SlideSettings
 
-    access = remote_access(remote_cache, scratch, allow_redirect)
+    access = remote_access(remote_cache, scratch, allow_redirect, scratch_gb)
     paths, failed = parse_slides_apart(slides, access)
     sources = list_sources(paths, mpp=mpp, tissue=tissue, access=access)
     total = len(sources) + len(failed)
@@ -83,6 +92,11 @@ def inspect(
 
         check_sheet(picture, len(sources))
     settings = SlideSettings(parse_magnifications(magnifications), tissue_method=tissue_method)
+    engine = worker_engine(workers=workers, ray=ray, threads=threads, device="cpu")
+    if out is None and ray not in {None, LOCAL, OFF}:
+        raise ArgumentError(
+            f"--ray {ray}: the workers of a cluster share a file; add --out FILE.jsonl."
+        )
     inspected = []
     results = inspect_slides(
         sources,
@@ -90,13 +104,15 @@ def inspect(
         pictures=picture is not None,
         out=out,
         again=again,
-        distribution=parse_distribution(shard),
+        distribution=parse_distribution(shard, engine),
     )
     for slide in results:
         inspected.append(slide)
         if slide.report is not None and not as_json:
             with bars_erased():
                 typer.echo(slide.report.lines())
+    order = {source.path: number for number, source in enumerate(sources)}
+    inspected.sort(key=lambda slide: order[slide.path])  # workers end in another order
     if as_json:
         reports = [slide.report.to_json() for slide in inspected if slide.report is not None]
         typer.echo(json.dumps(reports, indent=1))
@@ -107,8 +123,11 @@ def inspect(
     if unfit:
         typer.echo(f"parfocal: warning: {len(unfit)} of {total} slides have no patches:", err=True)
         print_reasons(unfit)
+    then = None
+    if not as_json:
+        then = after_inspect(slides, magnifications, picture, unfit=bool(unfit))
     failed |= {str(slide.path): slide.reason for slide in inspected if slide.reason is not None}
-    finish(failed, total)
+    finish(failed, total, then=then)
 
 
 def synth(
@@ -127,13 +146,24 @@ def synth(
     ],
     size: Annotated[int, typer.Option(metavar="PX", help="Side of a slide, in pixels.")] = 5120,
     mpp: Annotated[
-        float, typer.Option(metavar="MPP", help="Microns per pixel: 1 is 10x, 0.5 is 20x.")
+        float,
+        typer.Option(
+            metavar="MPP",
+            help="Microns per pixel: 1 is 10x, 0.5 is 20x.",
+            callback=finite_number,
+        ),
     ] = 1.0,
     lesions: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Number of lesions on a tumor slide.")
     ] = None,
     lesion_um: Annotated[
-        float | None, typer.Option(min=1, metavar="UM", help="Maximum width of a lesion, in µm.")
+        float | None,
+        typer.Option(
+            min=1,
+            metavar="UM",
+            help="Maximum width of a lesion, in µm.",
+            callback=finite_number,
+        ),
     ] = None,
     tiles: Annotated[
         Path | None,
@@ -187,6 +217,7 @@ def synth(
         progress=lambda done, total: progress.advance("painted"),
     )
     typer.echo(f"painted {slides} slides; wrote {cohort}")
+    say_next(after_synth(cohort, endpoint))
 
 
 def features(
@@ -218,4 +249,5 @@ def features(
     assert found is not None
     report = describe_features(found, values=values)
     typer.echo(json.dumps(report.to_json(), indent=1) if as_json else report.lines())
-    finish(report.problems, report.slides + len(report.problems))
+    then = None if as_json else f"parfocal train cohort.csv --features {quoted(folder)} --out run"
+    finish(report.problems, report.slides + len(report.problems), then=then)

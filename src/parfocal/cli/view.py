@@ -13,17 +13,23 @@ from parfocal.cli.arguments import (
     Port,
     RemoteCache,
     Scratch,
+    local_run_texts,
+    local_runs,
     optional,
     output_folder,
     output_page,
 )
+from parfocal.cli.next_step import open_in_browser, say_next
 from parfocal.cli.parsing import parse_slides, remote_access
+from parfocal.printable import counted
 
 Predictions = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH...",
-        help="Prediction files, folders that contain them, or slide files or their addresses.",
+        help="Prediction files, folders that contain them, slide files or their addresses, and "
+        "runs, whose labels are shown; hf:OWNER/NAME for a model of the Hub.",
+        callback=local_run_texts,
     ),
 ]
 CohortFile = Annotated[
@@ -71,7 +77,7 @@ def view(
     from parfocal.explain import viewer
     from parfocal.explain.library import load_library
 
-    access = remote_access(remote_cache, scratch, allow_redirect)
+    access = remote_access(remote_cache, scratch, allow_redirect, copies=False)
     library = load_library(
         parse_slides(paths, access), cohort=cohort, moved_to=slides or (), mpp=mpp, access=access
     )
@@ -80,7 +86,7 @@ def view(
         if not viewer.is_loopback(host):
             typer.echo("parfocal: other computers that reach this address see the slides", err=True)
         address = viewer.address_of(listening)
-        typer.echo(f"{len(library.slides)} slides at {address} (press Ctrl-C to stop)")
+        typer.echo(f"{counted(len(library.slides), 'slide')} at {address} (press Ctrl-C to stop)")
         if browser:
             typer.launch(address)
         viewer.serve(library, listening, allowed_hosts=allow_host or ())
@@ -92,7 +98,9 @@ def report(
         list[Path],
         typer.Argument(
             metavar="PATH...",
-            help="Folders of runs, evaluations or predictions, or folders that contain them.",
+            help="Folders of runs, evaluations or predictions, or folders that contain them; "
+            "hf:OWNER/NAME for a model of the Hub.",
+            callback=local_runs,
         ),
     ],
     out: Annotated[
@@ -118,6 +126,7 @@ def report(
     Example: `parfocal report run evaluation predictions --out report.html`
     """
     problems: tuple[str, ...] = ()
+    written: list[Path] = []
     if out is None and patients is None:
         raise typer.BadParameter("give --out, --patients or both", param_hint="--out")
     if out is not None:
@@ -126,14 +135,17 @@ def report(
         problems = write_report(paths, out, cohort=cohort, moved_to=slides or ())
         size = out.stat().st_size
         size_text = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
-        typer.echo(f"{out}: {size_text}; open it in a browser")
+        typer.echo(f"{out}: {size_text}")
+        written.append(out)
     if patients is not None:
         from parfocal.explain.patients import write_patients
 
         pages = write_patients(paths, patients, cohort=cohort, moved_to=slides or ())
-        typer.echo(f"{pages.index}: {pages.count} patients; open it in a browser")
+        typer.echo(f"{pages.index}: {counted(pages.count, 'patient')}")
+        written.append(pages.index)
         problems = tuple(dict.fromkeys((*problems, *pages.problems)))
     _print_problems(problems)
+    say_next(open_in_browser(*written))
     if problems:
         raise typer.Exit(1)
 

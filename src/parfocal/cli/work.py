@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from parfocal.cli.failures import finish
+from parfocal.cli.next_step import after_status, say_next
 
 
 def status(
@@ -35,6 +36,7 @@ def status(
     for each in found:
         for line in each.lines(every=every):
             typer.echo(printable(line))
+    say_next(after_status(found))
 
 
 def doctor(
@@ -69,4 +71,5 @@ def doctor(
     if as_json:
         typer.echo(json.dumps(to_json(checks), indent=1))
     failed = {f"{c.topic} {c.name}": c.text for c in checks if c.state == "failed"}
-    finish(failed, len(checks), unit="checks")
+    then = None if as_json or failed else "parfocal demo --quick"
+    finish(failed, len(checks), unit="checks", then=then)

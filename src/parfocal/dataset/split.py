@@ -151,6 +151,20 @@ def read_split(path: Path) -> tuple[SplitRow, ...]:
     return tuple(rows)
 
 
+def has_test_slides(run: Path) -> bool:
+    """Return whether a run, or a fold of it, has test slides.
+
+    Args:
+        run: folder of a finished run.
+
+    Raises:
+        CohortError: split.csv cannot be read.
+    """
+    splits = [run / SPLIT_FILE, *sorted(run.glob(f"fold-*/{SPLIT_FILE}"))]
+    rows = [row for path in splits if path.exists() for row in read_split(path)]
+    return any(row.split == "test" for row in rows)
+
+
 def read_left_out(run: Path) -> dict[str, str] | None:
     """Return the reason of each slide that a run left out before its split, by slide id.
 

@@ -23,6 +23,7 @@ MIN_CELL_WIDTH = 320  # so that the title of a panel fits
 MIN_WIDTH = 900  # of the whole map, so that its title and caption fit
 MIN_PATCH_PX = 3  # so that a small patch stays visible
 TITLE, TEXT, SMALL = 28, 18, 15  # font sizes
+LINE = 24  # height of a line of the caption
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,19 @@ def shorten(text: str, size: int, width: float) -> str:
     return shortened
 
 
+def wrap(text: str, size: int, width: float) -> list[str]:
+    """Break a text at spaces into lines of at most `width` pixels; a longer word is shortened."""
+    font = ImageFont.load_default(size)
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(shorten(word, size, width))
+    return lines
+
+
 def compose(
     layout: Layout,
     title: str,
@@ -157,14 +171,16 @@ def compose(
 ) -> Image.Image:
     """Compose a title, a caption, a grid of panels and a row of tiles into one picture."""
     down = -(-len(panels) // layout.columns)
-    top = MARGIN + 84 if caption else MARGIN + 54
+    lines = wrap(caption, TEXT, layout.width)
+    top = MARGIN + 54 + (6 if lines else 0) + LINE * len(lines)
     below = top + down * (layout.cell[1] + GAP) - GAP
     height = below + (GAP + strip[0].height if strip else 0) + MARGIN
     sheet = Image.new("RGB", (layout.width + 2 * MARGIN, height), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN - 6), title, INK, ImageFont.load_default(TITLE))
-    line = shorten(caption, TEXT, layout.width)
-    draw.text((MARGIN, MARGIN + 36), line, QUIET, ImageFont.load_default(TEXT))
+    for number, line in enumerate(lines):
+        place = (MARGIN, MARGIN + 36 + LINE * number)
+        draw.text(place, line, QUIET, ImageFont.load_default(TEXT))
     for index, panel in enumerate(panels):
         row, column = divmod(index, layout.columns)
         position = MARGIN + column * (layout.cell[0] + GAP), top + row * (layout.cell[1] + GAP)

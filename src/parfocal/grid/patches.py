@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int64
 
 from parfocal.grid.errors import too_small_error
 from parfocal.grid.ladder import achieved_mpps, child_order, sort_mpps
+from parfocal.grid.picture import grid_png
 from parfocal.grid.reach import Reach, measure_reach, tissue_shares
 from parfocal.grid.rule import Children, PatchRule, Roots, existing_ancestors
 from parfocal.slide.slide import Box
@@ -268,6 +269,10 @@ class PatchGrid:
         inside = np.take(child_order(ratio), child, axis=0)
         cells: Int64[np.ndarray, "m 2"] = self.cells(step - 1, parents) * ratio + inside
         return cells
+
+    def _repr_png_(self) -> bytes:
+        """Return a small PNG of the patches at each magnification, for notebooks."""
+        return grid_png(self)
 
     def _existing_squares(self, step: int) -> Bool[np.ndarray, "h w"]:
         """Return which squares of a step's lattice are patches that exist."""

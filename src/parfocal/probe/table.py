@@ -118,6 +118,19 @@ class ProbeReport:
             ]
         return [*lines, *self.warnings]
 
+    @property
+    def advice(self) -> str | None:
+        """What to do next; None if no encoder has a result."""
+        done = [row for row in self.rows if row.reason is None]
+        if not done:
+            return None
+        close = [row.name for row in done[1:] if not row.is_lower]
+        others = f" (and again with --encoder {close[0]})" if close else ""
+        return (
+            f"parfocal compare {self.cohort} --models abmil,zoommil --encoder {done[0].name} "
+            f"--out comparison{others}"
+        )
+
     def _cells(self, row: ProbeRow) -> list[str]:
         assert row.mpp is not None
         assert row.seconds_per_patch is not None
@@ -133,7 +146,7 @@ class ProbeReport:
         ]
 
     def _conclusion(self, done: Sequence[ProbeRow]) -> list[str]:
-        """Say which encoders differ from the best one, and what to do next."""
+        """Say which encoders differ from the best one."""
         best, others = done[0], done[1:]
         close = [row.name for row in others if not row.is_lower]
         worse = [row.name for row in others if row.is_lower]
@@ -145,11 +158,7 @@ class ProbeReport:
             )
         if worse:
             lines.append(f"{', '.join(worse)}: lower than {best.name} beyond the interval.")
-        names = " and ".join(f"`--encoder {name}`" for name in (best.name, *close[:1]))
-        lines.append(
-            f"A probe sees the mean of a few patches. Next: parfocal compare {self.cohort} "
-            f"--models abmil,zoommil --out DIR, with {names}."
-        )
+        lines.append("A probe sees the mean of a few patches.")
         return lines
 
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from parfocal.explain.report.template import STYLED_PAGES
 from parfocal.reproduce.experiments import (
     Column,
     PaperRow,
@@ -142,12 +143,7 @@ def to_csv(filled: FilledTables) -> str:
 def to_html(filled: FilledTables, figures: Sequence[Figure]) -> str:
     """Return page.html, which refers to pictures in its folder."""
     pages = Environment(
-        loader=ChoiceLoader(
-            [
-                PackageLoader("parfocal.reproduce", "."),
-                PackageLoader("parfocal.explain.report", "."),  # for its style sheet
-            ]
-        ),
+        loader=ChoiceLoader((PackageLoader("parfocal.reproduce", "."), *STYLED_PAGES)),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

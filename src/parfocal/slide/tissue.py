@@ -3,6 +3,7 @@
 Source of "gray": the gray filter of MagNet (Dimitriou & Arandjelović, arXiv 2112.06121).
 """
 
+import io
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -10,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int32, Real, UInt8
-from PIL import ImageFilter
+from PIL import Image, ImageFilter
 
 from parfocal.slide.errors import NoTissueError, tissue_advice
 from parfocal.slide.slide import Box, Slide
@@ -32,6 +33,8 @@ GRAY_SPREAD = 15  # MagNet's
 # black canvas. In fluorescence, light of one color leaves the other channels dark.
 MIN_TRANSMITTED = 60
 ALL_OVER, NEARLY_NONE = 0.99, 0.005  # shares of the scan that are suspicious
+NOTEBOOK_PX = 480  # longer side of the picture for notebooks
+TISSUE_COLOR, GLASS_COLOR = (200, 110, 160), (245, 245, 245)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,16 @@ class Tissue:
         area = (boxes[:, 2:] * scale).prod(axis=1)
         share: Float[np.ndarray, " n"] = (tissue / area).clip(0.0, 1.0)  # rounding may exceed 0..1
         return share
+
+    def _repr_png_(self) -> bytes:
+        """Return a small PNG of the mask for notebooks; tissue is pink."""
+        pixels = np.where(self.mask[..., None], TISSUE_COLOR, GLASS_COLOR).astype(np.uint8)
+        width, height = self.slide_size
+        scale = NOTEBOOK_PX / max(width, height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).resize(size, Image.Resampling.BOX).save(encoded, "PNG")
+        return encoded.getvalue()
 
     @cached_property
     def _integral(self) -> Int32[np.ndarray, "h1 w1"]:

@@ -207,6 +207,27 @@ def test_numbers_below_a_thousandth_have_a_power_of_ten(page, slide):
     assert page.evaluate(script) == ["0", "0.7", "0.0012", "1.4e-6", "2.3e-8", "12000"]
 
 
+def test_magnifications_are_those_of_the_model_also_on_a_scan_that_is_close_to_them(
+    chromium, folder, tmp_path
+):
+    content = json.loads((folder / "predictions" / "a.json").read_text())
+    for step, mpp in enumerate((3.84, 0.96)):  # 0.96 µm per pixel would be 10.4x
+        content["steps"][step]["mpp"] = mpp
+    for region in content["regions"]:
+        region["mpp"] = (3.84, 0.96)[region["step"]]
+    write_json(tmp_path / "a.json", content)
+    with running(load_library([tmp_path])) as server:
+        opened = chromium.new_page()
+        opened.goto(f"{server.url}/")
+        opened.locator("tbody tr").first.get_by_role("link").first.click()
+        opened.wait_for_selector("body[data-ready=yes]")
+        text = opened.locator("body").inner_text()
+        opened.close()
+    assert "2.5x" in text
+    assert "10x" in text
+    assert "10.4x" not in re.sub(r".* on screen", "", text)
+
+
 def test_the_scale_bar_has_the_magnification_of_the_screen(page, slide):
     show(page, slide)
     expect(page.locator(".scale-bar")).to_have_text(re.compile(r"^\d+ µm · [\d.]+x on screen$"))

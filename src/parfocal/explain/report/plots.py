@@ -8,7 +8,7 @@ from parfocal.explain.report.charts import Axis, Line, line_chart
 from parfocal.explain.report.clinical import clinical_charts
 from parfocal.explain.report.curves import calibration, micro, precision_recall, roc
 from parfocal.explain.report.sources import Evaluation, Run
-from parfocal.metrics import METRICS
+from parfocal.metrics import METRICS, score_label
 
 # Columns of metrics.csv -> names in the legend.
 LOSSES = {"train_loss": "training", "val_loss": "validation"}
@@ -22,7 +22,7 @@ def training_charts(run: Run) -> list[Markup]:
     """Draw the losses and the validation metrics over the epochs."""
     charts = []
     scores = {
-        name: name.removeprefix("val_").replace("/", " of ")
+        name: score_label(name.removeprefix("val_"))
         for name in (run.epochs[0] if run.epochs else ())
         if name.startswith("val_") and name not in ("val_loss", "val_accuracy")
     }

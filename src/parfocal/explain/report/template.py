@@ -6,10 +6,16 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from parfocal.metrics import METRICS, REGRESSION_METRICS, SURVIVAL_METRICS, Score
+from parfocal.metrics import Score, score_label
+
+# The templates of reports, and design.css, the colors and type that they share with the viewer.
+STYLED_PAGES = (
+    PackageLoader("parfocal.explain.report", "."),
+    PackageLoader("parfocal.explain", "static"),
+)
 
 
 def render(template: str, **values: object) -> str:
@@ -25,7 +31,7 @@ def render(template: str, **values: object) -> str:
 @cache
 def _pages() -> Environment:
     pages = Environment(
-        loader=PackageLoader("parfocal.explain.report", "."),
+        loader=ChoiceLoader(STYLED_PAGES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -39,7 +45,7 @@ def _pages() -> Environment:
         "step": _step_name,
         "setting": _setting,
         "css": _css_text,
-        "metric": _metric_label,
+        "metric": score_label,
     }
     return pages
 
@@ -55,13 +61,6 @@ def score_text(score: Mapping[str, Any] | None) -> str:
 def _class_counts(scored: Mapping[str, Any]) -> str:
     """Name the number of slides or patients of each class."""
     return ", ".join(f"{each['n']} {label}" for label, each in scored["classes"].items())
-
-
-def _metric_label(name: str) -> str:
-    """Return the label of a metric for people; of one class or target, as `recall/tumor`."""
-    metric, slash, part = name.partition("/")
-    labels = METRICS | SURVIVAL_METRICS | REGRESSION_METRICS
-    return labels.get(metric, metric.replace("_", " ")) + (f" of {part}" if slash else "")
 
 
 def _step_name(step: Mapping[str, Any]) -> str:

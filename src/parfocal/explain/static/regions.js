@@ -49,10 +49,16 @@ export class Regions {
     return `#2: second highest ${scoreName(first)} at its magnification${zoomRank}.`;
   }
 
+  /** The magnification of a region: that of its step, to which the resolution of a scan is only close. */
+  magnification(region) {
+    const step = this.steps[region.step];
+    return region.mpp === step.mpp ? stepName(step) : magnificationText(region.mpp);
+  }
+
   /** A short description of a region. */
   title(region) {
     const { probabilities, width } = region;
-    const magnification = magnificationText(region.mpp);
+    const magnification = this.magnification(region);
     if (hasAttention(region)) return `${magnification} · ${scoreName(region)} ${formatNumber(region.score)}`;
     const zoom = `zoom factor ${formatNumber(this.widest / width)}`;
     return `${magnification} · ${probabilities ? topClass(probabilities) : zoom}`;
@@ -64,7 +70,7 @@ export class Regions {
     const rank = hasAttention(region) ? `, rank ${this.rankOf(region)} of ${peers.length}` : "";
     const sentences = [`${this.title(region)}${rank}.`];
     const parent = this.byId.get(region.parent);
-    if (parent) sentences.push(`Visited because the model zoomed into the ${magnificationText(parent.mpp)} patch around it.`);
+    if (parent) sentences.push(`Visited because the model zoomed into the ${this.magnification(parent)} patch around it.`);
     const selected = peers.filter((peer) => peer.selected).length;
     if (selected && hasAttention(region)) sentences.push(this.#choice(region, selected, peers.length));
     if (region.round != null) sentences.push(`Visited in round ${region.round}.`);
@@ -82,9 +88,14 @@ export class Regions {
   }
 }
 
+/** The name of a step: the magnification that was requested of the model, as in maps and reports. */
+function stepName(step) {
+  return `${Number(step.magnification.toPrecision(3))}x`;
+}
+
 /** Name steps by their magnification; add the number of the step where two have the same. */
 function names(steps) {
-  const plain = steps.map((step) => magnificationText(step.mpp));
+  const plain = steps.map(stepName);
   return plain.map((name, index) => {
     const before = plain.slice(0, index).filter((other) => other === name).length;
     return before ? `${name}, step ${index + 1}` : name;

@@ -1,0 +1,135 @@
+"""Write the notebooks as pages, docs/notebook-*.md, with their pictures; run by `make docs`.
+
+With --run, the notebooks are executed first, in the folder given after it, and their outputs are
+stored in them. Cells run as in Jupyter: the value of the last expression is displayed.
+"""
+
+import ast
+import base64
+import io
+import json
+import os
+import sys
+from contextlib import chdir, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+NOTEBOOKS = DOCS.parent / "notebooks"
+# What a display may be, the richest first.
+KINDS = {"text/html": "_repr_html_", "image/svg+xml": "_repr_svg_", "image/png": "_repr_png_"}
+Notebook = dict[str, Any]
+
+
+def pages() -> dict[Path, str | bytes]:
+    """Return the pages and pictures of all notebooks, by file."""
+    written: dict[Path, str | bytes] = {}
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        written |= notebook_page(path)
+    return written
+
+
+def notebook_page(path: Path) -> dict[Path, str | bytes]:
+    """Return the page of a notebook and its pictures, by file."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    parts: list[str] = []
+    pictures: dict[Path, str | bytes] = {}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```py\n{source}\n```")
+        for output in cell["outputs"]:
+            name = f"notebook-{path.stem}-{len(pictures)}"
+            text, picture = _output(output, name)
+            parts.append(text)
+            pictures |= picture
+    page = DOCS / f"notebook-{path.stem}.md"
+    return {page: "\n\n".join(parts) + "\n", **pictures}
+
+
+def _output(output: dict[str, Any], name: str) -> tuple[str, dict[Path, str | bytes]]:
+    """Return an output as Markdown, and the file of its picture if it is one."""
+    if output["output_type"] == "stream":
+        return f"```text\n{''.join(output['text']).rstrip()}\n```", {}
+    content = output["data"]
+    if "text/html" in content:
+        return "".join(content["text/html"]).replace("\n", " ").strip(), {}
+    if "image/svg+xml" in content:
+        picture = "".join(content["image/svg+xml"])
+        return f"![output](images/{name}.svg)", {DOCS / "images" / f"{name}.svg": picture}
+    if "image/png" in content:
+        picture_bytes = base64.b64decode(content["image/png"])
+        return f"![output](images/{name}.png)", {DOCS / "images" / f"{name}.png": picture_bytes}
+    return f"```text\n{''.join(content['text/plain'])}\n```", {}
+
+
+def run_notebook(notebook: Notebook, folder: Path) -> Notebook:
+    """Return a notebook with the outputs of its cells.
+
+    Args:
+        notebook: content of the file.
+        folder: working directory of the cells.
+    """
+    names: dict[str, Any] = {"__name__": "__main__"}
+    cells, count = [], 0
+    with chdir(folder):
+        for cell in notebook["cells"]:
+            if cell["cell_type"] != "code":
+                cells.append(cell)
+                continue
+            count += 1
+            outputs = _run_cell("".join(cell["source"]), names, count)
+            cells.append({**cell, "execution_count": count, "outputs": outputs})
+    return {**notebook, "cells": cells}
+
+
+def _run_cell(source: str, names: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Run a cell, and return what it printed and the value of its last expression."""
+    body = ast.parse(source).body
+    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(compile(ast.Module(body, []), f"cell {count}", "exec"), names)
+        value = None
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), f"cell {count}", "eval"), names)
+    outputs: list[dict[str, Any]] = []
+    if printed.getvalue():
+        text = printed.getvalue().splitlines(keepends=True)
+        outputs.append({"output_type": "stream", "name": "stdout", "text": text})
+    if value is not None:
+        result = {"data": _display(value), "metadata": {}, "execution_count": count}
+        outputs.append({"output_type": "execute_result", **result})
+    return outputs
+
+
+def _display(value: object) -> dict[str, Any]:
+    """Return a value as Jupyter shows it, by media type."""
+    shown: dict[str, Any] = {}
+    for kind, method in KINDS.items():
+        content = getattr(value, method, lambda: None)()
+        if content is not None and not shown:
+            is_bytes = isinstance(content, bytes)
+            text = base64.b64encode(content).decode() if is_bytes else content
+            shown[kind] = text if is_bytes else text.splitlines(keepends=True)
+    return {**shown, "text/plain": repr(value).splitlines(keepends=True)}
+
+
+def _run_all(folder: Path) -> None:
+    """Execute all notebooks, and store their outputs in them."""
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        done = run_notebook(json.loads(path.read_text(encoding="utf-8")), folder)
+        path.write_text(json.dumps(done, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        os.environ.setdefault("MPLBACKEND", "agg")
+        _run_all(Path(sys.argv[2]))
+    for file, content in pages().items():
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            file.write_text(content, encoding="utf-8")
