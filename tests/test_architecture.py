@@ -58,8 +58,17 @@ def test_predicting_a_slide_imports_nothing_it_does_not_need(
     assert not HEAVY & loaded
 
 
-def test_printing_help_does_not_import_torch():
-    assert "torch" not in modules_after("import parfocal.cli")
+def test_printing_help_imports_nothing_slow():
+    slow = {"torch", "numpy", "pydantic", "importlib.metadata", "hashlib", "socket"}
+    assert not slow & modules_after("import parfocal.cli")
+
+
+def test_importing_parfocal_imports_nothing_else():
+    assert not {"torch", "numpy", "typer"} & modules_after("import parfocal")
+
+
+def test_nothing_needs_scikit_learn():
+    assert importers("sklearn") == set()
 
 
 def test_every_public_name_can_be_imported():

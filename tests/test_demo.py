@@ -10,17 +10,15 @@ from parfocal import demo
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "SLIDES", 16)
-    monkeypatch.setattr(demo, "SIDE", 2048)
-    monkeypatch.setattr(demo, "ENCODER", "tiny")
-    for settings in (demo.ZOOM_SETTINGS, demo.EXHAUSTIVE_SETTINGS):
-        monkeypatch.setitem(settings, "train.epochs", 1)
+    monkeypatch.setattr(demo, "QUICK", demo.Scale(slides=16, side=2048, encoder="tiny", epochs=1))
 
 
 @pytest.mark.usefixtures("toy")
 def test_the_demonstration_writes_metrics_predictions_and_a_report(tmp_path: Path):
     out = tmp_path / "demo"
-    lines = list(demo.run_demo(out))
+    lines = list(demo.run_demo(out, quick=True))
+    assert lines[0] == lines[-1] == demo.QUICK_NOTE
+    lines = lines[1:-1]
     metrics = json.loads((out / "evaluation" / "metrics.json").read_text())
     assert metrics["split"] == "test"
     predicted = sorted((out / "predictions").glob("*.json"))
@@ -30,11 +28,16 @@ def test_the_demonstration_writes_metrics_predictions_and_a_report(tmp_path: Pat
         assert path.with_suffix(".png").exists()
     assert sum("visited" in line for line in lines) == len(predicted) + 3  # and step 5
     assert any(str(out / "predictions") in line for line in lines)
-    assert str(out / "report.html") in lines[-2]
+    assert str(out / "report.html") in lines[-1]
     assert "<h2>Accuracy against cost</h2>" in (out / "report.html").read_text()
-    assert lines[-1].endswith(f"parfocal view {out}")
     mean = json.loads((out / "evaluation-mean" / "metrics.json").read_text())
     assert mean["model"]["name"] == "mean"
+
+
+def test_the_quick_demonstration_is_the_smaller_one():
+    assert demo.QUICK.slides < demo.FULL.slides
+    assert demo.QUICK.side < demo.FULL.side
+    assert demo.QUICK.epochs < demo.FULL.epochs
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path):

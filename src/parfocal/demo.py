@@ -5,10 +5,9 @@ magnification. Features are extracted once for both. The predictions at the end 
 files, and only the patches that ZoomMIL visits.
 """
 
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from shutil import which
 from statistics import median
 
 from parfocal.dataset.cohort import Cohort, read_cohort
@@ -26,30 +25,43 @@ from parfocal.slide.synthetic.cohort import paint_cohort
 from parfocal.slide.synthetic.painting import Painting
 from parfocal.train import train
 
-SLIDES = 64  # of which 22 are test slides
-SIDE = 5632  # pixels, at 1 µm per pixel
-ENCODER = "efficientnet-lite0"
-# Every conspicuous region of a tumor slide has a lesion, so that 32 training slides are enough.
 PAINTING = Painting(regions=4, lesions=4, splits=(0.5, 0.156, 0.344))
-# Small slides have few patches, so k is smaller than for real slides.
-ZOOM_SETTINGS = {
-    "slide.magnifications": (2.5, 10.0),
-    "model.k": 2,
-    "train.epochs": 30,
-    "train.learning_rate": 3e-4,
-}
-EXHAUSTIVE_SETTINGS = {
-    "slide.magnifications": (10.0,),
-    "train.epochs": ZOOM_SETTINGS["train.epochs"],
-    "train.learning_rate": ZOOM_SETTINGS["train.learning_rate"],
-}
+MAGNIFICATIONS = (2.5, 10.0)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a demonstration is.
+
+    Args:
+        slides: number of slides.
+        side: side of a slide in pixels, at 1 µm per pixel.
+        encoder: name of the encoder.
+        epochs: number of epochs.
+    """
+
+    slides: int
+    side: int
+    encoder: str = "efficientnet-lite0"
+    epochs: int = 30
+
+
+# 22 are test slides. Every conspicuous region of a tumor slide has a lesion, so that 32 training
+# slides are enough.
+FULL = Scale(slides=64, side=5632)
+# A check that everything works: far too few slides and epochs to learn from.
+QUICK = Scale(slides=16, side=2048, epochs=3)
+QUICK_NOTE = (
+    "This is a quick check of the installation: the models see 8 slides and learn nothing; "
+    "`parfocal demo` without --quick trains them."
+)
 
 
 class DemoError(Exception):
     """The demonstration cannot start; the message gives the reason and what to do."""
 
 
-def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
+def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> Iterator[str]:
     """Run the demonstration, and yield lines that describe each step and its result.
 
     Metrics are written to `out/evaluation`, predictions to `out/predictions`. Progress within a
@@ -58,6 +70,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
     Args:
         out: new output folder.
         seed: seed of the slides and the training.
+        quick: whether to run all steps on few small slides, without learning anything.
 
     Yields:
         Lines of text.
@@ -67,24 +80,18 @@ def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DemoError(f"{out}: already exists and is not empty; delete it or set another --out.")
-    yield f"1/5  painting {SLIDES} slides; half have lesions visible only at high magnification"
-    table = _paint(out / "cohort", seed)
+    scale = QUICK if quick else FULL
+    if quick:
+        yield QUICK_NOTE
+    yield (
+        f"1/5  painting {scale.slides} slides; half have lesions visible only at high magnification"
+    )
+    table = _paint(out / "cohort", seed, scale)
     cohort = read_cohort(table)
-    yield f"2/5  extracting features with {ENCODER}"
-    _extract(cohort, out / "features")
+    yield f"2/5  extracting features with {scale.encoder}"
+    _extract(cohort, out / "features", scale)
     yield "3/5  training ZoomMIL, and mean pooling over all patches at 10x"
-    for recipe, settings, run in (
-        ("zoommil-hindsight", ZOOM_SETTINGS, "run"),
-        ("mean", EXHAUSTIVE_SETTINGS, "run-mean"),
-    ):
-        flags = {**settings, "train.seed": seed, "encoder.name": ENCODER}
-        train(
-            cohort,
-            load_settings(recipe, flags=flags),
-            out / run,
-            features=out / "features",
-            progress=False,
-        )
+    _train(cohort, out, seed, scale)
     yield "4/5  evaluating both on the test slides"
     zoommil, mean = (
         evaluate(out / run, table, out / folder, features=out / "features")
@@ -102,35 +109,51 @@ def run_demo(out: Path, *, seed: int = 0) -> Iterator[str]:
     yield f"metrics       {out / 'evaluation' / 'metrics.json'}"
     yield f"predictions   {out / 'predictions'}: a JSON file and a picture per slide"
     yield f"report        {out / 'report.html'}: open it in a browser"
-    yield f"viewer        {_command()} view {out}"
+    if quick:
+        yield QUICK_NOTE
 
 
-def _command() -> str:
-    """Return the command that starts parfocal; its environment may not be activated."""
-    return "parfocal" if which("parfocal") else str(Path(sys.executable).with_name("parfocal"))
-
-
-def _paint(out: Path, seed: int) -> Path:
-    progress = Progress("painting", SLIDES)
+def _paint(out: Path, seed: int, scale: Scale) -> Path:
+    progress = Progress("painting", scale.slides)
     return paint_cohort(
         out,
-        slides=SLIDES,
+        slides=scale.slides,
         seed=seed,
-        size=SIDE,
+        size=scale.side,
         painting=PAINTING,
         progress=lambda done, total: progress.advance("painted"),
     )
 
 
-def _extract(cohort: Cohort, out: Path) -> None:
-    magnifications = ZOOM_SETTINGS["slide.magnifications"]
-    assert isinstance(magnifications, tuple)
+def _extract(cohort: Cohort, out: Path, scale: Scale) -> None:
     extract_cohort(
         [(slide.slide_id, slide.path, slide.mpp) for slide in cohort.slides],
         out,
-        encoder=load_encoder(ENCODER),
-        settings=SlideSettings(magnifications),
+        encoder=load_encoder(scale.encoder),
+        settings=SlideSettings(MAGNIFICATIONS),
     )
+
+
+def _train(cohort: Cohort, out: Path, seed: int, scale: Scale) -> None:
+    """Train ZoomMIL into `run`, and mean pooling into `run-mean`."""
+    shared = {
+        "encoder.name": scale.encoder,
+        "train.epochs": scale.epochs,
+        "train.learning_rate": 3e-4,
+        "train.seed": seed,
+    }
+    for recipe, settings, run in (
+        # Small slides have few patches, so k is smaller than for real slides.
+        ("zoommil-hindsight", {"slide.magnifications": MAGNIFICATIONS, "model.k": 2}, "run"),
+        ("mean", {"slide.magnifications": MAGNIFICATIONS[-1:]}, "run-mean"),
+    ):
+        train(
+            cohort,
+            load_settings(recipe, flags={**shared, **settings}),
+            out / run,
+            features=out / "features",
+            progress=False,
+        )
 
 
 def _predict(cohort: Cohort, out: Path) -> Iterator[PredictionRecord]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,10 @@ from parfocal.slide.slide import open_slide
 from parfocal.slide.write import write_pyramid
 from parfocal.threads import thread_count
 
-REQUIRED = ("parfocal", "torch", "numpy", "h5py", "openslide-python", "tifffile", "imagecodecs")
+REQUIRED = (
+    *("parfocal", "torch", "pytorch-lightning", "numpy", "scipy", "h5py"),
+    *("openslide-python", "tifffile", "imagecodecs", "simplejpeg", "pillow"),
+)
 OPTIONAL = {
     "timm": "encoders by name (timm)",
     "transformers": "some encoders of pathology (transformers)",
@@ -42,6 +45,9 @@ OPTIONAL = {
     "fsspec": "slides in object stores (remote)",
     "huggingface_hub": "models of the Hub (hub)",
     "tensorboard": "logs of a training (tensorboard)",
+    "mlflow": "logs of a training (mlflow)",
+    "wandb": "logs of a training (wandb)",
+    "pandas": "predictions as data frames (notebook)",
 }
 CODECS = ("jpeg8", "jpeg2k", "jpegxl", "webp", "lzw", "deflate", "zstd")
 NETWORK = (
@@ -78,15 +84,21 @@ def diagnose(folders: Iterable[Path] = ()) -> Iterator[Check]:
     Args:
         folders: folders to write to, besides the current one and that of temporary files.
     """
-    yield from _versions()
-    yield from _devices()
-    yield from _readers()
+    yield from installation()
+    yield from _codecs()
     needed = dict.fromkeys(folders)
     places = dict.fromkeys((*needed, Path.cwd(), Path(tempfile.gettempdir())))
     yield from (_folder(place, "failed" if place in needed else "note") for place in places)
     yield from _network(os.environ)
     yield from _jobs()
     yield _tiny_slide()
+
+
+def installation() -> Iterator[Check]:
+    """Yield what is installed: versions of packages and of OpenSlide's library, and the devices."""
+    yield from _versions()
+    yield _attempt("reader", "openslide", _openslide_version, "install openslide-bin")
+    yield from _devices()
 
 
 def to_json(checks: Iterable[Check]) -> list[dict[str, str]]:
@@ -105,7 +117,16 @@ def _versions() -> Iterator[Check]:
         if find_spec(name) is None:
             yield Check("version", name, "note", f"is not installed; needed for {what}")
         else:
-            yield Check("version", name, "ok", version(name))
+            yield Check("version", name, "ok", _version_of_module(name))
+
+
+def _version_of_module(name: str) -> str:
+    """Return the version of a module that another package may bring, as onnxruntime-gpu does."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        packages = packages_distributions().get(name, [])
+        return ", ".join(f"{version(each)} ({each})" for each in packages) or "unknown version"
 
 
 def _devices() -> Iterator[Check]:
@@ -129,8 +150,7 @@ def _gpu(index: int) -> Check:
     return Check("device", f"cuda:{index}", "ok", text)
 
 
-def _readers() -> Iterator[Check]:
-    yield _attempt("reader", "openslide", _openslide_version, "install openslide-bin")
+def _codecs() -> Iterator[Check]:
     for codec in CODECS:
         advice = "install imagecodecs again"
         yield _attempt("codec", codec, partial(_round_trip, codec), advice)

@@ -1,5 +1,6 @@
 """Write files that get their name only when they are complete and on the disk."""
 
+import errno
 import itertools
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 from parfocal.processes import parse_token, this_process
 
 PART_NAME = re.compile(r"\.(?P<owner>[0-9a-f]+-[0-9]+-[0-9]+)-[0-9]+\.part")
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)  # of a file that may not be written
 MAX_PART_AGE_S = 86400.0  # of a process whose end cannot be found out here
 
 PNG_MARK = ("Software", "parfocal")  # text in our own pictures that may be replaced
@@ -84,6 +86,20 @@ def part_path(path: Path) -> Path:
 
 
 @cache  # once per folder and process: what a process leaves behind it removes itself
+def read_only_reason(folder: Path) -> str | None:
+    """Return why no file can be created in a folder, by trying it; None if one can.
+
+    Other problems, such as a full disk, are left to whoever writes.
+    """
+    part = part_path(folder / "any")
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        return error.strerror if error.errno in READ_ONLY else None
+    return None
+
+
 def sweep_parts(folder: Path) -> None:
     """Remove the temporary files of processes that have ended."""
     with suppress(OSError):  # the folder is missing or read-only
@@ -180,10 +196,12 @@ def sync(path: Path) -> None:
 
 
 class PositionedFile:
-    """A file that is read at positions; threads and forked processes may share it.
+    """A file that is read, or written, at positions; threads and forked processes may share it.
 
     Args:
         path: the file.
+        writable: whether to open it for writing, too, and to create it for this user only if it
+            does not exist.
 
     Attributes:
         close: closes the file; called again, or when the object is gone, it does nothing.
@@ -192,8 +210,9 @@ class PositionedFile:
         OSError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        access = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+        self._handle = os.open(path, access | getattr(os, "O_BINARY", 0), 0o600)
         self._lock = threading.Lock()
         self.close = weakref.finalize(self, os.close, self._handle)
 
@@ -204,3 +223,16 @@ class PositionedFile:
         with self._lock:
             os.lseek(self._handle, offset, os.SEEK_SET)
             return os.read(self._handle, length)
+
+    def write(self, content: bytes, offset: int) -> None:
+        """Write bytes at a position; a full disk may write only some of them, without an error."""
+        if hasattr(os, "pwrite"):
+            os.pwrite(self._handle, content, offset)
+            return
+        with self._lock:
+            os.lseek(self._handle, offset, os.SEEK_SET)
+            os.write(self._handle, content)
+
+    def resize(self, size: int) -> None:
+        """Cut the file, or extend it with zeros, to a number of bytes."""
+        os.ftruncate(self._handle, size)

@@ -5,7 +5,6 @@ import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 MACHINE_DIGITS = 10
@@ -67,6 +66,8 @@ def parse_token(token: str) -> Process | None:
 @cache
 def _machine() -> str:
     """Return a hash that two processes share only if they see the same process ids."""
+    from hashlib import sha256  # noqa: PLC0415 (loads OpenSSL, which --help need not wait for)
+
     parts = [platform.node()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))

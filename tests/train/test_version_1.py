@@ -60,7 +60,7 @@ def test_settings_get_their_new_names(version_1_settings):
     train_settings = version_1_settings.train
     assert (train_settings.monitor, train_settings.bf16) == ("weighted_f1", True)
     assert (train_settings.gradient_clip_norm, train_settings.epochs) == (5, 2)
-    assert train_settings.tensorboard is False
+    assert train_settings.logger == "csv"
     assert version_1_settings.slide.roots == "share"
 
 

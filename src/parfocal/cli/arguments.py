@@ -1,6 +1,7 @@
 """Arguments shared by several subcommands."""
 
 import errno
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,10 +11,11 @@ from typing import Annotated, Literal, Protocol, get_args, runtime_checkable
 
 import typer
 
-from parfocal.files import OutputError, path_exists, refuse_binary_file
+from parfocal.files import READ_ONLY, OutputError, part_path, path_exists, refuse_binary_file
 
 Part = Literal["train", "val", "test", "all"]
 TissueMethodName = Literal["otsu", "gray", "all"]
+LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
 
 PAGE_SUFFIXES = (".html", ".htm")
 # A folder with one of these is refused, because its name is probably meant for a file.
@@ -44,6 +46,17 @@ class CommandContext(Protocol):
     obj: OutputPlace | None  # None when the app is called without `main`
 
 
+def finite_number(value: float | None) -> float | None:
+    """Check that a number is finite.
+
+    Raises:
+        typer.BadParameter: it is not.
+    """
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is invalid; use a finite number")
+    return value
+
+
 def output_folder(context: CommandContext, path: Path) -> Path:
     """Check that a folder can be written, before any work is done.
 
@@ -56,15 +69,67 @@ def output_folder(context: CommandContext, path: Path) -> Path:
             f"{path}: this is the name of a file, and results are written to a folder; name a "
             "folder."
         )
-    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not existing.is_dir():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(existing))
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
+    existing = _nearest_folder(path)
+    _require_writable(existing)
     if context.obj is not None:
         context.obj.command, context.obj.out = context.info_name or "", path
     _use_for_temporary_files(existing)
     return path
+
+
+def unfinished_folder(context: CommandContext, path: Path) -> Path:
+    """Check that a folder can be written, unless it may be finished; see `output_folder`.
+
+    Raises:
+        OutputError: see `output_folder`.
+        OSError: a file is in the way, or writing is not permitted and the folder is empty.
+    """
+    try:
+        return output_folder(context, path)
+    except OSError as error:
+        if error.errno not in READ_ONLY or not path.is_dir() or not any(path.iterdir()):
+            raise
+        return path  # the command says what is left to do, if anything is
+
+
+def written_folder(path: Path | None) -> Path | None:
+    """Check that a folder for something besides the results can be written, if one is given.
+
+    Raises:
+        OSError: a file is in the way, or writing is not permitted.
+    """
+    if path is not None:
+        _require_writable(_nearest_folder(path))
+    return path
+
+
+def _nearest_folder(path: Path) -> Path:
+    """Return a folder, or the nearest folder above it that exists.
+
+    Raises:
+        FileExistsError: a file is in the way.
+    """
+    existing = next(place for place in (path, *path.absolute().parents) if path_exists(place))
+    if not existing.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(existing))
+    return existing
+
+
+def _require_writable(folder: Path) -> None:
+    """Check that files can be created in a folder, by creating one.
+
+    Permissions alone do not tell: a file system may be read-only or full, root may have no rights
+    on a network file system, and Windows has access lists.
+
+    Raises:
+        OSError: they cannot; it names the folder.
+    """
+    part = part_path(folder / "any")
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(folder)) from error
 
 
 def _use_for_temporary_files(folder: Path) -> None:
@@ -166,12 +231,15 @@ def existing_shard(text: str | None) -> str | None:
     """Check that a shard exists, before any work is done.
 
     Raises:
-        ShardError: it does not.
+        typer.BadParameter: it does not.
     """
     if text is not None:
-        from parfocal.distribute.shards import parse_shard
+        from parfocal.distribute.shards import ShardError, parse_shard
 
-        parse_shard(text)
+        try:
+            parse_shard(text)
+        except ShardError as error:
+            raise typer.BadParameter(str(error).removeprefix("--shard ")) from None
     return text
 
 
@@ -184,17 +252,32 @@ Cohort = Annotated[
 ]
 
 
+HUB_PREFIX = "hf:"
+
+
 def local_run(path: Path) -> Path:
     """Return the folder of a run; one named hf:owner/name is downloaded from the Hub.
+
+    Every argument that takes a run is resolved here.
 
     Raises:
         HubError: it cannot be had.
     """
-    if not str(path).startswith("hf:"):
+    if not str(path).startswith(HUB_PREFIX):
         return path
     from parfocal.hub.fetch import fetch_run
 
     return fetch_run(str(path))
+
+
+def local_runs(paths: list[Path]) -> list[Path]:
+    """Return paths, with the folders of the runs among them that are named hf:owner/name."""
+    return [local_run(path) for path in paths]
+
+
+def local_run_texts(texts: list[str]) -> list[str]:
+    """Return paths and URLs, with the folders of the runs among them; see `local_runs`."""
+    return [str(local_run(Path(text))) if text.startswith(HUB_PREFIX) else text for text in texts]
 
 
 Run = Annotated[
@@ -203,6 +286,29 @@ Run = Annotated[
         metavar="RUN",
         help="Run folder written by `parfocal train`, or hf:OWNER/NAME for a model of the Hub.",
         callback=local_run,
+    ),
+]
+
+
+def local_writable_run(path: Path) -> Path:
+    """Return the folder of a run that is about to be changed.
+
+    Raises:
+        ArgumentError: the run is one of the Hub, of which other commands use the same copy.
+        OSError: the folder cannot be written.
+    """
+    if str(path).startswith("hf:"):
+        raise ArgumentError(f"{path}: a run of the Hub is not changed; copy it to a folder first.")
+    written_folder(path)
+    return path
+
+
+WritableRun = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folder written by `parfocal train`; the result is added to it.",
+        callback=local_writable_run,
     ),
 ]
 Host = Annotated[
@@ -232,13 +338,25 @@ RemoteCache = Annotated[
         "--remote-cache",
         metavar="DIR",
         help="Folder that caches the parts of remote slides that were read, at most 10 GiB.",
+        callback=written_folder,
     ),
 ]
 Scratch = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder for downloads of remote slides that cannot be read in place.",
+        help="Folder on a local disk. Slides are copied to it ahead of their use, and removed "
+        "after it; remote slides that cannot be read in place are downloaded to it.",
+        callback=written_folder,
+    ),
+]
+ScratchSize = Annotated[
+    float | None,
+    typer.Option(
+        "--scratch-gb",
+        min=0.001,
+        metavar="GB",
+        help="With --scratch: how much it may hold, in GB. Default: 100.",
     ),
 ]
 AllowRedirect = Annotated[
@@ -259,10 +377,28 @@ ResumableOut = Annotated[
         callback=output_folder,
     ),
 ]
+FinishedOut = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="Output folder, new or from an interrupted run of this command.",
+        callback=unfinished_folder,
+    ),
+]
 Mpp = Annotated[
     float | None,
     typer.Option(
-        metavar="MPP", help="Microns per pixel at level 0, if the file records none or a wrong one."
+        metavar="MPP",
+        help="Microns per pixel at level 0, if the file records none or a wrong one.",
+        callback=finite_number,
+    ),
+]
+Logger = Annotated[
+    LoggerName | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where to write the metrics of each epoch, besides metrics.csv: tensorboard, mlflow "
+        "or wandb, which must be installed; nothing is uploaded. Default: csv, nowhere else.",
     ),
 ]
 MAGNIFICATIONS_HELP = "Magnifications from low to high, such as 1.25,2.5,10."
@@ -289,7 +425,11 @@ External = Annotated[
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder that caches the features of visited patches."),
+    typer.Option(
+        metavar="DIR",
+        help="Folder that caches the features of visited patches.",
+        callback=written_folder,
+    ),
 ]
 Changes = Annotated[
     list[str] | None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parfocal.cli.arguments import ArgumentError
+from parfocal.cli.arguments import ArgumentError, finite_number
 
 if TYPE_CHECKING:
     from parfocal.distribute.worklist import Engine
@@ -42,7 +42,10 @@ Gpus = Annotated[
 GpusPerWorker = Annotated[
     float | None,
     typer.Option(
-        min=0.01, metavar="X", help="GPUs that each Ray actor reserves, such as 0.5 or 1."
+        min=0.01,
+        metavar="X",
+        help="GPUs that each Ray actor reserves, such as 0.5 or 1.",
+        callback=finite_number,
     ),
 ]
 Threads = Annotated[

@@ -7,12 +7,10 @@ OUT/results.csv, .md    the tables, rewritten after each model
 OUT/results.png, report.html    the picture and the page, written at the end or on interruption
 """
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from parfocal.compare.candidate import Candidate, ComparisonError
 from parfocal.compare.curve import Curve, zooming
@@ -22,18 +20,19 @@ from parfocal.compare.measure import (
     load_or_measure_seconds,
     mean_macs,
     mean_patches,
-    read_all_predictions,
 )
+from parfocal.compare.read_predictions import count_slides, read_all_predictions
 from parfocal.compare.readable import find_unreadable
 from parfocal.compare.scores import ComparisonRow, ModelResult, score_results
 from parfocal.compare.stores import prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
-from parfocal.compare.teachers import teachers_first
+from parfocal.compare.teachers import awaits_teacher, teachers_first
 from parfocal.compare.trainings import Trainings, describe_error
 from parfocal.dataset.cohort import Cohort, without_slides
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.distribute.claims import hold
-from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, Ended, WorkList
+from parfocal.distribute.work import Ended
+from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, WorkList
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.explain.report import optional_report
 from parfocal.features.folder import FeatureFolder
@@ -42,10 +41,13 @@ from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.models.covariates import covariate_columns
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.errors import group_failures
-from parfocal.tasks import CLASS_TASKS, Task, read_task_cohort
+from parfocal.slide.sources.url import RemoteAccess
+from parfocal.tasks import Task, prepared_task, read_task_cohort
 from parfocal.train import make_splits
 from parfocal.train.checks import describe_unreadable
+from parfocal.train.early_checks import refuse_unusable_columns, refuse_unusable_teacher
 from parfocal.train.folder import CLAIM_FILE
+from parfocal.train.loggers import require_logger
 
 FINISH_WAIT_S = 86_400.0  # for another process that measures the seconds of a model
 
@@ -61,12 +63,13 @@ def compare(
     features: Features | None = None,
     cache: Path | None = None,
     device: str = "auto",
-    metric: str = "weighted_f1",
+    metric: str | None = None,
     timed: int = 3,
     resamples: int = 2000,
     skip_unreadable: bool = False,
     shares: Sequence[float] = (),
     distribution: Distribution = EVERYTHING_HERE,
+    access: RemoteAccess | None = None,
 ) -> list[ComparisonRow]:
     """Compare models, and write results.csv, results.md, results.png and report.html.
 
@@ -82,7 +85,8 @@ def compare(
             folders by magnification; None extracts them into `out`.
         cache: folder of features that are not computed again, and of the pixels that models read.
         device: device for training and evaluation.
-        metric: metric that ranks the models and is plotted.
+        metric: metric that ranks the models and is plotted, one of `Task.compared`; None for the
+            first of them.
         timed: number of test slides to time from file to prediction.
         resamples: number of resamples for the intervals.
         skip_unreadable: whether to compare without the slides that cannot be read; if False, they
@@ -91,16 +95,23 @@ def compare(
             no curve. Models that zoom are evaluated at each of them.
         distribution: how the trainings are divided among processes. Several calls with the same
             `out` share them, each model, seed and fold once.
+        access: how remote slides are read; None for the defaults.
 
     Raises:
         CohortError: the cohort is invalid.
         StoreError: features cannot be written, or were made with other settings.
-        ComparisonError: a slide cannot be read, or there is no test slide.
+        ComparisonError: a slide cannot be read, there is no test slide, or the task has no such
+            metric.
+        RunError: a logger is not installed.
     """
+    for each in candidates:
+        require_logger(each.settings.train.logger)
     columns = {
         name: None for c in candidates for name in covariate_columns(c.settings.train.covariates)
     }
-    cohort = read_task_cohort(cohort_csv, _shared_task(candidates), columns=tuple(columns))
+    task = _shared_task(candidates)
+    metric = _metric_of(task, metric)
+    cohort = read_task_cohort(cohort_csv, task, columns=tuple(columns), access=access)
     if shares:
         zooming(candidates)  # raises if there is none
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
@@ -111,6 +122,8 @@ def compare(
         ]
     refuse_copies(cohort, folder)
     _require_test_slides(cohort, candidates)
+    if not skip_unreadable:  # else the splits may change
+        _refuse_unusable(cohort, candidates, out)
     stores = prepare_stores(cohort, candidates, out, features=folder, cache=cache, device=device)
     unreadable = _list_unreadable(
         cohort, find_unreadable(cohort, candidates, stores), folder, skip=skip_unreadable
@@ -119,25 +132,37 @@ def compare(
     shared = SharedSetup(
         *(cohort_csv, cohort, out, stores.folders, seeds, cache, device, timed, unreadable),
         tuple(candidates),
+        access=access,
     )
-    return _Comparison(shared, metric, resamples, shares).run(distribution)
+    return _Comparison(shared, task.compared, metric, resamples, shares).run(distribution)
 
 
 def _shared_task(candidates: Sequence[Candidate]) -> Task:
     """Return the task of all models.
 
     Raises:
-        ComparisonError: they differ in it, or it has no classes, which the tables compare.
+        ComparisonError: they differ in it.
     """
     first, *others = [candidate.settings.train.build_task() for candidate in candidates]
     if any(task != first for task in others):
         raise ComparisonError("the models have different tasks; compare models of one task.")
-    if first.name not in CLASS_TASKS:
-        raise ComparisonError(
-            f"task {first.name} has no classes, whose metrics the tables compare; train and "
-            "evaluate each model, and compare their metrics.json."
-        )
     return first
+
+
+def _metric_of(task: Task, metric: str | None) -> str:
+    """Return the metric that ranks the models.
+
+    Raises:
+        ComparisonError: the task has no such metric.
+    """
+    if metric is None:
+        return task.compared[0]
+    if metric not in task.compared:
+        raise ComparisonError(
+            f"--metric {metric}: a comparison of task {task.name} ranks by one of "
+            f"{', '.join(task.compared)}."
+        )
+    return metric
 
 
 def _require_test_slides(cohort: Cohort, candidates: Sequence[Candidate]) -> None:
@@ -148,6 +173,19 @@ def _require_test_slides(cohort: Cohort, candidates: Sequence[Candidate]) -> Non
                 f"{cohort.source.name}: there are no test slides; put some slides into split test, "
                 "or set train.test_fraction above 0."
             )
+
+
+def _refuse_unusable(cohort: Cohort, candidates: Sequence[Candidate], out: Path) -> None:
+    """Refuse targets, covariates and teachers that cannot be used, before slides are read."""
+    names = [candidate.name for candidate in candidates]
+    for each in candidates:
+        train = replace(each.settings.train, labels=cohort.labels or None)
+        settings = replace(each.settings, train=train)
+        task = prepared_task(train.build_task(), cohort)
+        splits = make_splits(cohort, train)
+        refuse_unusable_columns(cohort, splits, train, task)
+        if not awaits_teacher(each, names):
+            refuse_unusable_teacher(settings, task, splits, out / each.name / "seed-0")
 
 
 def _list_unreadable(
@@ -174,6 +212,7 @@ class _Comparison:
     """Runs the trainings, and writes the tables after each model; see `compare`."""
 
     shared: SharedSetup
+    names: Sequence[str]
     metric: str
     resamples: int
     shares: Sequence[float]
@@ -223,7 +262,7 @@ class _Comparison:
             return []
         order = [each.name for each in teachers_first(self.shared.candidates)]
         results = [self._results[name] for name in order if name in self._results]
-        rows = score_results(results, self.metric, resamples=self.resamples)
+        rows = score_results(results, self.metric, names=self.names, resamples=self.resamples)
         _write_tables(self.shared.out, rows, self.metric, self.shared.unreadable)
         return rows
 
@@ -308,15 +347,6 @@ def _collect_result(shared: SharedSetup, candidate: Candidate, runs: Sequence[Pa
         patches=mean_patches(metrics),
         seconds=load_or_measure_seconds(shared, candidate, runs[0]),
         failed=sum(len(each["failed"]) for each in metrics),
-        classes=_count_classes([each / "predictions.csv" for each in evaluations], metrics),
+        classes=count_slides(evaluations, metrics),
         encoder=metrics[0]["model"].get("encoder"),
     )
-
-
-def _count_classes(files: Sequence[Path], metrics: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Count the test slides of each class; a slide that several runs test counts once."""
-    labels = {}
-    for path in files:
-        with path.open(newline="", encoding="utf-8") as file:
-            labels.update({row["slide_id"]: row["label"] for row in csv.DictReader(file)})
-    return {label: list(labels.values()).count(label) for label in metrics[0]["labels"]}

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int64
-from sklearn import metrics
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,17 @@ class LabeledPredictions:
             return np.where(reached, positive, 1 - positive).astype(np.int64)
         classes: Int64[np.ndarray, " n"] = self.probabilities.argmax(axis=1)
         return classes
+
+    @property
+    def size(self) -> int:
+        """Number of probabilities."""
+        return self.probabilities.size
+
+    def weighted(self, weights: Float[np.ndarray, "r n"]) -> dict[str, Float[np.ndarray, " r"]]:
+        """Compute every metric for each row of weights; see `weighted_scores`."""
+        from parfocal.metrics.weighted import weighted_scores  # noqa: PLC0415 (imports this module)
+
+        return weighted_scores(self, weights)
 
 
 def average_by_patient(predictions: LabeledPredictions) -> LabeledPredictions:
@@ -69,7 +79,6 @@ def average_by_patient(predictions: LabeledPredictions) -> LabeledPredictions:
 
 def confusion_matrix(predictions: LabeledPredictions) -> Int64[np.ndarray, "c c"]:
     """Count slides by true class (row) and predicted class (column)."""
-    table: Int64[np.ndarray, "c c"] = metrics.confusion_matrix(
-        predictions.truth, predictions.predicted, labels=range(len(predictions.labels))
-    )
+    table = np.zeros((len(predictions.labels), len(predictions.labels)), np.int64)
+    np.add.at(table, (predictions.truth, predictions.predicted), 1)
     return table

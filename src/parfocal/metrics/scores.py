@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn import metrics
 
 from parfocal.metrics.bootstrap import Score, patient_weights, score_with_interval
 from parfocal.metrics.exact import proportion_with_interval
-from parfocal.metrics.predictions import LabeledPredictions
+from parfocal.metrics.predictions import LabeledPredictions, confusion_matrix
 from parfocal.metrics.weighted import NEEDS_TWO_CLASSES, rank_scores, weighted_scores
 
 # The one list of metrics: the name in files and in code -> the label in reports and logs.
@@ -127,20 +126,20 @@ def point_scores(predictions: LabeledPredictions) -> dict[str, float]:
         The metrics by name, as in `compute_scores`.
     """
     truth, predicted = predictions.truth, predictions.predicted
-    classes = range(len(predictions.labels))
     # AUROC, average precision and kappa have all weights one here, as in the resamples:
     # scikit-learn's differ in the last bits, and its average precision of a perfect ranking may be
     # 0.9999999999999998, outside the interval.
     weighted = weighted_scores(predictions, np.ones((1, len(truth))))
     result = {name: float(values[0]) for name, values in weighted.items()}
-    recall = metrics.recall_score(
-        truth, predicted, labels=classes, average=None, zero_division=np.nan
-    )
-    result["accuracy"] = float(metrics.accuracy_score(truth, predicted))
+    table = confusion_matrix(predictions)
+    correct, present, found = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # a class without slides has no recall
+        recall = correct / present
+    # A class that neither exists nor is predicted has no F1, and no weight either.
+    f1 = 2 * correct / np.maximum(present + found, 1)
+    result["accuracy"] = float((predicted == truth).mean())
     result["balanced_accuracy"] = float(recall.mean())
-    result["weighted_f1"] = float(
-        metrics.f1_score(truth, predicted, labels=classes, average="weighted", zero_division=0)
-    )
+    result["weighted_f1"] = float(np.average(f1, weights=present))
     return result
 
 

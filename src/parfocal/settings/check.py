@@ -13,13 +13,15 @@ from pydantic import TypeAdapter, ValidationError, create_model
 from parfocal.cells import octaves
 from parfocal.grid import whole_ratio
 from parfocal.models import MODELS
+from parfocal.models.renamed import current_name
+from parfocal.settings.check_devices import check_devices
 from parfocal.settings.check_unit import check_unit
 from parfocal.settings.encoders import check_encoders
 from parfocal.settings.errors import SettingsError, describe_invalid
 from parfocal.settings.renamed import renamed_key, renamed_value
 from parfocal.settings.sections import SECTIONS, ModelSettings, RunSettings
 from parfocal.settings.task import check_task
-from parfocal.settings.values import as_list, setting_types
+from parfocal.settings.values import FINITE, as_list, setting_types
 
 
 def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
@@ -43,8 +45,8 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
             else "opens no slide"
         )
         raise SettingsError(
-            f"encoder: model {model.name} {reason}; leave out --encoder, or remove the section "
-            "encoder."
+            f"encoder: model {model.name} {reason}; leave out --encoder and --trust-remote-code, or "
+            "remove the section encoder."
         )
     if not model.traits.takes_features:
         content = {**content, "encoder": None}
@@ -58,6 +60,7 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
     _check_train(settings)
     _check_random_budgets(settings)
     check_unit(settings)
+    check_devices(settings)
     _check_model_builds(settings)
     return settings
 
@@ -73,6 +76,8 @@ def check_model_settings(values: dict[str, Any]) -> ModelSettings:
     """
     name = values["name"]
     if name not in list(MODELS):  # a list, because a value from YAML may be unhashable
+        if current_name(name) != name:
+            raise SettingsError(f"model.name={name}: this model is now {current_name(name)}.")
         raise SettingsError(unknown_name("model", str(name), list(MODELS)))
     given = {key: value for key, value in values.items() if key != "name"}
     settings = MODELS[name].settings
@@ -81,7 +86,8 @@ def check_model_settings(values: dict[str, Any]) -> ModelSettings:
     given = _with_lists({"model": values}, "model")
     members: dict[str, Any] = {each.name: (each.type, each.default) for each in settings}
     try:
-        return ModelSettings(name, create_model(name, **members)(**given).model_dump())
+        checked = create_model(name, __config__=FINITE, **members)(**given)
+        return ModelSettings(name, checked.model_dump())
     except ValidationError as error:
         raise SettingsError(describe_invalid(error, "model.")) from None
 

@@ -16,7 +16,7 @@ from parfocal.settings.check import (
 from parfocal.settings.encoders import encoder_section
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.overrides import parse_override
-from parfocal.settings.renamed import is_version_1, rename_slide_settings, upgrade_sections
+from parfocal.settings.renamed import is_version_1, rename_settings, upgrade_sections
 from parfocal.settings.sections import SECTIONS, RunSettings
 from parfocal.settings.values import check_value, overridden
 
@@ -71,7 +71,7 @@ def load_run_settings(path: Path) -> tuple[RunSettings, int]:
     """
     content = _with_encoder_keys(read_yaml(path))
     version = 1 if is_version_1(content) else 2
-    content = upgrade_sections(content) if version == 1 else rename_slide_settings(content)
+    content = upgrade_sections(content) if version == 1 else rename_settings(content)
     return check_settings(content, recipe=str(path)), version
 
 

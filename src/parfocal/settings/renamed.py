@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from parfocal.features.header import ADDED_SETTINGS, RENAMED_SETTINGS, RENAMED_VALUES
-from parfocal.models.renamed import RENAMED, Renamed, renamed_settings
+from parfocal.models.renamed import RENAMED, Renamed, current_name, renamed_settings
 
 # Section -> old key -> new key. Settings of models stand in parfocal.models.renamed.
 SECTION_KEYS: dict[str, dict[str, str]] = {
@@ -19,8 +19,11 @@ SECTION_KEYS: dict[str, dict[str, str]] = {
         "left_out_strata": "exclude_strata",
     },
 }
+# Section -> key -> new key, of settings that some files of version 2 have.
+LATER_KEYS: dict[str, dict[str, str]] = {"train": {"tensorboard": "logger"}}
 # Section -> key -> old value -> new value.
 SECTION_VALUES: dict[str, dict[str, dict[object, str]]] = {"slide": RENAMED_VALUES}
+LOGGERS = {True: "tensorboard", False: "csv"}  # values of train.tensorboard
 
 
 def renamed_key(section: str, key: str, model: str | None = None) -> str | None:
@@ -33,7 +36,7 @@ def renamed_key(section: str, key: str, model: str | None = None) -> str | None:
     """
     if section == "model":
         return RENAMED.get(model or "", Renamed()).settings.get(key)
-    return SECTION_KEYS.get(section, {}).get(key)
+    return {**SECTION_KEYS.get(section, {}), **LATER_KEYS.get(section, {})}.get(key)
 
 
 def renamed_value(section: str, key: str, value: object, model: str | None = None) -> str | None:
@@ -70,16 +73,19 @@ def upgrade_sections(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
     return upgraded
 
 
-def rename_slide_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the sections of a version-2 settings.yaml with today's names of the slide settings."""
+def rename_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the sections of a version-2 settings.yaml with today's names of models and settings."""
     renamed = {section: dict(values) for section, values in sections.items()}
-    renamed["slide"] = _upgrade("slide", sections.get("slide", {}))
-    return renamed
+    if "name" in renamed.get("model", {}):
+        renamed["model"]["name"] = current_name(renamed["model"]["name"])
+    return renamed | {each: _upgrade(each, renamed.get(each, {})) for each in ("slide", "train")}
 
 
 def _upgrade(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     upgraded = {}
     for old_key, value in values.items():
-        key = SECTION_KEYS.get(section, {}).get(old_key, old_key)
+        key = renamed_key(section, old_key) or old_key
         upgraded[key] = renamed_value(section, key, value) or value
+    if section == "train" and isinstance(upgraded.get("logger"), bool):
+        upgraded["logger"] = LOGGERS[upgraded["logger"]]
     return upgraded

@@ -18,9 +18,10 @@ from parfocal.models.unit import Per
 from parfocal.operating_point import ThresholdRule
 from parfocal.tasks import Task, build_task
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 TaskName = Literal["classification", "ordinal", "multilabel", "regression", "survival", "hazards"]
+LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
 Coefficient = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -123,6 +124,10 @@ class TrainSettings:
             to rounding.
         accumulate_grad_batches: number of batches whose gradients are summed before each optimizer
             step.
+        devices: number of devices that train the model together: GPUs, or processes on a CPU. They
+            share each batch of a model that takes pixels, or the `accumulate_grad_batches` slides
+            of a step of a model that takes features; the gradients are those of one device, up to
+            rounding.
         gradient_clip_norm: maximum norm of the gradient; a longer gradient is scaled down to it.
             null for no clipping.
         augment: whether to flip and rotate training slides at random (8 orientations), for a model
@@ -137,7 +142,7 @@ class TrainSettings:
         init_from: folder of a finished run of the same model, whose weights training starts from;
             null for new weights.
         teacher: folder of a finished run whose model teaches this one, for a model that learns from
-            another (coarsestudent; topk with ranking: teacher); with folds, that of the same fold
+            another (coarse-student; topk with ranking: teacher); with folds, that of the same fold
             is used. In a comparison, the name of another model that is compared; null for abmil.
         exclude_strata: strata (values of the cohort's column `stratum`) whose slides are left out
             of training and validation; the test set keeps its slides of these strata.
@@ -146,8 +151,8 @@ class TrainSettings:
         folds: number of cross-validation folds, each with its own model and test set; null for one
             model.
         labels: class labels in the order of the logits; null for the labels of the cohort, sorted.
-        tensorboard: whether to also write the metrics of each epoch for TensorBoard, which needs
-            `pip install 'parfocal[tensorboard]'`.
+        logger: where the metrics of each epoch are written: "csv", only to metrics.csv, or also to
+            "tensorboard", "mlflow" or "wandb", which need `pip install 'parfocal[NAME]'`.
         threshold: how to choose a threshold on the probability of a class, on the validation
             slides of the best epoch: "youden" for the highest sensitivity + specificity,
             "sensitivity=0.95" or "specificity=0.95" to reach one, or a number from 0 to 1; null
@@ -195,6 +200,7 @@ class TrainSettings:
     batch_size: Annotated[int, Field(ge=1)] = 1
     max_memory_gb: Annotated[float, Field(gt=0)] | None = None
     accumulate_grad_batches: Annotated[int, Field(ge=1)] = 1
+    devices: Annotated[int, Field(ge=1)] = 1
     gradient_clip_norm: Annotated[float, Field(gt=0)] | None = None
     augment: bool = False
     random_budgets: bool = False
@@ -208,7 +214,7 @@ class TrainSettings:
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
     folds: Annotated[int, Field(ge=2)] | None = None
     labels: tuple[str, ...] | None = None
-    tensorboard: bool = False
+    logger: LoggerName = "csv"
     threshold: str | float | None = None
     temperature: bool = False
     task: TaskName = "classification"

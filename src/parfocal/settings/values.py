@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError, create_model
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
 
 from parfocal.models import MODELS
 from parfocal.settings.errors import SettingsError, describe_invalid
@@ -11,6 +11,7 @@ from parfocal.settings.sections import SECTIONS
 
 LISTS = (tuple, list, Sequence)
 SINGLE_VALUES = (str, int, float, bool)
+FINITE = ConfigDict(allow_inf_nan=False)  # of every number in settings
 
 
 def setting_types(section: str, model: object) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def check_value(section: str, key: str, value: object, *, model: str) -> None:
         return
     members: dict[str, Any] = {key: (types[key], ...)}
     try:
-        checked = create_model("one_value", **members)(
+        checked = create_model("one_value", __config__=FINITE, **members)(
             **{key: as_list(types[key], value, f"{section}.{key}")}
         )
         if section == "slide":  # has checks of its own, each of one setting

@@ -1,6 +1,6 @@
 """Train a model on a cohort and write a run folder.
 
-Only this package imports Lightning, in `training_module.py`, `trainer.py` and `tensorboard.py`.
+Only this package imports Lightning, in `training_module.py`, `trainer.py` and the files of loggers.
 """
 
 from parfocal.train.folder import RunError, RunFolder

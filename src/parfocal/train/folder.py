@@ -3,7 +3,7 @@
 settings.yaml           all settings, defaults included, and the class labels in order
 split.csv               part of each slide: train, val or test
 metrics.csv, refit.csv  one row per epoch
-tensorboard/            the same metrics for TensorBoard, with train.tensorboard
+tensorboard/, mlruns/, wandb/    the same metrics for another program, with train.logger
 failed.csv              slides that could not be read and were left out, with the reason
 summary.json            the summary of the run
 checkpoint.*            the trained model, see `parfocal.models.checkpoint`
@@ -28,9 +28,10 @@ from parfocal.models.description import DESCRIPTION_FILE
 from parfocal.settings import RunSettings, load_run_settings
 from parfocal.train.summary import Epoch, RunSummary
 
+SETTINGS_FILE = "settings.yaml"
 RESUME_FOLDER = "resume"
 CLAIM_FILE = ".claim"
-MAY_DIFFER = {("train", "max_memory_gb")}  # settings that --resume may change
+MAY_DIFFER = {("train", "max_memory_gb"), ("train", "logger")}  # settings that --resume may change
 
 
 class RunError(Exception):
@@ -152,7 +153,7 @@ class RunFolder:
 
     @property
     def _settings_file(self) -> Path:
-        return self.path / "settings.yaml"
+        return self.path / SETTINGS_FILE
 
     @property
     def _split_file(self) -> Path:
@@ -242,7 +243,7 @@ def refuse_used(path: Path, *, resume: bool) -> None:
             "in it."
         )
     # An interrupted run has a resume folder from its start; with folds, any of them may be first.
-    names = ("settings.yaml", RESUME_FOLDER)
+    names = (SETTINGS_FILE, RESUME_FOLDER)
     if not any((path / name).exists() for name in names) and not any(path.glob("fold-[0-9]*")):
         raise RunError(
             f"{path}: the folder is not empty, and there is no run in it to continue. Give the "

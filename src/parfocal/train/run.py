@@ -39,11 +39,13 @@ from parfocal.slide.resolution import mpp_of
 from parfocal.tasks import prepared_task
 from parfocal.tasks.units import entries_of
 from parfocal.train.checks import log_left_out, log_true_resolutions, refuse_unknown_strata
+from parfocal.train.devices import refuse_missing_devices
+from parfocal.train.early_checks import refuse_unusable_columns, refuse_unusable_teacher
 from parfocal.train.folder import RunClaim, RunError, RunFolder, claimed, refuse_used
+from parfocal.train.loggers import require_logger
 from parfocal.train.prepared import PreparedTraining
-from parfocal.train.slide_checks import SlideChecks
+from parfocal.train.slide_checks import CheckedSlide, SlideChecks
 from parfocal.train.summary import RunSummary
-from parfocal.train.tensorboard import require_tensorboard
 from parfocal.train.training_run import TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -72,14 +74,15 @@ def train(
     Args:
         cohort: slides with their targets, as `tasks.read_task_cohort` reads them.
         settings: settings of the run.
-        out: run folder; it must be empty or missing unless `resume`.
+        out: run folder; it must be empty or missing unless `resume`, or a run of the same folds.
         features: folder of features by parfocal or by another tool, or folders by magnification;
             None to read the slide files as the model zooms. Features of another tool decide the
             magnifications, the patch size and the encoder.
         cache: folder that keeps features or pixels between epochs and runs; None for no cache.
         device: device of the encoder and the model: "auto", "cpu", "cuda" or "cuda:1".
         workers: number of threads that read slides; None for one per CPU core, at most 8.
-        resume: whether to continue the run in `out` after its last complete epoch.
+        resume: whether to continue the run in `out` after its last complete epoch. Folds always
+            are.
         progress: whether to show a bar per epoch in a terminal. Each epoch is a line in the log.
         skip_unreadable: whether to train without the slides that cannot be read, which are listed
             in failed.csv, summary.json and the report. They are left out before the cohort is
@@ -92,7 +95,7 @@ def train(
         CohortError: files are missing, or the cohort cannot be split.
         ClaimError: another process is training in `out`.
         OutputError: `out` holds slides of the cohort.
-        RunError: `out` is not empty, too few slides can be read, or TensorBoard is not installed.
+        RunError: `out` is not empty, too few slides can be read, or the logger is not installed.
         StoreError: stored features do not fit the settings, or the cache cannot be written.
         ShardEndedError: the folds of the shard are done, but not yet those of the others.
         KeyboardInterrupt: Ctrl-C was pressed; continue with `resume`.
@@ -113,22 +116,7 @@ def train(
             unreadable=unreadable,
             claim=claim,
         )
-        # In a worker, the run is there already, and its bars would not be seen.
-        again = partial(
-            prepare_training,
-            cohort,
-            settings,
-            out,
-            features=features,
-            cache=cache,
-            device=device,
-            workers=workers,
-            resume=True,
-            progress=False,
-            skip_unreadable=skip_unreadable,
-            unreadable=unreadable,
-        )
-        return replace(prepared, rebuild=again).train(distribution, resume=resume)
+        return prepared.train(distribution, resume=resume)
 
 
 def prepare_training(
@@ -145,6 +133,7 @@ def prepare_training(
     skip_unreadable: bool = False,
     unreadable: Mapping[str, str] | None = None,
     claim: Claim | None = None,
+    checked: Mapping[str, CheckedSlide] | None = None,
 ) -> PreparedTraining:
     """Check everything that a training needs, and return what is left to do.
 
@@ -161,16 +150,32 @@ def prepare_training(
         skip_unreadable: whether to train without the slides that cannot be read.
         unreadable: slides that are known to be unreadable.
         claim: claim on `out`, if it is held; None to claim the folder of each run as it begins.
+        checked: results of slides that were checked, by slide id.
 
     Raises:
         CohortError: files are missing, or the cohort cannot be split.
         OutputError: `out` holds slides of the cohort.
-        RunError: `out` is not empty, too few slides can be read, or TensorBoard is not installed.
+        RunError: `out` is not empty, too few slides can be read, or the logger is not installed.
         StoreError: stored features do not fit the settings, or the cache cannot be written.
     """
-    if settings.train.tensorboard:
-        require_tensorboard()
+    # In a worker, the run is there already, and its bars would not be seen.
+    rebuild = partial(
+        prepare_training,
+        *(cohort, settings, out),
+        features=features,
+        cache=cache,
+        device=device,
+        workers=workers,
+        resume=True,
+        progress=False,
+        skip_unreadable=skip_unreadable,
+        unreadable=unreadable,
+    )
+    require_logger(settings.train.logger)
+    # Commands with folds share a folder at any time; a run with other settings is refused below.
+    resume = resume or (has_folds(cohort, settings.train) and any(out.glob("fold-[0-9]*")))
     torch_device = choose_device(device)
+    refuse_missing_devices(settings.train.devices, torch_device)
     settings = replace(settings, train=replace(settings.train, labels=cohort.labels or None))
     task = prepared_task(settings.train.build_task(), cohort)
     refuse_unknown_strata(cohort, settings.train)
@@ -181,12 +186,15 @@ def prepare_training(
         settings = follow_features(settings, folder)
     require_covariates(settings)
     _check_unit(cohort, settings.train)
-    make_splits(cohort, settings.train)  # raises before slides are checked, which takes longer
+    planned = make_splits(cohort, settings.train)
+    if not skip_unreadable:  # else the splits may change
+        refuse_unusable_columns(cohort, planned, settings.train, task)
+        refuse_unusable_teacher(settings, task, planned, out)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     refuse_used(out, resume=resume or is_at_work(out))
     threads = workers or reading_threads()
     inputs = _open_inputs(settings, folder, cache, torch_device, threads)
-    checks = SlideChecks(inputs, threads, unreadable or {})
+    checks = SlideChecks(inputs, threads, unreadable or {}, dict(checked or {}))
     left_out = _recorded_left_out(out) if resume else None
     if left_out is None:
         left_out = _find_left_out(out, cohort, settings, checks) if skip_unreadable else {}
@@ -219,7 +227,7 @@ def prepare_training(
         _check_run(run, out, resume=resume)
     if folder is not None:
         log_true_resolutions(folder, settings.slide.magnifications)
-    return PreparedTraining(out, tuple(runs), quiet=progress)
+    return PreparedTraining(out, tuple(runs), quiet=progress, rebuild=rebuild)
 
 
 def has_folds(cohort: Cohort, settings: TrainSettings) -> bool:

@@ -15,12 +15,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from parfocal.files import write_whole
-from parfocal.progress import Progress, draws_bars, erase_bars
+from parfocal.progress import Progress, erase_bars
 from parfocal.train.folder import RunError
-from parfocal.train.tensorboard import quiet_write_errors, tensorboard_logger
+from parfocal.train.loggers import opened_logger, quiet_write_errors
 from parfocal.train.training_module import TrainingModule
 
 # Lightning's warnings about what is intended here.
@@ -28,6 +29,7 @@ EXPECTED_WARNINGS = (
     r".*does not have many workers.*",
     r".*`training_step` returned `None`.*",  # for a batch whose slides all failed
     r".*GPU available but not used.*",
+    r".*sync_dist=True.*",  # all processes log the same numbers
     r".*module\(s\) in eval mode at the start of training.*",  # batch norms of backbones
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # in Lightning's own code
 )
@@ -43,14 +45,16 @@ def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progre
         module: module to train.
         max_epochs: maximum number of epochs.
         device: device to train on.
-        progress: whether to show a progress bar in a terminal. Each epoch is a line in the log.
+        progress: whether to report the slides of each epoch, for a progress bar. Each epoch is a
+            line in the log.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; the message says how to continue.
     """
     interrupt_handler = InterruptHandler()
+    logger = module.settings.logger if module.ranks.is_first else "csv"
     callbacks: list[pl.Callback] = [interrupt_handler]
-    if progress and draws_bars():
+    if progress:
         callbacks.append(EpochBar())
     try:
         with (
@@ -58,8 +62,9 @@ def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progre
             _quiet_lightning(),
             quiet_write_errors(),
             torch.random.fork_rng(devices=[]),
+            opened_logger(logger, module.folder.path, module.name) as log,
         ):
-            trainer = _build_trainer(module, max_epochs, device, callbacks)
+            trainer = _build_trainer(module, max_epochs, device, callbacks, log)
             state = module.state_file if module.state_file.exists() else None
             trainer.fit(module, ckpt_path=state, weights_only=True)
     except SystemExit:  # how Lightning ends after Ctrl-C
@@ -148,7 +153,10 @@ class EpochBar(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the bar of an epoch."""
         assert isinstance(pl_module, TrainingModule)
-        train, val = len(pl_module.train_slides), len(pl_module.val_slides)
+        ranks = pl_module.ranks  # of several processes, the first one reports what it does
+        train, val = len(pl_module.train_slides), len(pl_module.val_slides) // ranks.count
+        if not pl_module.divides_batches:
+            train //= ranks.count
         task = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
         self._bar = Progress(task, train + val, keep=False)
 
@@ -170,21 +178,24 @@ class EpochBar(pl.Callback):
 
 
 def _build_trainer(
-    module: TrainingModule, max_epochs: int, device: torch.device, callbacks: list[pl.Callback]
+    module: TrainingModule,
+    max_epochs: int,
+    device: torch.device,
+    callbacks: list[pl.Callback],
+    log: Logger | None,
 ) -> pl.Trainer:
     settings = module.settings
-    log = tensorboard_logger(module.folder.path, module.name) if settings.tensorboard else False
     return pl.Trainer(
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
         max_epochs=max_epochs,
-        accumulate_grad_batches=settings.accumulate_grad_batches,
+        accumulate_grad_batches=module.accumulated_batches,
         gradient_clip_val=settings.gradient_clip_norm,
         precision="bf16-mixed" if settings.bf16 and _supports_bf16(device) else "32-true",
         callbacks=callbacks,
         # Not that of SLURM, whose jobs Lightning would join to one training, and requeue.
         plugins=[LightningEnvironment(), WholeCheckpointIO()],
-        logger=log,
+        logger=log or False,
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,

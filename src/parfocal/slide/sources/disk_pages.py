@@ -6,13 +6,13 @@ checksum of each page. A page whose checksum does not fit, as after a crash, is 
 
 import logging
 import os
-import weakref
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from parfocal.files import PositionedFile
 from parfocal.slide.sources.pages import PAGE_BYTES
 from parfocal.slide.sources.url import SlideUrl
 
@@ -35,26 +35,29 @@ class DiskPages:
     """
 
     def __init__(self, path: Path, pages: int) -> None:
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        self._content = os.open(path, flags, 0o600)
-        self._digests = os.open(path.with_suffix(".crc"), flags, 0o600)
-        os.ftruncate(self._digests, pages * DIGEST_BYTES)
+        self._content = PositionedFile(path, writable=True)
+        self._digests = PositionedFile(path.with_suffix(".crc"), writable=True)
+        self._digests.resize(pages * DIGEST_BYTES)
         os.utime(path)
-        self.close = weakref.finalize(self, _close, self._content, self._digests)
 
     def get(self, page: int) -> bytes | None:
         """Return a page; None if it is not kept, or damaged."""
-        digest = os.pread(self._digests, DIGEST_BYTES, page * DIGEST_BYTES)
+        digest = self._digests.read(DIGEST_BYTES, page * DIGEST_BYTES)
         if not any(digest):
             return None
-        content = os.pread(self._content, PAGE_BYTES, page * PAGE_BYTES)
+        content = self._content.read(PAGE_BYTES, page * PAGE_BYTES)
         return content if _digest(content) == digest else None
 
     def put(self, page: int, content: bytes) -> None:
         """Keep a page; a full disk only means that it is not kept."""
         with suppress(OSError):
-            os.pwrite(self._content, content, page * PAGE_BYTES)
-            os.pwrite(self._digests, _digest(content), page * DIGEST_BYTES)
+            self._content.write(content, page * PAGE_BYTES)
+            self._digests.write(_digest(content), page * DIGEST_BYTES)
+
+    def close(self) -> None:
+        """Close the files; called again, or when the object is gone, it does nothing."""
+        self._content.close()
+        self._digests.close()
 
 
 def open_pages(folder: Path, url: SlideUrl) -> Callable[[str, int], DiskPages | None]:
@@ -66,7 +69,8 @@ def open_pages(folder: Path, url: SlideUrl) -> Callable[[str, int], DiskPages | 
     """
 
     def open_for(identity: str, size: int) -> DiskPages | None:
-        key = sha256(f"{url.secret_url}\0{identity}\0{size}".encode()).hexdigest()[:40]
+        made_of = f"{url.secret_url}\0{identity}\0{size}\0{PAGE_BYTES}"
+        key = sha256(made_of.encode()).hexdigest()[:40]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             delete_oldest(folder, limit=int(LIMIT_GIB * 2**30))
@@ -91,20 +95,21 @@ def delete_oldest(folder: Path, *, limit: int) -> None:
         limit: number of bytes on the disk.
     """
     statuses = [(path, path.stat()) for path in folder.glob("*.pages")]
-    used = sum(status.st_blocks * BLOCK_BYTES for _, status in statuses)
+    used = sum(map(_bytes_on_disk, (status for _, status in statuses)))
     for path, status in sorted(statuses, key=lambda each: each[1].st_mtime):
         if used <= limit:
             return
         path.with_suffix(".crc").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-        used -= status.st_blocks * BLOCK_BYTES
+        used -= _bytes_on_disk(status)
+
+
+def _bytes_on_disk(status: os.stat_result) -> int:
+    """Return how much of the disk a file takes; holes take none, except on Windows."""
+    blocks: int | None = getattr(status, "st_blocks", None)
+    return status.st_size if blocks is None else blocks * BLOCK_BYTES
 
 
 def _digest(content: bytes) -> bytes:
     """Return a checksum, which is never zero."""
     return (zlib.crc32(content) or 1).to_bytes(DIGEST_BYTES, "little")
-
-
-def _close(*handles: int) -> None:
-    for handle in handles:
-        os.close(handle)
