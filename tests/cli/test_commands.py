@@ -118,6 +118,7 @@ def test_extract_needs_no_labels(
     assert found.out == f"1 slides extracted, 0 already in {tmp_path / 'features'}\n"
 
 
+@pytest.mark.slow
 def test_features_with_other_tissue_settings_can_be_extracted_and_trained_on(
     parfocal: Callable[..., CommandResult], cohort: Path, tmp_path: Path
 ):
@@ -200,6 +201,7 @@ def test_training_names_the_folder_of_each_fold(
     assert "x: best epoch 3, weighted F1" in parfocal("train", cohort, "--out", "x").out
 
 
+@pytest.mark.slow
 def test_each_fold_is_a_run_that_evaluates_and_predicts(
     parfocal: Callable[..., CommandResult],
     cohort: Path,

@@ -91,6 +91,9 @@ def test_train_evaluate_predict_and_view(
         "evaluate", run, cohort, "--features", given, "--out", tmp_path / "evaluation"
     )
     assert evaluated.code == 0, evaluated.err
+    cost = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["cost"]
+    # Of the visited patches, by the encoder that the features name.
+    assert cost["encoding_macs"] == [877_500 * step["mean"] for step in cost["patches"]]
     stored, live = tmp_path / "stored", tmp_path / "live"
     made = parfocal("predict", run, slide, "--features", given, "--geojson", "--out", stored)
     assert made.code == 0, made.err
@@ -102,7 +105,7 @@ def test_train_evaluate_predict_and_view(
         place_of(region) for region in second.regions
     ]
     assert sum(first.cost.patches) == sum(second.cost.patches)
-    assert f"({100 * first.cost.share_patches:.1f}%), no pixels read, MACs unknown" in made.out
+    assert f"({100 * first.cost.share_patches:.1f}%), no pixels read, nothing encoded" in made.out
     assert first.cost.pixels_decoded < second.cost.pixels_decoded
     assert (stored / "006.png").exists()
     shapes = json.loads((stored / "006.geojson").read_text())["features"]
@@ -196,6 +199,7 @@ def test_features_of_another_width_than_the_encoder_are_warned_of(
     assert "does not have" not in refused.err
 
 
+@pytest.mark.slow
 def test_compare_says_once_what_the_features_are_and_lack(
     parfocal: Command, cohort: Path, job: Path, tmp_path: Path, caplog
 ):

@@ -29,6 +29,7 @@ def parts(run: Path) -> dict[str, str]:
     return {row.slide_id: row.split for row in read_split(run / "split.csv")}
 
 
+@pytest.mark.slow
 def test_the_others_are_split_as_if_the_cohort_did_not_have_them(
     parfocal: Callable[..., CommandResult],
     slides: list[tuple[str, str, str]],

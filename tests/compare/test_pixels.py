@@ -8,6 +8,8 @@ import pytest
 from parfocal.audit import AuditError, audit
 from parfocal.compare import ComparisonRow, compare, load_candidates
 
+pytestmark = pytest.mark.slow  # a network is trained for each
+
 MODELS = ("zoommil", "jsma", "meanrgb")
 OVERRIDES = (
     "zoommil:slide.magnifications=2.5,10",

@@ -102,6 +102,7 @@ def test_a_comparison_without_usable_slides_is_refused(cohort: Path, tmp_path: P
         compare(cohort, candidates, tmp_path, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["mean"], ["meanrgb"]])
 def test_slides_that_cannot_be_read_are_named_before_any_training(
     cohort: Path, tmp_path: Path, names: list[str]

@@ -91,6 +91,7 @@ def stores(
     return prepare_stores(cohort, models, tmp_path_factory.mktemp("out"), device="cpu")
 
 
+@pytest.mark.slow
 def test_every_recipe_visits_and_answers_what_it_does_by_itself(
     cohort: Cohort, models: list[Candidate], stores: Stores
 ):

@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from parfocal.dataset.cohort import CohortError
 from parfocal.dataset.inputs import LiveInputs
+from parfocal.distribute.worklist import Distribution
 from parfocal.encoders.loading import load_encoder
 from parfocal.evaluate.heldout import EvaluationError
 from parfocal.evaluate.run import evaluate
@@ -18,6 +20,7 @@ from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.slide.identity import file_fingerprint
+from shared_work import SentEngine
 
 SETTINGS = SlideSettings(magnifications=(2.5, 10.0), patch_size=16)
 
@@ -101,6 +104,26 @@ def evaluated(made, tmp_path_factory):
     with (out / "predictions.csv").open(newline="") as file:
         predictions = list(csv.DictReader(file))
     return evaluation, metrics, predictions
+
+
+def test_workers_evaluate_as_one_process(made, evaluated, tmp_path):
+    _, run, cohort, _ = made
+    found = evaluate(
+        *(run, cohort, tmp_path),
+        resamples=50,
+        report=False,
+        distribution=Distribution(engine=SentEngine()),
+    )
+    alone = evaluated[0]
+    assert without_cost(found.results) == without_cost(alone.results)
+    assert (found.scores, found.failed) == (alone.scores, ())
+    lines = (tmp_path / "slides.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + len(found.results)  # the worker has added its part
+    assert not list((tmp_path / ".work").glob("slides.jsonl*"))
+
+
+def without_cost(results):
+    return [replace(each, cost=results[0].cost) for each in results]
 
 
 def test_the_test_slides_of_the_run_are_evaluated(evaluated):
@@ -444,7 +467,7 @@ def test_an_evaluation_in_which_every_slide_fails_is_refused(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "missing", "label": "cancer"}]
     cohort = write_cohort(folder / "none.csv", rows)
-    with pytest.raises(EvaluationError, match=r"all 1 slides failed.*: /.*missing\.png: No such"):
+    with pytest.raises(EvaluationError, match=r"the only slide failed.*: /.*missing\.png: No such"):
         evaluate(run, cohort, tmp_path)
 
 
@@ -495,6 +518,7 @@ def comparable(folder):
     return metrics
 
 
+@pytest.mark.slow
 def test_an_evaluation_goes_on_where_it_stopped(made, tmp_path, monkeypatch):
     _, run, cohort, _ = made
     undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"

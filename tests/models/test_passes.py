@@ -144,6 +144,7 @@ class Coupled(nn.Module):
         return self.dropout(self.conv(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 @pytest.mark.parametrize("build", [magnet, jsma, attentionsampling])
 def test_networks_of_timm_with_other_norms_and_random_layers_are_run_alike(

@@ -63,6 +63,7 @@ def planned(true_size):
     return plan(small("zoommil-camelyon16"), true_size[0], true_size[0] / "out", device="cpu")
 
 
+@pytest.mark.slow
 def test_the_slides_and_their_size_are_described(planned, true_size):
     _, size = true_size
     assert size > 1.5e9
@@ -73,10 +74,12 @@ def test_the_slides_and_their_size_are_described(planned, true_size):
     assert planned.facts[0].startswith(expected)
 
 
+@pytest.mark.slow
 def test_the_papers_patches_are_used_if_no_slide_can_be_read(planned):
     assert planned.facts[1].startswith("Patches per slide: 2,284 at 10x, 9,138 at 20x; from the")
 
 
+@pytest.mark.slow
 def test_a_stored_feature_takes_two_bytes(planned):
     features = planned.steps[0]
     assert features.name == "features, for all models"
@@ -84,6 +87,7 @@ def test_a_stored_feature_takes_two_bytes(planned):
     assert features.gigabytes == pytest.approx(features.patches * 399 * 32 * 2 / 1e9)
 
 
+@pytest.mark.slow
 def test_every_row_is_a_step_with_hours(planned):
     assert [step.name for step in planned.steps[1:]] == [
         *("ABMIL (20x)", "CLAM-SB (20x)", "TransMIL (20x)", "ZoomMIL (10x → 20x)"),
@@ -94,12 +98,14 @@ def test_every_row_is_a_step_with_hours(planned):
     assert "GB are free." in planned.to_markdown()
 
 
+@pytest.mark.slow
 def test_the_measurement_is_described(planned):
     assert planned.facts[2].startswith(
         "Measured on cpu with 1 threads: reading and encoding a patc"
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_written(planned, true_size):
     assert not (true_size[0] / "out").exists()
 

@@ -9,6 +9,8 @@ from PIL import Image
 from parfocal.explain.zoom_tree import LESION
 from parfocal.reproduce import TABLES
 
+pytestmark = pytest.mark.slow  # each table takes minutes; test_run.py has shorter ones
+
 # A row of each paper: its label and numbers as printed.
 PRINTED = {
     "zoommil-bright": (
@@ -20,10 +22,6 @@ PRINTED = {
     "jsma-bach": ("100X", ("22.9", "59.0", "18.4", "50.3")),
     "jsma-prad": ("multiple magnifications", ("91", "0.98", "0.96")),
 }
-# One table has all kinds of rows but a few; the others take minutes.
-CASES = [
-    name if name == "jsma-bach" else pytest.param(name, marks=pytest.mark.slow) for name in TABLES
-]
 ROWS = {  # number of rows of all tables of a paper
     "zoommil-bright": 8,
     "zoommil-camelyon16": 4,
@@ -37,7 +35,7 @@ def lines_of(text: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TABLES)
 def test_each_row_has_our_numbers_and_the_papers(made, name):
     text = (made(name) / "table.md").read_text()
     label, theirs = PRINTED[name]
@@ -46,7 +44,7 @@ def test_each_row_has_our_numbers_and_the_papers(made, name):
     assert all(re.fullmatch(r"\d+(\.\d+)?", ours) for ours in line[1::2])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TABLES)
 def test_all_rows_of_the_paper_are_there_and_none_failed(made, name):
     text = (made(name) / "table.md").read_text()
     headers = text.count("\n| --- |")
@@ -54,7 +52,7 @@ def test_all_rows_of_the_paper_are_there_and_none_failed(made, name):
     assert "failed" not in text.casefold()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TABLES)
 def test_deviations_from_the_paper_are_listed_below_the_table(made, name):
     text = (made(name) / "table.md").read_text()
     below = text.partition("Notes on every row:")[2]
@@ -66,7 +64,7 @@ def test_deviations_from_the_paper_are_listed_below_the_table(made, name):
     assert "slides of the data set are missing" in below or name == "jsma-prad"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TABLES)
 def test_the_page_shows_the_table_and_existing_pictures(made, name):
     page = (made(name) / "page.html").read_text()
     pictures = re.findall(r'<img class="drawn" src="([^"]+)"', page)
@@ -75,7 +73,6 @@ def test_the_page_shows_the_table_and_existing_pictures(made, name):
     assert PRINTED[name][0] in page
 
 
-@pytest.mark.slow
 def test_footnotes_are_numbered_and_shared_by_rows(made):
     text = (made("zoommil-bright") / "table.md").read_text()
     assert "| MSMIL (1.25x + 2.5x + 10x) [2, 3] |" in text
@@ -83,7 +80,6 @@ def test_footnotes_are_numbered_and_shared_by_rows(made):
     assert "[2] Run at 2.5x + 5x + 10x: the paper's FLOPs match these magnifications, not" in text
 
 
-@pytest.mark.slow
 def test_the_published_rule_has_features_for_each_set_of_magnifications(made):
     folders = {file.parent.name for file in (made("zoommil-bright") / "runs").rglob("*.h5")}
     assert folders == {"tiny", "tiny-1.25x-2.5x", "tiny-1.25x-2.5x-10x", "tiny-2.5x-5x-10x"}
@@ -95,7 +91,6 @@ def test_rows_that_are_not_implemented_have_only_the_papers_number(made, cells):
     assert cell["notes"] == "Not implemented here; the number is the paper's."
 
 
-@pytest.mark.slow
 def test_shares_of_attention_sum_to_100_percent(made, cells):
     found = cells(made("jsma-prad"))
     ours = [float(found[label, "%"]["ours"]) for label in ("25X", "50X", "100X")]
@@ -115,7 +110,6 @@ def test_the_maps_of_bach_have_the_papers_sizes(made, metrics):
     assert [row["mean"] for row in looked] == [4, 12, 48]
 
 
-@pytest.mark.slow
 def test_both_curves_of_the_four_models_are_drawn(made):
     page = (made("jsma-prad") / "page.html").read_text()
     models = "25X, 50X, 100X, multiple magnifications"
@@ -126,20 +120,17 @@ def test_both_curves_of_the_four_models_are_drawn(made):
     assert page.count("<svg") == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zoommil-bright", "magnet-camelyon", "jsma-bach"])
 def test_the_pages_of_the_other_tables_have_no_curves(made, name):
     assert "<svg" not in (made(name) / "page.html").read_text()
 
 
-@pytest.mark.slow
 def test_the_squares_of_magnet_are_shown(made):
     names = {path.name for path in (made("magnet-camelyon") / "figures/magnet-4").glob("*.png")}
     assert any(name.endswith("-leaves.png") for name in names)
     assert (made("magnet-camelyon") / "figures/without-gray.png").exists()
 
 
-@pytest.mark.slow
 def test_known_lesions_are_drawn_on_the_leaves(made):
     folder = made("magnet-camelyon") / "figures/magnet-3"
     outlined, normal = (
@@ -150,12 +141,10 @@ def test_known_lesions_are_drawn_on_the_leaves(made):
     assert not (normal == LESION).all(axis=2).any()
 
 
-@pytest.mark.slow
 def test_magnet_is_trained_again_on_validation_slides_too(made):
     assert (made("magnet-camelyon") / "runs/magnet-3/seed-0/refit.csv").exists()
 
 
-@pytest.mark.slow
 def test_the_patch_model_is_trained_on_outlined_slides_and_tested_on_all(made):
     out = made("magnet-camelyon")
     rows = [line.split(",") for line in (out / "cohort.csv").read_text().splitlines()[1:]]

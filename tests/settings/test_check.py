@@ -107,6 +107,8 @@ def settings_of(name: str) -> list[str]:
 @pytest.mark.parametrize("name", recipe_names())
 def test_messages_about_settings_do_not_quote_a_library(name):
     for setting in settings_of(name):
+        if not setting.startswith("model.") and name != recipe_names()[0]:
+            continue  # all recipes have these
         for value in ("{a: 1}", "[[a]]", ".inf", "-.5", "2020-01-01"):
             message = refusal(name, f"{setting}={value}").partition(":")[2]
             assert not re.search(r"another value|[Ii]nput|\\.int|\\.float", message)

@@ -8,7 +8,7 @@ from parfocal.settings import RunSettings, load_settings
 from train_features import write_features
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings() -> RunSettings:
     return load_settings(
         "zoommil-eff",

@@ -112,6 +112,7 @@ def test_the_state_is_written_in_its_own_folder_and_replaces_the_one_before_when
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_no_file_of_a_training_is_written_elsewhere(cohort, settings, tmp_path, monkeypatch):
     """Lightning writes its checkpoints to the folder of temporary files and moves them."""
     out, moved = tmp_path / "run", []
@@ -145,6 +146,7 @@ def test_a_damaged_state_is_named(cohort, settings, tmp_path, monkeypatch):
     run_training(cohort, settings, tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_temporary_files_of_a_killed_training_are_removed(cohort, settings, tmp_path):
     (tmp_path / "run").mkdir()
     dead = replace(files.this_process(), start=1)

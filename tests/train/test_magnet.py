@@ -184,6 +184,7 @@ def test_early_exit_can_be_set_at_prediction(painted, run):
     assert record.cost.patches == (1, 2, 2)  # the next square is already being read
 
 
+@pytest.mark.slow
 def test_mean_rgb_learns_classes_that_differ_in_color(painted, tmp_path):
     train(painted, settings_of("meanrgb"), tmp_path / "run", device="cpu", progress=False)
     found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)

@@ -80,6 +80,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
+@pytest.mark.slow
 def test_joint_attention_learns_a_planted_lesion_and_attends_to_it(painted, run, tmp_path):
     found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     assert found.scores["accuracy"].value == 1
@@ -132,6 +133,7 @@ def test_sampling_can_be_changed_after_training(painted, run, tmp_path):
         Checkpoint.load(run, overrides={"kk": 1})
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_model(painted, tmp_path):
     losses = []
     for name in "ab":
@@ -153,6 +155,7 @@ def test_training_slides_are_mirrored_and_rotated(painted, tmp_path, monkeypatch
     assert len(ways) == 8
 
 
+@pytest.mark.slow
 def test_attention_sampling_is_trained_by_the_same_command(painted, tmp_path):
     flags = {"slide.magnifications": (10.0,), "train.epochs": 2}
     train(painted, settings_of("attentionsampling", **flags), tmp_path / "run", device="cpu")

@@ -62,7 +62,10 @@ def whole(cohort, settings, tmp_path) -> Path:
     return tmp_path / "whole"
 
 
-@pytest.mark.parametrize("slides", [3, 37, 42])  # 14 per epoch: in the first and third
+@pytest.mark.parametrize(  # 14 per epoch: in the first and third
+    "slides",
+    [pytest.param(3, marks=pytest.mark.slow), 37, pytest.param(42, marks=pytest.mark.slow)],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(cohort, settings, whole, monkeypatch, slides):
     out = whole.with_name("run")
     stop_after(monkeypatch, slides, RuntimeError("killed"))

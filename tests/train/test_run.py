@@ -106,7 +106,7 @@ def test_a_checkpoint_is_enough_for_prediction(cohort, settings, tmp_path):
         assert look.places.boxes[0, 2:].tolist() == [64, 64]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_labels_that_need_zooming_are_learned(cohort, settings, tmp_path, seed):
     longer = with_train(settings, epochs=8, seed=seed, test_fraction=0.2)
     run_training(cohort, longer, tmp_path / "run")
@@ -154,6 +154,7 @@ def test_the_rate_falls_when_the_loss_stops_improving(cohort, settings, tmp_path
     assert rates[-1] < 1e-6
 
 
+@pytest.mark.slow
 def test_a_refit_trains_on_validation_slides_for_the_best_number_of_epochs(
     cohort, settings, tmp_path
 ):
@@ -305,6 +306,7 @@ def test_training_does_not_import_tensorboard(cohort, settings, tmp_path, monkey
     assert "tensorboard" not in sys.modules
 
 
+@pytest.mark.slow
 def test_random_budgets_train_on_partial_bags_the_same_for_equal_seeds(cohort, settings, tmp_path):
     partial = with_train(settings, epochs=2, random_budgets=True)
     for name, each in (("a", partial), ("b", partial), ("c", with_train(settings, epochs=2))):

@@ -64,10 +64,7 @@ def trained(folder, out, name, **flags):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ("survival", "regression") else pytest.param(name, marks=pytest.mark.slow)
-        for name in FLAGS
-    ],
+    [name if name == "survival" else pytest.param(name, marks=pytest.mark.slow) for name in FLAGS],
 )
 def test_each_task_is_trained_and_evaluated(folder, tmp_path, name):
     summary = trained(folder, tmp_path / "run", name)

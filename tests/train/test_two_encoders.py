@@ -1,6 +1,7 @@
 """Runs with an encoder for each magnification, from training to the report."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +28,14 @@ NAMES = {5.0: "efficientnet-lite0", 20.0: "tiny"}
 TEXT = "5=efficientnet-lite0,20=tiny"
 
 
-@pytest.fixture
-def painted(tmp_path: Path) -> Cohort:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the table, of the cache and of the run, which no test changes."""
+    return tmp_path_factory.mktemp("two-encoders")
+
+
+@pytest.fixture(scope="module")
+def painted(folder: Path) -> Cohort:
     """Small slides with a block of tissue, with stripes for label ill."""
     rng = np.random.default_rng(0)
     rows = ["slide_id,path,label,mpp,split"]
@@ -38,13 +45,13 @@ def painted(tmp_path: Path) -> Cohort:
         pixels[16:144, 16:144] += rng.integers(0, 30, (128, 128, 3), dtype=np.uint8)
         if number % 2:
             pixels[16:144:4, 16:144] = (90, 40, 120)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        Image.fromarray(pixels).save(folder / f"{number}.png")
         rows.append(f"{number},{number}.png,{('well', 'ill')[number % 2]},0.5,{split}")
-    (tmp_path / "painted.csv").write_text("\n".join(rows))
-    return read_cohort(tmp_path / "painted.csv")
+    (folder / "painted.csv").write_text("\n".join(rows))
+    return read_cohort(folder / "painted.csv")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def live(settings: RunSettings) -> RunSettings:
     slide = replace(settings.slide, magnifications=(5.0, 20.0))
     encoder = EncoderSettings(name=NAMES)
@@ -52,10 +59,10 @@ def live(settings: RunSettings) -> RunSettings:
     return replace(settings, slide=slide, encoder=encoder, train=quick)
 
 
-@pytest.fixture
-def run(painted: Cohort, live: RunSettings, tmp_path: Path) -> Path:
-    train(painted, live, tmp_path / "run", cache=tmp_path / "cache", device="cpu", progress=False)
-    return tmp_path / "run"
+@pytest.fixture(scope="module")
+def run(painted: Cohort, live: RunSettings, folder: Path) -> Path:
+    train(painted, live, folder / "run", cache=folder / "cache", device="cpu", progress=False)
+    return folder / "run"
 
 
 def stored(painted: Cohort, live: RunSettings, folder: Path) -> Path:
@@ -65,7 +72,7 @@ def stored(painted: Cohort, live: RunSettings, folder: Path) -> Path:
     return folder
 
 
-def test_a_run_says_which_encoder_made_what(run, painted, tmp_path):
+def test_a_run_says_which_encoder_made_what(run, painted, folder, tmp_path):
     trained = Checkpoint.load(run)
     assert [each.name for each in trained.encoders] == list(NAMES.values())
     assert trained.encoder_text == TEXT
@@ -88,7 +95,7 @@ def test_a_run_says_which_encoder_made_what(run, painted, tmp_path):
     hashes = f"5={low.weights_hash},20={high.weights_hash}"
     assert read.model.encoder_weights_sha256 == hashes
 
-    evaluation = evaluate(run, tmp_path / "painted.csv", tmp_path / "evaluation", device="cpu")
+    evaluation = evaluate(run, folder / "painted.csv", tmp_path / "evaluation", device="cpu")
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics["model"]["encoder"] == TEXT
     assert len(metrics["cost"]["encoding_macs"]) == 2
@@ -112,36 +119,38 @@ def test_the_bill_has_the_macs_of_each_encoder(run, painted):
 
 
 @pytest.mark.slow
-def test_stored_features_of_two_encoders_give_the_same_answers(run, painted, live, tmp_path):
-    folder = stored(painted, live, tmp_path / "features")
-    table = tmp_path / "painted.csv"
-    from_files = evaluate(run, table, tmp_path / "a", features=folder, device="cpu")
+def test_stored_features_of_two_encoders_give_the_same_answers(
+    run, painted, live, folder, tmp_path
+):
+    features = stored(painted, live, tmp_path / "features")
+    table = folder / "painted.csv"
+    from_files = evaluate(run, table, tmp_path / "a", features=features, device="cpu")
     from_slides = evaluate(run, table, tmp_path / "b", device="cpu")
     pairs = zip(from_files.results, from_slides.results, strict=True)
     assert all(np.allclose(a.probabilities, b.probabilities, atol=1e-4) for a, b in pairs)
     summary = train(
-        painted, live, tmp_path / "again", features=folder, device="cpu", progress=False
+        painted, live, tmp_path / "again", features=features, device="cpu", progress=False
     )
     assert summary.failed == {}
     weights = (Checkpoint.load(each).model.state_dict() for each in (run, tmp_path / "again"))
     for first, second in zip(*(each.values() for each in weights), strict=True):
         assert torch.allclose(first, second, atol=1e-3)
-    audited = audit(run, table, tmp_path / "audit", features=folder, device="cpu")
+    audited = audit(run, table, tmp_path / "audit", features=features, device="cpu")
     assert len(audited.slides) == 2
 
 
 def test_stored_features_of_other_encoders_are_refused(painted, live, tmp_path):
-    folder = stored(painted, live, tmp_path / "features")
+    features = stored(painted, live, tmp_path / "features")
     one = replace(live, encoder=EncoderSettings(name="tiny"))
     message = rf"were made by encoder {TEXT}, and the settings name tiny; set encoder.name={TEXT}"
     with pytest.raises(MixedFeaturesError, match=message):
-        train(painted, one, tmp_path / "run", features=folder, device="cpu", progress=False)
+        train(painted, one, tmp_path / "run", features=features, device="cpu", progress=False)
 
 
-def test_a_run_starts_only_from_one_with_the_same_encoders(run, painted, live, tmp_path):
+def test_a_run_starts_only_from_one_with_the_same_encoders(run, painted, live, folder, tmp_path):
     start = replace(live.train, init_from=run)
     out = tmp_path / "warm"
-    options = {"cache": tmp_path / "cache", "device": "cpu", "progress": False}
+    options = {"cache": folder / "cache", "device": "cpu", "progress": False}
     assert train(painted, replace(live, train=start), out, **options).failed == {}
     one = replace(live, encoder=EncoderSettings(name="tiny"), train=start)
     with pytest.raises(RunError, match=r"train.init_from: the encoder of that run is "):
@@ -156,7 +165,8 @@ def test_another_encoder_at_one_magnification_is_not_the_one_of_the_training(run
         changed.load_encoders()
 
 
-def test_a_checkpoint_with_another_number_of_encoders_is_damaged(run):
+def test_a_checkpoint_with_another_number_of_encoders_is_damaged(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
     path = run / "checkpoint.json"
     description = json.loads(path.read_text())
     path.write_text(json.dumps({**description, "encoder": description["encoder"][:1]}))

@@ -155,6 +155,7 @@ def silent() -> Iterator[ScriptedService]:
         yield service
 
 
+@pytest.mark.slow
 def test_unknown_macs_are_shown_as_unknown(
     parfocal: Run, untrained: Checkpoint, place: Path, tmp_path: Path, silent: ScriptedService
 ):

@@ -18,6 +18,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_page_with_one_slide_prints_on_one_sheet(folder: Path, tmp_path: Path):
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
     if path is None:

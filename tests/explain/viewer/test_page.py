@@ -55,6 +55,7 @@ def page(chromium, server) -> Iterator:
     assert [url for url in requests if not url.startswith((server.url, "data:", "blob:"))] == []
 
 
+@pytest.mark.slow
 def test_the_viewer_works_behind_a_proxy_that_adds_a_prefix(chromium, library):
     with running(library, prefix="/user/x/proxy/8642") as server:
         opened, errors, requests = chromium.new_page(), [], []
@@ -256,6 +257,7 @@ def test_the_order_of_visits_is_stepped_through(page, slide):
     expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_two_models_stand_side_by_side_and_move_together(page, slide):
     show(page, slide)
     page.select_option("#beside", label="mean, mean")
@@ -274,6 +276,7 @@ def test_two_models_stand_side_by_side_and_move_together(page, slide):
     expect(page.locator(".pane")).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_a_slide_moves_alone_after_the_second_pane_is_closed(page, slide):
     show(page, slide)
     page.select_option("#beside", label="mean, mean")
@@ -285,6 +288,7 @@ def test_a_slide_moves_alone_after_the_second_pane_is_closed(page, slide):
     expect(page.locator(".scale-bar")).not_to_have_text(before)
 
 
+@pytest.mark.slow
 def test_the_last_of_several_quick_choices_is_compared(page, slide):
     show(page, slide)
     labels = page.locator("#beside option").all_inner_texts()[1:]

@@ -270,6 +270,7 @@ def auroc(scores: Tensor, labels: Tensor) -> float:
     return float(above.double().mean())
 
 
+@pytest.mark.slow
 def test_it_learns_slides_with_a_lesion_from_their_labels(source):
     labels = torch.arange(16) % 2
     slides = [source(painted(seed, lesion=bool(seed % 2))) for seed in range(16)]

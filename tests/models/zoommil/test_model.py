@@ -344,7 +344,14 @@ def planted(seed: int, count: int) -> list[tuple[StoredBag, int, Tensor]]:
     return slides
 
 
-@pytest.mark.parametrize("settings", [{"scale_free": True, "sigma": 0.05}, {}, {"hindsight": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"scale_free": True, "sigma": 0.05}, marks=pytest.mark.slow),
+        pytest.param({}, marks=pytest.mark.slow),
+        {"hindsight": True},
+    ],
+)
 def test_it_learns_to_zoom_into_the_patches_that_determine_the_class(settings):
     torch.manual_seed(0)
     model = ZoomMIL(16, 2, num_magnifications=2, dim=32, k=4, **settings)
