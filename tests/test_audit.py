@@ -12,10 +12,12 @@ from PIL import Image
 from parfocal.audit import Audit, AuditError, ExhaustiveBag, audit, regret_of
 from parfocal.bag import Bag, StoredBag
 from parfocal.dataset.inputs import LiveInputs
+from parfocal.distribute.worklist import Distribution
 from parfocal.models import ZoomMIL
 from parfocal.models.checkpoint import Checkpoint, build_model
 from parfocal.predict import predict
 from parfocal.prediction import Look
+from shared_work import SentEngine
 
 
 def tables() -> list[torch.Tensor]:
@@ -61,11 +63,19 @@ def cohort(tmp_path: Path, write_slide: Callable[..., Path]) -> Path:
     return tmp_path / "cohort.csv"
 
 
-def audited(trained: Checkpoint, cohort: Path) -> Audit:
+def audited(trained: Checkpoint, cohort: Path, out: str = "audit", **options: object) -> Audit:
     run = cohort.parent / "run"
     trained.save(run)
     (run / "split.csv").write_text("slide_id,patient_id,label,split\n")
-    return audit(run, cohort, cohort.parent / "audit", device="cpu")
+    return audit(run, cohort, cohort.parent / out, device="cpu", **options)
+
+
+def test_workers_audit_as_one_process(untrained, cohort):
+    alone = audited(untrained, cohort)
+    found = audited(untrained, cohort, "other", distribution=Distribution(engine=SentEngine()))
+    assert (found.slides, found.failed) == (alone.slides, alone.failed)
+    texts = [(cohort.parent / name / "audit.csv").read_text() for name in ("audit", "other")]
+    assert texts[0] == texts[1]
 
 
 def test_the_audit_lists_every_slide_and_a_summary(untrained, cohort):
@@ -147,7 +157,7 @@ def test_an_audit_is_not_made_again_for_finished_slides(
 
 def test_an_audit_in_which_every_slide_fails_names_the_first_reason(untrained, cohort):
     cohort.write_text("slide_id,path,label\ngone,gone.tif,normal\n")
-    with pytest.raises(AuditError, match=r"all 1 slides failed; the first: .*gone\.tif"):
+    with pytest.raises(AuditError, match=r"the only slide failed; the first: .*gone\.tif"):
         audited(untrained, cohort)
 
 
@@ -195,3 +205,69 @@ def test_a_budget_limits_the_zoomed_prediction_only(untrained: Checkpoint, cohor
     content = json.loads((cohort.parent / "few" / "audit.json").read_text())
     assert content["budget"] == "patches=9"
     assert content["sufficiency"]["share"] == 0.05
+
+
+NUMBERS = {
+    "regression": {"targets": ["a", "b"], "means": [2.0, 5.0], "deviations": [2.0, 4.0]},
+    "multilabel": {"targets": ["er", "pr"]},
+    "hazards": {"time": "t", "event": "e", "bins": 2, "edges": [4.0]},
+}
+
+
+@pytest.fixture
+def numbers(cohort: Path) -> Path:
+    """The three slides that can be read, with targets of several tasks; b of one is missing."""
+    rows = ["slide_id,path,a,b,er,pr,t,e", "0,0.tif,1,2,0,1,3,1", "1,1.tif,4,,1,0,5,0"]
+    cohort.write_text("\n".join([*rows, "2,2.tif,3,7,0,1,8,1"]))
+    return cohort
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_task_without_classes_is_audited_by_its_scores(untrained, numbers, name):
+    task = {"name": name, **NUMBERS[name]}
+    result = audited(replace(untrained, task=task, labels=("one", "two")), numbers)
+    content = json.loads((numbers.parent / "audit" / "audit.json").read_text())
+    first = result.task.compared[0]
+    scores = content["scores"]
+    difference = scores["exhaustive"][first]["value"], scores["zoomed"][first]["value"]
+    if None not in difference:
+        lost = scores["exhaustive_minus_zoomed"][first]["value"]
+        assert lost == pytest.approx(difference[0] - difference[1])
+    assert result.agreement is None
+    assert "accuracy" not in content
+    assert content["sufficiency"] is None
+    assert content["task"]["name"] == name
+    assert content["regret"][0]["value"] == 0
+    assert result.summary.startswith("3 slides: ")
+    assert "; predictions differ by " in result.summary
+    with (numbers.parent / "audit" / "audit.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    outputs = list(result.task.answer(torch.zeros(2)).outputs)
+    for row, each in zip(rows, result.slides, strict=True):
+        assert [float(row[f"zoomed_{key}"]) for key in outputs] == pytest.approx(
+            each.zoomed, rel=1e-4
+        )
+        assert float(row["loss_increase"]) == pytest.approx(each.loss_increase, rel=1e-4, abs=1e-6)
+    if name == "regression":
+        gaps = np.abs(np.subtract(result.slides[0].zoomed, result.slides[0].exhaustive))
+        assert result.slides[0].difference == pytest.approx((gaps / [2, 4]).max())
+
+
+def test_the_loss_of_cox_has_no_increase_on_one_slide(untrained, numbers):
+    settings = {**untrained.model_settings, "num_classes": 1}
+    task = {"name": "survival", "time": "t", "event": "e"}
+    with torch.random.fork_rng():
+        model = build_model("zoommil", settings).eval()
+    trained = replace(untrained, model=model, model_settings=settings, task=task, labels=("risk",))
+    result = audited(trained, numbers)
+    assert result.loss_increase is None
+    assert all(each.loss_increase is None for each in result.slides)
+    assert result.summary.startswith("3 slides: concordance (Harrell) ")
+
+
+def test_the_increase_of_the_loss_of_classes_is_that_of_the_cross_entropy(untrained, cohort):
+    result = audited(untrained, cohort)
+    for each in result.slides:
+        c = untrained.labels.index(each.slide.label)
+        expected = np.log(each.exhaustive[c]) - np.log(each.zoomed[c])
+        assert each.loss_increase == pytest.approx(expected, abs=1e-6)

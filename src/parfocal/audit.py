@@ -4,13 +4,16 @@ The regret of a magnification is the attention that the model, given every patch
 that it did not visit with its own selection. Tissue without a patch, which the model cannot visit
 (`slide.roots: share`), counts in proportion to its area: if that is a share u of the tissue, the
 regret is u + (1 - u) times the regret over the patches.
+
+The attention needs no classes, so the regret is the same for every task. What zooming costs in the
+prediction is the share of other labels for a task with classes, and otherwise the difference of the
+predicted numbers, of the scores, and of the loss where each slide has one.
 """
 
-import csv
-import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +25,7 @@ from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.leakage import refuse_copies
 from parfocal.dataset.split import read_left_out
 from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
-from parfocal.evaluate.batch import SlideBatch
+from parfocal.evaluate.batch import InputsSource, SlideBatch
 from parfocal.evaluate.heldout import (
     find_training_slides,
     has_no_slides,
@@ -32,14 +35,8 @@ from parfocal.evaluate.heldout import (
 )
 from parfocal.evaluate.result import Failure
 from parfocal.evaluate.run import checkpoint_inputs
-from parfocal.evaluate.sufficiency import (
-    DELETED_SHARES,
-    KEPT_SHARE,
-    Sufficiency,
-    measure_sufficiency,
-)
-from parfocal.evaluate.sufficiency_summary import SufficiencySummary
-from parfocal.explain.record import percent_of_tissue
+from parfocal.evaluate.sufficiency import measure_sufficiency
+from parfocal.evaluate.zoom_audit import Audit, SlideAudit, output_units
 from parfocal.features.open_folder import Features, open_features
 from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.files import refuse_slide_folder, write_together
@@ -47,182 +44,17 @@ from parfocal.metrics import Score, mean_with_interval, proportion_with_interval
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite
 from parfocal.models.unit import refuse_units
-from parfocal.models.visit import answer, budget_text, given_budget, runner
+from parfocal.models.visit import answer, given_budget, runner
 from parfocal.prediction import Look, Prediction
-from parfocal.tasks import read_task_cohort, task_of
+from parfocal.printable import all_failed
+from parfocal.slide.sources.url import RemoteAccess
+from parfocal.tasks import Task, read_task_cohort, task_of
 
-FORMAT_VERSION = 2  # of audit.json
-SUFFICIENCY_COLUMNS = (
-    *("sufficient", "sufficient_at_random"),
-    *("kept", "kept_at_random", "removed", "removed_at_random"),
-)
-AT_5 = DELETED_SHARES.index(KEPT_SHARE)
+__all__ = ["Audit", "AuditError", "ExhaustiveBag", "SlideAudit", "audit", "regret_of"]
 
 
 class AuditError(Exception):
     """An audit that is impossible; the message says why."""
-
-
-@dataclass(frozen=True)
-class SlideAudit:
-    """Both predictions for one slide.
-
-    Args:
-        slide: the slide with its label.
-        zoomed: class probabilities with the model's own selection of patches.
-        exhaustive: class probabilities with every patch.
-        regret: regret of each magnification, lowest first.
-        unreachable: share of the tissue that has no patch at each magnification; None if unknown,
-            as with stored features of version 1, and then not counted as regret.
-        visited: number of patches visited with the model's own selection, at all magnifications.
-        patches: number of patches that exhaustive processing would encode: those of the highest
-            magnification that pass the tissue test. Both numbers are those of a prediction's bill.
-        sufficiency: whether the patches that the model attends to are enough, and needed; None in
-            results of earlier versions.
-    """
-
-    slide: CohortSlide
-    zoomed: tuple[float, ...]
-    exhaustive: tuple[float, ...]
-    regret: tuple[float, ...]
-    unreachable: tuple[float, ...] | None
-    visited: int
-    patches: int
-    sufficiency: Sufficiency | None = None
-
-    @property
-    def agrees(self) -> bool:
-        """Whether both predictions have the same label."""
-        return int(np.argmax(self.zoomed)) == int(np.argmax(self.exhaustive))
-
-    @property
-    def difference(self) -> float:
-        """Largest absolute difference of the probability of a class."""
-        return float(np.abs(np.subtract(self.zoomed, self.exhaustive)).max())
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What zooming costs on slides of a cohort.
-
-    Args:
-        trained: the model.
-        slides: both predictions for each slide.
-        failed: slides without predictions.
-        agreement: share of the slides with the same label in both predictions.
-        difference: mean over slides of the largest difference of a probability.
-        regret: mean over slides, for each magnification.
-        unreachable: mean share of the tissue that the model cannot reach at its highest
-            magnification; None if unknown.
-    """
-
-    trained: Checkpoint
-    slides: tuple[SlideAudit, ...]
-    failed: tuple[Failure, ...]
-    agreement: Score
-    difference: Score
-    regret: tuple[Score, ...]
-    unreachable: Score | None
-
-    @property
-    def summary(self) -> str:
-        """The main results in one line."""
-        visited = sum(slide.visited for slide in self.slides)
-        patches = sum(slide.patches for slide in self.slides)
-        regret = ", ".join(
-            f"{score.value:.3f} at {magnification:g}x"
-            for magnification, score in zip(self.trained.magnifications, self.regret, strict=True)
-        )
-        lost = ""
-        if self.unreachable is not None and self.unreachable.value is not None:
-            lost = f"{percent_of_tissue(self.unreachable.value)}; "
-        classes = ", ".join(f"{n} {label}" for label, n in self._class_counts().items())
-        return (
-            f"{len(self.slides)} slides ({classes}): with every patch, "
-            f"{self._agreement()} of the labels are the same and probabilities differ by "
-            f"{self.difference.value:.3f}; "
-            f"regret {regret}; {lost}visited {visited:,} of {patches:,} patches"
-            f"{'' if self.sufficiency is None else f'; {self.sufficiency.text}'}"
-        )
-
-    @property
-    def sufficiency(self) -> SufficiencySummary | None:
-        """Whether the patches that the model attends to are enough; None if not all have it."""
-        known = tuple(each.sufficiency for each in self.slides if each.sufficiency is not None)
-        if len(known) < len(self.slides):
-            return None
-        return SufficiencySummary(known, tuple(each.slide.patient_id for each in self.slides))
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the content of audit.json."""
-        regret = zip(self.trained.magnifications, self.regret, strict=True)
-        return {
-            "format_version": FORMAT_VERSION,
-            "model": {
-                "name": self.trained.model_name,
-                "weights_sha256": self.trained.weights_hash,
-            },
-            "slides": len(self.slides),
-            "classes": self._class_counts(),
-            "patches": {
-                "visited": sum(each.visited for each in self.slides),
-                "exhaustive": sum(each.patches for each in self.slides),
-            },
-            "accuracy": {
-                "zoomed": asdict(self._accuracy([slide.zoomed for slide in self.slides])),
-                "exhaustive": asdict(self._accuracy([each.exhaustive for each in self.slides])),
-            },
-            "agreement": asdict(self.agreement),
-            "difference": asdict(self.difference),
-            "regret": [
-                {"magnification": magnification, **asdict(score)} for magnification, score in regret
-            ],
-            "unreachable": None if self.unreachable is None else asdict(self.unreachable),
-            "sufficiency": None if self.sufficiency is None else self.sufficiency.to_dict(),
-            **({} if self.trained.budget is None else {"budget": budget_text(self.trained.budget)}),
-            "failed": [
-                {"slide_id": failure.slide.slide_id, "reason": failure.reason}
-                for failure in self.failed
-            ],
-        }
-
-    def to_csv(self) -> str:
-        """Return the text of audit.csv, one row per slide."""
-        labels, magnifications = self.trained.labels, self.trained.magnifications
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            ["slide_id", "label", "zoomed", "exhaustive", "difference", "visited", "patches"]
-            + [f"regret_{magnification:g}x" for magnification in magnifications]
-            + ["unreachable", *SUFFICIENCY_COLUMNS]
-        )
-        for each in self.slides:
-            predicted = [labels[int(np.argmax(p))] for p in (each.zoomed, each.exhaustive)]
-            numbers = [f"{each.difference:.6g}", each.visited, each.patches]
-            regret = [f"{score:.6g}" for score in each.regret]
-            lost = "" if each.unreachable is None else f"{each.unreachable[-1]:.6g}"
-            row = [each.slide.slide_id, each.slide.label, *predicted, *numbers, *regret, lost]
-            row += _sufficiency_cells(each.sufficiency)
-            writer.writerow(row)
-        return text.getvalue()
-
-    def _class_counts(self) -> dict[str, int]:
-        labels = [each.slide.label for each in self.slides]
-        return {label: labels.count(label) for label in self.trained.labels}
-
-    def _agreement(self) -> str:
-        score = self.agreement
-        assert score.value is not None
-        interval = "" if score.low is None else f" ({score.low:.1%} to {score.high:.1%})"
-        return f"{score.value:.1%}{interval}"
-
-    def _accuracy(self, probabilities: Sequence[tuple[float, ...]]) -> Score:
-        labels = [self.trained.labels[int(np.argmax(each))] for each in probabilities]
-        correct = [
-            label == each.slide.label for label, each in zip(labels, self.slides, strict=True)
-        ]
-        patients = tuple(each.slide.patient_id for each in self.slides)
-        return proportion_with_interval(np.array(correct, dtype=float), patients)
 
 
 def audit(
@@ -236,7 +68,9 @@ def audit(
     external: bool = False,
     again: bool = False,
     budget: str | None = None,
+    trust_remote_code: bool = False,
     distribution: Distribution = EVERYTHING_HERE,
+    access: RemoteAccess | None = None,
 ) -> Audit:
     """Measure what zooming costs on the test slides of a run; write audit.json and audit.csv.
 
@@ -252,7 +86,9 @@ def audit(
         again: whether to run the model again on slides that an earlier call has finished.
         budget: how much of each slide the model visits, such as "share=5%" or "settled"; None for
             what it visits by itself.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
         distribution: how the slides are divided among processes.
+        access: how remote slides are read; None for the defaults.
 
     Raises:
         AuditError: the model does not zoom, or every slide failed.
@@ -260,16 +96,10 @@ def audit(
         CohortError: the cohort is invalid, or has a label that the model does not know.
         CheckpointError: the run cannot be used.
     """
-    trained = Checkpoint.load(run)
+    trained = Checkpoint.load(run, trust_remote_code=trust_remote_code)
     _refuse_without_zoom(trained)
     trained = given_budget(trained, budget)
-    task = task_of(trained)
-    if not task.classes:
-        raise AuditError(
-            f"{run}: an audit compares class probabilities with and without zooming, and the run "
-            f"has task {task.name}; evaluate it instead."
-        )
-    cohort = read_task_cohort(cohort_csv, task)
+    cohort = read_task_cohort(cohort_csv, task_of(trained), access=access)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)
     folder = None if features is None else open_features(features, cohort.slides)
@@ -282,11 +112,10 @@ def audit(
         raise training_slides_error(
             cohort_csv, training_ids, len(slides), external=external, may_allow=False
         )
-    inputs = checkpoint_inputs(trained, folder, cache, device)
-
-    def process(slide: CohortSlide, opened: SlideInput) -> SlideAudit:
-        return _audit_slide(slide, opened, trained)
-
+    open_inputs = partial(checkpoint_inputs, trained, folder, cache)
+    here = open_inputs(distribution.device_here(device))
+    inputs = InputsSource(partial(open_inputs, device), here)
+    process = partial(_audit_slide, trained=trained)
     stored: Literal["stored", "live"] = "stored" if features else "live"
     batch = SlideBatch(
         *("auditing", SlideAudit, process, trained, inputs, stored, out),
@@ -295,7 +124,7 @@ def audit(
     )
     audited, failed = batch.run(slides)
     if not audited:
-        raise AuditError(f"all {len(failed)} slides failed; the first: {failed[0].message}")
+        raise AuditError(f"{all_failed(len(failed), 'slide')}; the first: {failed[0].message}")
     result = _summarize(trained, audited, failed)
     out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
@@ -337,7 +166,8 @@ def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) ->
     with torch.no_grad():
         zoomed = answer(trained, opened).prediction
         exhaustive = run(ExhaustiveBag(bag))
-        sufficiency = measure_sufficiency(run, bag, exhaustive)
+        task = task_of(trained)
+        sufficiency = measure_sufficiency(run, bag, exhaustive) if task.classes else None
     for prediction in (zoomed, exhaustive):
         require_finite(prediction, slide.slide_id)
     # Without the rows of patches that do not exist.
@@ -349,28 +179,42 @@ def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) ->
     looks = zip([*visited, *nothing], every, lost or (0.0,) * len(every), strict=True)
     return SlideAudit(
         slide,
-        _probabilities(zoomed),
-        _probabilities(exhaustive),
+        _numbers(zoomed, task),
+        _numbers(exhaustive, task),
         tuple(regret_of(*look) for look in looks),
         lost,
         visited=sum(len(look.rows) for look in visited),
         patches=len(every[-1].rows) if sharpest is None else sharpest.patches,
         sufficiency=sufficiency,
+        scaled_difference=None if task.classes else _difference(zoomed, exhaustive, task),
+        loss_increase=_loss_increase(zoomed, exhaustive, task, slide),
     )
 
 
-def _sufficiency_cells(found: Sufficiency | None) -> list[str]:
-    """Return the cells of a slide in the columns `SUFFICIENCY_COLUMNS`."""
-    if found is None:
-        return [""] * len(SUFFICIENCY_COLUMNS)
-    at_random = found.sufficient_at_random
-    numbers = (found.kept, found.kept_at_random, found.removed[AT_5], found.removed_at_random[AT_5])
-    counts = [str(found.sufficient), "" if at_random is None else str(at_random)]
-    return counts + [f"{number:.6g}" for number in numbers]
+def _numbers(prediction: Prediction, task: Task) -> tuple[float, ...]:
+    """Return class probabilities, or what a task without classes answers."""
+    logits = prediction.logits.double().cpu()
+    if task.classes:
+        return tuple(logits.softmax(dim=0).tolist())
+    return tuple(task.answer(logits).outputs.values())
 
 
-def _probabilities(prediction: Prediction) -> tuple[float, ...]:
-    return tuple(prediction.logits.double().softmax(dim=0).tolist())
+def _difference(zoomed: Prediction, exhaustive: Prediction, task: Task) -> float:
+    """Return the largest absolute difference of a number, see `DIFFERENCE_UNIT`."""
+    units = output_units(task)
+    one, other = (task.answer(each.logits.double().cpu()).outputs for each in (zoomed, exhaustive))
+    return max(abs(one[name] - other[name]) / units.get(name, 1.0) for name in one)
+
+
+def _loss_increase(
+    zoomed: Prediction, exhaustive: Prediction, task: Task, slide: CohortSlide
+) -> float | None:
+    """Return by how much the loss is higher with the own selection; None where undefined."""
+    if task.compares_slides or not task.known(slide):
+        return None
+    target = task.encode(slide)[None]
+    losses = [task.loss(each.logits.double().cpu()[None], target) for each in (zoomed, exhaustive)]
+    return float(losses[0] - losses[1])
 
 
 def _summarize(
@@ -389,8 +233,20 @@ def _summarize(
         tuple(failed),
         agreement=proportion_with_interval(
             np.array([each.agrees for each in audited], dtype=float), patients
-        ),
+        )
+        if task_of(trained).classes
+        else None,
         difference=mean([each.difference for each in audited]),
         regret=tuple(mean(step) for step in zip(*(each.regret for each in audited), strict=True)),
         unreachable=mean(lost) if len(lost) == len(audited) else None,
+        loss_increase=_mean_increase(audited),
     )
+
+
+def _mean_increase(audited: Sequence[SlideAudit]) -> Score | None:
+    known = [(each.loss_increase, each.slide.patient_id) for each in audited]
+    found = [(increase, patient) for increase, patient in known if increase is not None]
+    if not found:
+        return None
+    increases, patients = zip(*found, strict=True)
+    return mean_with_interval(np.array(increases, dtype=float), patients)

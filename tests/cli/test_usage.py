@@ -24,6 +24,18 @@ MISTAKES = [
         "--tissue-method: 'ots' is not one of 'otsu', 'gray', 'all'.",
     ),
     (("inspect", "a", "--magnifications", "10,x"), "--magnifications: '10,x' is not a list like"),
+    (
+        ("extract", "a", "--out", "b", "--magnifications", "10", "--shard", "5/4"),
+        "--shard: 5/4: there is no such shard; shards are counted from 1, so the first of 4 is",
+    ),
+    (
+        ("predict", "a", "b", "--out", "c", "--shard", "0/4"),
+        "--shard: 0/4: there is no such shard;",
+    ),
+    (
+        ("evaluate", "a", "b", "--out", "c", "--shard", "3"),
+        "--shard: 3: give the number of the shard and of all shards, such as 3/8.",
+    ),
     (("train", "a"), "--out is missing."),
     (("train",), "COHORT is missing."),
     (("train", "a", "b", "c", "--out", "d"), "unexpected extra argument: b c."),

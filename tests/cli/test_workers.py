@@ -1,5 +1,6 @@
 """Options that spread a command over processes, GPUs, machines and jobs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -73,6 +74,32 @@ class TestOneResult:
 
     def test_two_workers(self, extract, extracted):
         assert extract("two", "--workers", "2", "--ray", "off") == files_of(extracted)
+
+    def test_two_workers_evaluate_audit_and_inspect(self, cohort, run, tmp_path):
+        found = {}
+        for name, options in (("one", ()), ("two", ("--workers", "2", "--ray", "off"))):
+            place = tmp_path / name
+            commands = (
+                ("evaluate", run, cohort, "--out", place / "evaluation"),
+                ("audit", run, cohort, "--out", place / "audit"),
+                ("inspect", cohort, "--json", "--magnifications", "2.5,10"),
+            )
+            printed = [
+                subprocess.run(
+                    [sys.executable, "-m", "parfocal.cli", *command, *options],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout
+                for command in commands
+            ]
+            metrics = json.loads((place / "evaluation" / "metrics.json").read_text())
+            found[name] = (
+                metrics["slides"],
+                (place / "audit" / "audit.csv").read_text(),
+                printed[-1],
+            )
+        assert found["one"] == found["two"]
 
     def test_a_job_array(self, extract, extracted, tmp_path):
         extract("array", "--submit", "slurm", "--array", "2")

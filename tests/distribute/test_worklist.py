@@ -18,7 +18,14 @@ from parfocal.distribute.stopping import StoppedEarly
 from parfocal.distribute.work_folder import WorkFolderError, file_name, work_folder
 from parfocal.distribute.worklist import Distribution, WorkList
 from parfocal.processes import this_process
-from shared_work import Writing, calls, claim_of_another_machine, names, run_all
+from shared_work import (
+    Writing,
+    calls,
+    claim_of_another_machine,
+    make_read_only,
+    names,
+    run_all,
+)
 
 FORK = multiprocessing.get_context("fork")
 
@@ -295,6 +302,23 @@ def test_a_work_folder_that_cannot_be_written_says_what_to_do(
         f"{tmp_path / '.work'}: the claims of this command cannot be written (Permission denied). "
         "Make the folder writable for this user, or choose another --out."
     )
+
+
+def test_a_finished_folder_that_is_read_only_is_reported_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run_all(Writing(tmp_path, names(3)))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    make_read_only(tmp_path, monkeypatch)
+    again = run_all(Writing(tmp_path, names(3)))
+    assert [(each.item, each.by) for each in again] == [(name, "found") for name in names(3)]
+    with pytest.raises(WorkFolderError) as caught:
+        run_all(Writing(tmp_path, names(5)))
+    assert str(caught.value) == (
+        f"{tmp_path}: 2 of 5 slides are left to do, and the folder cannot be written to (Read-only "
+        "file system). Make it writable for this user, or choose another --out."
+    )
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_work_is_shared_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,15 +11,19 @@ import pytest
 import torch
 
 from parfocal.dataset.errors import CohortError
+from parfocal.distribute.shards import Shard
+from parfocal.distribute.worklist import Distribution
 from parfocal.explain.patient_record import read_patient
 from parfocal.explain.read_record import RecordError
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import build_model
 from parfocal.models.covariates import fit_covariates
+from parfocal.models.ensemble import as_ensemble
 from parfocal.models.unit import Unit
 from parfocal.predict.folder import predict_slides
 from parfocal.predict.patient_table import read_patients
 from parfocal.predict.patients import FailedPatient, predict_patients
+from shared_work import SentEngine
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,30 @@ def per(unit: Unit, untrained):
     trained = replace(untrained, unit=unit, model=deepcopy(untrained.model))
     unit.attach(trained.model, 2)
     return trained
+
+
+def test_workers_and_shards_predict_patients_as_one_process(slides, table, untrained, tmp_path):
+    trained, patients = per(Unit("patient"), untrained), read_patients(table, slides)
+
+    def predicted(name: str, *distributions: Distribution) -> dict[str, object]:
+        out = tmp_path / name
+        found = [
+            each
+            for distribution in distributions
+            for each in predict_patients(
+                *(patients, trained, out), device="cpu", distribution=distribution
+            )
+        ]
+        assert set(rows_of(out / "patients.csv")) == {"a", "b"}
+        return {each.id: (each.probabilities, read_patient_slides(out, each.id)) for each in found}
+
+    alone = predicted("alone", Distribution())
+    assert predicted("workers", Distribution(engine=SentEngine())) == alone
+    assert predicted("shards", *(Distribution(Shard(n, 2)) for n in range(2))) == alone
+
+
+def read_patient_slides(out: Path, name: str) -> list[object]:
+    return [each.regions for each in read_patient(out / f"{name}.patient.json").slides]
 
 
 def rows_of(path: Path) -> dict[str, dict[str, str]]:
@@ -155,6 +183,41 @@ def test_covariates_come_from_the_table(slides, table, untrained, tmp_path):
         read_patients(table, slides, ("age",)), trained, tmp_path / "a", device="cpu"
     )
     assert next(iter(again)).covariates == {"age": "62"}  # not the result of before
+
+
+def test_the_models_of_folds_answer_for_a_patient(slides, table, untrained, tmp_path):
+    members = {}
+    for number, mean in enumerate((50, 60)):
+        ages = [{"age": str(mean - 10)}, {"age": str(mean + 10)}]
+        members[f"fold-{number}"] = per(
+            Unit("patient", None, fit_covariates(("age",), ages)), untrained
+        )
+        head = members[f"fold-{number}"].model.covariate_head
+        torch.nn.init.constant_(head.weight[0], 1.0 + number)
+    patients = read_patients(table, slides, ("age",))
+    whole = as_ensemble(tmp_path, members)
+    a, b = predict_patients(patients, whole, tmp_path / "all", device="cpu")
+    alone = [
+        next(iter(predict_patients(patients, each, tmp_path / name, device="cpu")))
+        for name, each in members.items()
+    ]
+    for label, probability in a.probabilities.items():
+        pair = [each.probabilities[label] for each in alone]
+        assert probability == pytest.approx(sum(pair) / 2)
+    # Both visit the same patches, which are read and encoded once.
+    assert a.cost.patches == alone[0].cost.patches
+    for record, own in zip(a.slides, alone[0].slides, strict=True):
+        assert [each.name for each in record.members] == ["fold-0", "fold-1"]
+        assert record.members[1].added.patches == (0,) * len(record.cost.patches)
+        assert {region.id for region in record.regions} == {region.id for region in own.regions}
+    scores = [region.score for each in a.slides for region in each.regions_at(1)]
+    assert sum(scores) == pytest.approx(1, abs=1e-4)
+    assert "over 2 models" in a.summary
+    assert read_patient(tmp_path / "all" / "a.patient.json") == a
+    content = json.loads((tmp_path / "all" / "a.patient.json").read_text())
+    assert [each["name"] for each in content["members"]] == ["fold-0", "fold-1"]
+    assert content["spread"] == a.slides[0].spread
+    assert b.slides[0].spread["normal"] > 0
 
 
 @pytest.mark.parametrize(

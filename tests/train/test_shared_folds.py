@@ -63,8 +63,13 @@ def test_the_shard_that_ends_last_writes_the_summary(cohort, folds, tmp_path):
     with pytest.raises(ShardEndedError, match="shard 2/2 has ended: 1 of 2 folds are done"):
         run_training(cohort, folds, out, distribution=Distribution(Shard(1, 2)))
     assert not (out / "summary.json").exists()
-    with pytest.raises(RunError, match="the folder is not empty"):
-        run_training(cohort, folds, out)
+    other = replace(folds, train=replace(folds.train, learning_rate=0.5))
+    with pytest.raises(RunError, match=r"train\.learning_rate"):
+        run_training(cohort, other, out)
     shard = Distribution(Shard(0, 2))
-    assert len(run_training(cohort, folds, out, resume=True, distribution=shard).folds) == 2
+    summary = run_training(cohort, folds, out, distribution=shard)
+    assert len(summary.folds) == 2
     assert (out / "summary.json").exists()
+    hashes = weights(out)
+    assert run_training(cohort, folds, out) == summary  # started again, it reports what is there
+    assert weights(out) == hashes

@@ -1,25 +1,50 @@
 """Parse the arguments of subcommands into what the library takes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from parfocal.cli.arguments import ArgumentError
+from parfocal.cli.arguments import ArgumentError, local_run
 
 if TYPE_CHECKING:
     from parfocal.distribute.worklist import Distribution, Engine
     from parfocal.models.checkpoint import SettingValue
+    from parfocal.settings import RunSettings
     from parfocal.slide.sources.url import RemoteAccess, SlidePath
 
 
 def remote_access(
-    cache: Path | None, scratch: Path | None, hosts: Sequence[str] | None
+    cache: Path | None,
+    scratch: Path | None,
+    hosts: Sequence[str] | None,
+    scratch_gb: float | None = None,
+    *,
+    copies: bool = True,
 ) -> "RemoteAccess":
-    """Return how remote slides are read."""
+    """Return how remote slides are read; from now on, copy local ones to the scratch folder.
+
+    Args:
+        cache: folder that keeps the parts that were read.
+        scratch: folder for copies and downloads.
+        hosts: hosts that the named one may redirect to.
+        scratch_gb: size of the scratch folder, in GB.
+        copies: whether to copy local slides to it.
+
+    Raises:
+        ArgumentError: a size is given, but no scratch folder.
+        OSError: the scratch folder cannot be written to.
+    """
     from parfocal.slide.sources.url import RemoteAccess
 
+    if scratch is not None and copies:
+        from parfocal.slide.staging import Scratch, stage_slides
+
+        stage_slides(Scratch.of_gigabytes(scratch, scratch_gb))
+    if scratch is None and scratch_gb is not None:
+        raise ArgumentError(f"--scratch-gb {scratch_gb:g} needs --scratch.")
     return RemoteAccess(cache, scratch, tuple(hosts or ()))
 
 
@@ -124,6 +149,16 @@ def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, Settin
     from parfocal.settings import model_overrides  # loads YAML and pydantic, needed only here
 
     return model_overrides(run, changes)
+
+
+def with_local_runs(settings: "RunSettings") -> "RunSettings":
+    """Return settings whose teacher and initial model are folders, also if named hf:OWNER/NAME."""
+    train = settings.train
+    if train.teacher is not None:
+        train = replace(train, teacher=local_run(train.teacher))
+    if train.init_from is not None:
+        train = replace(train, init_from=local_run(train.init_from))
+    return replace(settings, train=train)
 
 
 def parse_distribution(shard: str | None, engine: "Engine | None" = None) -> "Distribution":

@@ -16,8 +16,8 @@ from parfocal.compare.measure import (
     budget_folder,
     load_or_measure_seconds,
     mean_macs,
-    read_all_predictions,
 )
+from parfocal.compare.read_predictions import read_all_predictions
 from parfocal.evaluate.run import evaluate
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.files import write_whole
@@ -101,7 +101,9 @@ def _with_budget(
                 cache=shared.cache,
                 device=shared.device,
                 budget=budget,
+                trust_remote_code=candidate.trust_remote_code,
                 report=False,
+                access=shared.access,
             )
         folders.append(folder)
     return _runs(shared, candidate, kind, folders, budget)

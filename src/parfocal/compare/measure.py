@@ -1,6 +1,5 @@
 """What a comparison measures of each model: patches, multiply-accumulates and seconds."""
 
-import csv
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,26 +8,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 
 from parfocal.compare.candidate import Candidate
 from parfocal.compare.scores import STAGES, Timing
 from parfocal.dataset.cohort import Cohort, CohortSlide
 from parfocal.dataset.split import read_split
-from parfocal.encoders.encoder import Encoder
+from parfocal.encoders.catalog import known_macs
 from parfocal.encoders.weights import EncoderError
 from parfocal.features.open_folder import Features
 from parfocal.files import write_whole
-from parfocal.metrics import LabeledPredictions
 from parfocal.models.budget import Budget
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.description import CheckpointError
 from parfocal.models.visit import with_budget
 from parfocal.predict.slide import predict
 from parfocal.settings.encoders import load_encoders
+from parfocal.settings.sections import EncoderSettings
 from parfocal.slide.failure import catch_failure
-from parfocal.slide.sources.url import is_at_hand
+from parfocal.slide.sources.url import RemoteAccess, is_at_hand
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +47,7 @@ class SharedSetup:
         unreadable: reason of each slide that is left out, by slide id.
         candidates: the models that are compared.
         missing_encoders: encoders that were warned of because they cannot be loaded.
+        access: how remote slides are read; None for the defaults.
     """
 
     source: Path
@@ -62,6 +61,7 @@ class SharedSetup:
     unreadable: Mapping[str, str]
     candidates: tuple[Candidate, ...] = ()
     missing_encoders: set[str] = field(default_factory=set)
+    access: RemoteAccess | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -70,10 +70,13 @@ class SharedSetup:
 
     def warn_of_encoder(self, names: Iterable[str], error: Exception) -> None:
         """Log once that encoders cannot be loaded, as those of another tool may be."""
-        text = " and ".join(dict.fromkeys(names))
+        unique = dict.fromkeys(names)
+        text = " and ".join(unique)
         if text not in self.missing_encoders:
             self.missing_encoders.add(text)
-            logger.warning("no MACs and no seconds per slide with encoder %s: %s", text, error)
+            unknown = any(known_macs(name) is None for name in unique)
+            missing = "no MACs and no seconds" if unknown else "no seconds"
+            logger.warning("%s per slide with encoder %s: %s", missing, text, error)
 
 
 def mean_patches(metrics: Sequence[Mapping[str, Any]]) -> float:
@@ -98,51 +101,39 @@ def mean_macs(
     if encoder is None or macs is None:
         return macs
     # With stored features, the evaluation counts the MACs of the model only.
-    try:
-        # Features at any mpp were accepted before.
-        any_mpp = replace(encoder, any_mpp=True)
-        encoders = load_encoders(any_mpp, candidate.settings.slide.magnifications)
-        encoding = [_encoding_macs(cost["patches"], encoders) for cost in costs]
-    except (EncoderError, ValueError) as error:  # one that only another tool has
-        names = [encoder.name_at(each) for each in candidate.settings.slide.magnifications]
-        shared.warn_of_encoder(names, error)
+    magnifications = candidate.settings.slide.magnifications
+    prices = _macs_per_patch(shared, encoder, magnifications)
+    if prices is None:
         return None
-    known = [each for each in encoding if each is not None]
-    return macs + fmean(known) if len(known) == len(encoding) else None
+    return macs + fmean(_encoding_macs(cost["patches"], prices) for cost in costs)
 
 
-def _encoding_macs(
-    patches: Sequence[Mapping[str, float]], encoders: Sequence[Encoder]
-) -> float | None:
-    """Return the mean MACs of encoding the patches of each step; None if an encoder has none."""
-    total = 0.0
-    for step, encoder in zip(patches, encoders, strict=False):
-        macs = encoder.macs_per_patch()
-        if macs is None:
+def _macs_per_patch(
+    shared: SharedSetup, encoder: EncoderSettings, magnifications: Sequence[float]
+) -> list[int] | None:
+    """Return the MACs of encoding a patch of each magnification; None if any is unknown.
+
+    Those of the catalog are known; other encoders are loaded and counted.
+    """
+    names = [encoder.name_at(each) for each in magnifications]
+    published = all(encoder.weights_at(each) is None for each in magnifications)
+    prices = [known_macs(name) if published else None for name in names]
+    if None in prices:
+        try:
+            # Features at any mpp were accepted before.
+            loaded = load_encoders(replace(encoder, any_mpp=True), magnifications)
+        except (EncoderError, ValueError) as error:  # one that only another tool has
+            shared.warn_of_encoder(names, error)
             return None
-        total += step["mean"] * macs
-    return total
+        prices = [each.macs_per_patch() for each in loaded]
+    known = [price for price in prices if price is not None]
+    return known if len(known) == len(prices) else None
 
 
-def read_all_predictions(
-    evaluations: Sequence[Path], metrics: Sequence[Mapping[str, Any]]
-) -> tuple[LabeledPredictions, ...]:
-    """Return the predictions of evaluations, given their folders and metrics.json."""
-    return tuple(
-        _read_predictions(folder / "predictions.csv", tuple(each["labels"]))
-        for folder, each in zip(evaluations, metrics, strict=True)
-    )
-
-
-def _read_predictions(path: Path, labels: tuple[str, ...]) -> LabeledPredictions:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return LabeledPredictions(
-        labels,
-        np.array([labels.index(row["label"]) for row in rows]),
-        np.array([[float(row[f"prob_{label}"]) for label in labels] for row in rows]),
-        tuple(row["patient_id"] for row in rows),
-    )
+def _encoding_macs(patches: Sequence[Mapping[str, float]], prices: Sequence[int]) -> float:
+    """Return the mean MACs of encoding the patches of each step."""
+    pairs = zip(patches, prices, strict=False)  # a model may stop before the last magnification
+    return sum((step["mean"] * price for step, price in pairs), 0.0)
 
 
 def load_or_measure_seconds(
@@ -157,7 +148,7 @@ def load_or_measure_seconds(
         slides = [s for s in shared.cohort.slides if s.slide_id in test_ids and is_at_hand(s.path)]
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         timing = {
-            device: _mean_seconds(shared, run, slides[: shared.timed], device, budget)
+            device: _mean_seconds(shared, candidate, run, slides[: shared.timed], device, budget)
             for device in devices
         }
         write_whole(stored, (json.dumps(timing, indent=1) + "\n").encode())
@@ -173,6 +164,7 @@ def budget_folder(budget: Budget) -> str:
 
 def _mean_seconds(
     shared: SharedSetup,
+    candidate: Candidate,
     run: Path,
     slides: Sequence[CohortSlide],
     device: str,
@@ -182,7 +174,7 @@ def _mean_seconds(
 
     A slide that fails is not counted.
     """
-    trained = Checkpoint.load(run)
+    trained = Checkpoint.load(run, trust_remote_code=candidate.trust_remote_code)
     if budget is not None:
         trained = with_budget(trained, budget)
     trained.model.to(device)

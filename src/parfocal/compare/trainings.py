@@ -11,7 +11,7 @@ from parfocal.compare.candidate import Candidate, ComparisonError
 from parfocal.compare.measure import SharedSetup
 from parfocal.compare.teachers import teachers_first, with_teacher_run
 from parfocal.dataset.cohort import without_slides
-from parfocal.distribute.worklist import Ended
+from parfocal.distribute.work import Ended
 from parfocal.evaluate.run import evaluate
 from parfocal.settings import RunSettings
 from parfocal.train.folder import RunFolder
@@ -110,6 +110,8 @@ class Trainings:
                 features=self.shared.stores.get(training.candidate.name),
                 cache=self.shared.cache,
                 device=self.shared.device,
+                trust_remote_code=training.candidate.trust_remote_code,
+                access=self.shared.access,
             )
             return run
 

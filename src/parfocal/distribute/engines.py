@@ -1,6 +1,6 @@
 """Engines that work on the items of a command in several threads or workers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,10 +9,12 @@ from typing import Any, Literal, TypeVar
 from parfocal.distribute.claims import read_holder
 from parfocal.distribute.pool import Workers, run_items
 from parfocal.distribute.stopping import raise_if_stopped, stop_requested
+from parfocal.distribute.work import Ended
 from parfocal.distribute.work_folder import file_name
 from parfocal.distribute.worker import WorkerPlan
-from parfocal.distribute.worklist import Distribution, Ended, WorkList
+from parfocal.distribute.worklist import Distribution, WorkList
 from parfocal.processes import Process
+from parfocal.slide.staging import current_stage
 from parfocal.threads import share_threads
 
 Result = TypeVar("Result")
@@ -46,18 +48,22 @@ class WorkerEngine:
     workers: Workers[Any]
     threads: int | None = None
     in_flight: int = 1
+    in_workers = True
 
     def attempt_all(
         self, work_list: WorkList[Result], items: Sequence[str]
     ) -> Iterator[Ended[Result]]:
         """Attempt each item once, and yield those that ended; see `Engine`."""
+        stage = current_stage()
         sent = replace(work_list, distribution=Distribution(work_list.distribution.shard))
         plan = WorkerPlan(
-            partial(_attempting, sent),
+            partial(_Attempts.prepared, sent),
             shared=work_list.out,
             paths=work_list.paths,
             threads=self.threads,
             in_flight=self.in_flight,
+            queued=0 if stage is None else 1,
+            scratch=None if stage is None else stage.scratch,
         )
         release = partial(_release, work_list)
         rows = run_items(items, plan, self.workers, release=release) if items else iter(())
@@ -81,6 +87,7 @@ class ThreadEngine:
     """
 
     in_flight: int
+    in_workers = False
 
     def attempt_all(
         self, work_list: WorkList[Result], items: Sequence[str]
@@ -120,18 +127,39 @@ def _collect(work_list: WorkList[Result], item: str, row: AttemptRow) -> Ended[R
     return replace(work_list.collect(item, row.reason), by=row.by)
 
 
-def _attempting(work_list: WorkList[Any]) -> Callable[[str], AttemptRow | None]:
-    """Return the function of a worker, after loading what it needs."""
-    work_list.prepare()
+class _Attempts:
+    """The function of a worker, which attempts items.
 
-    def attempt(item: str) -> AttemptRow | None:
-        ended = work_list.attempt(item)
+    Args:
+        work_list: the items.
+    """
+
+    def __init__(self, work_list: WorkList[Any]) -> None:
+        self._work_list = work_list
+
+    @classmethod
+    def prepared(cls, work_list: WorkList[Any]) -> "_Attempts":
+        """Return the function, after loading what it needs."""
+        work_list.prepare()
+        return cls(work_list)
+
+    def __call__(self, item: str) -> AttemptRow | None:
+        """Attempt an item; return None if another process works on it, or to stop."""
+        if stop_requested():
+            return None  # it was queued
+        ended = self._work_list.attempt(item)
         if ended is None:
             return None
         short = ended.result if isinstance(ended.result, bool | int | str) else None
         return AttemptRow(ended.by, ended.reason, short)
 
-    return attempt
+    def announce(self, item: str) -> None:
+        """Copy the slides of an item ahead."""
+        self._work_list.stage(item)
+
+    def close(self) -> None:
+        """End the part of this worker in the work."""
+        self._work_list.end_worker()
 
 
 def _release(work_list: WorkList[Any], item: str, process: Process) -> None:

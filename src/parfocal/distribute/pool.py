@@ -93,7 +93,7 @@ def run_items(
         WorkerDiedError: workers die before they are ready.
         Exception: what building the function of a worker, or the function itself, raises.
     """
-    pool = _Pool(workers, plan.in_flight, iter(items), release)
+    pool = _Pool(workers, plan.in_flight, plan.queued, iter(items), release)
     with workers.open(plan):
         try:
             for index in range(workers.count):
@@ -121,6 +121,7 @@ class _Pool(Generic[W]):
 
     workers: Workers[W]
     in_flight: int
+    queued: int
     items: Iterator[str]
     release: Callable[[str, Process], None]
     again: deque[str] = field(default_factory=deque)
@@ -175,7 +176,7 @@ class _Pool(Generic[W]):
 
     def _feed(self, worker: W, state: _State) -> None:
         """Hand items to a worker; end it if there are none."""
-        while len(state.items) < self.in_flight:
+        while len(state.items) < self.in_flight + self.queued:
             item = self._next_item()
             if item is None:
                 break
@@ -197,7 +198,8 @@ class _Pool(Generic[W]):
                     "without workers to see why; each worker needs as much memory as that process."
                 )
         self.start_worker(state.index)
-        for item in state.items:
+        self.again.extend(state.items[self.in_flight :])  # they had not begun
+        for item in state.items[: self.in_flight]:
             assert state.process is not None
             self.release(item, state.process)
             self.tries[item] = self.tries.get(item, 0) + 1

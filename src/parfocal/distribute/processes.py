@@ -86,7 +86,7 @@ class ProcessWorker:
             answer = self.connection.recv()
         except (EOFError, OSError):
             self._process.join(PATIENCE_S)
-            return Answer(died=_describe_exit(self._process.exitcode))
+            return Answer(died=describe_exit(self._process.exitcode))
         assert isinstance(answer, Answer)
         return answer
 
@@ -118,10 +118,13 @@ def _serve(connection: Connection, plan: WorkerPlan, mark: Path | None, gpu: str
     with suppress(EOFError, OSError, KeyboardInterrupt), stop_on_signal():
         runner = PlanRunner(plan, mark)
         connection.send(runner.prepare())
-        if plan.in_flight == 1:
-            while True:
-                connection.send(runner.process(connection.recv()))
-        _serve_in_threads(connection, runner, plan.in_flight)
+        try:
+            if plan.in_flight == 1 and not plan.queued:
+                while True:
+                    connection.send(runner.process(connection.recv()))
+            _serve_in_threads(connection, runner, plan.in_flight)
+        except (EOFError, OSError):  # the driver has no more items
+            runner.close()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to clean up
 
 
@@ -136,10 +139,17 @@ def _serve_in_threads(connection: Connection, runner: PlanRunner, count: int) ->
 
     with ThreadPoolExecutor(count) as threads:
         while True:
-            threads.submit(answer, connection.recv())
+            item = connection.recv()
+            runner.announce(item)
+            threads.submit(answer, item)
 
 
-def _describe_exit(code: int | None) -> str:
+def describe_exit(code: int | None) -> str:
+    """Describe how a process ended.
+
+    Args:
+        code: its exit code, which is negative after a signal; None if it is unknown.
+    """
     if code is None or code >= 0:
         return f"its process ended with code {code}"
     try:

@@ -7,8 +7,9 @@ files that the actors read and write.
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from parfocal.distribute.worker import Answer, PlanRunner, WorkerPlan
 OBJECT_STORE_BYTES = 100 * 2**20  # near the least that Ray takes
 LOOPBACK = "127.0.0.1"
 LOCAL, AUTO = "local", "auto"
+PATIENCE_S = 10.0  # for the end of an actor's function
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not hide GPUs from actors without a share
@@ -75,7 +77,7 @@ class RayWorkers:
                     **self._resources,
                     max_restarts=0,
                     max_task_retries=0,
-                    max_concurrency=plan.in_flight,
+                    max_concurrency=plan.in_flight + plan.queued,
                 )(RayActor)
                 yield
             finally:
@@ -156,14 +158,21 @@ class RayActor:
 
     def __init__(self, plan: WorkerPlan, mark: Path | None) -> None:
         self._runner = PlanRunner(plan, mark)
+        self._running = threading.Semaphore(plan.in_flight)
 
     def prepare(self) -> Answer:
         """Check that this process fits, and build its function."""
         return self._runner.prepare()
 
     def process(self, item: str) -> Answer:
-        """Process an item."""
-        return self._runner.process(item)
+        """Process an item, after those that are in flight."""
+        self._runner.announce(item)
+        with self._running:
+            return self._runner.process(item)
+
+    def finish(self) -> None:
+        """End the function, after the last item."""
+        self._runner.close()
 
 
 class RayWorker:
@@ -201,7 +210,10 @@ class RayWorker:
         return answer
 
     def close(self) -> None:
-        """End the actor."""
+        """End the actor: at once if it works on an item, else after its function."""
+        if not self.pending:
+            with suppress(Exception):  # it has died, or Ray has
+                self._ray.get(self._actor.finish.remote(), timeout=PATIENCE_S)
         self._ray.kill(self._actor)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from parfocal.distribute.worklist import Work
+from parfocal.distribute.work import Work
 
 Result = TypeVar("Result")
 

@@ -24,16 +24,17 @@ def stop_requested() -> bool:
     return _requested.is_set()
 
 
-def raise_if_stopped(finished: str) -> None:
+def raise_if_stopped(finished: str, *, requested: bool = False) -> None:
     """Raise if this process was asked to stop.
 
     Args:
         finished: what has been finished, for the message.
+        requested: whether another process that works with this one was asked to.
 
     Raises:
         StoppedEarly: it was.
     """
-    if stop_requested():
+    if requested or stop_requested():
         raise StoppedEarly(
             f"stopped before the time limit: {finished}; run the same command again to resume."
         )

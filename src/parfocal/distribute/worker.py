@@ -12,15 +12,33 @@ from logging.handlers import QueueHandler
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import Protocol, runtime_checkable
 
 from parfocal.distribute.stopping import StoppedEarly
 from parfocal.files import part_path
 from parfocal.processes import Process, this_process
+from parfocal.slide.staging import Scratch, stage_slides
 from parfocal.threads import limit_threads
 
 PACKAGES = ("parfocal", "torch", "numpy")  # whose versions must be equal everywhere
 
 Function = Callable[[str], object]
+
+
+@runtime_checkable
+class Announced(Protocol):
+    """A function of a worker that prepares for items."""
+
+    def announce(self, item: str) -> None:
+        """Prepare for an item that will be processed soon."""
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A function of a worker that has to be ended."""
+
+    def close(self) -> None:
+        """End the function, after the last item."""
 
 
 class WorkerError(Exception):
@@ -66,6 +84,8 @@ class WorkerPlan:
         paths: files and folders that every worker must see.
         threads: number of threads of each worker; None for as many as there are cores.
         in_flight: number of items that a worker processes at the same time, in threads.
+        queued: number of further items that it has, whose slides it copies ahead.
+        scratch: where it copies slides; None to read them in place.
         level: level below which log records are dropped.
         versions: versions of the packages of the driver.
     """
@@ -75,6 +95,8 @@ class WorkerPlan:
     paths: tuple[Path, ...] = ()
     threads: int | None = None
     in_flight: int = 1
+    queued: int = 0
+    scratch: Scratch | None = None
     level: int = field(default_factory=lambda: logging.getLogger("parfocal").getEffectiveLevel())
     versions: Mapping[str, str] = field(default_factory=_versions)
 
@@ -120,6 +142,17 @@ class PlanRunner:
         function = self._function
         return self._answer(item, lambda: function(item))
 
+    def close(self) -> None:
+        """End the function, if it has an end."""
+        if isinstance(self._function, Closing):
+            self._function.close()
+        stage_slides(None)
+
+    def announce(self, item: str) -> None:
+        """Prepare for an item that will be processed soon."""
+        if self._plan.queued and isinstance(self._function, Announced):
+            self._function.announce(item)
+
     def _prepare(self) -> Process:
         self._check_versions()
         missing = [path for path in (self._mark, *self._plan.paths) if path and not path.exists()]
@@ -131,6 +164,8 @@ class PlanRunner:
             )
         if self._plan.threads is not None:
             limit_threads(self._plan.threads)
+        if self._plan.scratch is not None:
+            stage_slides(self._plan.scratch)
         self._function = self._plan.build()
         return this_process()
 
@@ -152,7 +187,7 @@ class PlanRunner:
         except StoppedEarly:
             value = None  # the item has not ended
         except Exception as raised:
-            error = _sendable(raised)
+            error = sendable(raised)
         records = []
         while True:
             try:
@@ -164,7 +199,7 @@ class PlanRunner:
         return Answer(item, value, error, records=tuple(records))
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
     """Return an error that another process can load."""
     try:
         copy = pickle.loads(pickle.dumps(error))

@@ -11,26 +11,36 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from parfocal.distribute.claims import Claim, acquire
 from parfocal.distribute.session import Session
 from parfocal.distribute.shards import Shard, ShardEndedError, shard_from_environment
 from parfocal.distribute.stopping import raise_if_stopped
-from parfocal.distribute.work_folder import file_name, refresh, work_folder, writing
+from parfocal.distribute.work import Closed, Ended, Prepared, ReadsSlides, Work
+from parfocal.distribute.work_folder import (
+    WorkFolderError,
+    file_name,
+    refresh,
+    work_folder,
+    writing,
+)
+from parfocal.files import read_only_reason
 from parfocal.processes import this_process
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
+from parfocal.slide.sources.url import SlidePath
+from parfocal.slide.staging import current_stage, in_place
 
+STAGED_AHEAD = 2  # items whose slides are copied while one is processed
 MAX_DEATHS = 3  # processes that may end while they process an item
 POLL_S = 0.05, 1.0  # first and longest pause between two looks at items of other processes
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
 
 
 class LostItemError(Exception):
@@ -38,52 +48,12 @@ class LostItemError(Exception):
 
 
 @runtime_checkable
-class Work(Protocol[Result_co]):
-    """What a command does with one item.
-
-    An engine that has workers in other processes sends the work to them, so it must be picklable.
-    """
-
-    @property
-    def items(self) -> Sequence[str]:
-        """The items in order, each once."""
-
-    def find(self, item: str) -> Result_co | None:
-        """Return the whole result of an item; None if there is none."""
-
-    def process(self, item: str) -> Result_co:
-        """Make the result of an item, and write it completely or not at all."""
-
-
-@runtime_checkable
-class Prepared(Protocol):
-    """Work that loads something before its first item; a failure is not that of the item."""
-
-    def prepare(self) -> None:
-        """Load what the items need, unless it is loaded."""
-
-
-@dataclass(frozen=True)
-class Ended(Generic[Result]):
-    """What became of an item.
-
-    Args:
-        item: the item.
-        result: its result; None if it failed.
-        reason: why it failed; None if it did not.
-        by: "here" if this process or its workers processed it, "elsewhere" if another process did
-            since this one began, "found" if its result was there.
-    """
-
-    item: str
-    result: Result | None
-    reason: str | None = None
-    by: Literal["here", "elsewhere", "found"] = "here"
-
-
-@runtime_checkable
 class Engine(Protocol):
     """Makes attempts at items, here or in other processes."""
+
+    @property
+    def in_workers(self) -> bool:
+        """Whether other processes make the attempts."""
 
     def attempt_all(
         self, work_list: "WorkList[Result]", items: Sequence[str]
@@ -105,6 +75,10 @@ class Distribution:
 
     shard: Shard | None = None
     engine: Engine | None = None
+
+    def device_here(self, device: str) -> str:
+        """Return the device of this process: the CPU where workers use the given one."""
+        return "cpu" if self.engine is not None and self.engine.in_workers else device
 
 
 EVERYTHING_HERE = Distribution()
@@ -172,10 +146,14 @@ class WorkList(Generic[Result]):
         """Process all items, and yield each as it ends; wait for those of other processes.
 
         Raises:
-            WorkFolderError: the work folder cannot be used.
+            WorkFolderError: the work folder cannot be used, and not all items are done.
             StoppedEarly: the command was asked to stop.
             Exception: the disk is full, or no other item could succeed either.
         """
+        reason = None if self.again else read_only_reason(self.folder.parent)
+        if reason is not None:
+            yield from self._finished(reason)
+            return
         total = 1 if self.quiet else len(self.items)
         progress = Progress(self.task, total, unit=self.unit)
         engine = self.distribution.engine or OneByOne()
@@ -188,6 +166,24 @@ class WorkList(Generic[Result]):
             yield from self._wait(left, progress)
         finally:
             self.close()
+
+    def _finished(self, reason: str) -> list[Ended[Result]]:
+        """Return the results of a folder that cannot be written to, if all of them are there."""
+        found: list[Ended[Result]] = []
+        for item in self.items:
+            with catch_failure(item) as attempt:
+                result = self._find(item)
+                if attempt.reason is None and result is not None:
+                    found.append(Ended(item, result, by="found"))
+        left = len(self.items) - len(found)
+        if left:
+            raise WorkFolderError(
+                f"{self.out}: {left} of {len(self.items)} {self.unit} are left to do, and the "
+                f"folder cannot be written to ({reason}). Make it writable for this user, or "
+                "choose another --out."
+            )
+        logger.info("%s: all %d %s are done already", self.out, len(found), self.unit)
+        return found
 
     def attempt(self, item: str) -> Ended[Result] | None:
         """Process an item unless it has ended; return None if another process works on it.
@@ -225,7 +221,7 @@ class WorkList(Generic[Result]):
         if reason is not None:
             return Ended(item, None, reason)
         with catch_failure(item) as attempt:
-            result = self.work.find(item)
+            result = self._find(item)
             if result is not None:
                 return Ended(item, result)
         return Ended(item, None, attempt.reason or "its result was removed; run the command again")
@@ -234,6 +230,27 @@ class WorkList(Generic[Result]):
         """Load what the items need, if the work has to."""
         if isinstance(self.work, Prepared):
             self.work.prepare()
+
+    def stage(self, item: str) -> None:
+        """Start copying the slides of an item that will be processed soon; see `Stage`."""
+        stage = current_stage()
+        if stage is not None and isinstance(self.work, ReadsSlides):
+            stage.ahead(partial(self._slides_to_copy, self.work, item))
+
+    def _slides_to_copy(self, work: ReadsSlides, item: str) -> Sequence[SlidePath]:
+        """Return the slides of an item; none if it has ended."""
+        return () if self._find(item) is not None else work.slide_files(item)
+
+    def _find(self, item: str) -> Result | None:
+        """Return the result of an item; for that, no slide is copied."""
+        with in_place():
+            return self.work.find(item)
+
+    def end_worker(self) -> None:
+        """End the part of a worker process in the work."""
+        if isinstance(self.work, Closed):
+            self.work.close()
+        self.close()
 
     def rest(self) -> list[Ended[Result]]:
         """Return what became of the items outside the shard of this command.
@@ -302,7 +319,7 @@ class WorkList(Generic[Result]):
         if self.again and not is_new:
             return None
         with catch_failure(item) as attempt:
-            result = self.work.find(item)
+            result = self._find(item)
         if attempt.reason is not None:
             return self._fail(item, attempt.reason)
         if result is None:
@@ -325,6 +342,9 @@ class WorkList(Generic[Result]):
                     f"{claim.taken_from}. It may need more memory than is available."
                 )
             result = self.work.process(item)
+        stage = current_stage()
+        if stage is not None and isinstance(self.work, ReadsSlides):
+            stage.discard(self.work.slide_files(item))
         if attempt.reason is not None:
             ended = self._fail(item, attempt.reason)
             if self.stop_at_failure and attempt.error is not None:
@@ -345,7 +365,7 @@ class WorkList(Generic[Result]):
     def _outcome(self, item: str) -> Ended[Result] | None:
         """Return what became of an item of another shard; None if it has not ended."""
         with catch_failure(item) as attempt:
-            result = self.work.find(item)
+            result = self._find(item)
             if result is not None:
                 return Ended(item, result, by="elsewhere")
         reason = attempt.reason or self._open().failures.find(item, earlier=True)
@@ -373,11 +393,16 @@ class WorkList(Generic[Result]):
 class OneByOne:
     """Attempts items in this process, one after the other."""
 
+    in_workers = False
+
     def attempt_all(
         self, work_list: WorkList[Result], items: Sequence[str]
     ) -> Iterator[Ended[Result]]:
         """Attempt each item once, and yield those that ended."""
         for number, item in enumerate(items):
+            first = number + (STAGED_AHEAD if number else 1)
+            for later in items[first : number + STAGED_AHEAD + 1]:
+                work_list.stage(later)
             raise_if_stopped(f"{number} of {len(items)} {work_list.unit}")
             ended = work_list.attempt(item)
             if ended is not None:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -23,13 +23,34 @@ from parfocal.grid import UnavailableMagnificationError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.errors import SlideError
 from parfocal.slide.identity import file_fingerprint
-from parfocal.slide.sources.url import SlideUrl
+from parfocal.slide.sources.url import SlidePath, SlideUrl
 
 logger = logging.getLogger(__name__)
 
 JOURNAL_FILE = "slides.jsonl"
 
 Result = TypeVar("Result")
+
+
+class InputsSource:
+    """The inputs of this process; a worker process that receives them opens its own.
+
+    Args:
+        open_inputs: opens them, also in another process.
+        here: those of this process, if they are open.
+    """
+
+    def __init__(self, open_inputs: Callable[[], Inputs], here: Inputs | None = None) -> None:
+        self._open, self._inputs = open_inputs, here
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return InputsSource, (self._open,)
+
+    def get(self) -> Inputs:
+        """Return the inputs, which are opened at the first call."""
+        if self._inputs is None:
+            self._inputs = self._open()
+        return self._inputs
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,7 @@ class SlideBatch(Generic[Result]):
         task: what is done, as "evaluating".
         kind: class of the results: a dataclass of values of JSON, and a member `slide` with the
             slide of the cohort.
-        process: processes one open slide.
+        process: processes one open slide; picklable, for engines with workers.
         trained: the model.
         inputs: opens the slides for the model.
         features: "stored" where features are read from files.
@@ -56,12 +77,16 @@ class SlideBatch(Generic[Result]):
     kind: type[Result]
     process: Callable[[CohortSlide, SlideInput], Result]
     trained: Checkpoint
-    inputs: Inputs
+    inputs: InputsSource
     features: Literal["stored", "live"]
     out: Path
     again: bool = False
     skip_unreadable: bool = False
     distribution: Distribution = EVERYTHING_HERE
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the journal: each process has a part of its own."""
+        return {each.name: self.__dict__[each.name] for each in fields(self)}
 
     def run(self, slides: Sequence[CohortSlide]) -> tuple[list[Result], list[Failure]]:
         """Process slides; return the results, and the failures with their reasons.
@@ -79,7 +104,7 @@ class SlideBatch(Generic[Result]):
             again=self.again,
             made_by=json.dumps(self._made_by),
         )
-        with self._journal:
+        with self.journal:
             ended = {each.item: each for each in work_list.run()}
             ended |= {each.item: each for each in work_list.rest()}
         results = [each.result for name in work.items if (each := ended[name]).result is not None]
@@ -92,7 +117,7 @@ class SlideBatch(Generic[Result]):
 
     def find(self, slide: CohortSlide, state: Mapping[str, object]) -> Result | None:
         """Return the result of an earlier call; None if there is none for this slide as it is."""
-        stored = self._journal.find(slide.slide_id, state)
+        stored = self.journal.find(slide.slide_id, state)
         if stored is None:
             return None
         try:
@@ -106,7 +131,7 @@ class SlideBatch(Generic[Result]):
             result = self._process(slide)
         except UnavailableMagnificationError as error:
             raise SlideError(error.message_for_model(self.trained.magnifications)) from error
-        self._journal.add(slide.slide_id, state, _without_slide(result))
+        self.journal.add(slide.slide_id, state, _without_slide(result))
         return result
 
     def _process(self, slide: CohortSlide, left_out: tuple[str, ...] = ()) -> Result:
@@ -114,7 +139,7 @@ class SlideBatch(Generic[Result]):
         rest = keep_slides(slide, lambda each: each.slide_id not in left_out)
         assert rest is not None
         try:
-            with self.inputs.open(rest) as opened:
+            with self.inputs.get().open(rest) as opened:
                 result = self.process(rest, opened)
         except PatientSlideError as error:
             if not self.skip_unreadable or len(rest.slides) == 1:
@@ -134,14 +159,15 @@ class SlideBatch(Generic[Result]):
         }
 
     @cached_property
-    def _journal(self) -> Journal:
+    def journal(self) -> Journal:
+        """The results of this process and of others."""
         return Journal(self.out / JOURNAL_FILE, self._made_by, parts=work_folder(self.out))
 
     def state_of(self, slide: CohortSlide) -> dict[str, object]:
         """Return what the result depends on besides the model: the files of the slide."""
         if slide.slides:
             return {"slides": {each.slide_id: self.state_of(each) for each in slide.slides}}
-        outlines, sources = slide.outlines, self.inputs.source_files(slide)
+        outlines, sources = slide.outlines, self.inputs.get().source_files(slide)
         stored = sources == (slide.path,) or all(
             isinstance(source, SlideUrl) or source.exists() for source in sources
         )
@@ -187,3 +213,18 @@ class _BatchWork(Generic[Result]):
         slide = self.slides[item]
         state = self._states.pop(item, None) or self.batch.state_of(slide)
         return self.batch.process_slide(slide, state)
+
+    def slide_files(self, item: str) -> tuple[SlidePath, ...]:
+        """Return the slides that are read for a slide or patient; none if features are stored."""
+        if self.batch.features == "stored" or self.batch.trained.traits.takes == "nothing":
+            return ()
+        slide = self.slides[item]
+        return tuple(each.path for each in slide.slides or (slide,))
+
+    def prepare(self) -> None:
+        """Open the inputs, whose errors are not those of a slide."""
+        self.batch.inputs.get()
+
+    def close(self) -> None:
+        """Add the results of a worker process to the journal."""
+        self.batch.journal.close()

@@ -33,6 +33,7 @@ from parfocal.models.unit import refuse_units
 from parfocal.models.visit import runner, with_budget
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
+from parfocal.slide.sources.url import RemoteAccess
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ def calibrate_runs(
     max_disagreement: float = DEFAULT_DISAGREEMENT,
     min_probability: float = MIN_PROBABILITY,
     round_patches: int = ROUND_PATCHES,
+    trust_remote_code: bool = False,
+    access: RemoteAccess | None = None,
 ) -> list[Calibration]:
     """Calibrate the stopping rule of a run, or of each of its folds, and store it in them.
 
@@ -118,6 +121,8 @@ def calibrate_runs(
             than after all rounds.
         min_probability: probability that an answer that settles has at least.
         round_patches: number of patches that a round visits.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
+        access: how remote slides are read; None for the defaults.
 
     Raises:
         EvaluationError: the run has no validation slides, or trained on them.
@@ -134,11 +139,11 @@ def calibrate_runs(
             f"min_probability={min_probability:g}: give a probability from 0 to below 1."
         )
     folders = [run] if (run / DESCRIPTION_FILE).exists() else fold_folders(run)
-    trained = [Checkpoint.load(folder) for folder in folders]
+    trained = [Checkpoint.load(folder, trust_remote_code=trust_remote_code) for folder in folders]
     for each in trained:
         refuse_units(each.unit, "a stopping rule")
         _refuse(each)
-    cohort = read_cohort(cohort_csv, labels=trained[0].labels)
+    cohort = read_cohort(cohort_csv, labels=trained[0].labels, access=access)
     folder = None if features is None else open_features(features, cohort.slides)
     trajectories = []
     for each, path in zip(trained, folders, strict=True):

@@ -1,8 +1,8 @@
 """Evaluate a trained model on a cohort; write metrics.json, predictions.csv and report.html."""
 
 import json
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from parfocal.dataset.outlines import Outlines
 from parfocal.dataset.split import read_left_out
 from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
 from parfocal.encoders.device import choose_device
-from parfocal.evaluate.batch import SlideBatch
+from parfocal.evaluate.batch import InputsSource, SlideBatch
 from parfocal.evaluate.evaluation import Evaluation
 from parfocal.evaluate.folds import Folds, evaluate_members
 from parfocal.evaluate.heldout import (
@@ -43,10 +43,12 @@ from parfocal.metrics import average_by_patient, compute_scores
 from parfocal.models.budget import Budget
 from parfocal.models.checkpoint import Checkpoint, SettingValue
 from parfocal.models.encoder_places import with_encoders_at
-from parfocal.models.ensemble import load_trained, refuse_patients_of_folds
+from parfocal.models.ensemble import load_trained
 from parfocal.models.late_fusion import Fusion
 from parfocal.models.unit import Per
 from parfocal.models.visit import given_budget
+from parfocal.printable import all_failed
+from parfocal.slide.sources.url import RemoteAccess
 from parfocal.tasks import read_task_cohort, task_of
 from parfocal.tasks.units import entries_of, unit_inputs
 
@@ -76,6 +78,7 @@ def evaluate(
     report: bool = True,
     resamples: int = 2000,
     seed: int = 0,
+    access: RemoteAccess | None = None,
 ) -> Evaluation:
     """Evaluate a trained model; write metrics.json, predictions.csv and report.html.
 
@@ -113,6 +116,7 @@ def evaluate(
         report: whether to write report.html.
         resamples: number of bootstrap resamples for the intervals.
         seed: seed of the resampling.
+        access: how remote slides are read; None for the defaults.
 
     Raises:
         BudgetError: the budget is invalid, or the model cannot follow it.
@@ -127,8 +131,9 @@ def evaluate(
         trained = with_encoders_at(trained, encoder_at)
     trained = given_budget(trained, budget)
     trained = asked_for(trained, per, fusion)
-    refuse_patients_of_folds(run, trained)
-    cohort = read_task_cohort(cohort_csv, task_of(trained), columns=trained.unit.columns)
+    cohort = read_task_cohort(
+        cohort_csv, task_of(trained), columns=trained.unit.columns, access=access
+    )
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)
     only = trained.magnifications[0] if len(trained.magnifications) == 1 else None
@@ -148,6 +153,7 @@ def evaluate(
     left_out = {} if external else read_left_out(first) or {}
     slides = select_slides(cohort, parts, split, left_out)
     refuse_copies(replace(cohort, slides=tuple(slides)), folder)
+    names: dict[str, tuple[str, ...]] = {}
     if folds is None:
         training_ids = find_training_slides(trained, slides, parts, folder, external=external)
     else:
@@ -156,18 +162,14 @@ def evaluate(
     if training_ids and not allow_training_slides:
         raise training_slides_error(cohort_csv, training_ids, len(slides), external=external)
     entries = entries_of(trained.unit, slides, cohort.source.name)
-    inputs = checkpoint_inputs(trained, folder, cache, device)
+    if folds is not None:
+        names = {each.slide_id: folds.names_of_entry(each, names) for each in entries}
+    open_inputs = partial(checkpoint_inputs, trained, folder, cache)
+    here = open_inputs(distribution.device_here(device))
+    inputs = InputsSource(partial(open_inputs, device), here)
     stored: Literal["stored", "live"] = "stored" if features else "live"
-    lesions = Lesions.of_slides(slides)
-    negatives = labels_without_lesions(slides)
-
-    def process(slide: CohortSlide, opened: SlideInput) -> SlideResult:
-        outlines = _true_outlines(slide, opened, trained, lesions, negatives)
-        if folds is None:
-            return evaluate_slide(slide, opened, trained, outlines)
-        own = folds.models_for(names[slide.slide_id])
-        return evaluate_members(slide, opened, own, outlines)
-
+    lesions, negatives = Lesions.of_slides(slides), labels_without_lesions(slides)
+    process = _SlideEvaluation(trained, lesions, negatives, folds, names)
     batch = SlideBatch(
         *("evaluating", SlideResult, process, trained, inputs, stored, out),
         again=again,
@@ -191,20 +193,40 @@ def evaluate(
     return evaluation
 
 
-def _true_outlines(
-    slide: CohortSlide,
-    opened: SlideInput,
-    trained: Checkpoint,
-    lesions: Lesions,
-    negatives: Container[str],
-) -> Outlines | None:
-    """Return the outlines of a slide; None for a patient, or if they are unknown or not needed."""
-    if slide.slides or trained.traits.takes == "nothing":
-        return None
-    outlines = lesions.of_input(slide, opened)
-    if outlines is None and slide.label in negatives:
-        return Outlines(())  # its detections are false
-    return outlines
+@dataclass(frozen=True)
+class _SlideEvaluation:
+    """Evaluates one open slide or patient.
+
+    Args:
+        trained: the model.
+        lesions: outlines of the slides.
+        negatives: labels of slides without lesions.
+        folds: the models of a run with folds; None for a single model.
+        names: folds that may predict a slide or patient, by its id.
+    """
+
+    trained: Checkpoint
+    lesions: Lesions
+    negatives: frozenset[str]
+    folds: Folds | None
+    names: Mapping[str, tuple[str, ...]]
+
+    def __call__(self, slide: CohortSlide, opened: SlideInput) -> SlideResult:
+        """Run the model, or those of the folds."""
+        outlines = self._true_outlines(slide, opened)
+        if self.folds is None:
+            return evaluate_slide(slide, opened, self.trained, outlines)
+        own = self.folds.models_for(self.names[slide.slide_id])
+        return evaluate_members(slide, opened, own, outlines)
+
+    def _true_outlines(self, slide: CohortSlide, opened: SlideInput) -> Outlines | None:
+        """Return the outlines; None for a patient, or if they are unknown or not needed."""
+        if slide.slides or self.trained.traits.takes == "nothing":
+            return None
+        outlines = self.lesions.of_input(slide, opened)
+        if outlines is None and slide.label in self.negatives:
+            return Outlines(())  # its detections are false
+        return outlines
 
 
 def checkpoint_inputs(
@@ -265,7 +287,7 @@ def _score(
     if not results:
         listed = [each.message for each in failed[:MAX_LISTED]]
         listed += ["..."] * (len(failed) > MAX_LISTED)
-        raise EvaluationError(f"all {len(failed)} {settings.per}s failed: {'; '.join(listed)}")
+        raise EvaluationError(f"{all_failed(len(failed), settings.per)}: {'; '.join(listed)}")
     bootstrap = {"resamples": settings.resamples, "seed": settings.seed}
     task = task_of(trained)
     if not task.classes:

@@ -246,6 +246,10 @@ class ExtractionWork:
         """Ids of the slides."""
         return tuple(self.slides)
 
+    def slide_files(self, item: str) -> tuple[SlidePath, ...]:
+        """Return the slide of an item."""
+        return (self.slides[item][0],)
+
     def prepare(self) -> None:
         """Load the encoders."""
         self.encoders.get()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,7 +23,7 @@ from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.record_parts import ModelFacts
 from parfocal.features.slide_input import BagInput
-from parfocal.files import part_path, refuse_slide_folder, write_whole
+from parfocal.files import part_path, read_only_reason, refuse_slide_folder, write_whole
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
 from parfocal.predict import table
@@ -147,7 +148,8 @@ def predict_slides(
                 rows[slide_id(path)] = _row(result, columns)
             yield result
     finally:
-        table.update(out, columns, {name: rows[name] for name in by_name if name in rows})
+        if read_only_reason(out) is None:
+            table.update(out, columns, {name: rows[name] for name in by_name if name in rows})
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,8 @@ class PredictionWork:
         moved = dataclasses.replace(
             record, slide=dataclasses.replace(record.slide, path=recorded_path(path))
         )
-        write_whole(self._json(path), moved.to_json().encode())
+        if read_only_reason(self.out) is None:
+            write_whole(self._json(path), moved.to_json().encode())
         return moved
 
     def _json(self, path: SlidePath) -> Path:
@@ -319,7 +322,9 @@ def _item_names(paths: Sequence[SlidePath]) -> dict[str, SlidePath]:
 
 
 def _time_on(folder: Path) -> float:
-    """Return the time by the clock of a file system."""
+    """Return the time by the clock of a file system; by that of this machine if it is read-only."""
+    if read_only_reason(folder) is not None:
+        return time.time()
     probe = part_path(folder / "clock")
     try:
         probe.touch()

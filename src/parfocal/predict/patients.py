@@ -18,7 +18,7 @@ from parfocal.explain.patient_record import SUFFIX, PatientRecord, read_patient
 from parfocal.explain.pictures import draw_pictures, picture_files
 from parfocal.explain.read_record import RecordError
 from parfocal.features.slide_input import SlideInput
-from parfocal.files import refuse_slide_folder, write_whole
+from parfocal.files import read_only_reason, refuse_slide_folder, write_whole
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
 from parfocal.predict.conflicts import refuse_other_slides
@@ -130,7 +130,8 @@ def predict_patients(
                 records.append(ended.result)
                 yield ended.result
     finally:
-        update_table(out, columns, records, failed)
+        if read_only_reason(out) is None:
+            update_table(out, columns, records, failed)
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,10 @@ class PatientWork:
     def items(self) -> tuple[str, ...]:
         """Ids of the patients."""
         return tuple(self.patients)
+
+    def slide_files(self, item: str) -> tuple[SlidePath, ...]:
+        """Return the slides of a patient; none if their features are stored."""
+        return () if self.features is not None else tuple(self.patients[item].paths)
 
     def prepare(self) -> None:
         """Load the encoders, and move the model to their device."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from parfocal.compare import Candidate, compare
 from parfocal.dataset import CohortSlide, read_cohort
 from parfocal.dataset.readers import MadeCohort, make_cohort
+from parfocal.distribute.shards import ShardEndedError
 from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
 from parfocal.files import whole_file, write_whole
 from parfocal.reproduce.experiments import Kind, Reproduction
@@ -90,6 +91,7 @@ def reproduce(
         SettingsError: a setting is invalid.
         EncoderError: a network is not available.
         StoreError: features cannot be written, or were made with other settings.
+        ShardEndedError: the trainings of the shard are done, but not yet those of the others.
     """
     candidates = reproduction.candidates()
     _load_encoders([candidate for members in candidates.values() for candidate in members])
@@ -98,12 +100,19 @@ def reproduce(
     options = RunOptions(out, seeds, cache, device, timed, distribution)
     results: dict[str, ExperimentResult] = {}
     notes = _data_notes(made)
+    unfinished: ShardEndedError | None = None
     for kind, members in candidates.items():
-        results |= _run_kind(options, kind, members, cohort)
+        try:
+            results |= _run_kind(options, kind, members, cohort)
+        except ShardEndedError as ended:  # the shard has a part of the next kind, too
+            unfinished = ended
+            continue
         notes += _unreadable_slides(out / kind, cohort)
         filled = fill_tables(reproduction, results, notes)
         write_whole(out / "table.md", to_markdown(filled).encode())
         write_whole(out / "table.csv", to_csv(filled).encode())
+    if unfinished is not None:
+        raise unfinished
     figures = draw_figures(reproduction, results, read_cohort(cohort), out, device=device)
     write_whole(out / "page.html", to_html(filled, figures).encode())
     failed = {name: each.reason for name, each in results.items() if each.reason is not None}

@@ -7,6 +7,7 @@ per pixel, in the same way for every format.
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import isfinite
@@ -18,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from parfocal.cost import CostMeter, Stage
-from parfocal.slide.errors import ImplausibleMppError, MissingMppError, NotSquareError, SlideError
+from parfocal.slide.errors import ImplausibleMppError, MissingMppError, NotSquareError
 from parfocal.slide.identity import HASH_DIGITS, file_fingerprint, slide_id, source_fingerprint
 from parfocal.slide.readers.image import ArrayScan
 from parfocal.slide.readers.opening import open_scan
@@ -35,6 +36,7 @@ from parfocal.slide.resolution import (
 from parfocal.slide.shrink import LEVEL_TOLERANCE, Span
 from parfocal.slide.sources.source import ByteSource
 from parfocal.slide.sources.url import SlidePath, SlideUrl, parse_slide_path
+from parfocal.slide.staging import staged
 
 NOTEBOOK_PX = 480  # longer side of a slide's image in a notebook
 
@@ -72,6 +74,7 @@ class Slide:
         reopen: opens the same slide in another process.
         tissue_path: file with the tissue; None to find it.
         from_cohort: whether the slide is a row of a cohort's table, for the advice in messages.
+        on_close: called when the slide is closed.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Slide:
         reopen: "Callable[[], Slide]",
         tissue_path: Path | None = None,
         from_cohort: bool = False,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self.id = slide_id
         self.mpp = mpp
@@ -100,6 +104,7 @@ class Slide:
         self._scan = scan
         self._regions = RegionReader(scan, cost_meter)
         self._reopen = reopen
+        self._on_close = on_close
         self._is_closed = False
 
     @property
@@ -252,6 +257,9 @@ class Slide:
         """Close the file."""
         self._is_closed = True
         self._scan.close()
+        if self._on_close is not None:
+            self._on_close()
+            self._on_close = None
 
     def _spans(self, box: Box, mpp: float) -> tuple[Span, Span]:
         """Return the axes of a box on the level that is read for a resolution."""
@@ -339,13 +347,13 @@ def open_slide(
     cost_meter = CostMeter() if cost_meter is None else cost_meter
     if mpp is not None:
         check_mpp(mpp)
-    with cost_meter.measure_time("open"):
-        scan = open_scan(path, cost_meter, missing_tiles=missing_tiles)
-        try:
-            used_mpp = _recorded_mpp(scan, path, from_cohort=from_cohort) if mpp is None else mpp
-        except SlideError:
-            scan.close()
-            raise
+    with cost_meter.measure_time("open"), ExitStack() as stack:
+        file, release = staged(path)
+        stack.callback(release)
+        scan = open_scan(file, cost_meter, missing_tiles=missing_tiles)
+        stack.callback(scan.close)
+        used_mpp = _recorded_mpp(scan, path, from_cohort=from_cohort) if mpp is None else mpp
+        stack.pop_all()
     return Slide(
         scan,
         slide_id(path),
@@ -356,6 +364,7 @@ def open_slide(
         reopen=partial(open_slide, path, mpp=mpp, missing_tiles=missing_tiles, tissue=tissue),
         tissue_path=tissue,
         from_cohort=from_cohort,
+        on_close=release,
     )
 
 

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from parfocal.distribute.worklist import Distribution
 from parfocal.explain.inspection import InspectedSlide, SlideSource, inspect_slides, list_sources
 from parfocal.explain.inspection.sheet import check_sheet, write_sheet
 from parfocal.features.header import SlideSettings
 from parfocal.slide.slide import open_slide
+from shared_work import SentEngine
 
 SETTINGS = SlideSettings((2.5, 10.0), patch_size=64)
 
@@ -161,6 +163,19 @@ def test_an_inspection_goes_on_where_it_stopped(tmp_path, slides, monkeypatch):
     assert len(opened) == 2 * len(slides)
     list(inspect_slides(sources, replace(settings, min_tissue=0.2), out=out))
     assert len(opened) == 3 * len(slides)
+
+
+@pytest.mark.parametrize("out", [None, "inspected.jsonl"])
+def test_workers_inspect_as_one_process(tmp_path, slides, out):
+    sources = [*list_sources(slides), SlideSource(tmp_path / "none.svs")]
+    alone = list(inspect_slides(sources, SETTINGS, pictures=True))
+    found = inspect_slides(
+        *(sources, SETTINGS),
+        pictures=True,
+        out=None if out is None else tmp_path / out,
+        distribution=Distribution(engine=SentEngine()),
+    )
+    assert sorted(found, key=lambda each: alone.index(each)) == alone
 
 
 def test_pictures_are_kept_with_the_results(tmp_path, slides, monkeypatch):

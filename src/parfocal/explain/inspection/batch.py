@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -138,7 +139,19 @@ def inspect_slides(
             the settings are the same; None for none.
         again: whether to inspect slides again whose results are in `out`.
         distribution: how the slides are divided among processes that have the same `out`.
+            Workers need an `out`: without one, a temporary file, which workers of other machines
+            do not see.
     """
+    if out is None and distribution.engine is not None:
+        with TemporaryDirectory() as folder:
+            yield from inspect_slides(
+                sources,
+                settings,
+                pictures=pictures,
+                out=Path(folder) / "results.jsonl",
+                distribution=distribution,
+            )
+        return
     if out is None:
         shard = distribution.shard
         yield from _inspect_here(
@@ -197,6 +210,10 @@ class _InspectionWork:
         """Names of the slides."""
         return tuple(self.sources)
 
+    def slide_files(self, item: str) -> tuple[SlidePath, ...]:
+        """Return the slide of an item."""
+        return (self.sources[item].path,)
+
     def find(self, item: str) -> Inspection | None:
         """Return the result of an earlier call, or of another process."""
         if self.sources[item].problem is not None:
@@ -209,17 +226,30 @@ class _InspectionWork:
         self.results.add(self.sources[item], report, picture)
         return report, picture
 
+    def close(self) -> None:
+        """Add the results of a worker process to the journal."""
+        self.results.close()
+
 
 class _Results:
     """The results of earlier calls, in a journal."""
 
     def __init__(self, path: Path, settings: SlideSettings) -> None:
+        self._made_of = path, settings
         made_by = {"task": "inspecting", "settings": asdict(settings)}
         self._journal = Journal(path, made_by)
         self._exclude_classes = settings.exclude_classes
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let each worker process have a part of its own."""
+        return _Results, self._made_of
+
     def __enter__(self) -> "_Results":
         return self
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
 
     def __exit__(self, *error: Any) -> None:
         self._journal.__exit__(*error)

@@ -17,6 +17,7 @@ from parfocal.slide.sources.transport import Reply
 SLOW_READ_S = 0.002
 JUDGED_READS = 4  # before the speed of a disk is judged
 # On such a disk, a read takes as long as 512 KiB more of it.
+LEAST_READ = 2**18
 JOINING = Joining(max_gap=2**19 // PAGE_BYTES, max_runs=1, max_waste=0, longest=2**22 // PAGE_BYTES)
 
 
@@ -55,7 +56,7 @@ class LocalSource:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes from a position, fewer at the end of the file."""
-        fetcher = self._fetchers.get(os.getpid())
+        fetcher = self._fetcher()
         if fetcher is not None:
             length = min(length, self.size - offset)
             return fetcher.read(offset, length) if length > 0 else b""
@@ -69,14 +70,8 @@ class LocalSource:
 
     def read_ahead(self, ranges: Sequence[Range]) -> int:
         """Start reading ranges that will be read soon, if the disk is slow; see `ByteSource`."""
-        if not self.reads_ahead:
-            return len(ranges)
-        process = os.getpid()
-        if process not in self._fetchers:
-            fetcher = PageFetcher(self._path, self, self._cost_meter, joining=JOINING)
-            fetcher.expect(self.size, self.identity)
-            self._fetchers.setdefault(process, fetcher)
-        return self._fetchers[process].read_ahead(ranges)
+        fetcher = self._fetcher()
+        return len(ranges) if fetcher is None else fetcher.read_ahead(ranges)
 
     def fetch(self, offset: int, length: int) -> Reply:
         """Read bytes as the answer to a request; see `Transport`."""
@@ -98,6 +93,17 @@ class LocalSource:
         """Close the file; called again, or when the object is gone, it does nothing."""
         self.cancel()
         self._close()
+
+    def _fetcher(self) -> PageFetcher | None:
+        """Return what reads ahead in this process; None while the disk is not known to be slow."""
+        process = os.getpid()
+        if process not in self._fetchers and self.reads_ahead:
+            fetcher = PageFetcher(
+                *(self._path, self, self._cost_meter), joining=JOINING, least_read=LEAST_READ
+            )
+            fetcher.expect(self.size, self.identity)
+            self._fetchers.setdefault(process, fetcher)
+        return self._fetchers.get(process)
 
     def _blocks(self) -> Iterator[bytes]:
         for offset in range(0, self.size, 2**22):

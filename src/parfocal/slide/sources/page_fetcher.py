@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
+from itertools import islice
 
 from parfocal.cost import CostMeter
 from parfocal.slide.errors import SlideError
@@ -25,7 +26,7 @@ TRIES = 8  # of a request without any progress
 FIRST_WAIT_S, MAX_WAIT_S = 0.1, 30.0
 MEMORY_PAGES = 2**26 // PAGE_BYTES  # 64 MiB of a file
 AHEAD_PAGES = MEMORY_PAGES // 2
-LEAST_READ = 2**16  # bytes of a read that was not announced
+LEAST_READ = 2**13  # bytes of a read that was not announced, such as of a directory
 
 
 class PageFetcher:
@@ -36,6 +37,7 @@ class PageFetcher:
         transport: makes the requests.
         cost_meter: counts the bytes that come; the transport counts the requests.
         joining: which pages one request fetches.
+        least_read: bytes that a read fetches at least that was not announced.
         disk: keeps pages between runs; None to keep them in memory only.
     """
 
@@ -46,10 +48,11 @@ class PageFetcher:
         cost_meter: CostMeter,
         *,
         joining: Joining,
+        least_read: int = LEAST_READ,
         disk: DiskPages | None = None,
     ) -> None:
         self._path, self._transport, self._cost_meter = path, transport, cost_meter
-        self.joining, self.disk = joining, disk
+        self.joining, self.disk, self._least_read = joining, disk, least_read
         self._pages: OrderedDict[int, Future[bytes]] = OrderedDict()
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._pool = DaemonPool(PARALLEL_REQUESTS)
@@ -75,7 +78,7 @@ class PageFetcher:
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes from a position; the range lies in the file, and is not empty."""
         wanted = touched_pages([(offset, length)], self.size)
-        pages = self.want(wanted, extra=max(LEAST_READ, length // 2))
+        pages = self.want(wanted, extra=max(self._least_read, length // 2))
         content = b"".join(page.result() for page in pages)
         start = offset - wanted[0] * PAGE_BYTES
         return content[start : start + length]
@@ -157,7 +160,7 @@ class PageFetcher:
         self._pool.submit(partial(self._fetch, run[0], futures))
 
     def _drop_oldest(self) -> None:
-        for page in list(self._pages)[: max(0, len(self._pages) - MEMORY_PAGES)]:
+        for page in list(islice(self._pages, max(0, len(self._pages) - MEMORY_PAGES))):
             if self._pages[page].done():
                 del self._pages[page]
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from parfocal.slide.sources.source import Range
 
-PAGE_BYTES = 2**12
+PAGE_BYTES = 2**10  # what is fetched in vain at either end of a request is half of it
 Run = tuple[int, int]  # first page, and the one after the last
 
 

@@ -18,6 +18,10 @@ MAX_GAP = 3 * 2**14 // PAGE_BYTES
 MAX_RUNS = 30
 WASTE_SHARE = 0.02  # of the file, fetched in vain at a time to keep to MAX_RUNS
 LONGEST_RUN = 2**22 // PAGE_BYTES
+# A model reads about a percent of a larger file; there, only close ranges are joined, because the
+# gaps would make up much of what is fetched.
+LARGE_FILE = 400 * 10**6
+LARGE_FILE_GAP = 2**12 // PAGE_BYTES
 
 
 class RemoteSource:
@@ -54,9 +58,7 @@ class RemoteSource:
             raise
         self.size, self.identity = first.size, first.identity
         cost_meter.set_file_bytes(self.size)
-        self._joining = Joining(
-            MAX_GAP, MAX_RUNS, int(WASTE_SHARE * self.size / PAGE_BYTES), LONGEST_RUN
-        )
+        self._joining = joining_for(self.size)
         first.joining = self._joining
         if open_disk is not None:
             self._disk = first.disk = open_disk(self.identity, self.size)
@@ -107,6 +109,17 @@ class RemoteSource:
         return PageFetcher(
             self._url, self._connect(), self._cost_meter, joining=joining, disk=self._disk
         )
+
+
+def joining_for(size: int) -> Joining:
+    """Return which pages of a file one request fetches.
+
+    Args:
+        size: bytes of the file.
+    """
+    if size >= LARGE_FILE:
+        return Joining(LARGE_FILE_GAP, MAX_RUNS, 0, LONGEST_RUN)
+    return Joining(MAX_GAP, MAX_RUNS, int(WASTE_SHARE * size / PAGE_BYTES), LONGEST_RUN)
 
 
 def _close_own(fetchers: dict[int, PageFetcher]) -> None:
