@@ -106,12 +106,14 @@ def zoom() -> str:
             parts += [square((left, 68), cell, side, "zoomed") for cell in chosen[name]]
             parts += arrow((left + 246, 188), (left + 274, 188))
     total = len(existing(PATCH["10x"]))
-    bill = f"{seen} patches visited, at all magnifications together; {total} patches at 10x."
     parts += [
-        text(30, 340, f"The bill: {bill} The others are neither read nor encoded."),
-        text(30, 362, "Attention at every magnification is pooled into the prediction, and shown."),
+        text(
+            30, 340, f"The bill: {seen} patches visited at all magnifications, of {total} at 10x."
+        ),
+        text(30, 362, "Patches that are not visited are neither read nor encoded."),
+        text(30, 384, "What is seen at every magnification is pooled into the prediction."),
     ]
-    return drawing(380, parts, "Zooming from 1.25x into one patch at 2.5x and its children at 10x")
+    return drawing(402, parts, "Zooming from 1.25x into one patch at 2.5x and its children at 10x")
 
 
 def existing(side: int) -> list[Cell]:

@@ -1,6 +1,8 @@
 """The demonstration on few small slides: all steps run; learning is not tested."""
 
 import json
+import logging
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,19 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_the_demonstration_writes_metrics_predictions_and_a_report(tmp_path: Path):
+def test_the_demonstration_writes_metrics_predictions_and_a_report(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     out = tmp_path / "demo"
-    lines = list(demo.run_demo(out, quick=True))
+    caplog.set_level(logging.INFO, "parfocal")
+    said = [(line, len(caplog.records)) for line in demo.run_demo(out, quick=True)]
+    silent = [
+        line
+        for (line, before), (_, after) in pairwise(said)
+        if line[:4] in ("1/5 ", "2/5 ", "3/5 ", "4/5 ") and after < before + 2
+    ]
+    assert silent == []
+    lines = [line for line, _ in said]
     assert lines[0] == lines[-1] == demo.QUICK_NOTE
     lines = lines[1:-1]
     metrics = json.loads((out / "evaluation" / "metrics.json").read_text())

@@ -51,6 +51,27 @@ def test_no_script_style_or_font_comes_from_another_host(site: Path):
         assert not loaded, page
 
 
+DRAWINGS = [
+    ROOT / "docs" / "images" / f"{name}.svg" for name in ("grid", "bag", "zoom", "accuracy")
+]
+CHARACTER_PX = 8.2  # width of a character of the widest usual font
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS, ids=lambda path: path.stem)
+def test_a_drawing_is_readable_on_light_and_dark_pages_and_no_text_is_cut(drawing: Path):
+    text = drawing.read_text(encoding="utf-8")
+    assert 'class="ground"/>' in text
+    dark = text.partition("@media (prefers-color-scheme: dark)")[2].partition("</style>")[0]
+    classes = set(re.findall(r"\.(\w+) \{ fill: #", text.partition("@media")[0]))
+    assert {name for name in classes if f".{name}" not in dark} == set()
+    width = float(re.search(r'width="(\d+)"', text)[1])
+    for x, kind, line in re.findall(
+        r'<text x="([\d.]+)" y="[\d.]+" class="([\w ]+)">(.*)</text>', text
+    ):
+        if "end" not in kind and "middle" not in kind:
+            assert float(x) + CHARACTER_PX * len(line) <= width, line
+
+
 def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r"(\w[\w-]*\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}

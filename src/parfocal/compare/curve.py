@@ -17,7 +17,7 @@ import numpy as np
 
 from parfocal.compare.candidate import Candidate, ComparisonError
 from parfocal.compare.scores import ScoreSummary
-from parfocal.metrics import LabeledPredictions
+from parfocal.metrics import Resamplable
 from parfocal.metrics.paired import paired_scores
 
 Kind = Literal["wanted", "random", "own", "exhaustive"]
@@ -85,6 +85,12 @@ class Curve:
             if (each.model, each.kind) == (model, kind) and each.score is not None
         ]
 
+    def _repr_svg_(self) -> str:
+        """Return the picture of the curve, for notebooks."""
+        from parfocal.compare.curve_picture import draw_curve  # noqa: PLC0415  # imports matplotlib
+
+        return draw_curve(self).decode()
+
 
 @dataclass(frozen=True)
 class BudgetRuns:
@@ -104,7 +110,7 @@ class BudgetRuns:
     kind: Kind
     requested: float | None
     metrics: Sequence[Mapping[str, Any]]
-    predictions: Sequence[LabeledPredictions]
+    predictions: Sequence[Resamplable]
     macs: float | None
     seconds: float | None
 
@@ -131,7 +137,7 @@ class BudgetRuns:
             fmean(sum(s["mean"] for s in each["cost"]["patches"]) for each in self.metrics),
             self.macs,
             self.seconds,
-            sum(len(each.truth) for each in self.predictions),
+            sum(len(each.groups) for each in self.predictions),
             sum((each.get("budget") or {}).get("not_met") or 0 for each in self.metrics),
             score,
         )
@@ -198,7 +204,10 @@ def build_curve(
     """
     every = [*budgeted, *own]
     paired = paired_scores(
-        {each.key: each.predictions for each in every}, metric, resamples=resamples
+        {each.key: each.predictions for each in every},
+        metric,
+        names=(metric,),
+        resamples=resamples,
     )
     found = (each.point(paired[each.key].scores[metric]) for each in every)
     points = tuple(each for each in found if each is not None)
