@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.bag import Bag
-from parfocal.compare.measure import read_all_predictions
+from parfocal.compare.read_predictions import read_all_predictions
 from parfocal.evaluate.calibrate import calibrate_runs
 from parfocal.evaluate.run import evaluate
 from parfocal.metrics.paired import paired_scores

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from parfocal.printable import counted
 from parfocal.validation import validate
 
 RULES = "youden, sensitivity=0.95, specificity=0.95, or a number from 0 to 1 such as 0.4"
@@ -147,7 +148,8 @@ class OperatingPoint:
 
     @property
     def _where(self) -> str:
-        return f"{self.slides} validation slides of {self.patients} patients{self.source}"
+        slides = counted(self.slides, "validation slide")
+        return f"{slides} of {counted(self.patients, 'patient')}{self.source}"
 
 
 def _rates(threshold: Threshold) -> str:

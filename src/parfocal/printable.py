@@ -1,6 +1,33 @@
-"""Text that can be printed and written as UTF-8, whatever a file is called."""
+"""Text for people: counts with nouns, and names that can be printed and written as UTF-8."""
 
 import unicodedata
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "slide"), counted(2, "slide"), counted(0, "class", "classes")
+    ('1 slide', '2 slides', '0 classes')
+
+    Args:
+        number: how many.
+        noun: what is counted, for one.
+        plural: the same for several; None for the noun with an "s".
+    """
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def all_failed(number: int, noun: str) -> str:
+    """Return that all of several items failed.
+
+    >>> all_failed(1, "slide"), all_failed(2, "slide")
+    ('the only slide failed', 'all 2 slides failed')
+
+    Args:
+        number: how many, at least one.
+        noun: what failed, for one.
+    """
+    return f"the only {noun} failed" if number == 1 else f"all {counted(number, noun)} failed"
 
 
 def printable(text: str) -> str:

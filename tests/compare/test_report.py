@@ -41,7 +41,7 @@ def test_several_runs_have_a_standard_deviation():
 
 def test_the_pareto_front_is_listed_and_drawn():
     html = page(GOOD, POOR, ModelResult("dear", (HALF,), macs=9e12))
-    assert "no cheaper model scores higher): poor, good." in text_of(html)
+    assert "no cheaper model scores better): poor, good." in text_of(html)
     (picture,) = re.findall(r'src="data:image/png;base64,([^"]*)"', html)
     assert base64.b64decode(picture).startswith(b"\x89PNG")
 

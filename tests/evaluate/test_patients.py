@@ -19,6 +19,8 @@ from parfocal.features.header import SlideSettings
 from parfocal.features.store import feature_path
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.covariates import fit_covariates
+from parfocal.models.description import CheckpointError
+from parfocal.models.ensemble import load_trained
 from parfocal.models.unit import SLIDE, Unit
 from train_features import write_features
 
@@ -172,6 +174,50 @@ def test_covariates_come_from_the_cohort(run, caplog):
     assert "p2: sex 'X' was not in training (F, M); it counts as missing" in caplog.text
     assert "p3" not in caplog.text  # a missing value
     assert len(rows) == 4
+
+
+@pytest.mark.parametrize("fusion", [None, "mean"])
+def test_folds_answer_for_patients_each_with_its_own_covariates(
+    folder, untrained, tmp_path, fusion
+):
+    alone = []
+    for number, mean in enumerate((50, 60)):
+        ages = [{"age": str(mean - 10)}, {"age": str(mean + 10)}]
+        unit = Unit("patient", fusion, fit_covariates(("age",), ages))
+        member = replace(untrained, unit=unit, model=deepcopy(untrained.model))
+        unit.attach(member.model, 2)
+        torch.nn.init.constant_(member.model.covariate_head.weight[0], 1.0 + number)
+        member.save(tmp_path / "run" / f"fold-{number}")
+        alone.append(tmp_path / "run" / f"fold-{number}")
+
+    def answers(run):
+        result = evaluate(
+            *(run, folder / "cohort.csv", run / "out"),
+            features=folder / "features",
+            external=True,
+            resamples=0,
+            report=False,
+        )
+        return {each.slide.slide_id: each for each in result.results}
+
+    whole, (first, second) = answers(tmp_path / "run"), map(answers, alone)
+    assert set(whole) == set(SLIDES)
+    for name, each in whole.items():
+        pair = np.array([first[name].probabilities, second[name].probabilities])
+        assert each.probabilities == pytest.approx(pair.mean(axis=0), abs=1e-6)
+        assert each.spread["ill"] == pytest.approx(pair[:, 1].std(ddof=1), abs=1e-6)
+        assert each.folds == ("fold-0", "fold-1")
+    assert whole["p0"].spread["ill"] > 0.01
+
+
+def test_folds_with_other_covariates_are_refused(untrained, tmp_path):
+    for number, columns in enumerate((("age",), ("age", "sex"))):
+        unit = Unit("patient", None, fit_covariates(columns, [{"age": "50", "sex": "F"}] * 2))
+        member = replace(untrained, unit=unit, model=deepcopy(untrained.model))
+        unit.attach(member.model, 2)
+        member.save(tmp_path / f"fold-{number}")
+    with pytest.raises(CheckpointError, match=r"fold-1 has other covariates \(age, sex\) than"):
+        load_trained(tmp_path)
 
 
 def test_a_cohort_without_a_covariate_is_refused(run, folder):

@@ -55,6 +55,12 @@ def test_a_setting_for_an_unknown_experiment_is_refused():
         small("zoommil-bright", "zoomil:model.k=3").candidates()
 
 
+@pytest.mark.parametrize("settings", [("train.task=ordinal",), ("train.target=[grade]",)])
+def test_another_task_than_that_of_the_paper_is_refused(settings):
+    with pytest.raises(SettingsError, match=r"the tables of zoommil-bright are of the classes of"):
+        small("zoommil-bright", *settings).candidates()
+
+
 def test_an_unknown_table_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="unknown table 'bach'; use one of jsma-bach, jsma-prad,"):
         read_table("bach")

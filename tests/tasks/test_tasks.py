@@ -1,13 +1,21 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from parfocal.dataset import CohortError, CohortSlide
 from parfocal.evaluate.task_scores import score_text
-from parfocal.tasks import build_task, mean_answer, parse_task, read_task_cohort, stored_task
+from parfocal.tasks import (
+    Answer,
+    build_task,
+    mean_answer,
+    parse_task,
+    read_task_cohort,
+    stored_task,
+)
 from parfocal.tasks.ordinal import ordinal_loss
 
 
@@ -304,3 +312,62 @@ def test_a_class_that_the_model_was_not_trained_on_is_refused(kind):
     trained.prepared([slide(0, grade=1), slide(1)])
     with pytest.raises(CohortError, match="row 4: grade '3' is none of the classes 1, 2"):
         trained.prepared([slide(0, grade=1), slide(2, grade=3)])
+
+
+def multilabel_answers(task, *probabilities):
+    return [Answer(outputs=dict(zip(task.targets, each, strict=True))) for each in probabilities]
+
+
+def test_the_mean_auroc_of_several_labels_has_an_interval():
+    task = build_task("multilabel", target=["er", "pr"])
+    slides = [slide(n, er=n % 2, pr=n // 2 % 2) for n in range(12)]
+    rows = [(0.1 * (n % 7), 0.9 - 0.1 * (n % 5)) for n in range(12)]
+    scores = task.scores(slides, multilabel_answers(task, *rows), resamples=200)
+    macro = scores["auroc_macro"]
+    assert next(iter(scores)) == "auroc_macro"
+    assert macro.value == pytest.approx((scores["auroc/er"].value + scores["auroc/pr"].value) / 2)
+    assert macro.low < macro.value < macro.high
+    assert macro.interval == "bootstrap"
+    same = [slide(n, er=1, pr=n % 2) for n in range(12)]
+    missing = task.scores(same, multilabel_answers(task, *rows), resamples=10)["auroc_macro"]
+    assert (missing.value, missing.reason) == (None, "undefined: a label has no AUROC")
+
+
+def test_a_label_is_found_from_its_own_threshold_on():
+    task = build_task("multilabel", target=["er", "pr"])
+    (answer,) = multilabel_answers(task, (0.4, 0.6))
+    assert task.describe(answer) == "pr"
+    assert task.describe(answer, {"er": 0.3, "pr": 0.7}) == "er"
+    assert task.describe(answer, {"er": 0.5, "pr": 0.7}) == "none"
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        build_task("classification", labels=("0", "1")),
+        build_task("ordinal", target=["g"], labels=("0", "1")),
+        build_task("multilabel", target=["er", "pr"]),
+        build_task("regression", target=["a"]),
+        build_task("regression", target=["a", "b"]),
+        build_task("survival", time="t", event="e"),
+        build_task("classification", target=["g", "a:regression"], time=None),
+    ],
+    ids=lambda task: f"{task.name}-{len(task.columns)}",
+)
+def test_the_scores_of_a_comparison_are_those_of_an_evaluation(task):
+    rng, slides = np.random.default_rng(0), []
+    for n in range(12):
+        cells = {"er": n % 2, "pr": n // 2 % 2, "a": n, "b": -n, "t": n + 1, "e": n % 3 // 2}
+        cells |= {"g": n % 2}
+        slides.append(slide(n, label=str(n % 2), **cells))
+    slides[3] = slide(3, label="1", **(dict(slides[3].values) | {"a": "", "er": ""}))
+    slides = [each for each in slides if task.known(each)]
+    task = task.prepared(slides).fitted(slides)
+    answers = [
+        task.answer(torch.from_numpy(rng.normal(size=len(task.output_names)))) for _ in slides
+    ]
+    expected = task.scores(slides, answers, resamples=0)
+    found = task.resamplable(slides, answers).weighted(np.ones((1, len(slides))))
+    for name in task.compared:
+        value = expected[name].value
+        assert found[name][0] == pytest.approx(np.nan if value is None else value, nan_ok=True)

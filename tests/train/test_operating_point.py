@@ -158,9 +158,9 @@ def test_what_cannot_be_chosen_is_refused_before_the_first_epoch(cohort, tmp_pat
 
 
 def test_a_task_without_thresholds_refuses_them(cohort):
-    task = build_task("multilabel", target=("a", "b"))
+    task = build_task("regression", target=("a", "b"))
     for settings in (TrainSettings(threshold=0.5), TrainSettings(temperature=True)):
-        with pytest.raises(RunError, match="task multilabel has no classes to choose it for"):
+        with pytest.raises(RunError, match="task regression has no classes to choose it for"):
             refuse_impossible(settings, task, cohort.slides)
 
 
@@ -187,3 +187,38 @@ def test_two_classes_are_decided_by_the_threshold_of_the_second():
     assert point.decided_label({"a": 0.6, "b": 0.4}) is None
     assert point.decided_label({"well": 0.3, "ill": 0.4, "other": 0.3}) is None
     assert OperatingPoint(temperature=2.0).decided_label({"well": 0.6, "ill": 0.4}) is None
+
+
+def several(truth, probability):
+    logits = np.log(np.array(probability) / (1 - np.array(probability)))
+    names = tuple(f"s{n}" for n in range(len(logits)))
+    return ValidationTable(("er", "pr"), names, names, np.array(truth, dtype=float), logits)
+
+
+def test_each_of_several_labels_has_a_threshold_from_the_slides_where_it_is_known(tmp_path):
+    truth = [[1, 0], [1, np.nan], [0, 1], [0, 1], [np.nan, 0]]
+    outputs = several(truth, [[0.8, 0.1], [0.6, 0.9], [0.3, 0.7], [0.2, 0.5], [0.99, 0.4]])
+    point = choose_operating_point(outputs, TrainSettings(threshold="youden"))
+    assert point.thresholds["er"].value == pytest.approx(0.45)
+    assert point.thresholds["pr"].value == pytest.approx(0.45)
+    assert (point.thresholds["er"].positives, point.thresholds["er"].negatives) == (2, 2)
+    path = tmp_path / "validation.csv"
+    path.write_bytes(outputs.to_bytes())
+    read = ValidationTable.read(path)
+    assert read.labels == outputs.labels
+    assert np.array_equal(read.truth, outputs.truth, equal_nan=True)
+    assert np.array_equal(read.logits, outputs.logits)
+    assert read.without({"s0"}).truth.shape == (4, 2)
+
+
+def test_a_threshold_of_a_label_that_all_validation_slides_have_is_refused(cohort):
+    task = build_task("multilabel", target=["er", "pr"])
+    val = [
+        replace(each, values={"er": "1", "pr": str(n % 2)})
+        for n, each in enumerate(cohort.slides[:4])
+    ]
+    with pytest.raises(RunError, match="no validation slide without er to choose its threshold"):
+        refuse_impossible(TrainSettings(threshold="youden"), task, val)
+    refuse_impossible(TrainSettings(threshold="0.5"), task, val)
+    with pytest.raises(RunError, match=r"train\.temperature: it divides the logits of classes"):
+        refuse_impossible(TrainSettings(temperature=True), task, val)

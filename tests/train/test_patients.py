@@ -13,6 +13,7 @@ from parfocal.dataset.inputs import StoredInputs
 from parfocal.dataset.split import read_split
 from parfocal.features.store import feature_path
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.covariates import CovariateError
 from parfocal.settings import RunSettings, load_settings
 from parfocal.train import train
 from parfocal.train.folder import RunError
@@ -173,3 +174,13 @@ def test_patients_of_one_slide_give_the_model_of_slides(folder, settings, tmp_pa
         weights.append(Checkpoint.load(tmp_path / per).model.state_dict())
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_covariates_are_refused_before_any_slide_is_opened(folder, tmp_path):
+    text = (folder / "cohort.csv").read_text().replace(",p05,55,", ",p05,old,")
+    (tmp_path / "cohort.csv").write_text(text)
+    mixed = read_cohort(tmp_path / "cohort.csv", columns=("age", "sex"))
+    settings = with_train(load_settings("abmil"), covariates=("age",), labels=("well", "ill"))
+    with pytest.raises(CovariateError, match="covariate age: 'old' is not a number, and most"):
+        train(mixed, settings, tmp_path / "run", device="cpu")  # there are no slide files
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from parfocal.compare import Candidate, compare
 from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate.run import evaluate
 from parfocal.features.header import SlideSettings
@@ -98,10 +99,18 @@ def test_a_ranking_is_that_of_a_trained_model(cohort, teacher, tmp_path):
 
 def test_a_model_without_its_teacher_is_refused(cohort, tmp_path):
     with pytest.raises(
-        RunError, match=r"train\.teacher is missing, but model coarsestudent needs a trained"
+        RunError, match=r"train\.teacher is missing, but model coarse-student needs a trained"
     ):
         run_training(cohort, student(None), tmp_path / "student")
     assert not (tmp_path / "student").exists()
+
+
+def test_a_teacher_is_refused_before_any_slide_is_opened(cohort, tmp_path):
+    settings = student(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="nowhere is not the folder of a finished run"):
+        train(cohort, settings, tmp_path / "student", device="cpu")  # there are no slide files
+    with pytest.raises(RunError, match="nowhere is not the folder of a finished run"):
+        compare(cohort.source, [Candidate("coarse-student", settings)], tmp_path / "out")
 
 
 def test_a_teacher_that_was_never_trained_is_refused(cohort, tmp_path):

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from parfocal.compare.curve import Curve, CurvePoint, Kind
 from parfocal.compare.curve_table import models_of
 from parfocal.compare.picture import COLORS, INK, MARKERS, PALE
-from parfocal.metrics import METRICS
+from parfocal.metrics import score_label
 
 CostOf = Callable[[CurvePoint], float | None]
 SALT = "parfocal"  # ids in the file do not change from call to call
@@ -40,7 +40,7 @@ def draw_curve(curve: Curve) -> bytes:
         axes.set_xlabel(label)
         _set_scale(axes)
     _mark_unattainable(plots[0], curve)
-    plots[0].set_ylabel(f"{METRICS[curve.metric]}, with 95% intervals")
+    plots[0].set_ylabel(f"{score_label(curve.metric)}, with 95% intervals")
     handles, names = plots[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", frameon=False, labelcolor=INK)
     svg = BytesIO()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from parfocal.compare.curve import Curve, CurvePoint
-from parfocal.metrics import METRICS
+from parfocal.metrics import score_label
 
 KINDS = {
     "wanted": "most wanted",
@@ -42,7 +42,7 @@ def curve_csv(curve: Curve) -> str:
 def curve_rows(curve: Curve) -> list[list[str]]:
     """Return the rows of the table for people, the header first."""
     header = ["model", "patches visited", "budget", "share", "patches", "TMACs", "s"]
-    rows = [[*header, METRICS[curve.metric]]]
+    rows = [[*header, score_label(curve.metric)]]
     return rows + [_row(point) for point in curve.points]
 
 
@@ -63,8 +63,8 @@ def curve_notes(curve: Curve) -> list[str]:
         )
         low, high = (f"{100 * share:.3g}%" for share in curve.span)
         notes.append(
-            f"Area under the curve (mean {METRICS[curve.metric]} over the logarithm of the share, "
-            f"from {low} to {high}): {areas}."
+            f"Area under the curve (mean {score_label(curve.metric)} over the logarithm of the "
+            f"share, from {low} to {high}): {areas}."
         )
     notes.append(
         "Share: patches visited at all magnifications, divided by those that exhaustive processing "

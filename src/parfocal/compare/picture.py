@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from parfocal.compare.scores import ComparisonRow
-from parfocal.metrics import METRICS
+from parfocal.metrics import is_error, score_label
 
 # Colors that remain distinct with color blindness; markers distinguish the models in gray print.
 COLORS = (
@@ -63,9 +63,9 @@ def draw_comparison(rows: Sequence[ComparisonRow], metric: str) -> bytes:
     plots = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     styles = {row.result.name: _style(number) for number, row in enumerate(done)}
     for axes, (label, points) in zip(plots, panels.items(), strict=True):
-        _draw_panel(axes, points, styles)
+        _draw_panel(axes, points, styles, lowest=is_error(metric))
         axes.set_xlabel(label)
-    plots[0].set_ylabel(f"{METRICS[metric]}, with 95% intervals")
+    plots[0].set_ylabel(f"{score_label(metric)}, with 95% intervals")
     figure.supxlabel(NOTE, fontsize=8, color=INK, x=0.01, ha="left")
     _draw_legend(figure, plots[0], done, metric)
     png = BytesIO()
@@ -73,15 +73,20 @@ def draw_comparison(rows: Sequence[ComparisonRow], metric: str) -> bytes:
     return png.getvalue()
 
 
-def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """Return the points with a higher score than all points of the same or lower cost.
+def pareto_front(points: Sequence[Point], *, lowest: bool = False) -> list[Point]:
+    """Return the points with a better score than all points of the same or lower cost.
 
     They are sorted by cost, lowest first.
+
+    Args:
+        points: the models.
+        lowest: whether lower scores are better.
     """
+    sign = -1 if lowest else 1
     best, front = float("-inf"), []
-    for point in sorted(points, key=lambda point: (point.cost, -point.score)):
-        if point.score > best:
-            best = point.score
+    for point in sorted(points, key=lambda point: (point.cost, -sign * point.score)):
+        if sign * point.score > best:
+            best = sign * point.score
             front.append(point)
     return front
 
@@ -105,7 +110,9 @@ def _style(number: int) -> tuple[str, str]:
     return COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
 
 
-def _draw_panel(axes: Axes, points: Sequence[Point], styles: dict[str, tuple[str, str]]) -> None:
+def _draw_panel(
+    axes: Axes, points: Sequence[Point], styles: dict[str, tuple[str, str]], *, lowest: bool
+) -> None:
     if not points:
         return
     highest = max(point.cost for point in points)
@@ -123,7 +130,7 @@ def _draw_panel(axes: Axes, points: Sequence[Point], styles: dict[str, tuple[str
             axes.annotate(
                 "← less", (x, point.score), (-12, 8), textcoords="offset points", color=INK
             )
-    front = pareto_front(points)
+    front = pareto_front(points, lowest=lowest)
     _draw_front(axes, [(max(p.cost, MIN_COST * highest), p.score) for p in front])
 
 
@@ -157,11 +164,13 @@ def _draw_front(axes: Axes, corners: Sequence[tuple[float, float]]) -> None:
 
 
 def _draw_legend(figure: Figure, axes: Axes, done: Sequence[ComparisonRow], metric: str) -> None:
-    """List the models with their scores, highest first."""
+    """List the models with their scores, best first."""
     scores = {row.result.name: row.scores[metric].value for row in done}
+    sign = -1 if is_error(metric) else 1
     handles, names = axes.get_legend_handles_labels()
     entries = sorted(
-        zip(handles, names, strict=True), key=lambda entry: -scores.get(entry[1], float("-inf"))
+        zip(handles, names, strict=True),
+        key=lambda entry: -sign * scores.get(entry[1], -sign * float("inf")),
     )
     labels = [f"{name}  {scores[name]:.3f}" if name in scores else name for _, name in entries]
     figure.legend(

@@ -11,17 +11,26 @@ from parfocal.compare.curve_table import curve_notes, curve_rows
 from parfocal.compare.picture import pareto_front, point_of
 from parfocal.compare.roc import average_roc
 from parfocal.compare.scores import (
-    COMPARED_METRICS,
     STAGES,
     ComparisonRow,
     ScoreSummary,
+    labeled_runs,
     pool_runs,
+    score_names,
 )
 from parfocal.compare.table import AUROC_RULE, class_text, column_notes, warnings
+from parfocal.compare.task_charts import task_charts
 from parfocal.explain.report.charts import Axis, line_chart
 from parfocal.explain.report.curves import calibration, micro, precision_recall
 from parfocal.explain.report.template import render
-from parfocal.metrics import METRICS, confusion_matrix
+from parfocal.metrics import confusion_matrix, is_error, score_label
+
+POOLED = (
+    "The area under it is the AUROC of the table. For the other curves, all runs of a model are "
+    "pooled; precision-recall is micro-averaged: each pair of slide and class is one binary "
+    "prediction."
+)
+TASK_CURVES = "The runs of a model are pooled; risks are ranked in each run, on its test patients."
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,9 @@ class ModelSection:
         runs: number of runs.
         slides: number of predictions over all runs.
         unanswered: number of test slides without a prediction.
-        labels: class names.
-        confusion: for each true class, its name and the counts of the predicted classes.
+        labels: class names; empty for a task without classes.
+        confusion: for each true class, its name and the counts of the predicted classes; empty for
+            a task without classes.
     """
 
     name: str
@@ -78,22 +88,25 @@ def comparison_page(
     """
     done = [row for row in rows if row.result.reason is None]
     known = [(row, row.result.macs) for row in done if row.result.macs is not None]
-    front = pareto_front([point_of(row, macs, metric) for row, macs in known])
+    points = [point_of(row, macs, metric) for row, macs in known]
+    front = pareto_front(points, lowest=is_error(metric))
+    labeled = [row for row in done if labeled_runs(row.result)]
+    curves = _curves(labeled) if labeled else task_charts(done)
     return render(
         "comparison.html",
         failed=[row.result for row in rows if row.result.reason is not None],
         unreadable=unreadable or {},
         models=[_section(row) for row in done],
         metric=metric,
-        metrics={name: METRICS[name] for name in COMPARED_METRICS},
+        metrics={name: score_label(name) for name in score_names(rows)},
         stages=STAGES,
         devices=sorted({device for row in done for device in row.result.seconds}),
         warnings=warnings(rows),
         notes=column_notes(rows),
-        auroc_rule=AUROC_RULE,
+        curves_note=f"{AUROC_RULE} {POOLED}" if labeled else TASK_CURVES,
         picture=f"data:image/png;base64,{_base64(picture)}",
         front=[point.name for point in front],
-        curves=_curves(done),
+        curves=curves,
         share_curve="" if curve is None else f"data:image/svg+xml;base64,{_base64(svg.encode())}",
         share_rows=[] if curve is None else curve_rows(curve),
         share_notes=[] if curve is None else curve_notes(curve),
@@ -105,21 +118,23 @@ def _base64(content: bytes) -> str:
 
 
 def _section(row: ComparisonRow) -> ModelSection:
-    result = row.result
-    pooled = pool_runs(result.runs)
+    result, labeled = row.result, labeled_runs(row.result)
+    pooled = pool_runs(labeled) if labeled else None
     return ModelSection(
         name=result.name,
         classes=class_text(result),
-        scores={name: _format_score(row.scores[name]) for name in COMPARED_METRICS},
+        scores={name: _format_score(score) for name, score in row.scores.items()},
         gap_to_best=row.gap_text,
         patches=result.patches,
         macs=result.macs,
         seconds=result.seconds,
         runs=len(result.runs),
-        slides=len(pooled.truth),
+        slides=sum(len(run.groups) for run in result.runs),
         unanswered=result.failed,
-        labels=pooled.labels,
-        confusion=list(zip(pooled.labels, confusion_matrix(pooled).tolist(), strict=True)),
+        labels=() if pooled is None else pooled.labels,
+        confusion=[]
+        if pooled is None
+        else list(zip(pooled.labels, confusion_matrix(pooled).tolist(), strict=True)),
     )
 
 
@@ -130,9 +145,10 @@ def _format_score(score: ScoreSummary) -> str:
 
 def _curves(rows: Sequence[ComparisonRow]) -> list[tuple[str, Markup]]:
     """Draw ROC, precision-recall and calibration curves, one line per model."""
-    pooled = {row.result.name: pool_runs(row.result.runs) for row in rows}
+    runs = {row.result.name: labeled_runs(row.result) for row in rows}
+    pooled = {name: pool_runs(each) for name, each in runs.items()}
     binary = {name: micro(each.truth, each.probabilities) for name, each in pooled.items()}
-    rocs = [average_roc(row.result.runs, row.result.name) for row in rows]
+    rocs = [average_roc(each, name) for name, each in runs.items()]
     precisions = [precision_recall(*each, name) for name, each in binary.items()]
     calibrations = [
         calibration(each.truth, each.probabilities, name)[0] for name, each in pooled.items()

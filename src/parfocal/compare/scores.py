@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from parfocal.metrics import LabeledPredictions, PairedTest
+from parfocal.metrics import LabeledPredictions, PairedTest, Resamplable
 from parfocal.metrics.paired import COMPARED_METRICS, ScoreSummary, paired_scores
 
 STAGES = ("total", "read", "encode", "model")
@@ -25,13 +25,14 @@ class ModelResult:
         seconds: mean seconds per slide read from its file, by device and stage.
         failed: number of test slides without a prediction.
         reason: why the model failed; None if it did not.
-        classes: number of test slides of each class, each slide counted once.
+        classes: number of test slides of each class, each slide counted once; with survival, with
+            and without the event; "slides" for other tasks without classes.
         encoder: names of the encoders, as `--encoder` takes them; None for a model that takes
             pixels.
     """
 
     name: str
-    runs: tuple[LabeledPredictions, ...] = ()
+    runs: tuple[Resamplable, ...] = ()
     macs: float | None = 0.0
     patches: float = 0.0
     seconds: Timing = field(default_factory=dict)
@@ -48,8 +49,8 @@ class ComparisonRow:
     Args:
         result: predictions and cost.
         scores: by metric; empty if the model failed.
-        gap_to_best: score of the best model minus the score of this one, in the metric that ranks
-            the models; None for the best model.
+        gap_to_best: by how much the best model is better, in the metric that ranks the models;
+            None for the best model.
         delong: test of the AUROC of the best model against that of this one, of two classes.
     """
 
@@ -67,6 +68,16 @@ class ComparisonRow:
         return f"{self.gap_to_best.text}; AUROC {test}" if test else self.gap_to_best.text
 
 
+def labeled_runs(result: ModelResult) -> tuple[LabeledPredictions, ...]:
+    """Return the predictions of a model with classes; none for a task without classes."""
+    return tuple(run for run in result.runs if isinstance(run, LabeledPredictions))
+
+
+def score_names(rows: Sequence[ComparisonRow]) -> tuple[str, ...]:
+    """Return the names of the scores of a comparison, in order."""
+    return next((tuple(row.scores) for row in rows if row.scores), COMPARED_METRICS)
+
+
 def pool_runs(runs: Sequence[LabeledPredictions]) -> LabeledPredictions:
     """Return the predictions of all runs of a model together.
 
@@ -82,18 +93,24 @@ def pool_runs(runs: Sequence[LabeledPredictions]) -> LabeledPredictions:
 
 
 def score_results(
-    results: Sequence[ModelResult], metric: str, *, resamples: int = 2000, seed: int = 0
+    results: Sequence[ModelResult],
+    metric: str,
+    *,
+    names: Sequence[str] = COMPARED_METRICS,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> list[ComparisonRow]:
     """Score all models on the same resamples of patients, and compare them with the best one.
 
     Args:
         results: the models.
-        metric: metric that ranks them.
+        metric: metric that ranks them, one of `names`.
+        names: metrics to compute.
         resamples: number of resamples for the intervals.
         seed: seed of the resampling.
     """
     runs = {result.name: result.runs for result in results if result.reason is None}
-    paired = paired_scores(runs, metric, resamples=resamples, seed=seed)
+    paired = paired_scores(runs, metric, names=names, resamples=resamples, seed=seed)
     rows = []
     for result in results:
         if result.reason is not None:
@@ -111,6 +128,8 @@ __all__ = [
     "ModelResult",
     "ScoreSummary",
     "Timing",
+    "labeled_runs",
     "pool_runs",
+    "score_names",
     "score_results",
 ]

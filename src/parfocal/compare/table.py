@@ -6,16 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from parfocal.compare.read_predictions import EVENTS
 from parfocal.compare.scores import (
-    COMPARED_METRICS,
     STAGES,
     ComparisonRow,
     ModelResult,
+    ScoreSummary,
+    labeled_runs,
     pool_runs,
+    score_names,
 )
-from parfocal.metrics import METRICS, small_classes
+from parfocal.metrics import is_error, score_label, small_classes
 
-BOOTSTRAPPED = ("weighted_f1", "auroc_macro")
+PERCENT = ("weighted_f1", "accuracy")  # printed with their deviation, without an interval
+EXACT = ("accuracy",)  # with an exact interval; the others by bootstrap
+MIN_EVENTS = 10  # test slides with an event below which scores of survival are rough
 AUROC_RULE = (
     "AUROC is computed in each run, one class against the others, and averaged over the classes, "
     "then over the runs; predictions of different runs are never ranked together. The ROC curve is "
@@ -27,10 +32,12 @@ def to_csv(rows: Sequence[ComparisonRow], metric: str) -> str:
     """Return results.csv: one row per model, numbers unrounded."""
     devices = sorted({device for row in rows for device in row.result.seconds})
     header = ["model", "encoder", "runs", "slides", "failed_slides"]
-    for name in COMPARED_METRICS:
+    names = score_names(rows)
+    for name in names:
         header += [name, f"{name}_sd", f"{name}_low", f"{name}_high"]
     header += [f"gap_to_best_{metric}", "gap_to_best_low", "gap_to_best_high", "auroc_delong_p"]
-    header += ["resamples", *(f"undefined_resamples_{name}" for name in BOOTSTRAPPED)]
+    bootstrapped = [name for name in names if name not in EXACT]
+    header += ["resamples", *(f"undefined_resamples_{name}" for name in bootstrapped)]
     header += [f"n_{label}" for label in _labels(rows)]
     header += ["patches", "macs", "flops"]
     header += [f"seconds_{stage}_{device}" for device in devices for stage in STAGES]
@@ -53,7 +60,7 @@ def _csv_row(row: ComparisonRow, metric: str) -> dict[str, object]:
         "model": result.name,
         "encoder": result.encoder or "",
         "runs": len(result.runs),
-        "slides": sum(len(run.truth) for run in result.runs),
+        "slides": sum(len(run.groups) for run in result.runs),
         "failed_slides": result.failed,
         "patches": result.patches,
         "macs": "" if result.macs is None else result.macs,
@@ -63,9 +70,10 @@ def _csv_row(row: ComparisonRow, metric: str) -> dict[str, object]:
         values = (score.value, score.sd, score.low, score.high)
         texts = ("" if value is None or np.isnan(value) else value for value in values)
         cells |= zip((name, f"{name}_sd", f"{name}_low", f"{name}_high"), texts, strict=True)
-    for name in BOOTSTRAPPED:
-        cells["resamples"] = row.scores[name].resamples
-        cells[f"undefined_resamples_{name}"] = row.scores[name].undefined_resamples
+    for name, score in row.scores.items():
+        if name not in EXACT:
+            cells["resamples"] = score.resamples
+            cells[f"undefined_resamples_{name}"] = score.undefined_resamples
     cells |= {f"n_{label}": count for label, count in result.classes.items()}
     if row.gap_to_best is not None:
         cells[f"gap_to_best_{metric}"] = row.gap_to_best.value
@@ -82,8 +90,9 @@ def _csv_row(row: ComparisonRow, metric: str) -> dict[str, object]:
 def to_markdown(rows: Sequence[ComparisonRow], metric: str) -> str:
     """Return results.md: the table, then failures and an explanation of the columns."""
     devices = sorted({device for row in rows for device in row.result.seconds})
-    header = ["model", "test slides", "weighted F1, %", "accuracy, %", METRICS["auroc_macro"]]
-    header += [f"gap to best ({METRICS[metric]})", "TMACs", "TFLOPs", "patches"]
+    labels = [f"{score_label(n)}{', %' if n in PERCENT else ''}" for n in score_names(rows)]
+    header = ["model", "test slides", *labels]
+    header += [f"gap to best ({score_label(metric)})", "TMACs", "TFLOPs", "patches"]
     header += [f"s, {device}: total (read / encode / aggregate)" for device in devices]
     lines = [header, ["---"] * len(header)]
     lines += [_markdown_row(row, devices) for row in rows if row.result.reason is None]
@@ -101,11 +110,7 @@ def to_markdown(rows: Sequence[ComparisonRow], metric: str) -> str:
 def _markdown_row(row: ComparisonRow, devices: Sequence[str]) -> list[str]:
     result = row.result
     line = [result.name, class_text(result)]
-    for name in ("weighted_f1", "accuracy"):
-        score = row.scores[name]
-        sd = "" if score.sd is None else f" ± {100 * score.sd:.1f}"
-        line.append(f"{100 * score.value:.1f}{sd}")
-    line.append(row.scores["auroc_macro"].text)
+    line += [_score_cell(name, score) for name, score in row.scores.items()]
     line.append(row.gap_text)
     tera = None if result.macs is None else result.macs / 1e12
     line += ["unknown"] * 2 if tera is None else [f"{tera:.3g}", f"{2 * tera:.3g}"]
@@ -121,18 +126,49 @@ def _markdown_row(row: ComparisonRow, devices: Sequence[str]) -> list[str]:
     return line
 
 
+def _score_cell(name: str, score: ScoreSummary) -> str:
+    if name not in PERCENT:
+        return score.text
+    sd = "" if score.sd is None else f" ± {100 * score.sd:.1f}"
+    return f"{100 * score.value:.1f}{sd}"
+
+
 def class_text(result: ModelResult) -> str:
-    """Return the number of test slides of each class."""
+    """Return the number of test slides of each class, or of all together."""
     return ", ".join(f"{count} {label}" for label, count in result.classes.items())
 
 
 def warnings(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Return what limits the scores: classes with few patients."""
+    """Return what limits the scores: classes with few patients, and few events."""
     found = []
     for row in rows:
-        few = small_classes(pool_runs(row.result.runs)) if row.result.runs else None
+        labeled = labeled_runs(row.result)
+        few = small_classes(pool_runs(labeled)) if labeled else _few_events(row.result)
         found += [] if few is None else [f"Warning: {few}."]
     return list(dict.fromkeys(found))
+
+
+def _few_events(result: ModelResult) -> str | None:
+    events = result.classes.get(EVENTS)
+    if events is None or events >= MIN_EVENTS:
+        return None
+    return f"fewer than {MIN_EVENTS} test slides with an event ({events}): scores are rough"
+
+
+def _intervals_note(rows: Sequence[ComparisonRow]) -> str:
+    """Return sentences about the intervals, and about scores of which lower is better."""
+    errors = [score_label(name) for name in score_names(rows) if is_error(name)]
+    lower = f" Lower is better for {' and '.join(errors)}." if errors else ""
+    if not any(labeled_runs(row.result) for row in rows):
+        return (
+            "The intervals are percentile bootstrap intervals, and all models share the "
+            f"resamples.{lower}"
+        )
+    return (
+        f"{AUROC_RULE} The interval of the accuracy is exact (Clopper-Pearson, one trial per "
+        "patient); the others are percentile bootstrap intervals, and all models share the "
+        f"resamples.{lower}"
+    )
 
 
 def _encoders_note(rows: Sequence[ComparisonRow]) -> str:
@@ -149,10 +185,9 @@ def column_notes(rows: Sequence[ComparisonRow]) -> str:
     runs = max((len(row.result.runs) for row in rows), default=0)
     return (
         f"Scores are means over runs (seeds and folds, {runs} per model) ± their standard "
-        f"deviation, with 95% intervals over patients in brackets. {AUROC_RULE} The interval of "
-        "the accuracy is exact (Clopper-Pearson, one trial per patient); the others are "
-        "percentile bootstrap intervals, and all models share the resamples. Gap to best: score of "
-        "the best model minus score of this model. MACs and patches are means over the test slides "
+        f"deviation, with 95% intervals over patients in brackets. {_intervals_note(rows)} Gap to "
+        "best: by how much the best model is better. MACs and patches are means over the test "
+        "slides "
         "and include encoding; 1 MAC = 2 FLOPs. Each model has the patches that it has by itself. "
         f"{_encoders_note(rows)}"
         "Seconds are measured on a few test slides read from their files, because reading stored "

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from parfocal.compare.candidate import Candidate
-from parfocal.models import MODELS
-from parfocal.models.contract import UsesTeacher
 from parfocal.settings import RunSettings
+from parfocal.train.teacher import needed_magnification
 
 DEFAULT_TEACHER = "abmil"
 
@@ -30,7 +27,7 @@ def with_teacher_run(
         out: folder of the comparison.
         seed: seed of the run; the teacher is the run of the same seed.
     """
-    if not _needs_teacher(settings):
+    if needed_magnification(settings) is None:
         return settings
     teacher = str(settings.train.teacher or DEFAULT_TEACHER)
     if teacher not in names:
@@ -39,12 +36,11 @@ def with_teacher_run(
     return replace(settings, train=replace(settings.train, teacher=run))
 
 
-def _needs_teacher(settings: RunSettings) -> bool:
-    """Return whether a model, with its settings, is trained with a teacher."""
-    if not settings.model.traits.uses_teacher:
-        return False
-    arguments = settings.model_arguments(in_dim=1, num_classes=2, num_slides=1)
-    with torch.device("meta"):  # without memory for its weights
-        model = MODELS[settings.model.name].build(**arguments)
-    assert isinstance(model, UsesTeacher)
-    return model.needs_teacher
+def awaits_teacher(candidate: Candidate, names: Sequence[str]) -> bool:
+    """Return whether the teacher of a model is another model of the comparison.
+
+    Args:
+        candidate: the model.
+        names: names of the models that are compared.
+    """
+    return str(candidate.settings.train.teacher or DEFAULT_TEACHER) in names

@@ -24,6 +24,7 @@ from parfocal.dataset.rows import (
 )
 from parfocal.dataset.same_file import refuse_one_file_twice
 from parfocal.dataset.spelling import find_variants, is_missing, plain_form
+from parfocal.printable import counted
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
 from parfocal.slide.sources.url import RemoteAccess, SlidePath, UrlError
 
@@ -116,7 +117,11 @@ def read_cohort(
 
 
 def read_slides(
-    path: Path, *, columns: Sequence[str] = (), access: RemoteAccess | None = None
+    path: Path,
+    *,
+    columns: Sequence[str] = (),
+    access: RemoteAccess | None = None,
+    name_classes: bool = True,
 ) -> tuple[CohortSlide, ...]:
     """Read the slides of a cohort; labels are neither needed nor checked.
 
@@ -124,6 +129,7 @@ def read_slides(
         path: a table with the columns slide_id and path, and optionally those of `read_cohort`.
         columns: further columns that the table must have; see `CohortSlide.values`.
         access: how remote slides are read; None for the defaults.
+        name_classes: whether to log the labels of the slides, if there are any.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
@@ -131,7 +137,7 @@ def read_slides(
     slides = _read_slides(path, columns, access)
     refuse_one_file_twice(path, slides)
     labels = tuple(sorted({slide.label for slide in slides if not is_missing(slide.label)}))
-    if labels:
+    if labels and name_classes:
         logger.info("%s: %s", path.name, Cohort(path, slides, labels).summary)
     else:
         logger.info("%s: %s", path.name, _count_patients(slides))
@@ -213,11 +219,11 @@ def _read_slides(
 
 
 def _count_patients(slides: Sequence[CohortSlide]) -> str:
-    count = f"{len(slides)} slide{'s' * (len(slides) != 1)}"
+    count = counted(len(slides), "slide")
     if all(slide.patient_id == slide.slide_id for slide in slides):
         return f"{count}, patients not given"
     patients = len({slide.patient_id for slide in slides})
-    return f"{count} of {patients} patient{'s' * (patients != 1)}"
+    return f"{count} of {counted(patients, 'patient')}"
 
 
 def _refuse_missing_labels(

@@ -178,11 +178,20 @@ def _refuse_ignored(path: Path, header: list[str]) -> None:
         logger.warning("%s: ignored columns: %s", path.name, ", ".join(similar))
 
 
+def columns_text(names: Sequence[str]) -> str:
+    """Return columns as text.
+
+    >>> columns_text(["age"]), columns_text(["age", "sex"])
+    ('column age', 'columns age, sex')
+    """
+    return f"column{'s' * (len(names) > 1)} {', '.join(names)}"
+
+
 def _check_header(path: Path, header: list[str], required: Sequence[str]) -> None:
     missing = [column for column in required if column not in header]
     if missing:
         raise CohortError(
-            f"{path.name}: no column {', '.join(missing)} (found: {_shorten(', '.join(header))}); "
+            f"{path.name}: no {columns_text(missing)} (found: {_shorten(', '.join(header))}); "
             f"it needs {', '.join(required)} and may have {', '.join(OPTIONAL)}."
             f"{_conversion(path, header)}"
         )

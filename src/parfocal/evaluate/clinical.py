@@ -4,7 +4,7 @@ DeLong intervals, decision curves and Kaplan-Meier curves have one unit per pati
 of the answers for its slides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -26,6 +26,7 @@ from parfocal.metrics import (
 from parfocal.operating_point import OperatingPoint
 from parfocal.tasks import Answer, Task
 from parfocal.tasks.hazards import Hazards
+from parfocal.tasks.multilabel import Multilabel
 from parfocal.tasks.survival import Survival
 
 
@@ -66,18 +67,77 @@ def classification_entries(
             if curve is not None:
                 entries["decision_curve"] = {"label": patients.labels[1], **asdict(curve)}
     if point is not None:
-        entries["operating_point"] = _operating_point(point, predictions, patients)
+        labels = point.thresholds
+        entries["operating_point"] = _operating_point(
+            point, dict.fromkeys(labels, predictions), dict.fromkeys(labels, patients)
+        )
     return entries
 
 
-def _operating_point(
-    point: OperatingPoint, slides: LabeledPredictions, patients: LabeledPredictions | None
+def multilabel_entries(
+    task: Task, results: Sequence[SlideResult], point: OperatingPoint | None
 ) -> dict[str, object]:
-    """Return the thresholds with the scores of the decisions that they make."""
+    """Return entries of metrics.json for labels of which several may be true.
+
+    Args:
+        task: the task; another than multilabel has no such entries.
+        results: the predictions.
+        point: the thresholds of the model; None without.
+    """
+    if not isinstance(task, Multilabel):
+        return {}
+    slides, patients = label_predictions(task, results)
+    entries: dict[str, object] = {
+        "auroc_delong": {
+            label: asdict(
+                delong_interval(each.truth == 1, np.ascontiguousarray(each.probabilities[:, 1]))
+            )
+            for label, each in patients.items()
+            if each is not None and len(each.truth)
+        }
+    }
+    if point is not None:
+        entries["operating_point"] = _operating_point(point, slides, patients)
+    return entries
+
+
+def label_predictions(
+    task: Multilabel, results: Sequence[SlideResult]
+) -> tuple[dict[str, LabeledPredictions], dict[str, LabeledPredictions | None]]:
+    """Return the predictions of each label, for slides and for patients.
+
+    The probability of a patient is the mean over its slides; None where they differ in the label.
+    """
+    answers = [Answer(outputs=result.outputs) for result in results]
+    slides = {
+        label: task.predictions([result.slide for result in results], answers, label)
+        for label in task.targets
+    }
+    patients: dict[str, LabeledPredictions | None] = {}
+    for label, each in slides.items():
+        try:
+            patients[label] = average_by_patient(each) if len(each.truth) else each
+        except ValueError:
+            patients[label] = None
+    return slides, patients
+
+
+def _operating_point(
+    point: OperatingPoint,
+    slides: Mapping[str, LabeledPredictions],
+    patients: Mapping[str, LabeledPredictions | None],
+) -> dict[str, object]:
+    """Return the thresholds with the scores of the decisions that they make.
+
+    Args:
+        point: the thresholds.
+        slides: predictions for slides, by label.
+        patients: predictions for patients, by label; None where a patient has no one truth.
+    """
     thresholds = {}
     for label, threshold in point.thresholds.items():
         entry: dict[str, object] = {"chosen": asdict(threshold)}
-        for name, predictions in (("slides", slides), ("patients", patients)):
+        for name, predictions in (("slides", slides[label]), ("patients", patients[label])):
             scores = None if predictions is None else _at(predictions, label, threshold.value)
             entry[name] = None if scores is None else {k: asdict(v) for k, v in scores.items()}
         thresholds[label] = entry
@@ -97,17 +157,24 @@ def _at(predictions: LabeledPredictions, label: str, value: float) -> dict[str, 
     return threshold_scores(predictions.truth == c, score, value, predictions.groups)
 
 
-def operating_text(predictions: LabeledPredictions, point: OperatingPoint | None) -> str:
+def operating_text(
+    predictions: LabeledPredictions | Mapping[str, LabeledPredictions], point: OperatingPoint | None
+) -> str:
     """Return sensitivity and specificity at the threshold in one line; empty without.
 
-    >>> operating_text(LabeledPredictions((), np.zeros(0, np.int64), np.zeros((0, 0)), ()), None)
+    >>> operating_text({}, None)
     ''
+
+    Args:
+        predictions: of slides; for labels of which several may be true, by label.
+        point: the thresholds of the model; None without.
     """
     if point is None or not point.thresholds:
         return ""
     parts = []
     for label, threshold in point.thresholds.items():
-        scores = _at(predictions, label, threshold.value)
+        own = predictions[label] if isinstance(predictions, Mapping) else predictions
+        scores = _at(own, label, threshold.value)
         rates = ", ".join(f"{name} {scores[name].text}" for name in ("sensitivity", "specificity"))
         parts.append(f"at {label} >= {threshold.value:.3f}: {rates}")
     return f"; {'; '.join(parts)}"

@@ -12,10 +12,13 @@ from statistics import fmean
 import numpy as np
 
 from parfocal.dataset.localization import Localization
+from parfocal.encoders.catalog import known_macs
 from parfocal.evaluate.budget_check import BudgetCheck
 from parfocal.evaluate.clinical import (
     classification_entries,
     froc_entries,
+    label_predictions,
+    multilabel_entries,
     operating_text,
     survival_entries,
 )
@@ -49,7 +52,9 @@ from parfocal.metrics import (
 )
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.visit import budget_text
+from parfocal.printable import counted
 from parfocal.tasks import Task, task_of
+from parfocal.tasks.multilabel import Multilabel
 
 INTERVAL = (
     "95% over patients: exact (Clopper-Pearson) for accuracy, recall and other shares of slides, "
@@ -103,7 +108,8 @@ class Evaluation:
         failed = f"; {len(self.failed)} failed" if self.failed else ""
         if not self.task.classes:
             main = score_text(self.task, self.scores)
-            return f"{self._counted(patients)}: {main}{self._budget_text()}{failed}"
+            at = self._thresholds_text()
+            return f"{self._counted(patients)}: {main}{at}{self._budget_text()}{failed}"
         names = ("quadratic_kappa",) * (self.task.name == "ordinal") + SUMMARY_METRICS
         scores = [f"{METRICS[name]} {self.scores[name].text}" for name in names]
         classes = ", ".join(f"{n} {label}" for label, n in class_counts(self.predictions).items())
@@ -113,11 +119,19 @@ class Evaluation:
             f"{self._probability_text()}{self._budget_text()}{failed}"
         )
 
+    def _thresholds_text(self) -> str:
+        """Return the decisions at the thresholds of several labels; empty without."""
+        point = self.trained.operating_point
+        if point is None or not isinstance(self.task, Multilabel):
+            return ""
+        return operating_text(label_predictions(self.task, self.results)[0], point)
+
     def _counted(self, patients: int) -> str:
         """Return how many predictions there are, and of what."""
         if self.settings.per == "patient":
-            return f"{patients} patients with {sum(r.slides for r in self.results)} slides"
-        return f"{len(self.results)} slides of {patients} patients"
+            slides = sum(result.slides for result in self.results)
+            return f"{counted(patients, 'patient')} with {counted(slides, 'slide')}"
+        return f"{counted(len(self.results), 'slide')} of {counted(patients, 'patient')}"
 
     def to_dict(self) -> dict[str, object]:
         """Return the content of metrics.json."""
@@ -169,7 +183,10 @@ class Evaluation:
     def _clinical(self) -> dict[str, object]:
         """Return the keys on calibration, decisions, survival, lesions and folds."""
         if not self.task.classes:
-            entries = survival_entries(self.task, self.results)
+            point = self.trained.operating_point
+            entries = survival_entries(self.task, self.results) | multilabel_entries(
+                self.task, self.results, point
+            )
         else:
             negatives = {r.slide.label for r in self.results if _has_no_lesion(r)}
             negative = negatives.pop() if len(negatives) == 1 else None
@@ -302,12 +319,33 @@ class Evaluation:
         return _mean_and_median(known) if len(known) == len(self.results) else None
 
     def _encoding_macs(self) -> list[float] | None:
-        """Return the mean MACs of encoding by step, lowest first; None where unknown or stored."""
+        """Return the mean MACs of encoding by step, lowest first; None where unknown.
+
+        With stored features they are those of encoding the visited patches.
+        """
         by_slide = [result.cost.encoding_macs for result in self.results]
+        if self.settings.features == "stored":
+            return self._known_encoding_macs()
         if not all(by_slide):
             return None
         steps = range(max(map(len, by_slide)))  # a slide that stops early has fewer
         return [fmean(each[n] if n < len(each) else 0 for each in by_slide) for n in steps]
+
+    def _known_encoding_macs(self) -> list[float] | None:
+        """Return the mean MACs of encoding the visited patches, if the catalog has the encoders."""
+        trained, steps = self.trained, self._steps()
+        weights = trained.encoder_weights or (None,) * len(trained.encoders)
+        known = [
+            known_macs(encoder.name) if file is None else None  # a file may be of another network
+            for encoder, file in zip(trained.encoders, weights, strict=True)
+        ]
+        prices = [macs for macs in known[: len(steps)] if macs is not None]
+        if len(prices) < len(steps):
+            return None
+        return [
+            macs * fmean(step.patches if step else 0 for step in each)
+            for macs, each in zip(prices, steps.values(), strict=True)
+        ] or None
 
     def _localization(self) -> list[dict[str, object]] | None:
         """Summarize the localization by magnification; None where no slide has outlines."""

@@ -9,12 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
+import torch
+
 from parfocal.dataset.cohort import Cohort, CohortSlide, Part
 from parfocal.dataset.outlines import Outlines
+from parfocal.dataset.patient_inputs import with_covariates
+from parfocal.dataset.patients import slides_of
 from parfocal.dataset.split import SPLIT_FILE, read_split
 from parfocal.evaluate.heldout import find_training_slides, run_parts
+from parfocal.evaluate.mean_looks import mean_looks
 from parfocal.evaluate.result import SlideResult, StepResult
-from parfocal.evaluate.slide import evaluate_slide
+from parfocal.evaluate.slide import compare_with_lesions, visit_slide
 from parfocal.features.open_folder import Features
 from parfocal.features.slide_input import SlideInput
 from parfocal.models.checkpoint import Checkpoint
@@ -72,6 +77,18 @@ class Folds:
             )
         )
 
+    def names_of_entry(
+        self, entry: CohortSlide, names: Mapping[str, tuple[str, ...]]
+    ) -> tuple[str, ...]:
+        """Return the folds that may predict a slide, or all slides of a patient.
+
+        Args:
+            entry: a slide or a patient.
+            names: folds that may predict each slide, by slide id.
+        """
+        own = [names[slide.slide_id] for slide in slides_of([entry])]
+        return tuple(name for name in self.trained.members if all(name in each for each in own))
+
     def models_for(self, names: Sequence[str]) -> Checkpoint:
         """Return the model with only some of its members; with all if there are none."""
         members = self.trained.members
@@ -84,7 +101,9 @@ def evaluate_members(
     """Run each member on one open slide, and return the mean answer.
 
     A patch that several members visit is read and encoded once; the cost is that of all together.
-    The visited patches are the mean over the members, and there is no localization.
+    The visited patches are the mean over the members. Attention and detections are compared with
+    the lesions as the mean over the members, see `mean_looks`. Each member encodes the clinical
+    covariates in its own way.
 
     Args:
         slide: the slide with its target.
@@ -93,14 +112,18 @@ def evaluate_members(
         outlines: the lesions; None where the cohort has no outlines.
     """
     device = next(trained.model.parameters()).device
-    results = []
+    results, looks = [], []
     for member in trained.members.values():
         member.model.to(device)
-        results.append(evaluate_slide(slide, opened, member, outlines))
+        own = _with_own_covariates(opened, slide, member, device)
+        result, visited = visit_slide(slide, own, member)
+        results.append(result)
+        looks.append(visited)
     names = tuple(trained.members)
     last = results[-1]
     if len(results) == 1:
-        return replace(last, folds=names)
+        alone = compare_with_lesions(last, looks[0], opened, trained, outlines)
+        return replace(alone, folds=names)
     labels = trained.labels if last.probabilities else ()
     answers = [
         Answer(dict(zip(labels, each.probabilities, strict=True)), each.outputs) for each in results
@@ -108,7 +131,8 @@ def evaluate_members(
     mean = mean_answer(answers)
     shares = [each.share_patches for each in results if each.share_patches is not None]
     numbers = [answer.probabilities or answer.outputs for answer in answers]
-    return SlideResult(
+    joined = mean_looks(looks)
+    whole = SlideResult(
         slide,
         tuple(mean.probabilities.values()),
         _mean_steps(results),
@@ -119,6 +143,19 @@ def evaluate_members(
         folds=names,
         spread={name: stdev(each[name] for each in numbers) for name in numbers[0]},
     )
+    if joined is None or len(joined) != len(whole.steps):
+        return whole
+    return compare_with_lesions(whole, joined, opened, trained, outlines)
+
+
+def _with_own_covariates(
+    opened: SlideInput, slide: CohortSlide, member: Checkpoint, device: torch.device
+) -> SlideInput:
+    """Return an input with the covariates as a member encodes them; the input without any."""
+    encoding = member.unit.covariates
+    if encoding is None:
+        return opened
+    return with_covariates(opened, encoding.encode(slide.values, slide.slide_id).to(device))
 
 
 def _mean_steps(results: Sequence[SlideResult]) -> tuple[StepResult, ...]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -39,37 +40,82 @@ def evaluate_slide(
     Raises:
         OutputNotFiniteError: the model's output is not finite.
     """
+    result, looks = visit_slide(slide, opened, trained)
+    return compare_with_lesions(result, looks, opened, trained, outlines)
+
+
+def visit_slide(
+    slide: CohortSlide, opened: SlideInput, trained: Checkpoint
+) -> tuple[SlideResult, tuple[Look, ...]]:
+    """Run a model on one slide; return the result without localization, and the looks.
+
+    Args:
+        slide: the slide with its label.
+        opened: the opened slide.
+        trained: the model.
+
+    Raises:
+        OutputNotFiniteError: the model's output is not finite.
+    """
     with torch.no_grad(), opened.cost_meter.measure_macs():
         visited = answer(trained, opened)
     prediction = visited.prediction
     require_finite(prediction, slide.slide_id)
     cost = opened.cost_meter.total()
-    lesions = outlines if outlines is not None and outlines.polygons else None
     looks = opened.locate(prediction.looks)
-    steps = tuple(
-        _step_result(
-            step, look, trained, None if lesions is None else _localize(look, lesions, opened)
-        )
-        for step, look in enumerate(looks)
-    )
+    steps = tuple(_step_result(step, look, trained) for step, look in enumerate(looks))
     full = None
     if visited.finish is not None:  # after the cost was taken
         with torch.no_grad():
             full = visited.finish()
     predicted = task_of(trained).answer(trained.calibrated(prediction.logits.double()))
-    shares_probability = bool(looks) and looks[0].score_kind == "sampling_probability"
-    return SlideResult(
+    result = SlideResult(
         slide,
         tuple(predicted.probabilities.values()),
         steps,
         _share_patches(opened, sum(step.patches for step in steps)),
         cost,
-        localize(join_looks(looks), lesions) if lesions and shares_probability else None,
         unreachable=unreachable_share(opened, looks),
         full=None if full is None else _full_answer(trained, full),
         budget_met=prediction.budget_met,
         outputs=predicted.outputs,
-        detections=None if outlines is None else _detections(looks, outlines, trained),
+    )
+    return result, looks
+
+
+def compare_with_lesions(
+    result: SlideResult,
+    looks: Sequence[Look],
+    opened: SlideInput,
+    trained: Checkpoint,
+    outlines: Outlines | None,
+) -> SlideResult:
+    """Return a result with the localization and the detections of its looks.
+
+    Args:
+        result: the result, with a step for each look.
+        looks: the looks, with their places.
+        opened: the opened slide.
+        trained: the model.
+        outlines: the lesions; None where the cohort has no outlines.
+    """
+    if outlines is None:
+        return result
+    lesions = outlines if outlines.polygons else None
+    shares_probability = bool(looks) and looks[0].score_kind == "sampling_probability"
+    steps = result.steps
+    if lesions is not None:
+        steps = tuple(
+            replace(step, localization=_localize(look, lesions, opened))
+            for step, look in zip(result.steps, looks, strict=True)
+        )
+    return replace(
+        result,
+        steps=steps,
+        localization=localize(join_looks(looks), lesions)
+        if lesions is not None and shares_probability
+        else None,
+        detections=_detections(looks, outlines, trained),
     )
 
 
@@ -106,9 +152,7 @@ def _localize(look: Look, lesions: Outlines, opened: SlideInput) -> Localization
     return localize(look, lesions, random_rate=rate)
 
 
-def _step_result(
-    step: int, look: Look, trained: Checkpoint, localization: Localization | None
-) -> StepResult:
+def _step_result(step: int, look: Look, trained: Checkpoint) -> StepResult:
     assert look.places is not None
     key = float(step)
     if trained.traits.fixed_magnifications:
@@ -119,7 +163,6 @@ def _step_result(
         key,
         patches=len(look.rows) if order is None else int((order >= 0).sum()),
         probability=float(look.score.sum()) if is_sampled else None,
-        localization=localization,
     )
 
 

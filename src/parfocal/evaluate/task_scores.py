@@ -5,18 +5,10 @@ from dataclasses import asdict
 
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.evaluate.result import SlideResult
-from parfocal.metrics import METRICS, REGRESSION_METRICS, SURVIVAL_METRICS, Score
+from parfocal.metrics import Score, score_label
+from parfocal.printable import counted
 from parfocal.tasks import Answer, Task, mean_answer
 
-SCORE_LABELS = (
-    METRICS
-    | SURVIVAL_METRICS
-    | REGRESSION_METRICS
-    | {
-        "auroc": "AUROC",
-        "average_precision": "AP",
-    }
-)
 MAX_IN_SUMMARY = 4
 MIN_EVENTS = 10  # patients with an event below which scores of survival are rough
 
@@ -91,9 +83,7 @@ def score_text(task: Task, scores: Mapping[str, Score]) -> str:
     names = dict.fromkeys([*(name for name in task.monitored if name in scores), *scores])
     listed = []
     for name in list(names)[: max(MAX_IN_SUMMARY, len(task.columns))]:
-        metric, slash, column = name.partition("/")
-        of = f" of {column}" if slash else ""
-        listed.append(f"{SCORE_LABELS.get(metric, metric)}{of} {scores[name].text}")
+        listed.append(f"{score_label(name)} {scores[name].text}")
     return ", ".join(listed)
 
 
@@ -105,7 +95,7 @@ def few_events(task: Task, results: Iterable[SlideResult]) -> str | None:
     events = len({slide.patient_id for slide in slides if task.group(slide) == "event"})
     if events >= MIN_EVENTS:
         return None
-    return f"{events} patients with an event (fewer than {MIN_EVENTS}): scores are rough"
+    return f"{counted(events, 'patient')} with an event (fewer than {MIN_EVENTS}): scores are rough"
 
 
 def table_header(task: Task, results: Sequence[SlideResult]) -> list[str]:

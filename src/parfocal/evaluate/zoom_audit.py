@@ -22,6 +22,7 @@ from parfocal.metrics import (
 )
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.visit import budget_text
+from parfocal.printable import counted
 from parfocal.tasks import Answer, Task, task_of
 from parfocal.tasks.joint import Joint
 from parfocal.tasks.regression import Regression
@@ -139,15 +140,16 @@ class Audit:
         if self.agreement is not None:
             classes = ", ".join(f"{n} {label}" for label, n in self._class_counts().items())
             return (
-                f"{len(self.slides)} slides ({classes}): with every patch, "
+                f"{counted(len(self.slides), 'slide')} ({classes}): with every patch, "
                 f"{_percent(self.agreement)} of the labels are the same and probabilities differ "
                 f"by {self.difference.value:.3f}"
             )
         name = self.task.compared[0]
         zoomed, exhaustive = self.scores[name], self.exhaustive_scores[name]
+        slides = counted(len(self.slides), "slide")
         return (
-            f"{len(self.slides)} slides: {score_label(name)} {zoomed.text}, with every patch "
-            f"{exhaustive.text}; predictions differ by {self.difference.value:.3f}"
+            f"{slides}: {score_label(name)} {zoomed.text}, with every patch {exhaustive.text}; "
+            f"predictions differ by {self.difference.value:.3f}"
         )
 
     @property

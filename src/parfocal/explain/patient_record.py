@@ -15,6 +15,7 @@ from parfocal.cost import Cost
 from parfocal.explain.read_record import RecordError, read_json, read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.record_parts import ModelFacts
+from parfocal.printable import counted
 
 FORMAT = "parfocal patient"
 FORMAT_VERSION = 1
@@ -59,9 +60,7 @@ class PatientRecord:
         count = len(self.slides)
         whole = replace(
             self.slides[0],
-            slide=replace(
-                self.slides[0].slide, id=f"{self.id} ({count} slide{'s' * (count != 1)})"
-            ),
+            slide=replace(self.slides[0].slide, id=f"{self.id} ({counted(count, 'slide')})"),
             regions=tuple(region for slide in self.slides for region in slide.regions),
             cost=self.cost,
             reach=None,
@@ -79,6 +78,23 @@ class PatientRecord:
         total = sum(region.score for each in self.slides for region in each.regions_at(step))
         own = sum(region.score for region in slide.regions_at(step))
         return own / total if total else 0.0
+
+    @property
+    def _members(self) -> dict[str, object]:
+        """The answers of several models, such as those of the folds, and how far they lie apart."""
+        first = self.slides[0]
+        if not first.members:
+            return {}
+        answers = [
+            {
+                "name": each.name,
+                "weights_sha256": each.weights_sha256,
+                "probabilities": each.probabilities,
+                "outputs": each.outputs,
+            }
+            for each in first.members
+        ]
+        return {"members": answers, "spread": first.spread}
 
     def to_json(self) -> str:
         """Return the text of the JSON file."""
@@ -106,6 +122,7 @@ class PatientRecord:
                 for each in self.slides
             ],
             "left_out": self.left_out,
+            **self._members,
             "cost": asdict(self.cost)
             | {
                 "share_patches": self.cost.share_patches,

@@ -72,6 +72,7 @@ class _Content:
     patient: PatientFacts | None = None
     covariates: dict[str, str] = field(default_factory=dict)
     threshold: ThresholdFacts | None = None
+    thresholds: tuple[ThresholdFacts, ...] = ()
     members: tuple[MemberFacts, ...] = ()
     spread: dict[str, float] = field(default_factory=dict)
 
@@ -126,6 +127,7 @@ def _read_prediction(path: Path) -> PredictionRecord:
         patient=validated.patient,
         covariates=validated.covariates,
         threshold=validated.threshold,
+        thresholds=validated.thresholds,
         members=validated.members,
         spread=validated.spread,
     )
@@ -248,6 +250,9 @@ def _check_consistency(path: Path, content: _Content) -> None:
     known = content.prediction.probabilities or content.prediction.outputs
     if threshold is not None and threshold.label not in content.prediction.probabilities:
         raise _incomplete(path, f"the threshold is for {threshold.label!r}, which is no class")
+    for each in content.thresholds:
+        if each.label not in content.prediction.outputs:
+            raise _incomplete(path, f"a threshold is for {each.label!r}, which is no label")
     if content.members and set(spread) != set(known):
         raise _incomplete(path, "the spread is not that of the predicted numbers")
     if steps:

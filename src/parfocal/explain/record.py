@@ -59,6 +59,7 @@ class PredictionRecord:
         predicted: what is predicted, as a short text, for a task without classes.
         threshold: the threshold that decides which of two classes is predicted; None for the most
             probable class.
+        thresholds: threshold of each of several labels that may all be true; empty for one half.
         members: the answers of several models, such as those of the folds, whose mean
             `probabilities` and `outputs` are; empty for one model.
         spread: standard deviation of each probability or output over the members, by name.
@@ -81,6 +82,7 @@ class PredictionRecord:
     outputs: dict[str, float] = field(default_factory=dict)
     predicted: str = ""
     threshold: ThresholdFacts | None = None
+    thresholds: tuple[ThresholdFacts, ...] = ()
     members: tuple[MemberFacts, ...] = ()
     spread: dict[str, float] = field(default_factory=dict)
 
@@ -103,11 +105,17 @@ class PredictionRecord:
     def answer(self) -> str:
         """The predicted class with its probability, or what else is predicted."""
         if not self.probabilities:
-            return f"{self.predicted}{self._spread_text()}"
+            return f"{self.predicted}{self._spread_text()}{self._thresholds_text}"
         text = f"{self.label} {self.probabilities[self.label]:.2f}{self._spread_text(self.label)}"
         if self.threshold is not None:
             text += f" (threshold {self.threshold.label} {self.threshold.value:.2f})"
         return text
+
+    @property
+    def _thresholds_text(self) -> str:
+        """The thresholds of several labels as text; empty without."""
+        listed = ", ".join(f"{each.label} {each.value:.2f}" for each in self.thresholds)
+        return f" (thresholds {listed})" if listed else ""
 
     def _spread_text(self, name: str | None = None) -> str:
         """Return the spread of a number over the members as text; empty for one model."""
@@ -203,6 +211,7 @@ class PredictionRecord:
             **({} if self.patient is None else {"patient": asdict(self.patient)}),
             **({"covariates": self.covariates} if self.covariates else {}),
             **({} if self.threshold is None else {"threshold": asdict(self.threshold)}),
+            **({"thresholds": list(map(asdict, self.thresholds))} if self.thresholds else {}),
             **self._members,
         }
 

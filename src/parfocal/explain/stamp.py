@@ -177,7 +177,8 @@ def _rows(
         (target,) = task["targets"]
         return [_number_row(target, name or target, patient, file) for patient in patients]
     if kind == "multilabel":
-        return [_label_row(task["targets"], patient, file) for patient in patients]
+        targets = task["targets"]
+        return [_label_row(targets, patient, file, point=point) for patient in patients]
     target = task.get("target", "label")
     prefix = f"pred_{target}=" if in_joint else "prob_"
     column = target if in_joint else "label"
@@ -219,14 +220,17 @@ def _class_row(
     }
 
 
-def _label_row(targets: Iterable[str], patient: PatientRows, file: Path) -> dict[str, object]:
+def _label_row(
+    targets: Iterable[str], patient: PatientRows, file: Path, *, point: OperatingPoint
+) -> dict[str, object]:
     """Return the row of a patient with several labels, each 0 or 1."""
+    limits = {target: each.value for target, each in point.thresholds.items()}
     truths = {target: _flag(patient.truth(target, file)) for target in targets}
     chances = {target: patient.mean(f"pred_{target}") for target in truths}
     row: dict[str, object] = {PATIENT: patient.id, **truths}
     losses = []
     for target, chance in chances.items():
-        row[f"pred_{target}"] = "1" if chance >= 0.5 else "0"
+        row[f"pred_{target}"] = "1" if chance >= limits.get(target, 0.5) else "0"
         row[f"{target}_0"], row[f"{target}_1"] = f"{1 - chance:.6g}", f"{chance:.6g}"
         if truths[target]:
             known = chance if truths[target] == "1" else 1 - chance

@@ -6,10 +6,9 @@ from typing import Any
 
 import yaml
 
-from parfocal.evaluate.task_scores import SCORE_LABELS
 from parfocal.features.foreign.encoder_names import encoder_problem
 from parfocal.hub.facts import ALL, EvaluationFacts, RunFacts
-from parfocal.metrics import METRICS, REGRESSION_METRICS, SURVIVAL_METRICS
+from parfocal.metrics import METRICS, REGRESSION_METRICS, SCORE_LABELS, SURVIVAL_METRICS
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.slide.resolution import magnification_of
 from parfocal.tasks import task_of

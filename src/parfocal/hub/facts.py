@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from parfocal.dataset.split import read_split
-from parfocal.evaluate.task_scores import SCORE_LABELS
 from parfocal.explain.read_metrics import read_metrics
 from parfocal.hub.repository import HubError
-from parfocal.metrics import Score
+from parfocal.metrics import SCORE_LABELS, Score
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.tasks import task_of
 from parfocal.validation import validate

@@ -16,6 +16,7 @@ from parfocal.metrics.decision import DecisionCurve, decision_curve
 from parfocal.metrics.delong import PairedTest, delong_interval, delong_test
 from parfocal.metrics.exact import exact_interval, proportion_with_interval
 from parfocal.metrics.froc import IGNORED, OUTSIDE, Froc, SlideDetections, froc
+from parfocal.metrics.names import SCORE_LABELS, is_error, score_label
 from parfocal.metrics.predictions import LabeledPredictions, average_by_patient, confusion_matrix
 from parfocal.metrics.product_limit import (
     RiskGroups,
@@ -30,6 +31,15 @@ from parfocal.metrics.regression import (
     REGRESSION_METRICS,
     RegressionPredictions,
     regression_scores,
+)
+from parfocal.metrics.resampled import (
+    Part,
+    Resamplable,
+    ResamplableDifference,
+    ResamplableNumbers,
+    ResamplableParts,
+    ResamplableSurvival,
+    resampled_scores,
 )
 from parfocal.metrics.scores import (
     METRICS,
@@ -59,14 +69,21 @@ __all__ = [
     "METRICS",
     "OUTSIDE",
     "REGRESSION_METRICS",
+    "SCORE_LABELS",
     "SURVIVAL_METRICS",
     "THRESHOLD_METRICS",
     "DecisionCurve",
     "Froc",
     "LabeledPredictions",
     "PairedTest",
+    "Part",
     "RegressionPredictions",
     "ReliabilityBin",
+    "Resamplable",
+    "ResamplableDifference",
+    "ResamplableNumbers",
+    "ResamplableParts",
+    "ResamplableSurvival",
     "RiskGroups",
     "Score",
     "SlideDetections",
@@ -89,6 +106,7 @@ __all__ = [
     "exact_interval",
     "fit_temperature",
     "froc",
+    "is_error",
     "kaplan_meier",
     "log_rank",
     "mean_with_interval",
@@ -97,7 +115,9 @@ __all__ = [
     "proportion_with_interval",
     "regression_scores",
     "reliability",
+    "resampled_scores",
     "risk_groups",
+    "score_label",
     "small_classes",
     "survival_scores",
     "threshold_scores",

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from parfocal.metrics.bootstrap import BLOCK_SIZE, Score, no_interval_reason
 from parfocal.metrics.delong import PairedTest, delong_test
 from parfocal.metrics.exact import exact_interval
+from parfocal.metrics.names import is_error
 from parfocal.metrics.predictions import LabeledPredictions
-from parfocal.metrics.weighted import weighted_scores
+from parfocal.metrics.resampled import Resamplable
 
 COMPARED_METRICS = ("weighted_f1", "accuracy", "auroc_macro")
 
@@ -64,8 +65,8 @@ class PairedScores:
 
     Args:
         scores: by metric.
-        gap_to_best: score of the best model minus the score of this one, in the metric that ranks
-            the models; None for the best model.
+        gap_to_best: by how much the best model is better, in the metric that ranks the models;
+            None for the best model.
         delong: test of the AUROC of the best model against that of this one; None for the best
             model, and for more than two classes.
     """
@@ -76,9 +77,10 @@ class PairedScores:
 
 
 def paired_scores(
-    runs: Mapping[str, Sequence[LabeledPredictions]],
+    runs: Mapping[str, Sequence[Resamplable]],
     metric: str,
     *,
+    names: Sequence[str] = COMPARED_METRICS,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, PairedScores]:
@@ -86,7 +88,8 @@ def paired_scores(
 
     Args:
         runs: predictions of each model, one entry per seed or fold, by the name of the model.
-        metric: metric that ranks them.
+        metric: metric that ranks them, one of `names`.
+        names: metrics to compute.
         resamples: number of resamples for the intervals.
         seed: seed of the resampling.
     """
@@ -98,13 +101,18 @@ def paired_scores(
     weights = np.concatenate(
         [np.ones((1, len(patients))), draws.astype(float)]
     )  # row 0: no resampling
-    values = {name: _resampled_scores(each, patients, weights) for name, each in runs.items()}
-    best = max(values, key=lambda name: float(_mean_over_runs(values[name][metric])[0]))
+    values = {
+        name: _resampled_scores(each, patients, weights, names) for name, each in runs.items()
+    }
+    sign = -1 if is_error(metric) else 1
+    means = {name: float(_mean_over_runs(own[metric])[0]) for name, own in values.items()}
+    best = max(means, key=lambda name: -np.inf if np.isnan(means[name]) else sign * means[name])
     paired = {}
     for name, own in values.items():
         scores = {key: _summarize(each) for key, each in own.items()}
-        scores["accuracy"] = _with_exact_interval(scores["accuracy"], runs[name])
-        gap = _mean_over_runs(values[best][metric]) - _mean_over_runs(own[metric])
+        if "accuracy" in scores:
+            scores["accuracy"] = _with_exact_interval(scores["accuracy"], runs[name])
+        gap = sign * (_mean_over_runs(values[best][metric]) - _mean_over_runs(own[metric]))
         is_best = name == best
         paired[name] = PairedScores(
             scores,
@@ -114,18 +122,20 @@ def paired_scores(
     return paired
 
 
-def _delong(
-    best: Sequence[LabeledPredictions], other: Sequence[LabeledPredictions]
-) -> PairedTest | None:
+def _delong(best: Sequence[Resamplable], other: Sequence[Resamplable]) -> PairedTest | None:
     """Compare the AUROCs of two models of two classes on the same patients.
 
     The score of a patient is the mean probability of the second class over slides and runs. With
     folds, patients are scored by different models, which are never ranked together: no test.
     """
-    runs = (*best, *other)
-    if any(len(run.labels) != 2 for run in runs) or len({frozenset(r.groups) for r in runs}) > 1:
+    runs = [run for run in (*best, *other) if isinstance(run, LabeledPredictions)]
+    if (
+        len(runs) < len(best) + len(other)
+        or any(len(run.labels) != 2 for run in runs)
+        or len({frozenset(r.groups) for r in runs}) > 1
+    ):
         return None
-    one, two = _patient_scores(best), _patient_scores(other)
+    one, two = _patient_scores(runs[: len(best)]), _patient_scores(runs[len(best) :])
     common = sorted(one.keys() & two.keys())
     truth = np.array([one[patient][0] for patient in common], dtype=bool)
     first, second = (np.array([each[p][1] for p in common], dtype=float) for each in (one, two))
@@ -147,18 +157,21 @@ def _patient_scores(runs: Sequence[LabeledPredictions]) -> dict[str, tuple[bool,
 
 
 def _resampled_scores(
-    runs: Sequence[LabeledPredictions], patients: Sequence[str], weights: Float[np.ndarray, "r p"]
+    runs: Sequence[Resamplable],
+    patients: Sequence[str],
+    weights: Float[np.ndarray, "r p"],
+    names: Sequence[str],
 ) -> dict[str, Float[np.ndarray, "r runs"]]:
     """Compute each metric for each row of patient weights and each run."""
-    values: dict[str, list[Float[np.ndarray, " r"]]] = {name: [] for name in COMPARED_METRICS}
+    values: dict[str, list[Float[np.ndarray, " r"]]] = {name: [] for name in names}
     for run in runs:
         slide_weights = weights[:, np.searchsorted(patients, run.groups)]
         empty = slide_weights.sum(axis=1) == 0  # no patient of this run was drawn
         slide_weights[empty] = 1
-        step = max(1, BLOCK_SIZE // run.probabilities.size)
+        step = max(1, BLOCK_SIZE // run.size)
         starts = range(0, len(slide_weights), step)
-        parts = [weighted_scores(run, slide_weights[start : start + step]) for start in starts]
-        for name in COMPARED_METRICS:
+        parts = [run.weighted(slide_weights[start : start + step]) for start in starts]
+        for name in names:
             scores = np.concatenate([part[name] for part in parts])
             values[name].append(np.where(empty, np.nan, scores))
     return {name: np.stack(each, axis=1) for name, each in values.items()}
@@ -184,7 +197,7 @@ def _summarize(values: Float[np.ndarray, "r runs"]) -> ScoreSummary:
     return ScoreSummary(float(means[0]), sd, float(low), float(high), reason, *counts)
 
 
-def _with_exact_interval(score: ScoreSummary, runs: Sequence[LabeledPredictions]) -> ScoreSummary:
+def _with_exact_interval(score: ScoreSummary, runs: Sequence[Resamplable]) -> ScoreSummary:
     """Replace the interval of an accuracy with the exact one, with one trial per patient."""
     patients = len({group for run in runs for group in run.groups})
     low, high = exact_interval(score.value * patients, patients)

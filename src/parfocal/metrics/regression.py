@@ -65,9 +65,9 @@ def regression_scores(
     if not size:
         reason = "undefined: no prediction with a known value"
         return {name: Score(None, reason=reason) for name in REGRESSION_METRICS}
-    values = _scores(known, np.ones((1, size)))
+    values = weighted_regression_scores(known, np.ones((1, size)))
     blocks = [
-        _scores(known, weights)
+        weighted_regression_scores(known, weights)
         for weights in patient_weights(known.groups, resamples, seed, row_size=4 * size)
     ]
     return {
@@ -80,10 +80,15 @@ def regression_scores(
     }
 
 
-def _scores(
+def weighted_regression_scores(
     known: RegressionPredictions, weights: Float[np.ndarray, "r n"]
 ) -> dict[str, Float[np.ndarray, " r"]]:
-    """Compute the metrics for each row of weights; NaN where undefined."""
+    """Compute every metric of `REGRESSION_METRICS` for each row of weights; NaN where undefined.
+
+    Args:
+        known: predictions whose numbers are known.
+        weights: weight of each prediction; no row sums to 0.
+    """
     total, truth, predicted = weights.sum(axis=1), known.truth, known.predicted
     error = weights @ (predicted - truth) ** 2
     mean = (weights @ truth) / total

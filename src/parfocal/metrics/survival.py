@@ -143,6 +143,21 @@ def concordance(predictions: SurvivalPredictions) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
+def weighted_survival_scores(
+    known: SurvivalPredictions,
+    curves: SurvivalCurves | None,
+    weights: Float[np.ndarray, "r n"],
+) -> dict[str, Float[np.ndarray, " r"]]:
+    """Compute every metric of `SURVIVAL_METRICS` for each row of weights; NaN where undefined.
+
+    Args:
+        known: predictions whose risks and times are known.
+        curves: their survival curves; None if there are none.
+        weights: weight of each prediction; no row sums to 0.
+    """
+    return _Scorer(known, curves).scores(weights)
+
+
 @dataclass(frozen=True)
 class _Scorer:
     """Computes the metrics for rows of weights."""

@@ -89,11 +89,6 @@ def as_ensemble(run: Path, members: Mapping[str, Checkpoint]) -> Checkpoint:
                 f"{run}: {name} has {difference} than {first_name}, so the folds cannot answer "
                 f"together; give one of them, for example {run / first_name}."
             )
-    if first.unit.covariates is not None:
-        raise CheckpointError(
-            f"{run}: the folds use clinical covariates, which each standardizes in its own way, so "
-            f"they cannot answer together; give one of them, for example {run / first_name}."
-        )
     hashes = ",".join(each.weights_hash for each in members.values())
     return replace(
         first,
@@ -120,19 +115,6 @@ def each_member(trained: Checkpoint, change: Callable[[Checkpoint], Checkpoint])
     return replace(first, **{**values, "members": members})
 
 
-def refuse_patients_of_folds(run: Path, trained: Checkpoint) -> None:
-    """Refuse to predict patients with the models of several folds.
-
-    Raises:
-        CheckpointError: the model has members and predicts patients.
-    """
-    if trained.members and trained.unit.per == "patient":
-        raise CheckpointError(
-            f"{run}: patients are predicted with one model; give one of the folds, for example "
-            f"{run / next(iter(trained.members))}."
-        )
-
-
 def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
     """Return in what two models differ that has to be equal; None if in nothing."""
     encoders = [
@@ -150,6 +132,10 @@ def _difference(one: Checkpoint, other: Checkpoint) -> str | None:
         f"another encoder ({other.encoder_text})": encoders[0] != encoders[1],
         "other settings of slides": one.slide != other.slide,
         f"another unit ({other.unit.per})": one.unit.per != other.unit.per,
+        f"another fusion ({other.unit.fusion})": one.unit.fusion != other.unit.fusion,
+        f"other covariates ({', '.join(other.unit.columns)})": (
+            one.unit.columns != other.unit.columns
+        ),
     }
     return next((text for text, differs in checks.items() if differs), None)
 

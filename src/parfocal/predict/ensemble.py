@@ -12,9 +12,9 @@ from parfocal.cost import Cost
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.record_parts import MemberFacts, Region
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.predict.facts import model_facts, threshold_facts
+from parfocal.predict.facts import described, model_facts, threshold_facts, thresholds_facts
 from parfocal.prediction import OFF_GRID
-from parfocal.tasks import Answer, mean_answer, task_of
+from parfocal.tasks import Answer, mean_answer
 
 CLOSEST_NOTE = "The visited squares are those of {name}, whose answer is closest to the mean."
 
@@ -33,7 +33,6 @@ def join_members(
         added: what each member added to the cost.
         total: cost of all members together.
     """
-    task = task_of(trained)
     given = list(records.values())
     answers = [Answer(each.probabilities, each.outputs) for each in given]
     mean = mean_answer(answers)
@@ -55,11 +54,12 @@ def join_members(
         model=model_facts(trained),
         probabilities=mean.probabilities,
         outputs=mean.outputs,
-        predicted="" if task.classes else task.describe(mean),
+        predicted=described(trained, mean),
         stop_reason=f"each of {len(given)} models stopped by itself",
         cost=total,
         notes=tuple(dict.fromkeys((*joined.notes, *(n for each in given for n in each.notes)))),
         threshold=threshold_facts(trained),
+        thresholds=thresholds_facts(trained),
         members=facts,
         spread=spread_of(answers),
     )

@@ -26,7 +26,7 @@ from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.resolution import requested_magnification
 from parfocal.slide.slide import Slide
 from parfocal.slide.sources.url import recorded_path
-from parfocal.tasks import task_of
+from parfocal.tasks import Answer, task_of
 
 
 def label_probabilities(
@@ -51,6 +51,26 @@ def threshold_facts(trained: Checkpoint) -> ThresholdFacts | None:
         return None
     ((label, threshold),) = point.thresholds.items()
     return ThresholdFacts(label, threshold.value, str(point.rule))
+
+
+def thresholds_facts(trained: Checkpoint) -> tuple[ThresholdFacts, ...]:
+    """Return the threshold of each of several labels that may all be true; none for classes."""
+    point = trained.operating_point
+    if point is None or task_of(trained).classes:
+        return ()
+    return tuple(
+        ThresholdFacts(label, threshold.value, str(point.rule))
+        for label, threshold in point.thresholds.items()
+    )
+
+
+def described(trained: Checkpoint, answer: Answer) -> str:
+    """Return what is predicted as a short text, for a task without classes; else ""."""
+    task = task_of(trained)
+    if task.classes:
+        return ""
+    thresholds = {each.label: each.value for each in thresholds_facts(trained)}
+    return task.describe(answer, thresholds)
 
 
 def round_facts(trained: Checkpoint, prediction: Prediction) -> tuple[RoundFacts, ...]:

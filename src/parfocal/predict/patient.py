@@ -1,12 +1,13 @@
 """Predict one patient from open slides: one answer, and the record of what each slide has of it."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 
-from parfocal.cost import ExhaustiveCost
+from parfocal.cost import Cost, ExhaustiveCost
 from parfocal.encoders.encoder import Encoder
 from parfocal.explain.patient_record import PatientRecord
 from parfocal.explain.record import PredictionRecord
@@ -17,10 +18,11 @@ from parfocal.features.slide_input import BagInput, SlideInput
 from parfocal.grid import UnavailableMagnificationError
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.unit import fusion_of
+from parfocal.predict.ensemble import cost_difference, join_members
 from parfocal.predict.facts import exhaustive_cost, stored_exhaustive_cost
 from parfocal.predict.patient_table import PatientSlides
 from parfocal.predict.slide import record_of, run_on
-from parfocal.prediction import Prediction
+from parfocal.prediction import Look, Prediction
 from parfocal.slide.errors import SlideError
 from parfocal.slide.failure import describe_failure, is_disk_full
 from parfocal.slide.slide import Slide
@@ -90,7 +92,9 @@ def classify_patient(
     stored: bool,
     device: torch.device,
 ) -> PatientRecord:
-    """Predict a patient from open slides.
+    """Predict a patient from open slides, with a model or with the members of several.
+
+    A patch that several members visit is read and encoded once.
 
     Args:
         patient: the patient, with its covariates.
@@ -105,21 +109,30 @@ def classify_patient(
         CovariateError: a covariate of the model is absent.
         OutputNotFiniteError: the model's output is not finite.
     """
-    joined = _join(patient, opened, trained, device)
-    # The features of a single slide are read without a guard of their own.
-    with Reading(opened[0].path, trained) if len(opened) == 1 else nullcontext():
-        prediction = run_on(trained, joined)
-    if stored:
-        _count_stored(joined, prediction)
+    joined = _join(opened, trained)
+    counted = [_Counted() for _ in opened]
+    runs = []
+    for name, member in (trained.members or {"": trained}).items():
+        member.model.to(device)
+        before = [each.slide_input.cost_meter.total() for each in opened]
+        given = _with_covariates(joined, patient, member, device)
+        # The features of a single slide are read without a guard of their own.
+        with Reading(opened[0].path, trained) if len(opened) == 1 else nullcontext():
+            prediction = run_on(member, given)
+        if stored:
+            _count_stored(joined, prediction, counted)
+        after = [each.slide_input.cost_meter.total() for each in opened]
+        added = [cost_difference(*each) for each in zip(before, after, strict=True)]
+        runs.append(_Run(name, member, prediction, joined.split(prediction.looks), added))
     records = [
-        _slide_record(each, trained, replace(prediction, looks=looks), encoders, stored=stored)
-        for each, looks in zip(opened, joined.split(prediction.looks), strict=True)
+        _joined_record(each, position, trained, runs, encoders, stored=stored)
+        for position, each in enumerate(opened)
     ]
     whole = PatientRecord(
         patient.id,
         records[0].model,
         records[0].probabilities,
-        prediction.stop_reason,
+        records[0].stop_reason,
         joined.cost_meter.total(_sum([each.cost.exhaustive for each in records])),
         tuple(records),
         trained.unit.fusion,
@@ -142,26 +155,79 @@ def _with_facts(whole: PatientRecord) -> PatientRecord:
     return replace(whole, slides=slides)
 
 
-def _join(
-    patient: PatientSlides,
-    opened: Sequence[OpenSlide],
+@dataclass(frozen=True)
+class _Run:
+    """The prediction of one model: its looks at each slide, and what it added to their costs."""
+
+    name: str
+    trained: Checkpoint
+    prediction: Prediction
+    looks: Sequence[tuple[Look, ...]]
+    added: Sequence[Cost]
+
+
+class _Counted(defaultdict[int, set[int]]):
+    """The stored patches of a slide that are in its bill, by step."""
+
+    def __init__(self) -> None:
+        super().__init__(set)
+
+
+def _joined_record(
+    opened: OpenSlide,
+    position: int,
     trained: Checkpoint,
-    device: torch.device,
-) -> PatientInput:
-    """Return the input of the model for a patient."""
+    runs: Sequence[_Run],
+    encoders: Sequence[Encoder],
+    *,
+    stored: bool,
+) -> PredictionRecord:
+    """Return the record of one slide, of a model or of the mean answer of several.
+
+    Args:
+        opened: the slide.
+        position: position of the slide among those of the patient.
+        trained: the trained model.
+        runs: prediction of each member for the patient.
+        encoders: encoders of the model.
+        stored: whether the features are stored.
+    """
+    records = {
+        run.name: _slide_record(
+            *(opened, run.trained, replace(run.prediction, looks=run.looks[position]), encoders),
+            stored=stored,
+        )
+        for run in runs
+    }
+    first = next(iter(records.values()))
+    if not trained.members:
+        return first
+    added = [run.added[position] for run in runs]
+    return join_members(trained, records, added, first.cost)
+
+
+def _join(opened: Sequence[OpenSlide], trained: Checkpoint) -> PatientInput:
+    """Return the input of the model for a patient, without covariates."""
     unit = trained.unit
     fusion = fusion_of(unit, task_of(trained).classes)
     if trained.traits.takes_pixels and fusion is None:
         fusion = "mean"  # of the one slide
-    joined = PatientInput.of(
+    return PatientInput.of(
         [each.slide.id for each in opened],
         [each.slide_input for each in opened],
         fusion=fusion,
         reading=lambda position: Reading(opened[position].path, trained),
     )
-    if unit.covariates is None:
+
+
+def _with_covariates(
+    joined: PatientInput, patient: PatientSlides, trained: Checkpoint, device: torch.device
+) -> PatientInput:
+    """Return an input with the covariates of a patient, as a model encodes them."""
+    encoding = trained.unit.covariates
+    if encoding is None:
         return joined
-    numbers = unit.covariates.encode(patient.covariates or {}, patient.id)
+    numbers = encoding.encode(patient.covariates or {}, patient.id)
     return replace(joined, covariates=numbers.to(device))
 
 
@@ -196,11 +262,16 @@ def _slide_record(
     return record
 
 
-def _count_stored(patient: PatientInput, prediction: Prediction) -> None:
+def _count_stored(
+    patient: PatientInput, prediction: Prediction, counted: Sequence[_Counted]
+) -> None:
     """Add the visited patches to the bill of each slide; stored features add nothing else."""
-    for each, looks in zip(patient.slides, patient.locate_by_slide(prediction.looks), strict=True):
+    by_slide = patient.locate_by_slide(prediction.looks)
+    for each, looks, known in zip(patient.slides, by_slide, counted, strict=True):
         for step, look in enumerate(looks):
-            each.cost_meter.add_patches(step, len(look.rows))
+            new = set(look.rows.tolist()) - known[step]
+            each.cost_meter.add_patches(step, len(new))
+            known[step] |= new
 
 
 def _sum(costs: Sequence[ExhaustiveCost | None]) -> ExhaustiveCost | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from parfocal.dataset.columns import plain_column
 from parfocal.dataset.errors import CohortError
+from parfocal.dataset.rows import columns_text
 from parfocal.dataset.table import TableError, read_cells
 from parfocal.models.unit import Per
 from parfocal.slide.identity import slide_id
@@ -110,7 +111,7 @@ def _rows(table: Path, covariates: Sequence[str], ids: Mapping[str, str]) -> lis
     patient = next((plain.index(name) for name in PATIENT_COLUMNS if name in plain), None)
     if missing := [name for name in covariates if name not in header]:
         raise CohortError(
-            f"{table.name}: no column {', '.join(missing)}, which the model predicts from (found: "
+            f"{table.name}: no {columns_text(missing)}, which the model predicts from (found: "
             f"{', '.join(header)}); add it, with an empty cell where a value is missing."
         )
     rows = []

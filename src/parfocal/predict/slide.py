@@ -33,6 +33,7 @@ from parfocal.models.visit import answer
 from parfocal.predict.ensemble import cost_difference, join_members
 from parfocal.predict.facts import (
     budget_facts,
+    described,
     exhaustive_cost,
     label_probabilities,
     model_facts,
@@ -40,6 +41,7 @@ from parfocal.predict.facts import (
     slide_facts,
     stored_exhaustive_cost,
     threshold_facts,
+    thresholds_facts,
 )
 from parfocal.predict.nominal import nominal_notes
 from parfocal.prediction import Look, Prediction
@@ -224,11 +226,12 @@ def record_of(
         reach=tissue_reach(slide_input, looks),
         task=task.name,
         outputs=predicted.outputs,
-        predicted="" if task.classes else task.describe(predicted),
+        predicted=described(trained, predicted),
         notes=slide.notes,
         budget=budget_facts(trained, prediction),
         rounds=rounds,
         threshold=threshold_facts(trained),
+        thresholds=thresholds_facts(trained),
     )
 
 

@@ -143,6 +143,7 @@ class Reproduction:
             `zoommil:model.k=24`.
         epochs: maximum number of epochs; experiments of kind "timing" ignore it.
         changes: user's changes to the paper's settings, as text.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Reproduction:
     overrides: tuple[str, ...] = ()
     epochs: int | None = None
     changes: tuple[str, ...] = ()
+    trust_remote_code: bool = False
 
     def candidates(self) -> dict[Kind, list[Candidate]]:
         """Load the settings of all experiments, before any of them is run.
@@ -178,7 +180,9 @@ class Reproduction:
                 overrides=[*self.settings, *experiment.settings, *self.overrides],
                 epochs=None if experiment.kind == "timing" else self.epochs,
                 encoder=self.encoder,
+                trust_remote_code=self.trust_remote_code,
             )
+            self._refuse_other_task(candidate)
             by_kind.setdefault(experiment.kind, []).append(candidate)
         for candidates in by_kind.values():
             refuse_unequal(candidates)
@@ -188,6 +192,16 @@ class Reproduction:
         """Return the label of the first row that shows this experiment alone."""
         rows = (row for table in self.tables for row in table.rows if row.runs == (experiment,))
         return next((row.label for row in rows), experiment)
+
+    def _refuse_other_task(self, candidate: Candidate) -> None:
+        """Refuse another task: the numbers of the paper are those of its classes."""
+        train = candidate.settings.train
+        if train.task != "classification" or train.target:
+            raise SettingsError(
+                f"train.task: the tables of {self.name} are of the classes of the paper, so its "
+                f"numbers cannot stand beside those of task {train.task}; for other targets of the "
+                "same slides, use parfocal compare --task with a cohort that has their columns."
+            )
 
     def _refuse_unknown_experiment(self, override: str) -> None:
         named = re.match(r"([^=:]*):", override)
@@ -204,6 +218,7 @@ def read_table(
     overrides: Sequence[str] = (),
     epochs: int | None = None,
     encoder: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Reproduction:
     """Read one of `TABLES`.
 
@@ -212,6 +227,7 @@ def read_table(
         overrides: settings for all experiments or for one; see `Reproduction`.
         epochs: maximum number of epochs.
         encoder: patch encoder that replaces the paper's.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
 
     Raises:
         ValueError: there is no such table.
@@ -223,5 +239,8 @@ def read_table(
     if encoder is not None and "encoder" in content:
         content["encoder"] = encoder
         changes.append(f"encoder {encoder}")
-    added = {"name": name, "overrides": overrides, "epochs": epochs, "changes": changes}
+    added = {
+        **{"name": name, "overrides": overrides, "epochs": epochs, "changes": changes},
+        "trust_remote_code": trust_remote_code,
+    }
     return TypeAdapter(Reproduction).validate_python({**content, **added})

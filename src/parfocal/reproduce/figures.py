@@ -8,6 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from parfocal.compare.scores import labeled_runs
 from parfocal.dataset import Cohort, CohortSlide, read_split
 from parfocal.explain.report.charts import Axis, line_chart
 from parfocal.explain.report.curves import micro, precision_recall, roc
@@ -65,7 +66,11 @@ def draw_figures(
     for name in wanted.maps:
         if name in done:
             title = f"Patches visited by {reproduction.label_of(name)}, seed 0"
-            pictures = _draw_maps(done[name].runs[0], cohort, out / "figures" / name, device)
+            trained = Checkpoint.load(
+                done[name].runs[0], trust_remote_code=reproduction.trust_remote_code
+            )
+            slides = _select_slides(cohort, done[name].runs[0])
+            pictures = _draw_maps(trained, slides, out / "figures" / name, device)
             if wanted.gray_filter:  # shown once for all experiments, below
                 pictures = [path for path in pictures if not path.stem.endswith("-filter")]
             paths = tuple(str(path.relative_to(out)) for path in pictures)
@@ -82,7 +87,7 @@ def _draw_curves(
     """Draw micro-averaged ROC and precision-recall curves, one line per experiment."""
     rocs, precisions = [], []
     for name in names:
-        run, label = done[name].row.result.runs[0], reproduction.label_of(name)
+        run, label = labeled_runs(done[name].row.result)[0], reproduction.label_of(name)
         truth, scores = micro(run.truth, run.probabilities)
         rocs.append(roc(truth, scores, label))
         precisions.append(precision_recall(truth, scores, label))
@@ -94,9 +99,10 @@ def _draw_curves(
     return Figure("ROC and precision-recall curves, micro-averaged, seed 0", charts)
 
 
-def _draw_maps(run: Path, cohort: Cohort, folder: Path, device: str) -> list[Path]:
-    """Predict a few test slides, and return the pictures of the visited patches."""
-    slides, trained = _select_slides(cohort, run), Checkpoint.load(run)
+def _draw_maps(
+    trained: Checkpoint, slides: Sequence[CohortSlide], folder: Path, device: str
+) -> list[Path]:
+    """Predict a few slides, and return the pictures of the visited patches."""
     outlines = {slide.path: slide.outlines for slide in slides if slide.outlines is not None}
     answers = predict_slides(
         [slide.path for slide in slides],

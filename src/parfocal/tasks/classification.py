@@ -1,6 +1,6 @@
 """One class per slide: cross-entropy, probabilities, AUROC and accuracy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,6 +35,7 @@ class Classification:
     compares_slides: ClassVar[bool] = False
     thresholds: ClassVar[bool] = True
     monitored: ClassVar[tuple[str, ...]] = ("weighted_f1", "auroc_macro")
+    compared: ClassVar[tuple[str, ...]] = ("weighted_f1", "accuracy", "auroc_macro")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -95,7 +96,7 @@ class Classification:
         """Return the probability of each class."""
         return Answer(dict(zip(self.labels, logits.softmax(dim=0).tolist(), strict=True)))
 
-    def describe(self, answer: Answer) -> str:
+    def describe(self, answer: Answer, thresholds: Mapping[str, float] | None = None) -> str:
         """Return the most probable class; the first one in case of a tie."""
         return max(answer.probabilities, key=answer.probabilities.__getitem__)
 
@@ -130,6 +131,12 @@ class Classification:
         from parfocal.metrics import compute_scores  # noqa: PLC0415 (imports scikit-learn)
 
         return compute_scores(self.predictions(slides, answers), resamples=resamples, seed=seed)
+
+    def resamplable(
+        self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
+    ) -> "LabeledPredictions":
+        """Return the same as `predictions`."""
+        return self.predictions(slides, answers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

@@ -4,7 +4,7 @@ A model has no task in it: its last layer is as wide as the task says, and the t
 into an answer. Training, prediction, evaluation and reports use only the members of `Task`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.models.contract import Loss
 
 if TYPE_CHECKING:
-    from parfocal.metrics import Score  # imports scikit-learn, which prediction does not need
+    from parfocal.metrics import Resamplable, Score  # which prediction does not need
 
 LABEL = "label"  # the usual column of the class of a slide
 
@@ -63,6 +63,10 @@ class Task(Protocol):
         """Names of the scores to compute after each epoch, the most important one first."""
 
     @property
+    def compared(self) -> tuple[str, ...]:
+        """Names of the scores that a comparison of models shows; the first one ranks them."""
+
+    @property
     def thresholds(self) -> bool:
         """Whether a threshold on a class probability can be chosen."""
 
@@ -100,8 +104,13 @@ class Task(Protocol):
     def answer(self, logits: Float[Tensor, " c"]) -> Answer:
         """Return what the logits of a slide mean."""
 
-    def describe(self, answer: Answer) -> str:
-        """Return what is predicted as a short text, such as a class or a value."""
+    def describe(self, answer: Answer, thresholds: Mapping[str, float] | None = None) -> str:
+        """Return what is predicted as a short text, such as a class or a value.
+
+        Args:
+            answer: the answer.
+            thresholds: threshold of each of several labels; other tasks have none.
+        """
 
     def truth(self, slide: CohortSlide) -> dict[str, str]:
         """Return the true values of a slide by column, for a table."""
@@ -121,6 +130,16 @@ class Task(Protocol):
             answers: answer for each slide.
             resamples: number of bootstrap resamples.
             seed: seed of the resampling.
+        """
+
+    def resamplable(
+        self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
+    ) -> "Resamplable":
+        """Return predictions whose scores can be computed in each resample of the patients.
+
+        Args:
+            slides: slides with known targets.
+            answers: answer for each slide.
         """
 
     def to_dict(self) -> dict[str, Any]:

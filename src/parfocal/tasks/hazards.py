@@ -5,7 +5,7 @@ Source: Gensheimer and Narasimhan, "A scalable discrete-time survival model for 
 Departs: the intervals have equal numbers of events; the last one has no end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +22,7 @@ from parfocal.tasks.contract import Answer, as_rows
 from parfocal.tasks.survival import (
     EVENT_MEANING,
     RISK,
+    SURVIVAL_SCORES,
     check_times,
     encode_time,
     require_events,
@@ -29,7 +30,12 @@ from parfocal.tasks.survival import (
 )
 
 if TYPE_CHECKING:
-    from parfocal.metrics import Score, SurvivalCurves, SurvivalPredictions
+    from parfocal.metrics import (
+        ResamplableSurvival,
+        Score,
+        SurvivalCurves,
+        SurvivalPredictions,
+    )
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Hazards:
     thresholds: ClassVar[bool] = False
     classes: ClassVar[tuple[str, ...]] = ()
     monitored: ClassVar[tuple[str, ...]] = ("concordance",)
+    compared: ClassVar[tuple[str, ...]] = SURVIVAL_SCORES
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -119,7 +126,7 @@ class Hazards:
         at_edges = dict(zip(self._survival_names, survival, strict=True))
         return Answer(outputs={RISK: 1 - sum(survival) / len(survival), **at_edges})
 
-    def describe(self, answer: Answer) -> str:
+    def describe(self, answer: Answer, thresholds: Mapping[str, float] | None = None) -> str:
         """Return the risk."""
         return f"risk {answer.outputs[RISK]:.3g}"
 
@@ -155,6 +162,14 @@ class Hazards:
 
         predictions, curves = self.predictions(slides, answers), self.curves(answers)
         return survival_scores(predictions, curves=curves, resamples=resamples, seed=seed)
+
+    def resamplable(
+        self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
+    ) -> "ResamplableSurvival":
+        """Return predictions whose scores can be computed in each resample of the patients."""
+        from parfocal.metrics import ResamplableSurvival  # noqa: PLC0415 (with the metrics)
+
+        return ResamplableSurvival(self.predictions(slides, answers), self.curves(answers))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

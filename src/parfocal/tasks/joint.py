@@ -19,7 +19,7 @@ from parfocal.tasks.cells import refuse_missing
 from parfocal.tasks.contract import Answer, ComparesSlides, Task, as_rows
 
 if TYPE_CHECKING:
-    from parfocal.metrics import Score
+    from parfocal.metrics import ResamplableParts, Score
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ class Joint:
     def monitored(self) -> tuple[str, ...]:
         """The first score of each part."""
         return tuple(_score_name(part, part.monitored[0]) for part in self.parts)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The first score of each part, and of each of its columns."""
+        return tuple(
+            _score_name(part, name)
+            for part in self.parts
+            for name in part.compared
+            if name.partition("/")[0] == part.compared[0].partition("/")[0]
+        )
 
     @property
     def loss(self) -> Loss:
@@ -135,7 +145,7 @@ class Joint:
             outputs |= named | answer.outputs
         return Answer(outputs=outputs)
 
-    def describe(self, answer: Answer) -> str:
+    def describe(self, answer: Answer, thresholds: Mapping[str, float] | None = None) -> str:
         """Return what each part predicts."""
         texts = []
         for part in self.parts:
@@ -169,6 +179,24 @@ class Joint:
             )
             scores |= {_score_name(part, name): score for name, score in found.items()}
         return scores
+
+    def resamplable(
+        self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
+    ) -> "ResamplableParts":
+        """Return predictions whose scores can be computed in each resample of the patients."""
+        import numpy as np  # noqa: PLC0415 (with the metrics)
+
+        from parfocal.metrics import Part, ResamplableParts  # noqa: PLC0415
+
+        parts = []
+        for part in self.parts:
+            rows = [row for row, slide in enumerate(slides) if part.known(slide)]
+            own = part.resamplable(
+                [slides[row] for row in rows], [_own_answer(part, answers[row]) for row in rows]
+            )
+            names = {name: _score_name(part, name) for name in part.compared}
+            parts.append(Part(np.array(rows, dtype=np.int64), own, names))
+        return ResamplableParts(tuple(slide.patient_id for slide in slides), tuple(parts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

@@ -1,6 +1,6 @@
 """Several yes-or-no questions about a slide, any number of which may be true."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,10 +16,11 @@ from parfocal.tasks.cells import cell, flag, refuse_missing
 from parfocal.tasks.contract import Answer, as_rows
 
 if TYPE_CHECKING:
-    from parfocal.metrics import LabeledPredictions, Score
+    from parfocal.metrics import LabeledPredictions, ResamplableParts, Score
 
 MIN_GROUP = 10  # patients with and without a label, from which on splits are stratified by it
 KEPT = ("auroc", "average_precision")  # metrics of each label
+MACRO = "auroc_macro"  # the mean over the labels
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Multilabel:
 
     name: ClassVar[str] = "multilabel"
     compares_slides: ClassVar[bool] = False
-    thresholds: ClassVar[bool] = False
+    thresholds: ClassVar[bool] = True
     classes: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -52,7 +53,12 @@ class Multilabel:
     @property
     def monitored(self) -> tuple[str, ...]:
         """The mean AUROC, and that of each label."""
-        return ("auroc_macro", *(f"auroc/{target}" for target in self.targets))
+        return (MACRO, *(f"auroc/{target}" for target in self.targets))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The mean AUROC, and that of each label."""
+        return self.monitored
 
     @property
     def loss(self) -> Loss:
@@ -111,9 +117,15 @@ class Multilabel:
         """Return the probability of each label."""
         return Answer(outputs=dict(zip(self.targets, logits.sigmoid().tolist(), strict=True)))
 
-    def describe(self, answer: Answer) -> str:
-        """Return the labels with a probability of at least one half."""
-        found = [name for name in self.targets if answer.outputs[name] >= 0.5]
+    def describe(self, answer: Answer, thresholds: Mapping[str, float] | None = None) -> str:
+        """Return the labels whose probability reaches its threshold.
+
+        Args:
+            answer: the probabilities.
+            thresholds: threshold of each label; one half for others.
+        """
+        limits = thresholds or {}
+        found = [name for name in self.targets if answer.outputs[name] >= limits.get(name, 0.5)]
         return ", ".join(found) or "none"
 
     def truth(self, slide: CohortSlide) -> dict[str, str]:
@@ -149,9 +161,19 @@ class Multilabel:
 
         A label that is known on no slide, or the same on all, has no AUROC.
         """
-        from parfocal.metrics import Score, compute_scores  # noqa: PLC0415 (scikit-learn)
+        from parfocal.metrics import (  # noqa: PLC0415 (with the metrics)
+            Score,
+            compute_scores,
+            resampled_scores,
+        )
 
-        scores: dict[str, Score] = {}
+        mean = resampled_scores(
+            self.resamplable(slides, answers),
+            {MACRO: "undefined: a label has no AUROC"},
+            resamples=resamples,
+            seed=seed,
+        )
+        scores: dict[str, Score] = dict(mean)
         for column in self.targets:
             predictions = self.predictions(slides, answers, column)
             if not len(predictions.truth):
@@ -160,11 +182,27 @@ class Multilabel:
                 continue
             found = compute_scores(predictions, resamples=resamples, seed=seed)
             scores |= {f"{metric}/{column}": found[f"{metric}/{column}"] for metric in KEPT}
-        values = [scores[f"auroc/{column}"].value for column in self.targets]
-        known = [value for value in values if value is not None]
-        mean = sum(known) / len(known) if len(known) == len(values) else None
-        reason = "undefined: a label has no AUROC" if mean is None else "no interval for the mean"
-        return {"auroc_macro": Score(mean, reason=reason), **scores}
+        return scores
+
+    def resamplable(
+        self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
+    ) -> "ResamplableParts":
+        """Return predictions whose scores can be computed in each resample of the patients."""
+        import numpy as np  # noqa: PLC0415 (with the metrics)
+
+        from parfocal.metrics import Part, ResamplableParts  # noqa: PLC0415
+
+        parts = tuple(
+            Part(
+                np.flatnonzero([bool(cell(slide, column)) for slide in slides]),
+                self.predictions(slides, answers, column),
+                {f"{metric}/{column}": f"{metric}/{column}" for metric in KEPT},
+            )
+            for column in self.targets
+        )
+        groups = tuple(slide.patient_id for slide in slides)
+        aurocs = tuple(f"{KEPT[0]}/{column}" for column in self.targets)
+        return ResamplableParts(groups, parts, {MACRO: aurocs})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

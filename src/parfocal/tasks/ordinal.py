@@ -7,7 +7,7 @@ classes costs two thresholds. Ours; the thresholds are those of McCullagh, "Regr
 ordinal data", JRSS B 1980, on probabilities that always add up to 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,6 +41,7 @@ class Ordinal:
     compares_slides: ClassVar[bool] = False
     thresholds: ClassVar[bool] = True
     monitored: ClassVar[tuple[str, ...]] = ("quadratic_kappa",)
+    compared: ClassVar[tuple[str, ...]] = ("quadratic_kappa", *Classification.compared)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ class Ordinal:
         """Return the probability of each class."""
         return self._classification.answer(logits)
 
-    def describe(self, answer: Answer) -> str:
+    def describe(self, answer: Answer, thresholds: Mapping[str, float] | None = None) -> str:
         """Return the most probable class; the first one in case of a tie."""
         return self._classification.describe(answer)
 
@@ -126,6 +127,12 @@ class Ordinal:
         """Compute the metrics of `parfocal.metrics.METRICS`, the quadratic kappa first."""
         scores = self._classification.scores(slides, answers, resamples=resamples, seed=seed)
         return {"quadratic_kappa": scores["quadratic_kappa"], **scores}
+
+    def resamplable(
+        self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
+    ) -> "LabeledPredictions":
+        """Return the same as `predictions`."""
+        return self.predictions(slides, answers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

@@ -1,6 +1,6 @@
 """Numbers, each in the unit of its column: the squared error of standardized values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,7 @@ from parfocal.tasks.cells import cell, number, refuse_missing
 from parfocal.tasks.contract import Answer, as_rows
 
 if TYPE_CHECKING:
-    from parfocal.metrics import RegressionPredictions, Score
+    from parfocal.metrics import RegressionPredictions, ResamplableParts, Score
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ class Regression:
     def monitored(self) -> tuple[str, ...]:
         """R² and the mean absolute error of each column."""
         return tuple(self._score_name(m, c) for m in ("r2", "mae") for c in self.targets)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """All scores of one column; R² and the mean absolute error of several."""
+        metrics = ("r2", "mae", "pearson", "spearman") if len(self.targets) == 1 else ("r2", "mae")
+        return tuple(self._score_name(m, c) for m in metrics for c in self.targets)
 
     @property
     def loss(self) -> Loss:
@@ -100,7 +106,7 @@ class Regression:
         scaled = zip(self.targets, self.means, self.deviations, logits.tolist(), strict=True)
         return Answer(outputs={name: mean + sd * logit for name, mean, sd, logit in scaled})
 
-    def describe(self, answer: Answer) -> str:
+    def describe(self, answer: Answer, thresholds: Mapping[str, float] | None = None) -> str:
         """Return the numbers."""
         if len(self.targets) == 1:
             return f"{answer.outputs[self.targets[0]]:.3g}"
@@ -142,6 +148,29 @@ class Regression:
                 self.predictions(slides, answers, column), resamples=resamples, seed=seed
             ).items()
         }
+
+    def resamplable(
+        self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
+    ) -> "ResamplableParts":
+        """Return predictions whose scores can be computed in each resample of the patients."""
+        import numpy as np  # noqa: PLC0415 (with the metrics)
+
+        from parfocal.metrics import (  # noqa: PLC0415
+            REGRESSION_METRICS,
+            Part,
+            ResamplableNumbers,
+            ResamplableParts,
+        )
+
+        parts = tuple(
+            Part(
+                np.arange(len(slides)),
+                ResamplableNumbers(self.predictions(slides, answers, column)),
+                {metric: self._score_name(metric, column) for metric in REGRESSION_METRICS},
+            )
+            for column in self.targets
+        )
+        return ResamplableParts(tuple(slide.patient_id for slide in slides), parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

@@ -1,6 +1,6 @@
 """Time to an event, some of it censored: the risk of Cox's proportional hazards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,10 +16,16 @@ from parfocal.tasks.contract import Answer, as_rows
 from parfocal.tasks.cox import cox_loss
 
 if TYPE_CHECKING:
-    from parfocal.metrics import Score, SurvivalCurves, SurvivalPredictions
+    from parfocal.metrics import (
+        ResamplableSurvival,
+        Score,
+        SurvivalCurves,
+        SurvivalPredictions,
+    )
 
 EVENT_MEANING = ("censored", "the event")
 RISK = "risk"
+SURVIVAL_SCORES = ("concordance", "concordance_uno", "auroc_time", "integrated_brier")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Survival:
     classes: ClassVar[tuple[str, ...]] = ()
     output_names: ClassVar[tuple[str, ...]] = (RISK,)
     monitored: ClassVar[tuple[str, ...]] = ("concordance",)
+    compared: ClassVar[tuple[str, ...]] = SURVIVAL_SCORES
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -93,7 +100,7 @@ class Survival:
         """Return the risk, the log-hazard up to a constant."""
         return Answer(outputs={RISK: logits.item()})
 
-    def describe(self, answer: Answer) -> str:
+    def describe(self, answer: Answer, thresholds: Mapping[str, float] | None = None) -> str:
         """Return the risk."""
         return f"risk {answer.outputs[RISK]:.3g}"
 
@@ -133,6 +140,14 @@ class Survival:
 
         predictions, curves = self.predictions(slides, answers), self.curves(answers)
         return survival_scores(predictions, curves=curves, resamples=resamples, seed=seed)
+
+    def resamplable(
+        self, slides: Sequence[CohortSlide], answers: Sequence[Answer]
+    ) -> "ResamplableSurvival":
+        """Return predictions whose scores can be computed in each resample of the patients."""
+        from parfocal.metrics import ResamplableSurvival  # noqa: PLC0415 (with the metrics)
+
+        return ResamplableSurvival(self.predictions(slides, answers), self.curves(answers))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

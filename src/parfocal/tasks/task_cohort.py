@@ -49,7 +49,7 @@ def read_task_cohort(
         prepared = prepared_task(task, cohort)
         return replace(cohort, labels=prepared.classes or cohort.labels)
     wanted = dict.fromkeys((*task.columns, *columns))
-    slides = read_slides(path, columns=tuple(wanted), access=access)
+    slides = read_slides(path, columns=tuple(wanted), access=access, name_classes=False)
     prepared = prepared_task(task, Cohort(path, slides, ()))
     grouped = tuple(replace(slide, group=prepared.group(slide)) for slide in slides)
     return Cohort(path, grouped, ())

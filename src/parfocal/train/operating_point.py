@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.split import SPLIT_FILE, read_split
@@ -34,6 +34,8 @@ OTHER_FOLDS = " of other folds"
 CROSS_NOTE = "cross-fitted: this fold neither tests nor validates these slides"
 REFIT_NOTE = "chosen with the model before the refit, which has no validation slides"
 
+TRUE, LOGIT = "true_", "logit_"  # begin the columns of validation.csv
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,26 +47,33 @@ class ValidationTable:
         labels: class labels in the order of the logits.
         slide_ids: id of each slide.
         patients: patient id of each slide.
-        truth: index of the true class.
+        truth: index of the true class; for a task with several labels at once, whether each of them
+            is true, 1 or 0, and NaN where unknown.
         logits: logits of each slide.
     """
 
     labels: tuple[str, ...]
     slide_ids: tuple[str, ...]
     patients: tuple[str, ...]
-    truth: Int64[np.ndarray, " n"]
+    truth: Int64[np.ndarray, " n"] | Float[np.ndarray, "n c"]
     logits: Float[np.ndarray, "n c"]
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether several labels of a slide may be true."""
+        return self.truth.ndim > 1
 
     @classmethod
     def of_outputs(
         cls, outputs: Sequence[ValidationOutput], labels: tuple[str, ...]
     ) -> "ValidationTable":
         """Return the table of the outputs of an epoch."""
+        truth = np.array([output.target.tolist() for output in outputs])
         return cls(
             labels,
             tuple(output.slide.slide_id for output in outputs),
             tuple(output.slide.patient_id for output in outputs),
-            np.array([int(output.target) for output in outputs], dtype=np.int64),
+            truth if truth.ndim > 1 else truth.astype(np.int64),
             np.array([output.logits.tolist() for output in outputs]).reshape(-1, len(labels)),
         )
 
@@ -72,12 +81,14 @@ class ValidationTable:
         """Return the content of validation.csv, one row per slide."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
+        columns = [f"{TRUE}{each}" for each in self.labels] if self.is_multilabel else ["label"]
         writer.writerow(
-            ["slide_id", "patient_id", "label", *(f"logit_{each}" for each in self.labels)]
+            ["slide_id", "patient_id", *columns, *(f"{LOGIT}{each}" for each in self.labels)]
         )
         rows = zip(self.slide_ids, self.patients, self.truth, self.logits.tolist(), strict=True)
         for slide_id, patient, truth, logits in rows:
-            writer.writerow([slide_id, patient, self.labels[truth], *map(repr, logits)])
+            cells = list(map(repr, truth.tolist())) if truth.ndim else [self.labels[truth]]
+            writer.writerow([slide_id, patient, *cells, *map(repr, logits)])
         return text.getvalue().encode()
 
     @classmethod
@@ -90,17 +101,21 @@ class ValidationTable:
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 header, *rows = csv.reader(file)
-            labels = tuple(name.removeprefix("logit_") for name in header[3:])
+            start = next(n for n, name in enumerate(header) if name.startswith(LOGIT))
+            labels = tuple(name.removeprefix(LOGIT) for name in header[start:])
+            truth: Int64[np.ndarray, " n"] | Float[np.ndarray, "n c"]
+            if header[2] == "label":
+                truth = np.array([labels.index(row[2]) for row in rows], dtype=np.int64)
+            else:
+                truth = _numbers([row[2:start] for row in rows], len(labels))
             return cls(
                 labels,
                 tuple(row[0] for row in rows),
                 tuple(row[1] for row in rows),
-                np.array([labels.index(row[2]) for row in rows], dtype=np.int64),
-                np.array([[float(each) for each in row[3:]] for row in rows]).reshape(
-                    -1, len(labels)
-                ),
+                truth,
+                _numbers([row[start:] for row in rows], len(labels)),
             )
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError, IndexError, StopIteration) as error:
             raise RunError(
                 f"{path}: the outputs for the validation slides cannot be read ({error}); train "
                 "again."
@@ -130,6 +145,10 @@ class ValidationTable:
         return ValidationTable(self.labels, ids, patients, self.truth[keep], self.logits[keep])
 
 
+def _numbers(rows: Sequence[Sequence[str]], columns: int) -> Float[np.ndarray, "n c"]:
+    return np.array([[float(cell) for cell in row] for row in rows]).reshape(-1, columns)
+
+
 def is_requested(settings: TrainSettings) -> bool:
     """Return whether a run is to choose a threshold or a temperature."""
     return settings.threshold is not None or settings.temperature
@@ -144,7 +163,7 @@ def refuse_impossible(settings: TrainSettings, task: Task, val: Sequence[CohortS
         val: validation slides.
 
     Raises:
-        RunError: the task has no class probabilities, or a class has no validation slide.
+        RunError: the task has no probabilities, or a class has no validation slide.
     """
     if not is_requested(settings):
         return
@@ -154,7 +173,15 @@ def refuse_impossible(settings: TrainSettings, task: Task, val: Sequence[CohortS
             f"train.{name}: task {task.name} has no classes to choose it for; remove it, or "
             "train a task with classes."
         )
+    if settings.temperature and not task.classes:
+        raise RunError(
+            f"train.temperature: it divides the logits of classes of which one is true, and task "
+            f"{task.name} has several; remove it."
+        )
     rule = None if settings.threshold is None else ThresholdRule.parse(str(settings.threshold))
+    if not task.classes:
+        _require_both(task, val, rule)
+        return
     if not val or (rule is not None and rule.kind != "value"):
         present = {int(task.encode(slide)) for slide in val}
         missing = [label for c, label in enumerate(task.classes) if c not in present]
@@ -164,6 +191,22 @@ def refuse_impossible(settings: TrainSettings, task: Task, val: Sequence[CohortS
                 f"train.{name}: there is no validation slide of class {', '.join(missing)} to "
                 f"choose it on; raise train.val_fraction, or add slides to split val{given}."
             )
+
+
+def _require_both(task: Task, val: Sequence[CohortSlide], rule: ThresholdRule | None) -> None:
+    """Refuse a threshold of a label that is the same on all validation slides."""
+    if rule is None or rule.kind == "value":
+        return
+    encoded = [task.encode(slide).tolist() for slide in val]
+    for c, label in enumerate(task.output_names):
+        found = {row[c] for row in encoded}
+        for value, word in ((1.0, "with"), (0.0, "without")):
+            if value not in found:
+                raise RunError(
+                    f"train.threshold: there is no validation slide {word} {label} to choose its "
+                    "threshold on; raise train.val_fraction, add slides to split val, or give a "
+                    "number, such as --threshold 0.5."
+                )
 
 
 def choose_operating_point(
@@ -181,12 +224,15 @@ def choose_operating_point(
         ValueError: a class has no slide.
     """
     temperature = fit_temperature(table.logits, table.truth) if settings.temperature else None
-    probabilities = softmax(table.logits / (temperature or 1.0), axis=1)
+    if table.is_multilabel:
+        probabilities = expit(table.logits)
+    else:
+        probabilities = softmax(table.logits / (temperature or 1.0), axis=1)
     rule = None if settings.threshold is None else ThresholdRule.parse(str(settings.threshold))
     thresholds: dict[str, Threshold] = {}
     if rule is not None:
         # Of two classes, the threshold of the second one decides.
-        first = 1 if len(table.labels) == 2 else 0
+        first = 1 if len(table.labels) == 2 and not table.is_multilabel else 0
         for c, label in enumerate(table.labels[first:], start=first):
             thresholds[label] = _choose(table, probabilities[:, c], c, rule)
     used = settings.temperature or (rule is not None and rule.kind != "value")
@@ -204,12 +250,14 @@ def choose_operating_point(
 def _choose(
     table: ValidationTable, score: Float[np.ndarray, " n"], c: int, rule: ThresholdRule
 ) -> Threshold:
-    """Choose the threshold of one class against the others."""
-    truth = table.truth == c
+    """Choose the threshold of one class against the others, or of one of several labels."""
+    known = ~np.isnan(table.truth[:, c]) if table.is_multilabel else np.isfinite(score)
+    truth = (table.truth[:, c] == 1)[known] if table.is_multilabel else table.truth == c
+    score, patients = score[known], tuple(np.array(table.patients, dtype=object)[known].tolist())
     value = choose_threshold(truth, score, rule)
     if rule.kind == "value":
         return Threshold(value)
-    rates = threshold_scores(truth, score, value, table.patients)
+    rates = threshold_scores(truth, score, value, patients)
     return Threshold(
         value,
         rates["sensitivity"].value,
@@ -238,7 +286,7 @@ def cross_fit(runs: Sequence[RunSummary], settings: TrainSettings) -> list[RunSu
         point = _of_other_folds(run.out, others, settings)
         if point is not None:
             replace(Checkpoint.load(run.out), operating_point=point).save(run.out)
-            logger.info("%s: %s", run.out.name, point.summary)
+            logger.debug("%s: %s", run.out.name, point.summary)  # the command prints it
             run = replace(run, operating_point=point.summary)  # noqa: PLW2901
             write_summary(run)
         fitted.append(run)

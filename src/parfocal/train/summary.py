@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
 
-from parfocal.metrics import METRICS
+from parfocal.metrics import METRICS, score_label
 
 # Metrics in the log line of an epoch and in the progress bar: column of metrics.csv -> label.
 LOGGED = {
@@ -104,7 +104,9 @@ class RunSummary:
         if self.val_weighted_f1 is not None:
             return f"weighted F1 {self.val_weighted_f1:.3f}"
         scores = {name: score for name, score in self.val_scores.items() if score is not None}
-        listed = [f"{name} {score:.3f}" for name, score in list(scores.items())[:MAX_SCORES]]
+        listed = [
+            f"{score_label(name)} {score:.3f}" for name, score in list(scores.items())[:MAX_SCORES]
+        ]
         return ", ".join(listed or [f"loss {self.val_loss:.3f}"])
 
 

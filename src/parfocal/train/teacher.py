@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from parfocal.dataset.split import Split
 from parfocal.encoders.per_magnification import encoder_text
 from parfocal.encoders.spec import EncoderSpec
+from parfocal.models import MODELS
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import UsesTeacher
 from parfocal.models.description import DESCRIPTION_FILE
@@ -45,6 +47,56 @@ def load_teacher(
         return None
     position = model.teacher_magnification
     magnification = settings.slide.magnifications[position]
+    folder, teacher = find_teacher(settings, magnification, run=run, labels=labels, split=split)
+    own = encoder_text([encoders[position].name], [magnification])
+    if teacher.encoder_text != own:
+        raise _other_setting(folder, "encoder", teacher.encoder_text, own)
+    if teacher.encoders[0] != encoders[position]:
+        raise _unfit(
+            folder,
+            f"its encoder {teacher.encoder_text} has other weights or another output",
+            "train a teacher with the encoder of this run",
+        )
+    try:
+        model.set_teacher(teacher.model)
+    except ValueError as error:
+        raise RunError(f"train.teacher: {folder}: {error}") from None
+    return teacher
+
+
+def needed_magnification(settings: RunSettings) -> float | None:
+    """Return the magnification of the teacher that a model needs; None if it needs none.
+
+    Args:
+        settings: settings of the run.
+    """
+    if not settings.model.traits.uses_teacher:
+        return None
+    arguments = settings.model_arguments(in_dim=1, num_classes=2, num_slides=1)
+    with torch.device("meta"):  # without memory for its weights
+        model = MODELS[settings.model.name].build(**arguments)
+    assert isinstance(model, UsesTeacher)
+    if not model.needs_teacher:
+        return None
+    return settings.slide.magnifications[model.teacher_magnification]
+
+
+def find_teacher(
+    settings: RunSettings, magnification: float, *, run: Path, labels: Sequence[str], split: Split
+) -> tuple[Path, Checkpoint]:
+    """Load the teacher of a run, and check all of it but its encoder; return its folder, too.
+
+    Args:
+        settings: settings of the run.
+        magnification: magnification of the teacher.
+        run: run folder; if the teacher has a fold of this name, that fold is the teacher.
+        labels: names of the outputs of the run.
+        split: slides of the run.
+
+    Raises:
+        CheckpointError: the teacher cannot be loaded.
+        RunError: there is no teacher, or it does not fit the run.
+    """
     folder = _folder(settings, run, magnification)
     teacher = Checkpoint.load(folder)
     if teacher.traits.takes_pixels or teacher.traits.zooms or len(teacher.magnifications) != 1:
@@ -57,33 +109,17 @@ def load_teacher(
         "classes": list(labels),
         "magnification": f"{magnification:g}x",
         "patch size": settings.slide.patch_size,
-        "encoder": encoder_text([encoders[position].name], [magnification]),
     }
     found = {
         "classes": list(teacher.labels),
         "magnification": f"{teacher.magnifications[0]:g}x",
         "patch size": teacher.patch_size,
-        "encoder": teacher.encoder_text,
     }
     for name, expected in own.items():
         if found[name] != expected:
-            raise _unfit(
-                folder,
-                f"its {name} is {found[name]}, but {expected} in this run",
-                "train a teacher with the settings of this run",
-            )
-    if teacher.encoders[0] != encoders[position]:
-        raise _unfit(
-            folder,
-            f"its encoder {teacher.encoder_text} has other weights or another output",
-            "train a teacher with the encoder of this run",
-        )
+            raise _other_setting(folder, name, found[name], expected)
     _refuse_test_slides(folder, teacher, split)
-    try:
-        model.set_teacher(teacher.model)
-    except ValueError as error:
-        raise RunError(f"train.teacher: {folder}: {error}") from None
-    return teacher
+    return folder, teacher
 
 
 def _folder(settings: RunSettings, run: Path, magnification: float) -> Path:
@@ -116,6 +152,14 @@ def _refuse_test_slides(folder: Path, teacher: Checkpoint, split: Split) -> None
             f"such as {common[0]}",
             "train both on the same split, with the same train.seed or a column split",
         )
+
+
+def _other_setting(folder: Path, name: str, found: object, expected: object) -> RunError:
+    return _unfit(
+        folder,
+        f"its {name} is {found}, but {expected} in this run",
+        "train a teacher with the settings of this run",
+    )
 
 
 def _unfit(folder: Path, found: str, remedy: str) -> RunError:

@@ -10,20 +10,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from statistics import mean
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import Inputs, ReadsAhead
 from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.sampler import BalancedSampler, ShuffledSampler, epoch_seed
-from parfocal.distribute.stopping import raise_if_stopped
+from parfocal.distribute.stopping import raise_if_stopped, stop_requested
 from parfocal.files import write_whole
+from parfocal.metrics import score_label
 from parfocal.models.contract import (
     Adversarial,
     Loss,
@@ -33,23 +34,30 @@ from parfocal.models.contract import (
     training_loss,
 )
 from parfocal.models.layers.passes import Passes
+from parfocal.models.layers.shared_norm import share_statistics
 from parfocal.prediction import Prediction
 from parfocal.settings import TrainSettings
 from parfocal.tasks import ComparesSlides, Task
 from parfocal.train.batch import BatchRunner
+from parfocal.train.batches import DealtBatches, batches_of
 from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
+from parfocal.train.epoch_share import EpochShare
 from parfocal.train.folder import RunError, RunFolder
 from parfocal.train.joint_step import JointStep
 from parfocal.train.memory import MemoryPlan
 from parfocal.train.operating_point import VALIDATION_FILE, ValidationTable, is_requested
 from parfocal.train.optimizer import PlateauSchedule, build_optimizer, scheduled_rates
+from parfocal.train.ranks import ALONE, Ranks
 from parfocal.train.read_ahead import ReadAheadLoader
 from parfocal.train.summary import LOGGED, Epoch, best_epoch
 from parfocal.train.validation import ValidationOutput, validation_metrics
 
 logger = logging.getLogger(__name__)
 
-Batches = DataLoader[list[int]] | ReadAheadLoader
+# How to continue a training on several devices without a slide.
+ONE_DEVICE = "--resume --skip-unreadable --devices 1"
+
+Batches = DataLoader[list[int]] | DealtBatches | ReadAheadLoader
 
 
 class TrainingModule(pl.LightningModule):
@@ -72,6 +80,7 @@ class TrainingModule(pl.LightningModule):
         skip_unreadable: whether to continue without slides that turn out to be unreadable.
         memory_plan: how the batches are run to fit into memory; None if the model does not
             run in passes.
+        ranks: the processes that train the model together.
 
     Raises:
         RunError: the model needs outlines, and a training slide has none.
@@ -94,9 +103,14 @@ class TrainingModule(pl.LightningModule):
         memory_plan: MemoryPlan | None = None,
         lesions: Lesions | None = None,
         skip_unreadable: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
-        self.memory_plan = memory_plan
+        self.memory_plan, self.ranks = memory_plan, ranks
+        # Whether each batch is divided among the processes, or those of a step are dealt to them.
+        self.divides_batches = ranks.are_several and traits.takes_pixels
+        if self.divides_batches:
+            share_statistics(model, ranks.total)
         self.model, self.traits, self.settings = model, traits, settings
         self.folder, self.name = folder, name
         self.train_slides, self.val_slides = train_slides, val_slides
@@ -113,9 +127,11 @@ class TrainingModule(pl.LightningModule):
             settings.augment,
             generator,
             lesions,
-            skip_unreadable,
+            skip_unreadable and not self.divides_batches,
             random_budgets=settings.random_budgets,
         )
+        if self.divides_batches:  # the other processes wait for the slide
+            self.runner.without_slide, self.runner.alone = ONE_DEVICE, ranks.alone
         self.history: list[Epoch] = []
         self.state_file = folder.resume_file(f"{name}.ckpt")
         self.best_file = folder.resume_file("best.safetensors")
@@ -158,11 +174,25 @@ class TrainingModule(pl.LightningModule):
         size = self.settings.batch_size
         if self.task.compares_slides and sampler is not None:
             size = max(size, self.settings.risk_set)
-        loader = _position_loader(len(slides), size, sampler)
+        loader = batches_of(
+            len(slides),
+            size,
+            sampler,
+            ranks=self.ranks,
+            dealt=None if self.divides_batches else self.settings.accumulate_grad_batches,
+        )
         inputs = self.runner.inputs
         if not isinstance(inputs, ReadsAhead):
             return loader
-        return ReadAheadLoader(loader, slides, inputs, self.failed)
+        whole = not self.traits.zooms
+        return ReadAheadLoader(loader, slides, inputs, self.failed, whole=whole)
+
+    @property
+    def accumulated_batches(self) -> int:
+        """Number of batches of this process in a step of the optimizer."""
+        count = self.settings.accumulate_grad_batches
+        dealt = self.ranks.are_several and not self.divides_batches
+        return -(-count // self.ranks.count) if dealt else count
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer, and bring the learning-rate schedule up to date after a resume."""
@@ -179,7 +209,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed all random draws of the epoch and reset its metrics."""
-        seed = epoch_seed(self.settings.seed, self.current_epoch)
+        seed = epoch_seed(self.settings.seed, self.current_epoch, self.ranks.rank)
         torch.manual_seed(seed)
         self.generator.manual_seed(seed)
         if self.traits.follows_progress:
@@ -201,6 +231,8 @@ class TrainingModule(pl.LightningModule):
             loss, count = self._joint_step.compute(
                 [positions[start : start + size] for start in range(0, len(positions), size)]
             )
+        elif self.divides_batches:
+            loss, count = self._divided_step(positions)
         else:
             prediction, targets = self._run_positions(positions)
             count = 0 if prediction is None else len(prediction.slides)
@@ -213,11 +245,33 @@ class TrainingModule(pl.LightningModule):
                 f"epoch {self.current_epoch + 1}: the loss is {self._train_losses[-1]}; lower "
                 f"train.learning_rate ({self.settings.learning_rate:g})."
             )
-        return loss
+        # Lightning divides the loss by the number of batches of this process.
+        share = self.accumulated_batches / self.settings.accumulate_grad_batches
+        return loss if share == 1 else loss * share
+
+    def _divided_step(self, positions: Sequence[int]) -> tuple[Tensor | None, int]:
+        """Return the loss of a batch of which this process runs a part, and the size of the part.
+
+        The loss is that of the whole batch; its gradient is that of the part.
+        """
+        own, loss = self.ranks.part(positions), None
+        with self.ranks.working_on(len(positions)):
+            if own:
+                prediction, targets = self._run_positions(own)
+                assert prediction is not None  # a slide that cannot be read ends the training
+                loss = self._objective(*self.ranks.join(prediction, targets, len(positions)))
+        if len(positions) < self.ranks.count:
+            self.ranks.copy_buffers(self.model)
+        return loss, len(own)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Sum the gradients over all processes."""
+        if self.ranks.are_several:
+            self.ranks.sum_gradients(self.model.parameters())
 
     def _run_positions(self, positions: Sequence[int]) -> tuple[Prediction | None, Tensor]:
         """Run the model on training slides."""
-        if self.traits.adversarial:
+        if self.traits.adversarial and positions:
             assert isinstance(self.model, Adversarial)
             self.model.set_slide(positions[0])
         slides = [self.train_slides[position] for position in positions]
@@ -270,22 +324,47 @@ class TrainingModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Write the metrics, the best weights, and the state for a resume."""
         self.folder.check_claim()
+        is_stopping = self._exchange()
         refuse_too_few(self.train_slides, self.val_slides, self.failed, self.task.classes)
         epoch = self._epoch_metrics()
         self.history.append(epoch)
         self._log(epoch)
-        self.folder.write_epochs(self.name, self.history)
         self._plateau.step(epoch)
+        if self.ranks.is_first:
+            self._save(epoch)
+        self._stop_if_no_improvement()
+        if not self.trainer.should_stop and len(self.history) < (self.trainer.max_epochs or 0):
+            finished = f"{self.folder.path} has {len(self.history)} complete epochs"
+            raise_if_stopped(finished, requested=is_stopping)
+
+    def _exchange(self) -> bool:
+        """Join what all processes did in the epoch; return whether one of them has to stop."""
+        own = EpochShare(
+            self._train_losses,
+            self._val_outputs,
+            self.runner.patches_encoded,
+            self.failed,
+            stop_requested(),
+        )
+        if not self.ranks.are_several:
+            return own.is_stopping
+        first, *others = self.ranks.gather(own)
+        joined = first.joined(others, self.val_slides)
+        self._train_losses, self._val_outputs = list(joined.losses), list(joined.outputs)
+        self.runner.patches_encoded = joined.patches_encoded
+        self.failed.update(joined.failed)
+        return joined.is_stopping
+
+    def _save(self, epoch: Epoch) -> None:
+        """Write the metrics, the weights if they are the best, and the state for a resume."""
+        self.folder.write_epochs(self.name, self.history)
         if not self.is_refit and self.best is epoch:
             state = {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
             write_whole(self.best_file, safetensors.torch.save(state))
             if is_requested(self.settings):
-                table = ValidationTable.of_outputs(self._val_outputs, self.task.classes)
+                table = ValidationTable.of_outputs(self._val_outputs, self.task.output_names)
                 write_whole(self.folder.resume_file(VALIDATION_FILE), table.to_bytes())
         self.trainer.save_checkpoint(self.state_file)
-        self._stop_if_no_improvement()
-        if not self.trainer.should_stop and len(self.history) < (self.trainer.max_epochs or 0):
-            raise_if_stopped(f"{self.folder.path} has {len(self.history)} complete epochs")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the metrics of all epochs and the failed slides to the state."""
@@ -311,7 +390,7 @@ class TrainingModule(pl.LightningModule):
         }
         for name, value in values.items():
             self.log(name, float(value))
-        labels = LOGGED | {f"val_{name}": name for name in epoch.val_scores}
+        labels = LOGGED | {f"val_{name}": score_label(name) for name in epoch.val_scores}
         parts = [f"{labels[name]} {values[name]:.3f}" for name in labels if name in values]
         if epoch.patches_encoded:
             parts.append(f"{epoch.patches_encoded:,} patches encoded")
@@ -348,15 +427,3 @@ class TrainingModule(pl.LightningModule):
             epochs_since_best = self.history[-1].epoch - self.best.epoch
             if epochs_since_best >= self.settings.patience:
                 self.trainer.should_stop = True
-
-
-def _position_loader(
-    num_slides: int, batch_size: int, sampler: BalancedSampler | ShuffledSampler | None = None
-) -> DataLoader[list[int]]:
-    return DataLoader(
-        cast("Dataset[list[int]]", range(num_slides)),
-        batch_size=batch_size,
-        sampler=sampler,
-        collate_fn=list,
-        generator=torch.Generator(),  # DataLoader draws a seed, here not from the global generator
-    )

@@ -26,6 +26,7 @@ from parfocal.models.contract import Pretrained
 from parfocal.models.provenance import TrainingProvenance
 from parfocal.models.unit import Unit
 from parfocal.operating_point import OperatingPoint
+from parfocal.progress import draws_bars
 from parfocal.settings import RunSettings
 from parfocal.tasks import Task, stored_task
 from parfocal.tasks.units import entries_of, fit_unit, training_entries_of, unit_inputs
@@ -42,6 +43,7 @@ from parfocal.train.operating_point import (
     is_requested,
     refuse_impossible,
 )
+from parfocal.train.ranks import ALONE, Ranks
 from parfocal.train.slide_checks import SlideChecks
 from parfocal.train.summary import RunSummary, summarize
 from parfocal.train.teacher import load_teacher
@@ -69,6 +71,7 @@ class TrainingRun:
         checks: checks that slides can be read.
         left_out: reason of each slide that was left out before the split, by slide id.
         skip_unreadable: whether to train without the slides that cannot be read.
+        ranks: the processes that train the model together. The first one writes the files.
     """
 
     folder: RunFolder
@@ -82,6 +85,7 @@ class TrainingRun:
     checks: SlideChecks
     left_out: Mapping[str, str]
     skip_unreadable: bool
+    ranks: Ranks = ALONE
 
     def check(self, *, resume: bool) -> None:
         """Check that the run can start: its folder, and that its slides can be read.
@@ -110,26 +114,17 @@ class TrainingRun:
         Args:
             resume: whether to continue the run in the folder.
         """
-        split = split_to_csv(self.split)
-        self.folder.check(self.settings, split, resume=resume)
+        self.folder.check(self.settings, split_to_csv(self.split), resume=resume)
         if self.folder.finished:
             logger.info("%s: already finished", self.folder.path)
             self.folder.remove_resume_files()
             return self.folder.read_summary()
         unreadable = {**self.left_out, **self._unreadable}
-        module = self._build_module("metrics", unreadable)
-        # Only now: a refused run leaves no folder behind.
-        self.folder.start(self.settings, split, self.left_out)
-        fit(module, self.settings.train.epochs, self.device, progress=self.progress)
-        modules = [module]
-        if self.settings.train.refit:
-            failed = {**unreadable, **module.failed}
-            modules.append(self._build_module("refit", failed, refit_of=module))
-            fit(modules[1], module.best.epoch, self.device, progress=self.progress)
+        modules = self._fit(unreadable)
         point = self._operating_point
         summary = replace(
             self._summarize(modules, unreadable),
-            zoom=summarize_zoom(module, self.device, exhaustive=self.features is not None),
+            zoom=summarize_zoom(modules[0], self.device, exhaustive=self.features is not None),
             operating_point=None if point is None else point.summary,
         )
         self.folder.check_claim()
@@ -137,6 +132,28 @@ class TrainingRun:
         self._make_checkpoint(modules, unreadable).save(self.folder.path)
         self.folder.remove_resume_files()
         return summary
+
+    def help_train(self) -> None:
+        """Train the model together with the first process, which writes the files."""
+        self._fit({**self.left_out, **self._unreadable})
+
+    def _fit(self, unreadable: dict[str, str]) -> list[TrainingModule]:
+        """Train the model, and the one on training and validation slides together, if requested.
+
+        Args:
+            unreadable: reason of each slide that is left out, by slide id.
+        """
+        module = self._build_module("metrics", unreadable)
+        if self.ranks.is_first:  # only now: a refused run leaves no folder behind
+            self.folder.start(self.settings, split_to_csv(self.split), self.left_out)
+        bars = self.progress and (self.ranks.are_several or draws_bars())
+        fit(module, self.settings.train.epochs, self.device, progress=bars)
+        modules = [module]
+        if self.settings.train.refit:
+            failed = {**unreadable, **module.failed}
+            modules.append(self._build_module("refit", failed, refit_of=module))
+            fit(modules[1], module.best.epoch, self.device, progress=bars)
+        return modules
 
     @cached_property
     def _used(self) -> Split:
@@ -225,6 +242,7 @@ class TrainingRun:
             lesions=self._lesions,
             skip_unreadable=self.skip_unreadable,
             memory_plan=self._plan_memory(model, train),
+            ranks=self.ranks,
         )
 
     def _plan_memory(self, model: nn.Module, slides: Sequence[CohortSlide]) -> MemoryPlan | None:
@@ -244,11 +262,18 @@ class TrainingRun:
                 lambda: self._build_model(torch.Generator().manual_seed(0)),
                 in_dims=[encoder.dim for encoder in self.inputs.encoders],
                 device=self.device,
+                processes=self.ranks.count,
             )
         if not self.settings.model.traits.runs_in_passes:
             return None
         batch_size = min(len(slides), self.settings.train.batch_size)
-        return plan_memory(model, self.settings.train, batch_size=batch_size, device=self.device)
+        return plan_memory(
+            model,
+            self.settings.train,
+            batch_size=-(-batch_size // self.ranks.count),
+            device=self.device,
+            processes=self.ranks.count,
+        )
 
     def _build_model(self, generator: torch.Generator) -> nn.Module:
         traits = self.settings.model.traits
@@ -331,7 +356,7 @@ class TrainingRun:
                 f"{self.folder.path}: {error} left among the validation slides, so no threshold "
                 "can be chosen; repair the slides, or give a number, such as --threshold 0.5."
             ) from None
-        logger.info("%s", point.summary)
+        logger.debug("%s", point.summary)  # the command prints it
         return point
 
     def _encoder_weights(self) -> tuple[Path | None, ...]:

@@ -64,9 +64,9 @@ def test_the_tables_of_stamp_are_joined_by_patient(tmp_path, convert, out):
         "renamed: PATIENT = patient_id, FILENAME = slide_id",
         "renamed: isMSIH = label",
         "kept: AGE, OS_STATUS, os_months",
-        "dropped 1 slides of patients not in clini.csv: f",
+        "dropped 1 slide of patients not in clini.csv: f",
         "dropped 1 slides without isMSIH: e",
-        "1 patients of clini.csv have no slide: 11",
+        "1 patient of clini.csv without a slide: 11",
         "OS_STATUS in numbers: 1:DECEASED = 1, 0:LIVING = 0",
         "os_months with decimal points",
     } <= set(made.notes)
@@ -352,7 +352,7 @@ def test_slides_of_several_classes_of_a_patient_are_noted(tmp_path, convert):
     table = "case_id,slide_id,label\nP,a,x\nP,b,y\nQ,c,x\n"
     made = convert(put(tmp_path / "t.csv", table))
     assert any(
-        note.startswith("1 patients have slides of several classes (P (x, y))")
+        note.startswith("1 patient with slides of several classes (P (x, y))")
         for note in made.notes
     )
 

@@ -24,6 +24,7 @@ from parfocal.dataset.foreign.source import Sources, read_sources
 from parfocal.dataset.foreign.splits import Fold, Member, read_folds
 from parfocal.dataset.foreign.task import TaskConfig, read_task_config
 from parfocal.files import write_whole
+from parfocal.printable import counted
 from parfocal.slide.sources.url import is_url
 
 
@@ -152,7 +153,7 @@ def _renamed(tables: Sequence[Described]) -> str:
 def _described(sources: Sources) -> str:
     names = [table.name for table in sources.tables]
     if sources.splits:
-        names.append(f"{len(sources.splits)} splits")
+        names.append(counted(len(sources.splits), "split"))
     if sources.folds is not None:
         names.append(sources.folds[0].name)
     return ", ".join([*names, *([sources.config.name] if sources.config else [])])
@@ -231,7 +232,7 @@ def _write(out: Path, rows: Sequence[Sequence[str]], *, labeled: bool) -> None:
 
 def _summary(slides: Sequence[JoinedSlide], label: Label, folds: Sequence[Fold]) -> str:
     patients = len({slide.patient for slide in slides})
-    text = f"{len(slides)} slides of {patients} patients"
+    text = f"{counted(len(slides), 'slide')} of {counted(patients, 'patient')}"
     if label.column:
         counts = Counter(label.values[slide.slide_id] for slide in slides)
         text += f": {', '.join(f'{name} {counts[name]}' for name in sorted(counts))}"

@@ -8,6 +8,7 @@ from parfocal.dataset.foreign.names import Names, listed, stem_of
 from parfocal.dataset.foreign.roles import Columns, other_columns
 from parfocal.dataset.foreign.source import SourceTable
 from parfocal.dataset.spelling import hidden_character, is_missing
+from parfocal.printable import counted
 
 Described = tuple[SourceTable, Columns]
 
@@ -131,9 +132,9 @@ def _slides(table: SourceTable, columns: Columns, notes: list[str]) -> list[Join
     if not slides:
         raise CohortError(f"{table.name}: no slide in column {columns.slide}; add rows.")
     if nameless:
-        notes.append(f"dropped {len(nameless)} rows without a slide: {listed(nameless)}")
+        notes.append(f"dropped {counted(len(nameless), 'row')} without a slide: {listed(nameless)}")
     if repeated:
-        notes.append(f"{len(repeated)} slides are in two equal rows: {listed(repeated)}")
+        notes.append(f"{counted(len(repeated), 'slide')} in two equal rows: {listed(repeated)}")
     return [replace(s, patient=s.patient or s.slide_id) for s in slides.values()]
 
 
@@ -224,11 +225,13 @@ def _with_patients(
         )
     if unknown:
         notes.append(
-            f"dropped {len(unknown)} slides of patients not in {tables}: {listed(unknown)}"
+            f"dropped {counted(len(unknown), 'slide')} of patients not in {tables}: {listed(unknown)}"
         )
     found = set(match.values())
     if lonely := [patient for patient in patients if patient not in found]:
-        notes.append(f"{len(lonely)} patients of {tables} have no slide: {listed(lonely)}")
+        notes.append(
+            f"{counted(len(lonely), 'patient')} of {tables} without a slide: {listed(lonely)}"
+        )
     notes += renamed
     return joined
 

@@ -11,6 +11,7 @@ from parfocal.dataset.foreign.join import Joined, JoinedSlide
 from parfocal.dataset.foreign.names import DECIMAL_ZERO, listed
 from parfocal.dataset.foreign.roles import LABEL
 from parfocal.dataset.foreign.task import TaskConfig
+from parfocal.printable import counted
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def choose_label(joined: Joined, task: TaskConfig | None, named: str | None) -> 
         raise CohortError(f"column {column}: no slide has a value in it; give another --label.")
     notes = [] if column == "label" else [f"renamed: {column} = label"]
     if unlabeled:
-        notes.append(f"dropped {len(unlabeled)} slides without {column}: {listed(unlabeled)}")
+        notes.append(
+            f"dropped {counted(len(unlabeled), 'slide')} without {column}: {listed(unlabeled)}"
+        )
     notes += _several_classes(joined, column, values)
     return Label(column, values, frozenset(unlabeled), notes=tuple(notes))
 
@@ -108,6 +111,6 @@ def _several_classes(joined: Joined, column: str, values: Mapping[str, str]) -> 
     if not several:
         return []
     return [
-        f"{len(several)} patients have slides of several classes ({listed(several)}), so there are "
+        f"{counted(len(several), 'patient')} with slides of several classes ({listed(several)}), so there are "
         "no scores for patients"
     ]

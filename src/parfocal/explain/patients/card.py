@@ -24,7 +24,7 @@ from parfocal.models.description import (
     read_description,
 )
 from parfocal.operating_point import OperatingPoint
-from parfocal.printable import printable
+from parfocal.printable import counted, printable
 from parfocal.tasks import Task, parse_task
 
 MAIN_SCORES = ("auroc_macro", "accuracy", "balanced_accuracy", "quadratic_kappa")
@@ -143,7 +143,7 @@ def _trained_on(run: Path) -> Iterable[tuple[str, str]]:
             classes = Counter(row.label for row in of_part if row.label)
             patients = len({row.patient_id for row in of_part})
             counts = ", ".join(f"{count} {label}" for label, count in sorted(classes.items()))
-            text = f"{len(of_part)} slides of {patients} patients"
+            text = f"{counted(len(of_part), 'slide')} of {counted(patients, 'patient')}"
             yield part, text + (f" ({counts})" if counts else "")
 
 
@@ -173,7 +173,7 @@ def _read_evaluation(file: Path, metrics: dict[str, Any]) -> EvaluationFacts:
     names = [name for name in MAIN_SCORES if name in scores] or list(scores)
     return EvaluationFacts(
         name=printable(file.parent.resolve().name),
-        slides=f"{slides['n']} slides{f' ({classes})' if classes else ''}, {part}",
+        slides=f"{counted(slides['n'], 'slide')}{f' ({classes})' if classes else ''}, {part}",
         scores=tuple((score_label(name), score_text(scores[name])) for name in names),
         warnings=tuple(map(str, metrics.get("warnings") or ())),
     )

@@ -28,7 +28,8 @@ def headline_of(patient: Patient, card: ModelCard | None) -> str:
     if patient.first.probabilities:
         return patient.values[0].name
     if card is not None and card.task is not None:
-        return card.task.describe(Answer(outputs=values))
+        limits = {each.label: each.value for each in patient.first.thresholds}
+        return card.task.describe(Answer(outputs=values), limits)
     return ", ".join(f"{value.name} {value.format(value.value)}" for value in patient.values)
 
 
@@ -55,6 +56,8 @@ def _threshold(patient: Patient, card: ModelCard | None) -> Iterator[tuple[str, 
         yield "threshold", text if point is None else f"{text}: {point.summary}"
     elif patient.first.probabilities:
         yield "threshold", "none: the most probable class"
+    for each in patient.first.thresholds:
+        yield "threshold", f"{each.label} at or above {each.value:.3f} ({each.rule})"
     if "risk" in patient.first.outputs:
         yield "risk", RISK_NOTE
 
