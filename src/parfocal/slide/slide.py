@@ -19,20 +19,14 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from parfocal.cost import CostMeter, Stage
-from parfocal.slide.errors import ImplausibleMppError, MissingMppError, NotSquareError
 from parfocal.slide.identity import HASH_DIGITS, file_fingerprint, slide_id, source_fingerprint
 from parfocal.slide.readers.image import ArrayScan
 from parfocal.slide.readers.opening import open_scan
-from parfocal.slide.readers.scan import SQUARE_TOLERANCE, Level, Scan
+from parfocal.slide.readers.scan import Level, Scan
 from parfocal.slide.readers.tiff_checks import MissingTiles
+from parfocal.slide.recorded_mpp import recorded_mpp
 from parfocal.slide.region import RegionReader
-from parfocal.slide.resolution import (
-    MAX_MPP,
-    MIN_MPP,
-    check_mpp,
-    describe_too_sharp,
-    same_resolution,
-)
+from parfocal.slide.resolution import check_mpp, describe_too_sharp, same_resolution
 from parfocal.slide.shrink import LEVEL_TOLERANCE, Span
 from parfocal.slide.sources.source import ByteSource
 from parfocal.slide.sources.url import SlidePath, SlideUrl, parse_slide_path
@@ -352,7 +346,7 @@ def open_slide(
         stack.callback(release)
         scan = open_scan(file, cost_meter, missing_tiles=missing_tiles)
         stack.callback(scan.close)
-        used_mpp = _recorded_mpp(scan, path, from_cohort=from_cohort) if mpp is None else mpp
+        used_mpp = recorded_mpp(scan, path, from_cohort=from_cohort) if mpp is None else mpp
         stack.pop_all()
     return Slide(
         scan,
@@ -396,19 +390,6 @@ def slide_from_array(
         cost_meter=CostMeter() if cost_meter is None else cost_meter,
         reopen=partial(slide_from_array, pixels, mpp=mpp, name=name),
     )
-
-
-def _recorded_mpp(scan: Scan, path: SlidePath, *, from_cohort: bool) -> float:
-    """Return the mpp that a file records, if it is plausible."""
-    mpp = scan.metadata.mpp
-    if mpp is None:
-        raise MissingMppError(path, scan.metadata.objective_power, from_cohort=from_cohort)
-    if not MIN_MPP <= mpp <= MAX_MPP:
-        raise ImplausibleMppError(path, mpp, from_cohort=from_cohort)
-    sides = scan.metadata.sides
-    if sides is not None and abs(sides[0] / sides[1] - 1) > SQUARE_TOLERANCE:
-        raise NotSquareError(path, sides, from_cohort=from_cohort)
-    return mpp
 
 
 def _describe_spare(tiles: int) -> str:
