@@ -4,11 +4,12 @@
 #   make test-all  the same with the tests marked slow
 #   make docs    bring the generated pages of docs/ up to date
 #   make site    build the documentation site to site/
+#   make sbom    write sbom.cdx.json, a bill of materials of the tested versions (CycloneDX)
 #   make clean   remove .venv and what the tools left
 # With another interpreter: make test PYTHON=/path/to/python3.12
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all docs site clean
+.PHONY: demo test test-all docs site sbom clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -35,6 +36,9 @@ docs: $(READY)
 
 site: docs
 	$(BIN)/zensical build --strict
+
+sbom: $(READY)
+	$(BIN)/python scripts/sbom.py --out sbom.cdx.json
 
 # The stamp is written last, so that a set-up stopped half-way starts again.
 $(READY): pyproject.toml constraints.txt hatch_build.py

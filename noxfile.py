@@ -1,0 +1,78 @@
+"""Checks in environments of their own: `nox -s tests-3.12`, `nox -s oldest`, `nox -s wheel`.
+
+`nox` alone runs those that need no other Python. `make test` runs tests and lint in .venv.
+"""
+
+from pathlib import Path
+
+import nox
+
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+# Tests that use each package of `dependencies`, and end within minutes.
+OLDEST_TESTS = (
+    *("tests/test_files.py", "tests/test_doctor.py", "tests/test_demo.py", "tests/test_polygons.py"),
+    *("tests/metrics", "tests/probe/test_linear.py", "tests/settings", "tests/slide/readers"),
+    *("tests/features/test_store.py", "tests/train/test_run.py", "tests/explain/viewer"),
+)
+
+nox.options.sessions = ("lint", "tests-3.11", "wheel", "docs")
+nox.options.error_on_missing_interpreters = False
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests with the tested versions of all packages."""
+    session.install("-c", "constraints.txt", "-e", ".[dev,docs,onnx]")
+    chosen = session.posargs or ("-m", "not slow")
+    session.run("python", "-m", "pytest", "-q", *chosen, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session(python="3.11")
+def oldest(session: nox.Session) -> None:
+    """Run tests with the oldest allowed version of each package.
+
+    `nox -s oldest -- torch` takes torch of constraints.txt, for a machine without its old builds.
+    """
+    bounds = Path(session.create_tmp()) / "oldest.txt"
+    without = [word for name in session.posargs for word in ("--except", name)]
+    session.install("packaging")
+    text = session.run("python", "scripts/lower_bounds.py", *without, silent=True)
+    bounds.write_text(str(text))
+    session.install("-c", str(bounds), "-e", ".")
+    session.install("-c", str(bounds), *("pytest", "beartype", "packaging", "pyyaml"))
+    session.install("-c", str(bounds), *("scikit-learn", "lifelines", "pandas", "tensorboard"))
+    # Old packages warn of what newer ones have changed.
+    session.run("python", "-m", "pytest", "-q", "-W", "default", *OLDEST_TESTS)
+
+
+@nox.session(python="3.11")
+def lint(session: nox.Session) -> None:
+    """Check formatting, style, types, the layers and the spelling."""
+    session.install("-c", "constraints.txt", "-e", ".[dev,docs,onnx]")
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+    session.run("mypy")
+    session.run("lint-imports")
+    session.run("codespell", "src", "tests", "docs", "README.md", "benchmarks", "examples")
+
+
+@nox.session(python=PYTHONS)
+def syntax(session: nox.Session) -> None:
+    """Compile all sources, without installing anything."""
+    session.run("python", "-W", "error", "-m", "compileall", "-q", "-f", "src", "scripts")
+
+
+@nox.session(python="3.11")
+def wheel(session: nox.Session) -> None:
+    """Build the packages, and use the wheel outside the clone."""
+    work = Path(session.create_tmp()) / "packages"
+    session.run("python", "scripts/check_packages.py", str(work), *session.posargs)
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """Build the documentation site."""
+    session.install("-c", "constraints.txt", "-e", ".[dev,docs,onnx]")
+    for script in sorted(Path("docs").glob("make_*.py")):
+        session.run("python", str(script))
+    session.run("zensical", "build", "--strict")
