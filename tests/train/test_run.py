@@ -257,7 +257,7 @@ def test_a_full_disk_while_tensorboard_writes_is_reported_once(
 
     monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
     with pytest.raises(OSError, match="No space left on device"):
-        run_training(cohort, with_train(settings, tensorboard=True), tmp_path / "run")
+        run_training(cohort, with_train(settings, logger="tensorboard"), tmp_path / "run")
     assert capsys.readouterr().err == ""
 
 
@@ -280,23 +280,6 @@ def test_a_bar_counts_the_slides_of_an_epoch_and_gives_way_to_its_numbers(
         assert drawn.rindex(f"{bar}1/") < drawn.index(line)
         assert "slides/min" in drawn
     assert "it/s" not in drawn
-
-
-def test_tensorboard_logs_are_written_if_asked_for(cohort, settings, tmp_path):
-    run_training(cohort, with_train(settings, epochs=1, tensorboard=True), tmp_path / "run")
-    assert list((tmp_path / "run/tensorboard/metrics").glob("events*"))
-
-
-def test_tensorboard_that_is_not_installed_is_refused_before_training(
-    cohort, settings, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("parfocal.train.tensorboard.find_spec", lambda name: None)
-    message = (
-        r"TensorBoard is not installed; install it with `pip install 'parfocal\[tensorboard\]'`"
-    )
-    with pytest.raises(RunError, match=message):
-        run_training(cohort, with_train(settings, tensorboard=True), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_training_does_not_import_tensorboard(cohort, settings, tmp_path, monkeypatch):
