@@ -24,6 +24,7 @@ def test_all_encoders_are_listed_with_what_is_missing(parfocal):
         "features",
         "patch",
         "µm/px",
+        "GMAC",
         "license",
         "gated",
         "installed",
@@ -31,6 +32,7 @@ def test_all_encoders_are_listed_with_what_is_missing(parfocal):
     rows = {line.split()[0]: line for line in lines[1:]}
     assert rows["efficientnet-lite0"].endswith("  yes")
     assert rows["uni2-h"].split()[1:4] == ["1536", "or", "3072"]
+    assert rows["uni2-h"].split()[4:8] == ["256", "px", "0.5", "185"]
     assert rows["uni2-h"].endswith("needs timm")
     assert rows["tiny"].endswith("yes, for tests")
     assert len(rows) == 28
@@ -66,6 +68,7 @@ def test_the_list_is_printed_as_json(parfocal):
     by_name = {each["name"]: each for each in facts}
     assert by_name["virchow2"]["features"] == {"cls+mean": 2560, "cls": 1280}
     assert by_name["prov-gigapath"]["resize_px"] == 256
+    assert by_name["prov-gigapath"]["macs_per_patch"] == 228_095_090_688
     one = json.loads(parfocal("encoders", "virchow2", "--json").out)
     assert one == by_name["virchow2"]
     assert (one["missing_packages"], one["has_weights"], one["gated"]) == (["timm"], False, True)

@@ -1,5 +1,7 @@
 """One function decides how the slides of a cohort are opened for a model."""
 
+import threading
+from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from foreign_layouts import write_trident
 from parfocal.bag import Bag, PixelSource
 from parfocal.dataset.cohort import CohortError, CohortSlide
 from parfocal.dataset.inputs import Inputs, LiveInputs, StoredInputs, cohort_inputs
@@ -16,6 +19,8 @@ from parfocal.encoders.loading import load_encoder
 from parfocal.features.errors import MixedFeaturesError, StoreError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
+from parfocal.features.rows import Hdf5Rows
+from parfocal.features.store import FeatureFile
 from parfocal.slide.errors import SlideError
 
 SETTINGS = SlideSettings((1.25, 2.5), 64)
@@ -56,6 +61,67 @@ def test_stored_and_live_bags_are_equal(slide, encoder: Encoder, features: Path)
         assert first.sharpest == second.sharpest
         assert first.cost_meter.total().patches == ()
         assert second.cost_meter.total().patches == (4,)
+
+
+@pytest.fixture
+def trident(features: Path, tmp_path: Path) -> dict[float, Path]:
+    """The features in TRIDENT's layout: one row in a chunk, row by row of the slide."""
+    file, folders = FeatureFile(features / "001.h5"), {}
+    for step, magnification in enumerate(file.magnifications):
+        rows = np.flatnonzero(file.header.grid.valid(step))
+        rows = rows[np.lexsort(file.coords(step)[rows].T)]
+        folders[magnification] = write_trident(
+            tmp_path / "job",
+            "001",
+            file.coords(step)[rows],
+            file.rows(step).read(np.sort(rows))[np.argsort(np.argsort(rows))],
+            magnification=magnification,
+            patch_size=64,
+            side=64 * 2.5 / magnification,
+            scanned=2.5,
+            size=file.header.grid.slide_size,
+            encoder="tiny",
+        )
+    return folders
+
+
+@pytest.mark.parametrize("tool", ["parfocal", "TRIDENT"])
+def test_a_zoom_into_the_patches_of_the_last_visit_reads_nothing(
+    slide, features: Path, trident: dict[float, Path], tool: str, monkeypatch
+):
+    inputs = StoredInputs(features if tool == "parfocal" else trident, SETTINGS)
+    here, read_rows = [], Hdf5Rows.read
+
+    def read(table: Hdf5Rows, rows: np.ndarray) -> np.ndarray:
+        if threading.current_thread() is threading.main_thread():
+            here.append(len(rows))
+        return read_rows(table, rows)
+
+    monkeypatch.setattr(Hdf5Rows, "read", read)
+    first, second = torch.eye(4)[:1], torch.eye(4)[1:2]
+
+    def visit(select: torch.Tensor, *, whole: bool = False) -> torch.Tensor:
+        inputs.read_ahead([slide], whole=whole)
+        for pending in inputs._ahead._started.get("001", ()):
+            wait([pending._future])
+        here.clear()
+        with inputs.open(slide) as opened:
+            lowest = opened.model_input.features()
+            return torch.cat([lowest, opened.model_input.zoom(select).features()])
+
+    expected = visit(first)
+    assert here == [4]  # the children: which they are was not known
+    assert torch.equal(visit(first), expected)
+    assert here == []
+    other = visit(second)
+    assert here == [4]
+    with inputs.open(slide) as opened:  # without reading ahead
+        bag = opened.model_input
+        assert torch.equal(other, torch.cat([bag.features(), bag.zoom(second).features()]))
+        assert torch.equal(expected, torch.cat([bag.features(), bag.zoom(first).features()]))
+    inputs._visited.clear()
+    assert torch.equal(visit(second, whole=True), other)
+    assert here == []
 
 
 def test_without_an_encoder_slides_are_opened_as_pixels(slide):

@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 
 from parfocal.encoders.card import INSTALL, PACKAGES
-from parfocal.encoders.catalog import CARDS, canonical_name, find_card, nearest_names
+from parfocal.encoders.catalog import (
+    CARDS,
+    canonical_name,
+    find_card,
+    known_macs,
+    nearest_names,
+)
+from parfocal.encoders.loading import load_encoder
 from parfocal.encoders.spec import EncoderSpec
 
 IMAGENET = (0.485, 0.456, 0.406)
@@ -57,6 +64,68 @@ def test_an_entry_has_the_published_numbers(name):
     if spec.output != "pooled" and card.loader == "timm":
         registers = 4 if name.startswith("h-optimus") else REGISTERS.get(name, 0)
         assert spec.prefix_tokens == 1 + registers
+
+
+# Width, layers, side of a patch of the network, tokens before the patch tokens, width of the hidden
+# layer, and whether half of that gates the other half (SwiGLU), as the authors publish them.
+TRANSFORMERS = {
+    "uni": (1024, 24, 16, 1, 4096, False),
+    "uni2-h": (1536, 24, 14, 9, 8192, True),
+    "virchow": (1280, 32, 14, 1, 6832, True),
+    "virchow2": (1280, 32, 14, 5, 6832, True),
+    "h-optimus-0": (1536, 40, 14, 5, 8192, True),
+    "h-optimus-1": (1536, 40, 14, 5, 8192, True),
+    "h0-mini": (768, 12, 14, 5, 4096, True),
+    "prov-gigapath": (1536, 40, 16, 1, 8192, True),
+    "phikon": (768, 12, 16, 1, 3072, False),
+    "phikon-v2": (1024, 24, 16, 1, 4096, False),
+    "hibou-b": (768, 12, 14, 5, 3072, False),
+    "hibou-l": (1024, 24, 14, 5, 4096, False),
+    "midnight-12k": (1536, 40, 14, 1, 8192, True),
+    "gpfm": (1024, 24, 14, 1, 4096, False),
+    "kaiko-vits16": (384, 12, 16, 1, 1536, False),
+    "kaiko-vits8": (384, 12, 8, 1, 1536, False),
+    "kaiko-vitb16": (768, 12, 16, 1, 3072, False),
+    "kaiko-vitb8": (768, 12, 8, 1, 3072, False),
+    "kaiko-vitl14": (1024, 24, 14, 5, 4096, False),
+    "lunit-vits8": (384, 12, 8, 1, 1536, False),
+    "lunit-vits16": (384, 12, 16, 1, 1536, False),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_the_macs_of_a_vision_transformer_are_those_of_its_matrix_products(name):
+    dim, layers, side, prefix, hidden, gated = TRANSFORMERS[name]
+    patches = (224 // side) ** 2
+    tokens = patches + prefix
+    embedding = patches * 3 * side**2 * dim
+    projections = tokens * 4 * dim**2  # queries, keys, values, output
+    attention = 2 * tokens**2 * dim
+    perceptron = tokens * dim * (hidden + (hidden // 2 if gated else hidden))
+    expected = embedding + layers * (projections + attention + perceptron)
+    assert CARDS[name].macs == expected
+    assert known_macs(name) == known_macs(CARDS[name].hub) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "width", "dim"), [("conch", 12, 768, 512), ("conch-v1.5", 24, 1024, 768)]
+)
+def test_the_macs_of_conch_have_those_of_its_attention_pooling(name, layers, width, dim):
+    patches = (448 // 16) ** 2
+    tokens = patches + 1
+    blocks = layers * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    pooling = 2 * dim**2 + 2 * tokens * width * dim + 2 * tokens * dim
+    assert CARDS[name].macs == patches * 3 * 16**2 * width + blocks + pooling
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet50-layer3-random", "tiny"])
+def test_the_macs_of_our_networks_are_those_counted(name):
+    assert known_macs(name) == load_encoder(name, runtime="torch").macs_per_patch()
+
+
+def test_the_macs_of_an_unknown_encoder_are_unknown():
+    for name in ("timm:resnet18", "http://localhost:8643/", "vit-of-the-lab"):
+        assert known_macs(name) is None
 
 
 def test_every_entry_says_how_to_get_it():
@@ -139,3 +208,7 @@ def test_an_impossible_crop_is_refused():
         EncoderSpec.from_dict({**CARDS["uni"].spec().to_dict(), "resize_px": 200})
     with pytest.raises(ValueError, match=r"output: 'all' is not one of"):
         EncoderSpec.from_dict({**CARDS["uni"].spec().to_dict(), "output": "all"})
+
+
+def test_the_macs_of_every_published_encoder_are_known():
+    assert [name for name, card in CARDS.items() if card.macs is None] == []

@@ -11,6 +11,7 @@ from torch import nn
 
 from parfocal.encoders.catalog import CARDS
 from parfocal.encoders.loading import load_encoder
+from parfocal.encoders.preparation import prepared_by
 from parfocal.encoders.weights import EncoderError
 
 PAGE = "https://huggingface.co/"
@@ -203,7 +204,18 @@ def transformers(monkeypatch):
             raise module.error
         return module.model, module.report
 
-    module.AutoModel = SimpleNamespace(from_pretrained=from_pretrained)
+    def config(source, **settings):
+        module.calls.append((source, settings, module.verbosity, module.bars))
+        if module.error is not None:
+            raise module.error
+        return source
+
+    def from_config(config, *, trust_remote_code):
+        assert (config, trust_remote_code) == (module.calls[-1][0], True)
+        return module.model
+
+    module.AutoModel = SimpleNamespace(from_pretrained=from_pretrained, from_config=from_config)
+    module.AutoConfig = SimpleNamespace(from_pretrained=config)
     module.logging = SimpleNamespace(
         get_verbosity=lambda: module.verbosity,
         set_verbosity=lambda level: setattr(module, "verbosity", level),
@@ -251,14 +263,41 @@ def test_the_pooled_output_of_hibou_is_taken_and_its_code_run_only_if_trusted(tr
     assert encoder(white())[0, 0].item() == pytest.approx(10 * mean_white("hibou-l"), rel=1e-4)
 
 
-@pytest.mark.slow
-def test_conch_1_5_is_taken_out_of_titan(transformers):
-    conch = nn.Sequential(nn.Flatten(1), nn.LazyLinear(768))
-    conch(torch.zeros(1, 3, 448, 448))
+def compose(*steps: tuple[str, dict[str, object]]) -> SimpleNamespace:
+    """Return a stand-in for a transform of torchvision."""
+    return SimpleNamespace(transforms=[type(name, (), values)() for name, values in steps])
+
+
+def test_conch_1_5_is_taken_out_of_titan_and_fed_as_its_code_says(transformers, caplog):
+    conch = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(1), nn.Linear(768, 768))
+    transform = compose(
+        ("Resize", {"size": 512, "interpolation": SimpleNamespace(value="bicubic")}),
+        ("CenterCrop", {"size": (448, 448)}),
+        ("Normalize", {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 0.5]}),
+    )
+    caplog.set_level(logging.INFO)
     transformers.model.return_conch = lambda: (conch, None)
     encoder = load_encoder("conch-v1.5", trust_remote_code=True)
     assert encoder(white(size=512)).shape == (1, 768)
-    assert transformers.calls[0][0] == "MahmoodLab/TITAN"
+    source, settings, *_ = transformers.calls[0]
+    assert (source, settings["trust_remote_code"]) == ("MahmoodLab/TITAN", True)
+    assert (encoder.spec.interpolation, encoder.spec.resize_px) == ("bilinear", 0)
+    assert "otherwise" not in caplog.text
+    transformers.model.return_conch = lambda: (conch, transform)
+    spec = load_encoder("conch-v1.5", trust_remote_code=True).spec
+    assert (spec.interpolation, spec.resize_px, spec.input_size) == ("bicubic", 512, 448)
+    assert (spec.mean, spec.std) == ((0.5,) * 3, (0.5, 0.25, 0.5))
+    assert "conch-v1.5: its code prepares patches otherwise than the catalog says" in caplog.text
+
+
+def test_what_a_transform_does_not_say_is_taken_from_the_catalog():
+    spec = CARDS["conch"].spec()
+    unreadable = compose(
+        ("Resize", {"size": (448, 400), "interpolation": None}),
+        ("Normalize", {"mean": [0.5], "std": [0.5]}),
+    )
+    for transform in (None, object(), compose(), unreadable):
+        assert prepared_by(spec, transform) is spec or prepared_by(spec, transform) == spec
 
 
 def test_random_tensors_are_refused(transformers):
@@ -312,11 +351,19 @@ def conch(monkeypatch):
             assert images.shape[2:] == (448, 448)
             return images.mean((2, 3)).repeat(1, 171)[:, :512]
 
+    class Damaged(Conch):
+        """A model of which the image encoder and the decoder have no weights."""
+
+        def __init__(self):
+            super().__init__()
+            self.visual, self.text_decoder = nn.Linear(1, 1), nn.Linear(1, 1)
+            self.load_state_dict({}, strict=False)
+
     module = ModuleType("conch.open_clip_custom")
 
     def create_model_from_pretrained(architecture, source):
         calls.append((architecture, source))
-        return Conch(), None
+        return (Damaged() if "damaged" in source else Conch()), None
 
     module.create_model_from_pretrained = create_model_from_pretrained
     monkeypatch.setitem(sys.modules, "conch", ModuleType("conch"))
@@ -335,6 +382,11 @@ def test_conch_is_loaded_from_its_package(conch, tmp_path):
     ]
     with pytest.raises(EncoderError, match="no such weights file"):
         load_encoder("conch", weights=tmp_path / "absent.bin")
+    (tmp_path / "damaged.bin").touch()
+    with pytest.raises(
+        EncoderError, match=r"conch: 2 tensors of the image encoder are missing from .*damaged\.bin"
+    ):
+        load_encoder("conch", weights=tmp_path / "damaged.bin")
 
 
 @pytest.fixture

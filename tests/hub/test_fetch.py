@@ -9,10 +9,12 @@ import pytest
 from tests.hub.conftest import FakeHub
 
 from command_result import CommandResult
+from parfocal.cli.parsing import with_local_runs
 from parfocal.hub.fetch import fetch_run
 from parfocal.hub.repository import HubError
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
 from parfocal.models.description import CheckpointError
+from parfocal.settings import load_settings
 from parfocal.slide.identity import file_fingerprint
 from small import write_table
 
@@ -59,6 +61,42 @@ def test_a_model_of_the_hub_is_evaluated_as_on_another_cohort(
     assert (tmp_path / "evaluation" / "report.html").exists()
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert (metrics["external"], metrics["slides"]["n"]) == (True, 2)
+
+
+@pytest.mark.usefixtures("published")
+def test_every_command_takes_a_model_of_the_hub_as_a_run(
+    parfocal: Run, hub: FakeHub, tmp_path: Path, slide: Path
+):
+    assert parfocal("push", "hf:lab/model", tmp_path / "copy").code == 0
+    copy, run = (Checkpoint.load(tmp_path / name) for name in ("copy", "run"))
+    assert copy.weights_hash == run.weights_hash
+    viewed = parfocal("view", "hf:lab/model", "--no-browser")
+    assert viewed.code == 1
+    assert "no predictions here" in viewed.err
+    assert "hf:lab/model" not in viewed.err  # it was looked for in the folder
+    predictions, pages = tmp_path / "predictions", tmp_path / "pages"
+    assert parfocal("predict", "hf:lab/model", slide, "--out", predictions).code == 0
+    made = parfocal("report", "hf:lab/model", predictions, "--patients", pages)
+    assert made.code == 0, made.err
+    (page,) = (each for each in pages.glob("*.html") if each.name != "index.html")
+    assert "add the run folder to the command" not in page.read_text()
+    missing = parfocal("view", "hf:lab/none", predictions)
+    assert missing.code == 1
+    assert "hf:lab/none" in missing.err
+    assert hub.calls
+
+
+@pytest.mark.usefixtures("published")
+def test_a_teacher_and_an_initial_model_may_be_on_the_hub(hub: FakeHub):
+    settings = load_settings(
+        "coarse-student",
+        overrides=["train.teacher=hf:lab/model", "train.init_from=hf:lab/model"],
+    )
+    train = with_local_runs(settings).train
+    for run in (train.teacher, train.init_from):
+        assert Checkpoint.load(run).model_name == "zoommil"
+    assert with_local_runs(load_settings("abmil")) == load_settings("abmil")
+    assert hub.calls
 
 
 def test_training_slides_are_refused_if_their_fingerprints_were_published(

@@ -35,8 +35,8 @@ SMALL: dict[str, dict[str, object]] = {
     "sparseconvmil": {"dim": 8, "downsample": 2},
     "ips": {"num_selected": 3, "chunk_size": 2, "dim": 8, "num_heads": 2, "dropout": 0.0},
     "mean": {"dim": 8, "dropout": 0.0},
-    "meanmlp": {"hidden_dim": 8, "dropout": 0.0},
-    "coarsestudent": {"dim": 8, "hidden_dim": 4, "dropout": 0.0},
+    "mean-mlp": {"hidden_dim": 8, "dropout": 0.0},
+    "coarse-student": {"dim": 8, "hidden_dim": 4, "dropout": 0.0},
     "max": {"dim": 8, "dropout": 0.0},
 }
 ORDERED = ("transmil",)  # models for which the order of the patches matters

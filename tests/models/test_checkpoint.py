@@ -56,6 +56,25 @@ def test_a_checkpoint_of_version_2_with_the_old_name_of_a_setting_is_loaded(trai
     assert Checkpoint.load(tmp_path).slide.tissue_method == "gray"
 
 
+@pytest.mark.parametrize(
+    ("old", "name", "settings"),
+    [
+        ("meanmlp", "mean-mlp", {"in_dim": 32, "num_classes": 2}),
+        ("coarsestudent", "coarse-student", {"in_dim": 32, "num_classes": 2, "dim": 8}),
+    ],
+)
+def test_a_checkpoint_with_the_old_name_of_its_model_is_loaded(
+    trained, tmp_path, old, name, settings
+):
+    model = build_model(name, settings).eval()
+    replace(trained, model=model, model_name=name, model_settings=settings).save(tmp_path)
+    edit(tmp_path, model={"name": old, "settings": settings})
+    loaded = Checkpoint.load(tmp_path)
+    assert loaded.model_name == name
+    bag = StoredBag((torch.rand(5, 32), torch.rand(20, 32)))
+    assert torch.equal(loaded.model(bag).logits, model(bag).logits)
+
+
 def test_only_two_whole_files_are_left(trained, tmp_path):
     trained.save(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())

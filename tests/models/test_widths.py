@@ -46,7 +46,7 @@ def build(name: str, in_dim: int | list[int], **settings: object) -> torch.nn.Mo
 
 
 def test_all_models_of_several_magnifications_are_tested():
-    assert sorted(MULTIPLE) == ["coarsestudent", "dsmil", "msmil", "paths", "zoommil"]
+    assert sorted(MULTIPLE) == ["coarse-student", "dsmil", "msmil", "paths", "zoommil"]
 
 
 @pytest.mark.parametrize("name", MULTIPLE)

@@ -100,3 +100,19 @@ def test_a_saved_run_of_version_2_with_the_old_key_of_a_slide_is_read(tmp_path):
     # The same file is refused where a user gives it.
     with pytest.raises(SettingsError, match=r"^slide\.tissue was renamed to slide\.tissue_method"):
         load_settings(saved)
+
+
+@pytest.mark.parametrize(
+    ("old", "recipe"), [("meanmlp", "mean-mlp"), ("coarsestudent", "coarse-student")]
+)
+def test_a_model_has_the_name_of_its_recipe_and_runs_with_the_old_name_are_read(
+    tmp_path, old, recipe
+):
+    settings = load_settings(recipe)
+    assert settings.model.name == recipe
+    saved = settings.to_yaml().replace(f"name: {recipe}", f"name: {old}")
+    assert f"name: {old}" in saved
+    (tmp_path / "settings.yaml").write_text(saved)
+    assert load_run_settings(tmp_path / "settings.yaml") == (settings, 2)
+    with pytest.raises(SettingsError, match=rf"model\.name={old}: this model is now {recipe}\."):
+        load_settings(recipe, overrides=[f"model.name={old}"])

@@ -123,7 +123,7 @@ def test_the_bytes_of_a_linear_layer_and_relu_are_counted():
 
 @pytest.mark.parametrize("name", FEATURE_MODELS)
 def test_every_model_of_features_is_measured_and_the_generator_is_left_alone(name):
-    two = name in ("topk", "coarsestudent")  # which need two magnifications
+    two = name in ("topk", "coarse-student")  # which need two magnifications
     model = build(name, 64, magnifications=2 if two else 1)
     state = torch.get_rng_state()
     assert bytes_per_patch(model, [64, 64] if two else [64], [4] if two else []) >= 64 * 4

@@ -71,9 +71,12 @@ def test_a_zooming_model_is_the_same_as_on_our_own_features(
         evaluate(tmp_path / run, cohort.source, out, features=features, resamples=10)
     # Without reading ahead, the model is the same.
     taken = []
-    monkeypatch.setattr(StoredInputs, "read_ahead", lambda inputs, slides: taken.append(slides))
+    monkeypatch.setattr(
+        StoredInputs, "read_ahead", lambda inputs, slides, whole: taken.append((slides, whole))
+    )
     train(cohort, settings, tmp_path / "not ahead", features=job)
     assert taken
+    assert not any(whole for _, whole in taken)
     assert_equal(tmp_path / "theirs", tmp_path / "not ahead")
 
 

@@ -53,11 +53,12 @@ from parfocal.cli.submit import (
     Submit,
     TimeLimit,
     Yes,
+    gpus_of_devices,
     submit_command,
 )
 from parfocal.cli.tasks import Event, Target, TaskName, Time, task_flags
 from parfocal.cli.units import Covariates, Fusion, Per, parse_covariates
-from parfocal.cli.workers import Gpus, GpusPerWorker, Ray, Threads, Workers, worker_engine
+from parfocal.cli.workers import Devices, Gpus, GpusPerWorker, Ray, Threads, Workers, worker_engine
 
 if TYPE_CHECKING:
     from parfocal.features.folder import FeatureFolder, FeatureSlide
@@ -110,6 +111,7 @@ def train(
     ] = None,
     cache: Cache = None,
     device: Device = "auto",
+    devices: Devices = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     skip_unreadable: SkipUnreadable = False,
     per: Per = None,
@@ -157,7 +159,12 @@ def train(
     job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
     also = ("--resume",)  # for a job that is queued again
     if submit_command(
-        *(out, job), workers=workers, threads=threads, gpus=gpus, then_report=True, also=also
+        *(out, job),
+        workers=devices if devices and device == "cpu" else workers,
+        threads=threads,
+        gpus=gpus or gpus_of_devices(devices, device),
+        then_report=True,
+        also=also,
     ):
         return
     from parfocal.dataset.split import has_test_slides
@@ -177,6 +184,7 @@ def train(
         "train.threshold": threshold,
         "train.temperature": temperature or None,
         "train.logger": logger,
+        "train.devices": devices,
         "train.folds": folds,
         "train.seed": seed,
         "train.per": per,
@@ -193,6 +201,12 @@ def train(
         threads=threads,
         device=device,
     )
+    if engine is not None and settings.train.devices > 1:
+        raise ArgumentError(
+            f"--devices {settings.train.devices} trains one model after the other, each on "
+            "several devices, and --workers, --gpus and --ray train the folds of a run side by "
+            "side; use one of them. CUDA_VISIBLE_DEVICES selects the GPUs of --devices."
+        )
     columns = covariate_columns(settings.train.covariates)
     slides = read_task_cohort(
         cohort,

@@ -26,6 +26,11 @@ class Candidate:
     name: str
     settings: RunSettings
 
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whether to run code that the repository of an encoder brings."""
+        return self.settings.encoder is not None and self.settings.encoder.trust_remote_code
+
 
 def load_candidates(
     models: Sequence[str],
@@ -34,6 +39,7 @@ def load_candidates(
     epochs: int | None = None,
     folds: int | None = None,
     encoder: str | None = None,
+    trust_remote_code: bool = False,
     flags: Mapping[str, object] | None = None,
 ) -> list[Candidate]:
     """Load the settings of all models, before any of them is trained.
@@ -46,6 +52,7 @@ def load_candidates(
         folds: number of cross-validation folds.
         encoder: patch encoder of the models that take features, or encoders by magnification, as
             `1.25=NAME,10=NAME`, of which each model takes those of its magnifications.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
         flags: further settings of all models by name, such as {"train.per": "patient"}; None as a
             value leaves a setting as it is.
 
@@ -62,6 +69,7 @@ def load_candidates(
             epochs=epochs,
             folds=folds,
             encoder=encoder,
+            trust_remote_code=trust_remote_code,
             flags=flags,
         )
         for model in models
@@ -85,6 +93,7 @@ def load_candidate(
     epochs: int | None = None,
     folds: int | None = None,
     encoder: str | None = None,
+    trust_remote_code: bool = False,
     flags: Mapping[str, object] | None = None,
 ) -> Candidate:
     """Load the settings of one model under a name; see `load_candidates`."""
@@ -97,6 +106,8 @@ def load_candidate(
     require_covariates(settings)
     if encoder is not None and settings.encoder is not None:
         settings = _with_encoder(settings, settings.encoder, encoder)
+    if trust_remote_code and settings.encoder is not None:
+        settings = replace(settings, encoder=replace(settings.encoder, trust_remote_code=True))
     return Candidate(name, settings)
 
 

@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from parfocal.bag import FeatureTable
 from parfocal.cost import CostMeter
@@ -24,7 +26,7 @@ from parfocal.features.folder import SlideFeatures
 from parfocal.features.header import SlideSettings
 from parfocal.features.open_folder import Features, open_features
 from parfocal.features.opener import input_opener
-from parfocal.features.read_ahead import ReadAhead
+from parfocal.features.read_ahead import MOST_BYTES, AheadTable, ReadAhead, Reading, rows_of
 from parfocal.features.rows import StoredFeatures
 from parfocal.features.slide_input import BagInput, NoImage, SlideInput
 from parfocal.grid import Reach
@@ -55,11 +57,12 @@ class Inputs(Protocol):
 class ReadsAhead(Protocol):
     """Inputs that can read slides before they are opened."""
 
-    def read_ahead(self, slides: Sequence[CohortSlide]) -> None:
-        """Start to read what a model needs first of slides that are opened soon.
+    def read_ahead(self, slides: Sequence[CohortSlide], *, whole: bool = False) -> None:
+        """Start to read what a model is likely to need of slides that are opened soon.
 
         Args:
             slides: the slides; what was read of others is forgotten.
+            whole: whether the model visits all patches of every magnification.
         """
 
 
@@ -175,6 +178,8 @@ class StoredInputs:
         self._folder = open_features(features)
         self._slides: dict[str, SlideFeatures] = {}
         self._ahead = ReadAhead()
+        # Rows of the magnifications above the lowest that were read at the last visit, by slide.
+        self._visited: dict[str, tuple[UInt8[np.ndarray, " _"], ...]] = {}
         if encoder is None:
             encoder = self._folder.facts.encoders_at(settings.magnifications, str(self._folder))
         else:
@@ -206,9 +211,11 @@ class StoredInputs:
         opened, magnifications = self._open(slide), self._settings.magnifications
         selection = opened.select(magnifications)
         tables: list[FeatureTable] = [*opened.tables(magnifications, device=self._device)]
-        first = self._ahead.take(slide.slide_id)
-        if first is not None:
-            tables[0] = first
+        pending = self._ahead.take(slide.slide_id)
+        ahead = [AheadTable(*each) for each in zip(tables[1:], pending[1:], strict=False)]
+        tables[1:] = ahead or tables[1:]
+        if pending and (lowest := pending[0].result()) is not None:
+            tables[0] = lowest.features
         yield BagInput(
             selection.bag(tables),
             selection.grid,
@@ -216,14 +223,21 @@ class StoredInputs:
             CostMeter(),
             placed=opened.placed,
         )
+        if ahead:
+            self._visited[slide.slide_id] = tuple(table.visited for table in ahead)
 
-    def read_ahead(self, slides: Sequence[CohortSlide]) -> None:
-        """Start to read the lowest magnification of slides, all of which a model visits.
+    def read_ahead(self, slides: Sequence[CohortSlide], *, whole: bool = False) -> None:
+        """Start to read features of slides that are opened soon.
+
+        Those are all of the lowest magnification, and of the others those that were read at the
+        last visit of the slide.
 
         Args:
-            slides: slides that are opened soon; what was read of others is forgotten.
+            slides: the slides; what was read of others is forgotten.
+            whole: whether to read all of every magnification before the first visit, for a model
+                that visits all patches.
         """
-        self._ahead.start({slide.slide_id: partial(self._first_table, slide) for slide in slides})
+        self._ahead.start({slide.slide_id: self._readings(slide, whole=whole) for slide in slides})
 
     def count_patches(self, slide: CohortSlide) -> tuple[int, ...]:
         """Return the number of patches that exist at each magnification, lowest first.
@@ -234,9 +248,20 @@ class StoredInputs:
         selection = self._open(slide).select(self._settings.magnifications)
         return tuple(int(selection.grid.valid(step).sum()) for step in selection.steps)
 
-    def _first_table(self, slide: CohortSlide) -> StoredFeatures:
+    def _readings(self, slide: CohortSlide, *, whole: bool) -> list[Reading]:
+        """Return what to read ahead of a slide at each magnification."""
+        readings = [Reading(partial(self._table, slide, 0))]
+        visited = self._visited.get(slide.slide_id)
+        for step in range(1, len(self._settings.magnifications)):
+            rows = None if whole else np.empty(0, dtype=np.int64)  # of the first visit
+            if visited is not None:
+                rows = rows_of(visited[step - 1])
+            readings.append(Reading(partial(self._table, slide, step), rows, MOST_BYTES))
+        return readings
+
+    def _table(self, slide: CohortSlide, step: int) -> StoredFeatures:
         magnifications = self._settings.magnifications
-        return self._open(slide).tables(magnifications, device=self._device)[0]
+        return self._open(slide).tables(magnifications, device=self._device)[step]
 
     def _open(self, slide: CohortSlide) -> SlideFeatures:
         if slide.slide_id not in self._slides:

@@ -151,10 +151,10 @@ class StoredPatientInputs:
         """Open a patient, or a slide; see `PatientInputs`."""
         return self.patients.open(slide)
 
-    def read_ahead(self, slides: Sequence[CohortSlide]) -> None:
-        """Start to read what a model needs first of patients that are opened soon."""
+    def read_ahead(self, slides: Sequence[CohortSlide], *, whole: bool = False) -> None:
+        """Start to read what a model is likely to need of patients; see `ReadsAhead`."""
         assert isinstance(self.patients.slides, ReadsAhead)
-        self.patients.slides.read_ahead(slides_of(slides))
+        self.patients.slides.read_ahead(slides_of(slides), whole=whole)
 
     def count_patches(self, slide: CohortSlide) -> tuple[int, ...]:
         """Return the number of patches of all slides at each magnification, lowest first.

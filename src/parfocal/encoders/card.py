@@ -65,6 +65,8 @@ class EncoderCard:
         weights_file: path of the weights file in the repository; empty if it is a standard one.
         dataset: whether the repository is a data set.
         aliases: names of the same encoder in other tools.
+        macs: multiply-accumulates of one patch, counted on the published architecture; None if
+            unknown.
     """
 
     id: str
@@ -90,6 +92,7 @@ class EncoderCard:
     weights_file: str = ""
     dataset: bool = False
     aliases: tuple[str, ...] = ()
+    macs: int | None = None
 
     @property
     def default_output(self) -> Output:

@@ -5,8 +5,9 @@ from difflib import get_close_matches
 
 from parfocal.encoders.card import EncoderCard
 from parfocal.encoders.entries import ENTRIES, HALF
+from parfocal.encoders.macs import MACS
 
-CARDS: dict[str, EncoderCard] = {card.id: card for card in ENTRIES}
+CARDS: dict[str, EncoderCard] = {card.id: replace(card, macs=MACS.get(card.id)) for card in ENTRIES}
 # Their random weights are drawn from a fixed seed. They are no suggestions for other names.
 TEST_CARDS: dict[str, EncoderCard] = {
     "tiny": EncoderCard(
@@ -20,6 +21,7 @@ TEST_CARDS: dict[str, EncoderCard] = {
         input_size=64,
         mean=HALF,
         std=HALF,
+        macs=MACS["tiny"],
     ),
     "resnet50-layer3-random": replace(
         CARDS["resnet50-layer3"],
@@ -31,7 +33,10 @@ TEST_CARDS: dict[str, EncoderCard] = {
     ),
 }
 _NAMES = {
-    name.lower(): card for card in ENTRIES for name in (card.id, card.hub, *card.aliases) if name
+    name.lower(): card
+    for card in CARDS.values()
+    for name in (card.id, card.hub, *card.aliases)
+    if name
 }
 
 
@@ -43,6 +48,15 @@ def find_card(name: str) -> EncoderCard | None:
             it, with or without the prefix "features_" of TRIDENT's folders; case does not matter.
     """
     return _NAMES.get(name.lower().removeprefix("features_"))
+
+
+def known_macs(name: str) -> int | None:
+    """Return the multiply-accumulates of one patch of an encoder with its published weights.
+
+    None for a name that is not in the catalog, such as that of a service.
+    """
+    card = find_card(name) or TEST_CARDS.get(name)
+    return None if card is None else card.macs
 
 
 def canonical_name(name: str) -> str:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from parfocal.encoders.card import INSTALL, EncoderCard
 from parfocal.encoders.hub import cached_files, unavailable, weights_files
-from parfocal.encoders.load_guards import tensors_only
+from parfocal.encoders.load_guards import recorded_loads, tensors_only
 from parfocal.encoders.pooling import PublishedNetwork
 from parfocal.encoders.weights import EncoderError, check_exists, first_line
 
 ARCHITECTURE = "conch_ViT-B-16"
+IMAGE_ENCODER = "visual."  # first part of the names of its tensors
 
 
 def load_card_from_conch(card: EncoderCard, *, weights: Path | None = None) -> PublishedNetwork:
@@ -34,8 +35,8 @@ def load_card_from_conch(card: EncoderCard, *, weights: Path | None = None) -> P
         weights = found[0] if found else weights / "pytorch_model.bin"
     source = f"hf_hub:{card.hub}" if weights is None else str(check_exists(weights))
     try:
-        with tensors_only():
-            model = create_model_from_pretrained(ARCHITECTURE, source)[0]
+        with tensors_only(), recorded_loads() as missing:
+            model, transform = create_model_from_pretrained(ARCHITECTURE, source)
     except Exception as error:
         if weights is None:
             raise unavailable(card.id, error, card=card) from error
@@ -43,6 +44,13 @@ def load_card_from_conch(card: EncoderCard, *, weights: Path | None = None) -> P
             f"{card.id}: {weights} cannot be loaded ({type(error).__name__}: {first_line(error)}). "
             f"Give the weights file of {card.page}."
         ) from error
+    # The package ignores missing tensors: those of the decoder of captions are not published.
+    random = sorted(name for name in missing if name.startswith(IMAGE_ENCODER))
+    if random:
+        raise EncoderError(
+            f"{card.id}: {len(random)} tensors of the image encoder are missing from "
+            f"{weights or card.page}, first {random[0]!r}. Give the weights file of {card.page}."
+        )
     files = cached_files(card.hub) if weights is None else [weights]
     run = partial(model.encode_image, proj_contrast=False, normalize=False)
-    return PublishedNetwork(model.eval(), run, tuple(files))
+    return PublishedNetwork(model.eval(), run, tuple(files), transform=transform)

@@ -46,33 +46,37 @@ def is_offline() -> bool:
     return any(os.environ.get(name, "").upper() in YES for name in names)
 
 
-def cached_files(repository: str, *, dataset: bool = False) -> list[Path]:
+def cached_files(repository: str, *, dataset: bool = False, name: str = "") -> list[Path]:
     """Return the weights files of a repository that are in the Hub's cache.
 
     Args:
         repository: `OWNER/NAME`.
         dataset: whether the repository is a data set.
+        name: path of the only weights file in the repository; empty for the files found there.
     """
     kind = "datasets" if dataset else "models"
     folder = cache_folder() / f"{kind}--{repository.replace('/', '--')}" / "snapshots"
     try:
         snapshots = sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)
-        return weights_files(snapshots[-1], nested=dataset) if snapshots else []
+        if not snapshots:
+            return []
+        if name:
+            return [snapshots[-1] / name] if (snapshots[-1] / name).is_file() else []
+        return weights_files(snapshots[-1])
     except OSError:
         return []
 
 
-def weights_files(folder: Path, *, nested: bool = False) -> list[Path]:
+def weights_files(folder: Path) -> list[Path]:
     """Return the weights files of a folder: those of a standard name, or else all.
 
     Args:
         folder: folder of a model, as the Hub lays it out.
-        nested: whether to search its subfolders.
     """
     standard = [folder / name for name in STANDARD_FILES if (folder / name).is_file()]
     if standard:
         return standard[:1]
-    found = sorted(folder.rglob("*") if nested else folder.iterdir())
+    found = sorted(folder.iterdir())
     for suffix in WEIGHTS_SUFFIXES:
         if files := [path for path in found if path.suffix == suffix and path.is_file()]:
             return files

@@ -11,7 +11,7 @@ from parfocal.encoders.hub import cached_files, how_to_get
 from parfocal.encoders.transformers_networks import REMOTE_CODE_OPTION
 from parfocal.slide.resolution import magnification_of
 
-COLUMNS = ("name", "features", "patch", "µm/px", "license", "gated", "installed")
+COLUMNS = ("name", "features", "patch", "µm/px", "GMAC", "license", "gated", "installed")
 BUILT_IN = "efficientnet-lite0"  # whose weights are installed with parfocal
 
 
@@ -59,6 +59,7 @@ class Listing:
             "mean": list(card.mean),
             "std": list(card.std),
             "precision": card.precision,
+            "macs_per_patch": card.macs,
             "license": card.license,
             "gated": card.gated,
             "remote_code": card.remote_code,
@@ -74,7 +75,7 @@ def list_encoder(card: EncoderCard) -> Listing:
     """Find what is missing to use an encoder, without importing or downloading anything."""
     missing = tuple(name for name in PACKAGES[card.loader] if find_spec(name) is None)
     weights = card.id in (BUILT_IN, *TEST_CARDS) or bool(
-        cached_files(card.hub, dataset=card.dataset)
+        cached_files(card.hub, dataset=card.dataset, name=card.weights_file)
     )
     return Listing(card, missing, weights)
 
@@ -87,6 +88,7 @@ def table_rows(cards: Iterable[EncoderCard] = CARDS.values()) -> list[tuple[str,
             " or ".join(str(dim) for dim in card.dims.values()),
             f"{card.patch_px} px" if card.patch_px else "any",
             _mpps_text(card),
+            macs_text(card.macs),
             card.license,
             "yes" if card.gated else "no",
         )
@@ -113,6 +115,7 @@ def format_listing(listing: Listing) -> str:
         "patches": f"{f'{card.patch_px} px' if card.patch_px else 'any size'} at "
         f"{_mpps_text(card)} µm/px; {card.spec().preparation}",
         "on a GPU": card.precision,
+        "cost": f"{macs_text(card.macs)} billion multiply-accumulates (GMAC) per patch",
         "license": card.license,
         "weights": "random" if listing.is_for_tests else card.page or "installed with parfocal",
         "also called": ", ".join(card.aliases) or "-",
@@ -141,6 +144,11 @@ def _steps(listing: Listing) -> list[str]:
         f"--encoder {card.id}"
     )
     return steps
+
+
+def macs_text(macs: int | None) -> str:
+    """Return multiply-accumulates in billions."""
+    return "unknown" if macs is None else f"{macs / 1e9:.3g}"
 
 
 def _mpps_text(card: EncoderCard) -> str:

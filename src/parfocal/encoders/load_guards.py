@@ -12,10 +12,10 @@ FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch's own
 
 @contextmanager
 def recorded_loads() -> Iterator[list[str]]:
-    """Collect the names of tensors that are missing from weights while timm loads them.
+    """Collect the names of tensors that are missing from weights while a package loads them.
 
-    Where the number of classes differs, timm ignores missing tensors, so that weights of another
-    network would leave this one random.
+    timm, if the number of classes differs, and the package of CONCH ignore missing tensors, so that
+    weights of another network would leave this one random.
     """
     missing: list[str] = []
     load = nn.Module.load_state_dict

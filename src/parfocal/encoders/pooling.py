@@ -25,6 +25,7 @@ class PublishedNetwork:
         files: files of its weights; none if unknown.
         dim: width of its tokens or of its output; None if unknown.
         prefix_tokens: number of tokens before the patch tokens; None if unknown.
+        transform: transform by which the authors' code prepares patches; None if it has none.
     """
 
     network: nn.Module
@@ -32,6 +33,7 @@ class PublishedNetwork:
     files: tuple[Path, ...] = ()
     dim: int | None = None
     prefix_tokens: int | None = None
+    transform: object = None
 
 
 class Pooling(nn.Module):

@@ -10,6 +10,7 @@ from parfocal.encoders.card import PACKAGES, EncoderCard
 from parfocal.encoders.conch_network import load_card_from_conch
 from parfocal.encoders.digests import digest_once
 from parfocal.encoders.pooling import Pooling, PublishedNetwork
+from parfocal.encoders.preparation import prepared_by
 from parfocal.encoders.spec import EncoderSpec, Output
 from parfocal.encoders.timm_networks import load_card_from_timm
 from parfocal.encoders.transformers_networks import load_card_from_transformers
@@ -53,6 +54,7 @@ def load_published(
         loaded = load_card_from_transformers(
             card, weights=weights, pooled=pooled, trust_remote_code=trust_remote_code
         )
+    spec = prepared_by(spec, loaded.transform)
     _check_shape(spec, loaded, weights)
     # The version of the package, too: another one may name the tensors differently.
     recipe = " ".join((card.id, *map(_version, PACKAGES[card.loader])))

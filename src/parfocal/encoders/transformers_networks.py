@@ -14,10 +14,7 @@ from parfocal.encoders.load_guards import tensors_only
 from parfocal.encoders.pooling import PublishedNetwork
 from parfocal.encoders.weights import WEIGHTS_OPTION, EncoderError, first_line
 
-REMOTE_CODE_OPTION = (
-    "--trust-remote-code with extract, evaluate and predict, --set encoder.trust_remote_code=true "
-    "with train and compare"
-)
+REMOTE_CODE_OPTION = "--trust-remote-code"  # of every command that loads an encoder
 
 
 def load_card_from_transformers(
@@ -44,10 +41,10 @@ def load_card_from_transformers(
     if card.remote_code and weights is None and not trust_remote_code:
         raise _untrusted(card)
     transformers = _import_transformers(card)
+    if card.loader == "titan":
+        return _load_titan(transformers, card, weights, trust_remote_code=trust_remote_code)
     model = _load(transformers, card, weights, trust_remote_code=trust_remote_code)
     files = tuple(cached_files(card.hub) if weights is None else weights_files(weights))
-    if card.loader == "titan":
-        return PublishedNetwork(model, model.__call__, files)
 
     def run(images: Tensor) -> Tensor:
         answer = model(pixel_values=images)
@@ -64,16 +61,44 @@ def _load(
 ) -> nn.Module:
     """Load a network in float32, and check that none of its tensors stayed random."""
     source = card.hub if weights is None else str(weights)
+    with _loading(transformers, card, weights):
+        model, report = transformers.AutoModel.from_pretrained(
+            source,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **card.arguments,
+        )
+    _refuse_random(card, source, report)
+    network: nn.Module = model.eval().float()
+    return network
+
+
+def _load_titan(
+    transformers: ModuleType, card: EncoderCard, weights: Path | None, *, trust_remote_code: bool
+) -> PublishedNetwork:
+    """Load the patch encoder of TITAN, CONCH v1.5, in float32.
+
+    TITAN is built without its own weights, which are not needed, and which transformers 5 cannot
+    load into the published class. Its patch encoder reads its weights, every one, from the Hub.
+    """
+    source = card.hub if weights is None else str(weights)
+    with _loading(transformers, card, weights):
+        config = transformers.AutoConfig.from_pretrained(
+            source, trust_remote_code=trust_remote_code
+        )
+        titan = transformers.AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+        network, transform = titan.return_conch()
+    network = network.eval().float()
+    files = tuple(cached_files(card.hub, name=card.weights_file))
+    return PublishedNetwork(network, network.__call__, files, transform=transform)
+
+
+@contextmanager
+def _loading(transformers: ModuleType, card: EncoderCard, weights: Path | None) -> Iterator[None]:
+    """Load quietly and without pickled code, and turn errors into an EncoderError."""
     try:
         with tensors_only(), _quiet(transformers):
-            model, report = transformers.AutoModel.from_pretrained(
-                source,
-                trust_remote_code=trust_remote_code,
-                output_loading_info=True,
-                **card.arguments,
-            )
-            if card.loader == "titan":  # reads the weights of its patch encoder itself
-                return model.return_conch()[0].eval().float()  # type: ignore[no-any-return]
+            yield
     # The errors of transformers, the Hub client and its HTTP library have no common base class.
     except Exception as error:
         if "trust_remote_code" in str(error):
@@ -84,9 +109,6 @@ def _load(
             f"{card.id}: {weights} cannot be loaded ({type(error).__name__}: {first_line(error)}). "
             f"It needs the files of {card.page}: config.json and the weights."
         ) from error
-    _refuse_random(card, source, report)
-    network: nn.Module = model.eval().float()
-    return network
 
 
 def _refuse_random(card: EncoderCard, source: str, report: Any) -> None:

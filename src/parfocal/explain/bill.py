@@ -4,6 +4,7 @@ from parfocal.cost import Cost
 
 ABOVE_ALL = 1.0005  # the smallest share that is printed as more than 100.0%
 NO_PIXELS = "no pixels read"
+NOT_ENCODED = "nothing encoded"  # the features were stored
 ABOVE_ALL_NOTE = "; more than 100% because lower magnifications and tissue detection are included"
 BYTE_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
 MAC_UNITS = {"TMAC": 1e12, "GMAC": 1e9, "MMAC": 1e6, "kMAC": 1e3, "MAC": 1}
@@ -28,7 +29,7 @@ def bill_of(
     return (
         f"visited {sum(cost.patches):,} of {exhaustive.patches:,} patches "
         f"({_percent(cost.share_patches)}), {_pixels(cost)}, "
-        f"{_macs(cost.macs, exhaustive.macs)}, {cost.seconds['total']:.1f} s"
+        f"{_macs_text(cost)}, {cost.seconds['total']:.1f} s"
         f"{_bytes(cost, is_remote=is_remote)}{lost}{f'; {note}' if note else above_all}"
     )
 
@@ -51,6 +52,14 @@ def _percent(share: float | None) -> str:
     if share is None:
         return "not comparable"
     return f"{100 * share:.1f}%" if share >= 0.01 else f"{100 * share:.2g}%"
+
+
+def _macs_text(cost: Cost) -> str:
+    """Return the multiply-accumulates, as part of the bill; with stored features, that none is."""
+    assert cost.exhaustive is not None
+    if cost.exhaustive.macs is None and _pixels(cost) == NO_PIXELS:
+        return NOT_ENCODED
+    return _macs(cost.macs, cost.exhaustive.macs)
 
 
 def _macs(macs: int | None, exhaustive: int | None) -> str:

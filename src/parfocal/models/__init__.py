@@ -36,7 +36,7 @@ MODELS: dict[str, Model] = {
     "topk": Model(
         RankedPatches, ModelTraits(multiple_magnifications=True, zooms=True, uses_teacher=True)
     ),
-    "coarsestudent": Model(
+    "coarse-student": Model(
         CoarseStudent,
         ModelTraits(multiple_magnifications=True, uses_teacher=True, own_objective=True),
     ),
@@ -99,7 +99,7 @@ MODELS: dict[str, Model] = {
     "patchsupervised": Model(PatchSupervised, ModelTraits(needs_outlines=True, own_objective=True)),
     "covariates": Model(CovariatesOnly, ModelTraits(takes="nothing")),
     "mean": Model(MeanPooling),
-    "meanmlp": Model(MeanMLP),
+    "mean-mlp": Model(MeanMLP),
     "max": Model(MaxPooling),
 }
 

@@ -39,7 +39,7 @@ from parfocal.models.description import (
     weights_path,
 )
 from parfocal.models.provenance import TrainingProvenance
-from parfocal.models.renamed import renamed_weights
+from parfocal.models.renamed import current_name, renamed_weights
 from parfocal.models.stopping import StoppingRule
 from parfocal.models.trained_encoders import (
     load_trained_encoders,
@@ -360,7 +360,7 @@ def _parse(folder: Path, description: Mapping[str, Any]) -> dict[str, Any]:
         encoders = parse_encoders(encoder, len(slide.magnifications))
         settings = dict(description["model"]["settings"])
         return {
-            "model_name": description["model"]["name"],
+            "model_name": current_name(description["model"]["name"]),
             "model_settings": settings,
             "labels": parse_labels(description["labels"], settings.get("num_classes")),
             "encoders": encoders,

@@ -43,6 +43,15 @@ def weights_path(folder: Path) -> Path:
     return folder / (HUB_WEIGHTS_FILE if is_hub else WEIGHTS_FILE)
 
 
+def is_description(path: Path) -> bool:
+    """Return whether a JSON file, such as config.json, describes a model of parfocal."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """Read checkpoint.json of a run folder.
 

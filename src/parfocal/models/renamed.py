@@ -47,6 +47,9 @@ ESTIMATORS = {
     "renormalised": "renormalized",
 }
 
+# New name of each renamed model, by the old name. Checkpoints and run folders with the old one are
+# read; in a recipe or in `--set` it is refused.
+RENAMED_MODELS = {"meanmlp": "mean-mlp", "coarsestudent": "coarse-student"}
 RENAMED: dict[str, Renamed] = {
     "zoommil": Renamed(
         weights={
@@ -166,6 +169,15 @@ RENAMED: dict[str, Renamed] = {
         weights={"classify.": "classifier."},
     ),
 }
+
+
+def current_name(model_name: Any) -> Any:
+    """Return the name of a model in `MODELS`; what is not an old name is unchanged.
+
+    Args:
+        model_name: value of a key that names a model, as it is stored.
+    """
+    return RENAMED_MODELS.get(model_name, model_name) if isinstance(model_name, str) else model_name
 
 
 def renamed_settings(model_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def probe(
     seed: int = 0,
     device: str = "auto",
     any_mpp: bool = False,
+    trust_remote_code: bool = False,
     resamples: int = 2000,
 ) -> ProbeReport:
     """Probe encoders on the same patches of the same slides.
@@ -74,6 +75,7 @@ def probe(
         device: device of the encoders.
         any_mpp: whether to use encoders at a `magnification` that they were not made for; if False,
             such an encoder has no result.
+        trust_remote_code: whether to run code that the repository of an encoder brings.
         resamples: number of bootstrap resamples of the intervals.
 
     Raises:
@@ -93,7 +95,7 @@ def probe(
     failed: dict[str, str] = {}
     for name in encoders:
         try:
-            encoder = load_encoder(name, device=device)
+            encoder = load_encoder(name, device=device, trust_remote_code=trust_remote_code)
             if mpp is not None and not any_mpp:
                 refuse_outside_range([encoder.spec], [mpp])
             encoded[name] = _encode(name, encoder, cohort, draw, out=out, mpp=mpp, failed=failed)

@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader
 
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import ReadsAhead
+from parfocal.train.batches import DealtBatches
 
 
 class ReadAheadLoader:
@@ -18,17 +19,20 @@ class ReadAheadLoader:
         slides: the slides.
         inputs: inputs that read slides ahead.
         excluded: ids of slides that are not read ahead; may grow while batches are drawn.
+        whole: whether the model visits all patches of every magnification.
     """
 
     def __init__(
         self,
-        loader: DataLoader[list[int]],
+        loader: DataLoader[list[int]] | DealtBatches,
         slides: Sequence[CohortSlide],
         inputs: ReadsAhead,
         excluded: Collection[str] = (),
+        *,
+        whole: bool = False,
     ) -> None:
         self._loader, self._slides, self._inputs = loader, slides, inputs
-        self._excluded = excluded
+        self._excluded, self._whole = excluded, whole
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -39,6 +43,7 @@ class ReadAheadLoader:
         while batch is not None:
             following = next(batches, None)
             slides = [self._slides[position] for position in (*batch, *(following or ()))]
-            self._inputs.read_ahead([s for s in slides if s.slide_id not in self._excluded])
+            wanted = [s for s in slides if s.slide_id not in self._excluded]
+            self._inputs.read_ahead(wanted, whole=self._whole)
             yield batch
             batch = following
