@@ -85,7 +85,6 @@ def part_path(path: Path) -> Path:
     return path.with_name(f".{this_process().token}-{next(_numbers)}.part")
 
 
-@cache  # once per folder and process: what a process leaves behind it removes itself
 def read_only_reason(folder: Path) -> str | None:
     """Return why no file can be created in a folder, by trying it; None if one can.
 
@@ -100,6 +99,7 @@ def read_only_reason(folder: Path) -> str | None:
     return None
 
 
+@cache  # once per folder and process: what a process leaves behind it removes itself
 def sweep_parts(folder: Path) -> None:
     """Remove the temporary files of processes that have ended."""
     with suppress(OSError):  # the folder is missing or read-only

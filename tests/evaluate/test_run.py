@@ -115,15 +115,12 @@ def test_workers_evaluate_as_one_process(made, evaluated, tmp_path):
         distribution=Distribution(engine=SentEngine()),
     )
     alone = evaluated[0]
-    assert without_cost(found.results) == without_cost(alone.results)
+    same_cost = [replace(each, cost=alone.results[0].cost) for each in found.results]
+    assert same_cost == [replace(each, cost=alone.results[0].cost) for each in alone.results]
     assert (found.scores, found.failed) == (alone.scores, ())
     lines = (tmp_path / "slides.jsonl").read_text().splitlines()
     assert len(lines) == 1 + len(found.results)  # the worker has added its part
     assert not list((tmp_path / ".work").glob("slides.jsonl*"))
-
-
-def without_cost(results):
-    return [replace(each, cost=results[0].cost) for each in results]
 
 
 def test_the_test_slides_of_the_run_are_evaluated(evaluated):

@@ -256,7 +256,11 @@ class _Results:
 
     def find(self, source: SlideSource, *, pictures: bool) -> Inspection | None:
         """Return the result of a slide; None if it has to be inspected."""
-        stored = self._journal.find(str(source.path), self._state(source))
+        try:
+            state = self._state(source)
+        except OSError:  # opening the slide says what is wrong
+            return None
+        stored = self._journal.find(str(source.path), state)
         if stored is None or (pictures and stored["picture"] is None):
             return None
         try:
