@@ -56,9 +56,17 @@ def thread_count(limit: int) -> int:
     return max(1, min(limit, _cores() // getattr(_share, "count", 1)))
 
 
+def thread_limit() -> int | None:
+    """Return the number that was given to `limit_threads`; None if there is no limit."""
+    return _limits[0] if _limits else None
+
+
 def _cores() -> int:
-    if _limits:
-        return _limits[0]
+    return _limits[0] if _limits else available_cores()
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use, whatever the limit of threads."""
     if hasattr(os, "sched_getaffinity"):  # Linux only
         cores = len(os.sched_getaffinity(0))
     else:

@@ -144,6 +144,18 @@ def submit_command(
     return True
 
 
+def gpus_of_devices(devices: int | None, device: str) -> str | None:
+    """Return the GPUs that a job needs for a training on several devices; None if it needs none.
+
+    Args:
+        devices: value of --devices.
+        device: value of --device.
+    """
+    if devices is None or device == "cpu":
+        return None
+    return ",".join(map(str, range(devices)))
+
+
 def _program() -> list[str]:
     """Return the command that starts parfocal as this process was."""
     script = Path(sys.executable).with_name("parfocal")

@@ -56,6 +56,14 @@ Threads = Annotated[
         help="Number of CPU threads of each process. Default: its share of the cores.",
     ),
 ]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of devices that train one model together: GPUs, or processes on a CPU.",
+    ),
+]
 InFlight = Annotated[
     int | None,
     typer.Option(

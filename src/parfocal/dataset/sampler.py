@@ -93,6 +93,13 @@ class ShuffledSampler:
         yield from (position for _, position in sorted(zip(placed, flat, strict=True)))
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Return a seed for one epoch, independent of the seeds of other epochs."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Return a seed for one epoch, independent of the seeds of other epochs.
+
+    Args:
+        seed: seed of the run.
+        epoch: number of the epoch, from 0.
+        rank: number of the process, of several that train one model; each has its own seed.
+    """
+    entropy = [seed, epoch, rank] if rank else [seed, epoch]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)

@@ -86,10 +86,21 @@ def check_model_settings(values: dict[str, Any]) -> ModelSettings:
     given = _with_lists({"model": values}, "model")
     members: dict[str, Any] = {each.name: (each.type, each.default) for each in settings}
     try:
-        checked = create_model(name, __config__=FINITE, **members)(**given)
-        return ModelSettings(name, checked.model_dump())
+        checked = create_model(name, __config__=FINITE, **members)(**given).model_dump()
     except ValidationError as error:
         raise SettingsError(describe_invalid(error, "model.")) from None
+    for key in given:
+        _refuse_negative(f"model.{key}", checked[key])
+    return ModelSettings(name, checked)
+
+
+def _refuse_negative(name: str, value: object) -> None:
+    """Refuse a negative number, which no setting of a model takes, and sizes of 0 pixels."""
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(each, int | float) and each < 0:
+            raise SettingsError(f"{name}: {each!r} is invalid; it cannot be negative.")
+        if name.endswith("_px") and each == 0:
+            raise SettingsError(f"{name}: {each!r} is invalid; use 1 or more.")
 
 
 def unknown_name(kind: str, name: str, allowed: Sequence[str]) -> str:

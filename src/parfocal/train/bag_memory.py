@@ -39,6 +39,7 @@ def refuse_large_bags(
     *,
     in_dims: Sequence[int],
     device: torch.device,
+    processes: int = 1,
 ) -> None:
     """Refuse slides whose patches need more memory than is free in a training step.
 
@@ -48,6 +49,7 @@ def refuse_large_bags(
         build: function that builds a model like the one to train.
         in_dims: number of features per patch at each magnification.
         device: device of the training.
+        processes: number of processes that train the model together; they share the RAM.
 
     Raises:
         RunError: a slide does not fit.
@@ -56,6 +58,8 @@ def refuse_large_bags(
     if available is None or not slides:
         return
     free = available - memory_in_use(device)
+    if device.type == "cpu":
+        free //= processes
     patches = {slide.slide_id: inputs.count_patches(slide) for slide in slides}
     largest = max(patches, key=lambda slide_id: sum(patches[slide_id]))
     counts = patches[largest]

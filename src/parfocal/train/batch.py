@@ -1,8 +1,8 @@
 """Run a model on a batch of slides during training, and leave out slides that cannot be read."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,6 +52,8 @@ class BatchRunner:
         patches_encoded: number of patches encoded so far.
         exhaustive: whether the model visits every patch, whichever patches it selects.
         random_budgets: whether the visits end at a random place in half of the training steps.
+        without_slide: options of the command that continue without a slide.
+        alone: returns a context in which the model runs without the other processes that train it.
     """
 
     model: nn.Module
@@ -66,6 +68,8 @@ class BatchRunner:
     patches_encoded: int = 0
     exhaustive: bool = False
     random_budgets: bool = False
+    without_slide: str = "--resume --skip-unreadable"
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def run(
         self, slides: Sequence[CohortSlide], device: torch.device
@@ -180,7 +184,7 @@ class BatchRunner:
         if len(slides) == 1:
             self._record_failure(slides[0].slide_id, error)
             return
-        with torch.no_grad():
+        with torch.no_grad(), self.alone():
             for slide in slides:
                 self.run([slide], device)
         if not any(slide.slide_id in self.failed for slide in slides):
@@ -195,7 +199,7 @@ class BatchRunner:
         if not self.skip_unreadable:
             raise RunError(
                 f"slide {slide_id} cannot be read: {describe_failure(error)} Repair it and "
-                "continue with --resume, or without the slide with --resume --skip-unreadable."
+                f"continue with --resume, or without the slide with {self.without_slide}."
             ) from error
         self.failed[slide_id] = describe_failure(error)
         logger.warning("slide %s is left out from now on: %s", slide_id, self.failed[slide_id])

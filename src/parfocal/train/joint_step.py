@@ -13,8 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from parfocal.dataset.cohort import CohortSlide
 from parfocal.models.contract import Loss
 from parfocal.prediction import Prediction
+from parfocal.tasks import ComparesSlides, Task
+from parfocal.train.batch import BatchRunner
 from parfocal.train.folder import RunError
 
 Run = Callable[[Sequence[int]], tuple[Prediction | None, Tensor]]
@@ -221,3 +224,28 @@ class _Recomputed(torch.autograd.Function):
         with torch.enable_grad(), torch.autocast(device, dtype, enabled=enabled):
             ctx.replay.backward(scale)
         return None, None, None
+
+
+def completed_task(
+    task: Task, slides: Sequence[CohortSlide], runner: BatchRunner, device: torch.device
+) -> Task:
+    """Return the task with what depends on the outputs of the trained model, if it needs any.
+
+    Args:
+        task: the task.
+        slides: training slides.
+        runner: runs the trained model.
+        device: device to run the model on.
+    """
+    if not task.compares_slides:
+        return task
+    assert isinstance(task, ComparesSlides)
+    runner.model.to(device).eval()
+    read, logits = [], []
+    with torch.no_grad():
+        for slide in slides:
+            prediction, _ = runner.run([slide], device)
+            if prediction is not None:
+                read.append(slide)
+                logits.append(prediction.slides[0].logits.double().cpu())
+    return task.completed(read, logits)

@@ -84,7 +84,12 @@ class MemoryPlan:
 
 
 def plan_memory(
-    model: nn.Module, settings: TrainSettings, *, batch_size: int, device: torch.device
+    model: nn.Module,
+    settings: TrainSettings,
+    *,
+    batch_size: int,
+    device: torch.device,
+    processes: int = 1,
 ) -> MemoryPlan:
     """Choose how to run the batches of a model, and set the model accordingly.
 
@@ -94,14 +99,16 @@ def plan_memory(
     Args:
         model: model with the trait `runs_in_passes`.
         settings: settings of the training.
-        batch_size: number of slides in the largest batch.
+        batch_size: number of slides in the largest batch, or in the part of it that this process
+            has.
         device: device of the training.
+        processes: number of processes that train the model together; they share the RAM.
 
     Raises:
         RunError: no choice fits into memory.
     """
     assert isinstance(model, RunsInPasses)
-    step, budget = model.step_memory(), _budget(model, settings, device)
+    step, budget = model.step_memory(), _budget(model, settings, device, processes)
     choices = list(_choices(batch_size, device, always=model.gradient_checkpointing))
     plans = [MemoryPlan(batch_size, passes, step, budget) for passes in choices]
     plan = next((plan for plan in plans if plan.fits), None)
@@ -130,7 +137,9 @@ def _choices(batch_size: int, device: torch.device, *, always: bool) -> Iterator
     yield Passes(1, gradient_checkpointing=True)
 
 
-def _budget(model: nn.Module, settings: TrainSettings, device: torch.device) -> Budget:
+def _budget(
+    model: nn.Module, settings: TrainSettings, device: torch.device, processes: int
+) -> Budget:
     available, wanted = available_memory(device), settings.max_memory_gb
     reason = "train.max_memory_gb"
     if wanted is None and device.type == "cpu":
@@ -138,6 +147,8 @@ def _budget(model: nn.Module, settings: TrainSettings, device: torch.device) -> 
     limit = available if wanted is None else round(wanted * GB)
     if limit is None or (available is not None and available <= limit):
         limit, reason = available or round(DEFAULT_RAM_GB * GB), FREE_MEMORY
+    if processes > 1 and device.type == "cpu":
+        limit, reason = limit // processes, f"a share of {reason}"
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
     trained = sum(
         each.numel() * each.element_size() for each in model.parameters() if each.requires_grad
@@ -159,7 +170,7 @@ def _refusal(smallest: MemoryPlan, settings: TrainSettings) -> str:
         advice.append(f"set train.batch_size={fitting} and train.accumulate_grad_batches={times}")
     else:
         advice.append("choose a smaller network (model.backbone) or smaller pictures")
-    if budget.reason == FREE_MEMORY:
+    if budget.reason.endswith(FREE_MEMORY):
         advice.append(f"train where {_gb(needed)} are free")
     else:
         advice.append(f"set train.max_memory_gb={math.ceil(needed / GB)}")

@@ -10,6 +10,7 @@ from parfocal.distribute.rebuilt import RebuiltWork
 from parfocal.distribute.worklist import Distribution, WorkList
 from parfocal.explain.report import optional_report, write_report
 from parfocal.settings import TrainSettings
+from parfocal.train.devices import train_on_devices
 from parfocal.train.folder import CLAIM_FILE, RunError, write_summary
 from parfocal.train.operating_point import cross_fit, is_requested
 from parfocal.train.summary import RunSummary, aggregate_folds
@@ -26,19 +27,18 @@ class PreparedTraining:
         out: run folder.
         runs: one run, or one for each fold.
         quiet: whether to show no bar of the folds, because there is one of the epochs.
-        rebuild: prepares the same training in a worker process; None if there can be none.
+        rebuild: prepares the same training in another process, which may change keyword arguments
+            of `prepare_training`; None if there can be none.
     """
 
     out: Path
     runs: tuple[TrainingRun, ...]
     quiet: bool = False
-    rebuild: "Callable[[], PreparedTraining] | None" = None
+    rebuild: "Callable[..., PreparedTraining] | None" = None
 
     def __reduce__(self) -> tuple[object, ...]:
         """Let a worker process prepare the training for itself: open files cannot be sent."""
-        if self.rebuild is None:
-            raise TypeError(f"{self.out}: this training run cannot be sent to another process.")
-        return RebuiltWork, (self.items, self.rebuild)
+        return RebuiltWork, (self.items, self._rebuilder)
 
     @cached_property
     def items(self) -> tuple[str, ...]:
@@ -54,7 +54,19 @@ class PreparedTraining:
         """Train a fold, or continue its training."""
         run = self.runs[self.items.index(item)]
         with run.folder.held():
-            return run.train(resume=True)
+            return self._train_run(run, resume=True)
+
+    def _train_run(self, run: TrainingRun, *, resume: bool) -> RunSummary:
+        """Train a run here, or in a process for each of several devices."""
+        if run.settings.train.devices == 1 or run.folder.finished:
+            return run.train(resume=resume)
+        return train_on_devices(run, self.runs.index(run), self._rebuilder)
+
+    @property
+    def _rebuilder(self) -> "Callable[..., PreparedTraining]":
+        if self.rebuild is None:
+            raise TypeError(f"{self.out}: this training run cannot be sent to another process.")
+        return self.rebuild
 
     def train(self, distribution: Distribution, *, resume: bool) -> RunSummary:
         """Train all runs, of which other processes may train some, and write the report.
@@ -68,7 +80,7 @@ class PreparedTraining:
             ShardEndedError: the folds of the shard are done, but not yet those of the others.
         """
         if len(self.runs) == 1:
-            return self.finish([self.runs[0].train(resume=resume)])
+            return self.finish([self._train_run(self.runs[0], resume=resume)])
         folds = WorkList(
             *(self.out, "training", self),
             unit="folds",

@@ -39,12 +39,13 @@ class SlideChecks:
         inputs: opens the slides.
         workers: number of threads that read slides.
         known: reason of each slide that is already known to be unreadable, by slide id.
+        results: results of slides that were checked, by slide id.
     """
 
     inputs: Inputs
     workers: int
     known: Mapping[str, str]
-    _checked: dict[str, CheckedSlide] = field(default_factory=dict)
+    results: dict[str, CheckedSlide] = field(default_factory=dict)
 
     def find_unreadable(
         self, run: Path, slides: Sequence[CohortSlide], lesions: Lesions | None
@@ -59,22 +60,22 @@ class SlideChecks:
         Raises:
             MixedFeaturesError: stored features do not fit the run.
         """
-        new = [slide for slide in slides if slide.slide_id not in self._checked]
+        new = [slide for slide in slides if slide.slide_id not in self.results]
         if new:
             logger.info("%s: checking %d slides", run, len(new))
         with ThreadPoolExecutor(self.workers) as pool:
             results = list(pool.map(partial(self._check, lesions), new))
         for slide, result in zip(new, results, strict=True):
-            self._checked[slide.slide_id] = result
+            self.results[slide.slide_id] = result
         return {
             slide.slide_id: reason
             for slide in slides
-            if (reason := self._checked[slide.slide_id].reason) is not None
+            if (reason := self.results[slide.slide_id].reason) is not None
         }
 
     def log_reach(self, run: Path, slides: Sequence[CohortSlide]) -> None:
         """Log the share of the tissue of checked slides that the model cannot reach."""
-        reaches = {slide.slide_id: self._checked[slide.slide_id].reach for slide in slides}
+        reaches = {slide.slide_id: self.results[slide.slide_id].reach for slide in slides}
         log_reach(run, {name: reach for name, reach in reaches.items() if reach is not None})
 
     def _check(self, lesions: Lesions | None, slide: CohortSlide) -> CheckedSlide:

@@ -59,6 +59,21 @@ class Epoch:
         kept = {name: values[name] for name in after if name not in CLASS_COLUMNS}
         return {name: values[name] for name in list(values)[:3]} | others | kept
 
+    @property
+    def numbers(self) -> dict[str, int | float]:
+        """The columns of metrics.csv that have a number."""
+        return {name: value for name, value in self.row.items() if isinstance(value, int | float)}
+
+    @property
+    def text(self) -> str:
+        """The metrics, in a line for people."""
+        numbers = self.numbers
+        labels = LOGGED | {f"val_{name}": score_label(name) for name in self.val_scores}
+        parts = [f"{labels[name]} {numbers[name]:.3f}" for name in labels if name in numbers]
+        if self.patches_encoded:
+            parts.append(f"{self.patches_encoded:,} patches encoded")
+        return ", ".join([*parts, f"{self.seconds:.1f} s"])
+
 
 @dataclass(frozen=True)
 class RunSummary:

@@ -24,7 +24,6 @@ from parfocal.dataset.lesions import Lesions
 from parfocal.dataset.sampler import BalancedSampler, ShuffledSampler, epoch_seed
 from parfocal.distribute.stopping import raise_if_stopped, stop_requested
 from parfocal.files import write_whole
-from parfocal.metrics import score_label
 from parfocal.models.contract import (
     Adversarial,
     Loss,
@@ -37,11 +36,11 @@ from parfocal.models.layers.passes import Passes
 from parfocal.models.layers.shared_norm import share_statistics
 from parfocal.prediction import Prediction
 from parfocal.settings import TrainSettings
-from parfocal.tasks import ComparesSlides, Task
+from parfocal.tasks import Task
 from parfocal.train.batch import BatchRunner
 from parfocal.train.batches import DealtBatches, batches_of
 from parfocal.train.checks import refuse_missing_outlines, refuse_too_few
-from parfocal.train.epoch_share import EpochShare
+from parfocal.train.epoch_share import EpochShare, joined_share
 from parfocal.train.folder import RunError, RunFolder
 from parfocal.train.joint_step import JointStep
 from parfocal.train.memory import MemoryPlan
@@ -49,7 +48,7 @@ from parfocal.train.operating_point import VALIDATION_FILE, ValidationTable, is_
 from parfocal.train.optimizer import PlateauSchedule, build_optimizer, scheduled_rates
 from parfocal.train.ranks import ALONE, Ranks
 from parfocal.train.read_ahead import ReadAheadLoader
-from parfocal.train.summary import LOGGED, Epoch, best_epoch
+from parfocal.train.summary import Epoch, best_epoch
 from parfocal.train.validation import ValidationOutput, validation_metrics
 
 logger = logging.getLogger(__name__)
@@ -290,25 +289,6 @@ class TrainingModule(pl.LightningModule):
             self.model, self._run_positions, self._objective, self.task.loss, (self.generator,)
         )
 
-    def completed_task(self, device: torch.device) -> Task:
-        """Return the task with what depends on the outputs of the trained model, if it needs any.
-
-        Args:
-            device: device to run the model on.
-        """
-        if not self.task.compares_slides:
-            return self.task
-        assert isinstance(self.task, ComparesSlides)
-        self.model.to(device).eval()
-        read, logits = [], []
-        with torch.no_grad():
-            for slide in self.train_slides:
-                prediction, _ = self.runner.run([slide], device)
-                if prediction is not None:
-                    read.append(slide)
-                    logits.append(prediction.slides[0].logits.double().cpu())
-        return self.task.completed(read, logits)
-
     def validation_step(self, positions: list[int]) -> None:
         """Run the model on a batch of validation slides."""
         slides = [self.val_slides[position] for position in positions]
@@ -339,17 +319,17 @@ class TrainingModule(pl.LightningModule):
 
     def _exchange(self) -> bool:
         """Join what all processes did in the epoch; return whether one of them has to stop."""
-        own = EpochShare(
-            self._train_losses,
-            self._val_outputs,
-            self.runner.patches_encoded,
-            self.failed,
-            stop_requested(),
+        joined = joined_share(
+            self.ranks,
+            EpochShare(
+                self._train_losses,
+                self._val_outputs,
+                self.runner.patches_encoded,
+                self.failed,
+                stop_requested(),
+            ),
+            self.val_slides,
         )
-        if not self.ranks.are_several:
-            return own.is_stopping
-        first, *others = self.ranks.gather(own)
-        joined = first.joined(others, self.val_slides)
         self._train_losses, self._val_outputs = list(joined.losses), list(joined.outputs)
         self.runner.patches_encoded = joined.patches_encoded
         self.failed.update(joined.failed)
@@ -385,17 +365,10 @@ class TrainingModule(pl.LightningModule):
                 self.memory_plan = saved
 
     def _log(self, epoch: Epoch) -> None:
-        values = {
-            name: value for name, value in epoch.row.items() if isinstance(value, int | float)
-        }
-        for name, value in values.items():
+        for name, value in epoch.numbers.items():
             self.log(name, float(value))
-        labels = LOGGED | {f"val_{name}": score_label(name) for name in epoch.val_scores}
-        parts = [f"{labels[name]} {values[name]:.3f}" for name in labels if name in values]
-        if epoch.patches_encoded:
-            parts.append(f"{epoch.patches_encoded:,} patches encoded")
-        parts.append(f"{epoch.seconds:.1f} s")
-        logger.info("epoch %d of %d: %s", epoch.epoch, self.trainer.max_epochs, ", ".join(parts))
+        total = self.trainer.max_epochs
+        logger.info("epoch %d of %d: %s", epoch.epoch, total, epoch.text)
 
     def _epoch_metrics(self) -> Epoch:
         metrics: dict[str, float | None] = {}

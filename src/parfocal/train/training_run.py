@@ -1,10 +1,10 @@
 """Train one model and write its run folder."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -19,7 +19,6 @@ from parfocal.dataset.patients import name_patients
 from parfocal.dataset.split import SPLIT_FILE, Split, split_to_csv
 from parfocal.encoders.per_magnification import in_dim_of
 from parfocal.features.folder import FeatureFolder
-from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.files import write_whole
 from parfocal.models.checkpoint import Checkpoint, build_model
 from parfocal.models.contract import Pretrained
@@ -33,6 +32,7 @@ from parfocal.tasks.units import entries_of, fit_unit, training_entries_of, unit
 from parfocal.train.bag_memory import refuse_large_bags
 from parfocal.train.checks import log_left_out, refuse_too_few, refuse_unreadable
 from parfocal.train.folder import RunError, RunFolder
+from parfocal.train.joint_step import completed_task
 from parfocal.train.memory import MemoryPlan, plan_memory
 from parfocal.train.operating_point import (
     REFIT_NOTE,
@@ -45,6 +45,8 @@ from parfocal.train.operating_point import (
 )
 from parfocal.train.ranks import ALONE, Ranks
 from parfocal.train.slide_checks import SlideChecks
+from parfocal.train.small_bags import largest_bag, threads_for
+from parfocal.train.sources import encoder_weights, feature_source
 from parfocal.train.summary import RunSummary, summarize
 from parfocal.train.teacher import load_teacher
 from parfocal.train.trainer import fit
@@ -147,13 +149,22 @@ class TrainingRun:
         if self.ranks.is_first:  # only now: a refused run leaves no folder behind
             self.folder.start(self.settings, split_to_csv(self.split), self.left_out)
         bars = self.progress and (self.ranks.are_several or draws_bars())
-        fit(module, self.settings.train.epochs, self.device, progress=bars)
-        modules = [module]
-        if self.settings.train.refit:
-            failed = {**unreadable, **module.failed}
-            modules.append(self._build_module("refit", failed, refit_of=module))
-            fit(modules[1], module.best.epoch, self.device, progress=bars)
+        with threads_for(self._largest_bag(module.train_slides), self.device):
+            fit(module, self.settings.train.epochs, self.device, progress=bars)
+            modules = [module]
+            if self.settings.train.refit:
+                failed = {**unreadable, **module.failed}
+                modules.append(self._build_module("refit", failed, refit_of=module))
+                fit(modules[1], module.best.epoch, self.device, progress=bars)
         return modules
+
+    def _largest_bag(self, slides: Sequence[CohortSlide]) -> float:
+        """Return the number of features of the largest bag; infinite if it is unknown."""
+        if not isinstance(self._unit_inputs, CountsPatches):
+            return math.inf
+        dims = [encoder.dim for encoder in self.inputs.encoders]
+        zooms = self.settings.model.traits.zooms
+        return largest_bag(slides, self._unit_inputs, dims, zooms=zooms)
 
     @cached_property
     def _used(self) -> Split:
@@ -325,7 +336,8 @@ class TrainingRun:
         model = modules[-1].model
         if len(modules) == 1:
             model.load_state_dict(safetensors.torch.load_file(modules[0].best_file))
-        task = modules[-1].completed_task(self.device)
+        last = modules[-1]
+        task = completed_task(last.task, last.train_slides, last.runner, self.device)
         model = model.cpu()
         return Checkpoint(
             model=model,
@@ -335,7 +347,7 @@ class TrainingRun:
             encoders=self.inputs.encoders,
             slide=self.settings.slide,
             training=self._provenance(modules, unreadable),
-            encoder_weights=self._encoder_weights(),
+            encoder_weights=encoder_weights(self.settings),
             task=stored_task(task),
             unit=self._unit,
             operating_point=self._operating_point,
@@ -359,26 +371,6 @@ class TrainingRun:
         logger.debug("%s", point.summary)  # the command prints it
         return point
 
-    def _encoder_weights(self) -> tuple[Path | None, ...]:
-        """Return the weights file of each encoder; empty if all have published weights."""
-        encoder = self.settings.encoder
-        if encoder is None:
-            return ()
-        files = [encoder.weights_at(each) for each in self.settings.slide.magnifications]
-        absolute = tuple(None if file is None else file.absolute() for file in files)
-        return absolute if any(absolute) else ()
-
-    def _feature_source(self) -> dict[str, Any]:
-        """Return which other tool extracted the features, and at which true resolutions."""
-        if not isinstance(self.features, ForeignFolder):
-            return {}
-        magnifications = self.settings.slide.magnifications
-        true = {f"{each:g}": self.features.true_mpps(each) for each in magnifications}
-        return {
-            "feature_tool": self.features.facts.tool,
-            "feature_mpps": {name: list(mpps) for name, mpps in true.items() if mpps is not None},
-        }
-
     def _provenance(
         self, modules: list[TrainingModule], unreadable: dict[str, str]
     ) -> TrainingProvenance:
@@ -398,7 +390,7 @@ class TrainingRun:
             patients={part: sorted({slide.patient_id for slide in used[part]}) for part in used},
             refit=len(modules) > 1,
             fingerprints={name: each for name, each in fingerprints.items() if each is not None},
-            **self._feature_source(),
+            **feature_source(self.settings, self.features),
         )
         teacher = self._load_teacher(modules[-1].model)
         for other in (self._initial_model, teacher):

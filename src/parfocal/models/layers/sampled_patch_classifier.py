@@ -8,7 +8,7 @@ Departs: after training, cells can be sampled until the prediction is precise en
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from parfocal.models.layers.attended_slide import AttendedSlide, PendingPatches
 from parfocal.models.layers.sampling import aggregate, running_estimates, sample_cells
 from parfocal.models.layers.sampling_config import SamplingConfig
+from parfocal.models.layers.shared_norm import Total
 from parfocal.prediction import Prediction
 
 ENCODE_BATCH_SIZE = 16  # patches per batch after training; larger batches are slower on a CPU
@@ -56,6 +57,8 @@ class SampledPatchClassifier(nn.Module):
         self.encoder, self.patch_size, self.sampling = encoder, patch_size, sampling
         self.normalize_features, self.generator = normalize_features, generator
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, num_classes))
+        # Set if several processes hold the slides of a batch; see `share_statistics`.
+        self.batch_total: Callable[[], Total] | None = None
         # Running mean over training slides, which lowers the variance of the gradient.
         self.register_buffer("feature_mean", torch.zeros(dim))
 
@@ -79,9 +82,19 @@ class SampledPatchClassifier(nn.Module):
             self._predict(slide, sampled, features)
             for slide, sampled, features in zip(slides, samples, parts, strict=True)
         ]
-        mean = torch.cat([part.detach().mean(dim=0, keepdim=True) for part in parts]).mean(dim=0)
-        self.feature_mean.lerp_(mean.to(self.feature_mean), FEATURE_MEAN_MOMENTUM)
+        means = torch.cat([part.detach().mean(dim=0, keepdim=True) for part in parts])  # b d
+        self.feature_mean.lerp_(
+            self._batch_mean(means).to(self.feature_mean), FEATURE_MEAN_MOMENTUM
+        )
         return predictions
+
+    def _batch_mean(self, means: Float[Tensor, "b d"]) -> Float[Tensor, " d"]:
+        """Return the mean over the slides of the batch, those of other processes included."""
+        if self.batch_total is None:
+            return means.mean(dim=0)
+        count = means.new_tensor([len(means)])
+        sums = self.batch_total()(torch.cat([means.sum(dim=0), count]))
+        return sums[:-1] / sums[-1]
 
     def _forward_fixed(self, slide: AttendedSlide) -> Prediction:
         """Classify a slide by a fixed number of cells."""

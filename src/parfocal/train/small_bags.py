@@ -1,0 +1,63 @@
+"""Train on small bags of features with one thread of torch.
+
+The parts of a small product take less time than the threads need to wait for each other, above all
+if another program uses a core: then every wait lasts until the system runs the thread again. See
+`benchmarks/threads.py`.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from parfocal.dataset.cohort import CohortSlide
+from parfocal.dataset.inputs import CountsPatches
+from parfocal.threads import thread_limit
+
+SMALL = 2**18  # features of all patches of a bag, such as 200 patches of 1280 features
+
+logger = logging.getLogger(__name__)
+
+
+def largest_bag(
+    slides: Sequence[CohortSlide],
+    inputs: CountsPatches,
+    in_dims: Sequence[int],
+    *,
+    zooms: bool,
+) -> int:
+    """Return the number of features of the largest bag.
+
+    Args:
+        slides: slides of the training.
+        inputs: opens them.
+        in_dims: number of features per patch at each magnification.
+        zooms: whether only the patches of the lowest magnification are sure to be visited.
+    """
+    used = in_dims[:1] if zooms else in_dims
+    sizes = [
+        sum(count * dim for count, dim in zip(inputs.count_patches(slide), used, strict=False))
+        for slide in slides
+    ]
+    return max(sizes, default=0)
+
+
+@contextmanager
+def threads_for(size: float, device: torch.device) -> Iterator[None]:
+    """Use one thread of torch for a block, if bags are small and no number of threads was given.
+
+    Args:
+        size: number of features of the largest bag; infinite if it is unknown.
+        device: device of the training.
+    """
+    usual = torch.get_num_threads()
+    if device.type != "cpu" or size > SMALL or usual == 1 or thread_limit() is not None:
+        yield
+        return
+    logger.info("small bags: training with one thread; --threads %d uses more", usual)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
