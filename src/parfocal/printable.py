@@ -17,6 +17,20 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def left_out(number: int, noun: str) -> str:
+    """Return that items were left out because they could not be read.
+
+    >>> left_out(1, "slide"), left_out(2, "slide")
+    ('1 slide could not be read and was left out', '2 slides could not be read and were left out')
+
+    Args:
+        number: how many.
+        noun: what was left out, for one.
+    """
+    verb = "was" if number == 1 else "were"
+    return f"{counted(number, noun)} could not be read and {verb} left out"
+
+
 def all_failed(number: int, noun: str) -> str:
     """Return that all of several items failed.
 

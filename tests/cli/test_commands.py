@@ -115,7 +115,7 @@ def test_extract_needs_no_labels(
     row = ("001", str(cohort.parent / "001.tif"))
     table = write_table(tmp_path / "slides.csv", ("slide_id", "path"), row)
     found = parfocal("extract", table, "--out", tmp_path / "features", *TINY, "--patch-size", 64)
-    assert found.out == f"1 slides extracted, 0 already in {tmp_path / 'features'}\n"
+    assert found.out == f"1 slide extracted, 0 already in {tmp_path / 'features'}\n"
 
 
 @pytest.mark.slow

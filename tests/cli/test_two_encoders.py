@@ -29,7 +29,7 @@ def test_features_of_two_encoders_are_extracted(
 ):
     out = tmp_path / "features"
     command = ("extract", table, "--out", out, *LADDER, "--patch-size", 16, "--encoder", TWO)
-    assert parfocal(*command).out == f"1 slides extracted, 0 already in {out}\n"
+    assert parfocal(*command).out == f"1 slide extracted, 0 already in {out}\n"
     assert [each.name for each in FeatureFile(out / "a.h5").encoders] == [
         "efficientnet-lite0",
         "tiny",

@@ -1,6 +1,7 @@
 """Predictions of tasks without classes: the record, its file, the table and the pictures."""
 
 import csv
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from parfocal.explain.library import load_library
 from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.report import write_report
 from parfocal.models.checkpoint import build_model
+from parfocal.operating_point import OperatingPoint, Threshold
 from parfocal.predict.folder import predict_slides
 from parfocal.predict.slide import predict
 from parfocal.tasks import build_task
@@ -49,6 +51,22 @@ def test_several_labels_are_named_if_they_are_likely(untrained, write_slide, tmp
     record = predict(write_slide(tmp_path / "one.svs"), with_task(untrained, LABELS))
     likely = [name for name, probability in record.outputs.items() if probability >= 0.5]
     assert record.label == (", ".join(likely) or "none")
+
+
+def test_each_label_is_decided_at_its_threshold(untrained, write_slide, tmp_path):
+    point = OperatingPoint("youden", {"er": Threshold(0.0), "pr": Threshold(1.0)}, slides=5)
+    trained = replace(with_task(untrained, LABELS), operating_point=point)
+    record = predict(write_slide(tmp_path / "one.svs"), trained)
+    assert record.label == "er"
+    assert record.answer == "er (thresholds er 0.00, pr 1.00)"
+    (tmp_path / "one.json").write_text(record.to_json())
+    assert read_prediction(tmp_path / "one.json") == record
+    content = json.loads(record.to_json())
+    assert content["thresholds"][1] == {"label": "pr", "value": 1.0, "rule": "youden"}
+    content["thresholds"][1]["label"] = "other"
+    (tmp_path / "one.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="a threshold is for 'other', which is no label"):
+        read_prediction(tmp_path / "one.json")
 
 
 def test_a_folder_of_risks_has_a_table_a_report_and_a_library(survival, write_slide, tmp_path):

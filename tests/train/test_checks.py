@@ -37,7 +37,7 @@ def test_a_class_without_a_training_slide_is_refused_if_no_slide_failed(slides):
 
 def test_a_class_whose_training_slides_failed_is_refused_with_the_reason(slides):
     message = (
-        r"^no training slide of class 'well' is left: 1 slides failed, the first is 001 "
+        r"^no training slide of class 'well' is left: 1 slide failed, the first is 001 "
         r"\(cannot be read\.\) Replace them, or add slides\.$"
     )
     with pytest.raises(RunError, match=message):
@@ -45,7 +45,7 @@ def test_a_class_whose_training_slides_failed_is_refused_with_the_reason(slides)
 
 
 def test_validation_slides_that_all_failed_are_refused(slides):
-    with pytest.raises(RunError, match="no validation slide is left: 1 slides failed"):
+    with pytest.raises(RunError, match="no validation slide is left: 1 slide failed"):
         refuse_too_few(slides, [replace(slides[0], slide_id="9")], {"9": "damaged."}, LABELS)
 
 

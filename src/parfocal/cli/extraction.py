@@ -47,6 +47,7 @@ from parfocal.cli.workers import (
     uses_workers,
     worker_engine,
 )
+from parfocal.printable import counted
 
 EXTRACTED_ON_GPU = 4  # slides at a time: the next ones are opened and read ahead
 
@@ -203,8 +204,7 @@ def extract(
         layout=TridentLayout(out) if layout == "trident" else None,
     )
     others = f", {len(result.elsewhere)} by other processes" if result.elsewhere else ""
-    typer.echo(
-        f"{len(result.done)} slides extracted, {len(result.skipped)} already in {out}{others}"
-    )
+    done = counted(len(result.done), "slide")
+    typer.echo(f"{done} extracted, {len(result.skipped)} already in {out}{others}")
     then = f"parfocal train {quoted(cohort)} --features {quoted(out)} --out run"
     finish(result.failed, len(slides), then=then)

@@ -10,6 +10,7 @@ from parfocal.features.foreign.encoder_names import encoder_problem
 from parfocal.hub.facts import ALL, EvaluationFacts, RunFacts
 from parfocal.metrics import METRICS, REGRESSION_METRICS, SCORE_LABELS, SURVIVAL_METRICS
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.printable import counted, left_out
 from parfocal.slide.resolution import magnification_of
 from parfocal.tasks import task_of
 
@@ -117,7 +118,7 @@ def _data(labels: Sequence[str], facts: RunFacts) -> str:
             ["part", *labels], rows
         )
     if facts.unreadable:
-        text += f"\n\n{facts.unreadable} slides were left out because they could not be read."
+        text += f"\n\n{left_out(facts.unreadable, 'slide')}."
     return text
 
 
@@ -141,13 +142,13 @@ def _evaluation(evaluation: EvaluationFacts | None) -> str:
         for name, score in scores.items()
         if name in CLASS_METRICS
     ]
+    total = counted(sum(evaluation.counts.values()), "slide")
     lines = [
-        f"On {sum(evaluation.counts.values())} slides ({counts}) of {whose}, with 95% intervals "
-        "over patients.",
+        f"On {total} ({counts}) of {whose}, with 95% intervals over patients.",
         _table(["metric", "value"], rows),
     ]
     if evaluation.failed:
-        lines.append(f"{evaluation.failed} slides were left out because they could not be read.")
+        lines.append(f"{left_out(evaluation.failed, 'slide')}.")
     if evaluation.seen_in_training:
         lines.append(
             f"{evaluation.seen_in_training} of the slides were used in training, so the scores "

@@ -19,6 +19,7 @@ from parfocal.dataset.readers import MadeCohort, make_cohort
 from parfocal.distribute.shards import ShardEndedError
 from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution
 from parfocal.files import whole_file, write_whole
+from parfocal.printable import counted
 from parfocal.reproduce.experiments import Kind, Reproduction
 from parfocal.reproduce.figures import draw_figures
 from parfocal.reproduce.page import fill_tables, to_csv, to_html, to_markdown
@@ -165,8 +166,8 @@ def _unreadable_slides(out: Path, cohort: Path) -> tuple[str, ...]:
     if not stored or not missing:
         return ()
     return (
-        f"{len(missing)} slides have no features because their files are damaged, and are left "
-        f"out: {', '.join(missing)}",
+        f"left out, because their files are damaged: {counted(len(missing), 'slide')} "
+        f"({', '.join(missing)})",
     )
 
 

@@ -9,6 +9,7 @@ from parfocal.dataset.cohort import Cohort, CohortSlide
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.foreign.folder import ForeignFolder
 from parfocal.grid import Reach
+from parfocal.printable import counted
 from parfocal.settings import TrainSettings
 from parfocal.slide.errors import group_failures
 from parfocal.slide.resolution import mpp_of, same_resolution
@@ -50,7 +51,7 @@ def refuse_too_few(
         )
     slide_id, reason = next(iter(failed.items()))
     raise RunError(
-        f"no {missing[0]} is left: {len(failed)} slides failed, the first is {slide_id} "
+        f"no {missing[0]} is left: {counted(len(failed), 'slide')} failed, the first is {slide_id} "
         f"({reason}) Replace them, or add slides."
     )
 

@@ -65,7 +65,7 @@ def test_the_tables_of_stamp_are_joined_by_patient(tmp_path, convert, out):
         "renamed: isMSIH = label",
         "kept: AGE, OS_STATUS, os_months",
         "dropped 1 slide of patients not in clini.csv: f",
-        "dropped 1 slides without isMSIH: e",
+        "dropped 1 slide without isMSIH: e",
         "1 patient of clini.csv without a slide: 11",
         "OS_STATUS in numbers: 1:DECEASED = 1, 0:LIVING = 0",
         "os_months with decimal points",
