@@ -49,7 +49,7 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
             "model.dim=0",
             "model zoommil: one of dim=0, k=12, num_samples=100 is not a valid size of a layer",
         ),
-        ("model.dim=-3", "model zoommil: one of dim=-3, k=12, num_samples=100 is not a valid size"),
+        ("model.dim=-3", "model.dim: -3 is invalid; it cannot be negative."),
         ("model.dim=9000000000000000000", "is not a valid size of a layer; correct it."),
         (
             "slide.tissue_method=blue",
@@ -60,7 +60,7 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
         ("slide.magnifications=10,2.5", "slide.magnifications: [10, 2.5] do not ascend"),
         ("slide.magnifications=[]", "slide.magnifications: [] do not ascend"),
         ("slide.magnifications=0,5", "slide.magnifications: [0, 5] do not ascend"),
-        ("slide.magnifications=5,inf", "slide.magnifications: [5, inf] do not ascend"),
+        ("slide.magnifications=5,inf", "slide.magnifications: 'inf' is invalid; use a finite"),
         (
             "slide.magnifications=5,12",
             "slide.magnifications: [5, 12] must each be a whole multiple",

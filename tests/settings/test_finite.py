@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from parfocal.models import MODELS
+from parfocal.models.contract import Setting
 from parfocal.settings import load_settings
 from parfocal.settings.check import check_model_settings
 from parfocal.settings.errors import SettingsError
@@ -20,6 +21,10 @@ def has(kind: Any, number: type) -> bool:
     kinds = {kind, *get_args(kind)}
     kinds |= {each for one in kinds for each in get_args(one)}
     return number in kinds and str not in kinds
+
+
+def is_number(setting: Setting) -> bool:
+    return has(setting.type, float) or has(setting.type, int)
 
 
 NUMBERS = [each.name for each in fields(TrainSettings) if has(HINTS[each.name], float)]
@@ -57,6 +62,23 @@ def test_a_whole_number_is_one_and_not_negative(name: str, value: str):
 def test_a_number_of_a_model_is_finite(model: str, name: str, value: float):
     with pytest.raises(SettingsError, match=rf"^model\.{name}: "):
         check_model_settings({"name": model, name: value})
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(model, each.name) for model in MODELS for each in MODELS[model].settings if is_number(each)],
+)
+def test_a_number_of_a_model_is_not_negative(model: str, name: str):
+    with pytest.raises(
+        SettingsError, match=rf"^model\.{name}: -1.* is invalid; it cannot be negative\.$"
+    ):
+        check_model_settings({"name": model, name: -1})
+
+
+@pytest.mark.parametrize("name", ["picture_px", "leaf_px"])
+def test_a_side_has_a_pixel(name: str):
+    with pytest.raises(SettingsError, match=rf"^model\.{name}: 0 is invalid; use 1 or more\.$"):
+        check_model_settings({"name": "magnet", name: 0})
 
 
 @pytest.mark.parametrize("value", [".inf", ".nan", "-1"])
