@@ -14,10 +14,14 @@ from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 DOCS = Path(__file__).parent
 NOTEBOOKS = DOCS.parent / "notebooks"
 # What a display may be, the richest first.
 KINDS = {"text/html": "_repr_html_", "image/svg+xml": "_repr_svg_", "image/png": "_repr_png_"}
+MAX_PNG, MAX_TEXT = 40_000, 200  # bytes of a picture, characters of a text beside a display
+
 Notebook = dict[str, Any]
 
 
@@ -59,9 +63,11 @@ def _output(output: dict[str, Any], name: str) -> tuple[str, dict[Path, str | by
     if "image/svg+xml" in content:
         picture = "".join(content["image/svg+xml"])
         return f"![output](images/{name}.svg)", {DOCS / "images" / f"{name}.svg": picture}
-    if "image/png" in content:
-        picture_bytes = base64.b64decode(content["image/png"])
-        return f"![output](images/{name}.png)", {DOCS / "images" / f"{name}.png": picture_bytes}
+    for kind in ("png", "jpeg"):
+        if f"image/{kind}" in content:
+            picture_bytes = base64.b64decode(content[f"image/{kind}"])
+            file = DOCS / "images" / f"{name}.{kind}"
+            return f"![output](images/{file.name})", {file: picture_bytes}
     return f"```text\n{''.join(content['text/plain'])}\n```", {}
 
 
@@ -111,10 +117,20 @@ def _display(value: object) -> dict[str, Any]:
     for kind, method in KINDS.items():
         content = getattr(value, method, lambda: None)()
         if content is not None and not shown:
-            is_bytes = isinstance(content, bytes)
-            text = base64.b64encode(content).decode() if is_bytes else content
-            shown[kind] = text if is_bytes else text.splitlines(keepends=True)
-    return {**shown, "text/plain": repr(value).splitlines(keepends=True)}
+            shown |= _encoded(kind, content)
+    text = repr(value)
+    return {**shown, "text/plain": [text if len(text) <= MAX_TEXT else f"<{type(value).__name__}>"]}
+
+
+def _encoded(kind: str, content: str | bytes) -> dict[str, Any]:
+    """Return a display as a notebook stores it; a large PNG, as of a slide, as JPEG."""
+    if isinstance(content, str):
+        return {kind: content.splitlines(keepends=True)}
+    if len(content) > MAX_PNG:
+        encoded = io.BytesIO()
+        Image.open(io.BytesIO(content)).convert("RGB").save(encoded, "JPEG", quality=85)
+        kind, content = "image/jpeg", encoded.getvalue()
+    return {kind: base64.b64encode(content).decode()}
 
 
 def _run_all(folder: Path) -> None:

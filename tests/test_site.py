@@ -49,6 +49,16 @@ def test_no_script_style_or_font_comes_from_another_host(site: Path):
             rf"<link[^>]+rel=[\"']?(?:{kinds})[^>]+href=[\"']?(https?:[^\"' >]+)", text
         )
         assert not loaded, page
+    for sheet in site.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        assert not re.findall(r"(?:url\(|@import )[\"']?(?:https?:|//)[^\"')]+", text), sheet
+
+
+def test_the_site_has_the_colors_of_the_viewer_and_the_reports(site: Path):
+    design = ROOT / "src" / "parfocal" / "explain" / "static" / "design.css"
+    used = (site / "stylesheets" / "site.css").read_text(encoding="utf-8")
+    assert design.read_text(encoding="utf-8") in used
+    assert "stylesheets/site.css" in (site / "index.html").read_text(encoding="utf-8")
 
 
 DRAWINGS = [

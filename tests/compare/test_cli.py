@@ -47,7 +47,7 @@ def test_an_unknown_model_is_refused_in_one_line(parfocal, tmp_path):
 
 def test_the_summary_of_an_audit_is_printed(parfocal, monkeypatch, tmp_path):
     class Summary:
-        summary, failed, slides = "3 slides: all the same", (), (1, 2, 3)
+        summary, failed, slides, agreement = "3 slides: all the same", (), (1, 2, 3), None
 
     monkeypatch.setattr(audit_module, "audit", lambda *arguments, **options: Summary())
     code, out, _ = parfocal("audit", "run", "cohort.csv", "--out", tmp_path)
