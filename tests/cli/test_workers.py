@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ def files_of(folder):
         (("--gpus-per-worker", "0.5"), ("--gpus-per-worker needs --workers or --ray",)),
         (("--time-limit", "8:00:00"), ("--time-limit needs --submit slurm",)),
         (("--yes",), ("--yes needs --submit slurm",)),
+        (("--scratch-gb", "5"), ("--scratch-gb 5 needs --scratch",)),
+        (("--scratch", "$NOT_SET"), ("--scratch $NOT_SET: this variable is not set here",)),
         (("--submit", "slurm", "--time-limit", "soon"), ("--time-limit soon: write minutes",)),
     ],
 )
@@ -48,13 +51,18 @@ def test_ray_has_to_be_installed(parfocal, cohort, tmp_path, monkeypatch):
 def test_a_command_is_written_as_a_batch_script(parfocal, cohort, tmp_path):
     out = tmp_path / "features"
     options = ("--submit", "slurm", "--array=4", "--time-limit", "8:00:00", "--sbatch=--mem=8G")
-    result = parfocal("extract", cohort, "--out", out, *EXTRACT, *options, "--threads", "2")
+    scratch = ("--scratch", "$TMPDIR", "--scratch-gb", "50")  # of the node, not of this machine
+    result = parfocal(
+        "extract", cohort, "--out", out, *EXTRACT, *options, "--threads", "2", *scratch
+    )
     script = tmp_path / "features-slurm" / "parfocal-extract.sbatch"
     assert result.out == f"wrote {script}; to submit it: sbatch {script}\n"
     lines = script.read_text().splitlines()
     assert {"#SBATCH --array=1-4", "#SBATCH --mem=8G", "#SBATCH --cpus-per-task=2"} <= set(lines)
     (command,) = [line for line in lines if line.endswith(" &")]
-    assert command.endswith(f"extract {cohort} --out {out} {' '.join(EXTRACT)} --threads 2 &")
+    assert command.endswith(
+        f"extract {cohort} --out {out} {' '.join(EXTRACT)} --threads 2 {shlex.join(scratch)} &"
+    )
     assert not out.exists()
 
 

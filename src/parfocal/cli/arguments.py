@@ -347,7 +347,6 @@ Scratch = Annotated[
         metavar="DIR",
         help="Folder on a local disk. Slides are copied to it ahead of their use, and removed "
         "after it; remote slides that cannot be read in place are downloaded to it.",
-        callback=written_folder,
     ),
 ]
 ScratchSize = Annotated[

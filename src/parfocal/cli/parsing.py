@@ -1,5 +1,6 @@
 """Parse the arguments of subcommands into what the library takes."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,11 +35,17 @@ def remote_access(
         copies: whether to copy local slides to it.
 
     Raises:
-        ArgumentError: a size is given, but no scratch folder.
+        ArgumentError: a size is given, but no scratch folder, or one with a variable that is not
+            set.
         OSError: the scratch folder cannot be written to.
     """
     from parfocal.slide.sources.url import RemoteAccess
 
+    if scratch is not None:
+        expanded = os.path.expandvars(scratch)  # as $TMPDIR, on the node of a batch job
+        if "$" in expanded:
+            raise ArgumentError(f"--scratch {scratch}: this variable is not set here; give a path.")
+        scratch = Path(expanded)
     if scratch is not None and copies:
         from parfocal.slide.staging import Scratch, stage_slides
 
