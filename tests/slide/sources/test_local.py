@@ -60,3 +60,16 @@ def test_a_disk_is_judged_by_the_mean_of_its_reads(tmp_path, monkeypatch):
     assert source.read_many([(0, 3), (97, 9)]) == [b"\0\1\2", b"abc"]
     source.close()
     assert time is local.time
+
+
+def test_small_reads_of_a_slow_disk_that_follow_one_another_are_made_together(
+    tmp_path, monkeypatch
+):
+    content = bytes(range(256)) * 400
+    (tmp_path / "a").write_bytes(content)
+    source = LocalSource(tmp_path / "a", CostMeter())
+    disk = SlowDisk(monkeypatch)
+    for position in range(0, 100_000, 1000):
+        assert source.read(position, 10) == content[position : position + 10]
+    assert disk.reads == local.JUDGED_READS + 1
+    source.close()

@@ -5,6 +5,7 @@ import pytest
 
 from parfocal.slide.sources.pages import PAGE_BYTES as PAGE
 from parfocal.slide.sources.pages import Joining, join_pages, touched_pages
+from parfocal.slide.sources.remote import joining_for
 
 
 def random_pages(seed):
@@ -47,3 +48,9 @@ def test_pages_of_ranges_end_with_the_file():
     assert touched_pages([(PAGE - 1, 2)], 10 * PAGE) == [0, 1]
     assert touched_pages([(0, 99 * PAGE)], 2 * PAGE + 1) == [0, 1, 2]
     assert touched_pages([(5 * PAGE, 3), (0, 0)], 2 * PAGE) == []
+
+
+def test_gaps_of_a_large_file_are_not_fetched():
+    pages = [0, 3, 40, 90]
+    assert join_pages(pages, joining_for(100 * 10**6)) == [(0, 41), (90, 91)]
+    assert join_pages(pages, joining_for(10**9)) == [(0, 4), (40, 41), (90, 91)]
