@@ -46,6 +46,10 @@ def test_json_has_no_next_step(parfocal: Callable[..., CommandResult], slide: Pa
     assert parfocal("encoders", "tiny").err == (
         "Next: parfocal train cohort.csv --encoder tiny --out run\n"
     )
+    # It was not made for the low magnifications of the default recipe.
+    assert parfocal("encoders", "uni2-h").err == (
+        "Next: parfocal probe cohort.csv --encoders efficientnet-lite0,uni2-h --out probe\n"
+    )
 
 
 def test_nothing_is_said_if_everything_failed(

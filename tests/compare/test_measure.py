@@ -11,7 +11,7 @@ from parfocal.compare import measure
 from parfocal.compare.candidate import load_candidate
 from parfocal.compare.measure import SharedSetup, mean_macs
 from parfocal.dataset.cohort import Cohort
-from parfocal.evaluate.evaluation import Evaluation
+from parfocal.evaluate.step_summary import StepSummary
 from parfocal.models.checkpoint import Checkpoint
 
 METRICS = [
@@ -60,7 +60,7 @@ def test_an_evaluation_on_stored_features_has_the_macs_of_known_encoders(untrain
         encoders = (untrained.encoders[0], replace(untrained.encoders[1], name=name))
         trained = replace(untrained, encoders=encoders, **changes)
         evaluation = SimpleNamespace(trained=trained, _steps=lambda: steps)
-        return Evaluation._known_encoding_macs(evaluation)  # type: ignore[arg-type]
+        return StepSummary._known_encoding_macs(evaluation)  # type: ignore[arg-type]
 
     assert macs("uni2-h") == [6 * 877_500, 8 * 185_470_230_528]
     assert macs("our-own") is None

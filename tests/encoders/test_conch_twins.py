@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from tests.encoders.twins import IMAGENET, fill, normalized, optional_package, patches
@@ -25,6 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of transformers and torchvision
 ]
 TOLERANCE = 2e-5
+REVISION = "0123456789abcdef" * 2 + "01234567"  # a commit, by which transformers caches code
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 CONFIGURATION = """
@@ -104,7 +106,7 @@ class Conch15(nn.Module):
 def write_titan(hub: Path, network: nn.Module) -> None:
     """Write the repository of TITAN into a cache of the Hub."""
     repository = hub / "models--MahmoodLab--TITAN"
-    folder = repository / "snapshots" / "abc"
+    folder = repository / "snapshots" / REVISION
     folder.mkdir(parents=True)
     classes = {"AutoConfig": "configuration_titan.TitanConfig", "AutoModel": "modeling_titan.Titan"}
     config = {"model_type": "titan", "auto_map": classes, "conch_config": {"dim": 768}}
@@ -113,22 +115,21 @@ def write_titan(hub: Path, network: nn.Module) -> None:
     (folder / "modeling_titan.py").write_text(MODELING)
     torch.save(network.state_dict(), folder / "conch_v1_5_pytorch_model.bin")
     (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("abc")
+    (repository / "refs" / "main").write_text(REVISION)
 
 
 def test_conch_1_5_gives_the_features_of_its_authors_code(tmp_path):
     optional_package("transformers")
-    numpy = pytest.importorskip("numpy")
     network = fill(Conch15())
     write_titan(tmp_path / "hub", network)
-    numpy.save(tmp_path / "patches.npy", patches(size=448))
+    np.save(tmp_path / "patches.npy", patches(size=448))
     home = {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    files = [str(tmp_path / name) for name in ("patches.npy", "features.pt")]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOAD, "patches.npy", "features.pt"],
+        [sys.executable, "-W", "ignore", "-c", LOAD, *files],
         check=False,
         capture_output=True,
         text=True,
-        cwd=tmp_path,
         env={**os.environ, **home},
     )
     assert done.returncode == 0, done.stderr

@@ -104,6 +104,6 @@ def test_a_folder_with_code_of_its_own_is_refused_unless_trusted(transformers, t
     (tmp_path / "config.json").write_text(changed.replace("{", "{" + remote, 1))
     (tmp_path / "own.py").write_text("raise SystemExit('this code ran')")
     with pytest.raises(
-        EncoderError, match=r"hibou-b: its repository, .*code of its own .*--trust-r"
+        EncoderError, match=r"hibou-b: loading it runs code from .*allow it: --trust-remote-code"
     ):
         load_encoder("hibou-b", weights=tmp_path)

@@ -36,4 +36,4 @@ def encoders(
         typer.echo(json.dumps(facts if name is None else facts[0], indent=2))
     else:
         typer.echo(format_table(listings) if name is None else format_listing(listings[0]))
-        say_next(after_encoders(name))
+        say_next(after_encoders(name, any_mpp=not cards[0].mpps))

@@ -39,10 +39,18 @@ def open_in_browser(*pages: Path) -> str:
     return f"open {' and '.join(map(str, pages))} in a browser"
 
 
-def after_encoders(name: str | None) -> str:
-    """Return what to do after `encoders`, which lists all encoders or describes one."""
+def after_encoders(name: str | None, *, any_mpp: bool = True) -> str:
+    """Return what to do after `encoders`, which lists all encoders or describes one.
+
+    Args:
+        name: name of the encoder; None after the list.
+        any_mpp: whether it can be used at every magnification of the default recipe.
+    """
     if name is None:
         return "parfocal encoders NAME, for what an encoder needs and how to get its weights"
+    if not any_mpp:
+        names = f"efficientnet-lite0,{name}"
+        return f"parfocal probe cohort.csv --encoders {quoted(names)} --out probe"
     return f"parfocal train cohort.csv --encoder {quoted(name)} --out run"
 
 

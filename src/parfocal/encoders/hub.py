@@ -114,6 +114,7 @@ def unavailable(
     kinds = {type(each).__name__ for each in _chain(error)}
     quoted = f"{type(error).__name__}: {first_line(error)}"
     gated = bool(kinds & GATED) or (card is not None and card.gated)
+    cached = card is not None and card.loader == "titan"
     if kinds & GATED:
         reason = f"access to the weights was refused ({quoted})"
     elif kinds & MISSING:
@@ -124,16 +125,27 @@ def unavailable(
         reason = f"the weights are not in {cache_folder()}, and the Hub cannot be reached"
     else:
         reason = f"the weights cannot be loaded ({quoted})"
-    return EncoderError(f"{name}: {reason}. {how_to_get(page, gated=gated)}")
+    return EncoderError(f"{name}: {reason}. {how_to_get(page, gated=gated, cached=cached)}")
 
 
-def how_to_get(page: str, *, gated: bool) -> str:
-    """Return the sentences that say how to get weights, online and offline."""
+def how_to_get(page: str, *, gated: bool, cached: bool = False) -> str:
+    """Return the sentences that say how to get weights, online and offline.
+
+    Args:
+        page: page of the weights.
+        gated: whether access has to be granted.
+        cached: whether they can only be loaded from the Hub's cache.
+    """
     online = (
         f"Ask for access at {page}, then set HF_TOKEN to a token of that account"
         if gated
         else f"The weights are at {page}"
     )
+    if cached:
+        return (
+            f"{online}. Without network: load it once on another machine, and copy its cache of "
+            "the Hub (HF_HUB_CACHE)."
+        )
     return (
         f"{online}. Without network: download the files of that page on another machine and give "
         f"the weights file, or the folder with its config.json: {WEIGHTS_OPTION}."

@@ -133,8 +133,9 @@ def _steps(listing: Listing) -> list[str]:
         done = "" if listing.missing_packages else "  (done)"
         steps.append(f"Install: {INSTALL[card.loader]}{done}")
     if card.page:
+        cached = card.loader == "titan"
         done = "  (done: they are in the Hub's cache)" if listing.has_weights else ""
-        steps.append(f"Weights: {how_to_get(card.page, gated=card.gated)}{done}")
+        steps.append(f"Weights: {how_to_get(card.page, gated=card.gated, cached=cached)}{done}")
     if card.remote_code:
         steps.append(f"Loading it runs code from its repository. Allow this: {REMOTE_CODE_OPTION}.")
     size = f" --patch-size {card.patch_px}" if card.patch_px not in (0, 256) else ""

@@ -117,7 +117,11 @@ def load_card_from_timm(
     Raises:
         EncoderError: timm cannot be imported, or the weights are missing or of another network.
     """
-    timm = _import_timm(card.id, "choose an encoder that does not need it: `parfocal encoders`.")
+    others = (
+        "choose an encoder that does not need it (`parfocal encoders`). "
+        f"`parfocal encoders {card.id}` says how to get its weights."
+    )
+    timm = _import_timm(card.id, others)
     if weights is None and card.weights_file:
         weights = download(card)
     name, arguments = f"hf-hub:{card.hub}", card.arguments
