@@ -1,6 +1,7 @@
 """Thresholds and temperatures that training chooses on its validation slides."""
 
 import json
+import logging
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -46,8 +47,10 @@ def table(truth, ill, patients=None):
     return ValidationTable(("well", "ill"), ids, groups, np.array(truth, dtype=np.int64), logits)
 
 
-def test_the_threshold_is_chosen_on_the_outputs_of_the_best_epoch(cohort, tmp_path):
-    summary = run_training(cohort, tmp_path / "run", "train.threshold=youden")
+def test_the_threshold_is_chosen_on_the_outputs_of_the_best_epoch(cohort, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        summary = run_training(cohort, tmp_path / "run", "train.threshold=youden")
+    assert summary.operating_point not in caplog.text  # the command prints it, once
     trained = Checkpoint.load(tmp_path / "run")
     val = [row for row in read_split(tmp_path / "run" / "split.csv") if row.split == "val"]
     inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoders)
