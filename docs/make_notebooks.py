@@ -41,7 +41,7 @@ def notebook_page(path: Path) -> dict[Path, str | bytes]:
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(source)
+            parts.append(source.replace("](../docs/", "]("))
             continue
         parts.append(f"```py\n{source}\n```")
         for output in cell["outputs"]:

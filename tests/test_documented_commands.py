@@ -169,8 +169,7 @@ def run(command: str) -> None:
 def faster(words: list[str]) -> list[str]:
     """Return the options that make a command fast: a small encoder, a single epoch."""
     added = list(FASTER.get(words[0], ()))
-    has_encoder = {"--encoder", "--features"} & set(words)
-    if words[0] in ("train", "compare", "extract") and not has_encoder:
+    if words[0] in ("train", "compare", "extract") and "--encoder" not in words:
         added += SMALL_ENCODER
     return [*added, *(("--workers", "2") if "--workers" in words else ())]
 

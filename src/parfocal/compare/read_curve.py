@@ -40,7 +40,7 @@ def _point(values: dict[str, Any]) -> CurvePoint:
     if values["score"] is None:
         return CurvePoint(**known)
     optional = {field.name for field in fields(ScoreSummary) if "None" in str(field.type)}
-    score = {
+    score: dict[str, Any] = {
         key: nan if value is None and key not in optional else value
         for key, value in values["score"].items()
     }
