@@ -175,7 +175,7 @@ def test_workers_inspect_as_one_process(tmp_path, slides, out):
         out=None if out is None else tmp_path / out,
         distribution=Distribution(engine=SentEngine()),
     )
-    assert sorted(found, key=lambda each: alone.index(each)) == alone
+    assert sorted(found, key=alone.index) == alone
 
 
 def test_pictures_are_kept_with_the_results(tmp_path, slides, monkeypatch):
