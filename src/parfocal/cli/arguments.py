@@ -356,6 +356,7 @@ ScratchSize = Annotated[
         min=0.001,
         metavar="GB",
         help="With --scratch: how much it may hold, in GB. Default: 100.",
+        callback=finite_number,
     ),
 ]
 AllowRedirect = Annotated[

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 from parfocal.train.loggers import environment_or, run_name
@@ -21,4 +22,5 @@ def wandb_logger(folder: Path, name: str) -> WandbLogger:
         save_dir=folder,
         offline=environment_or("WANDB_MODE", "offline") == "offline",
         project=environment_or("WANDB_PROJECT", "parfocal"),
+        settings=wandb.Settings(silent=True),  # each epoch is a line of our own log
     )
