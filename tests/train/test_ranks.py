@@ -125,6 +125,14 @@ def test_a_shared_norm_of_one_process_is_a_batch_norm(shape):
     torch.testing.assert_close(shared.eval()(y), usual.eval()(x))
 
 
+def test_a_shared_norm_takes_numbers_of_half_precision():
+    usual, shared = nn.BatchNorm2d(3), SharedBatchNorm(nn.BatchNorm2d(3), ALONE.total)
+    x = torch.randn(4, 3, 5, 2).bfloat16()
+    normed = shared(x)
+    assert normed.dtype == torch.bfloat16
+    torch.testing.assert_close(normed, usual(x.float()).bfloat16())
+
+
 @pytest.mark.parametrize(
     "model",
     [

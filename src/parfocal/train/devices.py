@@ -17,24 +17,26 @@ from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from parfocal.distribute.processes import describe_exit
-from parfocal.distribute.stopping import StoppedEarly, stop_on_signal, stop_requested
+from parfocal.distribute.stopping import (
+    StoppedEarly,
+    raise_if_stopped,
+    stop_on_signal,
+    stop_requested,
+)
 from parfocal.distribute.worker import interrupt_on_sigterm, sendable
 from parfocal.progress import draws_bars
 from parfocal.slide.staging import Scratch, current_stage, stage_slides
 from parfocal.threads import available_cores, limit_threads, thread_limit
-from parfocal.train.folder import RunError
+from parfocal.train.folder import RunError, RunFolder
 from parfocal.train.ranks import Ranks
 from parfocal.train.slide_checks import CheckedSlide
 from parfocal.train.summary import RunSummary
-
-if TYPE_CHECKING:
-    from parfocal.train.prepared import PreparedTraining
-    from parfocal.train.training_run import TrainingRun
+from parfocal.train.training_run import TrainingRun
 
 POLL_S = 1.0  # how soon a request to stop is noticed
 GRACE_S = 3.0  # for other processes to say why they failed, too
@@ -46,6 +48,15 @@ CHECKS = ("parfocal.train.checks", "parfocal.train.slide_checks")
 logger = logging.getLogger(__name__)
 
 _spawn = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
+
+
+@runtime_checkable
+class HasRuns(Protocol):
+    """A training that is prepared."""
+
+    @property
+    def runs(self) -> tuple[TrainingRun, ...]:
+        """One run, or one for each fold."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class RankPlan:
         store: file by which the processes find each other.
     """
 
-    prepare: "Callable[..., PreparedTraining]"
+    prepare: Callable[..., HasRuns]
     run: int
     checked: dict[str, CheckedSlide]
     count: int
@@ -148,7 +159,7 @@ def refuse_missing_devices(count: int, device: torch.device) -> None:
 
 
 def train_on_devices(
-    run: "TrainingRun", position: int, prepare: "Callable[..., PreparedTraining]"
+    run: TrainingRun, position: int, prepare: Callable[..., HasRuns]
 ) -> RunSummary:
     """Train a model in several processes, each on a device of its own.
 
@@ -184,7 +195,7 @@ def train_on_devices(
         plan = replace(plan, store=Path(folder) / "ranks")
         processes = [_RankProcess(plan, rank) for rank in range(count)]
         try:
-            return _watch(processes, run)
+            return _watch(processes, run.folder)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"{run.folder.path}: stopped; continue with --resume."
@@ -217,7 +228,7 @@ class _RankProcess:
         return message
 
 
-def _watch(processes: Sequence[_RankProcess], run: "TrainingRun") -> RunSummary:
+def _watch(processes: Sequence[_RankProcess], folder: RunFolder) -> RunSummary:
     """Wait for the processes; return the summary of the first one, or raise why one failed."""
     ended: dict[int, RankEnd] = {}
     is_stopping = False
@@ -226,7 +237,7 @@ def _watch(processes: Sequence[_RankProcess], run: "TrainingRun") -> RunSummary:
             is_stopping = True
             _signal(processes, "SIGUSR1")
         if not _receive(processes, ended, POLL_S):
-            run.folder.check_claim()
+            folder.check_claim()
         if any(end.failed for end in ended.values()):
             while len(ended) < len(processes) and _receive(processes, ended, GRACE_S):
                 pass
@@ -240,7 +251,9 @@ def _watch(processes: Sequence[_RankProcess], run: "TrainingRun") -> RunSummary:
     end = failed[rank]
     if end.stopped is not None:
         raise StoppedEarly(end.stopped)
-    where = f"{run.folder.path}: process {rank + 1} of {len(processes)} ({processes[rank].device})"
+    where = f"{folder.path}: process {rank + 1} of {len(processes)} ({processes[rank].device})"
+    if end.died is not None and is_stopping:  # the signal came before it was ready for it
+        raise_if_stopped(f"{folder.path} was not yet in training")
     if end.died is not None:
         raise RunError(
             f"{where}: {end.died}. It may need more memory than is available; continue with "
