@@ -3,7 +3,7 @@
 import pytest
 
 from command_result import assert_refused
-from parfocal.cli.models import DEFAULT_RECIPE
+from parfocal.cli.training import DEFAULT_RECIPE
 from parfocal.settings import SettingsError, load_settings
 
 

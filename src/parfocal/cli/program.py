@@ -25,13 +25,14 @@ from parfocal.cli.cohorts import cohort
 from parfocal.cli.comparison import compare
 from parfocal.cli.datasets import reproduce
 from parfocal.cli.encoders import encoders
+from parfocal.cli.evaluation import audit, evaluate
 from parfocal.cli.export import export
 from parfocal.cli.extraction import extract
 from parfocal.cli.hub import push, serve_encoder
-from parfocal.cli.models import audit, evaluate, recipes, train
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.probe import probe
 from parfocal.cli.slides import features, inspect, synth
+from parfocal.cli.training import recipes, train
 from parfocal.cli.usage import UsageError, describe_usage_error
 from parfocal.cli.view import report, view
 from parfocal.cli.work import doctor, status
@@ -262,7 +263,7 @@ def options(
         typer.Option(
             "--verbose",
             is_eager=True,  # parsed before --version
-            help="With --version: also print the versions of packages and readers, and the devices.",
+            help="With --version: also print the versions of packages and readers, and devices.",
         ),
     ] = False,
     debug: Annotated[
