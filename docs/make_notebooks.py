@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import os
+import re
 import sys
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
@@ -20,6 +21,7 @@ DOCS = Path(__file__).parent
 NOTEBOOKS = DOCS.parent / "notebooks"
 # What a display may be, the richest first.
 KINDS = {"text/html": "_repr_html_", "image/svg+xml": "_repr_svg_", "image/png": "_repr_png_"}
+EMBEDDED = re.compile(r"data:image/(jpeg|png);base64,([A-Za-z0-9+/=]+)")
 MAX_PNG, MAX_TEXT = 40_000, 200  # bytes of a picture, characters of a text beside a display
 
 Notebook = dict[str, Any]
@@ -59,7 +61,7 @@ def _output(output: dict[str, Any], name: str) -> tuple[str, dict[Path, str | by
         return f"```text\n{''.join(output['text']).rstrip()}\n```", {}
     content = output["data"]
     if "text/html" in content:
-        return "".join(content["text/html"]).replace("\n", " ").strip(), {}
+        return _html("".join(content["text/html"]), name)
     if "image/svg+xml" in content:
         picture = "".join(content["image/svg+xml"])
         return f"![output](images/{name}.svg)", {DOCS / "images" / f"{name}.svg": picture}
@@ -69,6 +71,18 @@ def _output(output: dict[str, Any], name: str) -> tuple[str, dict[Path, str | by
             file = DOCS / "images" / f"{name}.{kind}"
             return f"![output](images/{file.name})", {file: picture_bytes}
     return f"```text\n{''.join(content['text/plain'])}\n```", {}
+
+
+def _html(text: str, name: str) -> tuple[str, dict[Path, str | bytes]]:
+    """Return HTML on one line, with its embedded pictures in files."""
+    pictures: dict[Path, str | bytes] = {}
+
+    def place(found: re.Match[str]) -> str:
+        file = DOCS / "images" / f"{name}-{len(pictures)}.{found[1]}"
+        pictures[file] = base64.b64decode(found[2])
+        return f"../images/{file.name}"  # as seen from the page on the site
+
+    return EMBEDDED.sub(place, " ".join(text.split())), pictures
 
 
 def run_notebook(notebook: Notebook, folder: Path) -> Notebook:
