@@ -1,16 +1,20 @@
+import itertools
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from parfocal.bag import Bag
+from parfocal.encoders import queue
 from parfocal.encoders.loading import load_encoder
 from parfocal.features.extract import extract_slide
 from parfocal.features.header import SlideSettings
-from parfocal.features.live import live_bag
+from parfocal.features.live import PatchEncoder, live_bag
 from parfocal.features.store import FeatureFile
 from parfocal.grid import PatchGrid
 from parfocal.models.zoommil import ZoomMIL
@@ -224,3 +228,38 @@ def test_the_batch_changes_a_feature_by_little_more_than_a_float16_step(name):
 def test_predicting_live_does_not_load_h5py():
     code = "import sys, parfocal.features.live, parfocal.features; sys.exit('h5py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Counted:
+    """An encoder that counts its batches."""
+
+    def __init__(self, encoder):
+        self._encoder, self.batches = encoder, []
+        self.spec, self.device, self.workers = encoder.spec, encoder.device, encoder.workers
+        self.batch_size, self.macs_per_patch = encoder.batch_size, encoder.macs_per_patch
+
+    def __call__(self, patches):
+        self.batches.append(len(patches))
+        return self._encoder(patches)
+
+
+def test_slides_in_flight_pay_for_the_batches_that_they_share(grid, encoder, monkeypatch):
+    counted, clock = Counted(encoder), itertools.count()
+    fake = SimpleNamespace(perf_counter=lambda: next(clock))  # every batch takes one second
+    monkeypatch.setattr(queue, "time", fake)
+    shared, rng = queue.EncoderQueue(counted), np.random.default_rng(0)
+    slides = [
+        slide_from_array(rng.integers(0, 256, (200, 300, 3), dtype=np.uint8), mpp=0.5)
+        for _ in range(3)
+    ]
+    encoders, rows = (shared,) * 3, np.flatnonzero(grid.valid(1))
+
+    def encode(slide):
+        list(PatchEncoder(slide, grid, encoders, 1).encode(1, rows))
+        return slide.cost_meter.total()
+
+    with ThreadPoolExecutor(3) as pool:
+        bills = list(pool.map(encode, slides))
+    assert [bill.patches for bill in bills] == [(0, len(rows))] * 3
+    assert sum(counted.batches) == 3 * len(rows)
+    assert sum(bill.seconds["encode"] for bill in bills) == pytest.approx(len(counted.batches))

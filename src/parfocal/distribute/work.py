@@ -1,6 +1,6 @@
 """What a command does with one item, and what else its work can do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -52,6 +52,19 @@ class ReadsSlides(Protocol):
 
     def slide_files(self, item: str) -> Sequence[SlidePath]:
         """Return the slides that processing an item reads."""
+
+
+@runtime_checkable
+class ExpectsNext(Protocol):
+    """Work that begins to read the next item while one is being finished, in this process."""
+
+    def expect(self, following: Callable[[], str | None]) -> None:
+        """Prepare for the item after the one that is processed next.
+
+        Args:
+            following: returns that item, which another process may still process; None if there is
+                none.
+        """
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from parfocal.distribute.claims import Claim, acquire
 from parfocal.distribute.session import Session
 from parfocal.distribute.shards import Shard, ShardEndedError, shard_from_environment
 from parfocal.distribute.stopping import raise_if_stopped
-from parfocal.distribute.work import Closed, Ended, Prepared, ReadsSlides, Work
+from parfocal.distribute.work import Closed, Ended, ExpectsNext, Prepared, ReadsSlides, Work
 from parfocal.distribute.work_folder import (
     WorkFolderError,
     file_name,
@@ -35,6 +35,7 @@ from parfocal.slide.sources.url import SlidePath
 from parfocal.slide.staging import current_stage, in_place
 
 STAGED_AHEAD = 2  # items whose slides are copied while one is processed
+EXPECTED = 8  # items among which the next one is looked for
 MAX_DEATHS = 3  # processes that may end while they process an item
 POLL_S = 0.05, 1.0  # first and longest pause between two looks at items of other processes
 
@@ -231,6 +232,24 @@ class WorkList(Generic[Result]):
         if isinstance(self.work, Prepared):
             self.work.prepare()
 
+    def expect(self, later: Sequence[str] | None) -> None:
+        """Let the work begin with the first of some items that is free, as the next one.
+
+        Args:
+            later: items after the one that is processed now; None to end what has begun.
+        """
+        if not isinstance(self.work, ExpectsNext):
+            return
+        if later is not None:
+            self.work.expect(partial(self._first_free, later))
+        elif isinstance(self.work, Closed):
+            self.work.close()
+
+    def _first_free(self, items: Sequence[str]) -> str | None:
+        """Return the first item that no process has claimed."""
+        claims = self.folder / "claims"
+        return next((each for each in items if not (claims / file_name(each)).exists()), None)
+
     def stage(self, item: str) -> None:
         """Start copying the slides of an item that will be processed soon; see `Stage`."""
         stage = current_stage()
@@ -399,11 +418,15 @@ class OneByOne:
         self, work_list: WorkList[Result], items: Sequence[str]
     ) -> Iterator[Ended[Result]]:
         """Attempt each item once, and yield those that ended."""
-        for number, item in enumerate(items):
-            first = number + (STAGED_AHEAD if number else 1)
-            for later in items[first : number + STAGED_AHEAD + 1]:
-                work_list.stage(later)
-            raise_if_stopped(f"{number} of {len(items)} {work_list.unit}")
-            ended = work_list.attempt(item)
-            if ended is not None:
-                yield ended
+        try:
+            for number, item in enumerate(items):
+                first = number + (STAGED_AHEAD if number else 1)
+                for later in items[first : number + STAGED_AHEAD + 1]:
+                    work_list.stage(later)
+                work_list.expect(items[number + 1 : number + 1 + EXPECTED])
+                raise_if_stopped(f"{number} of {len(items)} {work_list.unit}")
+                ended = work_list.attempt(item)
+                if ended is not None:
+                    yield ended
+        finally:
+            work_list.expect(None)

@@ -1,7 +1,9 @@
 """Extract features: of one slide into a feature file, of a cohort into a folder of them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from logging import getLogger
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,7 +19,8 @@ from parfocal.encoders.queue import EncoderSource
 from parfocal.encoders.spec import EncoderSpec
 from parfocal.features.cache import FeatureCache, SlideCache
 from parfocal.features.header import FORMAT_VERSION, Header, SlideSettings
-from parfocal.features.live import PatchEncoder, reading_threads
+from parfocal.features.live import PatchEncoder, StartedPatches, reading_threads
+from parfocal.features.next_slide import NextSlide, OpenedSlide
 from parfocal.features.store import FeatureFile, feature_path
 from parfocal.features.writer import Dtype, FeatureWriter, create, make_folder
 from parfocal.files import refuse_slide_folder
@@ -80,6 +83,8 @@ def extract_slide(
     settings: SlideSettings,
     dtype: Dtype = "float16",
     cache: FeatureCache | None = None,
+    first: StartedPatches | None = None,
+    when_read: Callable[[], None] | None = None,
 ) -> None:
     """Write the features of every patch of a slide to a feature file.
 
@@ -94,6 +99,8 @@ def extract_slide(
         dtype: "float16", or "float32" to keep the precision that a live bag rounds off.
         cache: features of visited patches, which are not computed again; None for no cache. Cached
             features have the type float16, and are used for that type only.
+        first: all patches of the lowest magnification, if they are being read already.
+        when_read: called once, when the last patches are being read.
 
     Raises:
         SlideError: a patch cannot be read.
@@ -120,7 +127,9 @@ def extract_slide(
                 )
             if slide_cache is not None and slide_cache.path.exists():
                 rows = _write_cached(writer, slide_cache, grid, step=step, rows=rows)
-            for batch, features in patches.encode(step, rows):
+            started = patches.start(step, rows) if step or first is None else first
+            last = step == len(encoders) - 1
+            for batch, features in started.run(when_read=when_read if last else None):
                 rounded = features.to(getattr(torch, dtype))
                 writer.write(step, batch, rounded.cpu().numpy())
 
@@ -240,6 +249,7 @@ class ExtractionWork:
     cache: Path | None
     tissue: Mapping[str, Path]
     layout: Layout | None
+    _next: NextSlide = field(default_factory=NextSlide)
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -272,23 +282,50 @@ class ExtractionWork:
     def process(self, item: str) -> bool:
         """Extract a slide."""
         file = self._file(item)
-        with self._open(item) as slide:
+        opened = self._next.take(item)
+        with self._open(item) if opened is None else opened as slide:
             if file.exists():  # for a layout, and not rewritten yet
                 self._check(slide, item)
             else:
                 extract_slide(
                     slide,
-                    self.settings.grid(slide),
+                    self.settings.grid(slide) if opened is None else opened.grid,
                     self.encoders.get(),
                     file,
                     settings=self.settings,
                     dtype=self.dtype,
                     cache=None if self.cache is None else FeatureCache(self.cache),
+                    first=None if opened is None else opened.first,
+                    when_read=partial(self._next.start, self._open_next),
                 )
             warn_of_notes(slide)
         if self.layout is not None:
             self.layout.finish(file, item)
         return True
+
+    def expect(self, following: Callable[[], str | None]) -> None:
+        """Open the next slide while one is being finished; see `ExpectsNext`."""
+        self._next.following = following
+
+    def close(self) -> None:
+        """Close the next slide, if it is open."""
+        self._next.close()
+
+    def _open_next(self, item: str) -> OpenedSlide | None:
+        """Open a slide and begin to read it; return None if it has its features."""
+        if self._file(item).exists() or self.layout is not None:
+            return None
+        with ExitStack() as stack:
+            slide = stack.enter_context(self._open(item))
+            grid, first = self.settings.grid(slide), None
+            encoders = self.encoders.get()
+            # Of an encoder of several threads, patches are read and encoded together, which would
+            # be in vain if another process takes the slide.
+            if self.cache is None and encoders[0].workers == 1:
+                patches = PatchEncoder(slide, grid, encoders, reading_threads())
+                first = patches.start(0, np.flatnonzero(grid.valid(0)))
+            kept = stack.pop_all()
+        return OpenedSlide(slide, grid, first, kept)
 
     def _file(self, item: str) -> Path:
         return feature_path(self.folder, item)

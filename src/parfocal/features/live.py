@@ -110,32 +110,18 @@ class PatchEncoder:
         Raises:
             SlideError: a patch cannot be read.
         """
-        encoder = self.encoders[step]
-        workers, batches = encoder.workers, self._batches(step, rows)
-        macs = encoder.macs_per_patch()
-        with ThreadPoolExecutor(max(self.threads, workers)) as pool:
-            try:
-                started = deque(
-                    (batch, self._start(pool, step, batch))
-                    for batch in islice(batches, workers + BATCHES_AHEAD)
-                )
-                while started:
-                    batch, finish = started.popleft()
-                    features = finish()
-                    self.slide.cost_meter.add_patches(
-                        step, len(batch), macs=None if macs is None else macs * len(batch)
-                    )
-                    yield batch, features
-                    started.extend(
-                        (batch, self._start(pool, step, batch)) for batch in islice(batches, 1)
-                    )
-            except KeyboardInterrupt:
-                self.slide.cancel()  # else the threads would wait for a network
-                raise
-            finally:
-                pool.shutdown(cancel_futures=True)
+        yield from self.start(step, rows).run()
 
-    def _batches(
+    def start(self, step: int, rows: Int64[np.ndarray, " n"]) -> "StartedPatches":
+        """Start to read patches, and return what computes their features.
+
+        Args:
+            step: step of the grid.
+            rows: rows of the patches at that step.
+        """
+        return StartedPatches(self, step, rows)
+
+    def batches(
         self, step: int, rows: Int64[np.ndarray, " n"]
     ) -> Iterator[Int64[np.ndarray, " b"]]:
         """Split rows into batches, and fetch what they need together, as far as memory allows."""
@@ -146,7 +132,7 @@ class PatchEncoder:
                 fetched = start + self.slide.read_ahead(boxes, self.grid.mpps[step])
             yield rows[start : start + size]
 
-    def _start(
+    def start_batch(
         self, pool: ThreadPoolExecutor, step: int, batch: Int64[np.ndarray, " b"]
     ) -> Callable[[], Float[Tensor, "b d"]]:
         """Start reading a batch in threads, and return a function that waits for its features."""
@@ -168,6 +154,72 @@ class PatchEncoder:
                 return features
             with meter.measure_time("encode"):
                 return encoder(pixels)
+
+
+class StartedPatches:
+    """Patches of one step of a grid, of which the first batches are being read.
+
+    Args:
+        patches: reads and encodes patches.
+        step: step of the grid.
+        rows: rows of the patches at that step.
+    """
+
+    def __init__(self, patches: PatchEncoder, step: int, rows: Int64[np.ndarray, " n"]) -> None:
+        self._patches, self._step = patches, step
+        workers = patches.encoders[step].workers
+        self._batches = patches.batches(step, rows)
+        self._pool = ThreadPoolExecutor(max(patches.threads, workers))
+        self._started: deque[tuple[Int64[np.ndarray, " _"], Callable[[], Tensor]]] = deque()
+        self._is_last_read = False
+        try:
+            self._start(workers + BATCHES_AHEAD)
+        except BaseException as error:
+            self._stop(error)
+            raise
+
+    def run(
+        self, *, when_read: Callable[[], None] | None = None
+    ) -> Iterator[tuple[Int64[np.ndarray, " b"], Float[Tensor, "b d"]]]:
+        """Compute the features, one batch at a time; see `PatchEncoder.encode`.
+
+        Args:
+            when_read: called once, when the last batch is being read.
+        """
+        slide, macs = self._patches.slide, self._patches.encoders[self._step].macs_per_patch()
+        try:
+            while self._started:
+                if when_read is not None and self._is_last_read:
+                    when_read()
+                    when_read = None
+                batch, finish = self._started.popleft()
+                features = finish()
+                slide.cost_meter.add_patches(
+                    self._step, len(batch), macs=None if macs is None else macs * len(batch)
+                )
+                yield batch, features
+                self._start(1)
+        except BaseException as error:
+            self._stop(error)
+            raise
+        self.close()
+
+    def close(self) -> None:
+        """Cancel reads that have not started, and wait for the others."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _stop(self, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self._patches.slide.cancel()  # else the threads would wait for a network
+        self.close()
+
+    def _start(self, count: int) -> None:
+        """Start to read some more batches."""
+        wanted = len(self._started) + count
+        for batch in islice(self._batches, count):
+            read = self._patches.start_batch(self._pool, self._step, batch)
+            self._started.append((batch, read))
+        self._is_last_read = len(self._started) < wanted
 
 
 class LiveFeatures:
