@@ -42,6 +42,27 @@ def _process(folder: Path, item: str):
     return f"{item} of {os.environ['OMP_NUM_THREADS']} {thread_count(8)}"
 
 
+class Noting:
+    """A function that notes what it is told, and when it ends."""
+
+    def __init__(self, folder: Path):
+        self._file = folder / "noted"
+
+    def __call__(self, item: str):
+        self._note(item)
+        return item
+
+    def announce(self, item: str):
+        self._note(f"ahead-{item}")
+
+    def close(self):
+        self._note("end")
+
+    def _note(self, text: str):
+        with self._file.open("a") as file:
+            file.write(f"{text}\n")
+
+
 def load_tiny():
     """Return the encoders of two magnifications."""
     from parfocal.encoders.loading import load_encoder  # noqa: PLC0415 (torch takes seconds)

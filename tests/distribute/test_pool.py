@@ -154,3 +154,20 @@ def test_a_process_has_several_items_in_flight(tmp_path):
     assert len(rows) == 8
     assert time.monotonic() - start < 60
     assert max(row.value for row in rows) >= 5
+
+
+def test_a_process_hears_of_items_ahead_and_ends_its_function(tmp_path):
+    plan = WorkerPlan(partial(worker_functions.Noting, tmp_path), queued=1)
+    rows = [row.value for row in run_items(["a", "b", "c"], plan, ProcessWorkers(1))]
+    assert rows == ["a", "b", "c"]
+    lines = (tmp_path / "noted").read_text().split()
+    assert sorted(lines) == ["a", "ahead-a", "ahead-b", "ahead-c", "b", "c", "end"]
+    assert lines.index("ahead-b") < lines.index("b") < lines.index("c") < lines.index("end")
+
+
+def test_an_item_that_was_only_queued_is_not_blamed_for_the_death_of_its_worker():
+    workers = ThreadWorkers(1)
+    plan = plan_of(lambda item: died(item) if item == "bad" else done(item), queued=1)
+    rows = {row.item: row for row in run_items(["bad", "a", "b"], plan, workers)}
+    assert rows["bad"].died.startswith("3 workers died over it")
+    assert (rows["a"].value, rows["b"].value) == ("A", "B")
