@@ -160,7 +160,7 @@ def test_weights_of_another_network_are_refused(timm, tmp_path):
     twin = TIMM_TWINS["lunit-vits16"]
     folder = write_timm(tmp_path / "hub", build_timm(timm, twin), twin)
     message = (
-        r"kaiko-vitb16: .*Hub is for a network with 384 features, and kaiko-vitb16 has 768\. G"
+        r"kaiko-vitb16: .*hub is for a network with 384 features, and kaiko-vitb16 has 768\. G"
     )
     with pytest.raises(EncoderError, match=message):
         load_encoder("kaiko-vitb16", weights=folder)
