@@ -10,7 +10,12 @@ import nox
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 # Tests that use each package of `dependencies`, and end within minutes.
 OLDEST_TESTS = (
-    *("tests/test_files.py", "tests/test_doctor.py", "tests/test_demo.py", "tests/test_polygons.py"),
+    *(
+        "tests/test_files.py",
+        "tests/test_doctor.py",
+        "tests/test_demo.py",
+        "tests/test_polygons.py",
+    ),
     *("tests/metrics", "tests/probe/test_linear.py", "tests/settings", "tests/slide/readers"),
     *("tests/features/test_store.py", "tests/train/test_run.py", "tests/explain/viewer"),
 )

@@ -1,4 +1,4 @@
-"""Build the wheel and the source archive, and use the wheel in a new environment, outside the clone.
+"""Build the wheel and the source archive, and use the wheel in a new environment.
 
     python scripts/check_packages.py WORK
 
@@ -90,9 +90,7 @@ def use(program: Path, folder: Path, limit: float) -> None:
 def view(program: Path, folder: Path) -> None:
     """Start the viewer, ask for its page once, and end it with Ctrl-C."""
     command = [str(program), "view", "predictions", "--no-browser", "--port", "0"]
-    server = subprocess.Popen(
-        command, cwd=folder, env=outside(), stdout=subprocess.PIPE, text=True
-    )
+    server = subprocess.Popen(command, cwd=folder, env=outside(), stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         address = re.search(r"http://\S+", server.stdout.readline())

@@ -1,6 +1,8 @@
 """Print the oldest allowed version of each package that parfocal names, as constraints for pip.
 
-    python scripts/lower_bounds.py [--extra onnx] [--except torch] > oldest.txt
+python scripts/lower_bounds.py [--extra onnx] [--except torch] > oldest.txt
+
+`nox -s oldest` installs these.
 """
 
 import argparse
