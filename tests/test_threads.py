@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from parfocal import threads
-from parfocal.threads import cgroup_cores, limit_threads, share_threads, thread_count
+from parfocal.cli import main
+from parfocal.threads import (
+    cgroup_cores,
+    let_threads_sleep,
+    limit_threads,
+    share_threads,
+    thread_count,
+)
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -89,3 +96,21 @@ def test_the_cores_are_counted_without_affinity(monkeypatch):
     monkeypatch.setattr(threads, "cgroup_cores", lambda *_: None)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     assert thread_count(100) == 4
+
+
+def test_waiting_threads_sleep_unless_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("KMP_BLOCKTIME", "")
+    monkeypatch.delenv("KMP_BLOCKTIME")  # restored at the end
+    let_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert os.environ["KMP_BLOCKTIME"] == "0"
+
+
+def test_the_command_line_lets_waiting_threads_sleep(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setattr("sys.argv", ["parfocal", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"

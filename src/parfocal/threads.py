@@ -13,6 +13,9 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 POOL_SIZES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
+# Of GNU's and Intel's OpenMP, which read them when torch is imported.
+SLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+
 _limits: list[int] = []  # at most one, set for the process
 _share = threading.local()
 
@@ -36,6 +39,17 @@ def limit_threads(count: int | None) -> None:
     os.environ.update(dict.fromkeys(POOL_SIZES, str(count)))  # read when torch is imported
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
+
+
+def let_threads_sleep() -> None:
+    """Let threads of torch sleep while they wait for each other, in processes that import it later.
+
+    By default, they keep a core busy for a while; beside another program that uses a core, they
+    then mostly keep each other from working (`benchmarks/threads.py`). Variables of the environment
+    that are set are kept.
+    """
+    for name, value in SLEEP.items():
+        os.environ.setdefault(name, value)
 
 
 def share_threads(count: int) -> None:

@@ -39,6 +39,7 @@ from parfocal.cli.work import doctor, status
 from parfocal.distribute.shards import ShardEndedError
 from parfocal.distribute.stopping import EXIT_CODE, StoppedEarly, stop_on_signal
 from parfocal.progress import ProgressHandler, erase_bars
+from parfocal.threads import let_threads_sleep
 
 RESUME = {
     "train": "the same command with --resume",
@@ -83,6 +84,7 @@ def main() -> None:
     """Run the command line; print an error as one line, or with --debug as a traceback."""
     arguments = [_current_name(word) for word in sys.argv[1:] if word != "--debug"]
     place, started = OutputPlace(), time.time()
+    let_threads_sleep()
     _print_any_character()
     try:
         with (
