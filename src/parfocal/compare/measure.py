@@ -148,7 +148,9 @@ def load_or_measure_seconds(
         slides = [s for s in shared.cohort.slides if s.slide_id in test_ids and is_at_hand(s.path)]
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         timing = {
-            device: _mean_seconds(shared, candidate, run, slides[: shared.timed], device, budget)
+            device: _mean_seconds(
+                *(shared, candidate, run, slides[: shared.timed]), device=device, budget=budget
+            )
             for device in devices
         }
         write_whole(stored, (json.dumps(timing, indent=1) + "\n").encode())
@@ -167,6 +169,7 @@ def _mean_seconds(
     candidate: Candidate,
     run: Path,
     slides: Sequence[CohortSlide],
+    *,
     device: str,
     budget: Budget | None,
 ) -> dict[str, float]:
