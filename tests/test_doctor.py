@@ -1,5 +1,6 @@
 import json
 import socket
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,31 @@ def test_the_checks_are_printed_as_json(
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0
     assert json.loads(result.output)[0]["name"] == "python"
+
+
+def test_what_is_installed_is_printed_with_the_version():
+    result = CliRunner().invoke(app, ["--version", "--verbose"])
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[0].startswith("parfocal ")
+    named = {line.split()[1].rstrip(":") for line in lines[1:]}
+    assert named >= {"python", "torch", "openslide-python", "openslide", "cpu", "timm"}
+    assert CliRunner().invoke(app, ["--verbose", "--version"]).output.count("\n") == len(lines)
+
+
+def test_a_module_of_another_package_has_its_version(monkeypatch: pytest.MonkeyPatch):
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError
+        return "1.2"
+
+    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(
+        doctor, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]}
+    )
+    assert doctor._version_of_module("onnxruntime") == "1.2 (onnxruntime-gpu)"
+    monkeypatch.setattr(doctor, "packages_distributions", dict)
+    assert doctor._version_of_module("onnxruntime") == "unknown version"
 
 
 def test_a_ray_cluster_is_reachable_if_it_accepts_connections():

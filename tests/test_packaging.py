@@ -14,7 +14,17 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 # Not installed for the tests; those of timm and transformers need a torchvision made for torch.
-UNTESTED = ("timm", "torchvision", "transformers", "huggingface-hub", "s3fs", "gcsfs", "ray")
+UNTESTED = (
+    "timm",
+    "torchvision",
+    "transformers",
+    "huggingface-hub",
+    "s3fs",
+    "gcsfs",
+    "ray",
+    "mlflow-skinny",
+    "wandb",
+)
 
 
 @pytest.fixture(scope="module")

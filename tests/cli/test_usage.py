@@ -37,6 +37,10 @@ MISTAKES = [
         "--shard: 3: give the number of the shard and of all shards, such as 3/8.",
     ),
     (("train", "a"), "--out is missing."),
+    (
+        ("--verbose", "recipes"),
+        "--verbose: give --version with it; for the traceback of an error, use --debug.",
+    ),
     (("train",), "COHORT is missing."),
     (("train", "a", "b", "c", "--out", "d"), "unexpected extra argument: b c."),
     (("train", "a", "--outt", "b"), "there is no option --outt. Did you mean --out?"),

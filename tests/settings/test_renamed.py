@@ -10,7 +10,12 @@ from parfocal.models.renamed import RENAMED
 from parfocal.settings import SettingsError, load_run_settings, load_settings
 from parfocal.settings.check import check_model_settings
 from parfocal.settings.load import RECIPES
-from parfocal.settings.renamed import SECTION_KEYS, SECTION_VALUES, upgrade_sections
+from parfocal.settings.renamed import (
+    SECTION_KEYS,
+    SECTION_VALUES,
+    rename_settings,
+    upgrade_sections,
+)
 from parfocal.settings.sections import SECTIONS
 
 SECTION_ROWS = [
@@ -116,3 +121,14 @@ def test_a_model_has_the_name_of_its_recipe_and_runs_with_the_old_name_are_read(
     assert load_run_settings(tmp_path / "settings.yaml") == (settings, 2)
     with pytest.raises(SettingsError, match=rf"model\.name={old}: this model is now {recipe}\."):
         load_settings(recipe, overrides=[f"model.name={old}"])
+
+
+@pytest.mark.parametrize(("old", "new"), [(True, "tensorboard"), (False, "csv")])
+def test_the_setting_tensorboard_of_a_run_is_its_logger(old: bool, new: str):
+    sections = {"slide": {}, "train": {"tensorboard": old, "epochs": 3}}
+    assert rename_settings(sections)["train"] == {"logger": new, "epochs": 3}
+
+
+def test_the_setting_tensorboard_is_refused_with_its_new_name():
+    with pytest.raises(SettingsError, match=r"^train\.tensorboard was renamed to train\.logger\.$"):
+        load_settings("zoommil", overrides=["train.tensorboard=true"])
