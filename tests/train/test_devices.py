@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ from parfocal.train import RunError, devices, train
 from parfocal.train.devices import RankEnd, _RankProcess, _watch, refuse_missing_devices
 from parfocal.train.epoch_share import EpochShare
 from parfocal.train.folder import RunFolder
+from parfocal.train.run import prepare_training
 from parfocal.train.validation import ValidationOutput
 from train_features import write_features
 
@@ -219,7 +221,8 @@ def test_two_processes_train_the_model_of_one(tmp_path):
     for name, weight in one.items():  # Adam makes large steps of small differences
         torch.testing.assert_close(two[name], weight, rtol=1e-2, atol=5e-4, msg=name)
     first, second = (
-        next(csv.DictReader((tmp_path / f"on-{count}" / "metrics.csv").open())) for count in (1, 2)
+        next(csv.DictReader((tmp_path / f"on-{count}" / "metrics.csv").read_text().splitlines()))
+        for count in (1, 2)
     )
     for name in ("train_loss", "val_loss"):
         assert float(second[name]) == pytest.approx(float(first[name]), rel=1e-5)
@@ -248,6 +251,28 @@ def bags(tmp_path):
 
 def on(count, settings, **changes):
     return replace(settings, train=replace(settings.train, devices=count, **changes))
+
+
+def test_devices_are_counted_by_the_command_and_not_by_each_process(bags, tmp_path, monkeypatch):
+    cohort, settings = bags
+    monkeypatch.setattr(devices, "available_cores", lambda: 1)
+    prepare = partial(
+        prepare_training,
+        *(cohort, on(2, settings), tmp_path / "run"),
+        features=tmp_path / "features",
+        device="cpu",
+        progress=False,
+    )
+    with pytest.raises(RunError, match="this process may use 1; set it to 1"):
+        prepare()
+    checked = (
+        prepare_training(
+            *(cohort, settings, tmp_path / "run"), features=tmp_path / "features", device="cpu"
+        )
+        .runs[0]
+        .checks.results
+    )
+    assert len(prepare(checked=checked).runs) == 1
 
 
 @pytest.mark.slow

@@ -150,7 +150,8 @@ def prepare_training(
         skip_unreadable: whether to train without the slides that cannot be read.
         unreadable: slides that are known to be unreadable.
         claim: claim on `out`, if it is held; None to claim the folder of each run as it begins.
-        checked: results of slides that were checked, by slide id.
+        checked: results of slides that were checked, by slide id, in a process that trains a run
+            together with others; None in any other.
 
     Raises:
         CohortError: files are missing, or the cohort cannot be split.
@@ -175,7 +176,8 @@ def prepare_training(
     # Commands with folds share a folder at any time; a run with other settings is refused below.
     resume = resume or (has_folds(cohort, settings.train) and any(out.glob("fold-[0-9]*")))
     torch_device = choose_device(device)
-    refuse_missing_devices(settings.train.devices, torch_device)
+    if checked is None:  # in one of several processes, it is the device of that process
+        refuse_missing_devices(settings.train.devices, torch_device)
     settings = replace(settings, train=replace(settings.train, labels=cohort.labels or None))
     task = prepared_task(settings.train.build_task(), cohort)
     refuse_unknown_strata(cohort, settings.train)
