@@ -5,6 +5,7 @@ median of `--repeats` runs that take turns. The encoders are plain vision transf
 patches at 224 pixels with random weights, as large as ViT-S (small) and ViT-L (large). `over large`
 is the row divided by the row with the large encoder at both magnifications, in seconds and in
 multiply-accumulates (MACs), and `s / MACs` the quotient of the two: 1 if seconds follow the MACs.
+`CPU / MACs` is the same with processor time, which other programs on the machine hardly change.
 The exhaustive rows encode every tissue patch at the highest magnification; if there are more than
 `--bare` of them, that many are timed from memory and the time is scaled.
 
@@ -104,6 +105,7 @@ class Run:
     """One prediction of one slide."""
 
     seconds: float
+    cpu_seconds: float
     patches: tuple[int, ...]
     macs: int
     grid: PatchGrid
@@ -111,14 +113,15 @@ class Run:
 
 def predict(path: Path, encoders: list[Encoder], model: nn.Module) -> Run:
     """Predict a slide from its file."""
-    meter, start = CostMeter(), time.perf_counter()
+    meter, start, cpu_start = CostMeter(), time.perf_counter(), time.process_time()
     with open_slide(path, cost_meter=meter) as slide:
         grid = SlideSettings(MAGNIFICATIONS).grid(slide)
         with torch.inference_mode(), meter.measure_macs():
             model(live_bag(slide, grid, encoders)).logits.cpu()
-    seconds, cost = time.perf_counter() - start, meter.total()
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    cost = meter.total()
     assert cost.macs is not None
-    return Run(seconds, cost.patches, cost.macs, grid)
+    return Run(seconds, cpu_seconds, cost.patches, cost.macs, grid)
 
 
 def build(encoders: list[Encoder], k: int, device: str) -> nn.Module:
@@ -129,18 +132,19 @@ def build(encoders: list[Encoder], k: int, device: str) -> nn.Module:
     return model.eval().to(device)
 
 
-def exhaustive(path: Path, encoder: Encoder, grid: PatchGrid, limit: int) -> tuple[float, int, int]:
-    """Return seconds, patches and MACs of encoding every tissue patch at 10x."""
+def exhaustive(path: Path, encoder: Encoder, grid: PatchGrid, limit: int) -> Run:
+    """Return the cost of encoding every tissue patch at 10x."""
     rows = np.flatnonzero(grid.valid(1))
     sample = rows[:: max(1, len(rows) // limit)][:limit]
     with open_slide(path) as slide:
         pixels = np.stack([slide.read(box, grid.mpps[1]) for box in grid.boxes(1, sample)])
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     encoder(pixels).cpu()
-    seconds = (time.perf_counter() - start) * grid.sharpest_patches / len(pixels)
-    macs = encoder.macs_per_patch()
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    macs, patches = encoder.macs_per_patch(), grid.sharpest_patches
     assert macs is not None
-    return seconds, grid.sharpest_patches, grid.sharpest_patches * macs
+    times = patches / len(pixels)
+    return Run(seconds * times, cpu_seconds * times, (patches,), patches * macs, grid)
 
 
 def measure(path: Path, arguments: argparse.Namespace) -> list[dict[str, object]]:
@@ -157,28 +161,27 @@ def measure(path: Path, arguments: argparse.Namespace) -> list[dict[str, object]
             runs[name].append(predict(path, encoders, models[name]))
     rows: list[dict[str, object]] = []
     for name, each in runs.items():
-        seconds = statistics.median(run.seconds for run in each)
-        rows.append(row(name, each[0].patches, seconds, each[0].macs, rows))
+        rows.append(row(name, each, rows))
     for name, encoder in (("all at 10x, large", high), ("all at 10x, small", low)):
-        seconds, patches, macs = exhaustive(path, encoder, each[0].grid, arguments.bare)
-        rows.append(row(name, (patches,), seconds, macs, rows))
+        rows.append(row(name, [exhaustive(path, encoder, each[0].grid, arguments.bare)], rows))
     return rows
 
 
-def row(
-    name: str, patches: tuple[int, ...], seconds: float, macs: int, rows: list[dict[str, object]]
-) -> dict[str, object]:
+def row(name: str, runs: list[Run], rows: list[dict[str, object]]) -> dict[str, object]:
     """Return one row of the table, compared with the first."""
-    first = rows[0] if rows else {"seconds": seconds, "macs": macs}
-    ratios = seconds / float(str(first["seconds"])), macs / int(str(first["macs"]))
+    found: dict[str, float] = {
+        "seconds": statistics.median(run.seconds for run in runs),
+        "cpu_seconds": statistics.median(run.cpu_seconds for run in runs),
+        "macs": runs[0].macs,
+    }
+    first = rows[0] if rows else found
+    over = {key: value / float(str(first[key])) for key, value in found.items()}
     return {
-        "name": name,
-        "patches": patches,
-        "seconds": seconds,
-        "macs": macs,
-        "over_large_seconds": ratios[0],
-        "over_large_macs": ratios[1],
-        "seconds_over_macs": ratios[0] / ratios[1],
+        **{"name": name, "patches": runs[0].patches, **found},
+        "over_large_seconds": over["seconds"],
+        "over_large_macs": over["macs"],
+        "seconds_over_macs": over["seconds"] / over["macs"],
+        "cpu_over_macs": over["cpu_seconds"] / over["macs"],
     }
 
 
@@ -187,14 +190,14 @@ def show(rows: list[dict[str, object]], title: str) -> None:
     print(f"\n{title}")
     print(
         f"{'encoders':20}{'patches':>14}{'TMAC':>9}{'s':>9}{'over large: s':>15}{'MACs':>8}"
-        f"{'s / MACs':>10}"
+        f"{'s / MACs':>10}{'CPU / MACs':>12}"
     )
     for r in rows:
         counts = " + ".join(f"{count:,}" for count in r["patches"])  # type: ignore[attr-defined]
         print(
             f"{r['name']:20}{counts:>14}{float(str(r['macs'])) / 1e12:>9.3f}{r['seconds']:>9.2f}"
             f"{r['over_large_seconds']:>15.3f}{r['over_large_macs']:>8.3f}"
-            f"{r['seconds_over_macs']:>10.2f}"
+            f"{r['seconds_over_macs']:>10.2f}{r['cpu_over_macs']:>12.2f}"
         )
 
 
