@@ -75,6 +75,17 @@ def test_the_patches_with_the_most_attention_are_needed_and_enough():
     assert found.removed_at_random[0] > 0.5
 
 
+def test_a_slide_with_one_patch_at_the_lowest_magnification_is_measured():
+    fine = torch.zeros(CHILDREN, 1)
+    fine[1] = 1
+    bag = StoredBag([torch.ones(1, 1), fine])
+    model = LesionModel(1).eval()
+    with torch.no_grad():
+        found = measure_sufficiency(model, bag, model(ExhaustiveBag(bag)))
+    assert found.same_class[0] is True
+    assert found.removed[0] < 0.5  # the lesion is removed, and not the only patch around it
+
+
 def test_keeping_every_patch_gives_the_answer_of_every_patch_bit_by_bit():
     torch.manual_seed(0)
     model = ZoomMIL(5, 2, dim=8, k=2).eval()

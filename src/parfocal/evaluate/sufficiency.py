@@ -129,7 +129,7 @@ def measure_sufficiency(run: RunModel, bag: Bag, exhaustive: Prediction) -> Suff
 
     def answer(ranking: Sequence[Tensor], share: float, *, keep: bool) -> Float[Tensor, " c"]:
         masks = {
-            step: top_share(each, exists, share) == keep
+            step: _masked(each, exists, share, keep=keep)
             for step, (each, exists) in enumerate(zip(ranking, valid, strict=True))
         }
         logits: Tensor = run(MaskedBag(bag, masks, visited)).logits
@@ -151,6 +151,15 @@ def measure_sufficiency(run: RunModel, bag: Bag, exhaustive: Prediction) -> Suff
         tuple(float(each[label]) for each in removed[1]),
         (same[0], same[1], same[2], same[3]),
     )
+
+
+def _masked(
+    scores: Float[Tensor, " n"], valid: Bool[Tensor, " n"], share: float, *, keep: bool
+) -> Bool[Tensor, " n"]:
+    """Return the patches that are left; a single patch of a magnification is never removed."""
+    if int(valid.sum()) < 2:
+        return torch.ones(len(scores), dtype=torch.bool)
+    return top_share(scores, valid, share) == keep
 
 
 def top_share(
