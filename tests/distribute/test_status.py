@@ -41,7 +41,7 @@ def test_the_status_lists_what_is_done_running_failed_and_waiting(half_done: Pat
 
 def test_the_command_prints_the_status(half_done: Path):
     result = CliRunner().invoke(app, ["status", str(half_done), "--all"])
-    lines = result.output.splitlines()
+    lines = result.stdout.splitlines()
     assert lines[0] == (f"{half_done}: writing: 2 of 6 slides done, 1 running, 2 waiting, 1 failed")
     assert "slides/min by 1 processes, about" in lines[1]
     assert lines[2].startswith("running  slide 3: process ")
