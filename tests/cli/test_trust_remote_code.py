@@ -47,16 +47,16 @@ HANDED_ON = {
 }
 
 
-class Stopped(Exception):
+class StopHere(Exception):
     """Raised where the permission has arrived."""
 
 
 def test_all_commands_that_load_an_encoder_have_the_option():
     commands = get_command(app).commands.items()
-    assert LOADING == {
+    assert {
         name for name, command in commands if any(FLAG in each.opts for each in command.params)
-    }
-    assert LOADING == set(HANDED_ON)
+    } == LOADING
+    assert set(HANDED_ON) == LOADING
     named = {
         name
         for name, command in commands
@@ -80,7 +80,7 @@ def test_the_permission_reaches_the_library(
         flags = given[3] if name == "train" and len(given) > 3 else settings
         assert isinstance(flags, dict)
         found.append(flags.get("encoder.trust_remote_code", flags.get("trust_remote_code")))
-        raise Stopped("here")
+        raise StopHere("here")
 
     monkeypatch.setattr(place, record)
     given = [words.get(word, word) for word in arguments]

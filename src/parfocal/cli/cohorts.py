@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import Partial, output_file, written_folder
+from parfocal.cli.arguments import Partial
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import quoted, say_next
+from parfocal.cli.places import output_file, written_folder
 
 # Keys of `parfocal.dataset.readers.READERS`, which is not imported here.
 DATA_SETS = (

@@ -28,7 +28,6 @@ from parfocal.cli.arguments import (
     SkipUnreadable,
     Slides,
     TissueFiles,
-    output_folder,
 )
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
@@ -42,6 +41,7 @@ from parfocal.cli.parsing import (
     refuse_tables,
     remote_access,
 )
+from parfocal.cli.places import output_folder
 from parfocal.cli.submit import (
     Array,
     JobOptions,

@@ -19,7 +19,6 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
-from parfocal.cli.arguments import OutputPlace
 from parfocal.cli.budgets import calibrate
 from parfocal.cli.cohorts import cohort
 from parfocal.cli.comparison import compare
@@ -29,6 +28,7 @@ from parfocal.cli.evaluation import audit, evaluate
 from parfocal.cli.export import export
 from parfocal.cli.extraction import extract
 from parfocal.cli.hub import push, serve_encoder
+from parfocal.cli.places import OutputPlace
 from parfocal.cli.predictions import demo, predict
 from parfocal.cli.probe import probe
 from parfocal.cli.slides import features, inspect, synth

@@ -20,8 +20,6 @@ from parfocal.cli.arguments import (
     TissueFiles,
     TissueMethod,
     finite_number,
-    output_file,
-    output_folder,
 )
 from parfocal.cli.failures import finish, print_reasons
 from parfocal.cli.next_step import after_inspect, after_synth, quoted, say_next
@@ -32,6 +30,7 @@ from parfocal.cli.parsing import (
     parse_slides_apart,
     remote_access,
 )
+from parfocal.cli.places import output_file, output_folder
 from parfocal.cli.workers import LOCAL, OFF, Ray, Threads, Workers, worker_engine
 from parfocal.progress import Progress, bars_erased
 

@@ -15,12 +15,10 @@ from parfocal.cli.arguments import (
     Scratch,
     local_run_texts,
     local_runs,
-    optional,
-    output_folder,
-    output_page,
 )
 from parfocal.cli.next_step import open_in_browser, say_next
 from parfocal.cli.parsing import parse_slides, remote_access
+from parfocal.cli.places import optional, output_folder, output_page
 from parfocal.printable import counted
 
 Predictions = Annotated[
