@@ -107,20 +107,22 @@ def test_two_processes_compute_the_gradients_and_statistics_of_one(tmp_path):
                 torch.testing.assert_close(torch.tensor(found[name]), value, msg=name)
 
 
-@pytest.mark.parametrize("shape", [(7, 3), (4, 3, 5, 2)])
-def test_a_shared_norm_of_one_process_is_a_batch_norm(shape):
+@pytest.mark.parametrize(("shape", "affine"), [((7, 3), False), ((4, 3, 5, 2), True)])
+def test_a_shared_norm_of_one_process_is_a_batch_norm(shape, affine):
     kind = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
-    usual, kept = kind(3).double(), kind(3).double()
+    usual, kept = (kind(3, affine=affine).double() for _ in range(2))
     for norm in (usual, kept):
-        nn.init.uniform_(norm.weight, generator=torch.Generator().manual_seed(0))
+        if affine:
+            nn.init.uniform_(norm.weight, generator=torch.Generator().manual_seed(0))
     shared = SharedBatchNorm(kept, ALONE.total)
     x, y = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(2))
     y.data.copy_(x.data)
     for norm, given in ((usual, x), (shared, y)):
         norm(given).square().sin().sum().backward()
     torch.testing.assert_close(y.grad, x.grad)
-    torch.testing.assert_close(shared.weight.grad, usual.weight.grad)
-    torch.testing.assert_close(shared.bias.grad, usual.bias.grad)
+    if affine:
+        torch.testing.assert_close(shared.weight.grad, usual.weight.grad)
+        torch.testing.assert_close(shared.bias.grad, usual.bias.grad)
     torch.testing.assert_close(shared.state_dict(), usual.state_dict())
     torch.testing.assert_close(shared.eval()(y), usual.eval()(x))
 
