@@ -90,7 +90,8 @@ class _Logistic:
         return found
 
     def probabilities(self, inputs: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n c"]:
-        return np.exp(self.log_probabilities(inputs))
+        found: Float[np.ndarray, "n c"] = np.exp(self.log_probabilities(inputs))
+        return found
 
 
 def _fit(

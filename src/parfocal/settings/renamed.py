@@ -74,7 +74,7 @@ def upgrade_sections(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
 
 
 def rename_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the sections of a version-2 settings.yaml with today's names of models and settings."""
+    """Return the sections of a version-2 settings.yaml with today's names of everything."""
     renamed = {section: dict(values) for section, values in sections.items()}
     if "name" in renamed.get("model", {}):
         renamed["model"]["name"] = current_name(renamed["model"]["name"])
@@ -82,10 +82,11 @@ def rename_settings(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict
 
 
 def _upgrade(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    upgraded = {}
+    upgraded: dict[str, Any] = {}
     for old_key, value in values.items():
         key = renamed_key(section, old_key) or old_key
         upgraded[key] = renamed_value(section, key, value) or value
-    if section == "train" and isinstance(upgraded.get("logger"), bool):
-        upgraded["logger"] = LOGGERS[upgraded["logger"]]
+    logger = upgraded.get("logger")
+    if section == "train" and isinstance(logger, bool):
+        upgraded["logger"] = LOGGERS[logger]
     return upgraded

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from parfocal.settings.sections import LoggerName
 from parfocal.train.folder import SETTINGS_FILE, RunError
@@ -63,7 +63,7 @@ def opened_logger(kind: LoggerName, folder: Path, name: str) -> Iterator[Logger 
     try:
         yield logger
     finally:
-        if kind == "wandb":  # else the next fold would write to the same run
+        if isinstance(logger, WandbLogger):  # else the next fold would write to the same run
             logger.experiment.finish()
 
 
