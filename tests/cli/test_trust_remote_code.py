@@ -47,7 +47,7 @@ HANDED_ON = {
 }
 
 
-class StopHere(Exception):
+class StopError(Exception):
     """Raised where the permission has arrived."""
 
 
@@ -80,7 +80,7 @@ def test_the_permission_reaches_the_library(
         flags = given[3] if name == "train" and len(given) > 3 else settings
         assert isinstance(flags, dict)
         found.append(flags.get("encoder.trust_remote_code", flags.get("trust_remote_code")))
-        raise StopHere("here")
+        raise StopError("here")
 
     monkeypatch.setattr(place, record)
     given = [words.get(word, word) for word in arguments]
