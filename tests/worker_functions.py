@@ -43,7 +43,7 @@ def _process(folder: Path, item: str):
 
 
 class Noting:
-    """A function that notes what it is told, and when it ends."""
+    """A function that notes what it is given, and when it ends."""
 
     def __init__(self, folder: Path):
         self._file = folder / "noted"

@@ -1,4 +1,4 @@
-"""Commands that read slides copy them to --scratch, and read remote ones as told."""
+"""Commands that read slides copy them to --scratch, and read remote ones as the options say."""
 
 import inspect
 

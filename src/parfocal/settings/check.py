@@ -45,8 +45,8 @@ def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
             else "opens no slide"
         )
         raise SettingsError(
-            f"encoder: model {model.name} {reason}; leave out --encoder and --trust-remote-code, or "
-            "remove the section encoder."
+            f"encoder: model {model.name} {reason}; leave out --encoder and --trust-remote-code, "
+            "or remove the section encoder."
         )
     if not model.traits.takes_features:
         content = {**content, "encoder": None}

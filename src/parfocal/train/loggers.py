@@ -50,7 +50,7 @@ def opened_logger(kind: LoggerName, folder: Path, name: str) -> Iterator[Logger 
     Args:
         kind: value of `train.logger`.
         folder: run folder, with settings.yaml.
-        name: name of the metrics file, which tells a refit from the training before it.
+        name: name of the metrics file, which separates a refit from the training before it.
     """
     if kind == "csv":
         yield None

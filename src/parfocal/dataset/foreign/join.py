@@ -224,9 +224,8 @@ def _with_patients(
             "columns, or name them with --patient COLUMN."
         )
     if unknown:
-        notes.append(
-            f"dropped {counted(len(unknown), 'slide')} of patients not in {tables}: {listed(unknown)}"
-        )
+        dropped = counted(len(unknown), "slide")
+        notes.append(f"dropped {dropped} of patients not in {tables}: {listed(unknown)}")
     found = set(match.values())
     if lonely := [patient for patient in patients if patient not in found]:
         notes.append(

@@ -111,6 +111,6 @@ def _several_classes(joined: Joined, column: str, values: Mapping[str, str]) -> 
     if not several:
         return []
     return [
-        f"{counted(len(several), 'patient')} with slides of several classes ({listed(several)}), so there are "
-        "no scores for patients"
+        f"{counted(len(several), 'patient')} with slides of several classes "
+        f"({listed(several)}), so there are no scores for patients"
     ]
