@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from parfocal.files import READ_ONLY, OutputError, part_path, refuse_binary_file
+from parfocal.files import READ_ONLY, OutputError, part_path, path_exists, refuse_binary_file
 
 PAGE_SUFFIXES = (".html", ".htm")
 # A folder with one of these is refused, because its name is probably meant for a file.
