@@ -5,7 +5,9 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -191,7 +193,7 @@ def painted(folder):
 
 
 def weights_of(folder):
-    return safetensors.torch.load_file(run / "checkpoint.safetensors")
+    return safetensors.torch.load_file(folder / "checkpoint.safetensors")
 
 
 MAGNET = {
@@ -275,13 +277,34 @@ def test_devices_are_counted_by_the_command_and_not_by_each_process(bags, tmp_pa
     assert len(prepare(checked=checked).runs) == 1
 
 
+def test_a_run_may_be_continued_on_another_number_of_devices(folder):
+    settings = load_settings("magnet-3")
+    folder.start(settings, "slides")
+    folder.check(on(2, settings), "slides", resume=True)
+    with pytest.raises(RunError, match=r"has train\.seed 0, not 1; --resume needs the same"):
+        folder.check(on(2, settings, seed=1), "slides", resume=True)
+
+
+def handle_stops():
+    """Return whether both processes are ready to be asked to stop."""
+    children = [each for each in multiprocessing.active_children() if each.pid is not None]
+    ready = 0
+    for child in children:
+        with suppress(OSError):  # it has ended
+            lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+            caught = next(line.split()[1] for line in lines if line.startswith("SigCgt"))
+            ready += int(caught, 16) >> (signal.SIGUSR1 - 1) & 1
+    return ready == 2
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_bags_are_dealt_to_two_processes_and_a_run_may_be_resumed_on_one(bags, tmp_path):
     cohort, settings = bags
     options = {"features": tmp_path / "features", "device": "cpu", "progress": False}
     train(cohort, on(1, settings), tmp_path / "one", **options)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stopping._requested, "is_set", lambda: True)
+        patched.setattr(stopping._requested, "is_set", handle_stops)
         with pytest.raises(StoppedEarly, match="has 1 complete epochs"):
             train(cohort, on(2, settings), tmp_path / "two", **options)
     train(cohort, on(1, settings), tmp_path / "two", resume=True, **options)

@@ -31,7 +31,8 @@ from parfocal.train.summary import Epoch, RunSummary
 SETTINGS_FILE = "settings.yaml"
 RESUME_FOLDER = "resume"
 CLAIM_FILE = ".claim"
-MAY_DIFFER = {("train", "max_memory_gb"), ("train", "logger")}  # settings that --resume may change
+# Settings that --resume may change.
+MAY_DIFFER = {("train", "max_memory_gb"), ("train", "logger"), ("train", "devices")}
 
 
 class RunError(Exception):
