@@ -22,13 +22,15 @@ same.
   2 wrong usage, 75 stopped early, 130 interrupted); settings and recipes by name; files, by
   [their own rules](formats.md#versions-and-deprecation); the interface of a model
   ([contributing](contributing.md#the-model-file)).
-- **Not stable**: everything else that can be imported, the text of messages and reports, the order
-  of arguments that have names, and the last bits of a result between versions of torch.
+- **Not stable**: everything else that can be imported, the text of messages and reports, the
+  positions of arguments that can be passed by keyword, and the last bits of a result between
+  versions of torch.
 - **Versions** follow [Semantic Versioning](https://semver.org/). Before 1.0, a minor version may
-  change what is stable, and the changelog names each change. From 1.0 on, what is to be removed
-  works, and warns, for at least one minor version.
-- **Python and packages**: the versions of Python that the Python project supports; the lower bounds
-  of packages rise only for a reason, which pyproject.toml gives.
+  change what is stable, and the changelog names each change. From 1.0 on, whatever will be
+  removed still works, with a warning, for at least one minor version.
+- **Python and packages**: parfocal supports the versions of Python that the Python project
+  supports, from 3.11 on. Lower bounds of packages rise only for a reason, which pyproject.toml
+  gives.
 """
 # Functions behind the commands, by the heading of their section.
 FUNCTIONS = {

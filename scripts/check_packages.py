@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def build(work: Path) -> tuple[Path, Path]:
-    """Build both; raise if the wheel from the archive is another than that from the clone."""
+    """Build both; raise if the wheels from the archive and from the clone differ."""
     python = new_environment(work / "build-environment")
     run(python, "-m", "pip", "install", "--quiet", "build")
     run(python, "-m", "build", "--outdir", work / "packages", ROOT)  # the wheel is from the archive
@@ -72,7 +72,7 @@ def install(environment: Path, wheel: Path) -> Path:
 
 
 def use(program: Path, folder: Path, limit: float) -> None:
-    """Run the commands that a newcomer runs first."""
+    """Run the commands that a new user runs first."""
     folder.mkdir()
     started = time.monotonic()
     run(program, "demo", "--quick", cwd=folder)
@@ -88,7 +88,7 @@ def use(program: Path, folder: Path, limit: float) -> None:
 
 
 def view(program: Path, folder: Path) -> None:
-    """Start the viewer, ask for its page once, and end it with Ctrl-C."""
+    """Start the viewer, request its page once, and stop it with Ctrl-C."""
     command = [str(program), "view", "predictions", "--no-browser", "--port", "0"]
     server = subprocess.Popen(command, cwd=folder, env=outside(), stdout=subprocess.PIPE, text=True)
     try:
@@ -99,7 +99,7 @@ def view(program: Path, folder: Path) -> None:
         with urllib.request.urlopen(address[0], timeout=SERVER_START_S) as answer:
             page = answer.read()
         if b"<html" not in page:
-            raise SystemExit("view answered with something that is no page")
+            raise SystemExit("view answered with something that is not a page")
     finally:
         server.send_signal(signal.SIGINT)
         code = server.wait(timeout=SERVER_START_S)

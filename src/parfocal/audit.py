@@ -86,7 +86,7 @@ def audit(
         again: whether to run the model again on slides that an earlier call has finished.
         budget: how much of each slide the model visits, such as "share=5%" or "settled"; None for
             what it visits by itself.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
         distribution: how the slides are divided among processes.
         access: how remote slides are read; None for the defaults.
 

@@ -52,8 +52,8 @@ FULL = Scale(slides=64, side=5632)
 # A check that everything works: far too few slides and epochs to learn from.
 QUICK = Scale(slides=16, side=2048, epochs=3)
 QUICK_NOTE = (
-    "This is a quick check of the installation: the models see 8 slides and learn nothing; "
-    "`parfocal demo` without --quick trains them."
+    "This is a quick check of the installation: its slides are too few to train a useful model; "
+    "`parfocal demo` without --quick trains one."
 )
 
 
@@ -70,7 +70,7 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False) -> Iterator[str]:
     Args:
         out: new output folder.
         seed: seed of the slides and the training.
-        quick: whether to run all steps on few small slides, without learning anything.
+        quick: whether to run all steps on slides that are too few to train a useful model.
 
     Yields:
         Lines of text.

@@ -38,15 +38,15 @@ REQUIRED = (
 )
 OPTIONAL = {
     "timm": "encoders by name (timm)",
-    "transformers": "some encoders of pathology (transformers)",
+    "transformers": "some pathology encoders (transformers)",
     "onnxruntime": "faster encoders on CPUs (onnx)",
     "ray": "workers on many machines (ray)",
     "wsidicom": "more kinds of DICOM (dicom)",
     "fsspec": "slides in object stores (remote)",
     "huggingface_hub": "models of the Hub (hub)",
-    "tensorboard": "logs of a training (tensorboard)",
-    "mlflow": "logs of a training (mlflow)",
-    "wandb": "logs of a training (wandb)",
+    "tensorboard": "training logs (tensorboard)",
+    "mlflow": "training logs (mlflow)",
+    "wandb": "training logs (wandb)",
     "pandas": "predictions as data frames (notebook)",
 }
 CODECS = ("jpeg8", "jpeg2k", "jpegxl", "webp", "lzw", "deflate", "zstd")
@@ -79,7 +79,7 @@ class Check:
 
 
 def diagnose(folders: Iterable[Path] = ()) -> Iterator[Check]:
-    """Check the installation, and yield each finding; nothing is asked over the network.
+    """Check the installation, and yield each finding; only the cluster of RAY_ADDRESS is contacted.
 
     Args:
         folders: folders to write to, besides the current one and that of temporary files.
@@ -95,7 +95,7 @@ def diagnose(folders: Iterable[Path] = ()) -> Iterator[Check]:
 
 
 def installation() -> Iterator[Check]:
-    """Yield what is installed: versions of packages and of OpenSlide's library, and the devices."""
+    """Yield the versions of packages and of OpenSlide's library, and the devices."""
     yield from _versions()
     yield _attempt("reader", "openslide", _openslide_version, "install openslide-bin")
     yield from _devices()
@@ -121,7 +121,7 @@ def _versions() -> Iterator[Check]:
 
 
 def _version_of_module(name: str) -> str:
-    """Return the version of a module that another package may bring, as onnxruntime-gpu does."""
+    """Return the version of a module, whose package may have another name (onnxruntime-gpu)."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -182,7 +182,7 @@ def _round_trip(codec: str) -> str:
 
 
 def _folder(place: Path, problem: State) -> Check:
-    """Check that a folder can be written; `problem` is what it is if it cannot."""
+    """Check that a folder can be written; `problem` is the state if it cannot."""
     mount = mount_of(place)
     kind = "" if mount is None else f", {mount.kind}{' (network)' if mount.is_network else ''}"
     try:
@@ -198,7 +198,7 @@ def _folder(place: Path, problem: State) -> Check:
 
 
 def _links(folder: Path) -> str:
-    """Return a note if a file cannot have two names, which claims do without then."""
+    """Return a note if the file system has no hard links; claims then work without them."""
     (folder / "probe").write_bytes(b"parfocal")
     try:
         (folder / "link").hardlink_to(folder / "probe")
@@ -303,7 +303,7 @@ def _classify(bag: Bag, dim: int) -> str:
 
 
 def _attempt(topic: str, name: str, work: Callable[[], str], advice: str) -> Check:
-    """Return what came of some work; whatever it raises is what the check found."""
+    """Run a check; if it raises an error, the check has failed and reports that error."""
     try:
         return Check(topic, name, "ok", work())
     except Exception as error:  # a broken installation raises anything

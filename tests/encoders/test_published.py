@@ -287,7 +287,7 @@ def test_conch_1_5_is_taken_out_of_titan_and_fed_as_its_code_says(transformers, 
     spec = load_encoder("conch-v1.5", trust_remote_code=True).spec
     assert (spec.interpolation, spec.resize_px, spec.input_size) == ("bicubic", 512, 448)
     assert (spec.mean, spec.std) == ((0.5,) * 3, (0.5, 0.25, 0.5))
-    assert "conch-v1.5: its code prepares patches otherwise than the catalog says" in caplog.text
+    assert "conch-v1.5: its code prepares patches differently from the catalog" in caplog.text
 
 
 def test_what_a_transform_does_not_say_is_taken_from_the_catalog():

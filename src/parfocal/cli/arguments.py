@@ -164,8 +164,9 @@ Scratch = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder on a local disk. Slides are copied to it ahead of their use, and removed "
-        "after it; remote slides that cannot be read in place are downloaded to it.",
+        help="Folder on a local disk. Slides are copied to it before they are used, and the "
+        "copies are removed afterward; remote slides that cannot be read in place are downloaded "
+        "to it.",
     ),
 ]
 ScratchSize = Annotated[
@@ -174,7 +175,7 @@ ScratchSize = Annotated[
         "--scratch-gb",
         min=0.001,
         metavar="GB",
-        help="With --scratch: how much it may hold, in GB. Default: 100.",
+        help="With --scratch: maximum size of the folder, in GB. Default: 100.",
         callback=finite_number,
     ),
 ]

@@ -67,7 +67,7 @@ def unfinished_folder(context: CommandContext, path: Path) -> Path:
     except OSError as error:
         if error.errno not in READ_ONLY or not path.is_dir() or not any(path.iterdir()):
             raise
-        return path  # the command says what is left to do, if anything is
+        return path  # the command reports what is left to do, if anything
 
 
 def written_folder(path: Path | None) -> Path | None:
@@ -96,8 +96,8 @@ def _nearest_folder(path: Path) -> Path:
 def _require_writable(folder: Path) -> None:
     """Check that files can be created in a folder, by creating one.
 
-    Permissions alone do not tell: a file system may be read-only or full, root may have no rights
-    on a network file system, and Windows has access lists.
+    Permissions alone are not sufficient: a file system may be read-only or full, root may have no
+    rights on a network file system, and Windows has access lists.
 
     Raises:
         OSError: they cannot; it names the folder.
@@ -147,7 +147,7 @@ def output_page(context: CommandContext, path: Path) -> Path:
     _check_output_file(context, path, PAGE_SUFFIXES)
     start = path.read_bytes()[:1000].lstrip() if path.is_file() else b""
     if start and not start.startswith(b"<"):
-        raise OutputError(f"{path}: the file exists and is not a page. Choose another --out.")
+        raise OutputError(f"{path}: the file exists and is not an HTML page. Choose another --out.")
     return path
 
 

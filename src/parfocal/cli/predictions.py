@@ -82,7 +82,7 @@ def demo(
         bool,
         typer.Option(
             "--quick",
-            help="Only check that everything works: few small slides, and nothing is learned.",
+            help="Only check that everything works, with slides too few to train a useful model.",
         ),
     ] = False,
 ) -> None:

@@ -233,7 +233,7 @@ class _ProgramContext(Protocol):
 
 
 def _print_version(context: _ProgramContext, requested: bool) -> bool:
-    """Print the version; with --verbose, which is parsed before, what is installed, too."""
+    """Print the version; with --verbose, which is parsed first, also what is installed."""
     verbose = context.params.get("verbose", False)
     if not requested:
         if verbose:

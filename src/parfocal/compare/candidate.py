@@ -28,7 +28,7 @@ class Candidate:
 
     @property
     def trust_remote_code(self) -> bool:
-        """Whether to run code that the repository of an encoder brings."""
+        """Whether to run code from the repository of an encoder."""
         return self.settings.encoder is not None and self.settings.encoder.trust_remote_code
 
 
@@ -52,7 +52,7 @@ def load_candidates(
         folds: number of cross-validation folds.
         encoder: patch encoder of the models that take features, or encoders by magnification, as
             `1.25=NAME,10=NAME`, of which each model takes those of its magnifications.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
         flags: further settings of all models by name, such as {"train.per": "patient"}; None as a
             value leaves a setting as it is.
 

@@ -1,4 +1,4 @@
-"""Read the curve of a comparison, to look at it again."""
+"""Read the curve of a comparison, to display it again."""
 
 import json
 from dataclasses import fields

@@ -210,7 +210,7 @@ class RayWorker:
         return answer
 
     def close(self) -> None:
-        """End the actor: at once if it works on an item, else after its function."""
+        """Kill the actor, after closing its function unless it works on an item."""
         if not self.pending:
             with suppress(Exception):  # it has died, or Ray has
                 self._ray.get(self._actor.finish.remote(), timeout=PATIENCE_S)

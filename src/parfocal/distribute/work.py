@@ -1,4 +1,4 @@
-"""What a command does with one item, and what else its work can do."""
+"""Protocols of the work of a command on one item, and of its optional parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 @dataclass(frozen=True)
 class Ended(Generic[Result]):
-    """What became of an item.
+    """The result of an item, or why it failed.
 
     Args:
         item: the item.
         result: its result; None if it failed.
         reason: why it failed; None if it did not.
         by: "here" if this process or its workers processed it, "elsewhere" if another process did
-            since this one began, "found" if its result was there.
+            since this one began, "found" if its result existed before.
     """
 
     item: str
@@ -48,7 +48,7 @@ class Work(Protocol[Result_co]):
 
 @runtime_checkable
 class ReadsSlides(Protocol):
-    """Work that reads slides, which can be copied to a local disk ahead of their use."""
+    """Work that reads slides, which can be copied to a local disk before they are used."""
 
     def slide_files(self, item: str) -> Sequence[SlidePath]:
         """Return the slides that processing an item reads."""
@@ -56,7 +56,7 @@ class ReadsSlides(Protocol):
 
 @runtime_checkable
 class ExpectsNext(Protocol):
-    """Work that begins to read the next item while one is being finished, in this process."""
+    """Work that starts to read the next item while this process finishes the current one."""
 
     def expect(self, following: Callable[[], str | None]) -> None:
         """Prepare for the item after the one that is processed next.
@@ -69,10 +69,10 @@ class ExpectsNext(Protocol):
 
 @runtime_checkable
 class Closed(Protocol):
-    """Work that a worker has to end, such as one that keeps a part of the results."""
+    """Work that must be closed, such as work that stores a part of the results."""
 
     def close(self) -> None:
-        """Finish what this process keeps."""
+        """Finish the part of the results that this process stores."""
 
 
 @runtime_checkable

@@ -143,7 +143,7 @@ class PlanRunner:
         return self._answer(item, lambda: function(item))
 
     def close(self) -> None:
-        """End the function, if it has an end."""
+        """Close the function, if it can be closed."""
         if isinstance(self._function, Closing):
             self._function.close()
         stage_slides(None)

@@ -1,7 +1,7 @@
 """Read how an encoder's authors prepare patches from the transform that their code returns.
 
-CONCH and CONCH v1.5 come with their own code, which returns a transform of torchvision beside the
-network. What it says takes precedence over the catalog.
+CONCH and CONCH v1.5 come with their own code, which returns a transform of torchvision with the
+network. The transform takes precedence over the catalog.
 """
 
 import logging
@@ -29,7 +29,7 @@ def prepared_by(spec: EncoderSpec, transform: object) -> EncoderSpec:
     prepared = replace(spec, **known) if known else spec
     if prepared != spec:
         logger.info(
-            "%s: its code prepares patches otherwise than the catalog says: %s",
+            "%s: its code prepares patches differently from the catalog: %s",
             spec.name,
             prepared.preparation,
         )

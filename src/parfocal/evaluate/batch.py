@@ -85,7 +85,7 @@ class SlideBatch(Generic[Result]):
     distribution: Distribution = EVERYTHING_HERE
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out the journal: each process has a part of its own."""
+        """Leave out the journal, of which each process writes its own part."""
         return {each.name: self.__dict__[each.name] for each in fields(self)}
 
     def run(self, slides: Sequence[CohortSlide]) -> tuple[list[Result], list[Failure]]:

@@ -121,7 +121,7 @@ def calibrate_runs(
             than after all rounds.
         min_probability: probability that an answer that settles has at least.
         round_patches: number of patches that a round visits.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
         access: how remote slides are read; None for the defaults.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The looks of several models at one slide as those of one, whose scores are the mean."""
+"""Join the looks of several models at one slide into the looks of one; scores are means."""
 
 from collections.abc import Sequence
 from itertools import zip_longest

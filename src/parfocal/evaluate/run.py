@@ -101,7 +101,7 @@ def evaluate(
             the same file counts as a training slide.
         overrides: model settings that replace those of the training.
         encoder_at: where the encoder is now; see `with_encoders_at`. None for where it was.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
         again: whether to run the model again on slides that an earlier call has finished with the
             same model and settings.
         distribution: how the slides are divided among processes.

@@ -81,7 +81,7 @@ class PatientRecord:
 
     @property
     def _members(self) -> dict[str, object]:
-        """The answers of several models, such as those of the folds, and how far they lie apart."""
+        """The predictions of several models, such as the folds, and their standard deviation."""
         first = self.slides[0]
         if not first.members:
             return {}

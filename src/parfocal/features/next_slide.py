@@ -1,4 +1,4 @@
-"""Open the next slide of an extraction, and read its first patches, while one is being finished."""
+"""Open the next slide of an extraction, and read its first patches, during the current one."""
 
 import threading
 from collections.abc import Callable

@@ -107,7 +107,7 @@ class ReadAhead:
         self._started: dict[str, tuple[Pending, ...]] = {}
 
     def start(self, wanted: Mapping[str, Sequence[Reading]]) -> None:
-        """Start to read tables of slides, and forget those of others, to limit the memory.
+        """Start to read tables of slides, and drop those of other slides, to limit the memory.
 
         Args:
             wanted: what to read of each slide, by its id; one reading per magnification.
@@ -123,7 +123,7 @@ class ReadAhead:
                 )
 
     def take(self, slide_id: str) -> tuple[Pending, ...]:
-        """Return what is read of a slide, and forget it; empty if nothing was started."""
+        """Remove and return what is read of a slide; empty if nothing was started."""
         return self._started.pop(slide_id, ())
 
 

@@ -216,7 +216,7 @@ def resampled_scores(
 
     Args:
         predictions: at least one.
-        names: why each score is undefined where it is, by name.
+        names: why a score can be undefined, by name of the score.
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
     """

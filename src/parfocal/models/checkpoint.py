@@ -95,7 +95,7 @@ class Checkpoint:
             model. Not stored.
         stored_hash: SHA-256 of the weights file that the model was loaded from; None for a model
             that was not loaded.
-        trust_remote_code: whether to run code that the repository of an encoder brings; not stored.
+        trust_remote_code: whether to run code from the repository of an encoder; not stored.
     """
 
     model: nn.Module
@@ -292,7 +292,7 @@ class Checkpoint:
             folder: folder of a finished run.
             overrides: settings of the model to change, such as the number of patches to read; a
                 setting that changes the shape of the weights cannot be changed.
-            trust_remote_code: whether to run code that the repository of an encoder brings.
+            trust_remote_code: whether to run code from the repository of an encoder.
 
         Raises:
             CheckpointError: a file is missing, damaged, or written by a newer version.

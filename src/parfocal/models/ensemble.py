@@ -27,7 +27,7 @@ def load_trained(
     Args:
         run: folder of a finished run, with or without folds.
         overrides: settings of the model to change; see `Checkpoint.load`.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
 
     Returns:
         The model; for a run with folds, one whose `members` are those of the folds.

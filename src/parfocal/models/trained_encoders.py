@@ -43,7 +43,7 @@ def load_trained_encoders(
         moved: weights files that replace these, one for all encoders or one for each.
         device: device of the encoders.
         runtime: library that runs the encoders.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
 
     Raises:
         CheckpointError: the encoder of a name differs from the one of the training.

@@ -75,7 +75,7 @@ def probe(
         device: device of the encoders.
         any_mpp: whether to use encoders at a `magnification` that they were not made for; if False,
             such an encoder has no result.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
         resamples: number of bootstrap resamples of the intervals.
 
     Raises:

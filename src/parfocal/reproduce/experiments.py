@@ -143,7 +143,7 @@ class Reproduction:
             `zoommil:model.k=24`.
         epochs: maximum number of epochs; experiments of kind "timing" ignore it.
         changes: user's changes to the paper's settings, as text.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
     """
 
     name: str
@@ -198,9 +198,9 @@ class Reproduction:
         train = candidate.settings.train
         if train.task != "classification" or train.target:
             raise SettingsError(
-                f"train.task: the tables of {self.name} are of the classes of the paper, so its "
-                f"numbers cannot stand beside those of task {train.task}; for other targets of the "
-                "same slides, use parfocal compare --task with a cohort that has their columns."
+                f"train.task: the tables of {self.name} have scores of the paper's classes, "
+                f"which cannot be compared with scores of task {train.task}; for other targets of "
+                "the same slides, use parfocal compare --task with a cohort that has their columns."
             )
 
     def _refuse_unknown_experiment(self, override: str) -> None:
@@ -227,7 +227,7 @@ def read_table(
         overrides: settings for all experiments or for one; see `Reproduction`.
         epochs: maximum number of epochs.
         encoder: patch encoder that replaces the paper's.
-        trust_remote_code: whether to run code that the repository of an encoder brings.
+        trust_remote_code: whether to run code from the repository of an encoder.
 
     Raises:
         ValueError: there is no such table.

@@ -1,4 +1,4 @@
-"""Copy slides to a scratch folder on a local disk ahead of their use, and remove the copies.
+"""Copy slides to a scratch folder on a local disk before they are used; remove the copies.
 
 While `stage_slides` is in effect, `open_slide` opens a copy of a local file. The slide keeps the
 name, the path and the fingerprint of the original.
@@ -44,7 +44,7 @@ class Scratch:
 
     Args:
         folder: the folder.
-        max_bytes: size of all copies in it, of all processes together.
+        max_bytes: maximum size of all copies in it, of all processes together.
     """
 
     folder: Path
@@ -92,7 +92,7 @@ class Stage:
         _remove_left(scratch.folder)
 
     def open(self, path: Path) -> tuple[Path, Callable[[], None]]:
-        """Return the path of the copy of a slide, which is made if needed, and what releases it.
+        """Return the path of the copy of a slide, made if needed, and a function that releases it.
 
         Args:
             path: the slide; it is returned itself if there is no room for a copy.
@@ -159,7 +159,7 @@ class Stage:
         Args:
             path: the slide.
             copy: its copy.
-            ahead: whether it is not needed yet, so that no other copy is removed for it.
+            ahead: whether the slide is not needed yet, so that no other copy is removed for it.
         """
         copied: Path | None = None
         try:
@@ -219,7 +219,7 @@ class Stage:
         return self.scratch.max_bytes - used
 
     def _remove_oldest(self) -> bool:
-        """Remove the copy that was not used for the longest time; return False if all are."""
+        """Remove the least recently used copy that is not open; return False if there is none."""
         return any(self._remove(path) for path in list(self._copies))
 
     def _remove(self, path: Path) -> bool:
@@ -238,7 +238,7 @@ _thread = threading.local()
 
 
 def stage_slides(scratch: Scratch | None) -> None:
-    """Open copies of slides in this process from now on; None to remove them, and open no more.
+    """Open copies of slides in this process from now on; with None, remove the copies and stop.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -257,7 +257,7 @@ def current_stage() -> Stage | None:
 
 
 def staged(path: SlidePath) -> tuple[SlidePath, Callable[[], None]]:
-    """Return the file to open for a slide, its copy if there is one, and what releases it."""
+    """Return the file to open for a slide, a copy if possible, and a function that releases it."""
     stage = current_stage()
     if stage is None or not isinstance(path, Path):
         return path, _nothing
@@ -270,7 +270,7 @@ def _nothing() -> None:
 
 @contextmanager
 def in_place() -> Iterator[None]:
-    """Let this thread open slides where they are, for a block."""
+    """Open the original files of slides in this thread, within a block."""
     before = getattr(_thread, "in_place", False)
     _thread.in_place = True
     try:
@@ -280,7 +280,7 @@ def in_place() -> Iterator[None]:
 
 
 def _files_of(path: Path) -> dict[str, Path]:
-    """Return the files of a slide by their path in the folder of a copy; none to copy nothing.
+    """Return the files of a slide by their path in a copy; empty if the slide is not copied.
 
     Raises:
         SlideError: a folder holds no slide.
@@ -301,7 +301,7 @@ def _files_of(path: Path) -> dict[str, Path]:
 
 
 def _remove_left(folder: Path) -> None:
-    """Remove the copies that killed processes of this machine left."""
+    """Remove the copies that killed processes of this machine left behind."""
     for each in folder.glob(f"{PREFIX}*"):
         owner = parse_token(each.name.removeprefix(PREFIX))
         if owner is not None and owner.is_dead:

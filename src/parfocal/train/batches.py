@@ -1,4 +1,4 @@
-"""Batches of slides, all of them or those of one of several processes."""
+"""Batches of slides, for one process or for each of several."""
 
 from collections.abc import Iterator
 from typing import cast
@@ -11,10 +11,10 @@ from parfocal.train.ranks import Ranks
 
 
 class DealtBatches:
-    """Batches of one slide, of which each process gets some, as many as the others.
+    """Batches of one slide, of which each process gets the same number.
 
-    The slides of each step of the optimizer are dealt one by one. A process that gets one slide
-    less than the others gets an empty batch at the end.
+    The slides of each step of the optimizer are distributed one by one. A process that gets one
+    slide less than the others gets an empty batch at the end.
 
     Args:
         batches: the batches, in the same order in every process.

@@ -1,8 +1,8 @@
-"""Train one model on several devices of this machine: one process for each, and one that watches.
+"""Train one model on several devices of this machine, with one process for each device.
 
-The processes are described in `parfocal.train.ranks`. The process of the command trains nothing: it
-holds the claim on the run folder, passes on what the first process logs, and ends all of them when
-one fails, or at Ctrl-C.
+The processes are described in `parfocal.train.ranks`. The process of the command does not train: it
+holds the claim on the run folder, passes on what the first process logs, and ends all processes
+when one fails, or at Ctrl-C.
 """
 
 import logging
@@ -42,7 +42,7 @@ POLL_S = 1.0  # how soon a request to stop is noticed
 GRACE_S = 3.0  # for other processes to say why they failed, too
 PATIENCE_S = 5.0  # for a process to end after SIGTERM
 
-# Loggers of what the process of the command has checked, and said, before.
+# Loggers of the checks, which the process of the command has already made and logged.
 CHECKS = ("parfocal.train.checks", "parfocal.train.slide_checks")
 
 logger = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ class RankPlan:
         threads: number of threads of each process.
         bars: whether the first process reports the slides of each epoch.
         level: level below which log records are dropped.
-        scratch: where remote slides are copied; None to read them in place.
-        store: file by which the processes find each other.
+        scratch: where slides are copied; None to read them in place.
+        store: file through which the processes find each other.
     """
 
     prepare: Callable[..., HasRuns]
@@ -205,7 +205,7 @@ def train_on_devices(
 
 
 class _RankProcess:
-    """A process that trains, as the one that watches sees it."""
+    """A process that trains, as seen from the process of the command."""
 
     def __init__(self, plan: RankPlan, rank: int) -> None:
         self.rank, self.device = rank, plan.device_of(rank)
@@ -288,7 +288,7 @@ def _signal(processes: Sequence[_RankProcess], name: str) -> None:
 
 
 def _end(processes: Sequence[_RankProcess]) -> None:
-    """End all processes: those that wait for another one do not notice SIGTERM."""
+    """End all processes; one that waits for another does not notice SIGTERM, and is killed."""
     for each in processes:
         each.process.terminate()
     for each in processes:

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from parfocal.settings.sections import LoggerName
 from parfocal.train.folder import SETTINGS_FILE, RunError
 
-# Name of the logger -> its module, and its own name.
+# Name of the logger -> its module and its product name.
 PACKAGES = {
     "tensorboard": ("tensorboard", "TensorBoard"),
     "mlflow": ("mlflow", "MLflow"),
@@ -45,7 +45,7 @@ def require_logger(name: LoggerName) -> None:
 def opened_logger(kind: LoggerName, folder: Path, name: str) -> Iterator[Logger | None]:
     """Open the logger of a training for a block; None if only metrics.csv is written.
 
-    It stores the settings of the run folder, too.
+    The logger also stores the settings of the run folder.
 
     Args:
         kind: value of `train.logger`.
@@ -82,7 +82,7 @@ def _open(kind: LoggerName, folder: Path, name: str) -> Logger:
 
 
 def run_name(folder: Path, name: str) -> str:
-    """Return a name for a run folder: its last two parts, and that it is a refit if it is.
+    """Return a name for a run folder: its last two parts, and "refit" for a refit.
 
     >>> run_name(Path("/results/abmil/seed-0"), "metrics")
     'abmil/seed-0'
@@ -98,7 +98,7 @@ def environment_or(variable: str, default: str) -> str:
 
 @contextmanager
 def quiet_write_errors() -> Iterator[None]:
-    """Do not print a write error of a logger's thread, which the main thread raises as well."""
+    """Do not print write errors of a logger's thread; the main thread raises them as well."""
     usual_hook = threading.excepthook
 
     def hook(failure: threading.ExceptHookArgs) -> None:

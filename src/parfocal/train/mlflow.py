@@ -7,7 +7,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 
 from parfocal.train.loggers import environment_or, run_name
 
-# Newer versions refuse a folder without it; a database needs far more packages.
+# Newer versions refuse a folder unless it is set; a database would need many more packages.
 ALLOW_FOLDER = "MLFLOW_ALLOW_FILE_STORE"
 
 

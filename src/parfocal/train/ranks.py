@@ -2,14 +2,14 @@
 
 Each process holds the whole model and optimizer. Before each step of the optimizer, the gradients
 are summed over all processes, so that every process makes the same step. A batch of a model that
-takes pixels is divided among the processes; its objective is computed in each of them from the
-outputs for all slides, and its norms from the statistics of all slides. The slides of a step of a
-model that takes features are dealt to the processes one by one. In both cases, the gradients are
-those of one process.
+takes pixels is divided among the processes; each of them computes the objective from the outputs
+for all slides, and normalizes with the statistics of all slides. The slides of a step of a model
+that takes features are distributed over the processes one by one. In both cases, the gradients are
+the same as those of a single process.
 
-`DistributedDataParallel` is not used: it divides gradients by the number of processes whatever the
-numbers of their slides, and waits forever for a process that has no slide, or whose slide does not
-use all weights.
+`DistributedDataParallel` is not used: it divides gradients by the number of processes, even if they
+have different numbers of slides, and waits forever for a process that has no slide, or whose slide
+does not use all weights.
 """
 
 import os
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """The processes that train one model together, as one of them sees them.
+    """The processes that train one model together, as seen from one of them.
 
     Args:
         rank: number of this process, from 0.
@@ -59,10 +59,10 @@ class Ranks:
         return self.rank == 0
 
     def connect(self, store: Path, device: torch.device) -> None:
-        """Connect to the other processes, which do the same; returns when all have.
+        """Connect to the other processes, which do the same; return when all are connected.
 
         Args:
-            store: file by which the processes find each other; it does not exist yet.
+            store: file through which the processes find each other; it does not exist yet.
             device: device of this process.
         """
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
@@ -88,7 +88,7 @@ class Ranks:
 
     @contextmanager
     def working_on(self, num_slides: int) -> Iterator[None]:
-        """Let the processes that have slides of a batch exchange statistics, for a block.
+        """Exchange statistics among the processes that have slides of a batch, within a block.
 
         Args:
             num_slides: number of slides of the batch.
@@ -101,7 +101,7 @@ class Ranks:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Exchange nothing for a block."""
+        """Exchange nothing within a block."""
         with self.working_on(1):
             yield
 
@@ -122,7 +122,7 @@ class Ranks:
     ) -> tuple[Prediction, Tensor]:
         """Return the output and the targets of a whole batch, given those of a part.
 
-        A gradient of the output is passed on to the own part only.
+        Gradients flow back only to the part of this process.
 
         Args:
             prediction: output for the slides of this process.
@@ -138,7 +138,7 @@ class Ranks:
         return whole, self._rows(targets, num_slides)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum the gradients over all processes; a weight that none of them used has none.
+        """Sum the gradients over all processes; a weight that none of them used gets no gradient.
 
         Args:
             parameters: the weights, in the same order in every process.
@@ -183,7 +183,7 @@ ALONE = Ranks()
 
 
 class _Rows(torch.autograd.Function):
-    """The rows of all processes, of which the gradient goes to the own ones."""
+    """The rows of all processes; gradients flow back only to the rows of this process."""
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
@@ -197,7 +197,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
-        """Return the gradient of the own rows."""
+        """Return the gradient of the rows of this process."""
         start, end = ctx.bounds
         return gradient[start:end], None, None, None
 

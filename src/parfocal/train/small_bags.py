@@ -1,8 +1,8 @@
 """Train on small bags of features with one thread of torch.
 
-The parts of a small product take less time than the threads need to wait for each other, above all
-if another program uses a core: then every wait lasts until the system runs the thread again. See
-`benchmarks/threads.py`.
+With several threads, the parts of a small matrix product take less time than the threads spend
+waiting for each other, especially if another program uses a core: then every wait lasts until the
+system runs the thread again. `benchmarks/threads.py` measures this.
 """
 
 import logging
@@ -31,9 +31,9 @@ def largest_bag(
 
     Args:
         slides: slides of the training.
-        inputs: opens them.
+        inputs: object that opens the slides.
         in_dims: number of features per patch at each magnification.
-        zooms: whether only the patches of the lowest magnification are sure to be visited.
+        zooms: whether only the patches of the lowest magnification are certain to be visited.
     """
     used = in_dims[:1] if zooms else in_dims
     sizes = [
@@ -45,7 +45,7 @@ def largest_bag(
 
 @contextmanager
 def threads_for(size: float, device: torch.device) -> Iterator[None]:
-    """Use one thread of torch for a block, if bags are small and no number of threads was given.
+    """Use one thread of torch within a block, if bags are small and no number of threads is set.
 
     Args:
         size: number of features of the largest bag; infinite if it is unknown.

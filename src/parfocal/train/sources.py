@@ -1,4 +1,4 @@
-"""What a checkpoint records of where the features of its training come from."""
+"""The sources of the features of a training, as a checkpoint records them."""
 
 from pathlib import Path
 from typing import Any

@@ -241,7 +241,7 @@ class _Results:
         self._exclude_classes = settings.exclude_classes
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let each worker process have a part of its own."""
+        """Create the results again in a worker process, which writes its own part."""
         return _Results, self._made_of
 
     def __enter__(self) -> "_Results":

@@ -1,4 +1,4 @@
-"""Batch norms, and other means over a batch, of which several processes hold the slides."""
+"""Batch norms and other means over a batch whose slides are in several processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ Total = Callable[[Tensor], Tensor]
 
 
 class SharedBatchNorm(nn.Module):
-    """Normalize as a batch norm does, with the statistics of the parts of a batch together.
+    """Normalize like a batch norm, with the statistics of all parts of a batch.
 
     `torch.nn.SyncBatchNorm` does the same, but not on a CPU.
 
@@ -113,7 +113,7 @@ def share_statistics(model: nn.Module, current: Callable[[], Total]) -> None:
 
 
 def _is_plain(norm: nn.Module) -> bool:
-    """Return whether a norm only normalizes; those of timm also apply an activation."""
+    """Return whether a batch norm only normalizes; those of timm also apply an activation."""
     return type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d)
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from parfocal.slide.sources.source import Range
 
-PAGE_BYTES = 2**10  # what is fetched in vain at either end of a request is half of it
+PAGE_BYTES = 2**10  # on average, half of it is fetched unused at each end of a request
 Run = tuple[int, int]  # first page, and the one after the last
 
 
