@@ -73,6 +73,8 @@ def write_inputs(place: Path, write_slide: Callable[..., Path]) -> None:
         table = csv.writer(file)
         table.writerow(TABLE)
         table.writerows([value(number) for value in TABLE.values()] for number in range(SLIDES))
+    row = "A,slides/A.svs,tumor,pA,50,m,1,3,1,benign,0.1,1.0,MSS,0\n"
+    (place / "all.csv").write_text((place / "cohort.csv").read_text() + row)  # as slides/*.svs
     names = [f"s{number:02}" for number in range(SLIDES)]
     patients = [
         f"p{name[1:]},{name},{40 + int(name[1:])},{'mf'[int(name[1:]) // 2 % 2]},1"
@@ -94,7 +96,7 @@ def write_inputs(place: Path, write_slide: Callable[..., Path]) -> None:
 # Commands that make what a page takes for granted, by the folder that they write.
 MADE = {
     "features": "extract cohort.csv --out features --magnifications 1.25,2.5,10",
-    "job": "extract cohort.csv --out job --magnifications 2.5,10 --layout trident",
+    "job": "extract all.csv --out job --magnifications 2.5,10 --layout trident",
     "run": "train cohort.csv --out run --features features",
     "evaluation": "evaluate run cohort.csv --out evaluation --features features",
     "predictions": "predict run new/009.svs --out predictions",
