@@ -61,6 +61,12 @@ def test_what_is_installed_is_printed_with_the_version():
     assert CliRunner().invoke(app, ["--verbose", "--version"]).output.count("\n") == len(lines)
 
 
+def test_cores_and_threads_are_counted_in_words(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "thread_count", lambda most: 1)
+    monkeypatch.setattr(doctor.torch, "get_num_threads", lambda: 1)
+    assert next(doctor._devices()).text == "1 core, 1 thread of torch"
+
+
 def test_a_module_of_another_package_has_its_version(monkeypatch: pytest.MonkeyPatch):
     def version(name: str) -> str:
         if name == "onnxruntime":

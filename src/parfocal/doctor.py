@@ -26,6 +26,7 @@ from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.features.store import FeatureFile, feature_path
 from parfocal.models import MODELS
+from parfocal.printable import counted
 from parfocal.settings.encoders import encoder_settings, load_encoders
 from parfocal.slide.failure import describe_failure
 from parfocal.slide.slide import open_slide
@@ -130,7 +131,8 @@ def _version_of_module(name: str) -> str:
 
 
 def _devices() -> Iterator[Check]:
-    cores = f"{thread_count(MAX_CORES)} cores, {torch.get_num_threads()} threads of torch"
+    cores = counted(thread_count(MAX_CORES), "core")
+    cores += f", {counted(torch.get_num_threads(), 'thread')} of torch"
     yield Check("device", "cpu", "ok", cores)
     if not torch.cuda.is_available():
         built = "has no CUDA" if torch.version.cuda is None else "finds no usable GPU"

@@ -65,6 +65,12 @@ def test_censored_times_alone_give_no_gradient():
     assert risk.grad.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("event", [[False, False], [False, True]])
+def test_a_loss_without_anything_to_compare_is_not_minus_zero(event: list[bool]):
+    loss = cox_loss(torch.tensor([-1.0, -2.0]), torch.tensor([3.0, 4.0]), torch.tensor(event))
+    assert f"{loss.item():.3f}" == "0.000"
+
+
 def test_one_event_among_constant_risks_raises_its_own():
     risk = torch.zeros(4, requires_grad=True)
     loss = cox_loss(risk, torch.tensor([2.0, 1.0, 3.0, 4.0]), torch.tensor([1, 0, 0, 0]) == 1)

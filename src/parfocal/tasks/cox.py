@@ -23,7 +23,7 @@ def cox_loss(
         event: whether the event was observed.
     """
     if not event.any():
-        return risk.sum() * 0
+        return risk.sum() * 0 + 0.0  # never -0, which would be printed
     order = time.argsort(descending=True, stable=True)
     risk, time, event = risk.double()[order], time[order], event[order]
     at_risk = torch.logcumsumexp(risk, dim=0)  # log of the sum of hazards of all who live longer
@@ -35,4 +35,4 @@ def cox_loss(
         gone = torch.arange(len(dying)).to(risk) / len(dying)
         share = (dying.logsumexp(dim=0) - at_risk[last]).exp()
         total = total - (at_risk[last] + torch.log1p(-gone * share)).sum()
-    return -total / event.sum()
+    return -total / event.sum() + 0.0
