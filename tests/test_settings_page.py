@@ -13,7 +13,8 @@ def test_a_generated_page_is_up_to_date(script):
     module = runpy.run_path(str(DOCS / script))
     pages = module["pages"]() if "pages" in module else {module["PAGE"]: module["page"]()}
     for path, text in pages.items():
-        assert path.read_text(encoding="utf-8") == text, "run `make docs`"
+        found = path.read_bytes() if isinstance(text, bytes) else path.read_text(encoding="utf-8")
+        assert found == text, "run `make docs`"
 
 
 def test_every_setting_has_values_a_default_and_a_meaning():

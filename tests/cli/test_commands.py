@@ -87,9 +87,12 @@ def test_synth_passes_its_options_to_the_painting(
     painting: Painting,
 ):
     passed: dict[str, object] = {}
-    monkeypatch.setattr(
-        painting_module, "paint_cohort", lambda out, **options: passed.update(options)
-    )
+
+    def paint(out: Path, **options: object) -> Path:
+        passed.update(options)
+        return out / "cohort.csv"
+
+    monkeypatch.setattr(painting_module, "paint_cohort", paint)
     command = ("synth", "new", "--slides", 4, "--seed", 1, "--mpp", 0.5, *options)
     assert parfocal(*command).code == 0
     assert passed["painting"] == painting

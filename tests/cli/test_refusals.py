@@ -79,20 +79,6 @@ def test_a_folder_is_refused_as_an_output_file(
     )
 
 
-@pytest.mark.parametrize("command", [*WRITE_FOLDERS, *WRITE_FILES])
-def test_a_read_only_place_is_refused_before_any_work(
-    parfocal: Callable[..., CommandResult],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: tuple[str | int, ...],
-):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
-    name = {"report": "out.html", "cohort": "out.csv"}.get(str(command[0]), "out")
-    found = parfocal(*command, tmp_path / "new" / name)
-    assert_refused(found, f"{tmp_path}: Permission denied; check the path and its permissions.")
-    assert not (tmp_path / "new").exists()
-
-
 def test_output_folders_are_created(
     parfocal: Callable[..., CommandResult], run: Path, tmp_path: Path
 ):

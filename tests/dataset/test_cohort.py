@@ -71,7 +71,7 @@ def test_slides_are_read_without_labels(tmp_path):
     [
         ("", "the file is empty; it needs slide_id, path, label"),
         ("slide_id,path,label\n", "no slides below the header"),
-        ("slide_id,file\n1,a\n", "no column path, label (found: slide_id, file); it needs"),
+        ("slide_id,file\n1,a\n", "no columns path, label (found: slide_id, file); it needs"),
         ("slide_id,path,label,label\n1,a,b,c\n", "column 'label' appears twice"),
         ("slide_id,path,label,split,fold\n1,a,b,c,0\n", "both split and fold"),
         ("slide_id,path,label\n1,a,b\n1,c,d\n", "row 3: slide_id '1' is also in row 2"),
@@ -380,7 +380,7 @@ def test_a_table_of_another_tool_is_refused_with_the_command_that_converts_it(
 
 
 def test_a_table_of_nothing_known_is_refused_without_a_command(tmp_path):
-    with pytest.raises(CohortError, match=r"no column slide_id, path, label \(found: a, b\)"):
+    with pytest.raises(CohortError, match=r"no columns slide_id, path, label \(found: a, b\)"):
         read_cohort(written(tmp_path, "a,b\n1,2\n"))
     with pytest.raises(CohortError) as refused:
         read_cohort(written(tmp_path, "a,b\n1,2\n"))

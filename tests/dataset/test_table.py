@@ -65,7 +65,7 @@ def test_a_long_cell_and_doubled_quotes_are_read(tmp_path):
     [
         ([], r"cohort\.xlsx: the file is empty; it needs slide_id, path, label"),
         ([HEADER], r"cohort\.xlsx: no slides below the header"),
-        ([("slide_id", "file")], r"no column path, label \(found: slide_id, file\)"),
+        ([("slide_id", "file")], r"no columns path, label \(found: slide_id, file\)"),
         ([HEADER, (), ("1", "a", "")], r"cohort\.xlsx row 3: label is empty"),
         ([HEADER, ("1", "a", "x"), ("1", "b", "y")], r"row 3: slide_id '1' is also in row 2"),
         ([HEADER, ("1", "a", "x", "40x")], r"row 2: mpp '40x' is not a number of microns"),

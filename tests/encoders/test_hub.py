@@ -41,7 +41,7 @@ def test_weights_in_the_cache_are_found(monkeypatch, tmp_path):
     assert cached_files("owkin/phikon") == [snapshot / "model.safetensors"]
     file = "fm_v1/ctranspath/CHIEF_CTransPath.pth"
     snapshot = cached(tmp_path, "MahmoodLab/hest-bench", file, kind="datasets")
-    assert cached_files("MahmoodLab/hest-bench", dataset=True) == [snapshot / file]
+    assert cached_files("MahmoodLab/hest-bench", dataset=True, name=file) == [snapshot / file]
 
 
 def test_weights_of_a_name_of_their_own_are_found_by_extension(tmp_path):

@@ -6,7 +6,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score
 
 from parfocal.metrics import REGRESSION_METRICS, RegressionPredictions, regression_scores
-from parfocal.metrics.regression import _scores
+from parfocal.metrics.regression import weighted_regression_scores
 
 
 def predictions(n=40, *, decimals=8):
@@ -37,8 +37,8 @@ def test_a_patient_that_is_drawn_twice_counts_twice():
     repeats = np.random.default_rng(1).multinomial(20, np.full(20, 1 / 20))
     rows = np.repeat(np.arange(20), repeats)
     written = RegressionPredictions(given.predicted[rows], given.truth[rows], given.groups)
-    expected = _scores(written, np.ones((1, 20)))
-    for name, values in _scores(given, repeats[None].astype(float)).items():
+    expected = weighted_regression_scores(written, np.ones((1, 20)))
+    for name, values in weighted_regression_scores(given, repeats[None].astype(float)).items():
         assert values[0] == pytest.approx(expected[name][0])
 
 

@@ -23,7 +23,8 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Encoders `A` and `B` (B sees gray), `blind` and `broken`; counts the patches of each."""
     counts: dict[str, int] = {}
 
-    def load(name: str, *, device: str) -> NetworkEncoder:
+    def load(name: str, *, device: str, trust_remote_code: bool) -> NetworkEncoder:
+        assert not trust_remote_code
         if name == "broken":
             raise ServiceError("encoder at http://gpu/: it does not answer.")
         tiny = load_encoder("tiny")
@@ -175,7 +176,7 @@ def test_an_encoder_is_used_only_where_it_was_made_for(
     tiny = load_encoder("tiny")
     spec = replace(tiny.spec, mpp_range=(0.4, 0.6))
     monkeypatch.setattr(
-        probe_run, "load_encoder", lambda name, device: NetworkEncoder(spec, tiny.network)
+        probe_run, "load_encoder", lambda name, **_: NetworkEncoder(spec, tiny.network)
     )
     options = {"patches": 2, "magnification": 10.0, "any_mpp": any_mpp}
     (row,) = probe(cohort, ["tiny"], tmp_path / "out", **options).rows

@@ -8,7 +8,8 @@ from .conftest import PICTURE
 def test_a_complete_data_set_becomes_a_table(parfocal, tmp_path, camelyon17):
     folder, out = camelyon17(tmp_path / "CAMELYON17"), tmp_path / "c.csv"
     found = parfocal("cohort", "camelyon17", folder, "--out", out, "--verify")
-    assert (found.code, found.err) == (0, "")
+    assert found.code == 0
+    assert found.err == f"Next: parfocal inspect {out} --picture sheet.html\n"
     assert found.out.splitlines() == [
         "note: excluded 2 slides: those with only isolated tumor cells (ITC) are used for testing, "
         "not for training",

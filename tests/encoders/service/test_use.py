@@ -74,7 +74,7 @@ def test_extracted_features_are_those_of_the_encoder_here_and_mix_with_them(
             )
     (tmp_path / "there" / "1.h5").unlink()
     mixed = extract(parfocal, place, "tiny", tmp_path / "there")
-    assert mixed.out.startswith("1 slides extracted, 1 already")
+    assert mixed.out.startswith("1 slide extracted, 1 already")
 
 
 def test_a_run_uses_the_service_that_it_was_trained_with(
