@@ -38,6 +38,10 @@ MISTAKES = [
     ),
     (("train", "a"), "--out is missing."),
     (
+        ("train", "a", "--out", "b", "--target", "age,"),
+        "--target: 'age,' has a column without a name; separate names by commas.",
+    ),
+    (
         ("--verbose", "recipes"),
         "--verbose: give --version with it; for the traceback of an error, use --debug.",
     ),

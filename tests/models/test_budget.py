@@ -79,7 +79,8 @@ def test_a_budget_is_parsed(text: str, budget: Budget | None):
         ("100", "'100' is not a unit"),
         ("patches=many", "'many' is not a number"),
         ("patches=1.5", "give a whole number of patches"),
-        ("seconds=nan", "a budget is more than 0"),
+        ("seconds=nan", "seconds=nan: use a finite number"),
+        ("macs=inf", "macs=inf: use a finite number"),
     ],
 )
 def test_an_invalid_budget_is_refused(text: str, message: str):

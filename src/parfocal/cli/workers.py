@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from parfocal.cli.arguments import ArgumentError, finite_number
+from parfocal.printable import counted
 
 if TYPE_CHECKING:
     from parfocal.distribute.worklist import Engine
@@ -141,8 +142,9 @@ def worker_engine(
         assert count is not None
         engine = WorkerEngine(ProcessWorkers(count, gpus=devices), share, in_flight)
     logger.info(
-        "%s workers: %s, each with %d %s",
-        *(count or "as many as fit", place, share, "thread" if share == 1 else "threads"),
+        "%s: %s, each with %s",
+        *("as many workers as fit" if count is None else counted(count, "worker"), place),
+        counted(share, "thread"),
     )
     return engine
 

@@ -33,7 +33,7 @@ class Budget:
             that the model wants most.
 
     Raises:
-        BudgetError: the amount is not above 0, or a share is above 1.
+        BudgetError: the amount is not finite or not above 0, or a share is above 1.
     """
 
     unit: Unit
@@ -42,7 +42,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Check the amount."""
-        if not (math.isfinite(self.amount) and self.amount > 0):
+        if not math.isfinite(self.amount):
+            raise BudgetError(f"budget {self.unit}={self.amount:g}: use a finite number.")
+        if self.amount <= 0:
             raise BudgetError(
                 f"budget {self.unit}={self.amount:g}: a budget is more than 0; the lowest "
                 "magnification has to be visited in any case."
