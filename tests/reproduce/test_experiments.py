@@ -57,7 +57,7 @@ def test_a_setting_for_an_unknown_experiment_is_refused():
 
 @pytest.mark.parametrize("settings", [("train.task=ordinal",), ("train.target=[grade]",)])
 def test_another_task_than_that_of_the_paper_is_refused(settings):
-    with pytest.raises(SettingsError, match=r"the tables of zoommil-bright are of the classes of"):
+    with pytest.raises(SettingsError, match=r"the tables of zoommil-bright have scores of the paper's classes"):
         small("zoommil-bright", *settings).candidates()
 
 
