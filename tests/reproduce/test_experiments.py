@@ -57,7 +57,8 @@ def test_a_setting_for_an_unknown_experiment_is_refused():
 
 @pytest.mark.parametrize("settings", [("train.task=ordinal",), ("train.target=[grade]",)])
 def test_another_task_than_that_of_the_paper_is_refused(settings):
-    with pytest.raises(SettingsError, match=r"the tables of zoommil-bright have scores of the paper's classes"):
+    message = r"the tables of zoommil-bright have scores of the paper's classes"
+    with pytest.raises(SettingsError, match=message):
         small("zoommil-bright", *settings).candidates()
 
 

@@ -93,6 +93,7 @@ def test_joint_attention_learns_a_planted_lesion_and_attends_to_it(painted, run,
     )
 
 
+@pytest.mark.slow
 def test_the_shares_of_magnifications_are_reported_and_sum_to_1(painted, run, tmp_path):
     found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     metrics = json.loads((tmp_path / "metrics.json").read_text())

@@ -191,6 +191,7 @@ def test_the_tree_explains_why_each_patch_was_visited(page, slide):
     )
 
 
+@pytest.mark.slow
 def test_the_ranks_in_the_tree_are_explained(page, slide):
     show(page, slide)
     expect(page.locator("#tree-legend")).to_have_text(
@@ -199,6 +200,7 @@ def test_the_ranks_in_the_tree_are_explained(page, slide):
     )
 
 
+@pytest.mark.slow
 def test_numbers_below_a_thousandth_have_a_power_of_ten(page, slide):
     show(page, slide)
     script = """async () => {
@@ -243,6 +245,7 @@ def test_a_click_in_the_tree_flies_there(page, slide):
     expect(page.locator("[aria-selected=true]")).to_contain_text("attention 0.9")
 
 
+@pytest.mark.slow
 def test_the_order_of_visits_is_stepped_through(page, slide):
     show(page, slide)
     expect(page.locator("#now")).to_have_text("All 6 patches visited.")
