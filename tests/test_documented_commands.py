@@ -67,7 +67,7 @@ def write_inputs(place: Path, write_slide: Callable[..., Path]) -> None:
     for number in range(SLIDES):
         pixels = stained(SIDE, dark=number % 2 == 1, seed=number)
         write_slide(place / "slides" / f"s{number:02}.svs", pixels)
-    shutil.copy(place / "slides" / "s01.svs", place / "slides" / "A.svs")
+    write_slide(place / "slides" / "A.svs", stained(SIDE, dark=True, seed=SLIDES))
     write_slide(place / "new" / "009.svs", stained(SIDE, dark=True, seed=99))
     with (place / "cohort.csv").open("w", newline="") as file:
         table = csv.writer(file)
