@@ -165,7 +165,7 @@ class AheadTable:
 
     @property
     def visited(self) -> UInt8[np.ndarray, " b"]:
-        """Whether each row was asked for, one bit per row."""
+        """Whether each row was requested, one bit per row."""
         return np.packbits(self._visited)
 
 
