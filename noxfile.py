@@ -1,6 +1,7 @@
 """Checks in environments of their own: `nox -s tests-3.12`, `nox -s oldest`, `nox -s wheel`.
 
-`nox` alone runs those that need no other Python. `make test` runs tests and lint in .venv.
+`nox` alone runs those that need no other Python. `make test` runs tests and lint in .venv. Packages
+come from where pip finds them: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER installs them from a folder.
 """
 
 from pathlib import Path
@@ -19,15 +20,18 @@ OLDEST_TESTS = (
     *("tests/metrics", "tests/probe/test_linear.py", "tests/settings", "tests/slide/readers"),
     *("tests/features/test_store.py", "tests/train/test_run.py", "tests/explain/viewer"),
 )
+SOURCES = ("src", "scripts", "tests", "docs", "benchmarks", "examples", "noxfile.py")
 
-nox.options.sessions = ("lint", "tests-3.11", "wheel", "docs")
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ("lint", "tests-3.11", "wheel", "docs", "citation")
 nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"  # each has torch, and takes 2 GB
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests with the tested versions of all packages."""
-    session.install("-c", "constraints.txt", "-e", ".[dev,docs,onnx]")
+    install_all(session)
     chosen = session.posargs or ("-m", "not slow")
     session.run("python", "-m", "pytest", "-q", *chosen, env={"OMP_NUM_THREADS": "1"})
 
@@ -53,10 +57,12 @@ def oldest(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
     """Check formatting, style, types, the layers and the spelling."""
-    session.install("-c", "constraints.txt", "-e", ".[dev,docs,onnx]")
+    install_all(session)
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
     session.run("mypy")
+    for system in ("win32", "darwin"):  # calls that these systems lack
+        session.run("mypy", "--platform", system)
     session.run("lint-imports")
     session.run("codespell", "src", "tests", "docs", "README.md", "benchmarks", "examples")
 
@@ -64,7 +70,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def syntax(session: nox.Session) -> None:
     """Compile all sources, without installing anything."""
-    session.run("python", "-W", "error", "-m", "compileall", "-q", "-f", "src", "scripts")
+    session.run("python", "-W", "error", "-m", "compileall", "-q", "-f", *SOURCES)
 
 
 @nox.session(python="3.11")
@@ -77,7 +83,19 @@ def wheel(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def docs(session: nox.Session) -> None:
     """Build the documentation site."""
-    session.install("-c", "constraints.txt", "-e", ".[dev,docs,onnx]")
+    install_all(session)
     for script in sorted(Path("docs").glob("make_*.py")):
         session.run("python", str(script))
     session.run("zensical", "build", "--strict")
+
+
+@nox.session(python="3.11")
+def citation(session: nox.Session) -> None:
+    """Check CITATION.cff against the schema of its format."""
+    session.install("cffconvert>=2")
+    session.run("cffconvert", "--validate")
+
+
+def install_all(session: nox.Session) -> None:
+    """Install parfocal and what its tests need, in the tested versions."""
+    session.install("-c", "constraints.txt", "-e", ".[dev,docs,onnx]")

@@ -1,24 +1,27 @@
 """Measure workers: two over one, what they cost per slide, and the memory of the driver.
 
-    python benchmarks/workers.py [--slides 24] [--size 2560] [--ray local] [--cluster]
+    python benchmarks/workers.py [--slides 24] [--repeats 3] [--ray local] [--cluster]
 
-Painted slides are extracted, and predicted by an untrained model, by one and by two workers that
-are pinned to a thread each. The first item begins when all workers are ready, so start-up is a
-column of its own. The driver's cost is measured with items that do nothing: milliseconds for each,
-and the growth of its memory from 1,000 to 100,000 of them. --cluster also runs the slides on a
-simulated cluster of 4 nodes of Ray, of which one is killed in the middle, and compares the files
-with those of one process.
+Painted slides are extracted, and predicted by an untrained model, by one worker on one core and by
+two on two cores, with one thread of torch each. The next slide is opened while one is encoded, so a
+worker that is left all cores (--unpinned) uses more than one of them. The first item begins when
+all workers are ready, so start-up is a column of its own. The driver's cost is measured with items
+that do nothing: milliseconds for each, and the growth of its memory from 1,000 to 100,000 of them.
+--cluster also runs the slides on a simulated cluster of 4 nodes of Ray, of which one is killed in
+the middle, and compares the files with those of one process.
 """
 
 import argparse
 import json
 import os
 import resource
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -178,7 +181,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--slides", type=int, default=24)
     parser.add_argument("--size", type=int, default=2560)
+    parser.add_argument("--repeats", type=int, default=3, help="medians of so many runs")
     parser.add_argument("--ray", help="local or an address; default: processes")
+    parser.add_argument("--unpinned", action="store_true", help="leave every worker all cores")
     parser.add_argument("--cluster", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -190,17 +195,28 @@ def main() -> None:
         paint_cohort(folder / "slides", slides=options.slides, seed=0, size=options.size, mpp=1.0)
         paths = sorted((folder / "slides").rglob("*.tif"))
         assert len(paths) == options.slides
+        cores = sorted(os.sched_getaffinity(0))
         print("| task | workers | start-up, s | work, s | slides per minute | over one |")
         print("|---|---|---|---|---|---|")
         for task in ("extract", "predict"):
-            for count in (1, 2):
-                workers = workers_of(count, options.ray)
-                started, worked = run(paths, folder / f"{task}-{count}", task, workers)
+            seconds: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+            for _ in range(options.repeats):  # in turn, since machines are noisy
+                for count, runs in seconds.items():
+                    if not options.unpinned:
+                        os.sched_setaffinity(0, cores[:count])  # inherited by the workers
+                    out = folder / f"{task}-{count}"
+                    shutil.rmtree(out, ignore_errors=True)
+                    runs.append(run(paths, out, task, workers_of(count, options.ray)))
+            ratios = [one[1] / two[1] for one, two in zip(*seconds.values(), strict=True)]
+            for count, runs in seconds.items():
+                started, worked = (median(each) for each in zip(*runs, strict=True))
                 found[f"{task}-{count}"] = {"start": started, "work": worked}
-                ratio = found[f"{task}-1"]["work"] / worked
+                ratio = 1.0 if count == 1 else median(ratios)
                 rate = 60 * len(paths) / worked
                 print(f"| {task} | {count} | {started:.1f} | {worked:.1f} | ", end="")
                 print(f"{rate:.1f} | {ratio:.2f} |", flush=True)
+            found[f"{task}-ratios"] = ratios
+            print(f"ratios of {task}:", ", ".join(f"{ratio:.2f}" for ratio in ratios))
         one, two = (
             {path.name: path.read_bytes() for path in (folder / f"extract-{count}").glob("*.h5")}
             for count in (1, 2)

@@ -95,7 +95,7 @@ def write_inputs(place: Path, write_slide: Callable[..., Path]) -> None:
 
 # Commands that make what a page takes for granted, by the folder that they write.
 MADE = {
-    "features": "extract cohort.csv --out features --magnifications 1.25,2.5,10",
+    "features": "extract cohort.csv --out features --magnifications 2.5,5,10",
     "job": "extract all.csv --out job --magnifications 2.5,10 --layout trident",
     "run": "train cohort.csv --out run --features features",
     "evaluation": "evaluate run cohort.csv --out evaluation --features features",

@@ -106,8 +106,39 @@ def test_the_readme_lists_every_extra(project):
     assert {name for name in extras if f"'.[{name}]'" not in text} == set()
 
 
-def test_the_citation_and_the_changelog_name_the_version(project):
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+# Keys of version 1.2.0 of the Citation File Format, as far as they are used; `nox -s citation`
+# checks the file against the whole schema.
+PERSON = {"family-names", "given-names", "name-particle", "affiliation"}
+REFERENCE = {"type", "title", "authors", "notes", "year", "conference", "identifiers", "doi", "url"}
+CITATION_KEYS = {
+    *("cff-version", "title", "message", "type", "authors", "abstract", "license", "version"),
+    *("keywords", "references", "date-released", "repository-code", "url", "doi"),
+}
+
+
+@pytest.fixture(scope="module")
+def citation() -> dict:
+    return yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+
+def test_the_citation_file_has_only_keys_of_its_format(citation):
+    assert set(citation) <= CITATION_KEYS
+    assert {"cff-version", "title", "message", "authors"} <= set(citation)
+    assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
+    assert citation["authors"] == [{"name": "The parfocal developers"}]
+    for reference in citation["references"]:
+        assert {"type", "title", "authors"} <= set(reference) <= REFERENCE
+        assert reference["type"] in ("article", "conference-paper", "unpublished")
+        assert type(reference["year"]) is int
+        assert set(reference.get("conference", {"name": ""})) == {"name"}
+        for author in reference["authors"]:
+            assert {"family-names", "given-names"} <= set(author) <= PERSON
+        for each in reference.get("identifiers", ()):
+            assert set(each) == {"type", "value"}
+            assert each["type"] in ("doi", "url", "swh", "other")
+
+
+def test_the_citation_and_the_changelog_name_the_version(project, citation):
     assert citation["version"] == project["version"]
     assert citation["license"] == project["license"]
     assert len(citation["references"]) == 3

@@ -55,10 +55,15 @@ def test_no_script_style_or_font_comes_from_another_host(site: Path):
 
 
 def test_the_site_has_the_colors_of_the_viewer_and_the_reports(site: Path):
-    design = ROOT / "src" / "parfocal" / "explain" / "static" / "design.css"
-    used = (site / "stylesheets" / "site.css").read_text(encoding="utf-8")
-    assert design.read_text(encoding="utf-8") in used
-    assert "stylesheets/site.css" in (site / "index.html").read_text(encoding="utf-8")
+    page = (site / "index.html").read_text(encoding="utf-8")
+    loaded = re.findall(r"stylesheets/(design|site)\.css", page)
+    assert loaded == ["design", "site"]
+    design = (site / "stylesheets" / "design.css").read_text(encoding="utf-8")
+    theme = (site / "stylesheets" / "site.css").read_text(encoding="utf-8")
+    used = set(re.findall(r"var\((--\w+)\)", theme))
+    assert used
+    assert used <= set(re.findall(r"^ +(--\w+):", design, re.M))
+    assert not re.search(r"#[0-9a-f]{3,6}\b", theme)  # no colors of its own
 
 
 DRAWINGS = [

@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import time
+import unicodedata
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -183,6 +184,15 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
+def name_key(name: str) -> str:
+    """Return what two names share that are one file on disks of macOS and Windows.
+
+    >>> name_key("S-1.svs") == name_key("s-1.SVS")
+    True
+    """
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the entries of a folder, are on the disk."""
     windows = os.name == "nt"
@@ -232,6 +242,10 @@ class PositionedFile:
         with self._lock:
             os.lseek(self._handle, offset, os.SEEK_SET)
             os.write(self._handle, content)
+
+    def status(self) -> os.stat_result:
+        """Return the size of the file, its time of modification, and the like."""
+        return os.fstat(self._handle)
 
     def resize(self, size: int) -> None:
         """Cut the file, or extend it with zeros, to a number of bytes."""

@@ -155,7 +155,7 @@ def test_magnifications_that_are_not_numbers_are_a_usage_error(
 ):
     found = parfocal("extract", cohort, "--out", tmp_path, "--magnifications", "low,high")
     assert found.code == 2
-    assert "1.25,2.5,10" in found.err
+    assert "2.5,5,10" in found.err
 
 
 def test_descending_magnifications_are_refused(

@@ -101,8 +101,8 @@ def test_slides_are_read_without_labels(tmp_path):
             "slide_id,path,label,patient_id\n1,a,b,P 1\n2,c,d,p1\n",
             "row 3: patient_id 'p1' is 'P 1' of row 2 but for",
         ),
-        ("slide_id,path,label\n..,a,b\n", "row 2: slide_id '..' begins with a dot or is longer"),
-        (f"slide_id,path,label\n{'x' * 201},a,b\n", "or is longer than 200 bytes"),
+        ("slide_id,path,label\n..,a,b\n", "row 2: slide_id '..' begins with a dot, and files"),
+        (f"slide_id,path,label\n{'x' * 201},a,b\n", " is longer than 200 bytes, and"),
         (
             "slide_id,path,label\n1,x/a,b\n2,./x//a,d\n",
             "(slide_id '1' and '2', label 'b' and 'd'), so a model could be trained and tested on",

@@ -93,4 +93,5 @@ def test_without_proc_all_memory_of_the_machine_counts(tmp_path, monkeypatch):
 def test_where_nothing_is_reported_the_memory_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PROC", tmp_path)
     monkeypatch.delattr(module.os, "sysconf")
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
     assert available_memory(CPU) is None

@@ -221,7 +221,7 @@ Logger = Annotated[
         "or wandb, which must be installed; nothing is uploaded. Default: csv, nowhere else.",
     ),
 ]
-MAGNIFICATIONS_HELP = "Magnifications from low to high, such as 1.25,2.5,10."
+MAGNIFICATIONS_HELP = "Magnifications from low to high, such as 2.5,5,10."
 MAGNIFICATIONS = typer.Option(metavar="M,M,...", help=MAGNIFICATIONS_HELP)
 MAGNIFICATIONS_OR_RANGE = typer.Option(
     metavar="M,M,...",

@@ -151,7 +151,7 @@ def extract(
     Training does not need this, but several training runs on the same slides are faster with it.
     Run the same command again to resume; commands that run at the same time share the slides.
 
-    Example: `parfocal extract cohort.csv --out features --magnifications 1.25,2.5,10`
+    Example: `parfocal extract cohort.csv --out features --magnifications 2.5,5,10`
     """
     job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
     if submit_command(out, job, workers=workers, threads=threads, gpus=gpus):

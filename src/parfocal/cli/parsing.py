@@ -103,7 +103,7 @@ def parse_magnifications(text: str) -> tuple[float, ...]:
         return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not a list like 1.25,2.5,10", param_hint="--magnifications"
+            f"{text!r} is not a list like 2.5,5,10", param_hint="--magnifications"
         ) from None
 
 

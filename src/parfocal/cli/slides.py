@@ -44,7 +44,7 @@ def inspect(
     mpp: Mpp = None,
     tissue: TissueFiles = None,
     tissue_method: TissueMethod = "otsu",
-    magnifications: Annotated[str, MAGNIFICATIONS] = "1.25,2.5,10",
+    magnifications: Annotated[str, MAGNIFICATIONS] = "2.5,5,10",
     picture: Annotated[
         Path | None,
         typer.Option(

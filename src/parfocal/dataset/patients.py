@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from parfocal.dataset.cohort import Cohort, CohortSlide
 from parfocal.dataset.errors import CohortError
-from parfocal.dataset.rows import MAX_ID_BYTES
+from parfocal.dataset.rows import unusable_name
 from parfocal.dataset.spelling import is_missing
 
 
@@ -77,7 +77,7 @@ def name_patients(unreadable: Mapping[str, str], slides: Iterable[CohortSlide]) 
 def _patient(patient_id: str, slides: Sequence[CohortSlide], source: str) -> CohortSlide:
     """Return the entry of a patient."""
     first = slides[0]
-    if problem := _unusable_name(patient_id):
+    if problem := unusable_name(patient_id):
         raise CohortError(
             f"{source} row {first.row}: patient_id {patient_id!r} {problem}, and files are named "
             "after it; write it in another way."
@@ -125,12 +125,3 @@ def _refuse_difference(
         f"{other.slide_id} and {one!r} on slide {first.slide_id} (row {first.row}); a patient has "
         "one, so correct a row, or leave --per patient out."
     )
-
-
-def _unusable_name(patient_id: str) -> str | None:
-    """Return why files cannot be named after a patient; None if they can."""
-    if "/" in patient_id or "\\" in patient_id:
-        return "contains a slash"
-    if patient_id.startswith("."):
-        return "begins with a dot"
-    return "is too long" if len(patient_id.encode()) > MAX_ID_BYTES else None

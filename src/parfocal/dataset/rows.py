@@ -22,6 +22,8 @@ OPTIONAL = (
 )
 
 MAX_ID_BYTES = 200  # a file name has at most 255, and extensions are added
+WINDOWS = os.name == "nt"
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *", re.IGNORECASE)  # of Windows
 WINDOWS_DRIVE = re.compile(r"(^|/)[A-Za-z]:[\\/]")
 SIMILAR = 0.8  # of two names; from 0 to 1
 MPP_LIKE = r"mpp|(microns?|um|µm|μm)(per|/)?(pixel|px)|pixelsize"  # in a plain column name
@@ -238,16 +240,25 @@ def _check_identity(where: str, row: dict[str, str]) -> None:
                 f"({hidden}); remove it."
             )
     slide_id = row["slide_id"]
-    if "/" in slide_id or "\\" in slide_id:
+    problem = unusable_name(slide_id)
+    if problem is not None:
         raise CohortError(
-            f"{where}: slide_id {slide_id!r} contains a slash, and files are named after it; "
-            "remove the slash."
+            f"{where}: slide_id {_shorten(slide_id)!r} {problem}, and files are named after it; "
+            "choose another."
         )
-    if slide_id.startswith(".") or len(slide_id.encode()) > MAX_ID_BYTES:
-        raise CohortError(
-            f"{where}: slide_id {_shorten(slide_id)!r} begins with a dot or is longer than "
-            f"{MAX_ID_BYTES} bytes, and files are named after it; choose another."
-        )
+
+
+def unusable_name(text: str) -> str | None:
+    """Return why files cannot be named after a slide or patient; None if they can."""
+    if "/" in text or "\\" in text:
+        return "contains a slash"
+    if text.startswith("."):
+        return "begins with a dot"
+    if len(text.encode()) > MAX_ID_BYTES:
+        return f"is longer than {MAX_ID_BYTES} bytes"
+    if WINDOWS and (re.search(r'[<>:"|?*]', text) or DEVICE.fullmatch(text.partition(".")[0])):
+        return "is no name of a file on Windows"
+    return None
 
 
 def _refuse_equal_ids(path: Path, rows: list[NumberedRow]) -> None:

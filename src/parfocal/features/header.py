@@ -93,7 +93,7 @@ class SlideSettings:
             names = ", ".join(f"{magnification:g}" for magnification in self.magnifications)
             raise ValueError(
                 f"magnifications: [{names}] do not ascend; give the lowest first, above 0, as "
-                "1.25,2.5,10."
+                "2.5,5,10."
             )
         if not 1 <= self.patch_size <= MAX_PATCH_SIZE:
             raise ValueError(

@@ -81,7 +81,7 @@ def sort_mpps(mpps: Sequence[float]) -> tuple[float, ...]:
             raise ValueError(
                 f"{magnification_of(coarse):g}x to {magnification_of(fine):g}x is a ratio of "
                 f"{coarse / fine:.7g}; patches nest only at whole ratios of 2 or more, as "
-                "1.25, 2.5, 10."
+                "2.5, 5, 10."
             )
     return ordered
 

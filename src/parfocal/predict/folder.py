@@ -23,7 +23,13 @@ from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.record_parts import ModelFacts
 from parfocal.features.slide_input import BagInput
-from parfocal.files import part_path, read_only_reason, refuse_slide_folder, write_whole
+from parfocal.files import (
+    name_key,
+    part_path,
+    read_only_reason,
+    refuse_slide_folder,
+    write_whole,
+)
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
 from parfocal.predict import table
@@ -144,7 +150,7 @@ def predict_slides(
         for ended in work_list.run():
             path = work.paths[ended.item]
             result = ended.result or FailedSlide(path, str(ended.reason))
-            if by_name[slide_id(path)] == path:
+            if by_name.get(slide_id(path)) == path:
                 rows[slide_id(path)] = _row(result, columns)
             yield result
     finally:
@@ -315,9 +321,10 @@ def _row(result: PredictionRecord | FailedSlide, columns: Sequence[str]) -> list
 
 def _item_names(paths: Sequence[SlidePath]) -> dict[str, SlidePath]:
     """Return the slides by file name; one whose name is not the only one, by its whole path."""
-    counts = Counter(path.name for path in paths)
+    counts = Counter(name_key(path.name) for path in paths)
     return {
-        path.name if counts[path.name] == 1 and path.name else str(path): path for path in paths
+        path.name if counts[name_key(path.name)] == 1 and path.name else str(path): path
+        for path in paths
     }
 
 
@@ -339,18 +346,21 @@ def _by_name(paths: Sequence[SlidePath]) -> dict[str, SlidePath]:
     Other files that `slides/*` names, such as tables, may be called like a slide.
 
     Raises:
-        ValueError: two slides have the same name.
+        ValueError: two slides have the same name, or names that differ only in case.
     """
     groups: dict[str, list[SlidePath]] = {}
     for path in paths:
-        groups.setdefault(slide_id(path), []).append(path)
+        groups.setdefault(name_key(slide_id(path)), []).append(path)
     by_name: dict[str, SlidePath] = {}
-    for name, group in groups.items():
+    for group in groups.values():
         slides = group if len(group) == 1 else [path for path in group if may_be_slide(path)]
         if len(slides) > 1:
+            one, other = map(slide_id, slides[:2])
+            case = "" if one == other else f" (or {other!r}, on a disk that ignores case)"
             raise ValueError(
-                f"{slides[0]} and {slides[1]} would both be written as {name!r}; predict them into "
-                "different folders."
+                f"{slides[0]} and {slides[1]} would both be written as {one!r}{case}; predict them "
+                "into different folders."
             )
-        by_name[name] = (slides or group)[0]
+        chosen = (slides or group)[0]
+        by_name[slide_id(chosen)] = chosen
     return by_name

@@ -182,7 +182,7 @@ def _with_lists(content: Mapping[str, Mapping[str, Any]], section: str) -> dict[
 
 
 def _parse_magnifications(content: dict[str, Any]) -> dict[str, Any]:
-    """Parse magnifications given as text: "1.25,2.5,10" or a range "2.5-20".
+    """Parse magnifications given as text: "2.5,5,10" or a range "2.5-20".
 
     Of a range, each slide uses the magnifications that it has.
     """
@@ -196,7 +196,7 @@ def _parse_magnifications(content: dict[str, Any]) -> dict[str, Any]:
     if name in list(MODELS) and not MODELS[name].traits.skips_magnifications:
         raise SettingsError(
             f"slide.magnifications: {text!r} is a range, but model {name} needs a list, such as "
-            "1.25,2.5,10."
+            "2.5,5,10."
         )
     try:
         magnifications = octaves(float(lowest), float(highest))
@@ -216,7 +216,7 @@ def _check_magnifications(settings: RunSettings) -> None:
     if not (nested or traits.takes_pixels):
         raise SettingsError(
             f"slide.magnifications: [{names}] must each be a whole multiple of the one before, "
-            "so that patches nest; for example 1.25,2.5,10."
+            "so that patches nest; for example 2.5,5,10."
         )
     if len(magnifications) > 1 and not traits.multiple_magnifications:
         raise SettingsError(

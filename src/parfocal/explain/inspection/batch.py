@@ -20,6 +20,7 @@ from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, WorkList
 from parfocal.explain.inspection.report import SlideReport, describe_slide, find_patches
 from parfocal.explain.inspection.strip import draw_strip
 from parfocal.features.header import SlideSettings
+from parfocal.files import name_key
 from parfocal.grid import PatchGrid
 from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError
@@ -189,9 +190,9 @@ def _inspect_here(
 
 def _by_item(sources: Sequence[SlideSource]) -> dict[str, SlideSource]:
     """Return slides by name, or by path where several have one name."""
-    names = Counter(source.path.name for source in sources)
+    names = Counter(name_key(source.path.name) for source in sources)
     return {
-        source.path.name if names[source.path.name] == 1 else str(source.path): source
+        source.path.name if names[name_key(source.path.name)] == 1 else str(source.path): source
         for source in sources
     }
 

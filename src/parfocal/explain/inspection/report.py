@@ -13,7 +13,7 @@ from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath
 from parfocal.slide.tissue import Tissue
 
-LADDER, K = (1.25, 2.5, 10.0), 12  # magnifications and patches per zoom of the recipe zoommil
+LADDER, K = (2.5, 5.0, 10.0), 4  # magnifications and patches per zoom of the default recipe
 MAGNIFICATIONS = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0)
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def inspect_slide(
         path: the slide file.
         mpp: microns per level-0 pixel, which overrides what the file records.
         tissue: GeoJSON file or mask image with the tissue; None to find it.
-        settings: which patches the slide has; None for the defaults, at 1.25x, 2.5x and 10x.
+        settings: which patches the slide has; None for the defaults, at 2.5x, 5x and 10x.
 
     Raises:
         SlideError: the file cannot be used; the message gives the reason.

@@ -18,7 +18,7 @@ TIME_LIMIT_S = 30.0
 CPU_LIMIT_S = 10  # also where waiting for a disk takes long, this is plenty
 MEMORY_LIMIT = 4 * 2**30  # bytes of address space; a whole slide is opened in less than 1 GiB
 READ_PX = 512
-XCPU = getattr(signal, "SIGXCPU", 0)
+XCPU: int | None = getattr(signal, "SIGXCPU", None)  # Windows has none
 WINDOWS_CRASH = 2**30  # exit codes from here on are those of crashes
 # The parent also gets the errors that OpenSlide raises, and reports them with more detail.
 CHILD = f"""
@@ -85,7 +85,7 @@ def _problem(path: Path, _states: tuple[tuple[int, int], ...]) -> str:
         return ""  # this process may not start others
     if b"MemoryError" in child.stderr or b"failed to allocate" in child.stderr:
         return f"it needed more than {MEMORY_LIMIT / 2**30:.0f} GiB of memory"
-    if child.returncode == -XCPU:
+    if XCPU is not None and child.returncode == -XCPU:
         return f"it did not finish within {CPU_LIMIT_S} s of computing"
     if child.returncode < 0 or child.returncode > WINDOWS_CRASH:
         return f"it crashed (code {child.returncode})"

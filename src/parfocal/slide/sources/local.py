@@ -1,13 +1,12 @@
 """LocalSource: a file on this computer, or on a disk that it has mounted."""
 
 import os
-import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from parfocal.cost import CostMeter
+from parfocal.files import PositionedFile
 from parfocal.slide.sources.page_fetcher import PageFetcher
 from parfocal.slide.sources.pages import PAGE_BYTES, Joining
 from parfocal.slide.sources.source import Range
@@ -39,10 +38,8 @@ class LocalSource:
 
     def __init__(self, path: Path, cost_meter: CostMeter) -> None:
         self._path, self._cost_meter = path, cost_meter
-        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._lock = threading.Lock()  # only where files have no positioned reads
-        self._close = weakref.finalize(self, os.close, self._handle)
-        status = os.fstat(self._handle)
+        self._file = PositionedFile(path)
+        status = self._file.status()
         self.size = status.st_size
         self.identity = f"{status.st_size} {status.st_mtime_ns}"
         self._reads, self._seconds = 0, 0.0
@@ -92,7 +89,7 @@ class LocalSource:
     def close(self) -> None:
         """Close the file; called again, or when the object is gone, it does nothing."""
         self.cancel()
-        self._close()
+        self._file.close()
 
     def _fetcher(self) -> PageFetcher | None:
         """Return what reads ahead in this process; None while the disk is not known to be slow."""
@@ -111,12 +108,7 @@ class LocalSource:
 
     def _read_file(self, offset: int, length: int) -> bytes:
         start = time.perf_counter()
-        if hasattr(os, "pread"):  # does not use the position that all share
-            content = os.pread(self._handle, length, offset)
-        else:
-            with self._lock:
-                os.lseek(self._handle, offset, os.SEEK_SET)
-                content = os.read(self._handle, length)
+        content = self._file.read(length, offset)
         self._seconds += time.perf_counter() - start
         self._reads += 1
         return content
