@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import parfocal
 from parfocal import processes
 from parfocal.cli import program
 from parfocal.dataset import rows
+from parfocal.distribute import claims
 from parfocal.distribute.mounts import mount_of
 from parfocal.distribute.processes import ProcessWorker
 from parfocal.distribute.stopping import stop_on_signal, stop_requested
@@ -24,6 +26,7 @@ from parfocal.distribute.work_folder import refresh
 from parfocal.features.writer import _reserve
 from parfocal.files import sync
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.predict import folder
 from parfocal.predict.folder import _by_name, _item_names
 from parfocal.slide.readers import probe
 from parfocal.train import devices, trainer
@@ -39,14 +42,14 @@ OS_NAMES = (
 )
 # What Windows, and for some macOS, lacks: calls, signals, modules, and folders of the system.
 ELSEWHERE_MISSING = re.compile(
-    rf"\bos\.({OS_NAMES})\b|\b(?!SIGINT|SIGTERM|SIG_)(SIG[A-Z]+\d?)\b|"
+    rf"\bos\.({OS_NAMES})\b|\b(SIG(?:ALRM|CHLD|CONT|HUP|KILL|PIPE|QUIT|STOP|TSTP|USR[12]|XCPU))\b|"
     r"\bimport (fcntl|grp|pty|pwd|readline|resource|syslog|termios|tty)\b|"
-    r"\bsignal\.(alarm|pthread_\w+|setitimer|sigwait\w*)\b|\"(/(?:dev|etc|proc|sys|tmp|var))/"
+    r"\btime\.(clock_\w+)|\bsignal\.(alarm|pthread_\w+|setitimer|sigwait\w*)\b|\"(/(?:dev|etc|proc|sys|tmp|var))\b"
 )
 # Where it is used, if it is there, and the tests without it.
 USED = {
     "cli/program.py": ("test_platforms.py", {"SIGHUP"}),
-    "distribute/claims.py": ("test_platforms.py", {"register_at_fork"}),
+    "distribute/claims.py": ("test_platforms.py", {"register_at_fork", "clock_gettime"}),
     "distribute/mounts.py": ("test_platforms.py", {"/proc"}),
     "distribute/processes.py": ("test_platforms.py", {"SIGUSR1"}),
     "distribute/slurm.py": ("distribute/test_slurm.py", {"SIGUSR1"}),  # a script for SLURM
@@ -76,7 +79,8 @@ for name in (
 ):
     if hasattr(os, name):
         delattr(os, name)
-for name in ("SIGHUP", "SIGALRM", "SIGUSR1", "SIGXCPU", "pthread_sigmask"):
+# Lightning needs SIGUSR1 where there is no Windows.
+for name in ("SIGHUP", "SIGALRM", "SIGXCPU", "pthread_sigmask"):
     delattr(signal, name)
 for name in ("fcntl", "pwd", "grp", "resource", "termios"):
     sys.modules[name] = None
@@ -120,7 +124,7 @@ def test_commands_do_without_what_other_systems_lack(
     run(tmp_path, "extract", "cohort.csv", "--out", "features", *extract)
     settings = ("--set", "slide.patch_size=64", "--set", "model.k=2", "--epochs", "1")
     run(tmp_path, "train", "cohort.csv", "--out", "trained", *TINY, *settings)
-    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "predictions").glob("[!.]*")) == [
         *("0.json", "0.png", "predictions.csv")
     ]
 
@@ -184,6 +188,13 @@ def test_without_proc_processes_and_mounts_are_unknown(
     assert mount_of(tmp_path) is None
 
 
+def test_without_clock_gettime_claims_have_the_usual_clock(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    monkeypatch.delattr(time, "clock_gettime", raising=False)
+    before = time.monotonic()
+    assert before <= claims._now() <= time.monotonic()
+
+
 def test_windows_opens_no_folder_and_gets_no_signal(tmp_path: Path, monkeypatch):
     opened = []
     (tmp_path / "a").touch()
@@ -222,7 +233,8 @@ def test_windows_names_no_files_after_some_ids(monkeypatch: pytest.MonkeyPatch, 
     assert rows.unusable_name("console-1") is None
 
 
-def test_names_that_differ_only_in_case_are_those_of_one_file():
+def test_names_that_differ_only_in_case_are_those_of_one_file(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(folder, "may_be_slide", lambda path: path.suffix == ".svs")
     slides = [Path("one/S-1.svs"), Path("two/s-1.svs")]
     assert list(_item_names(slides)) == ["one/S-1.svs", "two/s-1.svs"]
     with pytest.raises(ValueError, match=r"'S-1' \(or 's-1', on a disk that ignores case\)"):

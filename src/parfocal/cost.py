@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import fsum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +18,11 @@ from torch import nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
+
+if TYPE_CHECKING:
+    Operation = OpOverload[..., object]
+else:
+    Operation = OpOverload  # in torch 2.6 it takes no parameters
 
 Stage = Literal["open", "tissue", "read", "encode", "model"]
 STAGES: tuple[Stage, ...] = ("open", "tissue", "read", "encode", "model")
@@ -125,7 +130,7 @@ class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self,
-        func: OpOverload[..., object],
+        func: Operation,
         types: Collection[type],
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,

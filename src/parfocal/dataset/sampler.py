@@ -102,4 +102,4 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
         rank: number of the process, of several that train one model; each has its own seed.
     """
     entropy = [seed, epoch, rank] if rank else [seed, epoch]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1

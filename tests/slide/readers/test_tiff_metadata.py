@@ -91,7 +91,7 @@ def test_pixels_that_are_not_square_are_refused(tagged):
 def test_pixels_that_are_nearly_square_are_averaged_and_reported(tagged):
     path = tagged(resolution=(1e4 / 0.496, 1e4 / 0.504), resolutionunit="CENTIMETER")
     mpp, source = mpp_of(path)
-    assert mpp == pytest.approx(0.5)
+    assert mpp == pytest.approx(0.5, rel=1e-5)  # older tifffile rounds what it writes
     assert source.endswith("averaged (0.496 and 0.504)")
 
 
