@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from parfocal.features import extract
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.slide.slide import open_slide
+from parfocal.slide.sources.url import parse_slide_path
 
 SETTINGS = SlideSettings(magnifications=(2.5, 10.0), patch_size=32)
 WAIT_S = 20
@@ -47,6 +49,12 @@ class Opened:
 
 
 @pytest.fixture
+def waits(monkeypatch):
+    """Let an encoder on the CPU open the next slide, as one on a GPU does."""
+    monkeypatch.setattr(extract.ExtractionWork, "_waits", lambda *_: True)
+
+
+@pytest.fixture
 def opened(monkeypatch):
     opened = Opened()
     monkeypatch.setattr(extract, "open_slide", opened)
@@ -54,7 +62,7 @@ def opened(monkeypatch):
 
 
 def test_the_next_slide_is_opened_before_the_last_patches_of_one_are_encoded(
-    cohort, encoder, opened, tmp_path
+    cohort, encoder, opened, waits, tmp_path
 ):
     found, last = [], batches_of(cohort[0], encoder, tmp_path)
     opened.events["1.png"].clear()
@@ -70,6 +78,25 @@ def test_the_next_slide_is_opened_before_the_last_patches_of_one_are_encoded(
     assert found[last - 1]
 
 
+def test_on_the_cpu_only_a_remote_slide_is_opened_ahead(
+    cohort, encoder, opened, monkeypatch, tmp_path
+):
+    ahead = []
+    usual = extract.ExtractionWork._waits
+    monkeypatch.setattr(
+        extract.ExtractionWork, "_waits", lambda *each: ahead.append(usual(*each)) or ahead[-1]
+    )
+    extract_cohort(cohort, tmp_path / "out", encoder=encoder, settings=SETTINGS)
+    assert ahead == [False, False]
+    remote = [(name, parse_slide_path(f"http://127.0.0.1:1/{name}.svs"), 1.0) for name in "ab"]
+    work = extract.ExtractionWork(
+        {name: (path, mpp) for name, path, mpp in remote},
+        *(tmp_path, SETTINGS, (), SimpleNamespace(get=lambda: [encoder]), "float16", None, {}),
+        layout=None,
+    )
+    assert usual(work, "a")
+
+
 def batches_of(slide, encoder, folder):
     """Return the number of batches in which a slide is encoded."""
     encoder.macs_per_patch()  # runs the network, too
@@ -81,7 +108,7 @@ def batches_of(slide, encoder, folder):
 
 
 def test_the_files_are_those_of_slides_alone_and_at_most_two_slides_are_open(
-    cohort, encoder, opened, tmp_path
+    cohort, encoder, opened, waits, tmp_path
 ):
     extract_cohort(cohort, tmp_path / "all", encoder=encoder, settings=SETTINGS)
     assert opened.most <= 2
@@ -93,7 +120,9 @@ def test_the_files_are_those_of_slides_alone_and_at_most_two_slides_are_open(
         assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
-def test_a_slide_that_cannot_be_opened_ahead_is_the_only_one_that_fails(cohort, encoder, tmp_path):
+def test_a_slide_that_cannot_be_opened_ahead_is_the_only_one_that_fails(
+    cohort, encoder, waits, tmp_path
+):
     cohort[1][1].write_bytes(b"torn")
     result = extract_cohort(cohort, tmp_path / "out", encoder=encoder, settings=SETTINGS)
     assert result.done == ("0", "2")
@@ -135,7 +164,7 @@ def test_a_slide_that_another_process_has_claimed_is_not_opened(tmp_path):
     assert work.following is None
 
 
-def test_an_interruption_closes_the_next_slide(cohort, encoder, opened, tmp_path):
+def test_an_interruption_closes_the_next_slide(cohort, encoder, opened, waits, tmp_path):
     calls, last = [], batches_of(cohort[0], encoder, tmp_path)
 
     def interrupt(*_):

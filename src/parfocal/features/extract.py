@@ -29,7 +29,7 @@ from parfocal.slide.failure import catch_failure
 from parfocal.slide.given_tissue import tissue_fingerprint
 from parfocal.slide.notes import warn_of_notes
 from parfocal.slide.slide import Slide, open_slide
-from parfocal.slide.sources.url import SlidePath
+from parfocal.slide.sources.url import SlidePath, SlideUrl
 
 CACHE_BLOCK = 4096  # patches looked up at once; limits the memory
 
@@ -313,7 +313,7 @@ class ExtractionWork:
 
     def _open_next(self, item: str) -> OpenedSlide | None:
         """Open a slide and begin to read it; return None if it has its features."""
-        if self._file(item).exists() or self.layout is not None:
+        if self._file(item).exists() or self.layout is not None or not self._waits(item):
             return None
         with ExitStack() as stack:
             slide = stack.enter_context(self._open(item))
@@ -326,6 +326,14 @@ class ExtractionWork:
                 first = patches.start(0, np.flatnonzero(grid.valid(0)))
             kept = stack.pop_all()
         return OpenedSlide(slide, grid, first, kept)
+
+    def _waits(self, item: str) -> bool:
+        """Return whether the encoder would wait for a slide to be opened.
+
+        An encoder on the CPU would not: it uses the same cores.
+        """
+        on_cpu = self.encoders.get()[0].device.type == "cpu"
+        return not on_cpu or isinstance(self.slides[item][0], SlideUrl)
 
     def _file(self, item: str) -> Path:
         return feature_path(self.folder, item)
