@@ -151,16 +151,21 @@ def test_without_sigusr1_no_process_is_asked_to_stop(monkeypatch: pytest.MonkeyP
     worker = ProcessWorker.__new__(ProcessWorker)
     worker._process, worker._is_stopping = running, False
     worker.stop()
-    devices._signal([SimpleNamespace(process=running)], "SIGUSR1")
+    rank = devices._RankProcess.__new__(devices._RankProcess)
+    rank.process = running
+    devices._signal([rank], "SIGUSR1")
 
 
 def test_without_sighup_the_other_signals_interrupt(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr(signal, "SIGHUP")
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     with program._interrupt_on_termination():
         assert callable(signal.getsignal(signal.SIGTERM))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     with trainer.InterruptHandler():
-        assert signal.getsignal(signal.SIGINT).__name__ == "_handle"
+        found = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, usual)
+    assert found.__name__ == "_handle"
 
 
 def test_feature_files_are_created_without_posix_fallocate(

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from PIL import Image
 
 from parfocal.distribute.work_folder import file_name, work_folder
 from parfocal.distribute.worklist import WorkList
+from parfocal.encoders.queue import EncoderSource
 from parfocal.features import extract
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
@@ -91,7 +91,7 @@ def test_on_the_cpu_only_a_remote_slide_is_opened_ahead(
     remote = [(name, parse_slide_path(f"http://127.0.0.1:1/{name}.svs"), 1.0) for name in "ab"]
     work = extract.ExtractionWork(
         {name: (path, mpp) for name, path, mpp in remote},
-        *(tmp_path, SETTINGS, (), SimpleNamespace(get=lambda: [encoder]), "float16", None, {}),
+        *(tmp_path, SETTINGS, (), EncoderSource([encoder]), "float16", None, {}),
         layout=None,
     )
     assert usual(work, "a")
