@@ -5,8 +5,9 @@
 Half of the kills come at random moments. The other half are injected: immediately before or after
 a file is written to the disk (write), gets its name (rename), or gets the exclusive name of a claim
 (claim). With `workers`, and with `ray` if Ray is installed, a worker is killed rather than the
-command, which has to go on by itself. `train` writes to another file system than that of the
-temporary files, if there is one (--other, by default /dev/shm).
+command, which has to go on by itself; with `driver`, the command is killed and its workers are not.
+`train` writes to another file system than that of the temporary files, if there is one (--other, by
+default /dev/shm).
 """
 
 import argparse
@@ -28,6 +29,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from kill_points import POINTS, Counting, KillPoint, hook_workers
 
 import parfocal.audit
 import parfocal.compare
@@ -64,10 +66,20 @@ class Command:
     again: tuple[str, ...] = ()
     victim: str = ""
 
-    @property
-    def subcommand(self) -> str:
-        """Name of the subcommand of parfocal."""
-        return self.name.split()[0]
+    def folder(self, name: object) -> Path:
+        """Return an output folder by name."""
+        return self.parent / f"{self.name.replace(' ', '-')}-{name}"
+
+    def line(self, out: Path) -> list[str]:
+        """Return the command line that writes to a folder."""
+        return [self.name.split()[0], *self.words, "--out", str(out)]
+
+    def set_up(self, plan: KillPoint | Counting) -> None:
+        """Let this process, or the workers that it starts, follow a plan."""
+        if self.victim:
+            hook_workers(plan, self.folder("site"))
+        else:
+            plan.set_up()
 
 
 @dataclass
@@ -139,54 +151,18 @@ def start(words: Sequence[str], *, prepare: Callable[[], None] | None = None) ->
         os._exit(code)
 
 
-POINTS = {"fsync": "write", "replace": "rename", "link": "claim"}  # functions of os
-
-
-def at_points(before: Callable[[str], None], after: Callable[[str], None]) -> None:
-    """Call functions before and after everything that makes a file, with its kind."""
-    for name, kind in POINTS.items():
-        usual = getattr(os, name)
-
-        def hooked(*arguments: object, usual=usual, kind=kind, **options: object) -> object:
-            before(kind)
-            result = usual(*arguments, **options)
-            after(kind)
-            return result
-
-        setattr(os, name, hooked)
-
-
-def kill_at(kind: str, number: int, *, early: bool) -> None:
-    """Let this process kill itself at one of its writes, renames or claims."""
-    left = [number]
-
-    def count(found: str) -> None:
-        if found == kind:
-            left[0] -= 1
-            if left[0] < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    def nothing(_: str) -> None: ...
-
-    at_points(*((count, nothing) if early else (nothing, count)))
-
-
 def finish(process: int) -> int:
     """Wait for a process; return its exit code, negative if a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def points_of(words: Sequence[str], counter: Path) -> Counter[str]:
-    """Run a command and return how many writes, renames and claims it makes."""
-
-    def count(kind: str) -> None:
-        with counter.open("a") as file:
-            file.write(f"{kind}\n")
-
-    code = finish(start(words, prepare=lambda: at_points(count, lambda _: None)))
+def points_of(command: Command, counter: Path) -> Counter[str]:
+    """Run a command undisturbed; return how often it, or its workers, write, rename and claim."""
+    words = command.line(command.folder("undisturbed"))
+    code = finish(start(words, prepare=lambda: command.set_up(Counting(str(counter)))))
     if code:
         raise SystemExit(f"the undisturbed run failed with code {code}: {' '.join(words)}")
-    return Counter(counter.read_text().split() if counter.exists() else ())  # workers do not count
+    return Counter(counter.read_text().split() if counter.exists() else ())
 
 
 def children(process: int, text: str) -> list[int]:
@@ -205,13 +181,13 @@ def children(process: int, text: str) -> list[int]:
     return found
 
 
-def kill_a_worker(process: int, text: str, rng: random.Random, seconds: float) -> bool:
-    """Kill a worker of a command at a random moment; return whether there was one."""
+def kill_at_random(command: Command, process: int, rng: random.Random, seconds: float) -> bool:
+    """Kill a command, or one of its workers, at a random moment; return whether there was one."""
     time.sleep(rng.uniform(0, seconds))
-    workers = children(process, text)
-    if workers:
-        os.kill(rng.choice(workers), signal.SIGKILL)
-    return bool(workers)
+    victims = children(process, command.victim) if command.victim else [process]
+    if victims:
+        os.kill(rng.choice(victims), signal.SIGKILL)
+    return bool(victims)
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -224,28 +200,26 @@ def kill_once(
     command: Command, rng: random.Random, seconds: float, points: Counter[str], number: int
 ) -> Tally:
     """Kill a command once, run it again, and return whether the results are as without the kill."""
-    out = command.parent / f"{command.name.replace(' ', '-')}-{number}"
-    words = [command.subcommand, *command.words, "--out", str(out)]
-    tally, kind = Tally(kills=1), ""
-    if command.victim:
-        process = start(words)
-        tally.hit = int(kill_a_worker(process, command.victim, rng, seconds))
-        code = finish(process)
+    out, mark = command.folder(number), command.folder(f"{number}.killed")
+    words, tally = command.line(out), Tally(kills=1)
+    kind = rng.choice(sorted(points)) if number % 2 and points else ""
+    if kind:
+        # Of two workers, one passes at least half of all points.
+        index = rng.randrange(-(-points[kind] // 2) if command.victim else points[kind])
+        point = KillPoint(kind, index, early=rng.random() < 0.5, mark=str(mark))
+        code = finish(start(words, prepare=lambda: command.set_up(point)))
+        tally.hit = int(mark.exists())
     else:
-        if number % 2:
-            kind = rng.choice(sorted(points))
-            index, early = rng.randrange(points[kind]), rng.random() < 0.5
-            process = start(words, prepare=lambda: kill_at(kind, index, early=early))
-        else:
-            process = start(words)
-            time.sleep(rng.uniform(0, seconds))
-            os.kill(process, signal.SIGKILL)
-        tally.hit = int(finish(process) == -signal.SIGKILL)
-        tally.injected.update([kind] if kind and tally.hit else [])
+        process = start(words)
+        was_there = kill_at_random(command, process, rng, seconds)
+        code = finish(process)
+        tally.hit = int(was_there if command.victim else code == -signal.SIGKILL)
+    tally.injected.update([kind] if kind and tally.hit else [])
+    if not command.victim:
         begin = time.perf_counter()
         code = finish(start([*words, *(command.again if out.exists() else ())]))
         tally.slowest = time.perf_counter() - begin
-    expected = command.read(command.parent / f"{command.name.replace(' ', '-')}-undisturbed")
+    expected = command.read(command.folder("undisturbed"))
     tally.equal = int(code == 0 and command.read(out) == expected and not leftovers(out))
     if not tally.equal:
         print(f"  {out}: code {code}, killed at {kind or 'random'}, left {leftovers(out)}")
@@ -330,11 +304,8 @@ def difference(found: object, expected: object, place: str = "") -> str:
 
 def run_command(command: Command, kills: int, rng: random.Random) -> tuple[Tally, float]:
     """Kill a command many times; return what happened, and the seconds of an undisturbed run."""
-    name = command.name.replace(" ", "-")
-    undisturbed = command.parent / f"{name}-undisturbed"
-    words = [command.subcommand, *command.words, "--out", str(undisturbed)]
     begin = time.perf_counter()
-    points = points_of(words, command.parent / f"{name}.points")
+    points = points_of(command, command.folder("points"))
     seconds = time.perf_counter() - begin
     total = Tally()
     for number in range(kills):
@@ -368,14 +339,8 @@ def commands(cohort: Path, place: Path, other: Path) -> list[Command]:
 def workers_of(command: Command) -> list[Command]:
     """Return a command with two workers, as processes and as actors of Ray if that is installed."""
     words = (*command.words, "--workers", "2", "--ray")
-    found = [
-        replace(
-            command,
-            name="extract workers",
-            words=(*words, "off"),
-            victim="from multiprocessing.spawn",
-        )
-    ]
+    alone = replace(command, name="extract driver", words=(*words, "off"))
+    found = [alone, replace(alone, name="extract workers", victim="from multiprocessing.spawn")]
     if find_spec("ray") is not None:
         found.append(
             replace(command, name="extract ray", words=(*words, "local"), victim="ray::RayActor")
@@ -393,7 +358,7 @@ def benchmark() -> None:
     """Kill each command, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--only", help="name of the one command to kill")
+    parser.add_argument("--only", action="append", help="name of a command to kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--other", type=Path, default=Path("/dev/shm"))
     arguments = parser.parse_args()
@@ -403,6 +368,7 @@ def benchmark() -> None:
         cohort = Path(here) / "slides"
         cohort.mkdir()
         todo = commands(paint(cohort), Path(here), Path(there))
+        todo = [each for each in todo if arguments.only is None or each.name in arguments.only]
         kills = -(-arguments.kills // len(todo))
         print(
             "| command | kills | hit a process | at a write, rename, claim | equal results "
@@ -410,8 +376,6 @@ def benchmark() -> None:
         )
         print("|---|---|---|---|---|---|---|", flush=True)
         for command in todo:
-            if arguments.only not in (None, command.name):
-                continue
             tally, seconds = run_command(command, kills, rng)
             injected = ", ".join(str(tally.injected[kind]) for kind in POINTS.values())
             print(

@@ -102,6 +102,11 @@ def read_only_reason(folder: Path) -> str | None:
 
 @cache  # once per folder and process: what a process leaves behind it removes itself
 def sweep_parts(folder: Path) -> None:
+    """Remove the temporary files of processes that have ended, unless this has been done."""
+    remove_dead_parts(folder)
+
+
+def remove_dead_parts(folder: Path) -> None:
     """Remove the temporary files of processes that have ended."""
     with suppress(OSError):  # the folder is missing or read-only
         for entry in os.scandir(folder):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -16,29 +17,47 @@ POOL_SIZES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # Of GNU's and Intel's OpenMP, which read them when torch is imported.
 SLEEP = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
-_limits: list[int] = []  # at most one, set for the process
+
+class _Limit(NamedTuple):
+    """A number of threads, and whether a user has chosen it."""
+
+    number: int
+    is_chosen: bool
+
+
+_limits: list[_Limit] = []  # at most one, set for the process
 _share = threading.local()
 
 
-def limit_threads(count: int | None) -> None:
+def limit_threads(count: int | None, *, is_chosen: bool = True) -> None:
     """Set the number of threads of this process: those that read, and those of torch.
 
     It may be more than there are cores. Torch is not imported for it.
 
     Args:
         count: number of threads; None for no limit but the cores, which leaves torch as it is.
+        is_chosen: whether a user has chosen the number. If False, as for the share of a worker
+            process, torch uses fewer threads if OMP_NUM_THREADS is lower, and training on small
+            bags uses one.
 
     Raises:
         ValueError: the number is below 1.
     """
     if count is not None and count < 1:
         raise ValueError(f"{count} threads: at least one is needed.")
-    _limits[:] = [] if count is None else [count]
+    _limits[:] = [] if count is None else [_Limit(count, is_chosen)]
     if count is None:
         return
-    os.environ.update(dict.fromkeys(POOL_SIZES, str(count)))  # read when torch is imported
+    of_torch = count if is_chosen else min(count, _threads_of_environment() or count)
+    os.environ.update(dict.fromkeys(POOL_SIZES, str(of_torch)))  # read when torch is imported
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(count)
+        sys.modules["torch"].set_num_threads(of_torch)
+
+
+def _threads_of_environment() -> int | None:
+    """Return the number of threads that OMP_NUM_THREADS asks for; None if it asks for none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # others are nested
+    return int(first) or None if first.isascii() and first.isdecimal() else None
 
 
 def let_threads_sleep() -> None:
@@ -70,13 +89,13 @@ def thread_count(limit: int) -> int:
     return max(1, min(limit, _cores() // getattr(_share, "count", 1)))
 
 
-def thread_limit() -> int | None:
-    """Return the number that was given to `limit_threads`; None if there is no limit."""
-    return _limits[0] if _limits else None
+def chosen_threads() -> int | None:
+    """Return the number of threads that a user has chosen; None if there is none."""
+    return _limits[0].number if _limits and _limits[0].is_chosen else None
 
 
 def _cores() -> int:
-    return _limits[0] if _limits else available_cores()
+    return _limits[0].number if _limits else available_cores()
 
 
 def available_cores() -> int:

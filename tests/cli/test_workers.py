@@ -17,6 +17,12 @@ from small import TINY
 EXTRACT = (*TINY, "--patch-size", "64")
 
 
+def array_of(count):
+    """Return what SLURM tells the jobs of an array."""
+    variables = {"COUNT": f"{count}", "MIN": "1", "STEP": "1"}
+    return {f"SLURM_ARRAY_TASK_{name}": value for name, value in variables.items()}
+
+
 def files_of(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.h5"))}
 
@@ -66,6 +72,44 @@ def test_a_command_is_written_as_a_batch_script(parfocal, cohort, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "run", "cohort.csv", "--out", "out"),
+        ("audit", "run", "cohort.csv", "--out", "out"),
+        ("inspect", "cohort.csv", "--out", "out.jsonl"),
+        ("reproduce", "zoommil-camelyon16", "--data", "slides", "--out", "out"),
+    ],
+)
+def test_every_command_that_takes_long_is_written_as_a_batch_script(
+    parfocal, tmp_path, monkeypatch, words
+):
+    monkeypatch.chdir(tmp_path)
+    parfocal(*words, "--submit", "slurm", "--array", "2", "--time-limit", "2:00:00")
+    script = Path("out-slurm") / f"parfocal-{words[0]}.sbatch"
+    lines = script.read_text().splitlines()
+    assert {"#SBATCH --array=1-2", "#SBATCH --time=2:00:00"} <= set(lines)
+    (command,) = [line for line in lines if line.endswith(" &")]
+    assert f" {shlex.join(words)} " in command
+    assert "--submit" not in command
+    assert list(Path().iterdir()) == [Path("out-slurm")]
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (("inspect", "a.svs"), "--submit: the jobs share a file; add --out FILE.jsonl."),
+        (
+            ("reproduce", "zoommil-camelyon16", "--data", ".", "--out", "out", "--dry-run"),
+            "--dry-run takes seconds and runs here; leave --submit out.",
+        ),
+    ],
+)
+def test_what_needs_no_job_is_not_submitted(parfocal, tmp_path, monkeypatch, words, refusal):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(parfocal(*words, "--submit", "slurm"), refusal)
+
+
 @pytest.mark.slow
 class TestOneResult:
     """One command, two workers, a job array and Ray write equal folders."""
@@ -112,20 +156,32 @@ class TestOneResult:
     def test_a_job_array(self, extract, extracted, tmp_path):
         extract("array", "--submit", "slurm", "--array", "2")
         script = tmp_path / "array-slurm" / "parfocal-extract.sbatch"
-        array = {"COUNT": "2", "MIN": "1", "STEP": "1"}
         tasks = [
             subprocess.Popen(
-                ["bash", script],
-                env={
-                    **os.environ,
-                    "SLURM_ARRAY_TASK_ID": task,
-                    **{f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()},
-                },
+                ["bash", script], env={**os.environ, **array_of(2), "SLURM_ARRAY_TASK_ID": task}
             )
             for task in ("1", "2")
         ]
         assert [task.wait() for task in tasks] == [0, 0]
         assert files_of(tmp_path / "array") == files_of(extracted)
+
+    def test_the_jobs_of_an_evaluation(self, cohort, run, tmp_path):
+        command = [sys.executable, "-m", "parfocal.cli", "evaluate", run, cohort, "--out"]
+        subprocess.run([*command, tmp_path / "one"], check=True, capture_output=True)
+        array = ("--submit", "slurm", "--array", "2")
+        subprocess.run([*command, tmp_path / "jobs", *array], check=True, capture_output=True)
+        script = tmp_path / "jobs-slurm" / "parfocal-evaluate.sbatch"
+        jobs = [
+            subprocess.Popen(
+                ["bash", script], env={**os.environ, **array_of(2), "SLURM_ARRAY_TASK_ID": task}
+            )
+            for task in ("1", "2")
+        ]
+        assert [job.wait() for job in jobs] == [0, 0]
+        one, two = (
+            json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "jobs")
+        )
+        assert one["slides"] == two["slides"]
 
     def test_ray(self, extract, extracted):
         pytest.importorskip("ray", reason="needs parfocal[ray]")

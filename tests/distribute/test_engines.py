@@ -1,16 +1,20 @@
 """Slides that are divided among threads, processes and actors have the results of one process."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 import worker_functions
-from parfocal.distribute.engines import ThreadEngine, WorkerEngine
+from parfocal.distribute import engines
+from parfocal.distribute.engines import ThreadEngine, WorkerEngine, one_slide_per_folder
 from parfocal.distribute.processes import ProcessWorkers
-from parfocal.distribute.worklist import Distribution
+from parfocal.distribute.worklist import Distribution, WorkList
 from parfocal.encoders.loading import load_encoder
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
+from parfocal.files import sweep_parts
 from parfocal.predict.folder import FailedSlide, predict_slides
 
 SETTINGS = SlideSettings((2.5, 10.0), 64)
@@ -112,3 +116,46 @@ def test_processes_with_slides_in_flight_have_the_same_predictions(
         )
     )
     assert {record.slide.id for record in again} == {"0", "1", "2"}
+
+
+class Reading:
+    """Work that reads slides of two folders."""
+
+    def __init__(self, folder):
+        self.items = ("a/1", "a/2", "b/1", "missing")
+        self.folder = folder
+
+    def find(self, item):
+        return None
+
+    def process(self, item):
+        return item
+
+    def slide_files(self, item):
+        return (self.folder / f"{item}.tif",)
+
+
+def test_workers_must_see_one_slide_of_each_folder(tmp_path):
+    for item in ("a/1", "a/2", "b/1"):
+        (tmp_path / item).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{item}.tif").touch()
+    work = Reading(tmp_path)
+    work_list = WorkList(tmp_path / "out", "reading", work)
+    wanted = (tmp_path / "a" / "1.tif", tmp_path / "b" / "1.tif")
+    assert one_slide_per_folder(work_list, work.items) == wanted
+
+
+def test_what_a_killed_worker_leaves_is_removed_at_the_end(tmp_path, monkeypatch):
+    print_token = "from parfocal.processes import this_process; print(this_process().token)"
+    token = subprocess.check_output([sys.executable, "-c", print_token], text=True).strip()
+    left = tmp_path / f".{token}-0.part"
+    sweep_parts(tmp_path)  # not again in this process
+
+    def killed(*_, **__):
+        left.touch()
+        return iter(())
+
+    monkeypatch.setattr(engines, "run_items", killed)
+    work_list = WorkList(tmp_path, "reading", Reading(tmp_path))
+    assert list(WorkerEngine(ProcessWorkers(1)).attempt_all(work_list, ["missing"])) == []
+    assert not left.exists()

@@ -1,3 +1,4 @@
+import platform
 import threading
 import time
 from functools import partial
@@ -125,6 +126,18 @@ def test_a_worker_that_does_not_see_the_shared_folder_is_refused(tmp_path):
     assert f"cannot find {tmp_path / 'features'}. All machines need it" in str(error)
     error = PlanRunner(plan_of(done, paths=(tmp_path / "run",)), None).prepare().error
     assert f"cannot find {tmp_path / 'run'}" in str(error)
+
+
+def test_an_error_on_another_machine_names_it(monkeypatch):
+    def build():
+        raise OSError("no space left")
+
+    plan = WorkerPlan(build, host="elsewhere")
+    error = PlanRunner(plan, None).prepare().error
+    assert isinstance(error, WorkerError)
+    assert str(error).startswith(f"a worker on {platform.node()}: ")
+    assert "no space left" in str(error)
+    assert isinstance(PlanRunner(WorkerPlan(build), None).prepare().error, OSError)
 
 
 def test_processes_share_the_items_and_one_that_is_killed_is_replaced(tmp_path, caplog):

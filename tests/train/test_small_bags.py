@@ -44,6 +44,18 @@ def test_a_given_number_of_threads_is_kept(monkeypatch):
         assert torch.get_num_threads() == 2
 
 
+def test_the_share_of_a_worker_is_not_a_given_number(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "8")
+    limit_threads(2, is_chosen=False)
+    assert torch.get_num_threads() == 2
+    with threads_for(1, CPU):
+        assert torch.get_num_threads() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    limit_threads(2, is_chosen=False)
+    assert torch.get_num_threads() == 1
+
+
 class Counts:
     def count_patches(self, slide):
         return {"a": (4, 16), "b": (5, 10)}[slide.slide_id]

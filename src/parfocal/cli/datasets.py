@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from parfocal.cli.arguments import (
+    ArgumentError,
     Cache,
     Device,
     EncoderName,
@@ -20,6 +21,16 @@ from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import open_in_browser, say_next
 from parfocal.cli.parsing import parse_distribution
+from parfocal.cli.submit import (
+    Array,
+    JobOptions,
+    Partition,
+    Sbatch,
+    Submit,
+    Time,
+    Yes,
+    submit_command,
+)
 from parfocal.cli.workers import Gpus, GpusPerWorker, Ray, Threads, Workers, worker_engine
 
 
@@ -55,6 +66,12 @@ def reproduce(
     gpus: Gpus = None,
     gpus_per_worker: GpusPerWorker = None,
     threads: Threads = None,
+    submit: Submit = None,
+    partition: Partition = None,
+    time_limit: Time = None,
+    array: Array = None,
+    sbatch: Sbatch = None,
+    yes: Yes = False,
     shard: ShardText = None,
 ) -> None:
     """Run the experiments of a paper and print its tables with our numbers next to the paper's.
@@ -64,6 +81,11 @@ def reproduce(
 
     Example: `parfocal reproduce zoommil-camelyon16 --data CAMELYON16 --out c16 --dry-run`
     """
+    if dry_run and submit is not None:
+        raise ArgumentError("--dry-run takes seconds and runs here; leave --submit out.")
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    if submit_command(*(out, job), workers=workers, threads=threads, gpus=gpus, then_report=True):
+        return
     from parfocal.reproduce import plan, read_table
     from parfocal.reproduce import reproduce as run_table
 

@@ -34,6 +34,16 @@ from parfocal.cli.parsing import (
     parse_places,
     remote_access,
 )
+from parfocal.cli.submit import (
+    Array,
+    JobOptions,
+    Partition,
+    Sbatch,
+    Submit,
+    Time,
+    Yes,
+    submit_command,
+)
 from parfocal.cli.units import Fusion, Per
 from parfocal.cli.workers import Gpus, GpusPerWorker, Ray, Threads, Workers, worker_engine
 
@@ -74,6 +84,12 @@ def evaluate(
     gpus: Gpus = None,
     gpus_per_worker: GpusPerWorker = None,
     threads: Threads = None,
+    submit: Submit = None,
+    partition: Partition = None,
+    time_limit: Time = None,
+    array: Array = None,
+    sbatch: Sbatch = None,
+    yes: Yes = False,
     shard: ShardText = None,
 ) -> None:
     """Compute the metrics of a trained model on held-out slides.
@@ -83,6 +99,9 @@ def evaluate(
 
     Example: `parfocal evaluate run cohort.csv --out evaluation`
     """
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    if submit_command(out, job, workers=workers, threads=threads, gpus=gpus):
+        return
     from parfocal.evaluate.run import evaluate as evaluate_model
 
     engine = worker_engine(
@@ -144,6 +163,12 @@ def audit(
     gpus: Gpus = None,
     gpus_per_worker: GpusPerWorker = None,
     threads: Threads = None,
+    submit: Submit = None,
+    partition: Partition = None,
+    time_limit: Time = None,
+    array: Array = None,
+    sbatch: Sbatch = None,
+    yes: Yes = False,
     shard: ShardText = None,
 ) -> None:
     """Measure what skipping patches costs: compare a zooming model with itself on all patches.
@@ -153,6 +178,9 @@ def audit(
 
     Example: `parfocal audit run cohort.csv --out audit`
     """
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    if submit_command(out, job, workers=workers, threads=threads, gpus=gpus):
+        return
     from parfocal.audit import audit as audit_model
 
     engine = worker_engine(

@@ -11,7 +11,7 @@ import typer
 from parfocal.cli.arguments import ArgumentError, local_run
 
 if TYPE_CHECKING:
-    from parfocal.distribute.worklist import Distribution, Engine
+    from parfocal.distribute.distribution import Distribution, Engine
     from parfocal.models.checkpoint import SettingValue
     from parfocal.settings import RunSettings
     from parfocal.slide.sources.url import RemoteAccess, SlidePath

@@ -31,6 +31,16 @@ from parfocal.cli.parsing import (
     remote_access,
 )
 from parfocal.cli.places import output_file, output_folder
+from parfocal.cli.submit import (
+    Array,
+    JobOptions,
+    Partition,
+    Sbatch,
+    Submit,
+    Time,
+    Yes,
+    submit_command,
+)
 from parfocal.cli.workers import LOCAL, OFF, Ray, Threads, Workers, worker_engine
 from parfocal.progress import Progress, bars_erased
 
@@ -70,6 +80,12 @@ def inspect(
     workers: Workers = None,
     ray: Ray = None,
     threads: Threads = None,
+    submit: Submit = None,
+    partition: Partition = None,
+    time_limit: Time = None,
+    array: Array = None,
+    sbatch: Sbatch = None,
+    yes: Yes = False,
     shard: ShardText = None,
 ) -> None:
     """Print size, resolution, tissue and patches of slides, and check that they can be used.
@@ -79,6 +95,11 @@ def inspect(
 
     Example: `parfocal inspect slides/*.svs --picture sheet.html`
     """
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    if submit is not None and out is None:
+        raise ArgumentError("--submit: the jobs share a file; add --out FILE.jsonl.")
+    if submit_command(out or Path(), job, workers=workers, threads=threads):
+        return
     from parfocal.explain.inspection import inspect_slides, list_sources
     from parfocal.features.header import SlideSettings
 

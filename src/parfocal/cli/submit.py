@@ -42,7 +42,7 @@ Sbatch = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="With --submit: also submit the script.")]
 
-WITH_TIME = ("extract", "predict")
+TIME_IS_A_COLUMN = ("train", "compare")  # the time of an event: for them, see `TimeLimit`
 WITH_VALUE = ("--submit", "--partition", "--time-limit", "--array", "--sbatch")
 
 
@@ -97,7 +97,7 @@ def submit_command(
     """Write this command as batch scripts, if it is to be submitted; return whether it is.
 
     Args:
-        out: output folder of the command; the scripts are beside it.
+        out: output folder of the command, or .jsonl file; the scripts are beside it.
         job_options: the options of the job.
         workers: number of processes of the command.
         threads: number of threads of each.
@@ -117,9 +117,10 @@ def submit_command(
     words = _without_submission(sys.argv[1:])
     command = [*_program(), *words]
     command += [word for word in also if word not in command]
-    name = "-".join(["parfocal", *[word for word in words if not word.startswith("-")][:1]])
+    name = f"parfocal-{_subcommand(words)}"
+    place = out.stem if out.suffix == ".jsonl" else out.name
     job = SlurmJob(
-        *(name, command, out.with_name(f"{out.name}-slurm"), Path.cwd()),
+        *(name, command, out.with_name(f"{place}-slurm"), Path.cwd()),
         array=array,
         partition=job_options.partition,
         time=job_options.time,
@@ -162,9 +163,14 @@ def _program() -> list[str]:
     return [str(script)] if script.is_file() else [sys.executable, "-m", "parfocal.cli"]
 
 
+def _subcommand(words: Sequence[str]) -> str:
+    """Return the subcommand; the options that may precede it have no value."""
+    return next((word for word in words if not word.startswith("-")), "")
+
+
 def _without_submission(words: Sequence[str]) -> list[str]:
     """Return the arguments of a command without those of its submission."""
-    removed = [*WITH_VALUE, *(["--time"] if words[:1] and words[0] in WITH_TIME else [])]
+    removed = [*WITH_VALUE, *([] if _subcommand(words) in TIME_IS_A_COLUMN else ["--time"])]
     left: list[str] = []
     skip = False
     for word in words:

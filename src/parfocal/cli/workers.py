@@ -10,7 +10,7 @@ from parfocal.cli.arguments import ArgumentError, finite_number
 from parfocal.printable import counted
 
 if TYPE_CHECKING:
-    from parfocal.distribute.worklist import Engine
+    from parfocal.distribute.distribution import Engine
     from parfocal.models.checkpoint import Checkpoint
 
 LOCAL, OFF = "local", "off"
@@ -135,12 +135,18 @@ def worker_engine(
             ),
             share,
             in_flight,
+            threads_are_chosen=threads is not None,
         )
     else:
         from parfocal.distribute.processes import ProcessWorkers
 
         assert count is not None
-        engine = WorkerEngine(ProcessWorkers(count, gpus=devices), share, in_flight)
+        engine = WorkerEngine(
+            ProcessWorkers(count, gpus=devices),
+            share,
+            in_flight,
+            threads_are_chosen=threads is not None,
+        )
     logger.info(
         "%s: %s, each with %s",
         *("as many workers as fit" if count is None else counted(count, "worker"), place),

@@ -4,18 +4,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from parfocal.distribute.claims import read_holder
 from parfocal.distribute.pool import Workers, run_items
 from parfocal.distribute.stopping import raise_if_stopped, stop_requested
-from parfocal.distribute.work import Ended
+from parfocal.distribute.work import Ended, ReadsSlides
 from parfocal.distribute.work_folder import file_name
 from parfocal.distribute.worker import WorkerPlan
 from parfocal.distribute.worklist import Distribution, WorkList
+from parfocal.files import remove_dead_parts
 from parfocal.processes import Process
 from parfocal.slide.staging import current_stage
 from parfocal.threads import share_threads
+
+LOOKED_AT = 10_000  # items whose slides are looked at for folders that workers must see
+MAX_FOLDERS = 32  # of slides that workers must see
 
 Result = TypeVar("Result")
 
@@ -41,13 +46,16 @@ class WorkerEngine:
 
     Args:
         workers: starts the workers.
-        threads: number of threads of each worker; None for its share of the cores.
+        threads: number of threads of each worker; None for as many as there are cores.
         in_flight: number of items that a worker processes at the same time.
+        threads_are_chosen: whether a user has chosen the number of threads; if False, it is the
+            share of the cores, and training on small bags uses one thread of torch.
     """
 
     workers: Workers[Any]
     threads: int | None = None
     in_flight: int = 1
+    threads_are_chosen: bool = True
     in_workers = True
 
     def attempt_all(
@@ -59,8 +67,9 @@ class WorkerEngine:
         plan = WorkerPlan(
             partial(_Attempts.prepared, sent),
             shared=work_list.out,
-            paths=work_list.paths,
+            paths=(*work_list.paths, *one_slide_per_folder(work_list, items)),
             threads=self.threads,
+            threads_are_chosen=self.threads_are_chosen,
             in_flight=self.in_flight,
             queued=0 if stage is None else 1,
             scratch=None if stage is None else stage.scratch,
@@ -75,6 +84,7 @@ class WorkerEngine:
             elif isinstance(row.value, AttemptRow):
                 ended += 1
                 yield _collect(work_list, row.item, row.value)
+        remove_dead_parts(work_list.out)  # of killed workers
         raise_if_stopped(f"{ended} of {len(items)} {work_list.unit}")
 
 
@@ -117,6 +127,22 @@ class ThreadEngine:
             pool.shutdown(cancel_futures=True)
         if ended < len(items):
             raise_if_stopped(f"{ended} of {len(items)} {work_list.unit}")
+
+
+def one_slide_per_folder(work_list: WorkList[Any], items: Sequence[str]) -> tuple[Path, ...]:
+    """Return a slide of each folder of slides, which a worker sees if it can see the others.
+
+    A folder alone would not do: where a disk is not mounted, its folder is there and empty.
+    """
+    found: dict[Path, Path] = {}
+    if isinstance(work_list.work, ReadsSlides):
+        for item in items[:LOOKED_AT]:
+            for slide in work_list.work.slide_files(item):
+                if isinstance(slide, Path) and slide.parent not in found and slide.exists():
+                    found[slide.parent] = slide
+            if len(found) >= MAX_FOLDERS:
+                break
+    return tuple(found.values())
 
 
 def _collect(work_list: WorkList[Result], item: str, row: AttemptRow) -> Ended[Result]:

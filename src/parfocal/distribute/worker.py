@@ -83,22 +83,26 @@ class WorkerPlan:
         shared: folder that driver and workers must share, if any.
         paths: files and folders that every worker must see.
         threads: number of threads of each worker; None for as many as there are cores.
+        threads_are_chosen: whether a user has chosen that number; see `limit_threads`.
         in_flight: number of items that a worker processes at the same time, in threads.
         queued: number of further items that it has, whose slides it copies ahead.
         scratch: where it copies slides; None to read them in place.
         level: level below which log records are dropped.
         versions: versions of the packages of the driver.
+        host: machine of the driver.
     """
 
     build: Callable[[], Function]
     shared: Path | None = None
     paths: tuple[Path, ...] = ()
     threads: int | None = None
+    threads_are_chosen: bool = True
     in_flight: int = 1
     queued: int = 0
     scratch: Scratch | None = None
     level: int = field(default_factory=lambda: logging.getLogger("parfocal").getEffectiveLevel())
     versions: Mapping[str, str] = field(default_factory=_versions)
+    host: str = field(default_factory=platform.node)
 
     @contextmanager
     def shared_mark(self) -> Iterator["Path | None"]:
@@ -163,11 +167,20 @@ class PlanRunner:
                 "the same path, on a shared file system."
             )
         if self._plan.threads is not None:
-            limit_threads(self._plan.threads)
+            limit_threads(self._plan.threads, is_chosen=self._plan.threads_are_chosen)
         if self._plan.scratch is not None:
             stage_slides(self._plan.scratch)
-        self._function = self._plan.build()
+        self._function = self._build()
         return this_process()
+
+    def _build(self) -> Function:
+        """Build the function; on another machine, an error says which."""
+        try:
+            return self._plan.build()
+        except Exception as error:
+            if platform.node() == self._plan.host:
+                raise
+            raise WorkerError(f"a worker on {platform.node()}: {sendable(error)}") from error
 
     def _check_versions(self) -> None:
         here = _versions()

@@ -13,11 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, TypeVar
 
 from parfocal.distribute.claims import Claim, acquire
+from parfocal.distribute.distribution import EVERYTHING_HERE, Distribution, OneByOne
 from parfocal.distribute.session import Session
-from parfocal.distribute.shards import Shard, ShardEndedError, shard_from_environment
+from parfocal.distribute.shards import ShardEndedError, shard_from_environment
 from parfocal.distribute.stopping import raise_if_stopped
 from parfocal.distribute.work import Closed, Ended, ExpectsNext, Prepared, ReadsSlides, Work
 from parfocal.distribute.work_folder import (
@@ -34,8 +35,8 @@ from parfocal.slide.failure import catch_failure
 from parfocal.slide.sources.url import SlidePath
 from parfocal.slide.staging import current_stage, in_place
 
-STAGED_AHEAD = 2  # items whose slides are copied while one is processed
-EXPECTED = 8  # items among which the next one is looked for
+__all__ = ["EVERYTHING_HERE", "Distribution", "LostItemError", "WorkList"]
+
 MAX_DEATHS = 3  # processes that may end while they process an item
 POLL_S = 0.05, 1.0  # first and longest pause between two looks at items of other processes
 
@@ -46,43 +47,6 @@ Result = TypeVar("Result")
 
 class LostItemError(Exception):
     """An item whose processes ended one after the other."""
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """Makes attempts at items, here or in other processes."""
-
-    @property
-    def in_workers(self) -> bool:
-        """Whether other processes make the attempts."""
-
-    def attempt_all(
-        self, work_list: "WorkList[Result]", items: Sequence[str]
-    ) -> Iterator[Ended[Result]]:
-        """Attempt each item once, and yield those that ended.
-
-        Items that other processes have claimed are left out; the work list waits for them.
-        """
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """How the items of a command are divided.
-
-    Args:
-        shard: the share of this command, which leaves the other items alone; None for all items.
-        engine: makes the attempts; None to make one after the other in this process.
-    """
-
-    shard: Shard | None = None
-    engine: Engine | None = None
-
-    def device_here(self, device: str) -> str:
-        """Return the device of this process: the CPU where workers use the given one."""
-        return "cpu" if self.engine is not None and self.engine.in_workers else device
-
-
-EVERYTHING_HERE = Distribution()
 
 
 @dataclass(frozen=True)
@@ -407,26 +371,3 @@ class WorkList(Generic[Result]):
                 self.__dict__["_session"] = session
             assert isinstance(session, Session)
             return session
-
-
-class OneByOne:
-    """Attempts items in this process, one after the other."""
-
-    in_workers = False
-
-    def attempt_all(
-        self, work_list: WorkList[Result], items: Sequence[str]
-    ) -> Iterator[Ended[Result]]:
-        """Attempt each item once, and yield those that ended."""
-        try:
-            for number, item in enumerate(items):
-                first = number + (STAGED_AHEAD if number else 1)
-                for later in items[first : number + STAGED_AHEAD + 1]:
-                    work_list.stage(later)
-                work_list.expect(items[number + 1 : number + 1 + EXPECTED])
-                raise_if_stopped(f"{number} of {len(items)} {work_list.unit}")
-                ended = work_list.attempt(item)
-                if ended is not None:
-                    yield ended
-        finally:
-            work_list.expect(None)

@@ -31,7 +31,7 @@ from parfocal.distribute.stopping import (
 from parfocal.distribute.worker import interrupt_on_sigterm, sendable
 from parfocal.progress import draws_bars
 from parfocal.slide.staging import Scratch, current_stage, stage_slides
-from parfocal.threads import available_cores, limit_threads, thread_limit
+from parfocal.threads import available_cores, chosen_threads, limit_threads, thread_count
 from parfocal.train.folder import RunError, RunFolder
 from parfocal.train.ranks import Ranks
 from parfocal.train.slide_checks import CheckedSlide
@@ -70,6 +70,7 @@ class RankPlan:
         count: number of processes.
         device: "cpu" or "cuda".
         threads: number of threads of each process.
+        threads_are_chosen: whether a user has chosen that number.
         bars: whether the first process reports the slides of each epoch.
         level: level below which log records are dropped.
         scratch: where slides are copied; None to read them in place.
@@ -82,6 +83,7 @@ class RankPlan:
     count: int
     device: str
     threads: int
+    threads_are_chosen: bool
     bars: bool
     level: int
     scratch: Scratch | None = None
@@ -174,7 +176,8 @@ def train_on_devices(
         KeyboardInterrupt: Ctrl-C was pressed; continue with `resume`.
     """
     count, device = run.settings.train.devices, run.device.type
-    threads, stage = thread_limit() or max(1, available_cores() // count), current_stage()
+    chosen, stage = chosen_threads(), current_stage()
+    threads = chosen or max(1, thread_count(available_cores()) // count)
     plan = RankPlan(
         prepare,
         position,
@@ -182,6 +185,7 @@ def train_on_devices(
         count,
         device,
         threads,
+        chosen is not None,
         run.progress and draws_bars(),
         logging.getLogger("parfocal").getEffectiveLevel(),
         None if stage is None else stage.scratch,
@@ -303,7 +307,7 @@ def _serve(connection: Connection, plan: RankPlan, rank: int) -> None:
     """Train in this process, and send how that ended."""
     interrupt_on_sigterm()
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
-    limit_threads(plan.threads)
+    limit_threads(plan.threads, is_chosen=plan.threads_are_chosen)
     package = logging.getLogger("parfocal")
     package.propagate = False
     for each in (package, *map(logging.getLogger, CHECKS)):

@@ -13,7 +13,7 @@ import torch
 
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.dataset.inputs import CountsPatches
-from parfocal.threads import thread_limit
+from parfocal.threads import chosen_threads
 
 SMALL = 2**18  # features of all patches of a bag, such as 200 patches of 1280 features
 
@@ -45,14 +45,14 @@ def largest_bag(
 
 @contextmanager
 def threads_for(size: float, device: torch.device) -> Iterator[None]:
-    """Use one thread of torch within a block, if bags are small and no number of threads is set.
+    """Use one thread of torch within a block, if bags are small and nobody has chosen a number.
 
     Args:
         size: number of features of the largest bag; infinite if it is unknown.
         device: device of the training.
     """
     usual = torch.get_num_threads()
-    if device.type != "cpu" or size > SMALL or usual == 1 or thread_limit() is not None:
+    if device.type != "cpu" or size > SMALL or usual == 1 or chosen_threads() is not None:
         yield
         return
     logger.info("small bags: training with one thread; --threads %d uses more", usual)
