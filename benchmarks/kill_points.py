@@ -74,7 +74,7 @@ class KillPoint:
         if not self.mark:
             return True
         try:
-            os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return False
         return True

@@ -3,7 +3,7 @@
     python benchmarks/workers.py [--slides 24] [--repeats 3] [--ray local] [--cluster]
 
 Painted slides are extracted, and predicted by an untrained model, by one worker on one core and by
-two on two cores, with one thread of torch each. The next slide is opened while one is encoded, so a
+two on two cores, with one thread of torch each. Patches are read while others are encoded, so a
 worker that is left all cores (--unpinned) uses more than one of them. The first item begins when
 all workers are ready, so start-up is a column of its own. The driver's cost is measured with items
 that do nothing: milliseconds for each, and the growth of its memory from 1,000 to 100,000 of them.

@@ -18,7 +18,7 @@ EXTRACT = (*TINY, "--patch-size", "64")
 
 
 def array_of(count):
-    """Return what SLURM tells the jobs of an array."""
+    """Return the variables that SLURM sets in the jobs of an array."""
     variables = {"COUNT": f"{count}", "MIN": "1", "STEP": "1"}
     return {f"SLURM_ARRAY_TASK_{name}": value for name, value in variables.items()}
 
