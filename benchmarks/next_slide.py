@@ -44,7 +44,7 @@ def main() -> None:
                 start = usual if name == "next slide open" else lambda *_: None
                 with (
                     mock.patch.object(NextSlide, "start", start),
-                    mock.patch.object(ExtractionWork, "_waits", lambda *_: True),
+                    mock.patch.object(ExtractionWork, "_waits", return_value=True),
                 ):
                     began = time.perf_counter()
                     extract_cohort(slides, out, encoder=encoder, settings=settings)
