@@ -9,6 +9,7 @@ import pytest
 import worker_functions
 from parfocal.distribute import engines
 from parfocal.distribute.engines import ThreadEngine, WorkerEngine, one_slide_per_folder
+from parfocal.distribute.pool import Row
 from parfocal.distribute.processes import ProcessWorkers
 from parfocal.distribute.worklist import Distribution, WorkList
 from parfocal.encoders.loading import load_encoder
@@ -145,17 +146,35 @@ def test_workers_must_see_one_slide_of_each_folder(tmp_path):
     assert one_slide_per_folder(work_list, work.items) == wanted
 
 
+DIES = """
+import os, sys
+from pathlib import Path
+from parfocal.distribute.claims import acquire
+from parfocal.distribute.watch import Watch
+from parfocal.files import part_path
+out, claims = map(Path, sys.argv[1:])
+for folder in (out, claims):
+    part_path(folder / "any").touch()
+assert acquire(claims / "ended", Watch(), item="ended")
+assert acquire(claims / "not-ended", Watch(), item="not-ended")
+os._exit(0)
+"""
+
+
 def test_what_a_killed_worker_leaves_is_removed_at_the_end(tmp_path, monkeypatch):
-    print_token = "from parfocal.processes import this_process; print(this_process().token)"
-    token = subprocess.check_output([sys.executable, "-c", print_token], text=True).strip()
-    left = tmp_path / f".{token}-0.part"
-    sweep_parts(tmp_path)  # not again in this process
+    work_list = WorkList(tmp_path, "reading", Reading(tmp_path))
+    claims = work_list.folder / "claims"
+    claims.mkdir(parents=True)
+    for folder in (tmp_path, claims):
+        sweep_parts(folder)  # not again in this process
 
     def killed(*_, **__):
-        left.touch()
-        return iter(())
+        subprocess.run([sys.executable, "-c", DIES, tmp_path, claims], check=True)
+        assert len([*tmp_path.glob(".*.part"), *claims.glob(".*.part")]) == 2
+        yield Row("ended", None, died="killed by a test")
 
     monkeypatch.setattr(engines, "run_items", killed)
-    work_list = WorkList(tmp_path, "reading", Reading(tmp_path))
-    assert list(WorkerEngine(ProcessWorkers(1)).attempt_all(work_list, ["missing"])) == []
-    assert not left.exists()
+    monkeypatch.setattr(WorkList, "collect", lambda _, item, reason: item)
+    assert list(WorkerEngine(ProcessWorkers(1)).attempt_all(work_list, ["ended"])) == ["ended"]
+    assert not list(tmp_path.glob(".*.part"))
+    assert [path.name for path in claims.iterdir()] == ["not-ended"]

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from parfocal.distribute.claims import read_holder
+from parfocal.distribute.claims import acquire, read_holder
 from parfocal.distribute.pool import Workers, run_items
 from parfocal.distribute.stopping import raise_if_stopped, stop_requested
+from parfocal.distribute.watch import Watch
 from parfocal.distribute.work import Ended, ReadsSlides
 from parfocal.distribute.work_folder import file_name
 from parfocal.distribute.worker import WorkerPlan
@@ -76,16 +77,16 @@ class WorkerEngine:
         )
         release = partial(_release, work_list)
         rows = run_items(items, plan, self.workers, release=release) if items else iter(())
-        ended = 0
+        ended = []
         for row in rows:
             if row.died is not None:
-                ended += 1
+                ended.append(row.item)
                 yield work_list.collect(row.item, row.died)
             elif isinstance(row.value, AttemptRow):
-                ended += 1
+                ended.append(row.item)
                 yield _collect(work_list, row.item, row.value)
-        remove_dead_parts(work_list.out)  # of killed workers
-        raise_if_stopped(f"{ended} of {len(items)} {work_list.unit}")
+        _remove_remains(work_list, ended)
+        raise_if_stopped(f"{len(ended)} of {len(items)} {work_list.unit}")
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,20 @@ class _Attempts:
     def close(self) -> None:
         """End the part of this worker in the work."""
         self._work_list.end_worker()
+
+
+def _remove_remains(work_list: WorkList[Any], ended: Sequence[str]) -> None:
+    """Remove what killed workers of this machine left: temporary files, claims of ended items."""
+    claims = work_list.folder / "claims"
+    remove_dead_parts(work_list.out)
+    remove_dead_parts(claims)
+    names = {file_name(item) for item in ended}
+    left = [path for path in claims.iterdir() if path.name in names] if claims.is_dir() else []
+    for path in left:
+        holder = read_holder(path)
+        claim = acquire(path, Watch()) if holder is not None and holder.process.is_dead else None
+        if claim is not None:
+            claim.release()
 
 
 def _release(work_list: WorkList[Any], item: str, process: Process) -> None:
