@@ -127,8 +127,8 @@ def test_a_slide_that_fails_during_training_is_left_out_from_then_on(
     reads.clear()
     summary = train(cohort, settings, tmp_path / "run", skip_unreadable=True, **options)
     assert summary.failed == failed(tmp_path / "run") == {"004": "004.h5: damaged"}
-    assert len(late_reads) > 2
-    assert "004" not in late_reads[2:]  # the first ones may have been under way
+    assert len(late_reads) > 20
+    assert "004" not in late_reads[10:]  # some reads of it may have been under way
     slides = Checkpoint.load(tmp_path / "run").training.slides
     assert "004" in slides["train"] + slides["val"]  # it was used before it failed
 

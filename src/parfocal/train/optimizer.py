@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +24,13 @@ def build_optimizer(
         parameters: parameters to optimize.
         settings: settings of the training.
     """
+    parameters = list(parameters)
+    # On a CPU, updating the weights one by one takes a third of a step with stored features. On a
+    # GPU, Lightning refuses to clip gradients of fused optimizers in mixed precision.
+    fused = {"fused": True} if all(weight.device.type == "cpu" for weight in parameters) else {}
     classes: dict[str, Any] = {
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
+        "adam": partial(torch.optim.Adam, **fused),
+        "adamw": partial(torch.optim.AdamW, **fused),
         "radam": torch.optim.RAdam,
     }
     optimizer: torch.optim.Optimizer = classes[settings.optimizer](
