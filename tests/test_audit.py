@@ -111,6 +111,24 @@ def test_the_audit_counts_the_patches_of_the_bill(untrained, cohort):
     assert f"visited {visited:,} of {patches:,} patches" in result.summary
     summary = json.loads((cohort.parent / "audit/audit.json").read_text())
     assert summary["patches"] == {"visited": visited, "exhaustive": patches}
+    assert "nothing to skip" not in result.summary
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ([(59, 55)], "visited 59 of 55 patches (nothing to skip on this slide: encoding all "),
+        ([(9, 55), (60, 55)], "visited 69 of 110 patches (nothing to skip on 1 of 2 slides: "),
+        ([(55, 55)] * 2, "visited 110 of 110 patches (nothing to skip on all 2 slides: encoding "),
+    ],
+)
+def test_the_audit_says_where_zooming_saves_nothing(untrained, cohort, counts, text):
+    result = audited(untrained, cohort)
+    pairs = zip(result.slides, counts, strict=False)
+    slides = [replace(each, visited=seen, patches=every) for each, (seen, every) in pairs]
+    summary = replace(result, slides=tuple(slides)).summary
+    assert text in summary
+    assert "patches at 10x costs no more, because a model that zooms also visits patches" in summary
 
 
 def test_a_model_that_selects_every_patch_has_no_regret(untrained, cohort):

@@ -13,6 +13,7 @@ from parfocal.evaluate.result import Failure
 from parfocal.evaluate.sufficiency import DELETED_SHARES, KEPT_SHARE, Sufficiency
 from parfocal.evaluate.sufficiency_summary import SufficiencySummary
 from parfocal.explain.bill import percent_of_tissue
+from parfocal.explain.record import NOTHING_TO_SKIP
 from parfocal.metrics import (
     ResamplableDifference,
     Score,
@@ -79,6 +80,11 @@ class SlideAudit:
         return int(np.argmax(self.zoomed)) == int(np.argmax(self.exhaustive))
 
     @property
+    def nothing_to_skip(self) -> bool:
+        """Whether the model visits as many patches as exhaustive processing, or more."""
+        return self.visited >= self.patches
+
+    @property
     def difference(self) -> float:
         """Largest absolute difference of a predicted number; see `DIFFERENCE_UNIT`."""
         if self.scaled_difference is not None:
@@ -132,7 +138,22 @@ class Audit:
         return (
             f"{self._comparison_text()}; "
             f"regret {regret}; {lost}visited {visited:,} of {patches:,} patches"
+            f"{self._nothing_to_skip_text()}"
             f"{'' if self.sufficiency is None else f'; {self.sufficiency.text}'}"
+        )
+
+    def _nothing_to_skip_text(self) -> str:
+        """Return on how many slides zooming saves nothing, and why; empty if on none."""
+        count, slides = sum(each.nothing_to_skip for each in self.slides), len(self.slides)
+        if not count:
+            return ""
+        found = NOTHING_TO_SKIP
+        if slides > 1:
+            which = f"all {slides}" if count == slides else f"{count} of {slides}"
+            found = NOTHING_TO_SKIP.replace("this slide", f"{which} slides")
+        return (
+            f" ({found}: encoding all patches at {self.trained.magnifications[-1]:g}x costs no "
+            "more, because a model that zooms also visits patches at lower magnifications)"
         )
 
     def _comparison_text(self) -> str:
