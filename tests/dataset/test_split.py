@@ -143,15 +143,6 @@ def test_a_class_without_train_slides_is_refused():
         split_cohort(cohort_of(slide(0, "a", split="test"), slide(1, "b", split="val")))
 
 
-def test_a_class_without_validation_slides_is_warned_of(caplog):
-    split_cohort(
-        cohort_of(
-            slide(0, "a", split="train"), slide(1, "b", split="train"), slide(2, "a", split="val")
-        )
-    )
-    assert "no validation slide of class b" in caplog.text
-
-
 def test_a_split_is_read_as_it_was_written(tmp_path):
     split = split_cohort(crowd(40))
     (tmp_path / "split.csv").write_text(split_to_csv(split))

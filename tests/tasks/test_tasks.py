@@ -17,6 +17,7 @@ from parfocal.tasks import (
     stored_task,
 )
 from parfocal.tasks.ordinal import ordinal_loss
+from parfocal.train.selection import can_select, warn_unmeasured
 
 
 def slide(number=0, label="", patient=None, **values):
@@ -228,6 +229,128 @@ def test_a_patient_has_one_time():
 def test_too_few_events_are_refused(task, cells, message):
     with pytest.raises(CohortError, match=message):
         task.fitted([slide(n, t=time, e=event) for n, (time, event) in enumerate(cells)])
+
+
+JOINT = build_task("regression", target=("grade:classification", "a"))
+
+
+@pytest.mark.parametrize(
+    ("task", "cells", "unmeasured", "selects"),
+    [
+        (
+            build_task("survival", time="t", event="e"),
+            [{"t": 3, "e": 0}, {"t": 4, "e": 0}],
+            ("none of the 2 validation slides has an event (e = 1)",),
+            False,
+        ),
+        (
+            build_task("survival", time="t", event="e"),
+            [{"t": 3, "e": 0}, {"t": 4, "e": 1}],
+            ("none of the 2 validation slides has t above 4, the time of the first event",),
+            False,
+        ),
+        (
+            build_task("survival", time="t", event="e"),
+            [{"t": 3, "e": 1}, {"t": 4, "e": 0}],
+            (),
+            True,
+        ),
+        (
+            build_task("hazards", time="t", event="e").fitted(
+                [slide(n, t=n + 1, e=1) for n in range(8)]
+            ),
+            [{"t": 9, "e": 0}],
+            ("the only validation slide does not have an event (e = 1)",),
+            True,
+        ),
+        (
+            build_task("regression", target=["a", "b"]).fitted(
+                [slide(n, a=n, b=n) for n in range(3)]
+            ),
+            [{"a": 1, "b": ""}, {"a": 1, "b": ""}],
+            ("a is 1 on all 2 validation slides", "b is missing on all 2 validation slides"),
+            True,
+        ),
+        (
+            build_task("multilabel", target=["er", "pr"]),
+            [{"er": "yes", "pr": 0}, {"er": 1, "pr": 1}],
+            ("er is 1 on all 2 validation slides",),
+            True,
+        ),
+        (
+            build_task(labels=("a", "b", "c")),
+            [{"label": "b"}, {"label": "b"}],
+            ("none of the 2 validation slides has label a or c",),
+            True,
+        ),
+        (
+            JOINT.prepared([slide(n, grade="xy"[n % 2], a=n) for n in range(4)]).fitted(
+                [slide(n, grade="xy"[n % 2], a=n) for n in range(4)]
+            ),
+            [{"grade": "x", "a": ""}, {"grade": "y", "a": ""}],
+            ("a missing on all 2 validation slides",),
+            True,
+        ),
+    ],
+)
+def test_what_validation_slides_cannot_measure_is_said(
+    task, cells, unmeasured, selects, caplog, tmp_path
+):
+    slides = [slide(n, each.pop("label", ""), **each) for n, each in enumerate(map(dict, cells))]
+    assert (task.unmeasured(slides), can_select(task, slides)) == (unmeasured, selects)
+    warn_unmeasured(tmp_path / "run", task, slides)
+    follows = "best epoch is chosen without it" if selects else "weights of the last epoch are kept"
+    assert (follows in caplog.text) == bool(unmeasured)
+    assert all(each in caplog.text for each in unmeasured)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "header", "rows", "line"),
+    [
+        (
+            {"name": "survival", "time": "t", "event": "e"},
+            "patient_id,t,e",
+            ("p,3,1", "p,3,1", "q,9,0", "r,5.5,1"),
+            "e: 3 slides with an event (2 patients), 1 censored; t: 3 to 9, median 4.25 "
+            "(4 slides of 3 patients)",
+        ),
+        (
+            {"name": "regression", "target": ["a", "b"]},
+            "a,b",
+            ("1,7", "2.5,", "10,"),
+            "a: 1 to 10, median 2.5; b: 7 to 7, median 7, 2 missing (3 slides, patients not given)",
+        ),
+        (
+            {"name": "multilabel", "target": ["er", "pr"]},
+            "er,pr",
+            ("yes,0", "1,", "0,0"),
+            "er: 2 yes, 1 no; pr: 0 yes, 2 no, 1 missing (3 slides, patients not given)",
+        ),
+        (
+            {"name": "regression", "target": ["grade:classification", "a"]},
+            "grade,a",
+            ("low,1", "high,", ",3"),
+            "grade: high 1, low 1, 1 missing; a: 1 to 3, median 2, 1 missing (3 slides, patients "
+            "not given)",
+        ),
+        (
+            {"target": ["grade"]},
+            "grade",
+            ("low", "high", "low"),
+            "2 classes: high 1, low 2 (3 slides, patients not given)",
+        ),
+    ],
+)
+def test_a_cohort_is_counted_by_its_targets(arguments, header, rows, line, tmp_path, caplog):
+    caplog.set_level("INFO")
+    read_task_cohort(write_cohort(tmp_path, header, *rows), build_task(**arguments))
+    assert caplog.messages == [f"cohort.csv: {line}"]
+
+
+def test_a_target_that_no_training_slide_has_is_refused():
+    slides = [slide(n, grade="xy"[n % 2], a="") for n in range(4)]
+    with pytest.raises(CohortError, match="a: missing on all 4 training slides, so there is"):
+        JOINT.prepared(slides).fitted(slides)
 
 
 def test_a_constant_target_is_refused():

@@ -168,3 +168,31 @@ def test_the_risk_of_a_stored_model_is_its_logit(folder, tmp_path):
     trained(folder, tmp_path / "run", "survival", **{"train.epochs": 1})
     task = task_of(Checkpoint.load(tmp_path / "run"))
     assert task.answer(torch.tensor([0.25])).outputs == {"risk": 0.25}
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_without_an_event_to_validate_on_the_last_epoch_is_kept(folder, tmp_path, caplog, dead):
+    with (folder / "cohort.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row["split"] = "val" if number in (10, 11) else "train"
+        row["dead"] = dead if number in (10, 11) else row["dead"]
+    with (tmp_path / "cohort.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    flags = {"train.epochs": 3, "train.patience": 1, "train.lr_patience": 0}
+    settings = settings_of("survival", **flags)
+    cohort = read_task_cohort(tmp_path / "cohort.csv", settings.train.build_task())
+    run = tmp_path / "run"
+    summary = train(cohort, settings, run, features=folder / "features", device="cpu")
+    warning = (
+        f"{run}: none of the 2 validation slides has an event (dead = 1), so the validation loss "
+        "is the same in every epoch: training does not stop early, and the weights of the last "
+        "epoch are kept; raise train.val_fraction, or move such slides to val in the split column."
+    )
+    assert (warning in caplog.messages) == (dead == 0)
+    if dead == 0:
+        assert (summary.best_epoch, summary.epochs, summary.val_loss) == (3, 3, 0)
+        with (run / "metrics.csv").open() as file:
+            assert len({row["learning_rate"] for row in csv.DictReader(file)}) == 1

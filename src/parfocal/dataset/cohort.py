@@ -121,7 +121,7 @@ def read_slides(
     *,
     columns: Sequence[str] = (),
     access: RemoteAccess | None = None,
-    name_classes: bool = True,
+    quiet: bool = False,
 ) -> tuple[CohortSlide, ...]:
     """Read the slides of a cohort; labels are neither needed nor checked.
 
@@ -129,7 +129,7 @@ def read_slides(
         path: a table with the columns slide_id and path, and optionally those of `read_cohort`.
         columns: further columns that the table must have; see `CohortSlide.values`.
         access: how remote slides are read; None for the defaults.
-        name_classes: whether to log the labels of the slides, if there are any.
+        quiet: whether not to log how many slides there are, and of which labels.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.
@@ -137,10 +137,8 @@ def read_slides(
     slides = _read_slides(path, columns, access)
     refuse_one_file_twice(path, slides)
     labels = tuple(sorted({slide.label for slide in slides if not is_missing(slide.label)}))
-    if labels and name_classes:
+    if not quiet:
         logger.info("%s: %s", path.name, Cohort(path, slides, labels).summary)
-    else:
-        logger.info("%s: %s", path.name, _count_patients(slides))
     return slides
 
 

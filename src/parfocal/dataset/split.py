@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from pathlib import Path
 import torch
 
 from parfocal.dataset.cohort import PARTS, Cohort, CohortError, CohortSlide, Part
-
-logger = logging.getLogger(__name__)
 
 COLUMNS = ("slide_id", "patient_id", "label", "split")
 SPLIT_FILE, FAILED_FILE = "split.csv", "failed.csv"  # of a run
@@ -321,12 +318,9 @@ def _check_split(cohort: Cohort, split: Split, where: str | None = None) -> Spli
                     f"{where} row {slide.row}: patient {slide.patient_id!r} is in both "
                     f"{part_of[slide.patient_id]} and {part}; keep a patient in one part."
                 )
-    for part in ("train", "val"):
-        missing = set(cohort.labels) - {slide.label for slide in split.part(part)}
-        if missing and part == "train":
-            raise _untrained_class(where, split, min(missing))
-        if missing:
-            logger.warning("no validation slide of class %s", ", ".join(sorted(missing)))
+    missing = set(cohort.labels) - {slide.label for slide in split.train}
+    if missing:
+        raise _untrained_class(where, split, min(missing))
     return split
 
 

@@ -14,6 +14,7 @@ from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
 from parfocal.tasks.cells import cell
 from parfocal.tasks.contract import LABEL, Answer
+from parfocal.tasks.counts import count_labels, none_of
 
 if TYPE_CHECKING:
     from parfocal.metrics import LabeledPredictions, Score
@@ -137,6 +138,18 @@ class Classification:
     ) -> "LabeledPredictions":
         """Return the same as `predictions`."""
         return self.predictions(slides, answers)
+
+    def count(self, slides: Sequence[CohortSlide]) -> str:
+        """Return how many slides have each class."""
+        return count_labels(slides, self.target)
+
+    def unmeasured(self, slides: Sequence[CohortSlide]) -> tuple[str, ...]:
+        """Return which classes no slide has."""
+        found = {self._label(slide) for slide in slides}
+        missing = [label for label in self.labels if label not in found]
+        if not missing:
+            return ()
+        return (f"{none_of(slides)} {self.target} {' or '.join(missing)}",)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

@@ -19,12 +19,14 @@ from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
 from parfocal.tasks.cells import cell, flag
 from parfocal.tasks.contract import Answer, as_rows
+from parfocal.tasks.counts import count_events
 from parfocal.tasks.survival import (
     EVENT_MEANING,
     RISK,
     SURVIVAL_SCORES,
     check_times,
     encode_time,
+    incomparable,
     require_events,
     survival_predictions,
 )
@@ -170,6 +172,14 @@ class Hazards:
         from parfocal.metrics import ResamplableSurvival  # noqa: PLC0415 (with the metrics)
 
         return ResamplableSurvival(self.predictions(slides, answers), self.curves(answers))
+
+    def count(self, slides: Sequence[CohortSlide]) -> str:
+        """Return how many slides have the event, and the range of the times."""
+        return count_events(slides, self.time, self.event)
+
+    def unmeasured(self, slides: Sequence[CohortSlide]) -> tuple[str, ...]:
+        """Return that no slide has an event, or that none outlives the first event."""
+        return incomparable(slides, self.time, self.event)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

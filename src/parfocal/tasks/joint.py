@@ -17,6 +17,7 @@ from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
 from parfocal.tasks.cells import refuse_missing
 from parfocal.tasks.contract import Answer, ComparesSlides, Task, as_rows
+from parfocal.tasks.counts import all_of
 
 if TYPE_CHECKING:
     from parfocal.metrics import ResamplableParts, Score
@@ -92,6 +93,11 @@ class Joint:
             CohortError: a class has no training slide.
         """
         for part in self.parts:
+            if not _known(part, slides):
+                raise CohortError(
+                    f"{' and '.join(part.columns)}: missing on all {len(slides)} training slides, "
+                    "so there is nothing to learn; leave it out of --target, or add values."
+                )
             trained = {part.group(slide) for slide in _known(part, slides)}
             missing = [label for label in part.classes if label not in trained]
             if missing:
@@ -197,6 +203,19 @@ class Joint:
             names = {name: _score_name(part, name) for name in part.compared}
             parts.append(Part(np.array(rows, dtype=np.int64), own, names))
         return ResamplableParts(tuple(slide.patient_id for slide in slides), tuple(parts))
+
+    def count(self, slides: Sequence[CohortSlide]) -> str:
+        """Return what each part counts."""
+        return "; ".join(part.count(slides) for part in self.parts)
+
+    def unmeasured(self, slides: Sequence[CohortSlide]) -> tuple[str, ...]:
+        """Return what each part cannot measure, on the slides whose target is known."""
+        found: list[str] = []
+        for part in self.parts:
+            known = _known(part, slides)
+            missing = (f"{' and '.join(part.columns)} missing on {all_of(slides)}",)
+            found.extend(part.unmeasured(known) if known else missing)
+        return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

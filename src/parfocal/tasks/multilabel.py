@@ -14,6 +14,7 @@ from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
 from parfocal.tasks.cells import cell, flag, refuse_missing
 from parfocal.tasks.contract import Answer, as_rows
+from parfocal.tasks.counts import count_flags, same_values
 
 if TYPE_CHECKING:
     from parfocal.metrics import LabeledPredictions, ResamplableParts, Score
@@ -203,6 +204,14 @@ class Multilabel:
         groups = tuple(slide.patient_id for slide in slides)
         aurocs = tuple(f"{KEPT[0]}/{column}" for column in self.targets)
         return ResamplableParts(groups, parts, {MACRO: aurocs})
+
+    def count(self, slides: Sequence[CohortSlide]) -> str:
+        """Return on how many slides each label is true and false."""
+        return "; ".join(count_flags(slides, column) for column in self.targets)
+
+    def unmeasured(self, slides: Sequence[CohortSlide]) -> tuple[str, ...]:
+        """Return which labels are missing or the same on all slides."""
+        return same_values(slides, self.targets, flag)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

@@ -134,6 +134,14 @@ class Ordinal:
         """Return the same as `predictions`."""
         return self.predictions(slides, answers)
 
+    def count(self, slides: Sequence[CohortSlide]) -> str:
+        """Return how many slides have each class."""
+        return self._classification.count(slides)
+
+    def unmeasured(self, slides: Sequence[CohortSlide]) -> tuple[str, ...]:
+        """Return which classes no slide has."""
+        return self._classification.unmeasured(slides)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""
         return {"name": self.name, **asdict(self), "labels": list(self.labels)}

@@ -13,6 +13,7 @@ from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
 from parfocal.tasks.cells import cell, number, refuse_missing
 from parfocal.tasks.contract import Answer, as_rows
+from parfocal.tasks.counts import count_numbers, same_values
 
 if TYPE_CHECKING:
     from parfocal.metrics import RegressionPredictions, ResamplableParts, Score
@@ -171,6 +172,14 @@ class Regression:
             for column in self.targets
         )
         return ResamplableParts(tuple(slide.patient_id for slide in slides), parts)
+
+    def count(self, slides: Sequence[CohortSlide]) -> str:
+        """Return the range and the median of each column."""
+        return "; ".join(count_numbers(slides, column) for column in self.targets)
+
+    def unmeasured(self, slides: Sequence[CohortSlide]) -> tuple[str, ...]:
+        """Return which columns are missing or the same on all slides."""
+        return same_values(slides, self.targets)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""

@@ -13,6 +13,7 @@ from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
 from parfocal.tasks.cells import cell, duration, flag
 from parfocal.tasks.contract import Answer, as_rows
+from parfocal.tasks.counts import count_events, none_of
 from parfocal.tasks.cox import cox_loss
 
 if TYPE_CHECKING:
@@ -149,6 +150,14 @@ class Survival:
 
         return ResamplableSurvival(self.predictions(slides, answers), self.curves(answers))
 
+    def count(self, slides: Sequence[CohortSlide]) -> str:
+        """Return how many slides have the event, and the range of the times."""
+        return count_events(slides, self.time, self.event)
+
+    def unmeasured(self, slides: Sequence[CohortSlide]) -> tuple[str, ...]:
+        """Return that no slide has an event, or that none outlives the first event."""
+        return incomparable(slides, self.time, self.event)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON."""
         columns = {"name": self.name, "time": self.time, "event": self.event}
@@ -182,6 +191,17 @@ def check_times(slides: Sequence[CohortSlide], time: str, event: str) -> None:
                 f"row {slide.row}: patient {slide.patient_id} has another {time} or {event} than "
                 f"in row {first.row}; correct one of the rows."
             )
+
+
+def incomparable(slides: Sequence[CohortSlide], time: str, event: str) -> tuple[str, ...]:
+    """Return why no two validation slides can be compared, in words; empty if some can."""
+    times = [encode_time(slide, time, event).tolist() for slide in slides]
+    events = [moment for moment, observed in times if observed == 1]
+    if not events:
+        return (f"{none_of(slides)} an event ({event} = 1)",)
+    if all(moment <= min(events) for moment, _ in times):
+        return (f"{none_of(slides)} {time} above {min(events):g}, the time of the first event",)
+    return ()
 
 
 def require_events(slides: Sequence[CohortSlide], time: str, event: str) -> None:

@@ -26,7 +26,7 @@ def read_task_cohort(
 
     A task with classes reads them as the labels of the slides, from its column. Other tasks need
     no labels; their cells are in `CohortSlide.values`, and `CohortSlide.group` is what a split
-    spreads over its parts.
+    spreads over its parts. How many slides have which target is logged.
 
     Args:
         path: the table; see `read_cohort`.
@@ -49,8 +49,10 @@ def read_task_cohort(
         prepared = prepared_task(task, cohort)
         return replace(cohort, labels=prepared.classes or cohort.labels)
     wanted = dict.fromkeys((*task.columns, *columns))
-    slides = read_slides(path, columns=tuple(wanted), access=access, name_classes=False)
-    prepared = prepared_task(task, Cohort(path, slides, ()))
+    slides = read_slides(path, columns=tuple(wanted), access=access, quiet=True)
+    cohort = Cohort(path, slides, ())
+    prepared = prepared_task(task, cohort)
+    logger.info("%s: %s (%s)", path.name, prepared.count(slides), cohort.summary)
     grouped = tuple(replace(slide, group=prepared.group(slide)) for slide in slides)
     return Cohort(path, grouped, ())
 

@@ -87,14 +87,19 @@ class PlateauSchedule:
             optimizer, factor=settings.lr_factor, patience=settings.lr_patience
         )
 
-    def step(self, epoch: Epoch) -> None:
-        """Update the learning rate after an epoch; an epoch without validation has no effect."""
+    def step(self, epoch: Epoch, *, measured: bool = True) -> None:
+        """Update the learning rate after an epoch; an epoch without validation has no effect.
+
+        Args:
+            epoch: metrics of the epoch.
+            measured: whether the validation slides can measure the loss.
+        """
         monitored = {
             "loss": epoch.val_loss,
             "accuracy": epoch.val_accuracy,
             "weighted_f1": epoch.val_weighted_f1,
         }[self._monitor]
-        if monitored is None:
+        if monitored is None or not measured:
             return
         # 1 - metric, because the relative threshold of torch does not suit negative numbers.
         self._plateau.step(monitored if self._monitor == "loss" else 1 - monitored)

@@ -48,8 +48,9 @@ from parfocal.train.operating_point import VALIDATION_FILE, ValidationTable, is_
 from parfocal.train.optimizer import PlateauSchedule, build_optimizer, scheduled_rates
 from parfocal.train.ranks import ALONE, Ranks
 from parfocal.train.read_ahead import ReadAheadLoader
+from parfocal.train.selection import can_select
 from parfocal.train.summary import Epoch, best_epoch
-from parfocal.train.validation import ValidationOutput, validation_metrics
+from parfocal.train.validation import ValidationOutput, validation_metrics, validation_values
 
 logger = logging.getLogger(__name__)
 
@@ -134,14 +135,15 @@ class TrainingModule(pl.LightningModule):
         self.history: list[Epoch] = []
         self.state_file = folder.resume_file(f"{name}.ckpt")
         self.best_file = folder.resume_file("best.safetensors")
+        self.selects = not val_slides or can_select(task, val_slides)
         if traits.needs_outlines:
             assert isinstance(model, PatchSupervision)
             refuse_missing_outlines(train_slides, task.classes[model.negative_class])
 
     @property
     def best(self) -> Epoch:
-        """The epoch with the highest weighted F1, and the lowest loss in a tie."""
-        return best_epoch(self.history)
+        """The epoch with the best validation; the last one if no slide can measure the loss."""
+        return best_epoch(self.history) if self.selects else self.history[-1]
 
     @property
     def failed(self) -> dict[str, str]:
@@ -199,7 +201,7 @@ class TrainingModule(pl.LightningModule):
         # Not handed to Lightning, which would save its state before the step of the epoch.
         self._plateau = PlateauSchedule(optimizer, self.settings)
         for epoch in self.history:
-            self._plateau.step(epoch)
+            self._plateau.step(epoch, measured=self.selects)
         return optimizer
 
     def on_train_start(self) -> None:
@@ -309,7 +311,7 @@ class TrainingModule(pl.LightningModule):
         epoch = self._epoch_metrics()
         self.history.append(epoch)
         self._log(epoch)
-        self._plateau.step(epoch)
+        self._plateau.step(epoch, measured=self.selects)
         if self.ranks.is_first:
             self._save(epoch)
         self._stop_if_no_improvement()
@@ -377,16 +379,10 @@ class TrainingModule(pl.LightningModule):
         return Epoch(
             epoch=self.current_epoch + 1,  # Lightning counts from 0
             train_loss=mean(self._train_losses or [math.nan]),
-            val_loss=metrics.get("loss"),
-            val_accuracy=metrics.get("accuracy"),
-            val_weighted_f1=metrics.get("weighted_f1"),
-            val_auroc=metrics.get("auroc_macro"),
             learning_rate=self._optimizer.param_groups[0]["lr"],
             patches_encoded=self.runner.patches_encoded,
             seconds=round(time.perf_counter() - self._start_time, 3),
-            val_scores={}
-            if self.task.classes
-            else {name: metrics[name] for name in self.task.monitored if name in metrics},
+            **validation_values(metrics, self.task),
         )
 
     @property

@@ -44,6 +44,7 @@ from parfocal.train.operating_point import (
     refuse_impossible,
 )
 from parfocal.train.ranks import ALONE, Ranks
+from parfocal.train.selection import warn_unmeasured
 from parfocal.train.slide_checks import SlideChecks
 from parfocal.train.small_bags import largest_bag, threads_for
 from parfocal.train.sources import encoder_weights, feature_source
@@ -101,14 +102,16 @@ class TrainingRun:
         """
         refuse_impossible(self.settings.train, self.task, self._used.val)
         self.folder.check(self.settings, split_to_csv(self.split), resume=resume)
-        if not self.folder.finished and not self.skip_unreadable:
-            found = {
-                name: why for name, why in self._unreadable.items() if name not in self.left_out
-            }
-            total = len(self._used.train) + len(self._used.val)
+        if self.folder.finished:
+            return
+        if not self.skip_unreadable:
+            found = {key: why for key, why in self._unreadable.items() if key not in self.left_out}
+            used = (*self._used.train, *self._used.val)
             if self._unit.per == "patient":
-                found = name_patients(found, (*self._used.train, *self._used.val))
-            refuse_unreadable(found, total, self.features)
+                found = name_patients(found, used)
+            refuse_unreadable(found, len(used), self.features)
+        val = [slide for slide in self._used.val if slide.slide_id not in self._unreadable]
+        warn_unmeasured(self.folder.path, self.task, entries_of(self._unit, val, SPLIT_FILE))
 
     def train(self, *, resume: bool) -> RunSummary:
         """Train the model and write all files of the run folder.
@@ -163,8 +166,7 @@ class TrainingRun:
         if not isinstance(self._unit_inputs, CountsPatches):
             return math.inf
         dims = [encoder.dim for encoder in self.inputs.encoders]
-        zooms = self.settings.model.traits.zooms
-        return largest_bag(slides, self._unit_inputs, dims, zooms=zooms)
+        return largest_bag(slides, self._unit_inputs, dims, zooms=self.settings.model.traits.zooms)
 
     @cached_property
     def _used(self) -> Split:
@@ -323,10 +325,9 @@ class TrainingRun:
         )
 
     def _summarize(self, modules: list[TrainingModule], unreadable: dict[str, str]) -> RunSummary:
-        failed = dict(unreadable)
-        for module in modules:
-            failed.update(module.failed)
-        epochs = [epoch for module in modules for epoch in module.history]
+        each = (unreadable, *(module.failed for module in modules))
+        failed = {slide_id: reason for part in each for slide_id, reason in part.items()}
+        epochs = [epoch for each in modules for epoch in each.history]
         return summarize(self.folder.path, modules[0].best, epochs, failed)
 
     def _make_checkpoint(

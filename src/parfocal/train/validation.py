@@ -1,8 +1,9 @@
 """Metrics on the validation slides of an epoch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,23 @@ def validation_metrics(outputs: Sequence[ValidationOutput], task: Task) -> dict[
     return {
         "loss": loss,
         **{name: None if math.isnan(value) else value for name, value in values.items()},
+    }
+
+
+def validation_values(metrics: Mapping[str, float | None], task: Task) -> dict[str, Any]:
+    """Return the fields of an `Epoch` that have the loss and the metrics.
+
+    Args:
+        metrics: the result of `validation_metrics`; empty without validation slides.
+        task: the task.
+    """
+    others = {} if task.classes else {n: metrics[n] for n in task.monitored if n in metrics}
+    return {
+        "val_loss": metrics.get("loss"),
+        "val_accuracy": metrics.get("accuracy"),
+        "val_weighted_f1": metrics.get("weighted_f1"),
+        "val_auroc": metrics.get("auroc_macro"),
+        "val_scores": others,
     }
 
 
