@@ -11,9 +11,15 @@ class CommandResult(NamedTuple):
     err: str
 
 
-def assert_refused(result: CommandResult, *words: str) -> None:
-    """Check that a command failed with one line that contains all the words."""
-    assert result.code == 1
+def assert_refused(result: CommandResult, *words: str, code: int = 1) -> None:
+    """Check that a command failed with one line that contains all the words.
+
+    Args:
+        result: result of the command.
+        words: parts of the line.
+        code: the exit code: 1 for files that cannot be used, 2 for wrong usage.
+    """
+    assert result.code == code, result.err
     assert result.err.startswith("parfocal: ")
     assert result.err.count("\n") == 1, result.err
     for word in words:

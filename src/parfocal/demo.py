@@ -121,7 +121,7 @@ def _paint(out: Path, seed: int, scale: Scale) -> Path:
         seed=seed,
         size=scale.side,
         painting=PAINTING,
-        progress=lambda done, total: progress.advance("painted"),
+        progress=lambda done, total: progress.advance("painted") if done else None,
     )
 
 

@@ -101,7 +101,7 @@ def test_synth_passes_its_options_to_the_painting(
 
 def test_synth_refuses_tile_classes_without_tiles(parfocal: Callable[..., CommandResult]):
     command = ("synth", "new", "--slides", 4, "--seed", 1, "--lesion-class", "AC")
-    assert_refused(parfocal(*command), "so they need tiles")
+    assert_refused(parfocal(*command), "--lesion-class is a folder of tiles", "--tiles", code=2)
 
 
 def test_extract_stores_features_once(

@@ -28,5 +28,6 @@ def test_one_magnification_is_refused_on_the_command_line(parfocal, tmp_path):
     result = parfocal(
         "train", tmp_path / "cohort.csv", "--out", tmp_path / "run", "--magnifications", "10"
     )
-    assert_refused(result, "[10] is one magnification, and model zoommil zooms")
+    refusal = "--magnifications: [10] is one magnification, and model zoommil zooms"
+    assert_refused(result, refusal, code=2)
     assert not (tmp_path / "run").exists()

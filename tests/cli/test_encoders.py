@@ -76,7 +76,7 @@ def test_the_list_is_printed_as_json(parfocal):
 
 def test_an_unknown_encoder_is_refused_with_the_nearest_names(parfocal):
     result = parfocal("encoders", "virchov")
-    assert result.code == 1
+    assert result.code == 2
     assert "encoder 'virchov' is not known; similar names: virchow, virchow2" in result.err
 
 
@@ -127,11 +127,11 @@ def test_encoders_and_slides_that_fail_are_printed_once_and_counted_apart(
     (tmp_path / "bad.tif").write_text("no slide")
     bad = ("bad", "bad.tif", "tumor", "test")
     table = write_table(tmp_path / "cohort.csv", header, *absolute, bad)
-    flags = ("--encoders", "tiny,nope", "--out", tmp_path / "out", "--patches", 2)
+    flags = ("--encoders", "tiny,timm:nope", "--out", tmp_path / "out", "--patches", 2)
     result = parfocal("probe", table, *flags, "--magnification", 2.5, "--device", "cpu")
     assert result.code == 1
-    assert (result.out + result.err).count("'nope' is not known") == 1
-    assert "parfocal: 1 of 2 encoders failed:\nparfocal: nope: " in result.err
+    assert (result.out + result.err).count("timm:nope: ") == 1
+    assert "parfocal: 1 of 2 encoders failed:\nparfocal: timm:nope: " in result.err
     assert f"parfocal: 1 of {len(rows) + 1} slides failed:\nparfocal: bad" in result.err
 
 

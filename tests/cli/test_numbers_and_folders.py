@@ -59,7 +59,8 @@ def test_a_number_is_finite(parfocal: Parfocal, option: str, number: str):
     needed = []
     for each in command.params:
         if each.required:
-            needed += [each.opts[-1], "2"] if each.opts[-1].startswith("--") else ["any"]
+            value = "mean" if each.name == "models" else "2"
+            needed += [each.opts[-1], value] if each.opts[-1].startswith("--") else ["any"]
     found = parfocal(*words, *needed, f"{name}={number}")
     assert found.code == 2, found
     assert f"{name}: " in found.err
@@ -126,4 +127,5 @@ def test_a_run_of_the_hub_is_not_calibrated(parfocal: Parfocal, tmp_path: Path):
     assert_refused(
         parfocal("calibrate", "hf:owner/name", tmp_path / "cohort.csv"),
         "hf:owner/name: a run of the Hub is not changed; copy it to a folder first.",
+        code=2,
     )

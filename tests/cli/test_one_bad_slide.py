@@ -221,7 +221,7 @@ def test_a_url_that_cannot_be_used_fails_as_one_slide(parfocal, run, slide, tmp_
 
 def test_a_cohort_given_to_predict_is_refused(parfocal, run, cohort, tmp_path):
     result = parfocal("predict", run, cohort, "--out", tmp_path / "out")
-    assert result.code == 1
+    assert result.code == 2
     assert (
         "predict takes slides or folders of slides; for a cohort, use `parfocal eval" in result.err
     )

@@ -68,7 +68,8 @@ def test_a_page_does_not_replace_a_slide_or_a_table(
         f"{table}: the file exists and is not an HTML page. Choose another --out.",
     )
     assert (scan.read_bytes(), table.read_text()) == (before, "slide_id,path\n")
-    assert_refused(parfocal("report", tmp_path, "--out", slide), "name that ends in .html or .htm")
+    refused = parfocal("report", tmp_path, "--out", slide)
+    assert_refused(refused, "--out: ", "name that ends in .html or .htm", code=2)
     assert slide.read_bytes() == before
 
 

@@ -163,7 +163,7 @@ def test_descending_magnifications_are_refused(
 ):
     out = tmp_path / "features"
     found = parfocal("extract", cohort, "--out", out, "--magnifications", "10,2.5")
-    assert_refused(found, "magnifications: [10, 2.5] do not ascend; give the lowest first")
+    assert_refused(found, "--magnifications: [10, 2.5] do not ascend; give the lowest", code=2)
     assert not out.exists()
 
 
@@ -179,7 +179,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones(
     parfocal: Callable[..., CommandResult], cohort: Path, tmp_path: Path, setting: str, words: str
 ):
     found = parfocal("train", cohort, "--out", tmp_path / "run", "--set", setting)
-    assert_refused(found, words)
+    assert_refused(found, words, code=2)
 
 
 def test_a_full_disk_is_reported_in_one_line(
@@ -209,4 +209,4 @@ def test_an_mpp_that_no_microscope_has_is_refused_by_inspect(
     parfocal: Callable[..., CommandResult], cohort: Path, mpp: str
 ):
     found = parfocal("inspect", cohort.parent / "006.tif", "--mpp", mpp)
-    assert_refused(found, f"mpp={mpp} is outside 0.05 to 50 microns per pixel")
+    assert_refused(found, f"--mpp: {mpp} is outside 0.05 to 50 microns per pixel", code=2)

@@ -44,7 +44,8 @@ def test_inspect_refuses_a_sheet_of_another_kind(
 ):
     assert_refused(
         parfocal("inspect", slide, "--picture", "sheet.pdf"),
-        "sheet.pdf: this kind of file cannot be written here; give a name that ends in .html or .p",
+        "--picture: sheet.pdf: this kind of file cannot be written here; give a name that ends in",
+        code=2,
     )
 
 

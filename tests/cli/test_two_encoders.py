@@ -44,7 +44,7 @@ def test_features_of_two_encoders_are_extracted(
 @pytest.mark.parametrize(
     "refusal",
     [
-        ("5=tiny", "encoder.name (--encoder): 20x has no encoder, and the magnifications are 5, 2"),
+        ("5=tiny", "--encoder: 20x has no encoder, and the magnifications are 5, 20; add 20=NAME."),
         (f"{TWO},40=tiny", "40x has tiny, but "),
         ("5=tiny,20=tiny,20x=tiny", "20x is listed twice; list it once."),
     ],
@@ -60,7 +60,7 @@ def test_encoders_that_do_not_fit_the_magnifications_are_refused(
     }
     out = tmp_path / "out"
     refused = parfocal(command, table, "--out", out, *options[command], "--encoder", encoder)
-    assert refused.code != 0
+    assert refused.code == 2
     assert message in refused.err
     assert len(refused.err.strip().splitlines()) == 1
     assert not out.exists()
@@ -71,7 +71,7 @@ def test_one_weights_file_for_two_encoders_is_refused(
 ):
     weights = ("--encoder", TWO, "--weights", "lite0.pth")
     refused = parfocal("extract", table, "--out", tmp_path / "out", *LADDER, *weights)
-    assert "encoder.weights: lite0.pth is one file for several encoders; say for" in refused.err
+    assert "--weights: lite0.pth is one file for several encoders; say for" in refused.err
     missing = ("--encoder", TWO, "--weights", "5=lite0.pth")
     refused = parfocal("extract", table, "--out", tmp_path / "out", *LADDER, *missing)
     assert "lite0.pth: no such weights file" in refused.err

@@ -31,7 +31,7 @@ def files_of(folder):
     ("options", "words"),
     [
         (("--gpus", "0"), ("--gpus 0: torch ", "finds no CUDA device on this machine")),
-        (("--gpus", "a,b"), ("--gpus a,b: write numbers of GPUs, such as 0,1",)),
+        (("--gpus", "a,b"), ("--gpus: 'a,b' is not a list of GPUs; write their numbers, such as",)),
         (("--gpus", "0", "--device", "cpu"), ("--gpus 0 and --device cpu exclude each other",)),
         (("--gpus-per-worker", "0.5"), ("--gpus-per-worker needs --workers or --ray",)),
         (("--time-limit", "8:00:00"), ("--time-limit needs --submit slurm",)),
@@ -43,7 +43,7 @@ def files_of(folder):
 )
 def test_options_that_cannot_be_met_are_refused(parfocal, cohort, tmp_path, options, words):
     out = tmp_path / "out"
-    assert_refused(parfocal("extract", cohort, "--out", out, *EXTRACT, *options), *words)
+    assert_refused(parfocal("extract", cohort, "--out", out, *EXTRACT, *options), *words, code=2)
     assert not out.exists()
 
 
@@ -85,10 +85,13 @@ def test_every_command_that_takes_long_is_written_as_a_batch_script(
     parfocal, tmp_path, monkeypatch, words
 ):
     monkeypatch.chdir(tmp_path)
-    parfocal(*words, "--submit", "slurm", "--array", "2", "--time-limit", "2:00:00")
+    found = parfocal(*words, "--submit", "slurm", "--array", "2", "--time-limit", "2:00")
+    assert found.err == (
+        "parfocal: --time-limit 2:00 is 2 minutes and 00 seconds; for hours, write 2:00:00\n"
+    )
     script = Path("out-slurm") / f"parfocal-{words[0]}.sbatch"
     lines = script.read_text().splitlines()
-    assert {"#SBATCH --array=1-2", "#SBATCH --time=2:00:00"} <= set(lines)
+    assert {"#SBATCH --array=1-2", "#SBATCH --time=2:00"} <= set(lines)
     (command,) = [line for line in lines if line.endswith(" &")]
     assert f" {shlex.join(words)} " in command
     assert "--submit" not in command
@@ -107,7 +110,7 @@ def test_every_command_that_takes_long_is_written_as_a_batch_script(
 )
 def test_what_needs_no_job_is_not_submitted(parfocal, tmp_path, monkeypatch, words, refusal):
     monkeypatch.chdir(tmp_path)
-    assert_refused(parfocal(*words, "--submit", "slurm"), refusal)
+    assert_refused(parfocal(*words, "--submit", "slurm"), refusal, code=2)
 
 
 @pytest.mark.slow

@@ -41,8 +41,8 @@ def test_the_table_is_printed_and_failed_models_are_listed(parfocal, monkeypatch
 
 def test_an_unknown_model_is_refused_in_one_line(parfocal, tmp_path):
     code, _, err = parfocal("compare", "c.csv", "--models", "mean,abmill", "--out", tmp_path)
-    assert code == 1
-    assert err.startswith("parfocal: unknown recipe 'abmill'; known: abmil, ")
+    assert code == 2
+    assert err.startswith("parfocal: --models: unknown recipe 'abmill'; known: abmil, ")
 
 
 def test_the_summary_of_an_audit_is_printed(parfocal, monkeypatch, tmp_path):

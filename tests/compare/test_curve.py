@@ -121,8 +121,13 @@ def test_the_picture_is_the_same_each_time_and_names_the_models():
 
 @pytest.mark.parametrize("text", ["0,5", "5,101", "few", "5,,10", "-1"])
 def test_an_impossible_share_is_refused(text: str):
-    with pytest.raises(ComparisonError, match="is not a share of the patches in percent"):
+    with pytest.raises(ValueError, match="is not a share of the patches in percent"):
         parse_shares(text)
+
+
+def test_a_share_is_listed_once():
+    with pytest.raises(ValueError, match="5 is listed twice; list it once"):
+        parse_shares("5,1,5%")
 
 
 def test_shares_are_ascending_fractions():

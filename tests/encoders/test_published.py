@@ -328,7 +328,7 @@ def test_an_error_of_transformers_says_what_to_do(transformers, tmp_path):
     [
         ("phikon", "transformers", r"pip install 'parfocal\[transformers\]'"),
         ("conch", "conch", r"pip install git\+https"),
-        ("uni", "timm", r"pip install timm 'torchvision=="),
+        ("uni", "timm", r"pip install 'parfocal\[timm\]' 'torchvision=="),
     ],
 )
 def test_a_missing_package_is_named_with_the_command_that_installs_it(

@@ -200,10 +200,10 @@ def test_the_commands_print_the_rule_and_the_check(
     assert made.code == 0
     assert f"{run}: settled:" in made.out
     wrong = parfocal("evaluate", run, cohort, "--budget", "share=500%", "--out", tmp_path / "e")
-    assert wrong.code == 1
+    assert wrong.code == 2
     assert "a share of the patches is at most 100%" in wrong.err
     refused = parfocal(
         "predict", run, cohort.parent / "c.tif", "--budget", "weeks=2", "--out", tmp_path / "p"
     )
-    assert refused.code == 1
+    assert refused.code == 2
     assert "'weeks' is not a unit" in refused.err

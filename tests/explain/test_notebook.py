@@ -57,7 +57,7 @@ def test_without_pandas_the_error_says_how_to_install_it(record, monkeypatch):
 
     monkeypatch.delitem(sys.modules, "pandas", raising=False)
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImportError, match="needs pandas: pip install pandas"):
+    with pytest.raises(ImportError, match=r"needs pandas: pip install 'parfocal\[notebook\]'"):
         to_frame(record)
 
 

@@ -38,6 +38,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return Counting(replace(tiny.spec, name=name, weights_hash=f"of-{name}"), tiny.network)
 
     monkeypatch.setattr(probe_run, "load_encoder", load)
+    monkeypatch.setattr("parfocal.encoders.loading.is_known_encoder", lambda name: True)
     return counts
 
 
@@ -220,4 +221,7 @@ def test_the_command_ends_with_1_if_an_encoder_or_a_slide_failed(
     )
     assert result.code == 1
     assert "parfocal: 1 of 2 encoders failed:" in result.err
+    assert result.err.endswith(
+        "Next: correct what failed, and run the same command again, which keeps what is done\n"
+    )
     assert "A  " in result.out

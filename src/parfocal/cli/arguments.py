@@ -1,8 +1,10 @@
 """Arguments shared by several subcommands."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -15,7 +17,43 @@ LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
 
 
 class ArgumentError(ValueError):
-    """An argument that cannot be used; the message says what to give instead."""
+    """Wrong usage, whatever the files say; the message says what to give. The exit code is 2."""
+
+
+@contextmanager
+def wrong_usage(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
+    """Turn errors of the library about the values of options into wrong usage.
+
+    Args:
+        kinds: classes of these errors.
+        prefix: start of the message, to name the option.
+
+    Raises:
+        ArgumentError: there was one in the block.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise ArgumentError(f"{prefix}{error}") from error
+
+
+def checked(check: Callable[[Any], object], *, prefix: str = "") -> Callable[[Any], Any]:
+    """Return a callback of an option that refuses a value if a check of the library does.
+
+    Args:
+        check: function that raises ValueError for a wrong value; it is not called without a value.
+        prefix: start of its messages that is left out, because the option is named.
+    """
+
+    def check_given(value: Any) -> Any:
+        if value is not None:
+            try:
+                check(value)
+            except ValueError as error:
+                raise typer.BadParameter(str(error).removeprefix(prefix)) from None
+        return value
+
+    return check_given
 
 
 def finite_number(value: float | None) -> float | None:
@@ -33,7 +71,7 @@ def existing_tissue(context: CommandContext, path: Path | None) -> Path | None:
     """Check that tissue files exist, before any slide is opened.
 
     Raises:
-        ArgumentError: they do not, perhaps because the name of a method was given.
+        FileNotFoundError: they do not, perhaps because the name of a method was given.
     """
     if path is not None and not path_exists(path):
         methods = ", ".join(get_args(TissueMethodName))
@@ -42,24 +80,56 @@ def existing_tissue(context: CommandContext, path: Path | None) -> Path | None:
             if context.info_name == "inspect"
             else "correct the path"
         )
-        raise ArgumentError(f"--tissue {path}: no such file or folder; {advice}.")
+        raise FileNotFoundError(f"--tissue {path}: no such file or folder; {advice}.")
     return path
 
 
-def existing_shard(text: str | None) -> str | None:
-    """Check that a shard exists, before any work is done.
+# Checks of single values, before any work is done. What they need is imported when it is needed.
+
+
+def parse_magnifications(text: str) -> tuple[float, ...]:
+    """Parse magnifications separated by commas, with or without "x".
 
     Raises:
-        typer.BadParameter: it does not.
+        ValueError: one of them is not a number, or they do not ascend.
     """
-    if text is not None:
-        from parfocal.distribute.shards import ShardError, parse_shard
+    from parfocal.features.header import SlideSettings
 
-        try:
-            parse_shard(text)
-        except ShardError as error:
-            raise typer.BadParameter(str(error).removeprefix("--shard ")) from None
-    return text
+    try:
+        found = tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list like 2.5,5,10.") from None
+    return SlideSettings(found).magnifications
+
+
+def _check_magnifications_or_range(text: str) -> None:
+    if "-" not in text:  # a range is checked with the model that takes it
+        parse_magnifications(text)
+
+
+def _check_shard(text: str) -> None:
+    from parfocal.distribute.shards import parse_shard
+
+    parse_shard(text)
+
+
+def _check_mpp(mpp: float) -> None:
+    from parfocal.slide.resolution import check_mpp
+
+    check_mpp(mpp)
+
+
+def _check_budget(text: str) -> None:
+    from parfocal.models.budget import parse_budget
+
+    parse_budget(text)
+
+
+def _check_device(name: str) -> None:
+    if name not in ("auto", "cpu", "cuda"):
+        from parfocal.encoders.device import parse_device
+
+        parse_device(name)
 
 
 Cohort = Annotated[
@@ -80,12 +150,16 @@ def local_run(path: Path) -> Path:
     Every argument that takes a run is resolved here.
 
     Raises:
+        ArgumentError: the name is not one of the Hub.
         HubError: it cannot be had.
     """
     if not str(path).startswith(HUB_PREFIX):
         return path
     from parfocal.hub.fetch import fetch_run
+    from parfocal.hub.repository import HubError, parse_repository
 
+    with wrong_usage(HubError):
+        parse_repository(str(path))
     return fetch_run(str(path))
 
 
@@ -210,7 +284,7 @@ Mpp = Annotated[
     typer.Option(
         metavar="MPP",
         help="Microns per pixel at level 0, if the file records none or a wrong one.",
-        callback=finite_number,
+        callback=checked(_check_mpp, prefix="mpp="),
     ),
 ]
 Logger = Annotated[
@@ -222,11 +296,16 @@ Logger = Annotated[
     ),
 ]
 MAGNIFICATIONS_HELP = "Magnifications from low to high, such as 2.5,5,10."
-MAGNIFICATIONS = typer.Option(metavar="M,M,...", help=MAGNIFICATIONS_HELP)
+MAGNIFICATIONS = typer.Option(
+    metavar="M,M,...",
+    help=MAGNIFICATIONS_HELP,
+    callback=checked(parse_magnifications, prefix="magnifications: "),
+)
 MAGNIFICATIONS_OR_RANGE = typer.Option(
     metavar="M,M,...",
     help=f"{MAGNIFICATIONS_HELP} Model jsma also takes a range, such as 2.5-20, and uses the "
     "magnifications in it that each slide has.",
+    callback=checked(_check_magnifications_or_range, prefix="magnifications: "),
 )
 Features = Annotated[
     str | None,
@@ -323,13 +402,21 @@ BudgetText = Annotated[
         help="How much of each slide to visit: patches=100, share=5%, seconds=2, macs=50G; or "
         "settled, to stop when the answer has settled (see `parfocal calibrate`). Default: the "
         "number of patches of the model.",
+        callback=checked(_check_budget, prefix="budget "),
     ),
 ]
 SkipUnreadable = Annotated[
     bool,
     typer.Option("--skip-unreadable", help="Continue without the slides that cannot be read."),
 ]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="auto, cpu, cuda or cuda:N.",
+        callback=checked(_check_device, prefix="device "),
+    ),
+]
 ShardText = Annotated[
     str | None,
     typer.Option(
@@ -337,7 +424,7 @@ ShardText = Annotated[
         metavar="I/N",
         help="Process only part I of N of the work, counted from 1, such as 3/8. Default: all "
         "commands that write to the same folder share the work.",
-        callback=existing_shard,
+        callback=checked(_check_shard, prefix="--shard "),
     ),
 ]
 Partial = Annotated[

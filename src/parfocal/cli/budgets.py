@@ -14,11 +14,21 @@ from parfocal.cli.arguments import (
     Scratch,
     ScratchSize,
     WritableRun,
-    finite_number,
+    checked,
 )
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.next_step import after_calibrate, say_next
 from parfocal.cli.parsing import parse_features, remote_access
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise ValueError(f"{share:g}: give a share of slides above 0 and below 1.")
+
+
+def _check_probability(probability: float) -> None:
+    if not 0 <= probability < 1:
+        raise ValueError(f"{probability:g}: give a probability from 0 to below 1.")
 
 
 def calibrate(
@@ -34,7 +44,7 @@ def calibrate(
             metavar="SHARE",
             help="Largest share of slides on which a model that stops early may give another class "
             "than after all rounds. A smaller share needs more validation slides.",
-            callback=finite_number,
+            callback=checked(_check_share),
         ),
     ] = 0.05,
     min_probability: Annotated[
@@ -42,7 +52,7 @@ def calibrate(
         typer.Option(
             metavar="P",
             help="Minimum probability of an answer that has settled.",
-            callback=finite_number,
+            callback=checked(_check_probability),
         ),
     ] = 0.9,
     round_patches: Annotated[

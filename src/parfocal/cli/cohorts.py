@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import Partial
+from parfocal.cli.arguments import Partial, wrong_usage
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import quoted, say_next
 from parfocal.cli.places import output_file, written_folder
@@ -177,7 +177,8 @@ def _download(name: str, folder: Path, slides: list[str], bucket: str | None) ->
     """Print the size of the download, then fetch it file by file."""
     from parfocal.dataset.readers.download import BUCKET, fetch, plan_download
 
-    plan = plan_download(name, folder, slides, bucket or BUCKET)
+    with wrong_usage(ValueError, prefix="--download: "):
+        plan = plan_download(name, folder, slides, bucket or BUCKET)
     typer.echo(plan.summary)
     for remote in plan.files:
         fetch(remote)

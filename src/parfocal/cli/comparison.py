@@ -21,6 +21,8 @@ from parfocal.cli.arguments import (
     ShardText,
     SkipUnreadable,
     TimedSlides,
+    checked,
+    wrong_usage,
 )
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
@@ -28,7 +30,9 @@ from parfocal.cli.next_step import open_in_browser
 from parfocal.cli.parsing import (
     parse_distribution,
     parse_features,
+    refuse_unknown_encoder,
     remote_access,
+    wrong_settings,
 )
 from parfocal.cli.submit import (
     Array,
@@ -45,12 +49,29 @@ from parfocal.cli.units import Covariates, Fusion, Per, parse_covariates
 from parfocal.cli.workers import Gpus, GpusPerWorker, Ray, Threads, Workers, worker_engine
 
 
+def _check_models(text: str) -> None:
+    from parfocal.settings import recipe_path
+
+    for name in text.split(","):
+        recipe_path(name)
+
+
+def _check_shares(text: str) -> None:
+    from parfocal.compare.curve import parse_shares
+
+    parse_shares(text)
+
+
 def compare(
     *,
     cohort: Cohort,
     models: Annotated[
         str,
-        typer.Option(metavar="NAME,NAME,...", help="Names from `parfocal recipes`, or YAML files."),
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="Names from `parfocal recipes`, or YAML files.",
+            callback=checked(_check_models),
+        ),
     ],
     out: ResumableOut,
     folds: Annotated[
@@ -88,6 +109,7 @@ def compare(
             metavar="P,P,...",
             help="Also evaluate models that zoom at these shares of the patches, in percent, such "
             "as 1,2,5,10,20,100, and plot the metric against the share.",
+            callback=checked(_check_shares),
         ),
     ] = None,
     logger: Logger = None,
@@ -119,26 +141,30 @@ def compare(
     job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
     if submit_command(*(out, job), workers=workers, threads=threads, gpus=gpus, then_report=True):
         return
+    from parfocal.compare import ComparisonError, check_comparison, load_candidates
     from parfocal.compare import compare as compare_models
-    from parfocal.compare import load_candidates
     from parfocal.compare.curve import parse_shares
 
+    flags = {
+        "train.per": per,
+        "train.fusion": fusion,
+        "train.covariates": parse_covariates(covariates),
+        "train.logger": logger,
+        **task_flags(task, target, time, event),
+    }
+    refuse_unknown_encoder(encoder, features)
     budgets = () if shares is None else parse_shares(shares)
-    candidates = load_candidates(
-        models.split(","),
-        overrides=overrides or (),
-        epochs=epochs,
-        folds=folds,
-        encoder=encoder,
-        trust_remote_code=trust_remote_code,
-        flags={
-            "train.per": per,
-            "train.fusion": fusion,
-            "train.covariates": parse_covariates(covariates),
-            "train.logger": logger,
-            **task_flags(task, target, time, event),
-        },
-    )
+    with wrong_usage(ComparisonError), wrong_settings({**flags, "encoder.name": encoder}):
+        candidates = load_candidates(
+            models.split(","),
+            overrides=overrides or (),
+            epochs=epochs,
+            folds=folds,
+            encoder=encoder,
+            trust_remote_code=trust_remote_code,
+            flags=flags,
+        )
+        check_comparison(candidates, metric=metric, shares=budgets)
     engine = worker_engine(
         workers=workers,
         ray=ray,

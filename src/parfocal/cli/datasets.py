@@ -16,11 +16,12 @@ from parfocal.cli.arguments import (
     ResumableOut,
     ShardText,
     TimedSlides,
+    wrong_usage,
 )
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import open_in_browser, say_next
-from parfocal.cli.parsing import parse_distribution
+from parfocal.cli.parsing import parse_distribution, refuse_unknown_encoder
 from parfocal.cli.submit import (
     Array,
     JobOptions,
@@ -89,13 +90,15 @@ def reproduce(
     from parfocal.reproduce import plan, read_table
     from parfocal.reproduce import reproduce as run_table
 
-    reproduction = read_table(
-        table,
-        overrides=overrides or (),
-        epochs=epochs,
-        encoder=encoder,
-        trust_remote_code=trust_remote_code,
-    )
+    refuse_unknown_encoder(encoder)
+    with wrong_usage(ValueError):
+        reproduction = read_table(
+            table,
+            overrides=overrides or (),
+            epochs=epochs,
+            encoder=encoder,
+            trust_remote_code=trust_remote_code,
+        )
     if dry_run:
         typer.echo(plan(reproduction, data, out, seeds=seeds, device=device).to_markdown())
         say_next("the same command without --dry-run")

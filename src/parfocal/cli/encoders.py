@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from parfocal.cli.arguments import wrong_usage
 from parfocal.cli.next_step import after_encoders, say_next
 
 TrustRemoteCode = Annotated[
@@ -29,7 +30,8 @@ def encoders(
     from parfocal.encoders.listing import format_listing, format_table, list_encoder
 
     known = [*CARDS.values(), *TEST_CARDS.values()]
-    cards = known if name is None else [known_card(name)]
+    with wrong_usage(ValueError):
+        cards = known if name is None else [known_card(name)]
     listings = [list_encoder(card) for card in cards]
     if as_json:
         facts = [each.to_dict() for each in listings]

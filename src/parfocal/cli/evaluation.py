@@ -128,7 +128,7 @@ def evaluate(
         skip_unreadable=skip_unreadable,
         budget=budget,
         overrides=parse_changes(run, changes),
-        encoder_at=parse_places(encoder_at),
+        encoder_at=parse_places(encoder_at, "--encoder-at"),
         trust_remote_code=trust_remote_code,
         distribution=parse_distribution(shard, engine),
         access=remote_access(remote_cache, scratch, allow_redirect, scratch_gb),

@@ -18,14 +18,16 @@ from parfocal.cli.arguments import (
     ShardText,
     TissueMethod,
     finite_number,
+    parse_magnifications,
 )
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import quoted
 from parfocal.cli.parsing import (
     parse_distribution,
-    parse_magnifications,
+    refuse_unknown_encoder,
     remote_access,
+    wrong_settings,
 )
 from parfocal.cli.submit import (
     Array,
@@ -165,20 +167,25 @@ def extract(
     from parfocal.features.header import SlideSettings
     from parfocal.settings.encoders import encoder_settings, load_encoders
 
-    access = remote_access(remote_cache, scratch, allow_redirect, scratch_gb)
-    slides = read_slides(cohort, access=access)
-    refuse_equal_contents(cohort, slides)
+    refuse_unknown_encoder(encoder)
     settings = SlideSettings(
         parse_magnifications(magnifications), patch_size, tissue_method, min_tissue, children, roots
     )
-    chosen = encoder_settings(
-        encoder,
-        settings.magnifications,
-        weights=weights,
-        output=encoder_output,
-        any_mpp=any_mpp,
-        trust_remote_code=trust_remote_code,
-    )
+    options = {
+        "encoder.name": encoder,
+        "encoder.weights": weights,
+        "encoder.output": encoder_output,
+        "slide.magnifications": magnifications,
+    }
+    with wrong_settings(options):
+        chosen = encoder_settings(
+            encoder,
+            settings.magnifications,
+            weights=weights,
+            output=encoder_output,
+            any_mpp=any_mpp,
+            trust_remote_code=trust_remote_code,
+        )
     engine = worker_engine(
         workers=workers,
         ray=ray,
@@ -189,6 +196,9 @@ def extract(
         device=device,
         gpu_in_flight=EXTRACTED_ON_GPU,
     )
+    access = remote_access(remote_cache, scratch, allow_redirect, scratch_gb)
+    slides = read_slides(cohort, access=access)
+    refuse_equal_contents(cohort, slides)
     load = partial(load_encoders, chosen, settings.magnifications, patch_size=patch_size)
     files = [(slide.slide_id, slide.path, slide.mpp) for slide in slides]
     result = extract_cohort(

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import ONE_ENCODER, Device, Host, Port, Run
+from parfocal.cli.arguments import ONE_ENCODER, Device, Host, Port, Run, wrong_usage
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.next_step import predict_command, say_next
-from parfocal.cli.parsing import parse_one_encoder
+from parfocal.cli.parsing import check_one_encoder
 
 
 def push(
@@ -65,9 +65,10 @@ def push(
     """
     from parfocal.hub.package import CARD_FILE, build_package
     from parfocal.hub.push import plan_push, pushed_license
-    from parfocal.hub.repository import parse_target
+    from parfocal.hub.repository import HubError, parse_target
 
-    place = parse_target(target)
+    with wrong_usage(HubError):
+        place = parse_target(target)
     if license_id is None and (license_id := pushed_license(place, offline=dry_run)):
         typer.echo(f"license: {license_id}, as on the card that is there now")
     package = build_package(
@@ -109,9 +110,7 @@ def serve_encoder(
     *,
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME", help=f"Patch encoder: {ONE_ENCODER}", callback=parse_one_encoder
-        ),
+        typer.Argument(metavar="NAME", help=f"Patch encoder: {ONE_ENCODER}"),
     ],
     weights: Annotated[
         Path | None,
@@ -139,6 +138,7 @@ def serve_encoder(
     from parfocal.explain import viewer
     from parfocal.explain.viewer.connections import run_server
 
+    check_one_encoder(name, "NAME")
     encoder = load_encoder(
         name, device=device, weights=weights, trust_remote_code=trust_remote_code
     )

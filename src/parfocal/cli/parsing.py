@@ -1,14 +1,14 @@
 """Parse the arguments of subcommands into what the library takes."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from parfocal.cli.arguments import ArgumentError, local_run
+from parfocal.cli.arguments import ArgumentError, local_run, wrong_usage
 
 if TYPE_CHECKING:
     from parfocal.distribute.distribution import Distribution, Engine
@@ -41,6 +41,8 @@ def remote_access(
     """
     from parfocal.slide.sources.url import RemoteAccess
 
+    if scratch is None and scratch_gb is not None:
+        raise ArgumentError(f"--scratch-gb {scratch_gb:g} needs --scratch.")
     if scratch is not None:
         expanded = os.path.expandvars(scratch)  # as $TMPDIR, on the node of a batch job
         if "$" in expanded:
@@ -50,8 +52,6 @@ def remote_access(
         from parfocal.slide.staging import Scratch, stage_slides
 
         stage_slides(Scratch.of_gigabytes(scratch, scratch_gb))
-    if scratch is None and scratch_gb is not None:
-        raise ArgumentError(f"--scratch-gb {scratch_gb:g} needs --scratch.")
     return RemoteAccess(cache, scratch, tuple(hosts or ()))
 
 
@@ -93,69 +93,133 @@ def refuse_tables(paths: "Sequence[SlidePath]") -> None:
         )
 
 
-def parse_magnifications(text: str) -> tuple[float, ...]:
-    """Parse magnifications separated by commas, with or without "x".
+def parse_places(text: str | None, option: str) -> str | dict[float, str] | None:
+    """Parse one value for all magnifications, or a value for each, as 2.5=here,10=ADDRESS.
+
+    Args:
+        text: value of the option; None without one.
+        option: the option.
 
     Raises:
-        typer.BadParameter: one of them is not a number.
+        ArgumentError: a magnification is listed twice.
     """
-    try:
-        return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not a list like 2.5,5,10", param_hint="--magnifications"
-        ) from None
-
-
-def parse_places(text: str | None) -> str | dict[float, str] | None:
-    """Parse the place of an encoder, or places by magnification as 2.5=here,10=ADDRESS."""
     if text is None:
         return None
     from parfocal.settings.encoders import parse_per_magnification  # loads YAML, needed only here
 
-    return parse_per_magnification(text)
+    with wrong_usage(ValueError, prefix=f"{option}: "):
+        return parse_per_magnification(text)
 
 
-def parse_one_encoder(text: str) -> str:
-    """Return the name of an encoder.
+def refuse_unknown_encoder(text: str | None, features: str | None = None) -> None:
+    """Refuse names of encoders that `load_encoder` does not take.
+
+    Args:
+        text: value of --encoder.
+        features: value of --features, whose encoder may be any.
 
     Raises:
-        typer.BadParameter: the text names encoders by magnification.
+        ArgumentError: a name is unknown.
     """
-    if isinstance(parse_places(text), dict):
-        raise typer.BadParameter(
-            f"{text!r} names an encoder for a magnification; this command takes the name alone, "
-            "without the magnification"
+    names = parse_places(text, "--encoder") if features is None else None
+    for name in names.values() if isinstance(names, dict) else (names,):
+        if name is not None:
+            _check_encoder(name, "--encoder")
+
+
+def parse_encoder_list(text: str) -> list[str]:
+    """Return the names of --encoders, which are separated by commas.
+
+    Raises:
+        ArgumentError: a name is unknown, there twice, or given for a magnification.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not name:
+            raise ArgumentError("--encoders: a name is empty; list names as A,B,C.")
+        if names.count(name) > 1:
+            raise ArgumentError(f"--encoders: {name} is listed twice; list it once.")
+        check_one_encoder(name, "--encoders")
+    return names
+
+
+def check_one_encoder(name: str, option: str) -> None:
+    """Check that a text is the name of an encoder, without a magnification.
+
+    Args:
+        name: the text.
+        option: the option or argument that it is given by.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if isinstance(parse_places(name, option), dict):
+        raise ArgumentError(
+            f"{option}: {name!r} names an encoder for a magnification; this command takes the "
+            "name alone, without the magnification."
         )
-    return text
+    _check_encoder(name, option)
 
 
-def parse_encoder_list(text: str) -> str:
-    """Return names of encoders separated by commas; see `parse_one_encoder`."""
-    for name in text.split(","):
-        parse_one_encoder(name)
-    return text
+def _check_encoder(name: str, option: str) -> None:
+    """Raise ArgumentError if `load_encoder` does not take a name."""
+    from parfocal.encoders.catalog import unknown_encoder
+    from parfocal.encoders.loading import is_known_encoder
+
+    if not is_known_encoder(name):
+        raise ArgumentError(f"{option}: {unknown_encoder(name)}")
 
 
 def parse_features(text: str | None) -> Path | dict[float, Path] | None:
     """Parse a folder of features, or folders by magnification as 2.5=DIR,10=DIR."""
-    if text is None:
-        return None
-    from parfocal.settings.encoders import parse_per_magnification  # loads YAML, needed only here
-
-    folders = parse_per_magnification(text)
+    folders = parse_places(text, "--features")
     if isinstance(folders, dict):
         return {magnification: Path(folder) for magnification, folder in folders.items()}
-    return Path(folders)
+    return None if folders is None else Path(folders)
 
 
 def parse_changes(run: Path, changes: Sequence[str] | None) -> "dict[str, SettingValue]":
     """Parse and check the settings that `--set` changes in a trained model."""
     if not changes:
         return {}
-    from parfocal.settings import model_overrides  # loads YAML and pydantic, needed only here
+    # Loads YAML and pydantic, needed only here.
+    from parfocal.settings import SettingsError, model_overrides
 
-    return model_overrides(run, changes)
+    with wrong_usage(SettingsError, prefix="--set: "):
+        return model_overrides(run, changes)
+
+
+# Settings whose options have other names.
+OPTIONS = {
+    "encoder.name": "--encoder",
+    "encoder.weights": "--weights",
+    "encoder.output": "--encoder-output",
+}
+
+
+@contextmanager
+def wrong_settings(options: Mapping[str, object]) -> Iterator[None]:
+    """Turn errors of settings into wrong usage; a setting that an option has set is named by it.
+
+    Args:
+        options: values of options by the setting that each sets; None for an option not given.
+
+    Raises:
+        ArgumentError: there was one in the block.
+    """
+    from parfocal.settings import SettingsError
+
+    try:
+        yield
+    except SettingsError as error:
+        message = str(error)
+        for setting, value in options.items():
+            if value is not None:
+                key = setting.partition(".")[2].replace("_", "-")
+                option = OPTIONS.get(setting, f"--{key}")
+                setting_text = rf"(?<![\w.]){re.escape(setting)}\b(?: \({option}\))?"
+                message = re.sub(setting_text, option, message)
+        raise ArgumentError(message) from None
 
 
 def with_local_runs(settings: "RunSettings") -> "RunSettings":

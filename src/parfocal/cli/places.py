@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import typer
+
 from parfocal.files import READ_ONLY, OutputError, part_path, path_exists, refuse_binary_file
 
 PAGE_SUFFIXES = (".html", ".htm")
@@ -39,11 +41,11 @@ def output_folder(context: CommandContext, path: Path) -> Path:
     """Check that a folder can be written, before any work is done.
 
     Raises:
-        OutputError: the folder does not exist, and its name is that of a file, as `report.html`.
+        typer.BadParameter: the folder does not exist, and its name is that of a file.
         OSError: a file is in the way, or writing is not permitted.
     """
     if path.suffix.lower() in FILE_SUFFIXES and not path.exists():
-        raise OutputError(
+        raise typer.BadParameter(
             f"{path}: this is the name of a file, and results are written to a folder; name a "
             "folder."
         )
@@ -59,7 +61,7 @@ def unfinished_folder(context: CommandContext, path: Path) -> Path:
     """Check that a folder can be written, unless it may be finished; see `output_folder`.
 
     Raises:
-        OutputError: see `output_folder`.
+        typer.BadParameter: see `output_folder`.
         OSError: a file is in the way, or writing is not permitted and the folder is empty.
     """
     try:
@@ -140,8 +142,8 @@ def output_page(context: CommandContext, path: Path) -> Path:
     """Check that an HTML page can be written, before any work is done.
 
     Raises:
-        OutputError: the path has another extension, or is a file that is not HTML and would be
-            lost.
+        typer.BadParameter: the path has another extension.
+        OutputError: it is a file that is not HTML, which would be lost.
         OSError: a folder is in the way, or writing is not permitted.
     """
     _check_output_file(context, path, PAGE_SUFFIXES)
@@ -170,14 +172,14 @@ def _check_output_file(context: CommandContext, path: Path, suffixes: Sequence[s
     """Check that a file can be written.
 
     Raises:
-        OutputError: the path has another extension, or is a file that is not text, such as a slide,
-            and would be lost.
+        typer.BadParameter: the path has another extension.
+        OutputError: it is a file that is not text, such as a slide, which would be lost.
         OSError: a folder is in the way, or writing is not permitted.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.suffix.lower() not in suffixes:
-        raise OutputError(
+        raise typer.BadParameter(
             f"{path}: this kind of file cannot be written here; give a name that ends in "
             f"{' or '.join(suffixes)}."
         )

@@ -186,7 +186,7 @@ def predict(
     refuse_tables(given)
     overrides = parse_changes(run, changes)
     trained = load_trained(run, overrides=overrides, trust_remote_code=trust_remote_code)
-    if (places := parse_places(encoder_at)) is not None:
+    if (places := parse_places(encoder_at, "--encoder-at")) is not None:
         from parfocal.models.encoder_places import with_encoders_at
 
         trained = with_encoders_at(trained, places)
@@ -213,7 +213,7 @@ def predict(
     exports = Exports(geojson=geojson, from_bounds=bounds, overlay=overlay)
     if patients is not None:
         if outlines is not None:
-            raise ValueError("--outlines: it is for predictions per slide; leave it out.")
+            raise ArgumentError("--outlines: it is for predictions per slide; leave it out.")
         if in_flight is not None and in_flight > 1:
             raise ArgumentError(
                 f"--in-flight {in_flight}: patients are predicted one at a time; use --workers."

@@ -10,6 +10,8 @@ from parfocal.cli.failures import report_failures
 from parfocal.cli.next_step import say_next
 from parfocal.cli.parsing import parse_encoder_list
 
+RETRY = "correct what failed, and run the same command again, which keeps what is done"
+
 
 def probe(
     *,
@@ -19,7 +21,6 @@ def probe(
         typer.Option(
             metavar="NAME,NAME,...",
             help=f"Patch encoders. Each is {ONE_ENCODER}",
-            callback=parse_encoder_list,
         ),
     ],
     out: ResumableOut,
@@ -66,7 +67,7 @@ def probe(
 
     report = probe_encoders(
         cohort,
-        [name.strip() for name in encoders.split(",")],
+        parse_encoder_list(encoders),
         out,
         patches=patches,
         magnification=magnification,
@@ -81,7 +82,8 @@ def probe(
     reasons = {row.name: row.reason for row in report.rows if row.reason is not None}
     report_failures(reasons, len(report.rows), unit="encoders")
     report_failures(report.failed, report.slides)
+    failed = bool(reasons or report.failed)
     if not as_json and (advice := report.advice) is not None:
-        say_next(advice)
-    if reasons or report.failed:
+        say_next(RETRY if failed else advice)
+    if failed:
         raise typer.Exit(1)

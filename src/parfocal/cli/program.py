@@ -19,6 +19,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
+from parfocal.cli.arguments import ArgumentError
 from parfocal.cli.budgets import calibrate
 from parfocal.cli.cohorts import cohort
 from parfocal.cli.comparison import compare
@@ -110,7 +111,7 @@ def main() -> None:
         if len(arguments) < len(sys.argv) - 1:
             raise
         _print_error(_one_line(error))
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ArgumentError) else 1)
     if code == 130:  # after a KeyboardInterrupt
         _print_error(f"interrupted; {_describe_output(place, started)}.")
     sys.exit(code or 0)

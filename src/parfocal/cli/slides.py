@@ -20,13 +20,13 @@ from parfocal.cli.arguments import (
     TissueFiles,
     TissueMethod,
     finite_number,
+    parse_magnifications,
 )
 from parfocal.cli.failures import finish, print_reasons
 from parfocal.cli.next_step import after_inspect, after_synth, quoted, say_next
 from parfocal.cli.parsing import (
     parse_distribution,
     parse_features,
-    parse_magnifications,
     parse_slides_apart,
     remote_access,
 )
@@ -164,12 +164,18 @@ def synth(
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Seed; the same seed generates the same slides.")
     ],
-    size: Annotated[int, typer.Option(metavar="PX", help="Side of a slide, in pixels.")] = 5120,
+    size: Annotated[
+        int,
+        typer.Option(min=512, max=100_000, metavar="PX", help="Side of a slide, in pixels."),
+    ] = 5120,
     mpp: Annotated[
         float,
         typer.Option(
+            min=0.1,
+            max=2,
             metavar="MPP",
-            help="Microns per pixel: 1 is 10x, 0.5 is 20x.",
+            help="Microns per pixel, from 0.1 to 2, where lesions are visible: 1 is 10x, 0.5 is "
+            "20x.",
             callback=finite_number,
         ),
     ] = 1.0,
@@ -214,6 +220,11 @@ def synth(
 
     Example: `parfocal synth painted --slides 40 --seed 0`
     """
+    if tiles is None and (normal_class or lesion_class):
+        name = "--normal-class" if normal_class else "--lesion-class"
+        raise ArgumentError(f"{name} is a folder of tiles; give the folder above it as --tiles.")
+    if tiles is not None and endpoint is not None:
+        raise ArgumentError("--endpoint needs painted texture; leave --tiles out.")
     from parfocal.slide.synthetic.cohort import paint_cohort
     from parfocal.slide.synthetic.painting import default_painting
 
@@ -224,7 +235,15 @@ def synth(
         normal_class=normal_class,
         lesion_class=lesion_class,
     )
-    progress = Progress("painting", slides)
+    progress: Progress | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal progress
+        if progress is None:
+            progress = Progress("painting", total)
+        if done:
+            progress.advance("painted")
+
     cohort = paint_cohort(
         out,
         slides=slides,
@@ -234,7 +253,7 @@ def synth(
         tiles=tiles,
         painting=painting,
         endpoint=endpoint,
-        progress=lambda done, total: progress.advance("painted"),
+        progress=report,
     )
     typer.echo(f"painted {slides} slides; wrote {cohort}")
     say_next(after_synth(cohort, endpoint))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import ArgumentError
+from parfocal.cli.arguments import ArgumentError, wrong_usage
 
 Submit = Annotated[
     Literal["slurm"] | None,
@@ -106,9 +106,9 @@ def submit_command(
         also: arguments to add to the command.
 
     Raises:
-        ArgumentError: options of a job are given without --submit.
+        ArgumentError: options of a job are given without --submit, or sbatch does not take them.
     """
-    from parfocal.distribute.slurm import SlurmJob, kept_variables
+    from parfocal.distribute.slurm import SlurmError, SlurmJob, kept_variables, time_note
 
     if job_options.system is None:
         job_options.refuse_without_system()
@@ -119,17 +119,20 @@ def submit_command(
     command += [word for word in also if word not in command]
     name = f"parfocal-{_subcommand(words)}"
     place = out.stem if out.suffix == ".jsonl" else out.name
-    job = SlurmJob(
-        *(name, command, out.with_name(f"{place}-slurm"), Path.cwd()),
-        array=array,
-        partition=job_options.partition,
-        time=job_options.time,
-        cpus=(workers or 1) * (threads or 1) if workers or threads else None,
-        gpus=0 if gpus is None else len(gpus.split(",")),
-        options=job_options.sbatch or (),
-        variables=kept_variables(os.environ),
-        shards=then_report and array is not None,
-    )
+    with wrong_usage(SlurmError):
+        job = SlurmJob(
+            *(name, command, out.with_name(f"{place}-slurm"), Path.cwd()),
+            array=array,
+            partition=job_options.partition,
+            time=job_options.time,
+            cpus=(workers or 1) * (threads or 1) if workers or threads else None,
+            gpus=0 if gpus is None else len(gpus.split(",")),
+            options=job_options.sbatch or (),
+            variables=kept_variables(os.environ),
+            shards=then_report and array is not None,
+        )
+    if (note := time_note(job_options.time)) is not None:
+        typer.echo(f"parfocal: {note}", err=True)
     jobs = [job]
     if job.shards:
         jobs.append(replace(job, name=f"{name}-report", array=None, shards=False))

@@ -4,16 +4,22 @@ from typing import Annotated, Literal
 
 import typer
 
+from parfocal.cli.arguments import checked
 
-def target_columns(text: str | None) -> str | None:
-    """Check that every column of a list has a name.
+COLUMN_TASKS = ("classification", "ordinal", "multilabel", "regression")
+TIME_TASKS = ("survival", "hazards")  # have --time and --event
 
-    Raises:
-        typer.BadParameter: one has none.
-    """
-    if text is not None and not all(each.strip() for each in text.split(",")):
-        raise typer.BadParameter(f"{text!r} has a column without a name; separate names by commas")
-    return text
+
+def _check_target(text: str) -> None:
+    for each in text.split(","):
+        column, colon, task = each.strip().rpartition(":")
+        if not task or (colon and not column):
+            raise ValueError(f"{text!r} has a column without a name; separate names by commas.")
+        if colon and task not in (*COLUMN_TASKS, *TIME_TASKS):
+            raise ValueError(
+                f"{each.strip()!r}: there is no task {task!r}; a column may be followed by "
+                f"{', '.join(COLUMN_TASKS)}, as {column}:ordinal. A name with a colon needs one."
+            )
 
 
 TaskName = Annotated[
@@ -29,7 +35,7 @@ Target = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN,...",
-        callback=target_columns,
+        callback=checked(_check_target),
         help="Columns to predict instead of label; each may have its own task, such as "
         "grade:ordinal.",
     ),

@@ -24,6 +24,8 @@ from parfocal.cli.arguments import (
     ScratchSize,
     ShardText,
     SkipUnreadable,
+    checked,
+    parse_magnifications,
 )
 from parfocal.cli.decisions import Temperature, ThresholdText
 from parfocal.cli.encoders import TrustRemoteCode
@@ -32,9 +34,10 @@ from parfocal.cli.next_step import after_train, say_next
 from parfocal.cli.parsing import (
     parse_distribution,
     parse_features,
-    parse_magnifications,
+    refuse_unknown_encoder,
     remote_access,
     with_local_runs,
+    wrong_settings,
 )
 from parfocal.cli.submit import (
     Array,
@@ -72,13 +75,24 @@ def recipes() -> None:
     say_next("parfocal train cohort.csv --model NAME --out run")
 
 
+def _check_recipe(name: str) -> None:
+    if name != DEFAULT_RECIPE:
+        from parfocal.settings import recipe_path
+
+        recipe_path(name)
+
+
 def train(
     *,
     cohort: Cohort,
     out: Out,
     model: Annotated[
         str,
-        typer.Option(metavar="RECIPE", help="A name from `parfocal recipes`, or a YAML file."),
+        typer.Option(
+            metavar="RECIPE",
+            help="A name from `parfocal recipes`, or a YAML file.",
+            callback=checked(_check_recipe),
+        ),
     ] = DEFAULT_RECIPE,
     features: Features = None,
     encoder: EncoderName = None,
@@ -183,7 +197,10 @@ def train(
         "train.covariates": parse_covariates(covariates),
         **task_flags(task, target, time, event),
     }
-    settings = with_local_runs(load_settings(model, config, overrides or (), flags))
+    refuse_unknown_encoder(encoder, features)
+    with wrong_settings(flags):
+        settings = load_settings(model, config, overrides or (), flags)
+    settings = with_local_runs(settings)
     engine = worker_engine(
         workers=workers,
         ray=ray,

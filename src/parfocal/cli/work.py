@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from parfocal.cli.arguments import checked
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import after_status, say_next
+from parfocal.cli.workers import check_ray
 
 
 def status(
@@ -47,7 +49,11 @@ def doctor(
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Address of a Ray cluster to check."),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address of a Ray cluster to check.",
+            callback=checked(check_ray),
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:

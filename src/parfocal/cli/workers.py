@@ -1,23 +1,41 @@
 """Options that spread a command over threads, processes, GPUs and machines."""
 
-import logging
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from parfocal.cli.arguments import ArgumentError, finite_number
+from parfocal.cli.arguments import ArgumentError, checked, finite_number
 from parfocal.printable import counted
 
 if TYPE_CHECKING:
     from parfocal.distribute.distribution import Engine
+    from parfocal.distribute.pool import Workers as WorkerStarter
     from parfocal.models.checkpoint import Checkpoint
 
-LOCAL, OFF = "local", "off"
+LOCAL, AUTO, OFF = "local", "auto", "off"
 MAX_CORES = 2**16
 IN_FLIGHT = 16  # slides that fill the batches of a large GPU; see docs/benchmarks.md
 
-logger = logging.getLogger(__name__)
+
+def check_ray(text: str) -> None:
+    """Check that a text says where Ray runs; whether a cluster answers there is seen later.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if text not in (LOCAL, AUTO, OFF) and ":" not in text:
+        raise ValueError(
+            f"{text!r} is not a place; use local, auto, off, or the address of a cluster, as "
+            "HOST:PORT."
+        )
+
+
+def _check_gpus(text: str) -> None:
+    names = [part.strip() for part in text.split(",")]
+    if not all(name.isascii() and name.isdigit() for name in names):
+        raise ValueError(f"{text!r} is not a list of GPUs; write their numbers, such as 0,1.")
+
 
 Workers = Annotated[
     int | None,
@@ -34,11 +52,16 @@ Ray = Annotated[
         metavar="WHERE",
         help="Where to run the workers as Ray actors: local, auto (the cluster of this machine) or "
         "an ADDRESS; off for plain processes. Default: local if Ray is installed.",
+        callback=checked(check_ray),
     ),
 ]
 Gpus = Annotated[
     str | None,
-    typer.Option(metavar="N,N,...", help="GPUs of this machine to use, such as 0,1."),
+    typer.Option(
+        metavar="N,N,...",
+        help="GPUs of this machine to use, such as 0,1.",
+        callback=checked(_check_gpus),
+    ),
 ]
 GpusPerWorker = Annotated[
     float | None,
@@ -124,35 +147,28 @@ def worker_engine(
     if share is None:
         share = 1 if is_remote else max(1, thread_count(MAX_CORES) // (count or 1))
     uses_ray = ray != OFF if ray is not None else find_spec("ray") is not None
-    place = "processes of this machine"
+    starter: WorkerStarter[Any]
     if uses_ray:
         from parfocal.distribute.ray_workers import RayWorkers
 
         place = f"actors of Ray ({ray or LOCAL})"
-        engine = WorkerEngine(
-            RayWorkers(
-                count, address=ray or LOCAL, cpus=share, gpus=gpus_per_worker, devices=devices
-            ),
-            share,
-            in_flight,
-            threads_are_chosen=threads is not None,
+        starter = RayWorkers(
+            count, address=ray or LOCAL, cpus=share, gpus=gpus_per_worker, devices=devices
         )
     else:
         from parfocal.distribute.processes import ProcessWorkers
 
         assert count is not None
-        engine = WorkerEngine(
-            ProcessWorkers(count, gpus=devices),
-            share,
-            in_flight,
-            threads_are_chosen=threads is not None,
-        )
-    logger.info(
-        "%s: %s, each with %s",
-        *("as many workers as fit" if count is None else counted(count, "worker"), place),
-        counted(share, "thread"),
+        place = "processes of this machine"
+        starter = ProcessWorkers(count, gpus=devices)
+    number = "as many workers as fit" if count is None else counted(count, "worker")
+    return WorkerEngine(
+        starter,
+        share,
+        in_flight,
+        threads_are_chosen=threads is not None,
+        description=f"{number}: {place}, each with {counted(share, 'thread')}",
     )
-    return engine
 
 
 def uses_workers(engine: "Engine | None") -> bool:
@@ -202,8 +218,6 @@ def _existing_gpus(text: str | None, device: str) -> tuple[str, ...]:
     if device not in {"auto", "cuda"}:
         raise ArgumentError(f"--gpus {text} and --device {device} exclude each other.")
     names = [part.strip() for part in text.split(",")]
-    if not all(name.isascii() and name.isdigit() for name in names):
-        raise ArgumentError(f"--gpus {text}: write numbers of GPUs, such as 0,1.")
     found = torch.cuda.device_count()
     if not found:
         raise ArgumentError(

@@ -8,7 +8,7 @@ from parfocal.compare.candidate import (
     refuse_unequal,
     shared_slide_settings,
 )
-from parfocal.compare.run import compare
+from parfocal.compare.run import check_comparison, compare
 from parfocal.compare.scores import ComparisonRow, ModelResult, Timing
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ComparisonRow",
     "ModelResult",
     "Timing",
+    "check_comparison",
     "compare",
     "load_candidate",
     "load_candidates",

@@ -151,19 +151,21 @@ def parse_shares(text: str) -> tuple[float, ...]:
     (0.01, 0.05)
 
     Raises:
-        ComparisonError: a share is not a number above 0 and at most 100.
+        ValueError: a share is not a number above 0 and at most 100, or is listed twice.
     """
-    shares = set()
+    shares: set[float] = set()
     for part in text.split(","):
         try:
             share = float(part.strip().removesuffix("%")) / 100
         except ValueError:
             share = 0.0
         if not 0 < share <= 1:
-            raise ComparisonError(
-                f"--shares {text}: {part.strip()!r} is not a share of the patches in percent, "
-                "above 0 and at most 100, as in --shares 1,2,5,10,20,100."
+            raise ValueError(
+                f"{part.strip()!r} is not a share of the patches in percent, above 0 and at most "
+                "100."
             )
+        if share in shares:
+            raise ValueError(f"{100 * share:g} is listed twice; list it once.")
         shares.add(share)
     return tuple(sorted(shares))
 

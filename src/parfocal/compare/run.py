@@ -109,11 +109,10 @@ def compare(
     columns = {
         name: None for c in candidates for name in covariate_columns(c.settings.train.covariates)
     }
+    check_comparison(candidates, metric=metric, shares=shares)
     task = _shared_task(candidates)
     metric = _metric_of(task, metric)
     cohort = read_task_cohort(cohort_csv, task, columns=tuple(columns), access=access)
-    if shares:
-        zooming(candidates)  # raises if there is none
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     folder = None if features is None else open_features(features, cohort.slides)
     if folder is not None:
@@ -135,6 +134,25 @@ def compare(
         access=access,
     )
     return _Comparison(shared, task.compared, metric, resamples, shares).run(distribution)
+
+
+def check_comparison(
+    candidates: Sequence[Candidate], *, metric: str | None = None, shares: Sequence[float] = ()
+) -> None:
+    """Check that models can be compared as `compare` is asked to, before any file is read.
+
+    Args:
+        candidates: the models.
+        metric: metric that ranks them; None for the first of their task.
+        shares: budgets of the curve; none for no curve.
+
+    Raises:
+        ComparisonError: the models have different tasks, the task has no such metric, or no model
+            can follow the budgets.
+    """
+    _metric_of(_shared_task(candidates), metric)
+    if shares:
+        zooming(candidates)
 
 
 def _shared_task(candidates: Sequence[Candidate]) -> Task:
@@ -171,7 +189,7 @@ def _require_test_slides(cohort: Cohort, candidates: Sequence[Candidate]) -> Non
         if not all(split.test for split in make_splits(cohort, candidate.settings.train)):
             raise ComparisonError(
                 f"{cohort.source.name}: there are no test slides; put some slides into split test, "
-                "or set train.test_fraction above 0."
+                "or add --set train.test_fraction=0.15."
             )
 
 

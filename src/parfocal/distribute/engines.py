@@ -1,5 +1,6 @@
 """Engines that work on the items of a command in several threads or workers."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ LOOKED_AT = 10_000  # items whose slides are looked at for folders that workers 
 MAX_FOLDERS = 32  # of slides that workers must see
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,22 @@ class WorkerEngine:
         in_flight: number of items that a worker processes at the same time.
         threads_are_chosen: whether a user has chosen the number of threads; if False, it is the
             share of the cores, and training on small bags uses one thread of torch.
+        description: the workers in words, which are logged when they begin; empty for nothing.
     """
 
     workers: Workers[Any]
     threads: int | None = None
     in_flight: int = 1
     threads_are_chosen: bool = True
+    description: str = ""
     in_workers = True
 
     def attempt_all(
         self, work_list: WorkList[Result], items: Sequence[str]
     ) -> Iterator[Ended[Result]]:
         """Attempt each item once, and yield those that ended; see `Engine`."""
+        if items and self.description:
+            logger.info("%s", self.description)
         stage = current_stage()
         sent = replace(work_list, distribution=Distribution(work_list.distribution.shard))
         plan = WorkerPlan(

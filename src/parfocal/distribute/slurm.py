@@ -13,6 +13,7 @@ from parfocal.files import write_whole
 SHARD = ' --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"'
 NOTICE_S = 300  # before the time limit: for the slides in flight, or the epoch
 TIME = re.compile(r"(?:\d+-)?\d+(?::\d+){0,2}")
+WITHOUT_HOURS = re.compile(r"(\d+)(?::(\d+))?")
 # What decides which files a command finds; none of it is secret.
 KEPT_VARIABLES = (
     "HF_HOME",
@@ -101,9 +102,10 @@ class SlurmJob:
                 raise SlurmError(
                     f"--sbatch {option!r}: write one option of sbatch, such as --account=lab."
                 )
-        for text in (self.name, self.partition or "", self.memory or ""):
-            if re.search(r"\s", text):
-                raise SlurmError(f"{text!r}: sbatch takes no spaces here.")
+        texts = {"--partition": self.partition, "job name": self.name, "memory": self.memory}
+        for name, text in texts.items():
+            if re.search(r"\s", text or ""):
+                raise SlurmError(f"{name} {text!r}: sbatch takes no spaces here.")
 
     @property
     def path(self) -> Path:
@@ -176,6 +178,29 @@ class SlurmJob:
                 f"{self.path}: sbatch refused it ({text}). Edit the script, and submit it."
             )
         return done.stdout.strip().partition(";")[0]
+
+
+def time_note(text: str | None) -> str | None:
+    """Return how SLURM reads a time limit without hours, which may be meant otherwise.
+
+    >>> time_note("99")
+    '--time-limit 99 is 99 minutes; for hours, write 99:00:00'
+    >>> time_note("8:30")
+    '--time-limit 8:30 is 8 minutes and 30 seconds; for hours, write 8:30:00'
+
+    Args:
+        text: the time limit; None without one.
+
+    Returns:
+        The note; None if no other reading is likely.
+    """
+    found = None if text is None else WITHOUT_HOURS.fullmatch(text)
+    if text is None or found is None:
+        return None
+    minutes, seconds = found.groups()
+    read = f"{minutes} minutes" + ("" if seconds is None else f" and {seconds} seconds")
+    meant = f"{text}:00:00" if seconds is None else f"{text}:00"
+    return f"--time-limit {text} is {read}; for hours, write {meant}"
 
 
 def kept_variables(environment: Mapping[str, str]) -> dict[str, str]:

@@ -19,12 +19,7 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(
-            f"device {name!r} is not known; choose auto, cpu, cuda or cuda:1."
-        ) from error
+    device = parse_device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device {name!r}: torch {torch.__version__} finds no CUDA device; use cpu."
@@ -33,3 +28,17 @@ def choose_device(name: str) -> torch.device:
     if thread_count(threads) < threads:
         torch.set_num_threads(thread_count(threads))
     return device
+
+
+def parse_device(name: str) -> torch.device:
+    """Return a device by the name that torch has for it; whether it exists is not checked.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device {name!r} is not known; choose auto, cpu, cuda or cuda:1."
+        ) from error

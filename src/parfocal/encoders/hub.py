@@ -119,6 +119,8 @@ def unavailable(
         reason = f"access to the weights was refused ({quoted})"
     elif kinds & MISSING:
         reason = f"the Hub shows no such repository to this account ({quoted})"
+    elif isinstance(error, ModuleNotFoundError):
+        reason = f"{error.name} is not installed; run pip install 'parfocal[hub]'"
     elif is_offline():
         reason = f"the weights are not in {cache_folder()}, and HF_HUB_OFFLINE is set"
     elif kinds & UNREACHABLE:

@@ -164,7 +164,7 @@ def _import_timm(network: str, alternative: str) -> ModuleType:
         raise MissingPackageError(
             f"{network}: timm cannot be imported ({type(error).__name__}: {first_line(error)}). "
             f"Install it with the torchvision made for torch {torch.__version__}: pip install "
-            f"timm 'torchvision==0.{minor + 15}.*'.",
+            f"'parfocal[timm]' 'torchvision==0.{minor + 15}.*'.",
             alternative,
         ) from error
     return timm  # type: ignore[no-any-return]

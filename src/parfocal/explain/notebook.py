@@ -34,7 +34,7 @@ def to_frame(record: PredictionRecord) -> "pd.DataFrame":
     try:
         import pandas as pd  # noqa: PLC0415  # optional dependency
     except ImportError as error:
-        raise ImportError("a data frame needs pandas: pip install pandas") from error
+        raise ImportError("a data frame needs pandas: pip install 'parfocal[notebook]'") from error
     table = pd.DataFrame([asdict(region) for region in record.regions]).set_index("id")
     return table.sort_values("order")
 

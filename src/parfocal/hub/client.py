@@ -11,9 +11,7 @@ from typing import Any
 
 from parfocal.hub.repository import HubError, Repository
 
-DOWNLOADED = (
-    "download the model otherwise and give its folder: `parfocal predict FOLDER SLIDE --out DIR`"
-)
+DOWNLOADED = "download the model otherwise, and give this command its folder in place of the name"
 # Where the errors of huggingface_hub come from; which of them it uses depends on its version.
 PACKAGES = ("huggingface_hub", "hf_xet", "httpx", "httpcore", "requests", "urllib3")
 
@@ -101,7 +99,8 @@ def _huggingface_hub() -> ModuleType:
         import huggingface_hub.constants  # noqa: PLC0415 (no attribute until it is imported)
     except ImportError:
         raise HubError(
-            f"the Hub needs huggingface_hub: pip install 'parfocal[hub]'. Without it, {DOWNLOADED}."
+            "the Hub needs huggingface_hub, which is not installed; run pip install "
+            f"'parfocal[hub]', or {DOWNLOADED}."
         ) from None
     module: ModuleType = huggingface_hub
     return module

@@ -78,10 +78,7 @@ def parse_budget(text: str) -> Budget | None:
     name, _, value = (part.strip() for part in text.partition("="))
     unit = next((each for each in UNITS if each == name), None)
     if unit is None:
-        raise BudgetError(
-            f"budget {text!r}: {name!r} is not a unit; the units are {', '.join(UNITS)}, as in "
-            f"{EXAMPLES}."
-        )
+        raise BudgetError(f"budget {text!r}: {name!r} is not a unit; write {EXAMPLES}.")
     return Budget(unit, _amount(text, unit, value))
 
 
@@ -94,9 +91,8 @@ def _amount(text: str, unit: Unit, value: str) -> float:
     try:
         amount = float(value)
     except ValueError:
-        raise BudgetError(
-            f"budget {text!r}: {value!r} is not a number, as in {EXAMPLES}."
-        ) from None
+        example = next(each for each in EXAMPLES.split(", ") if each.startswith(unit))
+        raise BudgetError(f"budget {text!r}: {value!r} is not a number; write {example}.") from None
     if unit == "patches" and amount != amount // 1:
         raise BudgetError(f"budget {text!r}: give a whole number of patches.")
     return amount * scale

@@ -4,7 +4,13 @@ The settings of a model are the keyword-only arguments of its class and are decl
 """
 
 from parfocal.settings.errors import SettingsError
-from parfocal.settings.load import load_run_settings, load_settings, recipe_names, recipes
+from parfocal.settings.load import (
+    load_run_settings,
+    load_settings,
+    recipe_names,
+    recipe_path,
+    recipes,
+)
 from parfocal.settings.overrides import model_overrides, parse_override
 from parfocal.settings.sections import (
     STRICT,
@@ -26,5 +32,6 @@ __all__ = [
     "model_overrides",
     "parse_override",
     "recipe_names",
+    "recipe_path",
     "recipes",
 ]

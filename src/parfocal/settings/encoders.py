@@ -119,7 +119,9 @@ def _parse_outputs(text: str) -> Output | dict[float, Output]:
     known: dict[str, Output] = {each: each for each in get_args(Output)}
     for output in by_magnification.values():
         if output not in known:
-            raise SettingsError(f"output {output!r} is not known; choose {', '.join(known)}.")
+            raise SettingsError(
+                f"encoder.output {output!r} is not known; choose {', '.join(known)}."
+            )
     outputs = {key: known[output] for key, output in by_magnification.items()}
     return outputs if isinstance(parsed, dict) else outputs[0.0]
 

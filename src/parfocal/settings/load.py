@@ -40,7 +40,7 @@ def load_settings(
     Raises:
         SettingsError: a file cannot be read, or a setting is unknown, missing or invalid.
     """
-    layers = [read_yaml(_recipe_path(recipe))]
+    layers = [read_yaml(recipe_path(recipe))]
     if config is not None:
         layers.append(read_yaml(config))
     # Another model drops the settings of the one before, so it comes first.
@@ -82,7 +82,7 @@ def recipe_names() -> list[str]:
 
 def recipes() -> dict[str, str]:
     """Return a one-sentence description of each recipe of parfocal, by name."""
-    return {name: _first_sentence(_recipe_path(name)) for name in recipe_names()}
+    return {name: _first_sentence(recipe_path(name)) for name in recipe_names()}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -115,7 +115,15 @@ def _first_sentence(recipe: Path) -> str:
     return comment.partition(". ")[0].rstrip(".") + "."
 
 
-def _recipe_path(recipe: str | Path) -> Path:
+def recipe_path(recipe: str | Path) -> Path:
+    """Return the file of a recipe.
+
+    Args:
+        recipe: name of a recipe of parfocal, or a YAML file.
+
+    Raises:
+        SettingsError: there is no recipe of that name.
+    """
     if Path(recipe).suffix in (".yaml", ".yml"):
         return Path(recipe)
     if str(recipe) not in recipe_names():

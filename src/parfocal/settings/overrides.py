@@ -54,10 +54,10 @@ def model_overrides(run: Path, overrides: Sequence[str]) -> dict[str, SettingVal
             model.
         CheckpointError: the run has no checkpoint, or it cannot be read.
     """
+    parsed = [(text, *parse_override(text)) for text in overrides]
     name = stored_model_name((fold_folders(run) or (run,))[0])
     values: dict[str, Any] = {}
-    for text in overrides:
-        section, key, value = parse_override(text)
+    for text, section, key, value in parsed:
         if section != "model":
             raise SettingsError(
                 f"{text!r}: the settings of section {section} cannot be changed after training; "

@@ -57,7 +57,9 @@ def test_a_slide_that_fails_is_followed_by_the_next(tmp_path, slides):
     sources = [SlideSource(tmp_path / "none.svs"), SlideSource(slides[0])]
     failed, inspected = inspect_slides(sources, SETTINGS)
     assert failed.report is None
-    assert "no such file" in failed.reason
+    assert failed.reason == (
+        f"{tmp_path / 'none.svs'}: no such slide, folder or cohort table. Check the path."
+    )
     assert inspected.report.id == "left"
     assert inspected.picture is None
 

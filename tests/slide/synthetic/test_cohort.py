@@ -308,7 +308,8 @@ def test_an_interrupted_painting_leaves_no_file(tmp_path):
 
 def test_an_interrupted_cohort_leaves_no_files(tmp_path):
     def interrupt(done, slides):
-        raise KeyboardInterrupt
+        if done:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         painted(tmp_path, slides=6, progress=interrupt)
@@ -354,7 +355,7 @@ def test_a_rare_class_is_in_every_split():
 def test_progress_is_reported(tmp_path):
     calls = []
     painted(tmp_path, slides=2, progress=lambda done, slides: calls.append((done, slides)))
-    assert calls == [(1, 2), (2, 2)]
+    assert calls == [(0, 2), (1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(

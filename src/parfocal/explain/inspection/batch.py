@@ -20,7 +20,7 @@ from parfocal.distribute.worklist import EVERYTHING_HERE, Distribution, WorkList
 from parfocal.explain.inspection.report import SlideReport, describe_slide, find_patches
 from parfocal.explain.inspection.strip import draw_strip
 from parfocal.features.header import SlideSettings
-from parfocal.files import name_key
+from parfocal.files import name_key, path_exists
 from parfocal.grid import PatchGrid
 from parfocal.progress import Progress
 from parfocal.slide.errors import SlideError
@@ -288,6 +288,8 @@ class _Results:
 def _inspect(source: SlideSource, settings: SlideSettings, *, pictures: bool) -> Inspection:
     if source.problem is not None:
         raise SlideError(source.problem)
+    if isinstance(source.path, Path) and not (source.from_cohort or path_exists(source.path)):
+        raise SlideError(f"{source.path}: no such slide, folder or cohort table. Check the path.")
     with open_slide(
         source.path, mpp=source.mpp, tissue=source.tissue, from_cohort=source.from_cohort
     ) as slide:

@@ -75,10 +75,7 @@ def _check_file(file: Path) -> None:
             with file.open("rb") as opened:
                 is_empty = not opened.read(1)
     except FileNotFoundError as error:
-        raise SlideError(
-            f"{file}: no such file. Check the path; in a cohort's CSV file, paths are relative to "
-            "the CSV file."
-        ) from error
+        raise SlideError(f"{file}: no such file. Check the path.") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SlideError(

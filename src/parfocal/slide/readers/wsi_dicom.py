@@ -82,7 +82,7 @@ class WsiDicomScan:
         except ImportError as error:
             raise SlideError(
                 f"{self._files[0].name}: OpenSlide does not decode this DICOM slide, but wsidicom "
-                "does. Install it with `pip install parfocal[dicom]`."
+                "does. Install it with `pip install 'parfocal[dicom]'`."
             ) from error
         try:
             return WsiDicom.open(self._files)

@@ -18,7 +18,7 @@ from parfocal.slide.sources.url import SlideUrl
 IDENTITY_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime")
 WHOLE_BLOCK = 2**22
 INSTALLED_SCHEMES = ("s3", "gs", "gcs")  # whose connectors the extra installs
-INSTALL = "Install it with `pip install parfocal[remote]`."
+INSTALL = "Install it with `pip install 'parfocal[remote]'`."
 
 
 class FsspecTransport:

@@ -63,7 +63,7 @@ def paint_cohort(
         endpoint: endpoint besides the class, see `parfocal.slide.synthetic.endpoints`; None for
             the class alone. It needs painted texture.
         threads: number of slides to paint at once.
-        progress: called with the number of finished slides and the number of all slides.
+        progress: called with the number of finished slides, at first 0, and of all slides.
 
     Returns:
         The path of cohort.csv.
@@ -117,6 +117,8 @@ def _paint_all(
 ) -> None:
     """Paint slides in threads; if one fails, stop all others before raising."""
     stop, each = Event(), max(1, threads // len(plans))
+    if progress is not None:
+        progress(0, len(plans))
     with ThreadPoolExecutor(threads) as pool:
         futures = [
             pool.submit(_paint_one, out, name, plan, each, stop)
