@@ -203,8 +203,10 @@ def test_the_command_prints_a_table_and_what_is_next(
     assert "4 test slides (2 dark, 2 pale), up to 5 patches each" in result.out
     assert "256 px at 10x" in result.out
     assert "A and B: their difference is within the 95% interval" in result.out
-    advice = "--models abmil,zoommil --encoder A --out comparison (and again with --encoder B)"
-    assert f"Next: parfocal compare {cohort} {advice}\n" in result.err
+    advice = "--models abmil,zoommil-hindsight --encoder A --out comparison"
+    assert f"Next: also with B, which may be as good: parfocal compare {cohort} {advice}\n" in (
+        result.err
+    )
     assert "fewer than 10 patients of a class" in result.out
     shown = json.loads(parfocal(*arguments, "--json").out)
     assert shown == json.loads((out / "probe.json").read_text())

@@ -43,7 +43,7 @@ def test_failed_experiments_and_damaged_slides_make_the_exit_code_1(
     assert (code, out) == (1, "the table\n\n")
     assert err == (
         "parfocal: 1 of 2 experiments failed:\nparfocal: abmil: it broke\n"
-        f"Next: open {tmp_path / 'page.html'} in a browser; "
-        "to retry what failed, run the same command again\n"
+        "Next: to retry what failed, run the same command again; then "
+        f"open {tmp_path / 'page.html'} in a browser\n"
         "parfocal: a.tif: cut short\n"
     )

@@ -88,4 +88,9 @@ def calibrate(
     for each in calibrations:
         typer.echo(each.text)
     settles = any(threshold < 1 for each in calibrations for threshold in each.rule.thresholds)
-    say_next(after_calibrate(run, settles=settles))
+    options = {
+        "--features": features,
+        "--device": None if device == "auto" else device,
+        "--trust-remote-code": trust_remote_code,
+    }
+    say_next(after_calibrate(run, options, settles=settles))

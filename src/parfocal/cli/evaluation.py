@@ -138,7 +138,19 @@ def evaluate(
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
-    then = after_evaluate(run, out / "report.html")
+    options = {
+        "--features": features,
+        "--device": None if device == "auto" else device,
+        "--per": per,
+        "--fusion": fusion,
+        "--budget": budget,
+        "--set": changes,
+        "--encoder-at": encoder_at,
+        "--trust-remote-code": trust_remote_code,
+    }
+    if per is not None:
+        options["--patients"] = "TABLE" if per == "patient" else None
+    then = after_evaluate(run, out / "report.html", options)
     finish(failed, len(failed) + len(result.results), then=then)
 
 
@@ -208,4 +220,11 @@ def audit(
     typer.echo(f"{result.summary}; wrote {out / 'audit.json'}")
     failed = {failure.slide.slide_id: failure.reason for failure in result.failed}
     agreement = result.agreement.value if result.agreement is not None else None
-    finish(failed, len(failed) + len(result.slides), then=after_audit(run, agreement))
+    options = {
+        "--features": features,
+        "--device": None if device == "auto" else device,
+        "--budget": budget,
+        "--trust-remote-code": trust_remote_code,
+    }
+    then = after_audit(run, agreement, options)
+    finish(failed, len(failed) + len(result.slides), then=then)

@@ -22,7 +22,7 @@ from parfocal.cli.arguments import (
 )
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
-from parfocal.cli.next_step import quoted
+from parfocal.cli.next_step import after_features, quoted
 from parfocal.cli.parsing import (
     parse_distribution,
     refuse_unknown_encoder,
@@ -50,6 +50,7 @@ from parfocal.cli.workers import (
     worker_engine,
 )
 from parfocal.printable import counted
+TISSUE = 0.1  # smallest share of tissue in a patch
 
 EXTRACTED_ON_GPU = 4  # slides at a time: the next ones are opened and read ahead
 
@@ -106,7 +107,7 @@ def extract(
             help="Minimum share of tissue in a patch.",
             callback=finite_number,
         ),
-    ] = 0.1,
+    ] = TISSUE,
     layout: Annotated[
         Literal["parfocal", "trident"],
         typer.Option(
@@ -216,5 +217,23 @@ def extract(
     others = f", {len(result.elsewhere)} by other processes" if result.elsewhere else ""
     done = counted(len(result.done), "slide")
     typer.echo(f"{done} extracted, {len(result.skipped)} already in {out}{others}")
-    then = f"parfocal train {quoted(cohort)} --features {quoted(out)} --out run"
+    kept: dict[str, object] = {
+        "encoder.weights": weights,
+        "encoder.output": encoder_output,
+        "encoder.any_mpp": "true" if any_mpp else None,
+        "slide.tissue_method": None if tissue_method == "otsu" else tissue_method,
+        "slide.min_tissue": None if min_tissue == TISSUE else min_tissue,
+        "slide.children": None if children == "tissue" else children,
+        "slide.roots": None if roots == "descendants" else roots,
+    }
+    then = None
+    if len(result.failed) < len(slides):
+        labeled = any(slide.label for slide in slides)
+        then = after_features(
+            quoted(cohort),
+            str(out),
+            settings=kept if layout == "parfocal" else {},
+            trust_remote_code=trust_remote_code,
+            labeled=labeled,
+        )
     finish(result.failed, len(slides), then=then)

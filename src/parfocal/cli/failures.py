@@ -21,8 +21,8 @@ def finish(
     """
     report_failures(failed, total, unit=unit)
     if then is not None and len(failed) < total:
-        again = "; to retry what failed, run the same command again" if failed else ""
-        say_next(f"{then}{again}")
+        again = "to retry what failed, run the same command again; then " if failed else ""
+        say_next(f"{again}{then}")
     if failed:
         raise typer.Exit(1)
 

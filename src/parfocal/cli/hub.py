@@ -8,7 +8,7 @@ import typer
 
 from parfocal.cli.arguments import ONE_ENCODER, Device, Host, Port, Run, wrong_usage
 from parfocal.cli.encoders import TrustRemoteCode
-from parfocal.cli.next_step import predict_command, say_next
+from parfocal.cli.next_step import needs_table, predict_command, say_next
 from parfocal.cli.parsing import check_one_encoder
 
 
@@ -89,7 +89,8 @@ def push(
     address = planned.run()
     done = "pushed" if planned.is_upload else "written; nothing was uploaded"
     typer.echo(f"{address}: {done}")
-    say_next(predict_command(Path(planned.name)))
+    table = {"--patients": "TABLE" if needs_table(run) else None}
+    say_next(predict_command(Path(planned.name), table))
 
 
 def _confirm(target: str) -> None:

@@ -83,7 +83,8 @@ def probe(
     report_failures(reasons, len(report.rows), unit="encoders")
     report_failures(report.failed, report.slides)
     failed = bool(reasons or report.failed)
-    if not as_json and (advice := report.advice) is not None:
+    advice = report.advice(trust_remote_code=trust_remote_code)
+    if not as_json and advice is not None:
         say_next(RETRY if failed else advice)
     if failed:
         raise typer.Exit(1)

@@ -23,7 +23,13 @@ from parfocal.cli.arguments import (
     parse_magnifications,
 )
 from parfocal.cli.failures import finish, print_reasons
-from parfocal.cli.next_step import after_inspect, after_synth, quoted, say_next
+from parfocal.cli.next_step import (
+    after_features,
+    after_inspect,
+    after_synth,
+    can_train,
+    say_next,
+)
 from parfocal.cli.parsing import (
     parse_distribution,
     parse_features,
@@ -145,7 +151,14 @@ def inspect(
         print_reasons(unfit)
     then = None
     if not as_json:
-        then = after_inspect(slides, magnifications, picture, unfit=bool(unfit))
+        then = after_inspect(
+            slides,
+            settings.magnifications,
+            picture,
+            unfit=bool(unfit),
+            columns=[*(["mpp"] if mpp is not None else []), *(["tissue"] if tissue else [])],
+            tissue_method=tissue_method,
+        )
     failed |= {str(slide.path): slide.reason for slide in inspected if slide.reason is not None}
     finish(failed, total, then=then)
 
@@ -256,7 +269,8 @@ def synth(
         progress=report,
     )
     typer.echo(f"painted {slides} slides; wrote {cohort}")
-    say_next(after_synth(cohort, endpoint))
+    trains = can_train(cohort, endpoint)
+    say_next(after_synth(cohort, endpoint, side_um=size * mpp, mpp=mpp, trains=trains))
 
 
 def features(
@@ -288,5 +302,5 @@ def features(
     assert found is not None
     report = describe_features(found, values=values)
     typer.echo(json.dumps(report.to_json(), indent=1) if as_json else report.lines())
-    then = None if as_json else f"parfocal train cohort.csv --features {quoted(folder)} --out run"
+    then = None if as_json else after_features("cohort.csv", folder)
     finish(report.problems, report.slides + len(report.problems), then=then)

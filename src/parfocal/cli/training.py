@@ -255,7 +255,13 @@ def train(
             err=True,
         )
         print_reasons(summary.failed)
-    say_next(after_train(out, cohort, features, tested=has_test_slides(out)))
+    options = {
+        "--features": features,
+        "--cache": cache,
+        "--device": None if device == "auto" else device,
+        "--trust-remote-code": trust_remote_code,
+    }
+    say_next(after_train(out, cohort, options, tested=has_test_slides(out)))
 
 
 def _open_features(

@@ -1,11 +1,13 @@
 """The result of a probe: a row for each encoder, as text and as JSON."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from parfocal.encoders.catalog import find_card
 from parfocal.metrics import METRICS
 from parfocal.metrics.paired import ScoreSummary
 from parfocal.slide.resolution import magnification_of
@@ -118,17 +120,27 @@ class ProbeReport:
             ]
         return [*lines, *self.warnings]
 
-    @property
-    def advice(self) -> str | None:
-        """What to do next; None if no encoder has a result."""
+    def advice(self, *, trust_remote_code: bool = False) -> str | None:
+        """Return what to do next; None if no encoder has a result.
+
+        Args:
+            trust_remote_code: whether encoders run code from their repositories.
+        """
         done = [row for row in self.rows if row.reason is None]
         if not done:
             return None
         close = [row.name for row in done[1:] if not row.is_lower]
-        others = f" (and again with --encoder {close[0]})" if close else ""
+        best, mpp = done[0].name, done[0].mpp
+        card = find_card(best)
+        models, at = "abmil,zoommil-hindsight", ""
+        if card is not None and card.mpps and mpp is not None:  # not at lower magnifications
+            models = "abmil,mean-mlp"
+            at = f" --set slide.magnifications={magnification_of(mpp):g}"
+        others = f"also with {close[0]}, which may be as good: " if close else ""
+        trust = " --trust-remote-code" if trust_remote_code else ""
         return (
-            f"parfocal compare {self.cohort} --models abmil,zoommil --encoder {done[0].name} "
-            f"--out comparison{others}"
+            f"{others}parfocal compare {shlex.quote(self.cohort)} --models {models} "
+            f"--encoder {shlex.quote(best)}{at}{trust} --out comparison"
         )
 
     def _cells(self, row: ProbeRow) -> list[str]:

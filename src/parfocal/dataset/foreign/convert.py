@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -261,9 +262,10 @@ def _path_notes(files: Sequence[FoundFile]) -> list[str]:
 
 
 def _next_command(out: Path, label: Label, task: TaskConfig | None) -> str:
-    command = f"parfocal train {out}"
+    command = f"parfocal train {shlex.quote(str(out))}"
     if task is not None and task.time and task.event:
-        command += f" --task survival --time {task.time} --event {task.event}"
+        time, event = shlex.quote(task.time), shlex.quote(task.event)
+        command += f" --task survival --time {time} --event {event}"
     elif label.column is None:
         command += " --task TASK --target COLUMN"
     return f"{command} --out run"
