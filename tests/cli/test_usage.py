@@ -165,6 +165,7 @@ WRONG = [
     ("serve-encoder x", "NAME: encoder 'x' is not known."),
     ("encoders x", "encoder 'x' is not known."),
     ("reproduce x --data a --out b", "unknown table 'x'; use one of jsma-bach, "),
+    ("reproduce jsma-bach --data a --out b --set x", "'x' is not SECTION.KEY=VALUE; write it as"),
     ("cohort bach a --download x", "--download: 'bach' cannot be downloaded; camelyon16 and"),
     (
         "synth a --slides 2 --seed 0 --tiles b --endpoint ordinal",
@@ -196,6 +197,8 @@ def test_wrong_usage_is_refused_before_any_file_is_read(
         ("inspect none.svs", "none.svs: no such slide, folder or cohort table. Check the path."),
         ("inspect none.svs --tissue none", "--tissue none: no such file or folder;"),
         ("view none", "none: no such file or folder; check the path."),
+        ("train none.csv --out run --config a.yaml", "a.yaml: cannot be read (No such file"),
+        ("compare none.csv --out run --models a.yaml", "a.yaml: cannot be read (No such file"),
     ],
 )
 def test_files_that_cannot_be_used_are_no_wrong_usage(

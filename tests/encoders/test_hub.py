@@ -1,8 +1,11 @@
+import sys
 from pathlib import Path
 
 import pytest
 
-from parfocal.encoders.hub import cache_folder, cached_files, is_offline, weights_files
+from parfocal.encoders.catalog import CARDS
+from parfocal.encoders.hub import cache_folder, cached_files, download, is_offline, weights_files
+from parfocal.encoders.weights import EncoderError
 
 VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
 
@@ -51,6 +54,14 @@ def test_weights_of_a_name_of_their_own_are_found_by_extension(tmp_path):
     for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
         (tmp_path / name).touch()
     assert [path.suffix for path in weights_files(tmp_path)] == [".safetensors"] * 2
+
+
+def test_without_the_package_the_extra_to_install_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(
+        EncoderError, match=r"huggingface_hub is not installed; run pip install 'pa"
+    ):
+        download(CARDS["uni2-h"])
 
 
 def test_both_libraries_say_that_there_is_no_network(monkeypatch):

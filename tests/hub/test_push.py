@@ -168,11 +168,12 @@ def test_errors_of_the_hub_are_one_line(
     hub.fail = error
     for command in (
         ("push", run, "hf:lab/model", "--yes"),
-        ("predict", "hf:lab/model", "a.svs", "--out", run.parent / "out"),
+        ("evaluate", "hf:lab/model", "a.csv", "--out", run.parent / "out"),
     ):
         result = parfocal(*command)
         assert result.code == 1
         (line,) = result.err.splitlines()
+        assert "predict" not in line
         with pytest.raises(AssertionError, match=f"hf:lab/model: {reason}"):
             raise AssertionError(line)
 
@@ -183,6 +184,7 @@ def test_without_the_package_the_message_says_how_to_install_it(
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     result = parfocal("push", run, "hf:lab/model", "--yes")
     assert "pip install 'parfocal[hub]'" in result.err
+    assert "predict" not in result.err
 
 
 def test_the_license_of_an_earlier_push_is_kept(

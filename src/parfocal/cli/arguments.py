@@ -1,70 +1,28 @@
 """Arguments shared by several subcommands."""
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
+from parfocal.cli.checks import (
+    ArgumentError,
+    check_budget,
+    check_device,
+    check_magnifications_or_range,
+    check_shard,
+    checked,
+    finite_number,
+    parse_magnifications,
+    plausible_mpp,
+    wrong_usage,
+)
 from parfocal.cli.places import CommandContext, output_folder, unfinished_folder, written_folder
 from parfocal.files import path_exists
 
 Part = Literal["train", "val", "test", "all"]
 TissueMethodName = Literal["otsu", "gray", "all"]
 LoggerName = Literal["csv", "tensorboard", "mlflow", "wandb"]
-
-
-class ArgumentError(ValueError):
-    """Wrong usage, whatever the files say; the message says what to give. The exit code is 2."""
-
-
-@contextmanager
-def wrong_usage(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
-    """Turn errors of the library about the values of options into wrong usage.
-
-    Args:
-        kinds: classes of these errors.
-        prefix: start of the message, to name the option.
-
-    Raises:
-        ArgumentError: there was one in the block.
-    """
-    try:
-        yield
-    except kinds as error:
-        raise ArgumentError(f"{prefix}{error}") from error
-
-
-def checked(check: Callable[[Any], object], *, prefix: str = "") -> Callable[[Any], Any]:
-    """Return a callback of an option that refuses a value if a check of the library does.
-
-    Args:
-        check: function that raises ValueError for a wrong value; it is not called without a value.
-        prefix: start of its messages that is left out, because the option is named.
-    """
-
-    def check_given(value: Any) -> Any:
-        if value is not None:
-            try:
-                check(value)
-            except ValueError as error:
-                raise typer.BadParameter(str(error).removeprefix(prefix)) from None
-        return value
-
-    return check_given
-
-
-def finite_number(value: float | None) -> float | None:
-    """Check that a number is finite.
-
-    Raises:
-        typer.BadParameter: it is not.
-    """
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is invalid; use a finite number")
-    return value
 
 
 def existing_tissue(context: CommandContext, path: Path | None) -> Path | None:
@@ -82,54 +40,6 @@ def existing_tissue(context: CommandContext, path: Path | None) -> Path | None:
         )
         raise FileNotFoundError(f"--tissue {path}: no such file or folder; {advice}.")
     return path
-
-
-# Checks of single values, before any work is done. What they need is imported when it is needed.
-
-
-def parse_magnifications(text: str) -> tuple[float, ...]:
-    """Parse magnifications separated by commas, with or without "x".
-
-    Raises:
-        ValueError: one of them is not a number, or they do not ascend.
-    """
-    from parfocal.features.header import SlideSettings
-
-    try:
-        found = tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"{text!r} is not a list like 2.5,5,10.") from None
-    return SlideSettings(found).magnifications
-
-
-def _check_magnifications_or_range(text: str) -> None:
-    if "-" not in text:  # a range is checked with the model that takes it
-        parse_magnifications(text)
-
-
-def _check_shard(text: str) -> None:
-    from parfocal.distribute.shards import parse_shard
-
-    parse_shard(text)
-
-
-def _check_mpp(mpp: float) -> None:
-    from parfocal.slide.resolution import check_mpp
-
-    check_mpp(mpp)
-
-
-def _check_budget(text: str) -> None:
-    from parfocal.models.budget import parse_budget
-
-    parse_budget(text)
-
-
-def _check_device(name: str) -> None:
-    if name not in ("auto", "cpu", "cuda"):
-        from parfocal.encoders.device import parse_device
-
-        parse_device(name)
 
 
 Cohort = Annotated[
@@ -284,7 +194,7 @@ Mpp = Annotated[
     typer.Option(
         metavar="MPP",
         help="Microns per pixel at level 0, if the file records none or a wrong one.",
-        callback=checked(_check_mpp, prefix="mpp="),
+        callback=checked(plausible_mpp, prefix="mpp="),
     ),
 ]
 Logger = Annotated[
@@ -305,7 +215,7 @@ MAGNIFICATIONS_OR_RANGE = typer.Option(
     metavar="M,M,...",
     help=f"{MAGNIFICATIONS_HELP} Model jsma also takes a range, such as 2.5-20, and uses the "
     "magnifications in it that each slide has.",
-    callback=checked(_check_magnifications_or_range, prefix="magnifications: "),
+    callback=checked(check_magnifications_or_range, prefix="magnifications: "),
 )
 Features = Annotated[
     str | None,
@@ -402,7 +312,7 @@ BudgetText = Annotated[
         help="How much of each slide to visit: patches=100, share=5%, seconds=2, macs=50G; or "
         "settled, to stop when the answer has settled (see `parfocal calibrate`). Default: the "
         "number of patches of the model.",
-        callback=checked(_check_budget, prefix="budget "),
+        callback=checked(check_budget, prefix="budget "),
     ),
 ]
 SkipUnreadable = Annotated[
@@ -414,7 +324,7 @@ Device = Annotated[
     typer.Option(
         metavar="DEVICE",
         help="auto, cpu, cuda or cuda:N.",
-        callback=checked(_check_device, prefix="device "),
+        callback=checked(check_device, prefix="device "),
     ),
 ]
 ShardText = Annotated[
@@ -424,7 +334,7 @@ ShardText = Annotated[
         metavar="I/N",
         help="Process only part I of N of the work, counted from 1, such as 3/8. Default: all "
         "commands that write to the same folder share the work.",
-        callback=checked(_check_shard, prefix="--shard "),
+        callback=checked(check_shard, prefix="--shard "),
     ),
 ]
 Partial = Annotated[

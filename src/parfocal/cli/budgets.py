@@ -14,8 +14,8 @@ from parfocal.cli.arguments import (
     Scratch,
     ScratchSize,
     WritableRun,
-    checked,
 )
+from parfocal.cli.checks import checked
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.next_step import after_calibrate, say_next
 from parfocal.cli.parsing import parse_features, remote_access

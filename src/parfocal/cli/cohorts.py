@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import Partial, wrong_usage
+from parfocal.cli.arguments import Partial
+from parfocal.cli.checks import wrong_usage
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import quoted, say_next
 from parfocal.cli.places import output_file, written_folder

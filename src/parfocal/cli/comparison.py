@@ -21,9 +21,8 @@ from parfocal.cli.arguments import (
     ShardText,
     SkipUnreadable,
     TimedSlides,
-    checked,
-    wrong_usage,
 )
+from parfocal.cli.checks import checked, wrong_usage
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import open_in_browser

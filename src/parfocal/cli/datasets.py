@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from parfocal.cli.arguments import (
-    ArgumentError,
     Cache,
     Device,
     EncoderName,
@@ -16,12 +15,12 @@ from parfocal.cli.arguments import (
     ResumableOut,
     ShardText,
     TimedSlides,
-    wrong_usage,
 )
+from parfocal.cli.checks import ArgumentError, wrong_usage
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import open_in_browser, say_next
-from parfocal.cli.parsing import parse_distribution, refuse_unknown_encoder
+from parfocal.cli.parsing import parse_distribution, refuse_unknown_encoder, wrong_settings
 from parfocal.cli.submit import (
     Array,
     JobOptions,
@@ -100,7 +99,9 @@ def reproduce(
             trust_remote_code=trust_remote_code,
         )
     if dry_run:
-        typer.echo(plan(reproduction, data, out, seeds=seeds, device=device).to_markdown())
+        with wrong_settings({"encoder.name": encoder}):
+            planned = plan(reproduction, data, out, seeds=seeds, device=device)
+        typer.echo(planned.to_markdown())
         say_next("the same command without --dry-run")
         return
     engine = worker_engine(
@@ -111,17 +112,18 @@ def reproduce(
         threads=threads,
         device=device,
     )
-    result = run_table(
-        reproduction,
-        data,
-        out,
-        seeds=seeds,
-        cache=cache,
-        device=device,
-        partial=partial,
-        timed=timed,
-        distribution=parse_distribution(shard, engine),
-    )
+    with wrong_settings({"encoder.name": encoder}):
+        result = run_table(
+            reproduction,
+            data,
+            out,
+            seeds=seeds,
+            cache=cache,
+            device=device,
+            partial=partial,
+            timed=timed,
+            distribution=parse_distribution(shard, engine),
+        )
     typer.echo((out / "table.md").read_text(encoding="utf-8"))
     try:
         then = open_in_browser(out / "page.html")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import wrong_usage
+from parfocal.cli.checks import wrong_usage
 from parfocal.cli.next_step import after_encoders, say_next
 
 TrustRemoteCode = Annotated[

@@ -17,9 +17,8 @@ from parfocal.cli.arguments import (
     ScratchSize,
     ShardText,
     TissueMethod,
-    finite_number,
-    parse_magnifications,
 )
+from parfocal.cli.checks import finite_number, parse_magnifications
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import after_features, quoted
@@ -50,6 +49,7 @@ from parfocal.cli.workers import (
     worker_engine,
 )
 from parfocal.printable import counted
+
 TISSUE = 0.1  # smallest share of tissue in a patch
 
 EXTRACTED_ON_GPU = 4  # slides at a time: the next ones are opened and read ahead

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import ONE_ENCODER, Device, Host, Port, Run, wrong_usage
+from parfocal.cli.arguments import ONE_ENCODER, Device, Host, Port, Run
+from parfocal.cli.checks import wrong_usage
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.next_step import needs_table, predict_command, say_next
 from parfocal.cli.parsing import check_one_encoder

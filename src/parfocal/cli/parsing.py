@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parfocal.cli.arguments import ArgumentError, local_run, wrong_usage
+from parfocal.cli.arguments import local_run
+from parfocal.cli.checks import ArgumentError, wrong_usage
 
 if TYPE_CHECKING:
     from parfocal.distribute.distribution import Distribution, Engine
@@ -206,11 +207,14 @@ def wrong_settings(options: Mapping[str, object]) -> Iterator[None]:
 
     Raises:
         ArgumentError: there was one in the block.
+        SettingsFileError: a file of settings cannot be read.
     """
-    from parfocal.settings import SettingsError
+    from parfocal.settings import SettingsError, SettingsFileError
 
     try:
         yield
+    except SettingsFileError:
+        raise
     except SettingsError as error:
         message = str(error)
         for setting, value in options.items():

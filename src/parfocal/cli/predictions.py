@@ -12,7 +12,6 @@ import typer
 from parfocal.cli.arguments import (
     Again,
     AllowRedirect,
-    ArgumentError,
     BudgetText,
     Changes,
     Device,
@@ -29,6 +28,7 @@ from parfocal.cli.arguments import (
     Slides,
     TissueFiles,
 )
+from parfocal.cli.checks import ArgumentError
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import after_predict, say_next

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import ONE_ENCODER, Cohort, Device, ResumableOut, finite_number
+from parfocal.cli.arguments import ONE_ENCODER, Cohort, Device, ResumableOut
+from parfocal.cli.checks import finite_number
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import report_failures
 from parfocal.cli.next_step import say_next

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import typer
 
-from parfocal.cli.arguments import ArgumentError
 from parfocal.cli.budgets import calibrate
+from parfocal.cli.checks import ArgumentError
 from parfocal.cli.cohorts import cohort
 from parfocal.cli.comparison import compare
 from parfocal.cli.datasets import reproduce

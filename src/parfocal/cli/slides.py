@@ -11,7 +11,6 @@ from parfocal.cli.arguments import (
     SLIDES_HELP,
     Again,
     AllowRedirect,
-    ArgumentError,
     Mpp,
     RemoteCache,
     Scratch,
@@ -19,9 +18,8 @@ from parfocal.cli.arguments import (
     ShardText,
     TissueFiles,
     TissueMethod,
-    finite_number,
-    parse_magnifications,
 )
+from parfocal.cli.checks import ArgumentError, finite_number, parse_magnifications
 from parfocal.cli.failures import finish, print_reasons
 from parfocal.cli.next_step import (
     after_features,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import ArgumentError, wrong_usage
+from parfocal.cli.checks import ArgumentError, wrong_usage
 
 Submit = Annotated[
     Literal["slurm"] | None,

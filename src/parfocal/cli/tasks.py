@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from parfocal.cli.arguments import checked
+from parfocal.cli.checks import checked
 
 COLUMN_TASKS = ("classification", "ordinal", "multilabel", "regression")
 TIME_TASKS = ("survival", "hazards")  # have --time and --event

@@ -9,7 +9,6 @@ import typer
 from parfocal.cli.arguments import (
     MAGNIFICATIONS_OR_RANGE,
     AllowRedirect,
-    ArgumentError,
     Cache,
     Cohort,
     Device,
@@ -24,9 +23,8 @@ from parfocal.cli.arguments import (
     ScratchSize,
     ShardText,
     SkipUnreadable,
-    checked,
-    parse_magnifications,
 )
+from parfocal.cli.checks import ArgumentError, checked, parse_magnifications
 from parfocal.cli.decisions import Temperature, ThresholdText
 from parfocal.cli.encoders import TrustRemoteCode
 from parfocal.cli.failures import print_reasons

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from parfocal.cli.arguments import checked
+from parfocal.cli.checks import checked
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import after_status, say_next
 from parfocal.cli.workers import check_ray

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from parfocal.cli.arguments import ArgumentError, checked, finite_number
+from parfocal.cli.checks import ArgumentError, checked, finite_number
 from parfocal.printable import counted
 
 if TYPE_CHECKING:

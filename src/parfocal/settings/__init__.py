@@ -3,7 +3,7 @@
 The settings of a model are the keyword-only arguments of its class and are declared there.
 """
 
-from parfocal.settings.errors import SettingsError
+from parfocal.settings.errors import SettingsError, SettingsFileError
 from parfocal.settings.load import (
     load_run_settings,
     load_settings,
@@ -26,6 +26,7 @@ __all__ = [
     "ModelSettings",
     "RunSettings",
     "SettingsError",
+    "SettingsFileError",
     "TrainSettings",
     "load_run_settings",
     "load_settings",

@@ -10,6 +10,10 @@ class SettingsError(ValueError):
     """Settings that are invalid; the message names the setting, the value and what is allowed."""
 
 
+class SettingsFileError(SettingsError):
+    """A file of settings that cannot be read."""
+
+
 def describe_invalid(error: ValidationError, section: str = "") -> str:
     """Return a one-line message about the first invalid value, with the allowed values.
 

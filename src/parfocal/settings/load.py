@@ -14,7 +14,7 @@ from parfocal.settings.check import (
     unknown_name,
 )
 from parfocal.settings.encoders import encoder_section
-from parfocal.settings.errors import SettingsError
+from parfocal.settings.errors import SettingsError, SettingsFileError
 from parfocal.settings.overrides import parse_override
 from parfocal.settings.renamed import is_version_1, rename_settings, upgrade_sections
 from parfocal.settings.sections import SECTIONS, RunSettings
@@ -89,19 +89,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of sections.
 
     Raises:
-        SettingsError: the file cannot be read, or has no sections with keys.
+        SettingsFileError: the file cannot be read, or has no sections with keys.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise SettingsFileError(f"{path}: cannot be read ({error.strerror}).") from None
     except yaml.MarkedYAMLError as error:
-        raise SettingsError(f"{path}{_yaml_error(error)}") from None
+        raise SettingsFileError(f"{path}{_yaml_error(error)}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not text ({' '.join(str(error).split())}).") from None
+        raise SettingsFileError(f"{path}: not text ({' '.join(str(error).split())}).") from None
     problem = _section_problem(content)
     if problem is not None:
-        raise SettingsError(
+        raise SettingsFileError(
             f"{path}: {problem}; write sections ({', '.join(SECTIONS)}) with indented keys and "
             "values."
         )
