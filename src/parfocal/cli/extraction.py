@@ -51,7 +51,6 @@ from parfocal.cli.workers import (
 from parfocal.printable import counted
 
 TISSUE = 0.1  # smallest share of tissue in a patch
-
 EXTRACTED_ON_GPU = 4  # slides at a time: the next ones are opened and read ahead
 
 
