@@ -56,8 +56,11 @@ def test_slides_in_flight_have_the_same_features(slides, alone, tmp_path):
     assert files_of(tmp_path) == alone
 
 
-def test_two_processes_extract_the_same_features(slides, alone, tmp_path):
-    found = extract(slides, tmp_path, WorkerEngine(ProcessWorkers(2), threads=1))
+def test_two_processes_extract_the_same_features(slides, alone, tmp_path, caplog):
+    caplog.set_level("INFO")
+    engine = WorkerEngine(ProcessWorkers(2), threads=1, description="two workers")
+    found = extract(slides, tmp_path, engine)
+    assert caplog.messages.count("two workers") == 1
     assert (found.done, list(found.failed)) == (("0", "1", "2"), ["none"])
     assert "no such file" in found.failed["none"]
     assert files_of(tmp_path) == alone

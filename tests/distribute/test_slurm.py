@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.distribute.slurm import SlurmError, SlurmJob, kept_variables
+from parfocal.distribute.slurm import SlurmError, SlurmJob, kept_variables, time_note
 
 
 def job(tmp_path, *command, **options):
@@ -94,6 +94,20 @@ def test_without_sbatch_the_error_says_what_to_run(tmp_path, monkeypatch):
 def test_values_that_sbatch_does_not_take_are_refused(tmp_path, options, message):
     with pytest.raises(SlurmError, match=message):
         job(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("time", "note"),
+    [
+        ("99", "--time-limit 99 is 99 minutes; for hours, write 99:00:00"),
+        ("8:30", "--time-limit 8:30 is 8 minutes and 30 seconds; for hours, write 8:30:00"),
+        ("8:00:00", None),
+        ("1-12", None),
+        (None, None),
+    ],
+)
+def test_a_time_limit_without_hours_is_said_as_slurm_reads_it(time, note):
+    assert time_note(time) == note
 
 
 def run(job, **variables):
