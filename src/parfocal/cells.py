@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from parfocal.grid import UnavailableMagnificationError, too_sharp_error
+from parfocal.grid import UnavailableMagnificationError, fitting_advice, too_sharp_error
 from parfocal.slide.resolution import magnification_of, mpp_of, same_resolution
 
 
@@ -159,7 +159,9 @@ def _patch_mpp(size: tuple[int, int], mpp: float, magnification: float, patch_si
         raise UnavailableMagnificationError(
             f"the image is {width:.0f} x {height:.0f} px at {magnification_of(patch_mpp):g}x, "
             f"smaller than one patch of {patch_size} px",
-            "use higher --magnifications or smaller patches (slide.patch_size)",
+            fitting_advice(
+                magnification_of(patch_mpp) * patch_size / min(width, height), magnification_of(mpp)
+            ),
         )
     return patch_mpp
 

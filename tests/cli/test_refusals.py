@@ -41,8 +41,25 @@ def test_a_slide_too_small_to_train_on_names_the_option_that_helps(
         "0.625,10",
     )
     assert_refused(
-        parfocal(*command), "0.25 x 0.25 of a patch at 0.625x", "use higher --magnifications"
+        parfocal(*command),
+        "0.25 x 0.25 of a patch at 0.625x",
+        "use magnifications of 2.5x or higher (slide.magnifications)",
     )
+
+
+def test_a_comparison_says_how_to_set_magnifications_that_slides_have(
+    parfocal: Callable[..., CommandResult], cohort: Path, tmp_path: Path
+):
+    command = ("compare", cohort, "--models", "mean,zoommil", "--encoder", "tiny")
+    found = parfocal(
+        *command, "--out", tmp_path / "out", "--set", "zoommil:slide.magnifications=[0.625,10]"
+    )
+    assert found.code == 1
+    assert found.err.endswith(
+        "In a comparison, set slide.magnifications of a model with --set "
+        "MODEL:slide.magnifications=[5,10], or of all models without MODEL.\n"
+    )
+    assert "--magnifications" not in found.err
 
 
 WRITE_FOLDERS = [

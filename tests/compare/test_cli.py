@@ -34,8 +34,8 @@ def test_the_table_is_printed_and_failed_models_are_listed(parfocal, monkeypatch
     assert out == "the table\n\n"
     assert err == (
         "parfocal: 1 of 2 models failed:\nparfocal: max: it broke\n"
-        f"Next: open {tmp_path / 'report.html'} in a browser; to retry what failed, run the same "
-        "command again\n"
+        "Next: to retry what failed, run the same command again; then open "
+        f"{tmp_path / 'report.html'} in a browser\n"
     )
 
 

@@ -169,6 +169,19 @@ def test_a_slide_smaller_than_a_patch_is_refused():
         PatchGrid.over(tissue(1024, 512), (8, 1))
 
 
+@pytest.mark.parametrize(
+    ("side", "advice"),
+    [
+        (700, "use magnifications of 3.66x or higher .slide.magnifications., smaller patches"),
+        (512, "use magnifications of 5x or higher"),
+        (200, "; use smaller patches .slide.patch_size., or exclude the slide"),
+    ],
+)
+def test_the_advice_about_a_small_slide_helps(side, advice):
+    with pytest.raises(GridError, match=advice):
+        PatchGrid.over(tissue(side, side), (8, 1))
+
+
 def test_ratios_that_do_not_nest_are_refused():
     with pytest.raises(ValueError, match=r"1.25x to 3x is a ratio of 2.4"):
         PatchGrid.over(tissue(4096, 4096), (8, 10 / 3))

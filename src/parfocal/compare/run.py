@@ -8,7 +8,7 @@ OUT/results.png, report.html    the picture and the page, written at the end or 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,6 +52,8 @@ from parfocal.train.loggers import require_logger
 FINISH_WAIT_S = 86_400.0  # for another process that measures the seconds of a model
 
 logger = logging.getLogger(__name__)
+
+MAGNIFICATIONS = "slide.magnifications"  # the setting, as messages about slides name it
 
 
 def compare(
@@ -214,15 +216,25 @@ def _list_unreadable(
     skip: bool,
 ) -> dict[str, str]:
     """Refuse slides that cannot be read, or log them if they are to be left out."""
-    total = len(cohort.slides)
+    total, how = len(cohort.slides), _how_to_set(unreadable.values())
     if unreadable and not skip:
         message = describe_unreadable(unreadable, total, task="compare", features=features)
-        raise ComparisonError(f"{cohort.source.name}: {message}")
+        raise ComparisonError(f"{cohort.source.name}: {message}{how}")
     for kind in group_failures(unreadable):
         logger.warning("left out: %s", kind)
     if len(unreadable) == total:
-        raise ComparisonError(f"{cohort.source.name}: no slide could be used; replace them.")
+        raise ComparisonError(f"{cohort.source.name}: no slide could be used; replace them.{how}")
     return unreadable
+
+
+def _how_to_set(reasons: Collection[str]) -> str:
+    """Return how a comparison sets the magnifications, if that is what reasons advise."""
+    if not any(MAGNIFICATIONS in reason for reason in reasons):
+        return ""
+    return (
+        f" In a comparison, set {MAGNIFICATIONS} of a model with --set "
+        f"MODEL:{MAGNIFICATIONS}=[5,10], or of all models without MODEL."
+    )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Errors of slides over which no patches can be laid."""
 
+import math
 from collections.abc import Sequence
 
 from parfocal.slide.errors import SlideError
@@ -47,12 +48,26 @@ def too_sharp_error(wanted: float, scan: float) -> UnavailableMagnificationError
     """
     return UnavailableMagnificationError(
         describe_too_sharp(wanted, scan),
-        "leave that magnification out (--magnifications), or correct the slide's mpp",
+        "leave that magnification out (slide.magnifications), or correct the slide's mpp",
     )
 
 
+def fitting_advice(lowest: float, scan: float) -> str:
+    """Return what to do about a slide that is smaller than one patch.
+
+    Args:
+        lowest: lowest magnification at which the slide is as large as a patch.
+        scan: magnification of the scan.
+    """
+    smaller = "smaller patches (slide.patch_size), or exclude the slide"
+    if lowest > scan * 1.001:
+        return f"use {smaller}"
+    sharper = f"magnifications of {math.ceil(lowest * 100 - 1e-6) / 100:g}x or higher"
+    return f"use {sharper} (slide.magnifications), {smaller}"
+
+
 def too_small_error(
-    size_um: tuple[float, float], mpp: float, patch_um: float
+    size_um: tuple[float, float], mpp: float, patch_um: float, *, scan_mpp: float
 ) -> UnavailableMagnificationError:
     """Return the error for a slide that is smaller than one patch.
 
@@ -60,11 +75,13 @@ def too_small_error(
         size_um: width and height of the slide, in µm.
         mpp: requested resolution of the patch, in µm per pixel.
         patch_um: side of the patch, in µm.
+        scan_mpp: resolution of the scan, in µm per pixel.
     """
     width, height = size_um
+    lowest = magnification_of(mpp) * patch_um / max(size_um)
     return UnavailableMagnificationError(
         f"the slide is {width:.0f} x {height:.0f} um, {width / patch_um:.2g} x "
         f"{height / patch_um:.2g} of a patch at {magnification_of(mpp):g}x ({patch_um:.0f} um "
         "wide)",
-        "use higher --magnifications or smaller patches (slide.patch_size), or exclude the slide",
+        fitting_advice(lowest, magnification_of(scan_mpp)),
     )

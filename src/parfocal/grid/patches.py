@@ -109,7 +109,7 @@ class PatchGrid:
                 tissue.slide_size[0] * tissue.slide_mpp,
                 tissue.slide_size[1] * tissue.slide_mpp,
             )
-            raise too_small_error(size_um, requested[0], patch_um)
+            raise too_small_error(size_um, requested[0], patch_um, scan_mpp=tissue.slide_mpp)
         return cls.from_shares(
             [tissue_shares(tissue, patch_size * mpp / tissue.slide_mpp) for mpp in achieved],
             PatchRule(min_tissue, children, roots),
