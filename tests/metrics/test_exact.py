@@ -8,8 +8,10 @@ from scipy.stats import binom
 
 from parfocal.metrics import (
     LabeledPredictions,
+    Score,
     compute_scores,
     exact_interval,
+    interval_notes,
     proportion_with_interval,
     small_classes,
 )
@@ -67,6 +69,22 @@ def test_a_perfect_score_of_two_slides_does_not_look_certain():
     assert auroc.text == (
         f"1.000 (no interval: it is the same in all {defined:,} resamples in which it is defined)"
     )
+
+
+def test_the_notes_on_intervals_are_said_once():
+    named = [
+        ("AUROC", compute_scores(perfect(12))["auroc_macro"]),
+        ("accuracy", Score(0.5, 0.1, 1.0)),
+    ]
+    assert [score.short for _, score in named] == ["1.000 (no interval)", "0.500 (0.100 to 1.000)"]
+    named += [("kappa", named[0][1]), ("F1", Score(0.8, 0.7, 0.9, 20, resamples=2000))]
+    named += [("R²", Score(None, reason="undefined: no known value"))]
+    assert [score.short for _, score in named[3:]] == ["0.800 (0.700 to 0.900)", "undefined"]
+    assert interval_notes(named) == [
+        "No interval, as it is the same in all 2,000 resamples: AUROC, kappa.",
+        "Undefined, as no known value: R².",
+        "Resamples in which a score is defined, which count: F1 1,980 of 2,000.",
+    ]
 
 
 def test_every_score_has_the_number_of_slides_of_each_class():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from parfocal.compare.curve import Curve, CurvePoint
-from parfocal.metrics import score_label
+from parfocal.metrics import interval_notes, score_label
 
 KINDS = {
     "wanted": "most wanted",
@@ -72,12 +72,21 @@ def curve_notes(curve: Curve) -> list[str]:
         "average, because the lowest magnification is always visited. At random: as many patches "
         "as the same budget allows, chosen at random at each zoom."
     )
-    return notes
+    scores = [
+        (f"{point.model} {KINDS[point.kind]}{_at(point)}", point.score.score)
+        for point in curve.points
+        if point.score is not None
+    ]
+    return [*notes, *([" ".join(found)] if (found := interval_notes(scores)) else [])]
+
+
+def _at(point: CurvePoint) -> str:
+    return "" if point.requested is None else f" at {100 * point.requested:g}%"
 
 
 def _row(point: CurvePoint) -> list[str]:
     budget = "" if point.requested is None else f"{100 * point.requested:g}%"
-    score = "unattainable" if point.score is None else point.score.text
+    score = "unattainable" if point.score is None else point.score.short
     unmet = f" ({point.not_met} of {point.slides} slides above)" if point.not_met else ""
     return [
         point.model,

@@ -140,7 +140,7 @@ def _section(row: ComparisonRow) -> ModelSection:
 
 def _format_score(score: ScoreSummary) -> str:
     sd = "" if score.sd is None else f", ± {score.sd:.3f} over runs"
-    return score.text + sd
+    return score.short + sd
 
 
 def _curves(rows: Sequence[ComparisonRow]) -> list[tuple[str, Markup]]:

@@ -61,11 +61,14 @@ class ComparisonRow:
 
     @property
     def gap_text(self) -> str:
-        """The gap with its interval, and DeLong's test of the AUROC; "best" for the best model."""
+        """The gap with its interval, and DeLong's test of the AUROC; "best" for the best model.
+
+        The table says why there is no interval below it.
+        """
         if self.gap_to_best is None:
             return "best"
         test = "" if self.delong is None else self.delong.text
-        return f"{self.gap_to_best.text}; AUROC {test}" if test else self.gap_to_best.text
+        return f"{self.gap_to_best.short}; AUROC {test}" if test else self.gap_to_best.short
 
 
 def labeled_runs(result: ModelResult) -> tuple[LabeledPredictions, ...]:

@@ -16,7 +16,7 @@ from parfocal.compare.scores import (
     pool_runs,
     score_names,
 )
-from parfocal.metrics import is_error, score_label, small_classes
+from parfocal.metrics import interval_notes, is_error, score_label, small_classes
 
 PERCENT = ("weighted_f1", "accuracy")  # printed with their deviation, without an interval
 EXACT = ("accuracy",)  # with an exact interval; the others by bootstrap
@@ -103,7 +103,7 @@ def to_markdown(rows: Sequence[ComparisonRow], metric: str) -> str:
         for row in rows
         if row.result.failed
     ]
-    parts = (table, "\n".join(failed), *warnings(rows), column_notes(rows))
+    parts = (table, "\n".join(failed), *warnings(rows), column_notes(rows, without=PERCENT))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -128,7 +128,7 @@ def _markdown_row(row: ComparisonRow, devices: Sequence[str]) -> list[str]:
 
 def _score_cell(name: str, score: ScoreSummary) -> str:
     if name not in PERCENT:
-        return score.text
+        return score.short
     sd = "" if score.sd is None else f" ± {100 * score.sd:.1f}"
     return f"{100 * score.value:.1f}{sd}"
 
@@ -171,6 +171,22 @@ def _intervals_note(rows: Sequence[ComparisonRow]) -> str:
     )
 
 
+def _scores_notes(rows: Sequence[ComparisonRow], without: Sequence[str]) -> str:
+    """Return why scores have no interval, and how many resamples count, in sentences."""
+    named = [
+        (f"{score_label(name)} of {row.result.name}", score.score)
+        for row in rows
+        for name, score in row.scores.items()
+        if name not in without
+    ]
+    gaps = [
+        (f"gap of {row.result.name}", row.gap_to_best.score)
+        for row in rows
+        if row.gap_to_best is not None
+    ]
+    return "".join(f" {note}" for note in interval_notes([*named, *gaps]))
+
+
 def _encoders_note(rows: Sequence[ComparisonRow]) -> str:
     """Return a sentence that names the encoders; empty if no model has one."""
     encoders = {r.result.name: r.result.encoder for r in rows if r.result.encoder is not None}
@@ -180,12 +196,18 @@ def _encoders_note(rows: Sequence[ComparisonRow]) -> str:
     return f"Encoders: {names}. " if names else ""
 
 
-def column_notes(rows: Sequence[ComparisonRow]) -> str:
-    """Return a paragraph that explains the numbers of the table."""
+def column_notes(rows: Sequence[ComparisonRow], *, without: Sequence[str] = ()) -> str:
+    """Return a paragraph that explains the numbers of the table.
+
+    Args:
+        rows: the models.
+        without: scores that are printed without their intervals.
+    """
     runs = max((len(row.result.runs) for row in rows), default=0)
     return (
         f"Scores are means over runs (seeds and folds, {runs} per model) ± their standard "
-        f"deviation, with 95% intervals over patients in brackets. {_intervals_note(rows)} Gap to "
+        f"deviation, with 95% intervals over patients in brackets. {_intervals_note(rows)}"
+        f"{_scores_notes(rows, without)} Gap to "
         "best: by how much the best model is better. MACs and patches are means over the test "
         "slides "
         "and include encoding; 1 MAC = 2 FLOPs. Each model has the patches that it has by itself. "

@@ -8,7 +8,13 @@ import yaml
 
 from parfocal.features.foreign.encoder_names import encoder_problem
 from parfocal.hub.facts import ALL, EvaluationFacts, RunFacts
-from parfocal.metrics import METRICS, REGRESSION_METRICS, SCORE_LABELS, SURVIVAL_METRICS
+from parfocal.metrics import (
+    METRICS,
+    REGRESSION_METRICS,
+    SCORE_LABELS,
+    SURVIVAL_METRICS,
+    interval_notes,
+)
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.printable import counted, left_out
 from parfocal.slide.resolution import magnification_of
@@ -132,12 +138,12 @@ def _evaluation(evaluation: EvaluationFacts | None) -> str:
         else f"part `{evaluation.part}` of the cohort"
     )
     rows = [
-        [SCORE_LABELS[name], evaluation.scores[name].text]
+        (SCORE_LABELS[name], evaluation.scores[name])
         for name in (*CARD_METRICS, *OTHER_METRICS)
         if name in evaluation.scores
     ]
     rows += [
-        [f"{CLASS_METRICS[name]} of {label}", score.text]
+        (f"{CLASS_METRICS[name]} of {label}", score)
         for label, scores in evaluation.by_class.items()
         for name, score in scores.items()
         if name in CLASS_METRICS
@@ -145,7 +151,8 @@ def _evaluation(evaluation: EvaluationFacts | None) -> str:
     total = counted(sum(evaluation.counts.values()), "slide")
     lines = [
         f"On {total} ({counts}) of {whose}, with 95% intervals over patients.",
-        _table(["metric", "value"], rows),
+        _table(["metric", "value"], [[name, score.short] for name, score in rows]),
+        *interval_notes(rows),
     ]
     if evaluation.failed:
         lines.append(f"{left_out(evaluation.failed, 'slide')}.")

@@ -17,6 +17,7 @@ from parfocal.metrics.delong import PairedTest, delong_interval, delong_test
 from parfocal.metrics.exact import exact_interval, proportion_with_interval
 from parfocal.metrics.froc import IGNORED, OUTSIDE, Froc, SlideDetections, froc
 from parfocal.metrics.names import SCORE_LABELS, is_error, score_label
+from parfocal.metrics.notes import interval_notes
 from parfocal.metrics.predictions import LabeledPredictions, average_by_patient, confusion_matrix
 from parfocal.metrics.product_limit import (
     RiskGroups,
@@ -106,6 +107,7 @@ __all__ = [
     "exact_interval",
     "fit_temperature",
     "froc",
+    "interval_notes",
     "is_error",
     "kaplan_meier",
     "log_rank",

@@ -60,6 +60,20 @@ class Score:
             count = f"; {defined:,} of {self.resamples:,} resamples"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}{count})"
 
+    @property
+    def short(self) -> str:
+        """The score and its interval for the cell of a table; `interval_notes` has the reasons.
+
+        >>> Score(1.0, reason="no interval: it is the same in all 2,000 resamples").short
+        '1.000 (no interval)'
+        """
+        what = "" if self.reason is None else self.reason.partition(": ")[0]
+        if self.value is None:
+            return what or "undefined"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}" + (f" ({what})" if what else "")
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
 
 def mean_with_interval(
     values: Float[np.ndarray, " n"],

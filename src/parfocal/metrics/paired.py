@@ -44,10 +44,10 @@ class ScoreSummary:
     resamples: int = 0
 
     @property
-    def text(self) -> str:
-        """The score with its interval, or why it is undefined."""
+    def score(self) -> Score:
+        """The mean with its interval over patients."""
         if np.isnan(self.value):
-            return "not defined"
+            return Score(None, reason="not defined")
         has_interval = not np.isnan(self.low)
         return Score(
             self.value,
@@ -56,7 +56,17 @@ class ScoreSummary:
             self.undefined_resamples,
             self.reason,
             resamples=self.resamples,
-        ).text
+        )
+
+    @property
+    def text(self) -> str:
+        """The score with its interval, or why it is undefined."""
+        return self.score.text
+
+    @property
+    def short(self) -> str:
+        """The score with its interval for the cell of a table; see `Score.short`."""
+        return self.score.short
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,21 @@ def test_steps_without_a_magnification_are_named_by_their_number(work, key, name
     assert f"{name} 0.500 (0.100 to 0.900) 0.250 – – all 0.500" in text
 
 
+def test_what_is_unusual_is_explained_once_below_the_tables(work):
+    content = metrics()
+    perfect = {"value": 1.0, "low": None, "high": None, "reason": "no interval: it is the same"}
+    content["slides"]["scores"]["auroc_macro"] = perfect
+    content["slides"]["classes"]["tumor"]["recall"] = perfect
+    content["auroc_delong"] = {"tumor": perfect}
+    content["cost"]["share_patches"] = {"mean": 1.073, "median": 0.9}
+    write_json(work / "evaluation" / "metrics.json", content)
+    text = text_of(report(work, work / "evaluation"))
+    assert "macro AUROC 1.000 (no interval)" in text
+    names = "macro AUROC, recall of tumor, AUROC by DeLong of tumor"
+    assert f"No interval, as it is the same: {names}." in text
+    assert "(above 100% where there is nothing to skip: lower magnifications are" in text
+
+
 def test_the_tissue_out_of_reach_is_reported(work):
     content = metrics()
     content["cost"]["unreachable"] = {"mean": 0.012, "median": 0.0, "max": 0.3}

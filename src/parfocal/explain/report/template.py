@@ -1,6 +1,6 @@
 """Render the HTML templates of this folder; their filters format numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
@@ -9,13 +9,18 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from parfocal.metrics import Score, score_label
+from parfocal.metrics import Score, interval_notes, score_label
 
 # The templates of reports, and design.css, the colors and type that they share with the viewer.
 STYLED_PAGES = (
     PackageLoader("parfocal.explain.report", "."),
     PackageLoader("parfocal.explain", "static"),
 )
+
+
+# The parts of metrics.json whose scores a report shows, and keys that do not name a score.
+SCORED = ("slides", "patients", "operating_point")
+GROUPS = ("slides", "operating_point", "scores", "classes", "targets", "thresholds", "auroc_delong")
 
 
 def render(template: str, **values: object) -> str:
@@ -39,6 +44,7 @@ def _pages() -> Environment:
     )
     pages.filters |= {
         "score": score_text,
+        "interval_notes": _interval_notes,
         "classes": _class_counts,
         "percent": _percent,
         "number": _number,
@@ -51,11 +57,31 @@ def _pages() -> Environment:
 
 
 def score_text(score: Mapping[str, Any] | None) -> str:
-    """Format a score with its interval, or the reason why it is undefined."""
-    if score is None:
-        return "–"
+    """Format a score with its interval for a table, below which `_interval_notes` are."""
+    return "–" if score is None else _score(score).short
+
+
+def _score(score: Mapping[str, Any]) -> Score:
     known = {field.name for field in fields(Score)}
-    return Score(**{key: value for key, value in score.items() if key in known}).text
+    return Score(**{key: value for key, value in score.items() if key in known})
+
+
+def _interval_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Return why scores of an evaluation have no interval, and how many resamples count."""
+    shown = {key: metrics[key] for key in SCORED if key in metrics}
+    delong = metrics.get("auroc_delong", {})
+    shown["auroc_delong"] = {name: {"AUROC by DeLong": each} for name, each in delong.items()}
+    return interval_notes(_scores_in(shown, ()))
+
+
+def _scores_in(content: object, names: tuple[str, ...]) -> Iterator[tuple[str, Score]]:
+    """Yield each score of a part of metrics.json with its name, such as "recall of tumor"."""
+    if isinstance(content, Mapping) and {"value", "low", "high"} <= content.keys():
+        own, *others = [name for name in reversed(names) if name not in GROUPS]
+        yield f"{score_label(own)}{''.join(f' of {name}' for name in others)}", _score(content)
+    elif isinstance(content, Mapping):
+        for name, each in content.items():
+            yield from _scores_in(each, (*names, name))
 
 
 def _class_counts(scored: Mapping[str, Any]) -> str:
