@@ -181,6 +181,12 @@ def predict(
     from parfocal.predict.patients import predict_patients
     from parfocal.slide.listing import list_slides
 
+    if patients is not None and outlines is not None:
+        raise ArgumentError("--outlines: it is for predictions per slide; leave it out.")
+    if patients is not None and in_flight is not None and in_flight > 1:
+        raise ArgumentError(
+            f"--in-flight {in_flight}: patients are predicted one at a time; use --workers."
+        )
     access = remote_access(remote_cache, scratch, allow_redirect, scratch_gb)
     given, failed = parse_slides_apart(slides, access)
     refuse_tables(given)
@@ -212,12 +218,6 @@ def predict(
     paths, refused = list_slides(given), len(failed)
     exports = Exports(geojson=geojson, from_bounds=bounds, overlay=overlay)
     if patients is not None:
-        if outlines is not None:
-            raise ArgumentError("--outlines: it is for predictions per slide; leave it out.")
-        if in_flight is not None and in_flight > 1:
-            raise ArgumentError(
-                f"--in-flight {in_flight}: patients are predicted one at a time; use --workers."
-            )
         grouped = read_patients(patients, paths, trained.unit.columns, per=trained.unit.per)
         predicted = predict_patients(
             grouped,

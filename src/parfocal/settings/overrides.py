@@ -54,10 +54,9 @@ def model_overrides(run: Path, overrides: Sequence[str]) -> dict[str, SettingVal
             model.
         CheckpointError: the run has no checkpoint, or it cannot be read.
     """
-    parsed = [(text, *parse_override(text)) for text in overrides]
-    name = stored_model_name((fold_folders(run) or (run,))[0])
-    values: dict[str, Any] = {}
-    for text, section, key, value in parsed:
+    parsed: list[tuple[str, Any]] = []
+    for text in overrides:
+        section, key, value = parse_override(text)
         if section != "model":
             raise SettingsError(
                 f"{text!r}: the settings of section {section} cannot be changed after training; "
@@ -65,7 +64,9 @@ def model_overrides(run: Path, overrides: Sequence[str]) -> dict[str, SettingVal
             )
         if key == "name":
             raise SettingsError(f"{text!r}: the model of a trained run cannot be changed.")
+        parsed.append((key, value))
+    name = stored_model_name((fold_folders(run) or (run,))[0])
+    for key, value in parsed:
         check_value("model", key, value, model=name)  # a later one may override it
-        values[key] = value
-    checked = check_model_settings({"name": name, **values})
-    return {key: checked.arguments[key] for key in values}
+    checked = check_model_settings({"name": name, **dict(parsed)})
+    return {key: checked.arguments[key] for key, _ in parsed}
