@@ -27,7 +27,8 @@ def build_optimizer(
     parameters = list(parameters)
     # On a CPU, updating the weights one by one takes a third of a step with stored features. On a
     # GPU, Lightning refuses to clip gradients of fused optimizers in mixed precision.
-    fused = {"fused": True} if all(weight.device.type == "cpu" for weight in parameters) else {}
+    on_cpu = all(weight.device.type == "cpu" for weight in parameters)
+    fused: dict[str, Any] = {"fused": True} if on_cpu else {}
     classes: dict[str, Any] = {
         "adam": partial(torch.optim.Adam, **fused),
         "adamw": partial(torch.optim.AdamW, **fused),
