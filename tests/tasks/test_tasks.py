@@ -293,57 +293,50 @@ JOINT = build_task("regression", target=("grade:classification", "a"))
         ),
     ],
 )
-def test_what_validation_slides_cannot_measure_is_said(
-    task, cells, unmeasured, selects, caplog, tmp_path
-):
+def test_what_validation_slides_cannot_measure_is_said(task, cells, unmeasured, selects, caplog):
     slides = [slide(n, each.pop("label", ""), **each) for n, each in enumerate(map(dict, cells))]
     assert (task.unmeasured(slides), can_select(task, slides)) == (unmeasured, selects)
-    warn_unmeasured(tmp_path / "run", task, slides)
+    warn_unmeasured(Path("run"), task, slides)
     follows = "best epoch is chosen without it" if selects else "weights of the last epoch are kept"
     assert (follows in caplog.text) == bool(unmeasured)
     assert all(each in caplog.text for each in unmeasured)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "header", "rows", "line"),
+    ("arguments", "rows", "line"),
     [
         (
             {"name": "survival", "time": "t", "event": "e"},
-            "patient_id,t,e",
-            ("p,3,1", "p,3,1", "q,9,0", "r,5.5,1"),
+            ("patient_id,t,e", "p,3,1", "p,3,1", "q,9,0", "r,5.5,1"),
             "e: 3 slides with an event (2 patients), 1 censored; t: 3 to 9, median 4.25 "
             "(4 slides of 3 patients)",
         ),
         (
             {"name": "regression", "target": ["a", "b"]},
-            "a,b",
-            ("1,7", "2.5,", "10,"),
+            ("a,b", "1,7", "2.5,", "10,"),
             "a: 1 to 10, median 2.5; b: 7 to 7, median 7, 2 missing (3 slides, patients not given)",
         ),
         (
             {"name": "multilabel", "target": ["er", "pr"]},
-            "er,pr",
-            ("yes,0", "1,", "0,0"),
+            ("er,pr", "yes,0", "1,", "0,0"),
             "er: 2 yes, 1 no; pr: 0 yes, 2 no, 1 missing (3 slides, patients not given)",
         ),
         (
             {"name": "regression", "target": ["grade:classification", "a"]},
-            "grade,a",
-            ("low,1", "high,", ",3"),
+            ("grade,a", "low,1", "high,", ",3"),
             "grade: high 1, low 1, 1 missing; a: 1 to 3, median 2, 1 missing (3 slides, patients "
             "not given)",
         ),
         (
             {"target": ["grade"]},
-            "grade",
-            ("low", "high", "low"),
+            ("grade", "low", "high", "low"),
             "2 classes: high 1, low 2 (3 slides, patients not given)",
         ),
     ],
 )
-def test_a_cohort_is_counted_by_its_targets(arguments, header, rows, line, tmp_path, caplog):
+def test_a_cohort_is_counted_by_its_targets(arguments, rows, line, tmp_path, caplog):
     caplog.set_level("INFO")
-    read_task_cohort(write_cohort(tmp_path, header, *rows), build_task(**arguments))
+    read_task_cohort(write_cohort(tmp_path, *rows), build_task(**arguments))
     assert caplog.messages == [f"cohort.csv: {line}"]
 
 
