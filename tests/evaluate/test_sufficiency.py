@@ -131,4 +131,4 @@ def test_the_summary_counts_where_random_patches_suffice_as_well():
     assert content["sufficient"]["value"] == ROOTS + 2 * CHILDREN  # type: ignore[index]
     assert content["keep"]["same_class"]["value"] == 1  # type: ignore[index]
     assert content["remove"]["same_class"]["value"] == 0  # type: ignore[index]
-    assert summary.text.startswith("18 patches a slide are enough for its class")
+    assert summary.text.startswith("on average, 18.0 patches are enough for the class of a slide")

@@ -56,8 +56,8 @@ class SufficiencySummary:
         same = [self._share([each.same_class[n] for each in self.slides]).value for n in range(4)]
         shares = [0.0 if each is None else each for each in same]
         return (
-            f"{enough.value:.0f} patches a slide are enough for its class (as many at random on "
-            f"{self._random_suffices.value or 0.0:.1%} of the slides); the class stays with only "
+            f"on average, {enough.value:.1f} patches are enough for the class of a slide (as many "
+            f"at random on {self._random_suffices.value or 0.0:.1%} of the slides); the class stays with only "
             f"the top {KEPT_SHARE:.0%} of the attention on {shares[0]:.1%} (at random "
             f"{shares[1]:.1%}), without them on {shares[2]:.1%} (at random {shares[3]:.1%})"
         )
