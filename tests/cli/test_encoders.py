@@ -110,7 +110,7 @@ def test_names_that_are_not_near_are_not_suggested(parfocal):
 def test_commands_that_take_one_encoder_refuse_encoders_by_magnification(
     parfocal, cohort, tmp_path
 ):
-    text = "names an encoder for a magnification; this command takes the name alone"
+    text = "names an encoder for a magnification; give the name without the magnification"
     served = parfocal("serve-encoder", "2.5=tiny,10=x")
     assert (served.code, f"'2.5=tiny,10=x' {text}" in served.err) == (2, True)
     probed = parfocal("probe", cohort, "--encoders", "tiny,10=tiny", "--out", tmp_path / "out")

@@ -57,7 +57,8 @@ def test_a_comparison_says_how_to_set_magnifications_that_slides_have(
     assert found.code == 1
     assert found.err.endswith(
         "In a comparison, set slide.magnifications of a model with --set "
-        "MODEL:slide.magnifications=[5,10], or of all models without MODEL.\n"
+        "MODEL:slide.magnifications=[5,10], or of all models with --set "
+        "slide.magnifications=[5,10].\n"
     )
     assert "--magnifications" not in found.err
 

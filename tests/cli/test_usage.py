@@ -58,9 +58,9 @@ MISTAKES = [
     (("inspect", "a", "--magnifications", "10,5"), "--magnifications: [10, 5] do not ascend;"),
     (
         ("inspect", "a", "--ray", "bogus"),
-        "--ray: 'bogus' is not a place; use local, auto, off, or the address of a cluster, as HOST",
+        "--ray: 'bogus' is not known; use local, auto, off, or the address of a cluster (HOST",
     ),
-    (("doctor", "--ray", "bogus"), "--ray: 'bogus' is not a place;"),
+    (("doctor", "--ray", "bogus"), "--ray: 'bogus' is not known;"),
     (
         ("evaluate", "a", "b", "--out", "c", "--gpus", "-1"),
         "--gpus: '-1' is not a list of GPUs; write their numbers, such as 0,1.",
@@ -96,8 +96,8 @@ MISTAKES = [
     ),
     (
         ("train", "a", "--out", "b", "--target", "grade:bogus"),
-        "--target: 'grade:bogus': there is no task 'bogus'; a column may be followed by "
-        "classification, ordinal, multilabel, regression, as grade:ordinal.",
+        "--target: 'grade:bogus': there is no task 'bogus'; use classification, ordinal, "
+        "multilabel, regression, such as grade:ordinal.",
     ),
     (("train", "a", "--out", "b", "--model", "zoomil"), "--model: unknown recipe 'zoomil'; known"),
     (("synth", "a", "--slides", "2", "--seed", "0", "--size", "9"), "--size: '9' is invalid; use"),
@@ -125,7 +125,7 @@ WRONG = [
     ("inspect a --scratch-gb 5", "--scratch-gb 5 needs --scratch."),
     ("inspect a --out b.jsonl --submit slurm --time-limit soon", "--time-limit soon: write minut"),
     ("inspect a --out b.jsonl --submit slurm --sbatch x", "--sbatch 'x': write one option of sb"),
-    ("inspect a --out b.jsonl --submit slurm --partition 'a b'", "--partition 'a b': sbatch takes"),
+    ("inspect a --out b.jsonl --submit slurm --partition 'a b'", "--partition 'a b': sbatch does not accept"),
     ("evaluate a b --out c --gpus-per-worker 1", "--gpus-per-worker needs --workers or --ray."),
     ("evaluate a b --out c --set model.k", "--set: 'model.k' is not SECTION.KEY=VALUE; write"),
     ("evaluate a b --out c --set train.k=3", "--set: 'train.k=3': the settings of section train"),

@@ -24,8 +24,10 @@ def test_each_model_has_its_scores_with_intervals_and_its_cost():
     text = text_of(page(GOOD, POOR))
     assert "good 3 benign, 3 cancer 1.000 (no interval) 1.000 (0.541 to 1.000)" in text
     assert text.count("it is the same in all 100 resamples") == 1
-    assert "No interval, as it is the same in all 100 resamples: weighted F1 of good." in text
-    assert "Resamples in which a score is defined, which count: macro AUROC of poor 9" in text
+    assert "No interval (it is the same in all 100 resamples): weighted F1 of good." in text
+    assert (
+        "Resamples in which a score is defined (others are ignored): macro AUROC of poor 9" in text
+    )
     assert " 1.000 (0.541 to 1.000) " in text
     assert "Warning: fewer than 10 patients of a class (benign 3, cancer 3)" in text
     assert "The area under it is the AUROC of the table." in text

@@ -88,7 +88,7 @@ def test_without_sbatch_the_error_says_what_to_run(tmp_path, monkeypatch):
         ({"time": "soon"}, "--time-limit soon: write minutes, hours:minutes:seconds or days-hours"),
         ({"options": ["account=lab"]}, "write one option of sbatch"),
         ({"options": ["--a\nrm -r x"]}, "write one option of sbatch"),
-        ({"partition": "a b"}, "'a b': sbatch takes no spaces here"),
+        ({"partition": "a b"}, "'a b': sbatch does not accept spaces here"),
     ],
 )
 def test_values_that_sbatch_does_not_take_are_refused(tmp_path, options, message):

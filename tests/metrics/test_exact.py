@@ -81,9 +81,9 @@ def test_the_notes_on_intervals_are_said_once():
     named += [("R²", Score(None, reason="undefined: no known value"))]
     assert [score.short for _, score in named[3:]] == ["0.800 (0.700 to 0.900)", "undefined"]
     assert interval_notes(named) == [
-        "No interval, as it is the same in all 2,000 resamples: AUROC, kappa.",
-        "Undefined, as no known value: R².",
-        "Resamples in which a score is defined, which count: F1 1,980 of 2,000.",
+        "No interval (it is the same in all 2,000 resamples): AUROC, kappa.",
+        "Undefined (no known value): R².",
+        "Resamples in which a score is defined (others are ignored): F1 1,980 of 2,000.",
     ]
 
 

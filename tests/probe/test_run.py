@@ -204,9 +204,8 @@ def test_the_command_prints_a_table_and_what_is_next(
     assert "256 px at 10x" in result.out
     assert "A and B: their difference is within the 95% interval" in result.out
     advice = "--models abmil,zoommil-hindsight --encoder A --out comparison"
-    assert f"Next: also with B, which may be as good: parfocal compare {cohort} {advice}\n" in (
-        result.err
-    )
+    others = "run this also with B, which may be as good"
+    assert f"Next: {others}: parfocal compare {cohort} {advice}\n" in result.err
     assert "fewer than 10 patients of a class" in result.out
     shown = json.loads(parfocal(*arguments, "--json").out)
     assert shown == json.loads((out / "probe.json").read_text())
@@ -224,6 +223,6 @@ def test_the_command_ends_with_1_if_an_encoder_or_a_slide_failed(
     assert result.code == 1
     assert "parfocal: 1 of 2 encoders failed:" in result.err
     assert result.err.endswith(
-        "Next: correct what failed, and run the same command again, which keeps what is done\n"
+        "Next: correct what failed, and run the same command again; finished results are kept\n"
     )
     assert "A  " in result.out

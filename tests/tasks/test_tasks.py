@@ -288,7 +288,7 @@ JOINT = build_task("regression", target=("grade:classification", "a"))
                 [slide(n, grade="xy"[n % 2], a=n) for n in range(4)]
             ),
             [{"grade": "x", "a": ""}, {"grade": "y", "a": ""}],
-            ("a missing on all 2 validation slides",),
+            ("a: missing on all 2 validation slides",),
             True,
         ),
     ],

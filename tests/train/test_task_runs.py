@@ -189,7 +189,7 @@ def test_without_an_event_to_validate_on_the_last_epoch_is_kept(folder, tmp_path
     warning = (
         f"{run}: none of the 2 validation slides has an event (dead = 1), so the validation loss "
         "is the same in every epoch: training does not stop early, and the weights of the last "
-        "epoch are kept; raise train.val_fraction, or move such slides to val in the split column."
+        "epoch are kept. Raise train.val_fraction, or move such slides to val in the column split."
     )
     assert (warning in caplog.messages) == (dead == 0)
     if dead == 0:

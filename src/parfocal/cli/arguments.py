@@ -60,8 +60,8 @@ def local_run(path: Path) -> Path:
     Every argument that takes a run is resolved here.
 
     Raises:
-        ArgumentError: the name is not one of the Hub.
-        HubError: it cannot be had.
+        ArgumentError: the name is not that of a repository of the Hub.
+        HubError: it cannot be downloaded.
     """
     if not str(path).startswith(HUB_PREFIX):
         return path

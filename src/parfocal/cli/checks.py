@@ -1,6 +1,6 @@
-"""Wrong usage: its error, and checks of the values of options before any work is done.
+"""The error of wrong usage, and checks of the values of options before any work is done.
 
-A check calls the parser of the library, which it imports when there is a value.
+A check calls a parser of the library, and imports it only if the option is given.
 """
 
 import math
@@ -12,7 +12,7 @@ import typer
 
 
 class ArgumentError(ValueError):
-    """Wrong usage, whatever the files say; the message says what to give. The exit code is 2."""
+    """Wrong usage, whatever the files contain; the message says what to give. Exit code 2."""
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def wrong_usage(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
         prefix: start of the message, to name the option.
 
     Raises:
-        ArgumentError: there was one in the block.
+        ArgumentError: the block raised one of them.
     """
     try:
         yield
@@ -33,11 +33,11 @@ def wrong_usage(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
 
 
 def checked(check: Callable[[Any], object], *, prefix: str = "") -> Callable[[Any], Any]:
-    """Return a callback of an option that refuses a value if a check of the library does.
+    """Return a callback of an option that refuses the values that a check of the library refuses.
 
     Args:
-        check: function that raises ValueError for a wrong value; it is not called without a value.
-        prefix: start of its messages that is left out, because the option is named.
+        check: function that raises ValueError for a wrong value; not called without a value.
+        prefix: start of its messages to leave out, because the message names the option.
     """
 
     def check_given(value: Any) -> Any:
@@ -84,28 +84,28 @@ def check_magnifications_or_range(text: str) -> None:
 
 
 def check_shard(text: str) -> None:
-    """Raise ValueError if there is no such shard."""
+    """Raise ValueError if a text is not a shard, such as 3/8."""
     from parfocal.distribute.shards import parse_shard
 
     parse_shard(text)
 
 
 def plausible_mpp(mpp: float) -> None:
-    """Raise ValueError if no microscope has a resolution."""
+    """Raise ValueError if a resolution is implausible for a microscope."""
     from parfocal.slide.resolution import check_mpp
 
     check_mpp(mpp)
 
 
 def check_budget(text: str) -> None:
-    """Raise ValueError if a text is not a budget; whether a model can follow it is seen later."""
+    """Raise ValueError if a text is not a budget; whether a model accepts it is checked later."""
     from parfocal.models.budget import parse_budget
 
     parse_budget(text)
 
 
 def check_device(name: str) -> None:
-    """Raise ValueError if torch knows no such device; whether it exists is seen later."""
+    """Raise ValueError if a name is not that of a device; whether it exists is checked later."""
     if name not in ("auto", "cpu", "cuda"):
         from parfocal.encoders.device import parse_device
 

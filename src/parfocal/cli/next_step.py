@@ -1,8 +1,8 @@
 """What to do next: the last line of every command.
 
 It goes to standard error, so that standard output has the results only, and is left out with
-`--json`. A command comes last in the line, to be copied as it is; it has all options that go on
-with what was done. Words in capitals, such as SLIDE, are for the user to fill in.
+`--json`. A command comes last in the line, so that it can be copied; it has all options that
+continue the work. Words in capitals, such as SLIDE, are for the user to fill in.
 """
 
 import shlex
@@ -23,7 +23,7 @@ ENDPOINT_OPTIONS = {
     "ordinal": "--task ordinal --target grade",
     "multilabel": "--task multilabel --target hollow,ringed",
 }
-# What the recipe of `train` has, so that no option is needed for it.
+# The values in the default recipe of `train`, which need no option.
 MAGNIFICATIONS, ENCODER, PATCH_SIZE = (2.5, 5.0, 10.0), "efficientnet-lite0", 256
 OTHERS = (20.0, 40.0)  # for slides that are too small for the lowest ones
 
@@ -45,8 +45,8 @@ def options_text(given: Mapping[str, object]) -> str:
     " --features 'my features' --again"
 
     Args:
-        given: value of each option; True for one without a value, several values for one that is
-            repeated.
+        given: value of each option; True for an option without a value, several values for an
+            option that is repeated.
     """
     texts = []
     for name, value in given.items():
@@ -69,7 +69,7 @@ def training_options(
     Args:
         magnifications: magnifications, lowest first; a single one needs a model that does not zoom.
         encoder: encoder, or encoders by magnification; None for that of the recipe.
-        settings: value of other settings, by their key; None for that of the recipe.
+        settings: values of other settings, by key; None for the value of the recipe.
     """
     listed = ",".join(f"{each:g}" for each in magnifications)
     return options_text(
@@ -118,7 +118,7 @@ def after_inspect(
         magnifications: magnifications that the patches were counted at.
         picture: sheet that was drawn; None if none was.
         unfit: whether a slide has no patches at the magnifications.
-        columns: columns that a table needs for what was given as options, such as mpp.
+        columns: columns that a table needs in place of options, such as mpp.
         tissue_method: how tissue was found.
     """
     look = "" if picture is None else f"look at {picture}, then "
@@ -177,7 +177,7 @@ def after_synth(
         listed = ",".join(f"{each:g}" for each in chosen)
         option = {"--magnifications": None if tuple(chosen) == MAGNIFICATIONS else listed}
         return (
-            "generate more --slides, since these do not suffice to train on; to look at them, "
+            "generate more --slides, because these are not enough to train on; to inspect them, "
             f"parfocal inspect {quoted(cohort)}{options_text(option)} --picture sheet.html"
         )
     options = "" if endpoint is None else f" {ENDPOINT_OPTIONS[endpoint]}"
@@ -225,9 +225,9 @@ def after_features(
     """Return what to do with stored features.
 
     Args:
-        cohort: table of the cohort, as a shell needs it.
+        cohort: table of the cohort, quoted for a shell.
         folder: folder of the features, or one per magnification.
-        settings: settings that they were extracted with, by their key; None for the usual ones.
+        settings: settings that they were extracted with, by key; None for the defaults.
         trust_remote_code: whether the encoder runs code from its repository.
         labeled: whether the cohort has labels.
     """
@@ -248,7 +248,7 @@ def after_features(
             encoder=encoder,
             settings={"slide.patch_size": size, **(settings or {})},
         )
-    else:  # they decide the settings themselves
+    else:  # the settings follow from the features
         options = " --model abmil" if len(facts.magnifications) == 1 else ""
     add = "" if labeled else f"add label to {cohort}, then "
     return f"{add}parfocal train {cohort}{options_text(given)}{options} --out run"
@@ -326,7 +326,7 @@ def after_evaluate(run: Path, page: Path, options: Mapping[str, object] | None =
     Args:
         run: run folder.
         page: report of the evaluation.
-        options: options of `predict` that go on with those of `evaluate`.
+        options: options of `predict` that match those of `evaluate`.
     """
     look = f"{open_in_browser(page)}, then " if page.exists() else ""
     return f"{look}{predict_command(run, options)}"
@@ -340,14 +340,14 @@ def after_audit(
     Args:
         run: run folder.
         agreement: share of the slides with the same label; None if the task has no classes.
-        options: options of `predict` that go on with those of `audit`.
+        options: options of `predict` that match those of `audit`.
     """
     if agreement is None or agreement == 1:
         return predict_command(run, options)
     more = {**(options or {}), "--budget": "share=20%"}
     return (
-        f"on {1 - agreement:.1%} of the slides the label depends on patches not visited; to visit "
-        f"more, {predict_command(run, more)}"
+        f"on {1 - agreement:.1%} of the slides, the label depends on patches that were not "
+        f"visited; to visit more, {predict_command(run, more)}"
     )
 
 

@@ -113,11 +113,11 @@ def parse_places(text: str | None, option: str) -> str | dict[float, str] | None
 
 
 def refuse_unknown_encoder(text: str | None, features: str | None = None) -> None:
-    """Refuse names of encoders that `load_encoder` does not take.
+    """Refuse names of encoders that `load_encoder` does not accept.
 
     Args:
         text: value of --encoder.
-        features: value of --features, whose encoder may be any.
+        features: value of --features, whose encoder may have any name.
 
     Raises:
         ArgumentError: a name is unknown.
@@ -132,7 +132,7 @@ def parse_encoder_list(text: str) -> list[str]:
     """Return the names of --encoders, which are separated by commas.
 
     Raises:
-        ArgumentError: a name is unknown, there twice, or given for a magnification.
+        ArgumentError: a name is unknown, empty, listed twice, or given for a magnification.
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -149,21 +149,21 @@ def check_one_encoder(name: str, option: str) -> None:
 
     Args:
         name: the text.
-        option: the option or argument that it is given by.
+        option: the option or argument that has it as its value.
 
     Raises:
         ArgumentError: it is not.
     """
     if isinstance(parse_places(name, option), dict):
         raise ArgumentError(
-            f"{option}: {name!r} names an encoder for a magnification; this command takes the "
-            "name alone, without the magnification."
+            f"{option}: {name!r} names an encoder for a magnification; give the name without the "
+            "magnification."
         )
     _check_encoder(name, option)
 
 
 def _check_encoder(name: str, option: str) -> None:
-    """Raise ArgumentError if `load_encoder` does not take a name."""
+    """Raise ArgumentError if `load_encoder` does not accept a name."""
     from parfocal.encoders.catalog import unknown_encoder
     from parfocal.encoders.loading import is_known_encoder
 
@@ -200,13 +200,13 @@ OPTIONS = {
 
 @contextmanager
 def wrong_settings(options: Mapping[str, object]) -> Iterator[None]:
-    """Turn errors of settings into wrong usage; a setting that an option has set is named by it.
+    """Turn errors of settings into wrong usage; name the option that has set a setting.
 
     Args:
         options: values of options by the setting that each sets; None for an option not given.
 
     Raises:
-        ArgumentError: there was one in the block.
+        ArgumentError: the block raised one of them.
         SettingsFileError: a file of settings cannot be read.
     """
     from parfocal.settings import SettingsError, SettingsFileError

@@ -11,7 +11,7 @@ from parfocal.cli.failures import report_failures
 from parfocal.cli.next_step import say_next
 from parfocal.cli.parsing import parse_encoder_list
 
-RETRY = "correct what failed, and run the same command again, which keeps what is done"
+RETRY = "correct what failed, and run the same command again; finished results are kept"
 
 
 def probe(

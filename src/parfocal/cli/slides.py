@@ -185,7 +185,7 @@ def synth(
             min=0.1,
             max=2,
             metavar="MPP",
-            help="Microns per pixel, from 0.1 to 2, where lesions are visible: 1 is 10x, 0.5 is "
+            help="Microns per pixel, from 0.1 to 2, so that lesions are visible: 1 is 10x, 0.5 is "
             "20x.",
             callback=finite_number,
         ),
@@ -233,7 +233,7 @@ def synth(
     """
     if tiles is None and (normal_class or lesion_class):
         name = "--normal-class" if normal_class else "--lesion-class"
-        raise ArgumentError(f"{name} is a folder of tiles; give the folder above it as --tiles.")
+        raise ArgumentError(f"{name} is a folder of tiles; give the folder above it with --tiles.")
     if tiles is not None and endpoint is not None:
         raise ArgumentError("--endpoint needs painted texture; leave --tiles out.")
     from parfocal.slide.synthetic.cohort import paint_cohort

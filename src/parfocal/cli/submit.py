@@ -106,7 +106,7 @@ def submit_command(
         also: arguments to add to the command.
 
     Raises:
-        ArgumentError: options of a job are given without --submit, or sbatch does not take them.
+        ArgumentError: options of a job are given without --submit, or sbatch does not accept them.
     """
     from parfocal.distribute.slurm import SlurmError, SlurmJob, kept_variables, time_note
 

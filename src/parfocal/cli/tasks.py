@@ -17,8 +17,8 @@ def _check_target(text: str) -> None:
             raise ValueError(f"{text!r} has a column without a name; separate names by commas.")
         if colon and task not in (*COLUMN_TASKS, *TIME_TASKS):
             raise ValueError(
-                f"{each.strip()!r}: there is no task {task!r}; a column may be followed by "
-                f"{', '.join(COLUMN_TASKS)}, as {column}:ordinal. A name with a colon needs one."
+                f"{each.strip()!r}: there is no task {task!r}; use {', '.join(COLUMN_TASKS)}, such "
+                f"as {column}:ordinal. A column with a colon in its name needs a task."
             )
 
 

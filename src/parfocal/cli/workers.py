@@ -19,15 +19,14 @@ IN_FLIGHT = 16  # slides that fill the batches of a large GPU; see docs/benchmar
 
 
 def check_ray(text: str) -> None:
-    """Check that a text says where Ray runs; whether a cluster answers there is seen later.
+    """Check that a text says where Ray runs; whether a cluster answers there is checked later.
 
     Raises:
         ValueError: it does not.
     """
     if text not in (LOCAL, AUTO, OFF) and ":" not in text:
         raise ValueError(
-            f"{text!r} is not a place; use local, auto, off, or the address of a cluster, as "
-            "HOST:PORT."
+            f"{text!r} is not known; use local, auto, off, or the address of a cluster (HOST:PORT)."
         )
 
 

@@ -141,12 +141,12 @@ def compare(
 def check_comparison(
     candidates: Sequence[Candidate], *, metric: str | None = None, shares: Sequence[float] = ()
 ) -> None:
-    """Check that models can be compared as `compare` is asked to, before any file is read.
+    """Check that models can be compared with these arguments, before any file is read.
 
     Args:
         candidates: the models.
         metric: metric that ranks them; None for the first of their task.
-        shares: budgets of the curve; none for no curve.
+        shares: budgets of the curve; empty for no curve.
 
     Raises:
         ComparisonError: the models have different tasks, the task has no such metric, or no model
@@ -228,12 +228,12 @@ def _list_unreadable(
 
 
 def _how_to_set(reasons: Collection[str]) -> str:
-    """Return how a comparison sets the magnifications, if that is what reasons advise."""
+    """Return how to set the magnifications in a comparison; empty if no reason names them."""
     if not any(MAGNIFICATIONS in reason for reason in reasons):
         return ""
     return (
         f" In a comparison, set {MAGNIFICATIONS} of a model with --set "
-        f"MODEL:{MAGNIFICATIONS}=[5,10], or of all models without MODEL."
+        f"MODEL:{MAGNIFICATIONS}=[5,10], or of all models with --set {MAGNIFICATIONS}=[5,10]."
     )
 
 

@@ -63,7 +63,7 @@ class ComparisonRow:
     def gap_text(self) -> str:
         """The gap with its interval, and DeLong's test of the AUROC; "best" for the best model.
 
-        The table says why there is no interval below it.
+        Notes below the table say why there is no interval.
         """
         if self.gap_to_best is None:
             return "best"

@@ -172,7 +172,7 @@ def _intervals_note(rows: Sequence[ComparisonRow]) -> str:
 
 
 def _scores_notes(rows: Sequence[ComparisonRow], without: Sequence[str]) -> str:
-    """Return why scores have no interval, and how many resamples count, in sentences."""
+    """Return sentences on scores without an interval, and on undefined resamples."""
     named = [
         (f"{score_label(name)} of {row.result.name}", score.score)
         for row in rows

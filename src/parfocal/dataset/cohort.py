@@ -129,7 +129,7 @@ def read_slides(
         path: a table with the columns slide_id and path, and optionally those of `read_cohort`.
         columns: further columns that the table must have; see `CohortSlide.values`.
         access: how remote slides are read; None for the defaults.
-        quiet: whether not to log how many slides there are, and of which labels.
+        quiet: whether to log nothing; if False, the numbers of slides and labels are logged.
 
     Raises:
         CohortError: the table cannot be read, or a row is invalid.

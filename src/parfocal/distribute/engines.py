@@ -54,7 +54,7 @@ class WorkerEngine:
         in_flight: number of items that a worker processes at the same time.
         threads_are_chosen: whether a user has chosen the number of threads; if False, it is the
             share of the cores, and training on small bags uses one thread of torch.
-        description: the workers in words, which are logged when they begin; empty for nothing.
+        description: description of the workers, logged when work begins; empty to log nothing.
     """
 
     workers: Workers[Any]

@@ -105,7 +105,9 @@ class SlurmJob:
         texts = {"--partition": self.partition, "job name": self.name, "memory": self.memory}
         for name, text in texts.items():
             if re.search(r"\s", text or ""):
-                raise SlurmError(f"{name} {text!r}: sbatch takes no spaces here.")
+                raise SlurmError(
+                    f"{name} {text!r}: sbatch does not accept spaces here; remove them."
+                )
 
     @property
     def path(self) -> Path:
@@ -181,7 +183,7 @@ class SlurmJob:
 
 
 def time_note(text: str | None) -> str | None:
-    """Return how SLURM reads a time limit without hours, which may be meant otherwise.
+    """Return a note on how SLURM reads a time limit without hours, which may be a mistake.
 
     >>> time_note("99")
     '--time-limit 99 is 99 minutes; for hours, write 99:00:00'
@@ -192,7 +194,7 @@ def time_note(text: str | None) -> str | None:
         text: the time limit; None without one.
 
     Returns:
-        The note; None if no other reading is likely.
+        The note; None if the time limit has hours or days.
     """
     found = None if text is None else WITHOUT_HOURS.fullmatch(text)
     if text is None or found is None:

@@ -143,7 +143,7 @@ class Audit:
         )
 
     def _nothing_to_skip_text(self) -> str:
-        """Return on how many slides zooming saves nothing, and why; empty if on none."""
+        """Return on how many slides zooming saves nothing, and why; empty if there are none."""
         count, slides = sum(each.nothing_to_skip for each in self.slides), len(self.slides)
         if not count:
             return ""

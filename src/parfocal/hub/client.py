@@ -11,7 +11,7 @@ from typing import Any
 
 from parfocal.hub.repository import HubError, Repository
 
-DOWNLOADED = "download the model otherwise, and give this command its folder in place of the name"
+DOWNLOADED = "download the model in another way, and give its folder instead of the name"
 # Where the errors of huggingface_hub come from; which of them it uses depends on its version.
 PACKAGES = ("huggingface_hub", "hf_xet", "httpx", "httpcore", "requests", "urllib3")
 

@@ -1,4 +1,4 @@
-"""What is said once below a table of scores, instead of in its cells: why there is no interval."""
+"""Notes that stand once below a table of scores, instead of in its cells."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ def interval_notes(scores: Iterable[tuple[str, Score]]) -> list[str]:
 
     >>> perfect = Score(1.0, reason="no interval: it is the same in all 2,000 resamples")
     >>> interval_notes([("AUROC", perfect), ("kappa", perfect)])
-    ['No interval, as it is the same in all 2,000 resamples: AUROC, kappa.']
+    ['No interval (it is the same in all 2,000 resamples): AUROC, kappa.']
 
     Args:
         scores: each score of the table with its name.
@@ -28,9 +28,11 @@ def interval_notes(scores: Iterable[tuple[str, Score]]) -> list[str]:
     notes = []
     for reason, names in reasons.items():
         what, _, why = reason.partition(": ")
-        notes.append(f"{what[0].upper()}{what[1:]}{f', as {why}' if why else ''}: {_some(names)}.")
+        notes.append(f"{what[0].upper()}{what[1:]}{f' ({why})' if why else ''}: {_some(names)}.")
     if counts:
-        notes.append(f"Resamples in which a score is defined, which count: {_some(counts)}.")
+        notes.append(
+            f"Resamples in which a score is defined (others are ignored): {_some(counts)}."
+        )
     return notes
 
 

@@ -136,7 +136,7 @@ class ProbeReport:
         if card is not None and card.mpps and mpp is not None:  # not at lower magnifications
             models = "abmil,mean-mlp"
             at = f" --set slide.magnifications={magnification_of(mpp):g}"
-        others = f"also with {close[0]}, which may be as good: " if close else ""
+        others = f"run this also with {close[0]}, which may be as good: " if close else ""
         trust = " --trust-remote-code" if trust_remote_code else ""
         return (
             f"{others}parfocal compare {shlex.quote(self.cohort)} --models {models} "

@@ -146,7 +146,7 @@ class Task(Protocol):
         """Return how many slides have which target, in words."""
 
     def unmeasured(self, slides: Sequence[CohortSlide]) -> tuple[str, ...]:
-        """Return what validation slides cannot measure, as of a class that none has, in words."""
+        """Return what validation slides cannot measure, such as a class that none has, in words."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as JSON, which `parse_task` reads."""

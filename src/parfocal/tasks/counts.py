@@ -28,7 +28,7 @@ def count_flags(slides: Sequence[CohortSlide], column: str) -> str:
 
 
 def count_labels(slides: Sequence[CohortSlide], column: str) -> str:
-    """Return how many slides have each class of one of several columns."""
+    """Return how many slides have each class of a column."""
     found = Counter(cell(slide, column) for slide in slides)
     missing = found.pop("", 0)
     listed = [f"{label} {count}" for label, count in sorted(found.items())]
@@ -72,14 +72,14 @@ def same_values(
 
 
 def all_of(slides: Sequence[CohortSlide]) -> str:
-    """Return how many validation slides there are, for "is the same on ..."."""
+    """Return the end of "... is the same on all 4 validation slides"."""
     return (
         "the only validation slide" if len(slides) == 1 else f"all {len(slides)} validation slides"
     )
 
 
 def none_of(slides: Sequence[CohortSlide]) -> str:
-    """Return how many validation slides there are, for "... has an event"."""
+    """Return the start of "none of the 4 validation slides has an event"."""
     if len(slides) == 1:
         return "the only validation slide does not have"
     return f"none of the {len(slides)} validation slides has"

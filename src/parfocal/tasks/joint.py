@@ -213,7 +213,7 @@ class Joint:
         found: list[str] = []
         for part in self.parts:
             known = _known(part, slides)
-            missing = (f"{' and '.join(part.columns)} missing on {all_of(slides)}",)
+            missing = (f"{' and '.join(part.columns)}: missing on {all_of(slides)}",)
             found.extend(part.unmeasured(known) if known else missing)
         return tuple(found)
 

@@ -26,7 +26,7 @@ def read_task_cohort(
 
     A task with classes reads them as the labels of the slides, from its column. Other tasks need
     no labels; their cells are in `CohortSlide.values`, and `CohortSlide.group` is what a split
-    spreads over its parts. How many slides have which target is logged.
+    spreads over its parts. How many slides have each target is logged.
 
     Args:
         path: the table; see `read_cohort`.

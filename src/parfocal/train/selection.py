@@ -1,4 +1,4 @@
-"""Whether the validation slides can measure what the best epoch is chosen by."""
+"""Whether validation slides can measure what the choice of the best epoch depends on."""
 
 import logging
 from collections.abc import Sequence
@@ -12,14 +12,13 @@ from parfocal.tasks import Task
 logger = logging.getLogger(__name__)
 
 NO_GRADIENT = 1e-9  # of a loss that does not depend on the logits, up to rounding
-ADVICE = "raise train.val_fraction, or move such slides to val in the split column"
+ADVICE = "Raise train.val_fraction, or move such slides to val in the column split"
 
 
 def can_select(task: Task, slides: Sequence[CohortSlide]) -> bool:
     """Return whether the loss of validation slides depends on what a model predicts for them.
 
-    The loss of Cox does not where no slide has an event: it is 0 in every epoch, and none is the
-    best.
+    Cox's loss does not if no slide has an event: it is 0 in every epoch, and no epoch is the best.
 
     Args:
         task: the task, fitted to the training slides.
@@ -34,7 +33,7 @@ def can_select(task: Task, slides: Sequence[CohortSlide]) -> bool:
 
 
 def warn_unmeasured(run: Path, task: Task, slides: Sequence[CohortSlide]) -> None:
-    """Log what the validation slides of a run cannot measure, what follows, and what to do.
+    """Log what the validation slides of a run cannot measure, the consequence, and what to do.
 
     Args:
         run: folder of the run.
@@ -51,4 +50,4 @@ def warn_unmeasured(run: Path, task: Task, slides: Sequence[CohortSlide]) -> Non
             "the validation loss is the same in every epoch: training does not stop early, and "
             "the weights of the last epoch are kept"
         )
-    logger.warning("%s: %s, so %s; %s.", run, "; ".join(found), follows, ADVICE)
+    logger.warning("%s: %s, so %s. %s.", run, "; ".join(found), follows, ADVICE)

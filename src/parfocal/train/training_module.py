@@ -142,7 +142,7 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def best(self) -> Epoch:
-        """The epoch with the best validation; the last one if no slide can measure the loss."""
+        """The best epoch by validation; the last one if validation cannot measure the loss."""
         return best_epoch(self.history) if self.selects else self.history[-1]
 
     @property

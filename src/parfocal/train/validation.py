@@ -61,7 +61,7 @@ def validation_metrics(outputs: Sequence[ValidationOutput], task: Task) -> dict[
 
 
 def validation_values(metrics: Mapping[str, float | None], task: Task) -> dict[str, Any]:
-    """Return the fields of an `Epoch` that have the loss and the metrics.
+    """Return the fields of an `Epoch` that hold the loss and the metrics.
 
     Args:
         metrics: the result of `validation_metrics`; empty without validation slides.

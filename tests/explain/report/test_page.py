@@ -153,8 +153,8 @@ def test_what_is_unusual_is_explained_once_below_the_tables(work):
     text = text_of(report(work, work / "evaluation"))
     assert "macro AUROC 1.000 (no interval)" in text
     names = "macro AUROC, recall of tumor, AUROC by DeLong of tumor"
-    assert f"No interval, as it is the same: {names}." in text
-    assert "(above 100% where there is nothing to skip: lower magnifications are" in text
+    assert f"No interval (it is the same): {names}." in text
+    assert "(above 100% if there is nothing to skip, because lower magnifications are" in text
 
 
 def test_the_tissue_out_of_reach_is_reported(work):

@@ -57,7 +57,7 @@ def _pages() -> Environment:
 
 
 def score_text(score: Mapping[str, Any] | None) -> str:
-    """Format a score with its interval for a table, below which `_interval_notes` are."""
+    """Format a score with its interval for a table; `_interval_notes` are printed below it."""
     return "–" if score is None else _score(score).short
 
 
@@ -67,7 +67,7 @@ def _score(score: Mapping[str, Any]) -> Score:
 
 
 def _interval_notes(metrics: Mapping[str, Any]) -> list[str]:
-    """Return why scores of an evaluation have no interval, and how many resamples count."""
+    """Return sentences on scores without an interval, and on undefined resamples."""
     shown = {key: metrics[key] for key in SCORED if key in metrics}
     delong = metrics.get("auroc_delong", {})
     shown["auroc_delong"] = {name: {"AUROC by DeLong": each} for name, each in delong.items()}

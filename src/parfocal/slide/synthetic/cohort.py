@@ -63,7 +63,7 @@ def paint_cohort(
         endpoint: endpoint besides the class, see `parfocal.slide.synthetic.endpoints`; None for
             the class alone. It needs painted texture.
         threads: number of slides to paint at once.
-        progress: called with the number of finished slides, at first 0, and of all slides.
+        progress: called with the numbers of finished slides, starting at 0, and of all slides.
 
     Returns:
         The path of cohort.csv.
