@@ -14,9 +14,11 @@ PAGE = DOCS / "images" / "accuracy.svg"
 SECTION = "Exhaustive baselines on the same slides"
 WIDTH, HEIGHT = 860, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 620, 60, 360  # edges of the plot
-LOWEST, HIGHEST = 0.4, 1.0  # AUROC
+LOWEST, HIGHEST = 0.3, 1.0  # AUROC
 TICKS = (5, 10, 20, 50, 100)  # percent of the patches
-LINE = 21  # between labels
+NAMES_FROM = 13  # percent: left edge of the names of the models that encode fewer patches
+LINE, LEAD = 21, 32  # between names, and from a point to its name
+ALL = 99  # percent: models that encode more are exhaustive
 # On a ground of its own, so that it is readable on pages of either color.
 STYLE = """<style>
   :root { color-scheme: light dark; }
@@ -25,12 +27,13 @@ STYLE = """<style>
   .bar { stroke-width: 1.5; } .bar.zooming { stroke: #d55e00; } .bar.exhaustive { stroke: #0072b2; }
   .lead { stroke: #5c6068; stroke-width: 0.7; fill: none; }
   text { font: 14px system-ui, sans-serif; } .head { font-size: 17px; font-weight: 600; }
+  .name { paint-order: stroke; stroke: #fff; stroke-width: 4; }
   .best { font-weight: 600; } .end { text-anchor: end; } .middle { text-anchor: middle; }
   @media (prefers-color-scheme: dark) {
     .ground { fill: #1f2227; } .ink { fill: #e8e9ec; } .quiet { fill: #a3a8b1; }
     .rule { stroke: #363a42; } .zooming { fill: #ff9a5c; } .exhaustive { fill: #56b4e9; }
     .bar.zooming { stroke: #ff9a5c; } .bar.exhaustive { stroke: #56b4e9; }
-    .lead { stroke: #a3a8b1; }
+    .lead { stroke: #a3a8b1; } .name { stroke: #1f2227; }
   }
 </style>"""
 
@@ -70,14 +73,12 @@ def page() -> str:
     ]
     for row in rows:
         parts += _point(row, shares[row.model])
-    parts += _labels([row for row in rows if shares[row.model] > 99])
-    for row in rows:
-        if shares[row.model] <= 99:
-            x, y = _x(shares[row.model]), _y(row.auroc)
-            best = " best" if row.auroc > 0.99 else ""
-            name = f"{row.model}: {row.auroc:.3f} at {shares[row.model]:.0f}%"
-            drop = 22 if abs(y - _y(round(row.auroc, 1))) < LINE / 2 else 5  # not on a rule
-            parts.append(_text(x + 14, y + drop, name, f"ink{best}"))
+    few = [row for row in rows if shares[row.model] < NAMES_FROM]
+    some = [row for row in rows if NAMES_FROM <= shares[row.model] < ALL]
+    parts += _names(few, shares, _x(NAMES_FROM))
+    for row in some:
+        parts += _names([row], shares, _x(shares[row.model]) + LEAD)
+    parts += _names([row for row in rows if shares[row.model] >= ALL], shares, RIGHT + LEAD)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -108,20 +109,23 @@ def _axes() -> Iterator[str]:
 
 def _point(row: Row, share: float) -> Iterator[str]:
     """Draw a model with its interval."""
-    x, kind = _x(share), "exhaustive" if share > 99 else "zooming"
+    x, kind = _x(share), "exhaustive" if share >= ALL else "zooming"
     yield f'<path d="M{x:.1f} {_y(row.low):.1f} V{_y(row.high):.1f}" class="bar {kind}"/>'
     yield f'<circle cx="{x:.1f}" cy="{_y(row.auroc):.1f}" r="6" class="{kind}"/>'
 
 
-def _labels(rows: list[Row]) -> Iterator[str]:
-    """Name the exhaustive models beside their points, far enough from each other."""
+def _names(rows: list[Row], shares: dict[str, float], left: float) -> Iterator[str]:
+    """Name models in a column, far enough from each other, with a line from each to its point."""
     below = TOP - LINE
     for row in rows:
         y = max(_y(row.auroc), below + LINE)
-        below = y
-        x = _x(100)
-        yield f'<path d="M{x + 9:.1f} {_y(row.auroc):.1f} L{x + 26:.1f} {y:.1f}" class="lead"/>'
-        yield _text(x + 32, y + 5, f"{row.model}: {row.auroc:.3f}", "ink")
+        below, start = y, _x(shares[row.model]) + 9
+        yield f'<path d="M{start:.1f} {_y(row.auroc):.1f} L{left - 6:.1f} {y:.1f}" class="lead"/>'
+        name = re.sub(r"(, [\d.]+x)+", "", row.model)
+        is_best_zooming = row.auroc > 0.99 and shares[row.model] < ALL
+        share = f" at {shares[row.model]:.0f}%" if is_best_zooming else ""
+        kind = "name ink best" if is_best_zooming else "name ink"
+        yield _text(left, y + 5, f"{name}: {row.auroc:.3f}{share}", kind)
 
 
 def _x(share: float) -> float:
