@@ -125,7 +125,10 @@ WRONG = [
     ("inspect a --scratch-gb 5", "--scratch-gb 5 needs --scratch."),
     ("inspect a --out b.jsonl --submit slurm --time-limit soon", "--time-limit soon: write minut"),
     ("inspect a --out b.jsonl --submit slurm --sbatch x", "--sbatch 'x': write one option of sb"),
-    ("inspect a --out b.jsonl --submit slurm --partition 'a b'", "--partition 'a b': sbatch does not accept"),
+    (
+        "inspect a --out b.jsonl --submit slurm --partition 'a b'",
+        "--partition 'a b': sbatch does not",
+    ),
     ("evaluate a b --out c --gpus-per-worker 1", "--gpus-per-worker needs --workers or --ray."),
     ("evaluate a b --out c --set model.k", "--set: 'model.k' is not SECTION.KEY=VALUE; write"),
     ("evaluate a b --out c --set train.k=3", "--set: 'train.k=3': the settings of section train"),
