@@ -99,6 +99,10 @@ MISTAKES = [
         "--target: 'grade:bogus': there is no task 'bogus'; use classification, ordinal, "
         "multilabel, regression, such as grade:ordinal.",
     ),
+    (
+        ("train", "a", "--out", "b", "--submit", "slurm", "--time", "1:00:00"),
+        "--time: '1:00:00' is no column of times; the time limit of a job is --time-limit 1:00:00.",
+    ),
     (("train", "a", "--out", "b", "--model", "zoomil"), "--model: unknown recipe 'zoomil'; known"),
     (("synth", "a", "--slides", "2", "--seed", "0", "--size", "9"), "--size: '9' is invalid; use"),
     (
@@ -122,6 +126,10 @@ def test_a_mistake_is_described_on_one_line(
 
 WRONG = [
     ("inspect a --array 3", "--array needs --submit slurm."),
+    ("train a --out b --submit slurm --task survival", "train.time: task survival needs"),
+    ("train a --out b --submit slurm --set model.k=x", "model.k: 'x' is invalid"),
+    ("extract a --out b --submit slurm --magnifications 10 --encoder nosuch", "--encoder"),
+    ("compare a --out b --submit slurm --models mean --set model.k=x", "unknown mean setting"),
     ("inspect a --scratch-gb 5", "--scratch-gb 5 needs --scratch."),
     ("inspect a --out b.jsonl --submit slurm --time-limit soon", "--time-limit soon: write minut"),
     ("inspect a --out b.jsonl --submit slurm --sbatch x", "--sbatch 'x': write one option of sb"),

@@ -162,11 +162,14 @@ def test_validation_slides_that_are_not_in_the_cohort_are_named(
         calibrate_runs(run, cohort, device="cpu")
 
 
-def test_too_few_slides_promise_nothing(run: Path, cohort: Path):
+def test_too_few_slides_promise_nothing(run: Path, cohort: Path, caplog: pytest.LogCaptureFixture):
     before = Checkpoint.load(run).stopping
     (calibration,) = calibrate_runs(run, cohort, device="cpu", max_disagreement=0.05)
     assert not calibration.rule.can_stop
     assert "needs 19 validation slides of other classes" in calibration.text
+    assert "answers after all rounds: " in calibration.text
+    given_budget(Checkpoint.load(run), "settled")
+    assert "no class ever settles, so all rounds are visited" in caplog.text
     assert before is not None
     store_rule(run, before)
 

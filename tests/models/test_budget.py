@@ -76,7 +76,7 @@ def test_a_budget_is_parsed(text: str, budget: Budget | None):
         ("share=101", "share=101%: a share of the patches is at most 100%"),
         ("share=-1", "a budget is more than 0"),
         ("dollars=5", "'dollars' is not a unit; write patches=100, share=5%, seconds=2"),
-        ("100", "'100' is not a unit"),
+        ("100", "'100': it has no unit"),
         ("patches=many", "'many' is not a number; write patches=100"),
         ("patches=1.5", "give a whole number of patches"),
         ("seconds=nan", "seconds=nan: use a finite number"),

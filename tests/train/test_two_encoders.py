@@ -142,7 +142,7 @@ def test_stored_features_of_two_encoders_give_the_same_answers(
 def test_stored_features_of_other_encoders_are_refused(painted, live, tmp_path):
     features = stored(painted, live, tmp_path / "features")
     one = replace(live, encoder=EncoderSettings(name="tiny"))
-    message = rf"were made by encoder {TEXT}, and the settings name tiny; set encoder.name={TEXT}"
+    message = rf"were made by encoder {TEXT}, and the settings name tiny; give --encoder {TEXT}"
     with pytest.raises(MixedFeaturesError, match=message):
         train(painted, one, tmp_path / "run", features=features, device="cpu", progress=False)
 

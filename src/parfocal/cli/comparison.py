@@ -137,9 +137,6 @@ def compare(
 
     Example: `parfocal compare cohort.csv --models zoommil,abmil --out comparison`
     """
-    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
-    if submit_command(*(out, job), workers=workers, threads=threads, gpus=gpus, then_report=True):
-        return
     from parfocal.compare import ComparisonError, check_comparison, load_candidates
     from parfocal.compare import compare as compare_models
     from parfocal.compare.curve import parse_shares
@@ -164,6 +161,9 @@ def compare(
             flags=flags,
         )
         check_comparison(candidates, metric=metric, shares=budgets)
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    if submit_command(*(out, job), workers=workers, threads=threads, gpus=gpus, then_report=True):
+        return
     engine = worker_engine(
         workers=workers,
         ray=ray,

@@ -155,9 +155,6 @@ def extract(
 
     Example: `parfocal extract cohort.csv --out features --magnifications 2.5,5,10`
     """
-    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
-    if submit_command(out, job, workers=workers, threads=threads, gpus=gpus):
-        return
     from functools import partial
 
     from parfocal.dataset import read_slides
@@ -186,6 +183,9 @@ def extract(
             any_mpp=any_mpp,
             trust_remote_code=trust_remote_code,
         )
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    if submit_command(out, job, workers=workers, threads=threads, gpus=gpus):
+        return
     engine = worker_engine(
         workers=workers,
         ray=ray,

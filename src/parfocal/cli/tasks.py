@@ -1,5 +1,6 @@
 """Options for what is predicted for a slide."""
 
+import re
 from typing import Annotated, Literal
 
 import typer
@@ -22,6 +23,13 @@ def _check_target(text: str) -> None:
             )
 
 
+def _check_time(text: str) -> None:
+    if re.fullmatch(r"(\d+-)?\d+(:\d+)+", text):
+        raise ValueError(
+            f"{text!r} is no column of times; the time limit of a job is --time-limit {text}."
+        )
+
+
 TaskName = Annotated[
     Literal["classification", "ordinal", "multilabel", "regression", "survival", "hazards"] | None,
     typer.Option(
@@ -42,7 +50,11 @@ Target = Annotated[
 ]
 Time = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="Time to the event or to the end of observation."),
+    typer.Option(
+        metavar="COLUMN",
+        help="Time to the event or to the end of observation.",
+        callback=checked(_check_time),
+    ),
 ]
 Event = Annotated[
     str | None,

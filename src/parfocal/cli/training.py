@@ -159,17 +159,6 @@ def train(
 
     Example: `parfocal train cohort.csv --out run --cache cache`
     """
-    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
-    also = ("--resume",)  # for a job that is queued again
-    if submit_command(
-        *(out, job),
-        workers=devices if devices and device == "cpu" else workers,
-        threads=threads,
-        gpus=gpus or gpus_of_devices(devices, device),
-        then_report=True,
-        also=also,
-    ):
-        return
     from parfocal.dataset.split import has_test_slides
     from parfocal.models.covariates import covariate_columns
     from parfocal.settings import load_settings
@@ -198,6 +187,17 @@ def train(
     refuse_unknown_encoder(encoder, features)
     with wrong_settings(flags):
         settings = load_settings(model, config, overrides or (), flags)
+    job = JobOptions(submit, partition, time_limit, array, sbatch, yes)
+    also = ("--resume",)  # for a job that is queued again
+    if submit_command(
+        *(out, job),
+        workers=devices if devices and device == "cpu" else workers,
+        threads=threads,
+        gpus=gpus or gpus_of_devices(devices, device),
+        then_report=True,
+        also=also,
+    ):
+        return
     settings = with_local_runs(settings)
     engine = worker_engine(
         workers=workers,

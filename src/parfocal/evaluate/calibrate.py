@@ -82,7 +82,8 @@ class Calibration:
         )
         text = (
             f"{self.run}: settled: {settled}; on {total} validation slides "
-            f"({counts_text(rule.slides)}) {rule.share_patches:.1%} of the patches of all rounds, "
+            f"(answers after all rounds: {counts_text(rule.slides)}) "
+            f"{rule.share_patches:.1%} of the patches of all rounds, "
             f"another class on {rule.disagreements}"
         )
         if all(threshold < 1 for threshold in rule.thresholds):

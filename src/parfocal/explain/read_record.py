@@ -155,8 +155,8 @@ def read_json(path: Path) -> Mapping[str, object]:
         )
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise RecordError(
-            f"{path}: cannot be read ({_json_problem(error)}); copy the file or predict the slide "
-            "again."
+            f"{path}: cannot be read ({_json_problem(error)}); restore the file from a copy, "
+            "or run the command that wrote it again."
         ) from None
     return content if isinstance(content, dict) else {}
 

@@ -78,7 +78,8 @@ def parse_budget(text: str) -> Budget | None:
     name, _, value = (part.strip() for part in text.partition("="))
     unit = next((each for each in UNITS if each == name), None)
     if unit is None:
-        raise BudgetError(f"budget {text!r}: {name!r} is not a unit; write {EXAMPLES}.")
+        problem = "it has no unit" if name[:1].isdigit() else f"{name!r} is not a unit"
+        raise BudgetError(f"budget {text!r}: {problem}; write {EXAMPLES}.")
     return Budget(unit, _amount(text, unit, value))
 
 

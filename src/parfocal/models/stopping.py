@@ -171,7 +171,7 @@ def calibrate(
 
 def counts_text(slides: Mapping[str, int]) -> str:
     """Return numbers of slides by class as text."""
-    return ", ".join(f"{count} {label}" for label, count in slides.items())
+    return ", ".join(f"{label} {count}" for label, count in slides.items())
 
 
 def _top(probabilities: Sequence[float]) -> int:

@@ -4,6 +4,7 @@ Without a budget, the model is run once, as ever. With one, its bag is wrapped, 
 which of the patches it wants may be visited (`parfocal.models.layers.choosing`).
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -19,6 +20,8 @@ from parfocal.models.limited_bag import LimitedBag, Visited
 from parfocal.models.rounds import Deadline, Rounds, RunModel
 from parfocal.models.stopping import StoppingRule
 from parfocal.prediction import Prediction
+
+logger = logging.getLogger(__name__)
 
 NO_RULE = StoppingRule((), 1, 0.0)  # for a model that is refused
 # Settings of models that take pixels and sample patches until a limit.
@@ -155,6 +158,11 @@ def stored_rule(trained: Checkpoint) -> StoppingRule:
         raise BudgetError(
             "budget settled: the run has no stopping rule; make one on its validation slides with "
             "`parfocal calibrate RUN COHORT`, or give a fixed budget such as share=5%."
+        )
+    if not trained.stopping.can_stop:
+        logger.warning(
+            "budget settled: by the rule of the run, no class ever settles, so all rounds are "
+            "visited; calibrate it on more slides, or give a fixed budget such as share=5%."
         )
     return trained.stopping
 

@@ -374,7 +374,7 @@ def _check_stored_encoders(
     if made_by != named:
         raise MixedFeaturesError(
             f"{features}: the features were made by encoder {made_by}, and the settings name "
-            f"{named}; set encoder.name={made_by}, or extract again."
+            f"{named}; give --encoder {made_by} (encoder.name), or extract again."
         )
     for magnification in magnifications:
         weights = encoder.weights_at(magnification)
