@@ -89,7 +89,7 @@ def a_folder(slide: Path) -> None:
         (small, "the model was trained at 2.5x, 10x and takes no other"),
         (coarse, "10x (1 µm/px) is sharper than the scan, which is 2.5x"),
         (coarse, "exclude the slide"),
-        (a_folder, "this folder holds no DICOM slide. Name slide files"),
+        (a_folder, "this folder holds nothing. Name slide files"),
     ],
 )
 def test_a_bad_slide_is_refused_in_one_line(
@@ -119,9 +119,9 @@ def test_the_current_folder_is_named_as_given(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.chdir(tmp_path)
-    assert_refused(parfocal("inspect", "."), "parfocal: .: this folder holds no DICOM slide")
+    assert_refused(parfocal("inspect", "."), "parfocal: .: this folder holds no")
     assert_refused(
-        parfocal("predict", run, ".", "--out", "out"), "parfocal: .: this folder holds no DICOM"
+        parfocal("predict", run, ".", "--out", "out"), "parfocal: .: this folder holds no"
     )
 
 

@@ -100,7 +100,7 @@ def test_an_unknown_scheme_is_refused():
 def test_a_missing_connector_says_what_to_install(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(
-        RemoteError, match=r"s3:// needs a connector .*pip install parfocal\[remote"
+        RemoteError, match=r"s3:// needs a connector .*pip install 'parfocal\[remote"
     ):
         FsspecTransport(SlideUrl("s3://bucket/a.svs"), CostMeter())
 

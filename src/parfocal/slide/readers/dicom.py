@@ -81,9 +81,8 @@ def dicom_series(path: Path) -> list[DicomFile]:
         raise SlideError(
             f"{path}: this folder holds {len(folder.series)} DICOM slides. Name one of {names}."
         )
-    raise SlideError(
-        f"{path}: this folder holds no DICOM slide. Name slide files, such as {path}/*.svs."
-    )
+    holds = "no slide" if any(path.iterdir()) else "nothing"
+    raise SlideError(f"{path}: this folder holds {holds}. Name slide files, or a folder of slides.")
 
 
 def dicom_instances(path: Path) -> list[Path]:
