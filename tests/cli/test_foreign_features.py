@@ -83,7 +83,7 @@ def test_train_evaluate_predict_and_view(
     run, slide = tmp_path / "run", cohort.parent / "006.tif"
     trained = parfocal("train", cohort, "--features", given, "--out", run, *QUICK)
     assert trained.code == 0, trained.err
-    assert f"--features {given} --out evaluation" in trained.err
+    assert f"--features {given} --device cpu --out evaluation" in trained.err
     checkpoint = Checkpoint.load(run)
     assert checkpoint.training.feature_tool == "TRIDENT"
     assert checkpoint.training.feature_mpps == {"2.5": [4, 4, 4], "10": [1, 1, 1]}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from parfocal.cli.checks import ArgumentError
 from parfocal.cli.program import app
 from parfocal.dataset import Cohort, CohortError, read_cohort
 from parfocal.evaluate.run import evaluate
@@ -308,5 +309,5 @@ def test_the_command_line_overrides_the_sampling_settings(painted, run, tmp_path
     app([*evaluating, "--device", "cpu", "--set", "model.k=3"], standalone_mode=False)
     patches = json.loads((evaluation / "metrics.json").read_text())["cost"]["patches"]
     assert sum(step["mean"] for step in patches) == 3
-    with pytest.raises(SettingsError, match=r"'k=3' is not SECTION\.KEY=VALUE"):
+    with pytest.raises(ArgumentError, match=r"'k=3' is not SECTION\.KEY=VALUE"):
         app([*predicting, "--out", str(tmp_path), "--set", "k=3"], standalone_mode=False)

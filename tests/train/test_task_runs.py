@@ -7,6 +7,7 @@ import torch
 
 from parfocal.dataset import CohortError
 from parfocal.evaluate.run import evaluate
+from parfocal.evaluate.task_scores import few_patients
 from parfocal.hub.card import model_card
 from parfocal.hub.facts import read_facts
 from parfocal.models.checkpoint import Checkpoint
@@ -97,6 +98,10 @@ def test_each_task_is_trained_and_evaluated(folder, tmp_path, name):
     assert evaluation.scores[FIRST_SCORE[name]].short in card
     if name == "survival":
         assert 0 <= evaluation.scores["integrated_brier"].value < 0.25
+    assert evaluation.warnings == ()
+    few = few_patients(task, evaluation.results[:5])
+    with_event = "4 patients with an event" if name in ("survival", "hazards") else "5 patients"
+    assert few == f"{with_event} (fewer than 10): scores are rough"
     if task.classes:
         assert {row["label"] for row in rows} == {"0", "2"}
     else:

@@ -20,7 +20,7 @@ from parfocal.metrics import interval_notes, is_error, score_label, small_classe
 
 PERCENT = ("weighted_f1", "accuracy")  # printed with their deviation, without an interval
 EXACT = ("accuracy",)  # with an exact interval; the others by bootstrap
-MIN_EVENTS = 10  # test slides with an event below which scores of survival are rough
+MIN_SLIDES = 10  # test slides, in survival with an event, below which scores are rough
 AUROC_RULE = (
     "AUROC is computed in each run, one class against the others, and averaged over the classes, "
     "then over the runs; predictions of different runs are never ranked together. The ROC curve is "
@@ -143,16 +143,17 @@ def warnings(rows: Sequence[ComparisonRow]) -> list[str]:
     found = []
     for row in rows:
         labeled = labeled_runs(row.result)
-        few = small_classes(pool_runs(labeled)) if labeled else _few_events(row.result)
+        few = small_classes(pool_runs(labeled)) if labeled else _few_slides(row.result)
         found += [] if few is None else [f"Warning: {few}."]
     return list(dict.fromkeys(found))
 
 
-def _few_events(result: ModelResult) -> str | None:
-    events = result.classes.get(EVENTS)
-    if events is None or events >= MIN_EVENTS:
+def _few_slides(result: ModelResult) -> str | None:
+    what = " with an event" if EVENTS in result.classes else ""
+    slides = result.classes.get(EVENTS, sum(result.classes.values()))
+    if slides >= MIN_SLIDES:
         return None
-    return f"fewer than {MIN_EVENTS} test slides with an event ({events}): scores are rough"
+    return f"fewer than {MIN_SLIDES} test slides{what} ({slides}): scores are rough"
 
 
 def _intervals_note(rows: Sequence[ComparisonRow]) -> str:

@@ -26,7 +26,7 @@ from parfocal.evaluate.result import (
 )
 from parfocal.evaluate.step_summary import StepSummary
 from parfocal.evaluate.task_scores import (
-    few_events,
+    few_patients,
     score_text,
     scores_entry,
     table_cells,
@@ -95,7 +95,7 @@ class Evaluation:
     def warnings(self) -> tuple[str, ...]:
         """What limits the scores."""
         classes = self.task.classes
-        few = small_classes(self.predictions) if classes else few_events(self.task, self.results)
+        few = small_classes(self.predictions) if classes else few_patients(self.task, self.results)
         return () if few is None else (few,)
 
     @property

@@ -10,7 +10,7 @@ from parfocal.printable import counted
 from parfocal.tasks import Answer, Task, mean_answer
 
 MAX_IN_SUMMARY = 4
-MIN_EVENTS = 10  # patients with an event below which scores of survival are rough
+MIN_PATIENTS = 10  # patients, in survival with an event, below which scores are rough
 
 
 def slide_scores(
@@ -87,15 +87,19 @@ def score_text(task: Task, scores: Mapping[str, Score]) -> str:
     return ", ".join(listed)
 
 
-def few_events(task: Task, results: Iterable[SlideResult]) -> str | None:
-    """Return a warning about survival with under 10 patients with an event; None if there are."""
+def few_patients(task: Task, results: Iterable[SlideResult]) -> str | None:
+    """Return a warning if a task without classes was measured on under 10 patients, else None.
+
+    For survival, patients with an event count.
+    """
     slides = [result.slide for result in results if task.known(result.slide)]
-    if task.name not in ("survival", "hazards"):
+    what = ""
+    if task.name in ("survival", "hazards"):
+        slides, what = [slide for slide in slides if task.group(slide) == "event"], " with an event"
+    patients = len({slide.patient_id for slide in slides})
+    if patients >= MIN_PATIENTS:
         return None
-    events = len({slide.patient_id for slide in slides if task.group(slide) == "event"})
-    if events >= MIN_EVENTS:
-        return None
-    return f"{counted(events, 'patient')} with an event (fewer than {MIN_EVENTS}): scores are rough"
+    return f"{counted(patients, 'patient')}{what} (fewer than {MIN_PATIENTS}): scores are rough"
 
 
 def table_header(task: Task, results: Sequence[SlideResult]) -> list[str]:
