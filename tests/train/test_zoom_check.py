@@ -87,9 +87,21 @@ def test_without_an_interval_a_score_near_a_half_is_chance():
     assert zoom_warning(replace(three_classes, auroc=0.65)) is None
 
 
-@pytest.mark.parametrize("change", [{"slides": 0}, {"auroc": None}])
-def test_nothing_is_said_without_a_choice_or_a_score(change):
-    assert zoom_warning(replace(AT_CHANCE, attention=0.1, **change)) is None
+def test_nothing_is_said_without_a_choice():
+    assert zoom_warning(replace(AT_CHANCE, attention=0.1, slides=0)) is None
+    assert zoom_warning(replace(AT_CHANCE, attention=0.1, slides=0, auroc=None)) is None
+
+
+def test_without_a_score_the_attention_alone_is_judged():
+    without = replace(LEARNED, auroc=None, auroc_low=None, auroc_exhaustive=None)
+    assert zoom_warning(without) is None
+    assert (zoom_warning(replace(without, attention=0.1)) or "").startswith(
+        "the zoom may not have been learned: the zoom attention on the selected patches is 10.0%, "
+        "of a random selection 15.0%. Train on more slides, or compare with zoommil-hindsight or"
+    )
+    most_selected = {"share": 0.7, "visited_share": 0.7}
+    assert zoom_warning(replace(without, attention=0.9, **most_selected)) is None
+    assert zoom_warning(replace(without, attention=0.8, **most_selected)) is not None
 
 
 def test_the_share_and_the_attention_of_a_selection_are_measured():

@@ -68,7 +68,7 @@ def zoom_warning(check: ZoomCheck, *, hindsight: bool = False) -> str | None:
     """
     other = "" if hindsight else "zoommil-hindsight or "
     if not check.slides or check.auroc is None:
-        return None
+        return _warning_without_score(check, other)
     exhaustive = check.auroc_exhaustive
     with_all = "" if exhaustive is None else f" and {exhaustive:.2f} with every patch"
     found = f"validation AUROC is {check.auroc:.2f} with the selected patches{with_all}"
@@ -94,6 +94,17 @@ def zoom_warning(check: ZoomCheck, *, hindsight: bool = False) -> str | None:
     )
 
 
+def _warning_without_score(check: ZoomCheck, other: str) -> str | None:
+    """Return a warning from the attention alone, of a task that has no AUROC."""
+    aim = _aim(check)
+    if aim is None or not check.slides:
+        return None
+    return (
+        f"the zoom may not have been learned: {aim}. Train on more slides, or compare with "
+        f"{other}an exhaustive model, such as abmil."
+    )
+
+
 def _aim(check: ZoomCheck) -> str | None:
     """Return how the selection compares with one at random if it is no better; None if it is."""
     pairs = (
@@ -105,7 +116,9 @@ def _aim(check: ZoomCheck) -> str | None:
         ),
     )
     for name, attention, share in pairs:
-        if attention is not None and share is not None and attention < FLAT * share:
+        if attention is None or share is None:
+            continue
+        if attention < min(FLAT * share, (1 + share) / 2):  # the latter where most are selected
             return f"{name} {attention:.1%}, of a random selection {share:.1%}"
     return None
 
@@ -205,10 +218,10 @@ def _run(runner: BatchRunner, slides: Sequence[CohortSlide], device: torch.devic
 
 
 def _auroc(outputs: Sequence[_Output], runner: BatchRunner) -> float | None:
-    if not runner.task.classes or not outputs:
+    if not outputs:
         return None
     metrics = validation_metrics([output.validation for output in outputs], runner.task)
-    return metrics["auroc_macro"]
+    return metrics.get("auroc_macro")
 
 
 def _auroc_low(outputs: Sequence[_Output], runner: BatchRunner) -> float | None:
