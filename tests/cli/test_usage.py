@@ -188,44 +188,35 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("line", "message"), WRONG)
-def test_wrong_usage_is_refused_before_any_file_is_read(
-    parfocal: Callable[..., CommandResult],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    line: str,
-    message: str,
-):
-    monkeypatch.chdir(tmp_path)
-    found = parfocal(*shlex.split(line))
-    assert_refused(found, code=2)
-    assert found.err.startswith(f"parfocal: {message}")
-    assert not list(tmp_path.iterdir())
+UNUSABLE = [
+    ("train none.csv --out run", "none.csv: no such file; give a cohort"),
+    ("train none.csv --out run --workers 2", "none.csv: no such file; give a cohort"),
+    ("inspect none.svs", "none.svs: no such slide, folder or cohort table. Check the path."),
+    ("inspect none.svs --tissue none", "--tissue none: no such file or folder;"),
+    ("view none", "none: no such file or folder; check the path."),
+    ("train none.csv --out run --config a.yaml", "a.yaml: cannot be read (No such file"),
+    ("compare none.csv --out run --models a.yaml", "a.yaml: cannot be read (No such file"),
+]
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("train none.csv --out run", "none.csv: no such file; give a cohort"),
-        ("train none.csv --out run --workers 2", "none.csv: no such file; give a cohort"),
-        ("inspect none.svs", "none.svs: no such slide, folder or cohort table. Check the path."),
-        ("inspect none.svs --tissue none", "--tissue none: no such file or folder;"),
-        ("view none", "none: no such file or folder; check the path."),
-        ("train none.csv --out run --config a.yaml", "a.yaml: cannot be read (No such file"),
-        ("compare none.csv --out run --models a.yaml", "a.yaml: cannot be read (No such file"),
-    ],
+    ("line", "message", "code"),
+    [*((*each, 2) for each in WRONG), *((*each, 1) for each in UNUSABLE)],
 )
-def test_files_that_cannot_be_used_are_no_wrong_usage(
+def test_wrong_usage_and_unusable_files_have_codes_of_their_own_and_leave_nothing(
     parfocal: Callable[..., CommandResult],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    *,
     line: str,
     message: str,
+    code: int,
 ):
     monkeypatch.chdir(tmp_path)
-    found = parfocal(*line.split())
-    assert_refused(found, code=1)
+    found = parfocal(*shlex.split(line))
+    assert_refused(found, code=code)
     assert found.err.startswith(f"parfocal: {message}")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("option", "limits"), [("--size", SIZES), ("--mpp", MPPS)])
