@@ -7,10 +7,15 @@ interval for ZoomMIL and for mean pooling over all patches at 10x, and the share
 each encodes. Completed steps are skipped.
 
     python benchmarks/colon_tiles.py TILES --normal H --lesion AC --work /tmp/colon
+
+`--more-val N` adds N validation slides of the same tiles, for a stopping rule that needs many: only
+cohort-val.csv, which it writes beside the cohort, lists them, and nothing is trained.
 """
 
 import argparse
+import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +30,23 @@ from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
 from parfocal.settings import load_settings
 from parfocal.slide import Box, find_tissue, open_slide
-from parfocal.slide.synthetic.cohort import paint_cohort
-from parfocal.slide.synthetic.painting import TILE_PAINTING
+from parfocal.slide.synthetic.cohort import paint_cohort, plan_cohort
+from parfocal.slide.synthetic.painting import TILE_PAINTING, Painting, paint_slide
 from parfocal.train import train
 
 MAGNIFICATIONS = (2.5, 5.0, 10.0)
 SPLITS = (0.465, 0.14, 0.395)
+SIZE = 9216  # side of a slide in pixels of 1 µm
+
+
+def painting(arguments: argparse.Namespace) -> Painting:
+    return replace(
+        TILE_PAINTING,
+        tissue_share=0.68,
+        splits=SPLITS,
+        normal_class=arguments.normal,
+        lesion_class=arguments.lesion,
+    )
 
 
 def paint(arguments: argparse.Namespace) -> Cohort:
@@ -40,16 +56,9 @@ def paint(arguments: argparse.Namespace) -> Cohort:
             table.parent,
             slides=arguments.slides,
             seed=arguments.seed,
-            size=9216,
-            mpp=1.0,
+            size=SIZE,
             tiles=arguments.tiles,
-            painting=replace(
-                TILE_PAINTING,
-                tissue_share=0.68,
-                splits=SPLITS,
-                normal_class=arguments.normal,
-                lesion_class=arguments.lesion,
-            ),
+            painting=painting(arguments),
             progress=lambda done, of: print(f"\rpainted {done}/{of}", end="", flush=True),
         )
     cohort = read_cohort(table)
@@ -60,6 +69,40 @@ def paint(arguments: argparse.Namespace) -> Cohort:
         for slide in [s for s in cohort.slides if s.split == split][:limit]
     ]
     return replace(cohort, slides=tuple(kept))
+
+
+def paint_validation(arguments: argparse.Namespace) -> Path:
+    """Paint more validation slides of the cohort, and return the table of all slides."""
+    cohort = arguments.work / "cohort"
+    with (cohort / "cohort.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    known = sum(row["split"] == "val" for row in rows)
+    share = SPLITS[1] / 2  # more than enough slides of every split are planned; nothing is painted
+    plans = plan_cohort(
+        slides=round((known + arguments.more_val) / share),
+        seed=arguments.seed,
+        size=SIZE,
+        tiles=arguments.tiles,
+        painting=painting(arguments),
+    )
+    more = [plan for split, plan in plans if split == "val"][known : known + arguments.more_val]
+
+    def paint_one(number: int) -> dict[str, str]:
+        name = f"slide-val-{number:04d}"
+        paint_slide(cohort / "slides" / f"{name}.tif", more[number])
+        label = "tumor" if more[number].lesion else "normal"
+        row = {"slide_id": name, "path": f"slides/{name}.tif", "label": label, "split": "val"}
+        return dict.fromkeys(rows[0], "") | row | {"mpp": "1.0", "patient_id": name}
+
+    table = cohort / "cohort-val.csv"
+    with ThreadPoolExecutor(2) as pool, table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+        for row in pool.map(paint_one, range(len(more))):
+            writer.writerow(row)
+            print(f"\rpainted {row['slide_id']}", end="", flush=True)
+    return table
 
 
 def color_auroc(cohort: Cohort) -> float:
@@ -105,6 +148,7 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=112)
     parser.add_argument("--train", type=int, help="number of training slides to use")
     parser.add_argument("--val", type=int, help="number of validation slides to use")
+    parser.add_argument("--more-val", type=int, default=0, help="validation slides to add")
     parser.add_argument("--seed", type=int, default=7, help="seed of the slides")
     parser.add_argument("--seeds", type=int, default=3, help="number of training seeds")
     parser.add_argument("--encoder", default="efficientnet-lite0")
@@ -114,6 +158,9 @@ def main() -> None:
     parser.add_argument("--tag", default="", help="suffix of the run folders, to separate settings")
     arguments = parser.parse_args()
     cohort = paint(arguments)
+    if arguments.more_val:
+        print(f"\n{paint_validation(arguments)}")
+        return
     print(f"\nmean color alone: AUROC {color_auroc(cohort):.2f}")
     extract_cohort(
         [(slide.slide_id, slide.path, slide.mpp) for slide in cohort.slides],

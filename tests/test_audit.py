@@ -92,7 +92,7 @@ def test_the_audit_lists_every_slide_and_a_summary(untrained, cohort):
     assert all(0 < regret < 1 for regret in regrets)
     same = [row["zoomed"] == row["exhaustive"] for row in rows]
     assert summary["agreement"]["value"] == pytest.approx(sum(same) / 3)
-    assert result.summary.startswith("3 slides (2 normal, 1 tumor): with every patch, ")
+    assert result.summary.startswith("3 slides (normal 2, tumor 1): with every patch, ")
     assert summary["classes"] == {"normal": 2, "tumor": 1}
     assert summary["agreement"]["interval"] == "clopper-pearson"
     assert summary["accuracy"]["zoomed"]["interval"] == "clopper-pearson"

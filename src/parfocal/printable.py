@@ -1,6 +1,7 @@
 """Text for people: counts with nouns, and names that can be printed and written as UTF-8."""
 
 import unicodedata
+from collections.abc import Mapping
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -15,6 +16,21 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         plural: the same for several; None for the noun with an "s".
     """
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def counts_of_each(counts: Mapping[str, int]) -> str:
+    """Return how many there are of each, such as slides of each class.
+
+    Names that end in a digit are set off from the number.
+
+    >>> counts_of_each({"normal": 20, "tumor": 15}), counts_of_each({"0": 20, "3+3": 15})
+    ('normal 20, tumor 15', '0: 20, 3+3: 15')
+
+    Args:
+        counts: the numbers by name, in the order in which they are listed.
+    """
+    numeric = any(name[-1:].isdigit() for name in counts)
+    return ", ".join(f"{name}{':' * numeric} {count}" for name, count in counts.items())
 
 
 def left_out(number: int, noun: str) -> str:

@@ -22,7 +22,7 @@ def text_of(html: str) -> str:
 
 def test_each_model_has_its_scores_with_intervals_and_its_cost():
     text = text_of(page(GOOD, POOR))
-    assert "good 3 benign, 3 cancer 1.000 (no interval) 1.000 (0.541 to 1.000)" in text
+    assert "good benign 3, cancer 3 1.000 (no interval) 1.000 (0.541 to 1.000)" in text
     assert text.count("it is the same in all 100 resamples") == 1
     assert "No interval (it is the same in all 100 resamples): weighted F1 of good." in text
     assert (
@@ -32,7 +32,7 @@ def test_each_model_has_its_scores_with_intervals_and_its_cost():
     assert "Warning: fewer than 10 patients of a class (benign 3, cancer 3)" in text
     assert "The area under it is the AUROC of the table." in text
     assert "best 500 2 T 2.00" in text
-    assert re.search(r"poor 3 benign, 3 cancer 0.667 \(0.\d+ to 1.000\)", text)
+    assert re.search(r"poor benign 3, cancer 3 0.667 \(0.\d+ to 1.000\)", text)
     assert "50 1 T –" in text
 
 

@@ -43,7 +43,7 @@ def test_the_table_has_the_columns_of_the_zoommil_paper():
     assert header.startswith(
         "| model | test slides | weighted F1, % | accuracy, % | macro AUROC | gap to best"
     )
-    assert good.startswith("| good | 3 benign, 3 cancer | 100.0 | 100.0 | 1.000 (")
+    assert good.startswith("| good | benign 3, cancer 3 | 100.0 | 100.0 | 1.000 (")
     assert good.endswith("| best | 2 | 4 | 500 | 2.00 (0.50 / 1.50 / 0.25) |")
     assert poor.endswith("| 1 | 2 | 50 |  |")
     assert "- poor: 1 test slides without a prediction" in text

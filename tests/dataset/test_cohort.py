@@ -146,7 +146,7 @@ def test_a_label_outside_the_given_classes_is_refused(tmp_path):
     ):
         read_cohort(path, labels=("benign", "tumor"))
     with pytest.raises(
-        CohortError, match=r"not trained on \(1 cancer\); remove these slides, or tr"
+        CohortError, match=r"not trained on \(cancer 1\); remove these slides, or tr"
     ):
         read_cohort(path, labels=("benign", "tumor"))
     with pytest.raises(CohortError, match="the classes are Benign, cancer; write 'Benign'"):
@@ -264,7 +264,7 @@ def test_the_classes_and_patients_are_counted_in_one_line(tmp_path, caplog):
 def test_only_the_first_of_very_many_classes_are_listed(tmp_path):
     rows = "".join(f"{number},{number}.svs,{number / 7:.4f}\n" for number in range(30))
     summary = read_cohort(written(tmp_path, f"slide_id,path,label\n{rows}")).summary
-    assert summary.startswith("30 classes: 0.0000 1, 0.1429 1, ")
+    assert summary.startswith("30 classes: 0.0000: 1, 0.1429: 1, ")
     assert ", ... (30 slides" in summary
 
 

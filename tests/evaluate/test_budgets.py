@@ -17,6 +17,7 @@ from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
 from parfocal.models.stopping import StoppingRule
 from parfocal.models.visit import given_budget
 from parfocal.predict import predict
+from parfocal.slide import file_fingerprint
 
 PARTS = {"a": "val", "b": "val", "c": "test", "d": "test"}
 # Stops after the first round, whatever the answer is.
@@ -59,7 +60,7 @@ def test_a_calibrated_run_stops_when_settled_and_the_evaluation_checks_it(
     (calibration,) = calibrate_runs(run, cohort, device="cpu", max_disagreement=0.5)
     assert sum(calibration.rule.slides.values()) == 2
     assert Checkpoint.load(run).stopping == calibration.rule
-    assert "2 validation slides" in calibration.text
+    assert "on 2 slides" in calibration.text
     store_rule(run, EAGER)
     metrics = metrics_of(run, cohort, tmp_path, "settled")
     check = metrics["budget"]
@@ -166,7 +167,7 @@ def test_too_few_slides_promise_nothing(run: Path, cohort: Path, caplog: pytest.
     before = Checkpoint.load(run).stopping
     (calibration,) = calibrate_runs(run, cohort, device="cpu", max_disagreement=0.05)
     assert not calibration.rule.can_stop
-    assert "needs 19 validation slides of other classes" in calibration.text
+    assert "needs 19 slides of other classes" in calibration.text
     assert "answers after all rounds: " in calibration.text
     given_budget(Checkpoint.load(run), "settled")
     assert "no class ever settles, so all rounds are visited" in caplog.text
@@ -185,6 +186,32 @@ def test_the_rule_of_a_fold_is_not_made_of_its_test_slides(
     first, second = calibrate_runs(tmp_path, cohort, device="cpu", max_disagreement=0.5)
     assert sum(first.rule.slides.values()) == 2  # c and d are its test slides
     assert sum(second.rule.slides.values()) == 4
+
+
+def test_a_rule_is_made_of_slides_that_are_not_in_the_run_and_not_evaluated_on_them(
+    cohort: Path, untrained: Checkpoint, tmp_path: Path, write_slide: Callable[..., Path]
+):
+    run = write_run(tmp_path / "run", untrained, ())
+    for number, name in enumerate("ac"):  # ids of the run, other files
+        write_slide(tmp_path / f"{name}.tif", dark=number == 1, seed=50 + number)
+    site = tmp_path / "site.csv"
+    site.write_text("slide_id,path,label\na,a.tif,normal\nc,c.tif,tumor\n")
+    (made,) = calibrate_runs(run, site, device="cpu", external=True, max_disagreement=0.5)
+    assert sum(made.rule.slides.values()) == 2
+    assert Checkpoint.load(run).stopping == made.rule
+    with pytest.raises(EvaluationError, match=r"2 of the 2 slides were used for .*calibration"):
+        evaluate(run, site, tmp_path / "e", external=True, budget="settled", device="cpu")
+    metrics_of(run, cohort, tmp_path / "own", "settled")
+    evaluate(run, site, tmp_path / "all", external=True, device="cpu", report=False)  # no rule
+
+
+def test_training_slides_make_no_rule(cohort: Path, untrained: Checkpoint, tmp_path: Path):
+    training = TrainingProvenance(
+        0, 1, {"train": ["z"]}, fingerprints={"z": file_fingerprint(cohort.parent / "a.tif")}
+    )
+    replace(untrained, training=training).save(tmp_path)
+    with pytest.raises(EvaluationError, match=r"1 of the 4 slides were used for training"):
+        calibrate_runs(tmp_path, cohort, device="cpu", external=True)
 
 
 @pytest.mark.parametrize("budget", ["seconds=2", "share=5%", "settled"])

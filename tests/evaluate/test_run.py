@@ -261,7 +261,7 @@ def test_few_patients_of_a_class_are_a_warning(evaluated):
 
 def test_training_slides_are_refused(made, tmp_path):
     _, run, cohort, _ = made
-    message = r"2 of the 8 slides, or .* for training or .* \(000, 001\).*--allow-training-slides"
+    message = r"2 of the 8 slides, or .* for training, .* \(000, 001\).*--allow-training-slides"
     with pytest.raises(EvaluationError, match=message):
         evaluate(run, cohort, tmp_path, split="all")
     assert list(tmp_path.iterdir()) == []

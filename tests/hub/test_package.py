@@ -83,7 +83,7 @@ def test_the_card_says_what_the_model_is_and_how_well_it_does(files: dict[str, b
         "| train | 2 of 2 | 1 of 1 |",  # S-KRAMER-01 and S-BRAUN-01; S-KRAMER-02
         "| test | 1 of 1 | 1 of 1 |",
         "1 slide could not be read and was left out.",
-        "On 2 slides (1 normal, 1 tumor) of part `test` of the cohort, with 95% intervals over "
+        "On 2 slides (normal 1, tumor 1) of part `test` of the cohort, with 95% intervals over "
         "patients.",
         "| macro AUROC | 0.875 (0.750 to 0.938) |",
         "| recall of normal | 0.875 (0.750 to 0.938) |",

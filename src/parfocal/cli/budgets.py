@@ -9,6 +9,7 @@ from parfocal.cli.arguments import (
     Cache,
     Cohort,
     Device,
+    External,
     Features,
     RemoteCache,
     Scratch,
@@ -38,12 +39,13 @@ def calibrate(
     features: Features = None,
     cache: Cache = None,
     device: Device = "auto",
+    external: External = False,
     max_disagreement: Annotated[
         float,
         typer.Option(
             metavar="SHARE",
             help="Largest share of slides on which a model that stops early may give another class "
-            "than after all rounds. A smaller share needs more validation slides.",
+            "than after all rounds. A smaller share needs more slides.",
             callback=checked(_check_share),
         ),
     ] = 0.05,
@@ -64,10 +66,12 @@ def calibrate(
     scratch_gb: ScratchSize = None,
     allow_redirect: AllowRedirect = None,
 ) -> None:
-    """Choose, on the validation slides of a run, when a model that zooms stops visiting a slide.
+    """Choose, on validation slides, when a model that zooms stops visiting a slide.
 
-    Writes the rule into the run, or into each of its folds. `predict` and `evaluate` apply it with
-    `--budget settled`; `evaluate` also compares the results with those without a budget.
+    The slides are those of the validation set of the run or, with `--external`, those of a cohort
+    that is not in the run. Writes the rule into the run, or into each of its folds. `predict` and
+    `evaluate` apply it with `--budget settled`; `evaluate` also compares the results with those
+    without a budget.
 
     Example: `parfocal calibrate run cohort.csv`
     """
@@ -79,6 +83,7 @@ def calibrate(
         features=parse_features(features),
         cache=cache,
         device=device,
+        external=external,
         max_disagreement=max_disagreement,
         min_probability=min_probability,
         round_patches=round_patches,

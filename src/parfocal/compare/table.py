@@ -17,6 +17,7 @@ from parfocal.compare.scores import (
     score_names,
 )
 from parfocal.metrics import interval_notes, is_error, score_label, small_classes
+from parfocal.printable import counts_of_each
 
 PERCENT = ("weighted_f1", "accuracy")  # printed with their deviation, without an interval
 EXACT = ("accuracy",)  # with an exact interval; the others by bootstrap
@@ -135,7 +136,7 @@ def _score_cell(name: str, score: ScoreSummary) -> str:
 
 def class_text(result: ModelResult) -> str:
     """Return the number of test slides of each class, or of all together."""
-    return ", ".join(f"{count} {label}" for label, count in result.classes.items())
+    return counts_of_each(result.classes)
 
 
 def warnings(rows: Sequence[ComparisonRow]) -> list[str]:

@@ -24,7 +24,7 @@ from parfocal.dataset.rows import (
 )
 from parfocal.dataset.same_file import refuse_one_file_twice
 from parfocal.dataset.spelling import find_variants, is_missing, plain_form
-from parfocal.printable import counted
+from parfocal.printable import counted, counts_of_each
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
 from parfocal.slide.sources.url import RemoteAccess, SlidePath, UrlError
 
@@ -65,9 +65,9 @@ class Cohort:
         if not self.labels:
             return _count_patients(self.slides)
         counts = Counter(slide.label for slide in self.slides)
-        listed = [f"{label} {counts[label]}" for label in self.labels[:MAX_CLASSES]]
-        listed += ["..."] * (len(self.labels) > MAX_CLASSES)
-        return f"{len(self.labels)} classes: {', '.join(listed)} ({_count_patients(self.slides)})"
+        listed = counts_of_each({label: counts[label] for label in self.labels[:MAX_CLASSES]})
+        more = ", ..." if len(self.labels) > MAX_CLASSES else ""
+        return f"{len(self.labels)} classes: {listed}{more} ({_count_patients(self.slides)})"
 
 
 def read_cohort(
@@ -278,7 +278,7 @@ def _refuse_unknown_labels(
     if meant:
         raise CohortError(f"{where}{', '.join(labels)}; write {meant[0]!r}.")
     counts = Counter(slide.label for slide in unknown)
-    listed = ", ".join(f"{count} {label}" for label, count in counts.items())
+    listed = counts_of_each(counts)
     raise CohortError(
         f"{where}{', '.join(labels)}. A model cannot predict a class that it was not trained on "
         f"({listed}); remove these slides, or train with their classes."

@@ -1,14 +1,15 @@
-"""Calibrate when a model stops visiting a slide, on the validation slides of its run or its folds.
+"""Calibrate when a model stops visiting a slide, on validation slides or on another cohort.
 
-The model visits each validation slide in rounds to the end. With folds, the rule of a fold is made
-of the validation slides of all folds, each visited by the model of its fold, except those that are
-test slides of the fold: these are for checking the rule.
+The model visits each slide in rounds to the end. With folds, the rule of a fold is made of the
+validation slides of all folds, each visited by the model of its fold, except those that are test
+slides of the fold: these are for checking the rule. From another cohort, each fold visits all
+slides and gets a rule of its own.
 """
 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,8 +17,14 @@ import torch
 from parfocal.bag import Bag
 from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
 from parfocal.dataset.inputs import Inputs
+from parfocal.dataset.leakage import slide_fingerprint
 from parfocal.dataset.split import read_split
-from parfocal.evaluate.heldout import EvaluationError, run_parts
+from parfocal.evaluate.heldout import (
+    EvaluationError,
+    find_training_slides,
+    run_parts,
+    training_slides_error,
+)
 from parfocal.evaluate.run import checkpoint_inputs
 from parfocal.features.folder import FeatureFolder
 from parfocal.features.open_folder import Features, open_features
@@ -28,9 +35,10 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite
 from parfocal.models.description import DESCRIPTION_FILE, description_path
 from parfocal.models.rounds import ROUND_PATCHES, Rounds
-from parfocal.models.stopping import StoppingRule, calibrate, counts_text, slides_needed
+from parfocal.models.stopping import StoppingRule, calibrate, slides_needed
 from parfocal.models.unit import refuse_units
 from parfocal.models.visit import runner, with_budget
+from parfocal.printable import counts_of_each
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.sources.url import RemoteAccess
@@ -44,7 +52,7 @@ MIN_PROBABILITY = 0.9
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The answers of a model to one validation slide, round by round.
+    """The answers of a model to one slide, round by round.
 
     Args:
         slide_id: id of the slide.
@@ -81,8 +89,8 @@ class Calibration:
             for label, threshold in zip(self.labels, rule.thresholds, strict=True)
         )
         text = (
-            f"{self.run}: settled: {settled}; on {total} validation slides "
-            f"(answers after all rounds: {counts_text(rule.slides)}) "
+            f"{self.run}: settled: {settled}; on {total} slides "
+            f"(answers after all rounds: {counts_of_each(rule.slides)}) "
             f"{rule.share_patches:.1%} of the patches of all rounds, "
             f"another class on {rule.disagreements}"
         )
@@ -90,9 +98,9 @@ class Calibration:
             return text
         needed = slides_needed(rule.max_disagreement, len(self.labels))
         return (
-            f"{text}. A class that never settles needs {needed} validation slides of other classes "
-            f"to show a disagreement of at most {rule.max_disagreement:.1%}: use more slides or "
-            "folds, or allow more with --max-disagreement"
+            f"{text}. A class that never settles needs {needed} slides of other classes to show a "
+            f"disagreement of at most {rule.max_disagreement:.1%}: use more validation slides, "
+            "folds or another cohort (--external), or allow more with --max-disagreement"
         )
 
 
@@ -103,6 +111,7 @@ def calibrate_runs(
     features: Features | None = None,
     cache: Path | None = None,
     device: str = "auto",
+    external: bool = False,
     max_disagreement: float = DEFAULT_DISAGREEMENT,
     min_probability: float = MIN_PROBABILITY,
     round_patches: int = ROUND_PATCHES,
@@ -113,11 +122,13 @@ def calibrate_runs(
 
     Args:
         run: folder of a trained run, or of a run with folds.
-        cohort_csv: table with the validation slides of the run.
+        cohort_csv: table with the validation slides of the run, or of another cohort.
         features: folder of features by parfocal or by another tool, or folders by magnification;
             None to read and encode the slides.
         cache: folder of the feature cache; None for no cache.
         device: "auto", "cpu" or a CUDA device.
+        external: whether the cohort is another than the one of the run: all its slides are used,
+            and only a slide with the same file counts as a training slide.
         max_disagreement: largest share of slides on which a model that stops may give another class
             than after all rounds.
         min_probability: probability that an answer that settles has at least.
@@ -126,7 +137,8 @@ def calibrate_runs(
         access: how remote slides are read; None for the defaults.
 
     Raises:
-        EvaluationError: the run has no validation slides, or trained on them.
+        EvaluationError: the run has no validation slides, or trained on them; or slides of another
+            cohort were used in training.
         BudgetError: the model cannot follow a budget.
         CohortError: the cohort is invalid, or has other slides than the run.
         CheckpointError: the run cannot be used.
@@ -147,14 +159,21 @@ def calibrate_runs(
     cohort = read_cohort(cohort_csv, labels=trained[0].labels, access=access)
     folder = None if features is None else open_features(features, cohort.slides)
     trajectories = []
+    choose = _external_slides if external else _validation_slides
     for each, path in zip(trained, folders, strict=True):
-        slides = _validation_slides(each, path, cohort, folder)
+        slides = choose(each, path, cohort, folder)
         inputs = checkpoint_inputs(each, folder, cache, device)
         trajectories.append(_visit(each, slides, inputs, round_patches))
     calibrations = []
-    for each, path in zip(trained, folders, strict=True):
-        tested = _test_ids(path)
-        known = [t for of in trajectories for t in of if t.slide_id not in tested]
+    for number, (each, path) in enumerate(zip(trained, folders, strict=True)):
+        files: tuple[str, ...] = ()
+        if external:
+            known = trajectories[number]
+            prints = (slide_fingerprint(slide, folder) for slide in cohort.slides)
+            files = tuple(sorted({each for each in prints if each is not None}))
+        else:
+            tested = _test_ids(path)
+            known = [t for of in trajectories for t in of if t.slide_id not in tested]
         rule = calibrate(
             [t.probabilities for t in known],
             [t.patches for t in known],
@@ -164,6 +183,7 @@ def calibrate_runs(
             min_probability=min_probability,
             magnifications=len(each.magnifications),
         )
+        rule = replace(rule, files=files)
         store_rule(path, rule)
         calibrations.append(Calibration(path, each.labels, rule))
     return calibrations
@@ -199,13 +219,15 @@ def _validation_slides(
     instead = "predict with a fixed budget, such as --budget share=5%"
     if not ids:
         raise EvaluationError(
-            f"{run}: the run has no validation slides to calibrate the rule on; "
-            f"train with train.val_fraction above 0 or with slides of split val, or {instead}."
+            f"{run}: the run has no validation slides to calibrate the rule on; train with "
+            "train.val_fraction above 0 or with slides of split val, give a cohort that is not in "
+            f"the run with --external, or {instead}."
         )
     if trained.training.refit:
         raise EvaluationError(
             f"{run}: the model was refitted on its validation slides, so its predictions for them "
-            f"are too optimistic; train without train.refit, or {instead}."
+            "are too optimistic; train without train.refit, give a cohort that is not in the run "
+            f"with --external, or {instead}."
         )
     run_parts(cohort, run, trained, features)  # refuses other files of the same names
     slides = [slide for slide in cohort.slides if slide.slide_id in ids]
@@ -214,6 +236,18 @@ def _validation_slides(
         raise EvaluationError(
             f"{cohort.source.name}: {len(missing)} of the {len(set(ids))} validation slides of "
             f"{run} are not in the cohort, such as {missing[0]}; give the cohort of the training."
+        )
+    return slides
+
+
+def _external_slides(
+    trained: Checkpoint, run: Path, cohort: Cohort, features: FeatureFolder | None
+) -> list[CohortSlide]:
+    slides = list(cohort.slides)
+    found = find_training_slides(trained, slides, {}, features, external=True)
+    if found:
+        raise training_slides_error(
+            cohort.source, found, len(slides), external=True, may_allow=False
         )
     return slides
 
@@ -236,7 +270,7 @@ def _visit(
             reason = attempt.reason
             progress.fail(slide.slide_id)
     if not found:
-        raise EvaluationError(f"all {len(slides)} validation slides failed; the last: {reason}")
+        raise EvaluationError(f"all {len(slides)} slides failed; the last: {reason}")
     return found
 
 

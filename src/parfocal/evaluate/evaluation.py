@@ -45,7 +45,7 @@ from parfocal.metrics import (
 )
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.visit import budget_text
-from parfocal.printable import counted
+from parfocal.printable import counted, counts_of_each
 from parfocal.tasks import Task, task_of
 from parfocal.tasks.multilabel import Multilabel
 
@@ -109,7 +109,7 @@ class Evaluation:
             return f"{self._counted(patients)}: {main}{at}{self._budget_text()}{failed}"
         names = ("quadratic_kappa",) * (self.task.name == "ordinal") + SUMMARY_METRICS
         scores = [f"{METRICS[name]} {self.scores[name].text}" for name in names]
-        classes = ", ".join(f"{n} {label}" for label, n in class_counts(self.predictions).items())
+        classes = counts_of_each(class_counts(self.predictions))
         return (
             f"{self._counted(patients)} ({classes}): {', '.join(scores)}"
             f"{operating_text(self.predictions, self.trained.operating_point)}"

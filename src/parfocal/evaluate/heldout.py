@@ -16,6 +16,7 @@ from parfocal.dataset.split import read_split
 from parfocal.evaluate.result import EvaluatedSplit
 from parfocal.features.open_folder import Features
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.stopping import StoppingRule
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,8 @@ def find_training_slides(
 ) -> list[str]:
     """Return the ids of slides that were used in training, or whose patients were.
 
-    Slides of the run are identified by id and patient, other slides by their files.
+    Slides of the run are identified by id and patient, other slides by their files. If the model
+    follows a stopping rule, slides of another cohort that it was calibrated on count, too.
 
     Args:
         trained: the model.
@@ -142,20 +144,22 @@ def find_training_slides(
         external: whether the cohort is another than the one of the run, so that ids and patients
             do not identify slides.
     """
-    training = trained.training
+    training, rule = trained.training, trained.budget
     slide_ids = {name for part in training.slides.values() for name in part}
     patients = {name for part in training.patients.values() for name in part}
     files = set(training.fingerprints.values())
+    calibrated = set(rule.files) if isinstance(rule, StoppingRule) else set()
     if external and not files:
         logger.warning(
             "the run records no fingerprints of its slides, so it is unknown whether slides were "
             "used in training"
         )
+    known = files | calibrated
     return [
         s.slide_id
         for s in slides
         if (not external and (s.slide_id in slide_ids or s.patient_id in patients))
-        or (files and s.slide_id not in parts and slide_fingerprint(s, features) in files)
+        or (known and s.slide_id not in parts and slide_fingerprint(s, features) in known)
     ]
 
 
@@ -176,8 +180,8 @@ def training_slides_error(
     remedy = "remove them" + (", or use --allow-training-slides" if may_allow else "")
     hint = "" if external else f"; {EXTERNAL_HINT}"
     return EvaluationError(
-        f"{cohort_file.name}: {len(found)} of the {total} {which} were used for training or "
-        f"validation ({some}), so scores would be too optimistic; {remedy}{hint}."
+        f"{cohort_file.name}: {len(found)} of the {total} {which} were used for training, "
+        f"validation or calibration ({some}), so scores would be too optimistic; {remedy}{hint}."
     )
 
 

@@ -23,7 +23,7 @@ from parfocal.metrics import (
 )
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.visit import budget_text
-from parfocal.printable import counted
+from parfocal.printable import counted, counts_of_each
 from parfocal.tasks import Answer, Task, task_of
 from parfocal.tasks.joint import Joint
 from parfocal.tasks.regression import Regression
@@ -159,7 +159,7 @@ class Audit:
     def _comparison_text(self) -> str:
         """Return how the predictions with every patch differ, in words."""
         if self.agreement is not None:
-            classes = ", ".join(f"{n} {label}" for label, n in self._class_counts().items())
+            classes = counts_of_each(self._class_counts())
             return (
                 f"{counted(len(self.slides), 'slide')} ({classes}): with every patch, "
                 f"{_percent(self.agreement)} of the labels are the same and probabilities differ "

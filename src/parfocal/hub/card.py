@@ -16,7 +16,7 @@ from parfocal.metrics import (
     interval_notes,
 )
 from parfocal.models.checkpoint import Checkpoint
-from parfocal.printable import counted, left_out
+from parfocal.printable import counted, counts_of_each, left_out
 from parfocal.slide.resolution import magnification_of
 from parfocal.tasks import task_of
 
@@ -131,7 +131,7 @@ def _data(labels: Sequence[str], facts: RunFacts) -> str:
 def _evaluation(evaluation: EvaluationFacts | None) -> str:
     if evaluation is None:
         return "None was given."
-    counts = ", ".join(f"{count} {label}" for label, count in evaluation.counts.items())
+    counts = counts_of_each(evaluation.counts)
     whose = (
         "another cohort than that of the training"
         if evaluation.external

@@ -10,6 +10,7 @@ from parfocal.metrics.bootstrap import Score, patient_weights, score_with_interv
 from parfocal.metrics.exact import proportion_with_interval
 from parfocal.metrics.predictions import LabeledPredictions, confusion_matrix
 from parfocal.metrics.weighted import NEEDS_TWO_CLASSES, rank_scores, weighted_scores
+from parfocal.printable import counts_of_each
 
 # The one list of metrics: the name in files and in code -> the label in reports and logs.
 METRICS = {
@@ -80,12 +81,12 @@ def small_classes(predictions: LabeledPredictions) -> str | None:
         label: len(set(groups[predictions.truth == c].tolist()))
         for c, label in enumerate(predictions.labels)
     }
-    few = [f"{label} {count}" for label, count in patients.items() if count < MIN_CLASS]
+    few = {label: count for label, count in patients.items() if count < MIN_CLASS}
     if not few:
         return None
     return (
-        f"fewer than {MIN_CLASS} patients of a class ({', '.join(few)}): scores and intervals are "
-        "rough"
+        f"fewer than {MIN_CLASS} patients of a class ({counts_of_each(few)}): scores and "
+        "intervals are rough"
     )
 
 

@@ -15,7 +15,7 @@ Source: ours; the thresholds are those of split conformal prediction (Vovk et al
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from parfocal.prediction import Round
@@ -34,10 +34,12 @@ class StoppingRule:
             the answer can settle.
         max_disagreement: largest share of slides, on average over draws of validation slides, on
             which the model may stop with another class than after all rounds.
-        slides: number of validation slides by the class that the model gives after all rounds.
-        disagreements: number of validation slides on which the rule changes the class.
+        slides: number of slides it was calibrated on, by the class that the model gives after all
+            rounds.
+        disagreements: number of these slides on which the rule changes the class.
         share_patches: patches that the rule visits on these slides, as a share of those of all
             rounds.
+        files: fingerprints of these slides, if they are of another cohort than that of the run.
     """
 
     thresholds: tuple[float, ...]
@@ -47,6 +49,7 @@ class StoppingRule:
     slides: dict[str, int] = field(default_factory=dict)
     disagreements: int = 0
     share_patches: float = 1.0
+    files: tuple[str, ...] = ()
 
     @property
     def can_stop(self) -> bool:
@@ -167,11 +170,6 @@ def calibrate(
         disagreements=sum(changed),
         share_patches=visited / max(1, sum(each[-1] for each in patches)),
     )
-
-
-def counts_text(slides: Mapping[str, int]) -> str:
-    """Return numbers of slides by class as text."""
-    return ", ".join(f"{label} {count}" for label, count in slides.items())
 
 
 def _top(probabilities: Sequence[float]) -> int:

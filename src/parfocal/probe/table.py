@@ -10,6 +10,7 @@ import numpy as np
 from parfocal.encoders.catalog import find_card
 from parfocal.metrics import METRICS
 from parfocal.metrics.paired import ScoreSummary
+from parfocal.printable import counts_of_each
 from parfocal.slide.resolution import magnification_of
 
 FORMAT, FORMAT_VERSION = "parfocal probe", 1
@@ -95,7 +96,7 @@ class ProbeReport:
     def lines(self) -> list[str]:
         """Return the report for people."""
         done = [row for row in self.rows if row.reason is None]
-        counts = ", ".join(f"{count} {label}" for label, count in self.classes.items())
+        counts = counts_of_each(self.classes)
         lines = []
         if done:
             folds = f" of {self.runs} folds" if self.runs > 1 else ""

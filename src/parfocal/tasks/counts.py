@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from parfocal.dataset.cohort_slide import CohortSlide
-from parfocal.printable import counted
+from parfocal.printable import counted, counts_of_each
 from parfocal.tasks.cells import cell, flag, number
 
 MAX_CLASSES = 8  # named in a line
@@ -31,9 +31,9 @@ def count_labels(slides: Sequence[CohortSlide], column: str) -> str:
     """Return how many slides have each class of a column."""
     found = Counter(cell(slide, column) for slide in slides)
     missing = found.pop("", 0)
-    listed = [f"{label} {count}" for label, count in sorted(found.items())]
-    listed = [*listed[:MAX_CLASSES], *["..."] * (len(listed) > MAX_CLASSES)]
-    return _line(column, [*listed, *_missing(missing)])
+    listed = counts_of_each(dict(sorted(found.items())[:MAX_CLASSES]))
+    more = ["..."] * (len(found) > MAX_CLASSES)
+    return _line(column, [*[listed] * bool(found), *more, *_missing(missing)])
 
 
 def count_events(slides: Sequence[CohortSlide], time: str, event: str) -> str:

@@ -121,8 +121,8 @@ def test_the_threshold_and_the_model_card_are_those_of_the_run(written):
     assert "tumor at or above 0.900 (sensitivity=0.95): threshold tumor 0.900" in page
     assert "(sensitivity=0.95 on 8 validation slides of 6 patients)" in page
     assert "tiny (license: Apache-2.0)" in page
-    assert "2 slides of 1 patient (2 tumor)" in page
-    assert "12 slides (7 normal, 5 tumor), test slides of the run: " in page
+    assert "2 slides of 1 patient (tumor 2)" in page
+    assert "12 slides (normal 7, tumor 5), test slides of the run: " in page
     assert "0.910 (0.800 to 0.970)" in page
     assert "few slides" in page
     assert page.count("Research use only. Not a medical device, not for diagnosis.") == 1

@@ -25,7 +25,7 @@ from parfocal.dataset.foreign.source import Sources, read_sources
 from parfocal.dataset.foreign.splits import Fold, Member, read_folds
 from parfocal.dataset.foreign.task import TaskConfig, read_task_config
 from parfocal.files import write_whole
-from parfocal.printable import counted
+from parfocal.printable import counted, counts_of_each
 from parfocal.slide.sources.url import is_url
 
 
@@ -236,7 +236,7 @@ def _summary(slides: Sequence[JoinedSlide], label: Label, folds: Sequence[Fold])
     text = f"{counted(len(slides), 'slide')} of {counted(patients, 'patient')}"
     if label.column:
         counts = Counter(label.values[slide.slide_id] for slide in slides)
-        text += f": {', '.join(f'{name} {counts[name]}' for name in sorted(counts))}"
+        text += f": {counts_of_each(dict(sorted(counts.items())))}"
     if len(folds) == 1:
         parts = Counter(folds[0].parts[slide.slide_id] for slide in slides)
         text += f"; {', '.join(f'{part} {count}' for part, count in sorted(parts.items()))}"

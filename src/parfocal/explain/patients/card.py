@@ -24,7 +24,7 @@ from parfocal.models.description import (
     read_description,
 )
 from parfocal.operating_point import OperatingPoint
-from parfocal.printable import counted, printable
+from parfocal.printable import counted, counts_of_each, printable
 from parfocal.tasks import Task, parse_task
 
 MAIN_SCORES = ("auroc_macro", "accuracy", "balanced_accuracy", "quadratic_kappa")
@@ -142,7 +142,7 @@ def _trained_on(run: Path) -> Iterable[tuple[str, str]]:
         if of_part:
             classes = Counter(row.label for row in of_part if row.label)
             patients = len({row.patient_id for row in of_part})
-            counts = ", ".join(f"{count} {label}" for label, count in sorted(classes.items()))
+            counts = counts_of_each(dict(sorted(classes.items())))
             text = f"{counted(len(of_part), 'slide')} of {counted(patients, 'patient')}"
             yield part, text + (f" ({counts})" if counts else "")
 
@@ -158,8 +158,7 @@ def _encoders(stored: object) -> Iterable[str]:
 
 def _read_evaluation(file: Path, metrics: dict[str, Any]) -> EvaluationFacts:
     slides = metrics["slides"]
-    counts = slides.get("classes", {}).items()
-    classes = ", ".join(f"{each['n']} {label}" for label, each in counts)
+    classes = counts_of_each({k: each["n"] for k, each in slides.get("classes", {}).items()})
     part = "another cohort" if metrics.get("external") else f"{metrics['split']} slides of the run"
     scores = slides["scores"]
     targets = slides.get("targets", {})

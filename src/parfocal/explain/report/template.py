@@ -10,6 +10,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from parfocal.metrics import Score, interval_notes, score_label
+from parfocal.printable import counts_of_each
 
 # The templates of reports, and design.css, the colors and type that they share with the viewer.
 STYLED_PAGES = (
@@ -86,7 +87,7 @@ def _scores_in(content: object, names: tuple[str, ...]) -> Iterator[tuple[str, S
 
 def _class_counts(scored: Mapping[str, Any]) -> str:
     """Name the number of slides or patients of each class."""
-    return ", ".join(f"{each['n']} {label}" for label, each in scored["classes"].items())
+    return counts_of_each({label: each["n"] for label, each in scored["classes"].items()})
 
 
 def _step_name(step: Mapping[str, Any]) -> str:
