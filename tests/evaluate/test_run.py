@@ -223,6 +223,14 @@ def test_a_slide_without_features_is_listed_as_failed(made, stored, tmp_path):
     assert "004.h5: there is no such feature file" in failure.reason
 
 
+def test_results_of_other_settings_are_not_replaced_without_a_word(made, stored, tmp_path, caplog):
+    _, run, cohort, _ = made
+    for budget in (None, None, "patches=20"):
+        assert "replaced" not in caplog.text
+        evaluate(run, cohort, tmp_path, features=stored, budget=budget, resamples=0, report=False)
+    assert f"{tmp_path}: the results of an earlier call with another model" in caplog.text
+
+
 def test_the_second_evaluation_reads_from_the_cache(made, tmp_path):
     _, run, cohort, _ = made
     once, again = (

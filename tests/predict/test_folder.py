@@ -9,6 +9,7 @@ import pytest
 from parfocal.explain.read_record import read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.visit import given_budget
 from parfocal.predict.folder import FailedSlide, predict_slides
 
 
@@ -71,6 +72,21 @@ def test_predictions_of_other_classes_are_refused(
     ):
         next(predict_slides([slide], other, tmp_path))
     assert "prob_normal" in (tmp_path / "predictions.csv").read_text()
+
+
+def test_predictions_by_another_model_are_not_mixed_or_replaced_without_a_word(
+    tmp_path: Path, slide: Path, untrained: Checkpoint, caplog: pytest.LogCaptureFixture
+):
+    copy = tmp_path / "two.tif"
+    copy.write_bytes(slide.read_bytes())
+    out = tmp_path / "out"
+    list(predict_slides([slide, copy], untrained, out))
+    list(predict_slides([slide], untrained, out))
+    assert "another model" not in caplog.text
+    list(predict_slides([slide], given_budget(untrained, "patches=30"), out))
+    assert "1 prediction by another model" in caplog.text
+    assert "such as one.json; replaced where" in caplog.text
+    assert "such as two.json; predictions.csv keeps their rows" in caplog.text
 
 
 def test_the_json_file_holds_the_returned_record(

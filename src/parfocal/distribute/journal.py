@@ -92,6 +92,12 @@ class Journal:
             if kind is None:
                 raise
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file has results that were made in another way, which will be replaced."""
+        source = self._sources.get(self._path)
+        return source is not None and not source.fits
+
     def find(self, slide: str, state: Mapping[str, object]) -> Line | None:
         """Return the result of a slide; None if there is none for this state of the slide.
 

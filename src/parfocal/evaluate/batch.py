@@ -95,6 +95,12 @@ class SlideBatch(Generic[Result]):
             ShardEndedError: the slides of the shard are done, but not yet those of the others.
             Exception: the disk is full.
         """
+        if self.journal.is_outdated:
+            logger.warning(
+                "%s: the results of an earlier call with another model, other settings or another "
+                "version of parfocal are replaced",
+                self.out,
+            )
         work = _BatchWork(self, {slide.slide_id: slide for slide in slides})
         work_list = WorkList(
             self.out,

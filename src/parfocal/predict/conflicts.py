@@ -1,13 +1,19 @@
-"""Refuse to replace the prediction of another slide that has the same name."""
+"""Refuse to replace the prediction of another slide, and warn of predictions by another model."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Container, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from parfocal.explain.read_record import RecordError, read_prediction
+from parfocal.explain.record_parts import ModelFacts
 from parfocal.files import OutputError
+from parfocal.printable import counted
 from parfocal.slide.errors import SlideError
 from parfocal.slide.identity import file_fingerprint, slide_id
 from parfocal.slide.sources.url import SlidePath, recorded_path
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_other_slides(paths: Sequence[SlidePath], out: Path, *, replace: bool = False) -> None:
@@ -35,6 +41,31 @@ def refuse_other_slides(paths: Sequence[SlidePath], out: Path, *, replace: bool 
             raise OutputError(
                 f"{stored}: this is the prediction of another slide, {slide.path}, which {path} "
                 "would replace. Choose another --out, or replace it with --replace."
+            )
+
+
+def warn_of_other_models(names: Container[str], out: Path, model: ModelFacts) -> None:
+    """Warn if a folder has predictions by another model, or with other settings.
+
+    Args:
+        names: ids of the slides to predict.
+        out: folder of predictions.
+        model: the model.
+    """
+    others: dict[bool, list[str]] = {True: [], False: []}
+    for stored in sorted(out.glob("*.json")):
+        with suppress(RecordError, OSError):
+            if read_prediction(stored).model != model:
+                others[stored.stem in names].append(stored.name)
+    for are_replaced, found in others.items():
+        if found:
+            logger.warning(
+                "%s: %s by another model, with other settings or by another version of parfocal, "
+                "such as %s; %s",
+                *(out, counted(len(found), "prediction"), found[0]),
+                "replaced where the slide can be predicted"
+                if are_replaced
+                else "predictions.csv keeps their rows; use another --out to separate models",
             )
 
 

@@ -33,7 +33,7 @@ from parfocal.files import (
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import SquareReader
 from parfocal.predict import table
-from parfocal.predict.conflicts import refuse_other_slides
+from parfocal.predict.conflicts import refuse_other_slides, warn_of_other_models
 from parfocal.predict.facts import model_facts
 from parfocal.predict.slide import classify, classify_stored
 from parfocal.slide.given_tissue import tissue_fingerprint
@@ -132,6 +132,7 @@ def predict_slides(
     columns = table.columns_of(trained)
     table.read_rows(out / table.TABLE_FILE, columns)  # raises for other classes
     refuse_other_slides(tuple(by_name.values()), out, replace=replace)
+    warn_of_other_models(by_name, out, model_facts(trained))
     out.mkdir(parents=True, exist_ok=True)
     work = PredictionWork(
         *(_item_names(paths), trained, out, mpp, device, lesions, dict(tissue or {})),
