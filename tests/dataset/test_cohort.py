@@ -129,7 +129,7 @@ def test_slides_are_read_without_labels(tmp_path):
         ("slide_id,path,label,fold\n1,a,b,x\n", "row 2: fold 'x' is not a whole number"),
         ("slide_id,path,label,mpp\n1,a,b,40x\n", "row 2: mpp '40x' is not a number of microns"),
         ("slide_id,path,label,mpp\n1,a,b,500\n", "row 2: mpp '500'"),
-        ("slide_id,path,label,outlines\n1,a,b,o.json\n", "1 outlines files missing: "),
+        ("slide_id,path,label,outlines\n1,a,b,o.json\n", "1 outlines file missing: "),
     ],
 )
 def test_a_wrong_table_is_refused_in_one_line(tmp_path, text, message):
@@ -167,7 +167,7 @@ def test_a_file_that_is_not_a_table_is_refused(tmp_path):
 def required(folder: Path, *paths: str) -> None:
     rows = [f"{number},{path},{('no', 'yes')[number % 2]}" for number, path in enumerate(paths)]
     cohort = read_cohort(written(folder, "\n".join(["slide_id,path,label", *rows])))
-    require_files(cohort.source, [(each, each.path) for each in cohort.slides], "slide files")
+    require_files(cohort.source, [(each, each.path) for each in cohort.slides], "slide file")
 
 
 def test_missing_slide_files_are_counted_and_the_first_ones_listed(tmp_path):

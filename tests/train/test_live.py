@@ -144,7 +144,7 @@ def test_missing_slide_files_are_reported_before_training(painted, live, tmp_pat
 def test_missing_feature_files_are_reported_before_training(cohort, settings, tmp_path):
     (tmp_path / "features/004.h5").unlink()
     options = {"features": tmp_path / "features", "device": "cpu", "progress": False}
-    with pytest.raises(CohortError, match=r"1 feature files missing: .*004\.h5"):
+    with pytest.raises(CohortError, match=r"1 feature file missing: .*004\.h5"):
         train(cohort, settings, tmp_path / "run", **options)
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match=r"no feature files \(\*\.h5\) here; run `parfocal extr"):

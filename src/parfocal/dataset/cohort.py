@@ -167,7 +167,7 @@ def require_files(source: Path, files: Iterable[tuple[CohortSlide, SlidePath]], 
     Args:
         source: the table of the cohort, for the message.
         files: each file with the slide that needs it.
-        kind: what the files are, for the message.
+        kind: what a file is, as "slide file".
 
     Raises:
         CohortError: files are missing; the message lists the first ones and counts them.
@@ -201,9 +201,9 @@ def _read_slides(
         for number, row in cells
     )
     outlined = ((slide, slide.outlines.path) for slide in slides if slide.outlines)
-    require_files(path, outlined, "outlines files")
+    require_files(path, outlined, "outlines file")
     masked = ((slide, slide.tissue) for slide in slides if slide.tissue)
-    require_files(path, masked, "tissue files")
+    require_files(path, masked, "tissue file")
     patients = [slide.patient_id for slide in slides if slide.patient_id != slide.slide_id]
     _refuse_variants(path, slides, patients, "patient_id")
     if patients and len(patients) < len(slides):

@@ -13,6 +13,7 @@ from parfocal.dataset.columns import FOLD_COLUMN, fold_columns, plain_column, to
 from parfocal.dataset.errors import CohortError
 from parfocal.dataset.spelling import hidden_character, is_missing, plain_form
 from parfocal.dataset.table import TableError, read_cells
+from parfocal.printable import counted
 from parfocal.slide.sources.url import RemoteAccess, SlidePath, is_url, parse_slide_path
 
 IDENTIFYING = ("slide_id", "path")
@@ -96,13 +97,13 @@ def missing_files_error(
     Args:
         source: the table.
         missing: row number and path of each missing file.
-        kind: what the files are, in the plural.
+        kind: what a file is, as "slide file".
     """
     listed = [f"{path} (row {row})" for row, path in missing[:MAX_SHOWN]]
     if len(missing) > MAX_SHOWN:
         listed.append(f"and {len(missing) - MAX_SHOWN} more")
     return CohortError(
-        f"{source.name}: {len(missing)} {kind} missing: {', '.join(listed)}. "
+        f"{source.name}: {counted(len(missing), kind)} missing: {', '.join(listed)}. "
         f"{_missing_hint(path for _, path in missing)}"
     )
 

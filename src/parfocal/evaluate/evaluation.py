@@ -5,7 +5,7 @@ docs/formats.md describes both files.
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from parfocal.evaluate.budget_check import BudgetCheck
@@ -108,7 +108,7 @@ class Evaluation:
             at = self._thresholds_text()
             return f"{self._counted(patients)}: {main}{at}{self._budget_text()}{failed}"
         names = ("quadratic_kappa",) * (self.task.name == "ordinal") + SUMMARY_METRICS
-        scores = [f"{METRICS[name]} {self.scores[name].text}" for name in names]
+        scores = [f"{METRICS[name]} {text}" for name, text in _texts(self.scores, names)]
         classes = counts_of_each(class_counts(self.predictions))
         return (
             f"{self._counted(patients)} ({classes}): {', '.join(scores)}"
@@ -290,6 +290,15 @@ class Evaluation:
             return rule | scores_entry(patients, self.patient_scores)
         rule = {"probabilities": "the mean over the slides of a patient"}
         return rule | _scores_dict(average_by_patient(self.predictions), self.patient_scores)
+
+
+def _texts(scores: Mapping[str, Score], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each score; a reason is given once."""
+    given: set[str] = set()
+    for name in names:
+        score = scores[name]
+        yield name, score.short if score.reason in given else score.text
+        given |= {score.reason} if score.reason else set()
 
 
 def _has_no_lesion(result: SlideResult) -> bool:

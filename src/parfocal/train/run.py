@@ -203,7 +203,7 @@ def prepare_training(
     remaining = without_slides(cohort, left_out)
     if not skip_unreadable:
         files = ((slide, file) for slide in remaining.slides for file in inputs.source_files(slide))
-        kind = "slide files" if folder is None else "feature files"
+        kind = "slide file" if folder is None else "feature file"
         require_files(cohort.source, files, kind)
     if settings.model.traits.takes != "nothing":
         refuse_copies(remaining, folder)
