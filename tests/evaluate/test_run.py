@@ -256,7 +256,7 @@ def test_same_seed_same_metrics(made, evaluated, tmp_path):
 def test_the_summary_begins_with_the_scores(evaluated):
     evaluation, *_ = evaluated
     counts = Counter(result.slide.label for result in evaluation.results)
-    classes = ", ".join(f"{counts[label]} {label}" for label in evaluation.trained.labels)
+    classes = ", ".join(f"{label} {counts[label]}" for label in evaluation.trained.labels)
     assert evaluation.summary.startswith(f"6 slides of 5 patients ({classes}): macro AUROC ")
 
 
