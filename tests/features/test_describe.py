@@ -99,3 +99,39 @@ def test_our_own_features_are_described_too(tmp_path: Path):
     assert (report.tool, report.slides, report.patch_size) == ("parfocal", 1, 64)
     assert report.magnifications[0].encoder == "tiny"
     assert "patch size 32, and s1.h5 has 64; they do not mix" in report.problems["s2"]
+
+
+def first_damaged(folder: Path, slide: str) -> Path:
+    """Add half a file that sorts before the others; return the folder."""
+    whole = folder / f"{slide}.h5"
+    (folder / "a0.h5").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    return folder
+
+
+@pytest.mark.parametrize("write", [write_trident, write_stamp])
+def test_a_damaged_file_that_comes_first_hides_no_others(
+    tmp_path: Path, write: Callable[..., Path]
+):
+    folder = first_damaged(write(tmp_path, "s1", square_corners(1024), np.ones((16, 4))), "s1")
+    report = describe_features(folder)
+    assert report.slides == 1
+    assert "a0.h5: the feature file is incomplete or damaged" in report.problems["a0"]
+
+
+def test_our_own_damaged_file_that_comes_first_hides_no_others(tmp_path: Path, parfocal: Command):
+    Image.new("RGB", (512, 256), (180, 90, 160)).save(tmp_path / "s1.png")
+    extract_cohort(
+        [("s1", tmp_path / "s1.png", 4.0)],
+        tmp_path / "features",
+        encoder=load_encoder("tiny"),
+        settings=SlideSettings((2.5,), 64),
+    )
+    result = parfocal("features", first_damaged(tmp_path / "features", "s1"))
+    assert result.code == 1
+    assert "slides      1, 1 cannot be used" in result.out
+    assert "a0.h5: the feature file is incomplete or damaged" in result.err
+    assert "Next: extract the slides that failed again, or leave them out" in result.err
+    (tmp_path / "features" / "s1.h5").unlink()
+    assert (
+        "a0.h5: the feature file is incomplete" in parfocal("features", tmp_path / "features").err
+    )

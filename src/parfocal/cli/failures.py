@@ -8,7 +8,12 @@ from parfocal.cli.next_step import say_next
 
 
 def finish(
-    failed: Mapping[str, str], total: int, *, unit: str = "slides", then: str | None = None
+    failed: Mapping[str, str],
+    total: int,
+    *,
+    unit: str = "slides",
+    then: str | None = None,
+    retry: str = "to retry what failed, run the same command again",
 ) -> None:
     """Print what failed and what to do next, and exit with code 1 if anything failed.
 
@@ -18,11 +23,11 @@ def finish(
         unit: what is counted, in the plural.
         then: what to do with the results; None to print nothing. If everything failed, nothing is
             printed either, because the reasons say what to do.
+        retry: what to do about what failed.
     """
     report_failures(failed, total, unit=unit)
     if then is not None and len(failed) < total:
-        again = "to retry what failed, run the same command again; then " if failed else ""
-        say_next(f"{again}{then}")
+        say_next(f"{retry}; then {then}" if failed else then)
     if failed:
         raise typer.Exit(1)
 

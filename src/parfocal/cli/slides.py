@@ -301,4 +301,5 @@ def features(
     report = describe_features(found, values=values)
     typer.echo(json.dumps(report.to_json(), indent=1) if as_json else report.lines())
     then = None if as_json else after_features("cohort.csv", folder)
-    finish(report.problems, report.slides + len(report.problems), then=then)
+    retry = "extract the slides that failed again, or leave them out of the cohort"
+    finish(report.problems, report.slides + len(report.problems), then=then, retry=retry)

@@ -170,6 +170,17 @@ def refuse_missing(path: Path) -> None:
     raise StoreError(f"{path}: the folder of features {found}. {advice}.")
 
 
+def _first_that_opens(files: Sequence[Path]) -> FeatureFile:
+    """Return the first feature file that can be opened, or raise the error of the first."""
+    errors = []
+    for file in files:
+        try:
+            return FeatureFile(file)
+        except StoreError as error:  # that of its slide
+            errors.append(error)
+    raise errors[0]
+
+
 class OwnFolder:
     """A folder of feature files of parfocal.
 
@@ -177,7 +188,7 @@ class OwnFolder:
         path: the folder.
 
     Raises:
-        StoreError: the folder is missing, has no feature file in it, or the first one is damaged.
+        StoreError: the folder is missing, or has no feature file in it that can be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -189,7 +200,7 @@ class OwnFolder:
                 "folder in which another tool wrote features."
             )
         self._path = path
-        self._first = first = FeatureFile(files[0])
+        self._first = first = _first_that_opens(files)
         self.facts = FolderFacts(OWN_TOOL, first.magnifications, first.patch_size, first.encoders)
 
     def __str__(self) -> str:
