@@ -8,8 +8,9 @@ each encodes. Completed steps are skipped.
 
     python benchmarks/colon_tiles.py TILES --normal H --lesion AC --work /tmp/colon
 
-`--more-val N` adds N validation slides of the same tiles, for a stopping rule that needs many: only
-cohort-val.csv, which it writes beside the cohort, lists them, and nothing is trained.
+`--more-val N` paints N more slides of the tiles of the validation set, for a stopping rule that
+needs many (`parfocal calibrate --external`), and lists them in cohort-val.csv beside the cohort;
+nothing is trained.
 """
 
 import argparse
@@ -72,11 +73,10 @@ def paint(arguments: argparse.Namespace) -> Cohort:
 
 
 def paint_validation(arguments: argparse.Namespace) -> Path:
-    """Paint more validation slides of the cohort, and return the table of all slides."""
+    """Paint slides of the tiles of the validation set, and return their table."""
     cohort = arguments.work / "cohort"
     with (cohort / "cohort.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    known = sum(row["split"] == "val" for row in rows)
+        known = sum(row["split"] == "val" for row in csv.DictReader(file))
     share = SPLITS[1] / 2  # more than enough slides of every split are planned; nothing is painted
     plans = plan_cohort(
         slides=round((known + arguments.more_val) / share),
@@ -91,14 +91,12 @@ def paint_validation(arguments: argparse.Namespace) -> Path:
         name = f"slide-val-{number:04d}"
         paint_slide(cohort / "slides" / f"{name}.tif", more[number])
         label = "tumor" if more[number].lesion else "normal"
-        row = {"slide_id": name, "path": f"slides/{name}.tif", "label": label, "split": "val"}
-        return dict.fromkeys(rows[0], "") | row | {"mpp": "1.0", "patient_id": name}
+        return {"slide_id": name, "path": f"slides/{name}.tif", "label": label, "mpp": "1.0"}
 
     table = cohort / "cohort-val.csv"
     with ThreadPoolExecutor(2) as pool, table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, ["slide_id", "path", "label", "mpp"])
         writer.writeheader()
-        writer.writerows(rows)
         for row in pool.map(paint_one, range(len(more))):
             writer.writerow(row)
             print(f"\rpainted {row['slide_id']}", end="", flush=True)
