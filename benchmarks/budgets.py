@@ -1,8 +1,8 @@
 """What budgets save: the stopping rule against the fixed K, 5% of the patches, and time to answer.
 
 Takes trained runs of a model that zooms, such as those that `parfocal compare` has left, copies
-them to `--work`, calibrates the stopping rule of each on its validation slides, and evaluates the
-test slides with the model's own K, with the rule, and at `--share` of the patches. A row has the
+them to `--work`, calibrates the stopping rule of each on its validation slides, or on those of
+`--calibration`, and evaluates the test slides with the model's own K, with the rule, and at `--share` of the patches. A row has the
 mean over the runs, with intervals over patients that all rows share.
 
     python benchmarks/budgets.py COHORT RUN... --features DIR --work /tmp/budgets
@@ -42,6 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--features", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--disagreement", type=float, default=0.1)
+    parser.add_argument("--calibration", type=Path, help="slides that are not in the runs")
     parser.add_argument("--share", type=float, default=5.0, help="in percent")
     parser.add_argument("--exhaustive", type=Path, nargs="*", default=[], help="runs to compare")
     parser.add_argument("--slide", type=Path)
@@ -84,10 +85,13 @@ def mean_patches(contents: Sequence[dict[str, Any]]) -> float:
 def compare_budgets(runs: Sequence[Path], arguments: argparse.Namespace) -> None:
     """Print the table of the test slides."""
     for run in runs:
+        others = arguments.calibration
         (calibration,) = calibrate_runs(
             run,
-            arguments.cohort,
-            features=arguments.features,
+            others or arguments.cohort,
+            features=None if others else arguments.features,
+            cache=arguments.work / "cache" if others else None,
+            external=others is not None,
             max_disagreement=arguments.disagreement,
         )
         print(calibration.text)
