@@ -2,8 +2,9 @@
 
 Takes trained runs of a model that zooms, such as those that `parfocal compare` has left, copies
 them to `--work`, calibrates the stopping rule of each on its validation slides, or on those of
-`--calibration`, and evaluates the test slides with the model's own K, with the rule, and at `--share` of the patches. A row has the
-mean over the runs, with intervals over patients that all rows share.
+`--calibration`, and evaluates the test slides with the model's own K, with the rule, and at
+`--share` of the patches. A row has the mean over the runs, with intervals over patients that all
+rows share.
 
     python benchmarks/budgets.py COHORT RUN... --features DIR --work /tmp/budgets
     python benchmarks/budgets.py COHORT RUN... --features DIR --work /tmp/budgets --disagreement 0.1
