@@ -1,4 +1,7 @@
+import gzip
+import io
 import json
+import zipfile
 
 import pytest
 
@@ -78,7 +81,63 @@ def test_rings_without_area_are_skipped(tmp_path):
 
 def test_geometries_without_area_are_listed(tmp_path):
     content = [{"type": "Point", "coordinates": [1, 2]}, {"type": "LineString"}]
-    assert read(tmp_path, content).ignored == ("LineString", "Point")
+    assert read(tmp_path, [content[0], *content]).ignored == ("LineString 1", "Point 2")
+
+
+def test_a_line_that_ends_where_it_begins_is_an_area(tmp_path):
+    lines = [{"type": "LineString", "coordinates": ring} for ring in (SQUARE, SQUARE[:4])]
+    read_file = read(tmp_path, [feature(line, classification="Tumor") for line in lines])
+    assert [each.outer.tolist() for each in read_file.polygons] == [SQUARE]
+    assert read_file.polygons[0].class_name == "Tumor"
+    assert read_file.ignored == ("LineString 1",)
+
+
+def test_a_height_may_follow_the_coordinates_of_some_corners(tmp_path):
+    (found,) = read(tmp_path, polygon([[0, 0, 7], *SQUARE[1:]])).polygons
+    assert found.outer.tolist() == SQUARE
+
+
+@pytest.mark.parametrize("key", ["class", "label", "category"])
+def test_the_class_is_read_from_properties_of_other_tools(tmp_path, key):
+    content = [feature(polygon(SQUARE), **{key: value}) for value in ("Tumor", {"name": "Tumor"})]
+    assert {each.class_name for each in read(tmp_path, content).polygons} == {"Tumor"}
+    both = feature(polygon(SQUARE), classification={"name": "Stroma"}, **{key: "Tumor"})
+    assert read(tmp_path, both).polygons[0].class_name == "Stroma"
+
+
+def archive(*names):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as opened:
+        for name in names:
+            opened.writestr(name, json.dumps(polygon(SQUARE)))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(json.dumps(polygon(SQUARE)).encode()),
+        archive("__MACOSX/._a.json", "a.geojson"),
+    ],
+)
+def test_a_compressed_file_is_read(tmp_path, content):
+    (tmp_path / "areas.geojson").write_bytes(content)
+    assert read_polygons(tmp_path / "areas.geojson").polygons[0].outer.tolist() == SQUARE
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"{}" * 99)[:-9], "the file cannot be decompressed"),
+        (archive("a.json")[:-9], "the file cannot be decompressed"),
+        (archive("a.json", "b.json"), r"one GeoJSON file \(found: a.json, b.json\)"),
+        (archive("a.txt"), r"one GeoJSON file \(found: none\)"),
+    ],
+)
+def test_a_damaged_archive_or_one_of_several_files_is_refused(tmp_path, content, message):
+    (tmp_path / "areas.zip").write_bytes(content)
+    with pytest.raises(PolygonFileError, match=message):
+        read_polygons(tmp_path / "areas.zip")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])

@@ -1,16 +1,26 @@
 """Read polygons and their classes from GeoJSON, as QuPath and TRIDENT write it."""
 
+import gzip
+import io
 import json
+import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float
 
 Ring = Float[np.ndarray, "_ 2"]
 
+SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz", ".geojson.zip", ".zip")
 SURFACES = ("Polygon", "MultiPolygon")
+CLASS_KEYS = ("classification", "class", "label", "category")  # the first is QuPath's
+GZIP_MARK, ZIP_MARK = b"\x1f\x8b", b"PK\x03\x04"
+MAX_BYTES = 2**31  # of a decompressed file
 
 
 class PolygonFileError(Exception):
@@ -41,7 +51,7 @@ class PolygonFile:
 
     Args:
         polygons: the polygons, in order.
-        ignored: types of geometries without area in the file, such as "Point", sorted.
+        ignored: type and number of geometries without area in the file, such as "Point 3", sorted.
     """
 
     polygons: tuple[ClassPolygon, ...]
@@ -51,33 +61,73 @@ class PolygonFile:
 def read_polygons(path: Path) -> PolygonFile:
     """Read the polygons of a FeatureCollection, a Feature, a list of Features or a geometry.
 
-    Features without a geometry are skipped, and so are rings of fewer than three corners. The
-    class is QuPath's `classification`, an object with a `name` or a text.
+    Features without a geometry are skipped, and so are rings of fewer than three corners. A line
+    that ends where it begins is the ring of a polygon. The class is QuPath's `classification`, an
+    object with a `name` or a text; without one, `class`, `label` or `category`. The file may be
+    compressed by gzip, or be alone in a ZIP archive.
 
     Raises:
         PolygonFileError: the file cannot be read, is not GeoJSON, or has a coordinate that is not
             a finite number.
     """
     polygons: list[ClassPolygon] = []
-    ignored: set[str] = set()
+    ignored = Counter[str]()
     for number, (geometry, name) in enumerate(_features(_read_json(path)), start=1):
         for part in _geometries(geometry, number):
             if part.get("type") in SURFACES:
                 polygons.extend(_polygons(part, name, number))
+            elif (ring := _closed_line(part, number)) is not None:
+                polygons.append(ClassPolygon(ring, (), name, number))
             else:
-                ignored.add(str(part.get("type")))
-    return PolygonFile(tuple(polygons), tuple(sorted(ignored)))
+                ignored[str(part.get("type"))] += 1
+    listed = tuple(f"{kind} {count}" for kind, count in sorted(ignored.items()))
+    return PolygonFile(tuple(polygons), listed)
+
+
+def is_polygon_name(name: str) -> bool:
+    """Return whether a file is one of polygons, by its name."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json.loads(_decompress(path.read_bytes()).decode("utf-8-sig"))
     except OSError as error:
         raise PolygonFileError(f"the file cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise PolygonFileError("not a GeoJSON file: it is not UTF-8 text") from None
     except (ValueError, RecursionError) as error:
         raise PolygonFileError(f"not a GeoJSON file: it is not JSON ({error})") from None
+
+
+def _decompress(content: bytes) -> bytes:
+    if not content.startswith((GZIP_MARK, ZIP_MARK)):
+        return content
+    try:
+        if content.startswith(GZIP_MARK):
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+                text = file.read(MAX_BYTES + 1)
+        else:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive, _member(archive) as member:
+                text = member.read(MAX_BYTES + 1)
+    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise PolygonFileError(f"the file cannot be decompressed ({error})") from None
+    if len(text) > MAX_BYTES:
+        raise PolygonFileError("the file has more than 2 GiB when decompressed")
+    return text
+
+
+def _member(archive: zipfile.ZipFile) -> IO[bytes]:
+    """Open the only GeoJSON file of an archive."""
+    names = [
+        name
+        for name in archive.namelist()
+        if name.lower().endswith("json") and not name.startswith("__MACOSX/")
+    ]
+    if len(names) != 1:
+        found = ", ".join(names[:3]) or "none"
+        raise PolygonFileError(f"the archive needs to hold one GeoJSON file (found: {found})")
+    return archive.open(names[0])
 
 
 def _features(content: object) -> Iterator[tuple[object, str | None]]:
@@ -101,13 +151,17 @@ def _features(content: object) -> Iterator[tuple[object, str | None]]:
 def _class_name(properties: object) -> str | None:
     if not isinstance(properties, dict):
         return None
-    classification = properties.get("classification")
+    names = (_text_of_class(properties.get(key)) for key in CLASS_KEYS)
+    return next((name for name in names if name), None)
+
+
+def _text_of_class(classification: object) -> str | None:
     if isinstance(classification, dict):
         names = classification.get("names")  # QuPath 0.6 and later: derived classes as a list
         if isinstance(names, list) and names and "name" not in classification:
             return ": ".join(map(str, names))
         classification = classification.get("name")
-    return classification if isinstance(classification, str) and classification else None
+    return classification.strip() if isinstance(classification, str) else None
 
 
 def _geometries(geometry: object, number: int) -> Iterator[Mapping[str, object]]:
@@ -122,6 +176,15 @@ def _geometries(geometry: object, number: int) -> Iterator[Mapping[str, object]]
             yield from _geometries(member, number)
     else:
         yield geometry
+
+
+def _closed_line(geometry: Mapping[str, object], number: int) -> Ring | None:
+    """Return the corners of a line that ends where it begins; None for anything else."""
+    corners = geometry.get("coordinates")
+    if geometry.get("type") != "LineString" or not isinstance(corners, list) or len(corners) < 4:
+        return None
+    ring = _ring(corners, number)
+    return ring if (ring[0] == ring[-1]).all() else None
 
 
 def _polygons(
@@ -146,6 +209,8 @@ def _ring(ring: object, number: int) -> Ring:
     if ring == []:
         return np.empty((0, 2))
     try:
+        if isinstance(ring, list):  # a height may follow x and y
+            ring = [each[:2] if isinstance(each, list) else each for each in ring]
         corners = np.array(ring, dtype=np.float64)
     except (ValueError, TypeError):
         raise PolygonFileError(f"feature {number}: a corner is not a list of numbers") from None

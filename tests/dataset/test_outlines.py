@@ -203,9 +203,11 @@ def test_a_slide_without_lesions_has_none(tmp_path):
 
 
 def test_shapes_without_area_are_ignored_with_a_warning(tmp_path, caplog):
-    path = written(tmp_path, [{"type": "Point", "coordinates": [1, 2]}])
-    assert read_outlines(path).polygons == ()
-    assert "lesions.geojson: ignored Point: it has no area" in caplog.text
+    point = {"type": "Point", "coordinates": [1, 2]}
+    assert len(read_outlines(written(tmp_path, [point, feature(SQUARE)])).polygons) == 1
+    assert "lesions.geojson: ignored Point 1, which have no area" in caplog.text
+    with pytest.raises(CohortError, match=r"^lesions.geojson: it has no area, only Point 1; draw"):
+        read_outlines(written(tmp_path, [point]))
 
 
 @pytest.mark.parametrize(

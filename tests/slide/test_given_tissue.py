@@ -117,6 +117,9 @@ def test_areas_of_excluded_classes_alone_are_subtracted_from_the_found_tissue(tm
         pytest.param(half_mask(700, dtype=np.uint16), id="16 bits"),
         pytest.param(half_mask() > 0, id="1 bit"),
         pytest.param(half_mask()[..., None].repeat(3, 2), id="RGB"),
+        pytest.param(np.dstack([half_mask() * 0 + 255, half_mask()]), id="white, transparent"),
+        pytest.param(np.dstack([*[half_mask() * 0] * 3, half_mask()]), id="black, transparent"),
+        pytest.param(np.dstack([*[half_mask()] * 3, half_mask() * 0 + 255]), id="opaque RGBA"),
         pytest.param(half_mask(size=(2 * HEIGHT, 2 * WIDTH)), id="finer"),
     ],
 )
@@ -134,6 +137,74 @@ def test_a_mask_in_jpeg_is_split_in_the_middle(tmp_path, slide):
     assert_box(read(slide, path), 0, 0, WIDTH, HEIGHT // 2)
 
 
+@pytest.mark.parametrize(
+    "palette", [[0, 0, 0, 255, 255, 255], [255, 255, 255, 0, 0, 0], [200, 0, 60, 0, 0, 0]]
+)
+def test_the_colors_of_a_palette_decide_not_its_order(tmp_path, slide, palette):
+    black = 0 if palette[0] == 0 else 1
+    image = Image.fromarray(np.where(half_mask(1) == 1, 1 - black, black).astype(np.uint8))
+    image.putpalette(palette)
+    image.save(tmp_path / "mask.png")
+    assert_box(read(slide, tmp_path / "mask.png"), 0, 0, WIDTH, HEIGHT // 2)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (half_mask(218) + 12, "no pixel is 0: its values are 12 to 230. Save 0 where"),
+        (half_mask(0.8, dtype=np.float32) + np.float32(0.1), "no pixel is 0: its values are"),
+        (np.indices((HEIGHT, WIDTH)).sum(0).astype(np.uint8), "a picture or a map of probab"),
+    ],
+)
+def test_an_image_of_other_values_is_no_mask(tmp_path, slide, pixels, message):
+    assert refusal(slide, mask(tmp_path, pixels, "mask.tif")).startswith(message)
+
+
+def test_tissue_on_all_of_the_scan_has_a_warning(tmp_path, slide):
+    tissue = read(slide, mask(tmp_path, half_mask() * 0 + 1))
+    assert tissue.warning == (
+        "S-1: tissue file mask.png: it covers 100.0% of the scan. Check that it is of this slide."
+    )
+
+
+def test_an_inverted_mask_has_a_warning(tmp_path):
+    pixels = np.full((HEIGHT, WIDTH, 3), 240, dtype=np.uint8)
+    pixels[100:300, 100:400] = (190, 90, 160)
+    slide = slide_from_array(pixels, mpp=16.0, name="S-1")
+    given = np.ones((HEIGHT, WIDTH), dtype=np.uint8)
+    given[100:300, 100:400] = 0
+    warning = read(slide, mask(tmp_path, given)).warning
+    assert warning.endswith(
+        "lies in it. It is tissue along the edge of the scan, so it may be inverted."
+    )
+    assert read(slide, mask(tmp_path, 1 - given)).warning is None
+
+
+def test_areas_in_microns_have_a_warning(tmp_path):
+    pixels = np.full((HEIGHT, WIDTH, 3), 240, dtype=np.uint8)
+    pixels[200:350, 300:550] = (190, 90, 160)
+    slide = slide_from_array(pixels, mpp=0.25, name="S-1")
+    tissue = read(slide, geojson(tmp_path, feature((75, 50, 62, 37))))
+    assert tissue.warning.endswith("It may be in microns instead of level-0 pixels.")
+    assert read(slide, geojson(tmp_path, feature((300, 200, 250, 150)))).warning is None
+
+
+def test_the_classes_of_the_areas_are_kept_and_doubtful_ones_have_a_warning(tmp_path, slide):
+    areas = [feature((0, 0, 300, 200), name) for name in ("Tissue", None, "Pen")]
+    assert read(slide, geojson(tmp_path, *areas[:2])).classes == "Tissue 1, no class 1"
+    tissue = read(slide, geojson(tmp_path, feature((0, 200, 90, 90)), areas[2]))
+    assert (tissue.classes, tissue.warning) == ("no class 1; without Pen 1", None)
+    warning = read(slide, geojson(tmp_path, areas[0], feature((0, 0, 9, 9), "Artefact"))).warning
+    assert "areas of class Artefact count as tissue" in warning
+    assert "slide.exclude_classes" in warning
+
+
+def test_what_has_no_area_is_ignored_with_a_warning(tmp_path, slide, caplog):
+    point = {"type": "Point", "coordinates": [1, 2]}
+    read(slide, geojson(tmp_path, feature((0, 0, 300, 200)), point))
+    assert "S-1: tissue file tissue.geojson: ignored Point 1, which have no area" in caplog.text
+
+
 def test_a_coarse_mask_covers_the_whole_slide(tmp_path, slide):
     tissue = read(slide, mask(tmp_path, half_mask(size=(80, 120))))
     assert tissue.mask.shape == (80, 120)
@@ -142,7 +213,7 @@ def test_a_coarse_mask_covers_the_whole_slide(tmp_path, slide):
 
 
 def test_given_tissue_has_the_fingerprint_of_its_file_and_no_warning(tmp_path, slide):
-    path = geojson(tmp_path, feature((0, 0, WIDTH, HEIGHT)))
+    path = geojson(tmp_path, feature((0, 0, WIDTH, HEIGHT - 50)))
     tissue = read(slide, path)
     assert tissue.fingerprint == tissue_fingerprint(path, ("Artifact*", "Pen", "Ignore*")) != ""
     assert tissue.fingerprint != tissue_fingerprint(path, ("Pen",))
@@ -185,7 +256,7 @@ def test_a_file_that_leaves_no_tissue_is_refused(tmp_path, slide):
 def test_a_file_without_areas_is_refused(tmp_path, slide):
     assert refusal(slide, geojson(tmp_path)).startswith("it has no polygon;")
     point = {"type": "Point", "coordinates": [1, 2]}
-    assert refusal(slide, geojson(tmp_path, point)).startswith("it has no polygon, only Point;")
+    assert refusal(slide, geojson(tmp_path, point)).startswith("it has no polygon, only Point 1;")
 
 
 def test_a_coordinate_that_is_no_number_is_refused_with_its_feature(tmp_path, slide):

@@ -160,8 +160,8 @@ def _check_on_scan(outlines: Outlines, size: tuple[int, int], *, slide: str, fil
     if not beyond.any():
         return
     found = (
-        f"{slide}: the outlines in {file.name} reach from x={x_min.min():.0f}, "
-        f"y={y_min.min():.0f} to x={x_max.max():.0f}, y={y_max.max():.0f}, "
+        f"{slide}: the outlines in {file.name} reach from x={x_min.min():.7g}, "
+        f"y={y_min.min():.7g} to x={x_max.max():.7g}, y={y_max.max():.7g}, "
         f"and the scan has {width} x {height} pixels"
     )
     advice = (

@@ -159,7 +159,8 @@ def read_outlines(
     """Read polygons from a GeoJSON file in level-0 pixels, as QuPath writes it.
 
     The file holds a FeatureCollection, a Feature, a list of Features or a geometry. Features
-    without a geometry are skipped. Points and lines have no area: they are ignored with a warning.
+    without a geometry are skipped. Points and open lines have no area: they are ignored with a
+    warning.
 
     Args:
         path: the file.
@@ -168,7 +169,8 @@ def read_outlines(
         offset: (x, y) to add to every corner.
 
     Raises:
-        CohortError: the file cannot be read or is not GeoJSON, or a coordinate is not a number.
+        CohortError: the file cannot be read or is not GeoJSON, a coordinate is not a number, or
+            nothing in it has an area, although it is not empty.
     """
     try:
         content = read_polygons(path)
@@ -176,8 +178,14 @@ def read_outlines(
         raise CohortError(
             f"{path.name}: {error}; export polygons as GeoJSON in level-0 pixels."
         ) from None
-    if content.ignored:
-        logger.warning("%s: ignored %s: it has no area", path.name, ", ".join(content.ignored))
+    ignored = ", ".join(content.ignored)
+    if ignored and not content.polygons:
+        raise CohortError(
+            f"{path.name}: it has no area, only {ignored}; draw lesions as polygons. For a slide "
+            "without lesions, give an empty FeatureCollection."
+        )
+    if ignored:
+        logger.warning("%s: ignored %s, which have no area; draw polygons", path.name, ignored)
     polygons = tuple(
         Polygon(each.outer, each.holes, each.class_name)
         for each in content.polygons

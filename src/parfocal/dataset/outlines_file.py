@@ -9,7 +9,7 @@ from typing import Literal
 
 BOUNDS: Literal["bounds"] = "bounds"
 CLASS_SEPARATORS = re.compile(r"[|;,]")
-FILE_AND_CLASSES = re.compile(r"(.+?\.(?:geo)?json)\s*:(.*)", re.IGNORECASE)
+FILE_AND_CLASSES = re.compile(r"(.+?\.(?:(?:geo)?json(?:\.gz|\.zip)?|zip))\s*:(.*)", re.IGNORECASE)
 NUMBER_PAIR = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*[\s,;|x]\s*([+-]?\d+(?:\.\d+)?)")
 
 Offset = tuple[float, float] | Literal["bounds"]

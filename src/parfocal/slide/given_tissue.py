@@ -1,21 +1,30 @@
 """Take the tissue of a slide from a file, GeoJSON or a mask image, or else find it."""
 
-import warnings
+import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from parfocal.polygons import ClassPolygon, PolygonFileError, read_polygons
-from parfocal.slide.errors import SlideError, one_line
+from parfocal.polygons import (
+    SUFFIXES,
+    ClassPolygon,
+    PolygonFileError,
+    is_polygon_name,
+    read_polygons,
+)
+from parfocal.slide.errors import NoTissueError, SlideError
+from parfocal.slide.mask_image import MaskImageError, read_mask_image
 from parfocal.slide.rasterize import fill_polygons
 from parfocal.slide.slide import Slide
 from parfocal.slide.tissue import (
-    MASK_MPP,
+    ALL_OVER,
     Method,
     Tissue,
     find_tissue,
@@ -23,13 +32,19 @@ from parfocal.slide.tissue import (
     tissue_from_mask,
 )
 
-GEOJSON_SUFFIXES = (".geojson", ".json")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
 EXCLUDED_CLASSES = ("Artifact*", "Pen", "Ignore*")
 HASH_DIGITS = 32
 MAX_OUTSIDE = 0.05  # share of the scan's side by which areas may extend beyond it
-MAX_MASK_MPP = 100.0
-SHAPE_TOLERANCE = 0.01  # relative difference of the two ratios of a mask's sides to the scan's
+MIN_EDGE = 0.9  # share of the scan's edge that is tissue in an inverted mask
+MIN_INSIDE = 0.5  # share of the tissue found on a scan that lies in the given one
+# Classes that are not excluded by default, but whose names do not sound like tissue.
+DOUBTFUL_CLASSES = (
+    *("artefact*", "background*", "glass*", "empty*", "hole*", "exclu*", "pen*", "marker*", "ink*"),
+    *("fold*", "blur*", "out of focus*", "bubble*", "dust*"),
+)
+
+logger = logging.getLogger(__name__)
 
 Mask = Bool[np.ndarray, "h w"]
 
@@ -95,8 +110,11 @@ def read_tissue(
     """
     if not path.is_file():
         raise TissueFileError(slide, path, "no such file; correct the path.")
-    if path.suffix.lower() in GEOJSON_SUFFIXES:
-        mask = _mask_of_areas(path, slide, method, exclude_classes)
+    classes = doubt = ""
+    if is_polygon_name(path.name):
+        areas = _read_areas(path, slide)
+        classes, doubt = _describe_classes(areas, exclude_classes)
+        mask = _mask_of_areas(areas, slide, method, exclude_classes)
     else:
         mask = _mask_of_image(path, slide)
     if not mask.any():
@@ -105,7 +123,27 @@ def read_tissue(
         )
     mpp = max(slide.size) * slide.mpp / max(mask.shape)
     fingerprint = tissue_fingerprint(path, exclude_classes)
-    return tissue_from_mask(slide, mask, mpp, fingerprint=fingerprint)
+    tissue = tissue_from_mask(slide, mask, mpp, fingerprint=fingerprint)
+    doubt = doubt or _doubt(slide, tissue, in_um=bool(classes) and slide.mpp < 1)
+    warning = f"{slide.name}: tissue file {path.name}: {doubt}" if doubt else None
+    return replace(tissue, classes=classes, warning=warning)
+
+
+def found_share_inside(slide: Slide, tissue: Tissue) -> float | None:
+    """Return the share of the tissue found on a slide that lies in the given tissue.
+
+    Returns:
+        A share in 0..1; None where no tissue can be found.
+    """
+    try:
+        found = find_tissue(slide).mask
+    except NoTissueError:
+        return None
+    rows, columns = (
+        np.arange(length) * given // length
+        for length, given in zip(found.shape, tissue.mask.shape, strict=True)
+    )
+    return float(tissue.mask[np.ix_(rows, columns)][found].mean())
 
 
 def tissue_fingerprint(path: Path | None, exclude_classes: Sequence[str]) -> str:
@@ -132,23 +170,52 @@ def find_tissue_file(folder: Path, slide_id: str) -> Path | None:
             `contours_geojson`.
         slide_id: id of the slide.
     """
-    files = (folder / f"{slide_id}{suffix}" for suffix in (*GEOJSON_SUFFIXES, *MASK_SUFFIXES))
+    files = (folder / f"{slide_id}{suffix}" for suffix in (*SUFFIXES, *MASK_SUFFIXES))
     return next((file for file in files if file.is_file()), None)
 
 
-def _mask_of_areas(
-    path: Path, slide: Slide, method: Method, exclude_classes: Sequence[str]
-) -> Mask:
+def _read_areas(path: Path, slide: Slide) -> tuple[ClassPolygon, ...]:
     try:
         file = read_polygons(path)
     except PolygonFileError as error:
         raise TissueFileError(slide, path, f"{error}.") from None
+    ignored = ", ".join(file.ignored)
     if not file.polygons:
-        found = f", only {', '.join(file.ignored)}" if file.ignored else ""
+        found = f", only {ignored}" if ignored else ""
         raise TissueFileError(slide, path, f"it has no polygon{found}; draw the tissue as areas.")
-    excluded = [area for area in file.polygons if _is_excluded(area, exclude_classes)]
-    included = [area for area in file.polygons if not _is_excluded(area, exclude_classes)]
+    if ignored:
+        logger.warning(
+            "%s: tissue file %s: ignored %s, which have no area", slide.name, path.name, ignored
+        )
     _check_range(slide, path, file.polygons)
+    return file.polygons
+
+
+def _describe_classes(
+    areas: Iterable[ClassPolygon], exclude_classes: Sequence[str]
+) -> tuple[str, str]:
+    """Return the classes that are tissue and those that are not, and what is doubtful in them."""
+    names = Counter(area.class_name or "no class" for area in areas)
+    excluded = {name for name in names if _matches(name, exclude_classes)}
+    counts = [
+        [f"{name} {names[name]}" for name in names if (name in excluded) is out]
+        for out in (False, True)
+    ]
+    parts = [", ".join(counts[0])] if counts[0] else []
+    parts += [f"without {', '.join(counts[1])}"] if counts[1] else []
+    doubtful = [name for name in names if name not in excluded and _matches(name, DOUBTFUL_CLASSES)]
+    doubt = (
+        f"areas of class {', '.join(doubtful)} count as tissue. If they are not, add the name to "
+        "slide.exclude_classes."
+    )
+    return "; ".join(parts), doubt if doubtful else ""
+
+
+def _mask_of_areas(
+    areas: Sequence[ClassPolygon], slide: Slide, method: Method, exclude_classes: Sequence[str]
+) -> Mask:
+    excluded = [area for area in areas if _matches(area.class_name, exclude_classes)]
+    included = [area for area in areas if not _matches(area.class_name, exclude_classes)]
     if included:
         mask = _fill(slide, included)
     else:
@@ -159,14 +226,37 @@ def _mask_of_areas(
     return kept
 
 
-def _is_excluded(area: ClassPolygon, exclude_classes: Iterable[str]) -> bool:
-    if area.class_name is None:
+def _doubt(slide: Slide, tissue: Tissue, *, in_um: bool) -> str:
+    """Return why the given tissue may be wrong; empty if there is no reason to doubt it.
+
+    Args:
+        slide: the slide, which is read only if the shape of the tissue is unusual.
+        tissue: the given tissue.
+        in_um: whether it may have been given in microns.
+    """
+    if tissue.share >= ALL_OVER:
+        return f"it covers {tissue.share:.1%} of the scan. Check that it is of this slide."
+    mask = tissue.mask
+    height, width = (min(side, int(side * slide.mpp) + 1) for side in mask.shape)
+    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
+    if edge >= MIN_EDGE:
+        reason = "It is tissue along the edge of the scan, so it may be inverted."
+    elif in_um and not (mask[height:].any() or mask[:, width:].any()):
+        reason = "It may be in microns instead of level-0 pixels."
+    else:
+        return ""
+    inside = found_share_inside(slide, tissue)
+    if inside is None or inside >= MIN_INSIDE:
+        return ""
+    return f"only {inside:.0%} of the tissue that is found on the scan lies in it. {reason}"
+
+
+def _matches(class_name: str | None, patterns: Iterable[str]) -> bool:
+    if class_name is None:
         return False
-    name = area.class_name.casefold()
+    name = class_name.casefold()
     names = (name, name.split(":")[0].strip())
-    return any(
-        fnmatchcase(each, pattern.casefold()) for each in names for pattern in exclude_classes
-    )
+    return any(fnmatchcase(each, pattern.casefold()) for each in names for pattern in patterns)
 
 
 def _check_range(slide: Slide, path: Path, areas: Sequence[ClassPolygon]) -> None:
@@ -203,70 +293,10 @@ def _scale(slide: Slide, shape: tuple[int, ...]) -> tuple[float, float]:
 
 def _mask_of_image(path: Path, slide: Slide) -> Mask:
     try:
-        with (
-            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-            Image.open(path) as image,
-        ):
-            _check_shape(slide, path, image.size)
-            mask = _is_tissue(slide, path, image)
-    except SlideError:
-        raise
-    except Image.DecompressionBombError:
-        raise TissueFileError(
-            slide, path, f"the mask is too large; {MASK_MPP:g} µm per pixel are enough."
-        ) from None
-    except UnidentifiedImageError:
-        raise TissueFileError(
-            slide, path, "neither GeoJSON (.geojson, .json) nor an image that can be read."
-        ) from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise TissueFileError(
-            slide, path, f"the image cannot be read ({one_line(error)})."
-        ) from None
+        mask = read_mask_image(path, slide.size, slide.mpp)
+    except MaskImageError as error:
+        raise TissueFileError(slide, path, str(error)) from None
     return _shrink(mask, slide)
-
-
-def _check_shape(slide: Slide, path: Path, size: tuple[int, int]) -> None:
-    (width, height), (slide_width, slide_height) = size, slide.size
-    across, down = slide_width / width, slide_height / height
-    described = f"the mask is {width} x {height} px, and the scan {slide_width} x {slide_height} px"
-    if abs(across / down - 1) > SHAPE_TOLERANCE + 1 / width + 1 / height:
-        raise TissueFileError(
-            slide,
-            path,
-            f"{described}, which is another shape. Give a mask of the whole scan, neither cropped "
-            "nor rotated.",
-        )
-    if across < 1 - SHAPE_TOLERANCE:
-        raise TissueFileError(
-            slide, path, f"{described}, which is smaller. Give a mask of this slide."
-        )
-    if max(across, down) * slide.mpp > MAX_MASK_MPP and min(size) > 1:
-        raise TissueFileError(
-            slide,
-            path,
-            f"{described}, so that a pixel of the mask is {across * slide.mpp:.0f} um wide. Save "
-            f"it with at most {MAX_MASK_MPP:g} µm per pixel; {MASK_MPP:g} are enough.",
-        )
-
-
-def _is_tissue(slide: Slide, path: Path, image: Image.Image) -> Mask:
-    """Return which pixels of a mask image are tissue: those that are not 0."""
-    if image.mode in ("1", "L", "P", "I", "I;16", "I;16B", "F"):
-        values = np.asarray(image)
-    else:
-        values = np.asarray(image.convert("RGB"))
-        if (values != values[:, :, :1]).any():
-            raise TissueFileError(
-                slide,
-                path,
-                "a color picture, not a mask. Save an image of one channel, 0 where there is no "
-                "tissue.",
-            )
-        values = values[:, :, 0]
-    # JPEG changes values a little, so that the background is not 0 everywhere.
-    tissue: Mask = values > (127 if image.format == "JPEG" else 0)
-    return tissue
 
 
 def _shrink(mask: Mask, slide: Slide) -> Bool[np.ndarray, "_ _"]:

@@ -50,6 +50,8 @@ class Tissue:
         fingerprint: hash of the file that the tissue was read from and of the excluded classes;
             empty for tissue that was found.
         warning: why the tissue may be wrong; None if there is no reason to doubt it.
+        classes: classes of the areas that the tissue was read from, with their numbers; empty for
+            tissue from elsewhere.
     """
 
     mask: Bool[np.ndarray, "h w"]
@@ -59,6 +61,7 @@ class Tissue:
     level_mpps: tuple[float, ...]
     fingerprint: str = ""
     warning: str | None = None
+    classes: str = ""
 
     @property
     def share(self) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from parfocal.features.header import SlideSettings
 from parfocal.features.ladder import LadderReport, ladder_report
 from parfocal.grid import GridError, PatchGrid
-from parfocal.slide.given_tissue import slide_tissue
+from parfocal.slide.given_tissue import MIN_INSIDE, found_share_inside, slide_tissue
 from parfocal.slide.resolution import mpp_of
 from parfocal.slide.slide import Slide, open_slide
 from parfocal.slide.sources.url import SlidePath
@@ -71,6 +71,10 @@ class SlideReport:
         patches: the patches at the requested magnifications; None if these do not fit the slide.
         patches_problem: why they do not fit; None if they do.
         notes: sentences on what is unusual about the file.
+        tissue_classes: classes of the areas of the tissue file, with their numbers; empty for
+            tissue from elsewhere.
+        found_inside: share of the tissue found on the slide that lies in that of its tissue file;
+            None without such a file, or if no tissue is found.
     """
 
     path: str
@@ -90,6 +94,8 @@ class SlideReport:
     patches: LadderReport | None
     patches_problem: str | None
     notes: tuple[str, ...]
+    tissue_classes: str = ""
+    found_inside: float | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the report as a dictionary for `json.dump`."""
@@ -105,7 +111,6 @@ class SlideReport:
         magnifications = ", ".join(
             f"{reachable.magnification:g}x ({reachable.mpp:.4g})" for reachable in self.reachable
         )
-        source = "" if self.tissue_source == "found" else f" (from {self.tissue_source})"
         rows = (
             [("patches", f"none: {self.patches_problem}")]
             if self.patches is None
@@ -121,12 +126,22 @@ class SlideReport:
                 f"  levels         {levels} µm/px",
                 f"  magnifications {magnifications or 'none of 1.25x to 40x'}",
                 f"  tissue         {self.tissue_mm2:.3g} mm2, {self.tissue_share:.1%} of the scan"
-                f"{source}",
+                f"{self.tissue_origin}",
                 *(f"  {name:14} {value}" for name, value in rows),
                 f"  fingerprint    {self.fingerprint}",
                 *(f"  note           {note}" for note in self.notes),
             )
         )
+
+    @property
+    def tissue_origin(self) -> str:
+        """The tissue file, its classes, and how much of the found tissue it has, in brackets."""
+        if self.tissue_source == "found":
+            return ""
+        classes = f": {self.tissue_classes}" if self.tissue_classes else ""
+        inside = self.found_inside
+        found = "" if inside is None else f"; {inside:.0%} of the tissue that is found lies in it"
+        return f" (from {self.tissue_source}{classes}{found})"
 
 
 def inspect_slide(
@@ -185,6 +200,15 @@ def describe_slide(
         magnifications: magnifications of the patches, lowest first.
     """
     fits = isinstance(patches, PatchGrid)
+    inside = None if slide.tissue_path is None else found_share_inside(slide, tissue)
+    warning = tissue.warning
+    if warning is None and slide.tissue_path and inside is not None and inside < MIN_INSIDE:
+        warning = (
+            f"{slide.name}: tissue file {slide.tissue_path.name}: only {inside:.0%} of the tissue "
+            "that is found on the scan lies in it. Check that it is of this slide, neither "
+            "mirrored nor rotated."
+        )
+        logger.warning("%s", warning)
     return SlideReport(
         path=str(slide.path),
         id=slide.id,
@@ -202,12 +226,14 @@ def describe_slide(
         tissue_share=tissue.share,
         reachable=_reachable(slide),
         tissue_source="found" if slide.tissue_path is None else slide.tissue_path.name,
-        tissue_warning=tissue.warning,
+        tissue_warning=warning,
         patches=(
             ladder_report(patches, magnifications, k=K) if isinstance(patches, PatchGrid) else None
         ),
         patches_problem=None if fits else str(patches),
         notes=slide.notes,
+        tissue_classes=tissue.classes,
+        found_inside=inside,
     )
 
 
