@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Float
@@ -108,8 +107,9 @@ def _decompress(content: bytes) -> bytes:
             with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
                 text = file.read(MAX_BYTES + 1)
         else:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive, _member(archive) as member:
-                text = member.read(MAX_BYTES + 1)
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                with archive.open(_name_of_member(archive)) as member:
+                    text = member.read(MAX_BYTES + 1)
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise PolygonFileError(f"the file cannot be decompressed ({error})") from None
     if len(text) > MAX_BYTES:
@@ -117,8 +117,8 @@ def _decompress(content: bytes) -> bytes:
     return text
 
 
-def _member(archive: zipfile.ZipFile) -> IO[bytes]:
-    """Open the only GeoJSON file of an archive."""
+def _name_of_member(archive: zipfile.ZipFile) -> str:
+    """Return the name of the only GeoJSON file of an archive."""
     names = [
         name
         for name in archive.namelist()
@@ -127,7 +127,7 @@ def _member(archive: zipfile.ZipFile) -> IO[bytes]:
     if len(names) != 1:
         found = ", ".join(names[:3]) or "none"
         raise PolygonFileError(f"the archive needs to hold one GeoJSON file (found: {found})")
-    return archive.open(names[0])
+    return names[0]
 
 
 def _features(content: object) -> Iterator[tuple[object, str | None]]:

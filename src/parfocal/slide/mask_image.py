@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Num, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from parfocal.slide.errors import one_line
@@ -18,7 +18,7 @@ LOSSY = ("JPEG", "MPO")  # values change a little, so that the background is not
 MAX_DIFFERING = 0.3
 
 Mask = Bool[np.ndarray, "h w"]
-Values = Num[np.ndarray, "h w"]
+Values = Shaped[np.ndarray, "h w"]
 
 
 class MaskImageError(Exception):
