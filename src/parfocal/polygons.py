@@ -107,9 +107,7 @@ def _decompress(content: bytes) -> bytes:
             with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
                 text = file.read(MAX_BYTES + 1)
         else:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                with archive.open(_name_of_member(archive)) as member:
-                    text = member.read(MAX_BYTES + 1)
+            text = _read_member(zipfile.ZipFile(io.BytesIO(content)))
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise PolygonFileError(f"the file cannot be decompressed ({error})") from None
     if len(text) > MAX_BYTES:
@@ -117,8 +115,8 @@ def _decompress(content: bytes) -> bytes:
     return text
 
 
-def _name_of_member(archive: zipfile.ZipFile) -> str:
-    """Return the name of the only GeoJSON file of an archive."""
+def _read_member(archive: zipfile.ZipFile) -> bytes:
+    """Read the only GeoJSON file of an archive."""
     names = [
         name
         for name in archive.namelist()
@@ -127,7 +125,8 @@ def _name_of_member(archive: zipfile.ZipFile) -> str:
     if len(names) != 1:
         found = ", ".join(names[:3]) or "none"
         raise PolygonFileError(f"the archive needs to hold one GeoJSON file (found: {found})")
-    return names[0]
+    with archive.open(names[0]) as member:
+        return member.read(MAX_BYTES + 1)
 
 
 def _features(content: object) -> Iterator[tuple[object, str | None]]:

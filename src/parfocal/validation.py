@@ -3,6 +3,7 @@
 Reading a trained model or features needs this, and pydantic would take longer to import.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from types import NoneType, UnionType
@@ -29,35 +30,34 @@ EXPECTED = {
     "too_long": "{max_length} values",
 }
 # What people, pandas, R and spreadsheets write into a cell that has no value.
-WORDS = ["", "na", "n/a", "n.a.", "n.a", "<na>", "nan", "nat", "null", "none", "nil"]
-MARKS = [
-    "-",
-    "--",
-    "---",
-    "–",
-    "—",
-    "?",
-    ".",
-    "#n/a",
-    "#na",
-    "#null!",
-    "#value!",
-    "#ref!",
-    "#name?",
-    "#num!",
-]
-NO_VALUE = frozenset([*WORDS, *MARKS, "#div/0!"])
-LONGEST = max(map(len, NO_VALUE))
+NO_VALUE = frozenset(
+    [
+        *("na", "n/a", "n\\a", "n.a.", "n.a", "n. a.", "nan", "-nan", "nat", "null", "none", "nil"),
+        *("missing", "not available", "not applicable", "not reported", "#n/a", "#na", "1.#qnan"),
+        # In square brackets, as TCGA writes them.
+        *("[not available]", "[not applicable]", "[not evaluated]", "[unknown]", "[discrepancy]"),
+    ]
+)
+SPREADSHEET_ERROR = re.compile(r"#[a-z0-9/]+[!?]")  # such as #ref! and #div/0!
+BRACKETS = (("<", ">"), ("(", ")"), ("[", "]"), ("'", "'"), ('"', '"'))
+LONGEST = max(map(len, NO_VALUE)) + 2
 NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 def is_missing(text: str) -> bool:
-    """Return whether a cell is empty, or has a word for a missing value.
+    """Return whether a cell is empty, or has a word or mark for a missing value.
 
-    >>> is_missing("NaN"), is_missing("n/a"), is_missing("normal")
-    (True, True, False)
+    >>> is_missing("NaN"), is_missing("<NA>"), is_missing("-"), is_missing("+"), is_missing("0")
+    (True, True, True, False, False)
     """
-    return len(text) <= LONGEST and text.casefold() in NO_VALUE
+    if len(text) > LONGEST:
+        return False
+    text = text.casefold()
+    if text in NO_VALUE or SPREADSHEET_ERROR.fullmatch(text):
+        return True
+    if any(each.isalnum() or each == "+" for each in text):  # + may be a class
+        return (text[0], text[-1]) in BRACKETS and text[1:-1] in NO_VALUE
+    return True
 
 
 def validate(kind: type[T], values: object) -> T:

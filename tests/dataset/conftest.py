@@ -9,12 +9,20 @@ import pytest
 def workbook() -> Callable[..., Path]:
     """Write an .xlsx workbook as spreadsheets do: shared strings, numbers, no blank cells.
 
-    The sheet is the first one; a second one is called Other. A text as `date:45000` is the day of
+    The sheet is the first one, of a `state`; a second one is called Other. Rows of some numbers
+    are hidden, and a range of cells is merged. A text as `date:45000` is the day of
     this number, from 1899-12-30 on.
     """
 
     def write(
-        path: Path, sheet: str, rows: Iterable[Sequence[str]], other: Iterable[Sequence[str]] = ()
+        path: Path,
+        sheet: str,
+        rows: Iterable[Sequence[str]],
+        other: Iterable[Sequence[str]] = (),
+        *,
+        hidden: Sequence[int] = (),
+        merged: str = "",
+        state: str = "visible",
     ) -> Path:
         texts: list[str] = []
 
@@ -30,7 +38,7 @@ def workbook() -> Callable[..., Path]:
 
         def lines(rows: Iterable[Sequence[str]]) -> str:
             return "".join(
-                f'<row r="{number}">'
+                f'<row r="{number}" hidden="{int(number in hidden)}">'
                 + "".join(cell(number, column, value) for column, value in enumerate(row) if value)
                 + "</row>"
                 for number, row in enumerate(rows, start=1)
@@ -50,7 +58,9 @@ def workbook() -> Callable[..., Path]:
             archive.writestr(
                 "xl/workbook.xml",
                 f'<workbook {main} xmlns:r="{office}"><sheets><sheet name="{sheet}" sheetId="1" '
-                f'r:id="rId1"/><sheet name="Other" sheetId="2" r:id="rId2"/></sheets></workbook>',
+                f'state="{state}" r:id="rId1"/><sheet name="Other" sheetId="2" '
+                'r:id="rId2"/></sheets>'
+                "</workbook>",
             )
             archive.writestr(
                 "xl/_rels/workbook.xml.rels",
@@ -72,7 +82,8 @@ def workbook() -> Callable[..., Path]:
             for number, content in (("1", lines(rows)), ("2", lines(other))):
                 archive.writestr(
                     f"xl/worksheets/sheet{number}.xml",
-                    f"<worksheet {main}><sheetData>{content}</sheetData></worksheet>",
+                    f"<worksheet {main}><sheetData>{content}</sheetData>"
+                    f'<mergeCells><mergeCell ref="{merged or "A1"}"/></mergeCells></worksheet>',
                 )
             shared = "".join(f"<si><t>{text}</t></si>" for text in texts)
             archive.writestr("xl/sharedStrings.xml", f"<sst {main}>{shared}</sst>")

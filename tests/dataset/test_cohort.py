@@ -101,7 +101,7 @@ def test_slides_are_read_without_labels(tmp_path):
             "slide_id,path,label,patient_id\n1,a,b,P 1\n2,c,d,p1\n",
             "row 3: patient_id 'p1' is 'P 1' of row 2 but for",
         ),
-        ("slide_id,path,label\n..,a,b\n", "row 2: slide_id '..' begins with a dot, and files"),
+        ("slide_id,path,label\n..x,a,b\n", "row 2: slide_id '..x' begins with a dot, and files"),
         (f"slide_id,path,label\n{'x' * 201},a,b\n", " is longer than 200 bytes, and"),
         (
             "slide_id,path,label\n1,x/a,b\n2,./x//a,d\n",
@@ -225,6 +225,14 @@ def test_a_class_that_looks_like_a_missing_value_has_to_be_named(tmp_path):
     with pytest.raises(CohortError, match=r"--set 'train\.labels=\[None, Tumor\]'"):
         read_cohort(path)
     assert read_cohort(path, labels=("None", "Tumor")).labels == ("None", "Tumor")
+
+
+@pytest.mark.parametrize("other", ["low_grade", "Low-grade", "low\u00a0grade", "l\u043ew grade"])
+def test_labels_that_look_alike_are_refused(tmp_path, other):
+    path = written(tmp_path, f"slide_id,path,label\n1,a,low grade\n2,b,{other}\n3,c,high\n")
+    message = r"row 3: label .* is 'low grade' of row 2.*list all in train\.labels\."
+    with pytest.raises(CohortError, match=message):
+        read_cohort(path)
 
 
 def test_labels_that_differ_in_case_may_be_two_classes_if_both_are_named(tmp_path):

@@ -1,14 +1,43 @@
 import pytest
 
-from parfocal.dataset.spelling import find_variants, hidden_character, is_missing, plain_form
+from parfocal.dataset.spelling import (
+    find_variants,
+    hidden_character,
+    is_missing,
+    plain_form,
+    plain_label,
+)
 
 
-@pytest.mark.parametrize("text", ["", "NA", "N/A", "#N/A", "nan", "NaN", "null", "None", "-", "?"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "NA", "N/A", "#N/A", "nan", "NaN", "-nan", "null", "None", "-", "?", "???", "−", "…"),
+        *("_", "*", "''", "<NA>", "(null)", "n. a.", "N\\A", "#SPILL!", "#DIV/0!", "#NAME?"),
+        *("not available", "[Not Available]", "[Unknown]", "missing", "Not Reported", "1.#QNAN"),
+    ],
+)
 def test_these_cells_have_no_value(text):
     assert is_missing(text)
 
 
-@pytest.mark.parametrize("text", ["normal", "0", "nana", "none of these", "n", "unknown"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "normal",
+        "0",
+        "nana",
+        "none of these",
+        "n",
+        "unknown",
+        "+",
+        "++",
+        "(0)",
+        "#1",
+        "<5",
+        "missing lung",
+    ],
+)
 def test_these_cells_have_a_value(text):
     assert not is_missing(text)
 
@@ -26,6 +55,8 @@ def test_these_cells_have_a_value(text):
         ("3+3", "3 + 3"),
         ("3\u20133", "3-3"),
         ("Stra\u00dfe", "STRASSE"),
+        ("n\u043ermal", "normal"),  # Cyrillic o
+        ("\u0391", "A"),  # Greek
     ],
 )
 def test_texts_that_look_the_same_have_one_form(one, other):
@@ -40,6 +71,20 @@ def test_texts_that_look_the_same_have_one_form(one, other):
 def test_texts_that_differ_have_two_forms(one, other):
     assert plain_form(one) != plain_form(other)
     assert find_variants([one, other]) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("low_grade", "Low grade"), ("low-grade", "low_grade"), ("ER_+", "er +")]
+)
+def test_labels_that_differ_in_how_words_are_joined_have_one_form(one, other):
+    assert plain_label(one) == plain_label(other)
+    assert find_variants([one, other], form=plain_label) == (one, other)
+    assert find_variants([one, other]) is None
+
+
+@pytest.mark.parametrize(("one", "other"), [("3-4", "34"), ("3_4", "34"), ("-1", "1")])
+def test_labels_whose_numbers_differ_have_two_forms(one, other):
+    assert plain_label(one) != plain_label(other)
 
 
 def test_a_character_that_cannot_be_seen_is_named():

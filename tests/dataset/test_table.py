@@ -2,6 +2,7 @@ import pytest
 
 from parfocal.dataset import CohortError, read_cohort
 from parfocal.dataset.table import TableError, read_cells
+from parfocal.dataset.workbook import sheet_names
 
 ROWS = [("a", "b c", "d"), (), ("1", "", "0.2497"), ("", "", "y"), ("0012", "x", "")]
 HEADER = ("slide_id", "path", "label", "mpp")
@@ -18,6 +19,50 @@ def test_a_missing_sheet_is_refused(tmp_path, workbook):
     path = workbook(tmp_path / "a.xlsx", "Sheet", ROWS)
     with pytest.raises(TableError, match=r"no sheet 'Table' \(found: Sheet, Other\)"):
         read_cells(path, sheet="Table")
+
+
+SLIDES = [HEADER, ("1", "a.svs", "no"), ("2", "b.svs", ""), ("3", "c.svs", "yes")]
+
+
+def test_merged_cells_have_one_value_each(tmp_path, workbook):
+    path = workbook(tmp_path / "a.xlsx", "Slides", SLIDES, merged="C2:C3")
+    assert [cells[2] for _, cells in read_cells(path)] == ["label", "no", "no", "yes"]
+
+
+def test_hidden_rows_are_read_with_a_warning(tmp_path, workbook, caplog):
+    path = workbook(tmp_path / "a.xlsx", "Slides", SLIDES, hidden=(3, 4))
+    assert len(read_cells(path)) == 4
+    assert "a.xlsx, sheet Slides: 2 rows are hidden, such as row 3, and read all" in caplog.text
+
+
+def test_the_first_sheet_that_is_not_hidden_is_read(tmp_path, workbook):
+    path = workbook(tmp_path / "a.xlsx", "Old", [("x",)], SLIDES, state="hidden")
+    assert read_cells(path)[1] == (2, ["1", "a.svs", "no"])
+    assert read_cells(path, sheet="Old") == [(1, ["x"])]
+    assert sheet_names(path) == ["Other"]
+    assert sheet_names(path, hidden=True) == ["Old", "Other"]
+
+
+def test_another_sheet_of_the_same_columns_is_told(tmp_path, workbook, caplog):
+    read_cells(workbook(tmp_path / "a.xlsx", "Train", SLIDES, SLIDES[:2]))
+    assert "a.xlsx: sheet Train is read, but not Other, although it has the same" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("a.xlsx", "", "Only the first sheet is read, not Other; move the table there."),
+        ("a.csv", '"slide_id,path,label"\n"1,a,no"\n', "The first row is a single cell: separate"),
+        ("a.csv", "slide_id path label\n1 a no\n", "The first row is a single cell: separate"),
+    ],
+)
+def test_a_header_that_is_elsewhere_is_told(tmp_path, workbook, name, text, hint):
+    (tmp_path / name).write_text(text)
+    path = (
+        workbook(tmp_path / name, "Read me", [("Slides",)], SLIDES) if not text else tmp_path / name
+    )
+    with pytest.raises(CohortError, match=rf"no columns slide_id, path, label.*{hint}"):
+        read_cohort(path)
 
 
 def test_a_cohort_may_be_a_workbook(tmp_path, workbook):

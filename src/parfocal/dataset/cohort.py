@@ -23,7 +23,7 @@ from parfocal.dataset.rows import (
     read_rows,
 )
 from parfocal.dataset.same_file import refuse_one_file_twice
-from parfocal.dataset.spelling import find_variants, is_missing, plain_form
+from parfocal.dataset.spelling import find_variants, is_missing, plain_form, plain_label
 from parfocal.printable import counted, counts_of_each
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
 from parfocal.slide.sources.url import RemoteAccess, SlidePath, UrlError
@@ -252,9 +252,11 @@ def _refuse_variants(
     attribute: str,
     column: str | None = None,
 ) -> None:
-    variants = find_variants(dict.fromkeys(texts))
+    form = plain_label if attribute == "label" else plain_form
+    variants = find_variants(dict.fromkeys(texts), form=form)
     if variants is None:
         return
+    hint = " If they are two classes, list all in train.labels." if attribute == "label" else ""
     rows = [
         next(slide.row for slide in slides if getattr(slide, attribute) == text)
         for text in variants
@@ -262,7 +264,7 @@ def _refuse_variants(
     raise CohortError(
         f"{path.name} row {rows[1]}: {column or attribute} {variants[1]!r} is {variants[0]!r} of "
         f"row {rows[0]} but for case, spaces or characters that look the same; write both in one "
-        "way."
+        f"way.{hint}"
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from parfocal.dataset.columns import FOLD_COLUMN, fold_columns, plain_column, tool_of
 from parfocal.dataset.errors import CohortError
 from parfocal.dataset.spelling import hidden_character, is_missing, plain_form
-from parfocal.dataset.table import TableError, read_cells
+from parfocal.dataset.table import WORKBOOKS, TableError, read_cells
+from parfocal.dataset.workbook import sheet_names
 from parfocal.printable import counted
 from parfocal.slide.sources.url import RemoteAccess, SlidePath, is_url, parse_slide_path
 
@@ -196,7 +197,7 @@ def _check_header(path: Path, header: list[str], required: Sequence[str]) -> Non
         raise CohortError(
             f"{path.name}: no {columns_text(missing)} (found: {_shorten(', '.join(header))}); "
             f"it needs {', '.join(required)} and may have {', '.join(OPTIONAL)}."
-            f"{_conversion(path, header)}"
+            f"{_header_hint(path, header)}{_conversion(path, header)}"
         )
     repeated = [column for column, times in Counter(header).items() if times > 1 and column]
     if repeated:
@@ -204,6 +205,20 @@ def _check_header(path: Path, header: list[str], required: Sequence[str]) -> Non
     parts = [name for name in ("split", "fold") if name in header] + fold_columns(header)[:1]
     if len(parts) > 1:
         raise CohortError(f"{path.name}: it has both {parts[0]} and {parts[1]}; keep one of them.")
+
+
+def _header_hint(path: Path, header: Sequence[str]) -> str:
+    """Return why the columns of a table may not be found, as a sentence; empty if unknown."""
+    if path.suffix.lower() in WORKBOOKS:
+        names = sheet_names(path)
+        others = f" Only the first sheet is read, not {', '.join(names[1:])}; move the table there."
+        return others if len(names) > 1 else ""
+    if len(header) == 1 and re.search(r"[,;|\s]", header[0]):
+        return (
+            " The first row is a single cell: separate columns by commas, and put no quotes around "
+            "a whole row."
+        )
+    return ""
 
 
 def _conversion(path: Path, header: Sequence[str]) -> str:

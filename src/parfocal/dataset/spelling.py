@@ -2,15 +2,18 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from parfocal.validation import is_missing
 
-__all__ = ["find_variants", "hidden_character", "is_missing", "plain_form"]
+__all__ = ["find_variants", "hidden_character", "is_missing", "plain_form", "plain_label"]
 
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # control and format characters, separators of lines
 JOINERS = "\u200c\u200d"  # belong to the spelling of words in some scripts
+# Cyrillic and Greek letters, in lower case, that look like Latin ones in lower or upper case.
+LOOKALIKES = str.maketrans("авеһіјкмнорѕстухαβεικνορτυχ", "abehijkmhopsctyxabeikvoptux")
+JOINED = re.compile(r"(?<=[^\W\d_])[_-]|_(?=[^\W\d_])|_(?!\d)")  # not between numbers
 DASHES = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
 
 
@@ -23,17 +26,29 @@ def plain_form(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(DASHES)
         text = "".join(each for each in text if unicodedata.category(each) != "Cf")
+        text = text.casefold().translate(LOOKALIKES)
     text = "".join(text.split()).casefold()
     if NUMBER.fullmatch(text):
         return f"{float(text.replace(',', '.')):.12g}"
     return text
 
 
-def find_variants(texts: Iterable[str]) -> tuple[str, str] | None:
-    """Return two different texts with the same plain form; None if there are none."""
+def plain_label(text: str) -> str:
+    """Return the plain form of a label, also without what joins its words.
+
+    >>> plain_label("low_grade") == plain_label("Low-grade") == plain_label("low grade")
+    True
+    """
+    return plain_form(JOINED.sub("", text.translate(DASHES)))
+
+
+def find_variants(
+    texts: Iterable[str], *, form: Callable[[str], str] = plain_form
+) -> tuple[str, str] | None:
+    """Return two different texts with the same form; None if there are none."""
     first: dict[str, str] = {}
     for text in texts:
-        other = first.setdefault(plain_form(text), text)
+        other = first.setdefault(form(text), text)
         if other != text:
             return other, text
     return None

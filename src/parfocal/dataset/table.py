@@ -4,10 +4,12 @@ import codecs
 import csv
 import io
 import re
-from datetime import date
 from pathlib import Path
 
-import python_calamine
+from parfocal.dataset.errors import TableError
+from parfocal.dataset.workbook import read_sheet
+
+__all__ = ["TableError", "TableRow", "read_cells"]
 
 TableRow = tuple[int, list[str]]  # row number as a spreadsheet shows it, and the cells
 
@@ -26,17 +28,13 @@ MAX_HEADER = 100_000  # characters
 MAX_CELL = 10_000_000  # characters; csv refuses cells of more than 131,072 otherwise
 
 
-class TableError(Exception):
-    """A table that cannot be read; the message says why and what to do, but not which file."""
-
-
 def read_cells(path: Path, *, sheet: str | None = None) -> list[TableRow]:
     """Read the rows of a table that are not blank, without spaces around cells or blanks at ends.
 
     Args:
         path: a CSV file in UTF-8 or UTF-16 whose columns are separated by commas, semicolons, tabs
             or vertical bars, or an .xlsx workbook.
-        sheet: name of the sheet of a workbook; None for the first one.
+        sheet: name of the sheet of a workbook; None for the first one that is not hidden.
 
     Raises:
         TableError: the file does not exist, is not such a table, or has no such sheet.
@@ -44,23 +42,9 @@ def read_cells(path: Path, *, sheet: str | None = None) -> list[TableRow]:
     if not path.is_file():
         raise TableError("a folder" if path.is_dir() else "no such file")
     is_workbook = path.suffix.lower() in WORKBOOKS
-    read = _read_workbook(path, sheet) if is_workbook else _read_csv(path)
+    read = list(enumerate(read_sheet(path, sheet), 1)) if is_workbook else _read_csv(path)
     rows = ((number, [cell.strip() for cell in cells]) for number, cells in read)
     return [(number, _without_trailing_blanks(cells)) for number, cells in rows if any(cells)]
-
-
-def sheet_names(path: Path) -> list[str]:
-    """Return the names of the sheets of a workbook.
-
-    Raises:
-        TableError: the file does not exist or is no workbook.
-    """
-    if not path.is_file():
-        raise TableError("a folder" if path.is_dir() else "no such file")
-    try:
-        return python_calamine.CalamineWorkbook.from_path(path).sheet_names
-    except (python_calamine.CalamineError, OSError) as error:
-        raise _not_a_workbook(error) from None
 
 
 def _read_csv(path: Path) -> list[TableRow]:
@@ -112,36 +96,6 @@ def _find_separator(text: str) -> str:
     lines = QUOTED.sub("", text[:MAX_HEADER]).splitlines()
     first = next((line for line in lines if line.strip(" ,;|\t")), "")
     return max(SEPARATORS, key=(first or "".join(lines[:1])).count)
-
-
-def _read_workbook(path: Path, name: str | None) -> list[TableRow]:
-    try:
-        workbook = python_calamine.CalamineWorkbook.from_path(path)
-        if name is not None and name not in workbook.sheet_names:
-            raise TableError(f"no sheet {name!r} (found: {', '.join(workbook.sheet_names)})")
-        sheet = workbook.get_sheet_by_name(name or workbook.sheet_names[0])
-        # Without the empty area, row numbers would not be those of the spreadsheet.
-        rows = sheet.to_python(skip_empty_area=False)
-    except (python_calamine.CalamineError, OSError) as error:
-        raise _not_a_workbook(error) from None
-    return [
-        (number, [_text(value) for value in cells]) for number, cells in enumerate(rows, start=1)
-    ]
-
-
-def _not_a_workbook(error: Exception) -> TableError:
-    return TableError(f"not a complete .xlsx workbook ({error}); save it again as .xlsx")
-
-
-def _text(value: object) -> str:
-    """Return the text of a cell; a spreadsheet stores whole numbers as 3.0."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).upper()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _without_trailing_blanks(cells: list[str]) -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from parfocal.dataset.columns import fold_columns
 from parfocal.dataset.errors import CohortError
 from parfocal.dataset.rows import NumberedRow
-from parfocal.dataset.table import WORKBOOKS, TableError, read_cells, sheet_names
+from parfocal.dataset.table import WORKBOOKS, TableError, read_cells
+from parfocal.dataset.workbook import sheet_names
 
 TABLES = (".csv", ".tsv", ".txt", *WORKBOOKS)
 CONFIG_NAMES = ("config.yaml", "config.yml")
@@ -131,7 +132,7 @@ def _read_tables(path: Path, sheets: Sequence[str]) -> Iterator[SourceTable]:
     try:
         names: Sequence[str | None] = [None]
         if path.suffix.lower() in WORKBOOKS:
-            found = sheet_names(path)
+            found = sheet_names(path, hidden=bool(sheets))
             names = [name for name in found if name in sheets] if sheets else found
             if not names:
                 raise TableError(f"no sheet {sheets[0]!r} (found: {', '.join(found)})")
