@@ -98,7 +98,7 @@ def audit(
     """
     trained = Checkpoint.load(run, trust_remote_code=trust_remote_code)
     _refuse_without_zoom(trained)
-    trained = given_budget(trained, budget)
+    trained = given_budget(trained, budget, stored=features is not None)
     cohort = read_task_cohort(cohort_csv, task_of(trained), access=access)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
     external = external or has_no_slides(run, trained)

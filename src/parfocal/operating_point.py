@@ -1,6 +1,6 @@
 """How probabilities become decisions: a temperature and thresholds, chosen on validation slides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -122,6 +122,18 @@ class OperatingPoint:
             return None
         (negative,) = probabilities.keys() - {positive}
         return positive if probabilities[positive] >= threshold.value else negative
+
+    def decision(self, labels: Sequence[str]) -> float | None:
+        """Return the probability from which on the second of two classes is predicted.
+
+        Args:
+            labels: the classes, in the order of the logits.
+
+        Returns:
+            None if the most probable class is predicted.
+        """
+        threshold = self.thresholds.get(labels[1]) if len(labels) == 2 else None
+        return None if threshold is None else threshold.value
 
     @property
     def text(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from command_result import CommandResult
+from parfocal.evaluate.budget_check import BudgetCheck
 from parfocal.evaluate.calibrate import calibrate_runs, store_rule
 from parfocal.evaluate.heldout import EvaluationError
 from parfocal.evaluate.run import evaluate
@@ -16,8 +17,11 @@ from parfocal.models.budget import Budget, BudgetError
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
 from parfocal.models.stopping import StoppingRule
 from parfocal.models.visit import given_budget
+from parfocal.operating_point import OperatingPoint, Threshold
 from parfocal.predict import predict
 from parfocal.slide import file_fingerprint
+from parfocal.tasks.classification import Classification
+from parfocal.tasks.survival import Survival
 
 PARTS = {"a": "val", "b": "val", "c": "test", "d": "test"}
 # Stops after the first round, whatever the answer is.
@@ -111,6 +115,11 @@ def test_macs_and_a_share_limit_what_is_encoded(run: Path, cohort: Path):
     assert sum(all_of_it.patches) > sum(own.patches)  # more than the model's own K
 
 
+def test_macs_of_stored_features_are_refused_before_the_first_slide(run: Path, cohort: Path):
+    with pytest.raises(BudgetError, match=r"stored features are not encoded; .*share=P%"):
+        evaluate(run, cohort, run / "e", features=run, budget="macs=5G")
+
+
 def test_rounds_are_recorded_in_the_order_of_visits(run: Path, cohort: Path, tmp_path: Path):
     trained = Checkpoint.load(run)
     never = replace(EAGER, thresholds=(1.0, 1.0))
@@ -175,6 +184,37 @@ def test_too_few_slides_promise_nothing(run: Path, cohort: Path, caplog: pytest.
     store_rule(run, before)
 
 
+def test_a_class_of_another_column_and_its_threshold_settle(
+    cohort: Path, untrained: Checkpoint, tmp_path: Path
+):
+    table = cohort.parent / "dx.csv"
+    table.write_text(cohort.read_text().replace("label", "dx"))
+    task = Classification(untrained.labels, "dx")
+    point = OperatingPoint("0.3", {"tumor": Threshold(0.3)}, temperature=2.0)
+    run = write_run(tmp_path, replace(untrained, task=task.to_dict(), operating_point=point))
+    (made,) = calibrate_runs(run, table, device="cpu", max_disagreement=0.5)
+    assert (made.rule.decision, made.rule.temperature) == (0.3, 2.0)
+    assert made.rule.slides == {"normal": 0, "tumor": 2}  # 0.3 and more is a tumor
+    assert "validation slides also chose the epoch" in made.text
+    assert Checkpoint.load(run).stopping == made.rule
+    assert metrics_of(run, table, tmp_path / "e", "settled")["budget"]["slides"] == 2
+
+
+def test_patients_on_which_a_budget_is_not_met_are_called_patients():
+    check = BudgetCheck("patches=3", 2, not_met=1, per="patient")
+    assert check.text == "budget patches=3, not met on 1 of 2 patients"
+    assert "per" not in check.to_dict()
+
+
+def test_a_task_without_one_class_does_not_settle(untrained: Checkpoint, cohort: Path):
+    survival = replace(untrained, task=Survival("os", "event").to_dict())
+    with pytest.raises(BudgetError, match="budget settled: the model does not predict one class"):
+        given_budget(survival, "settled")
+    survival.save(cohort.parent / "survival")
+    with pytest.raises(EvaluationError, match="does not predict one class per slide"):
+        calibrate_runs(cohort.parent / "survival", cohort, device="cpu")
+
+
 def test_the_rule_of_a_fold_is_not_made_of_its_test_slides(
     cohort: Path, untrained: Checkpoint, tmp_path: Path
 ):
@@ -219,7 +259,7 @@ def test_a_model_that_does_not_zoom_has_no_budget(untrained: Checkpoint, budget:
     baseline = replace(
         untrained, model_name="abmil", slide=replace(untrained.slide, magnifications=(10.0,))
     )
-    with pytest.raises(BudgetError, match=r"model abmil visits every patch|no stopping rule"):
+    with pytest.raises(BudgetError, match=r"model abmil visits every patch"):
         given_budget(baseline, budget)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from parfocal.models.stopping import (
     StoppingRule,
+    answered,
     calibrate,
     choose_thresholds,
     is_settled,
@@ -91,3 +92,17 @@ def test_a_rule_is_read_from_json_and_wrong_values_are_refused():
     assert StoppingRule.parse(values).thresholds == (0.5, 1.0)
     with pytest.raises(ValueError, match="thresholds"):
         StoppingRule.parse({**values, "thresholds": "all"})
+
+
+def test_the_class_that_settles_is_that_of_the_threshold():
+    answers = [[(0.88, 0.12), (0.97, 0.03)], [(0.95, 0.05), (0.85, 0.15)]]
+    assert [answered(rounds[-1], 0.1) for rounds in answers] == [0, 1]
+    # The first is of the second class on the way, the second of the first.
+    assert choose_thresholds(answers, 0.5, decision=0.1) == (0.95, 0.12)
+    assert stopping_round(answers[1], (0.96, 0.12), 0.1) == 1
+    rule = StoppingRule((0.9, 0.7), 16, 0.5, decision=0.1)
+    early = Round((4,), torch.tensor([0.0, -2.0]))  # 12% of the second class: 0.12 < 0.7
+    assert rule([early]) is None
+    assert StoppingRule((0.7, 0.7), 16, 0.5)([early]) is not None
+    warm = StoppingRule((0.7, 0.7), 16, 0.5, temperature=4.0)  # 62%
+    assert warm([early]) is None

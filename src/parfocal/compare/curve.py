@@ -19,6 +19,7 @@ from parfocal.compare.candidate import Candidate, ComparisonError
 from parfocal.compare.scores import ScoreSummary
 from parfocal.metrics import Resamplable
 from parfocal.metrics.paired import paired_scores
+from parfocal.models.budget import is_fraction
 
 Kind = Literal["wanted", "random", "own", "exhaustive"]
 ROUNDING = 1e-6  # of a share
@@ -151,10 +152,16 @@ def parse_shares(text: str) -> tuple[float, ...]:
     (0.01, 0.05)
 
     Raises:
-        ValueError: a share is not a number above 0 and at most 100, or is listed twice.
+        ValueError: a share is not a number above 0 and at most 100, may be meant as a fraction
+            (below 1 without %), or is listed twice.
     """
     shares: set[float] = set()
     for part in text.split(","):
+        if is_fraction(part):
+            raise ValueError(
+                f"{part.strip()!r}: shares are in percent; write {100 * float(part):g} or "
+                f"{part.strip()}%."
+            )
         try:
             share = float(part.strip().removesuffix("%")) / 100
         except ValueError:

@@ -109,6 +109,7 @@ class SlideBatch(Generic[Result]):
             distribution=self.distribution,
             again=self.again,
             made_by=json.dumps(self._made_by),
+            unit=f"{self.trained.unit.per}s",
         )
         with self.journal:
             ended = {each.item: each for each in work_list.run()}

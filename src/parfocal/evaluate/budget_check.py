@@ -8,6 +8,9 @@ import numpy as np
 from parfocal.evaluate.result import SlideResult
 from parfocal.metrics import Score, proportion_with_interval
 from parfocal.models.budget import SETTLED
+from parfocal.models.stopping import answered
+from parfocal.models.unit import Per
+from parfocal.printable import counted
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class BudgetCheck:
             budget, as the two below.
         disagreement: that number as a share, with its exact interval over patients.
         share_of_full: patches visited, as a share of those after all rounds.
+        per: what was predicted, a "slide" or a "patient"; the numbers of slides count these.
     """
 
     limit: str
@@ -30,23 +34,39 @@ class BudgetCheck:
     disagreements: int | None = None
     disagreement: Score | None = None
     share_of_full: float | None = None
+    per: Per = "slide"
 
     @classmethod
-    def of_results(cls, limit: str | None, results: Sequence[SlideResult]) -> "BudgetCheck | None":
+    def of_results(
+        cls,
+        limit: str | None,
+        results: Sequence[SlideResult],
+        *,
+        decision: float | None = None,
+        per: Per = "slide",
+    ) -> "BudgetCheck | None":
         """Return the check of a budget; None if there was none, or for a model that takes pixels.
 
         Args:
             limit: the budget as text; None if there was none.
             results: the evaluated slides.
+            decision: for two classes, the probability from which on the second one is predicted;
+                None for the most probable class.
+            per: what each result is for.
         """
         if limit is None:
             return None
         if limit != SETTLED:
             known = [each.budget_met for each in results if each.budget_met is not None]
-            return cls(limit, len(results), not_met=known.count(False)) if known else None
+            if not known:
+                return None
+            return cls(limit, len(results), per=per, not_met=known.count(False))
         pairs = [(each, each.full) for each in results if each.full is not None]
         changed = np.array(
-            [np.argmax(each.probabilities) != np.argmax(full.probabilities) for each, full in pairs]
+            [
+                answered(each.probabilities, decision) != answered(full.probabilities, decision)
+                for each, full in pairs
+            ]
         )
         visited = sum(each.patches for each, _ in pairs)
         return cls(
@@ -56,6 +76,7 @@ class BudgetCheck:
             disagreement=proportion_with_interval(
                 changed.astype(float), tuple(each.slide.patient_id for each, _ in pairs)
             ),
+            per=per,
             share_of_full=visited / max(1, sum(full.patches for _, full in pairs)),
         )
 
@@ -63,7 +84,8 @@ class BudgetCheck:
     def text(self) -> str:
         """The check in one line."""
         if self.disagreement is None:
-            unmet = f", not met on {self.not_met} of {self.slides} slides" if self.not_met else ""
+            total = counted(self.slides, self.per)
+            unmet = f", not met on {self.not_met} of {total}" if self.not_met else ""
             return f"budget {self.limit}{unmet}"
         assert self.disagreement.high is not None
         return (
@@ -74,4 +96,6 @@ class BudgetCheck:
 
     def to_dict(self) -> dict[str, object]:
         """Return the check as in metrics.json."""
-        return asdict(self) | {"text": self.text}
+        content = asdict(self) | {"text": self.text}
+        del content["per"]  # metrics.json has it once
+        return content

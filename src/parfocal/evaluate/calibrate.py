@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from parfocal.bag import Bag
-from parfocal.dataset.cohort import Cohort, CohortSlide, read_cohort
+from parfocal.dataset.cohort import Cohort, CohortSlide
 from parfocal.dataset.inputs import Inputs
 from parfocal.dataset.leakage import slide_fingerprint
 from parfocal.dataset.split import read_split
@@ -37,17 +37,23 @@ from parfocal.models.description import DESCRIPTION_FILE, description_path
 from parfocal.models.rounds import ROUND_PATCHES, Rounds
 from parfocal.models.stopping import StoppingRule, calibrate, slides_needed
 from parfocal.models.unit import refuse_units
-from parfocal.models.visit import runner, with_budget
+from parfocal.models.visit import NO_CLASS, has_one_class, runner, with_budget
+from parfocal.operating_point import OperatingPoint
 from parfocal.printable import counts_of_each
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.sources.url import RemoteAccess
+from parfocal.tasks import read_task_cohort, task_of
 
 logger = logging.getLogger(__name__)
 
 KEY = "stopping"  # of checkpoint.json
 DEFAULT_DISAGREEMENT = 0.05
 MIN_PROBABILITY = 0.9
+SHARED_NOTE = (
+    "validation slides also chose the epoch, so check the rule on test slides (parfocal evaluate "
+    "--budget settled)"
+)
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,13 @@ class Calibration:
         run: folder of the run.
         labels: the classes.
         rule: its rule.
+        external: whether the slides are of another cohort than that of the run.
     """
 
     run: Path
     labels: tuple[str, ...]
     rule: StoppingRule
+    external: bool = False
 
     @property
     def text(self) -> str:
@@ -94,6 +102,8 @@ class Calibration:
             f"{rule.share_patches:.1%} of the patches of all rounds, "
             f"another class on {rule.disagreements}"
         )
+        if not self.external and rule.can_stop:
+            text = f"{text}; {SHARED_NOTE}"
         if all(threshold < 1 for threshold in rule.thresholds):
             return text
         needed = slides_needed(rule.max_disagreement, len(self.labels))
@@ -156,7 +166,7 @@ def calibrate_runs(
     for each in trained:
         refuse_units(each.unit, "a stopping rule")
         _refuse(each)
-    cohort = read_cohort(cohort_csv, labels=trained[0].labels, access=access)
+    cohort = read_task_cohort(cohort_csv, task_of(trained[0]), access=access)
     folder = None if features is None else open_features(features, cohort.slides)
     trajectories = []
     choose = _external_slides if external else _validation_slides
@@ -174,6 +184,7 @@ def calibrate_runs(
         else:
             tested = _test_ids(path)
             known = [t for of in trajectories for t in of if t.slide_id not in tested]
+        point = each.operating_point or OperatingPoint()
         rule = calibrate(
             [t.probabilities for t in known],
             [t.patches for t in known],
@@ -182,10 +193,11 @@ def calibrate_runs(
             max_disagreement=max_disagreement,
             min_probability=min_probability,
             magnifications=len(each.magnifications),
+            decision=point.decision(each.labels),
         )
-        rule = replace(rule, files=files)
+        rule = replace(rule, files=files, temperature=point.temperature or 1.0)
         store_rule(path, rule)
-        calibrations.append(Calibration(path, each.labels, rule))
+        calibrations.append(Calibration(path, each.labels, rule, external))
     return calibrations
 
 
@@ -205,11 +217,8 @@ def store_rule(run: Path, rule: StoppingRule) -> None:
 def _refuse(trained: Checkpoint) -> None:
     """Refuse a model that has no classes or cannot follow a budget."""
     with_budget(trained, Budget("patches", 1))
-    if trained.task is not None:
-        raise EvaluationError(
-            "the model does not predict one class per slide, so there is no class that could "
-            "settle; predict with a fixed budget, such as --budget share=5%."
-        )
+    if not has_one_class(trained):
+        raise EvaluationError(NO_CLASS)
 
 
 def _validation_slides(
@@ -285,6 +294,9 @@ def _trajectory(
     rounds = [each for each in prediction.rounds if len(each.patches) == steps]
     return Trajectory(
         slide.slide_id,
-        tuple(tuple(each.logits.double().softmax(dim=0).tolist()) for each in rounds),
+        tuple(
+            tuple(trained.calibrated(each.logits.double()).softmax(dim=0).tolist())
+            for each in rounds
+        ),
         tuple(sum(each.patches) for each in rounds),
     )

@@ -260,8 +260,13 @@ class Evaluation:
     @property
     def budget(self) -> BudgetCheck | None:
         """What the budget of the model did; None if it has none."""
-        limit = self.trained.budget
-        return BudgetCheck.of_results(None if limit is None else budget_text(limit), self.results)
+        limit, point = self.trained.budget, self.trained.operating_point
+        return BudgetCheck.of_results(
+            None if limit is None else budget_text(limit),
+            self.results,
+            decision=None if point is None else point.decision(self.trained.labels),
+            per=self.settings.per,
+        )
 
     def _budget(self) -> dict[str, object]:
         """Return the key `budget` of metrics.json; none without a budget."""

@@ -129,7 +129,7 @@ def evaluate(
     trained = load_trained(run, overrides=overrides, trust_remote_code=trust_remote_code)
     if encoder_at is not None:
         trained = with_encoders_at(trained, encoder_at)
-    trained = given_budget(trained, budget)
+    trained = given_budget(trained, budget, stored=features is not None)
     trained = asked_for(trained, per, fusion)
     cohort = read_task_cohort(
         cohort_csv, task_of(trained), columns=trained.unit.columns, access=access

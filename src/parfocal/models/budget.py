@@ -75,6 +75,8 @@ def parse_budget(text: str) -> Budget | None:
     """
     if text.strip() == SETTLED:
         return None
+    if "," in text and text.count("=") > 1:
+        raise BudgetError(f"budget {text!r}: budgets cannot be combined; give one of them.")
     name, _, value = (part.strip() for part in text.partition("="))
     unit = next((each for each in UNITS if each == name), None)
     if unit is None:
@@ -83,10 +85,33 @@ def parse_budget(text: str) -> Budget | None:
     return Budget(unit, _amount(text, unit, value))
 
 
+def _percent(text: str, value: str) -> str:
+    """Return the number of a share in percent; refuse one that may be meant as a fraction."""
+    number = value.removesuffix("%").strip()
+    if not value.endswith("%") and is_fraction(number):
+        raise BudgetError(
+            f"budget {text!r}: a share is in percent; write share={100 * float(number):g}% or "
+            f"share={number}%."
+        )
+    return number
+
+
+def is_fraction(text: str) -> bool:
+    """Return whether a text is a number between 0 and 1, which may be meant as a fraction.
+
+    >>> is_fraction("0.05"), is_fraction("1"), is_fraction("5%")
+    (True, False, False)
+    """
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
 def _amount(text: str, unit: Unit, value: str) -> float:
     scale = 1.0
     if unit == "share":
-        value, scale = value.removesuffix("%").strip(), 0.01
+        value, scale = _percent(text, value), 0.01
     if unit == "macs" and value[-1:] in PREFIXES:
         value, scale = value[:-1], PREFIXES[value[-1]]
     try:

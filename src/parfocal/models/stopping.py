@@ -1,10 +1,11 @@
 """The rule by which a model stops visiting a slide: when its answer has settled.
 
-After each round, the model has an answer from the patches visited so far. Let c be its most
-probable class. The answer is settled if the probability of c is above the threshold of c. The
-threshold is the highest probability of c, at any round, on validation slides to which the model
-gives another class after all rounds; or one of the next highest, if some errors are allowed. It is
-at least a given probability, so that an answer that settled is a clear one.
+After each round, the model has an answer from the patches visited so far. Let c be its class: the
+most probable one, or of two classes the one that a threshold decides. The answer is settled if the
+probability of c is above the threshold of c. The threshold is the highest probability of c, at any
+round, on validation slides to which the model gives another class after all rounds; or one of the
+next highest, if some errors are allowed. It is at least a given probability, so that an answer that
+settled is a clear one.
 
 The answer can settle only when patches of the highest magnification have been visited: before, the
 model has not looked where it wants to.
@@ -40,6 +41,9 @@ class StoppingRule:
         share_patches: patches that the rule visits on these slides, as a share of those of all
             rounds.
         files: fingerprints of these slides, if they are of another cohort than that of the run.
+        decision: for two classes, the probability from which on the second one is the answer; None
+            for the most probable class.
+        temperature: number that the logits are divided by.
     """
 
     thresholds: tuple[float, ...]
@@ -50,6 +54,8 @@ class StoppingRule:
     disagreements: int = 0
     share_patches: float = 1.0
     files: tuple[str, ...] = ()
+    decision: float | None = None
+    temperature: float = 1.0
 
     @property
     def can_stop(self) -> bool:
@@ -60,11 +66,11 @@ class StoppingRule:
         """Return the reason to stop after a round; None to go on."""
         if len(rounds[-1].patches) < self.magnifications:
             return None
-        probabilities = rounds[-1].logits.double().softmax(dim=0).tolist()
-        if not is_settled(probabilities, self.thresholds):
+        probabilities = (rounds[-1].logits.double() / self.temperature).softmax(dim=0).tolist()
+        if not is_settled(probabilities, self.thresholds, self.decision):
             return None
-        top = max(probabilities)
-        return f"settled after round {len(rounds) - 1}: a probability of {top:.2f}"
+        found = probabilities[answered(probabilities, self.decision)]
+        return f"settled after round {len(rounds) - 1}: a probability of {found:.2f}"
 
     @classmethod
     def parse(cls, values: object) -> "StoppingRule":
@@ -76,10 +82,28 @@ class StoppingRule:
         return validate(cls, values)
 
 
-def is_settled(probabilities: Sequence[float], thresholds: Sequence[float]) -> bool:
-    """Return whether the probability of the most probable class is above its threshold."""
-    top = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return probabilities[top] > thresholds[top]
+def answered(probabilities: Sequence[float], decision: float | None = None) -> int:
+    """Return the position of the class of an answer.
+
+    >>> answered((0.7, 0.3)), answered((0.7, 0.3), decision=0.2)
+    (0, 1)
+
+    Args:
+        probabilities: probability of each class.
+        decision: for two classes, the probability from which on the second one is the answer; None
+            for the most probable class.
+    """
+    if decision is not None:
+        return int(probabilities[1] >= decision)
+    return max(range(len(probabilities)), key=probabilities.__getitem__)
+
+
+def is_settled(
+    probabilities: Sequence[float], thresholds: Sequence[float], decision: float | None = None
+) -> bool:
+    """Return whether the probability of the class of an answer is above its threshold."""
+    label = answered(probabilities, decision)
+    return probabilities[label] > thresholds[label]
 
 
 # For each slide: for each round, the class probabilities.
@@ -87,7 +111,10 @@ Answers = Sequence[Sequence[Sequence[float]]]
 
 
 def choose_thresholds(
-    answers: Answers, max_disagreement: float, min_probability: float = 0.0
+    answers: Answers,
+    max_disagreement: float,
+    min_probability: float = 0.0,
+    decision: float | None = None,
 ) -> tuple[float, ...]:
     """Return the threshold of each class.
 
@@ -98,15 +125,16 @@ def choose_thresholds(
         answers: answers after each round, of validation slides.
         max_disagreement: largest share of slides on which the class may change, above 0.
         min_probability: smallest threshold.
+        decision: see `answered`.
     """
     num_classes = len(answers[0][0])
-    final = [_top(rounds[-1]) for rounds in answers]
+    final = [answered(rounds[-1], decision) for rounds in answers]
     per_class = max_disagreement / (num_classes - 1)  # a slide can settle on any of the others
     thresholds = []
     for label in range(num_classes):
         highest = sorted(
             (
-                max((p[label] for p in rounds[:-1] if _top(p) == label), default=0.0)
+                max((p[label] for p in rounds[:-1] if answered(p, decision) == label), default=0.0)
                 for rounds, last in zip(answers, final, strict=True)
                 if last != label
             ),
@@ -126,9 +154,11 @@ def slides_needed(max_disagreement: float, num_classes: int) -> int:
     return math.ceil((num_classes - 1) / max_disagreement - 1e-9) - 1
 
 
-def stopping_round(rounds: Sequence[Sequence[float]], thresholds: Sequence[float]) -> int:
+def stopping_round(
+    rounds: Sequence[Sequence[float]], thresholds: Sequence[float], decision: float | None = None
+) -> int:
     """Return the first round after which the answer is settled, or else the last."""
-    settled = (number for number, each in enumerate(rounds) if is_settled(each, thresholds))
+    settled = (n for n, each in enumerate(rounds) if is_settled(each, thresholds, decision))
     return next(settled, len(rounds) - 1)
 
 
@@ -141,6 +171,7 @@ def calibrate(
     max_disagreement: float,
     min_probability: float = 0.0,
     magnifications: int = 1,
+    decision: float | None = None,
 ) -> StoppingRule:
     """Return the rule for the answers of a model on validation slides.
 
@@ -153,12 +184,14 @@ def calibrate(
         max_disagreement: largest share of slides on which the class may change.
         min_probability: probability that an answer that settles has at least.
         magnifications: number of magnifications that are visited before the answer can settle.
+        decision: see `answered`.
     """
-    thresholds = choose_thresholds(answers, max_disagreement, min_probability)
-    stops = [stopping_round(each, thresholds) for each in answers]
-    final = [_top(each[-1]) for each in answers]
+    thresholds = choose_thresholds(answers, max_disagreement, min_probability, decision)
+    stops = [stopping_round(each, thresholds, decision) for each in answers]
+    final = [answered(each[-1], decision) for each in answers]
     changed = [
-        _top(each[stop]) != last for each, stop, last in zip(answers, stops, final, strict=True)
+        answered(each[stop], decision) != last
+        for each, stop, last in zip(answers, stops, final, strict=True)
     ]
     visited = sum(each[stop] for each, stop in zip(patches, stops, strict=True))
     return StoppingRule(
@@ -169,8 +202,5 @@ def calibrate(
         slides={label: final.count(number) for number, label in enumerate(labels)},
         disagreements=sum(changed),
         share_patches=visited / max(1, sum(each[-1] for each in patches)),
+        decision=decision,
     )
-
-
-def _top(probabilities: Sequence[float]) -> int:
-    return max(range(len(probabilities)), key=probabilities.__getitem__)

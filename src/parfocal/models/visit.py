@@ -23,6 +23,15 @@ from parfocal.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 
+ONE_CLASS = ("classification", "ordinal")  # tasks with one class per slide
+NO_CLASS = (
+    "the model does not predict one class per slide, so there is no class that could settle; "
+    "predict with a fixed budget, such as --budget share=5%."
+)
+MACS_OF_STORED = (
+    "budget macs=...: it counts the encoding, and stored features are not encoded; give patches=N "
+    "or share=P%, or leave --features out."
+)
 NO_RULE = StoppingRule((), 1, 0.0)  # for a model that is refused
 # Settings of models that take pixels and sample patches until a limit.
 PIXEL_LIMITS = {"patches": "max_patches", "seconds": "max_seconds"}
@@ -128,12 +137,15 @@ def budget_text(budget: Budget | StoppingRule) -> str:
     return SETTLED if isinstance(budget, StoppingRule) else str(budget)
 
 
-def given_budget(trained: Checkpoint, budget: str | Budget | None) -> Checkpoint:
+def given_budget(
+    trained: Checkpoint, budget: str | Budget | None, *, stored: bool = False
+) -> Checkpoint:
     """Return a model that follows the budget of a text such as `share=5%` or `settled`.
 
     Args:
         trained: the model.
         budget: the budget; None for what the model visits by itself.
+        stored: whether features are read from files, so that nothing is encoded.
 
     Raises:
         BudgetError: the text is not a budget, or the model cannot follow it.
@@ -141,11 +153,19 @@ def given_budget(trained: Checkpoint, budget: str | Budget | None) -> Checkpoint
     if budget is None:
         return trained
     if trained.members:
-        return each_member(trained, lambda member: given_budget(member, budget))
+        return each_member(trained, lambda member: given_budget(member, budget, stored=stored))
     parsed = parse_budget(budget) if isinstance(budget, str) else budget
-    if parsed is None and not trained.traits.takes_pixels:
-        return with_budget(trained, stored_rule(trained))
-    return with_budget(trained, parsed or NO_RULE)
+    following = with_budget(trained, parsed or NO_RULE)
+    if stored and parsed is not None and parsed.unit == "macs":
+        raise BudgetError(MACS_OF_STORED)
+    if parsed is None:
+        return replace(following, budget=stored_rule(trained))
+    return following
+
+
+def has_one_class(trained: Checkpoint) -> bool:
+    """Return whether a model predicts one of several classes for a slide."""
+    return trained.task is None or trained.task.get("name") in ONE_CLASS
 
 
 def stored_rule(trained: Checkpoint) -> StoppingRule:
@@ -154,6 +174,8 @@ def stored_rule(trained: Checkpoint) -> StoppingRule:
     Raises:
         BudgetError: there is none.
     """
+    if trained.stopping is None and not has_one_class(trained):
+        raise BudgetError(f"budget settled: {NO_CLASS}")
     if trained.stopping is None:
         raise BudgetError(
             "budget settled: the run has no stopping rule; make one on its validation slides with "
@@ -240,10 +262,7 @@ def _patch_limit(budget: Budget, slide_input: SlideInput) -> float:
 def _macs_per_patch(slide_input: SlideInput, steps: int) -> tuple[float, ...]:
     known = slide_input.macs_per_patch if isinstance(slide_input, EncodesPatches) else ()
     if len(known) != steps:
-        raise BudgetError(
-            "budget macs=...: it counts the encoding, and stored features are not encoded; give "
-            "patches=N or share=P%, or leave --features out."
-        )
+        raise BudgetError(MACS_OF_STORED)
     counts = [each for each in known if each is not None]
     if len(counts) != steps:
         raise BudgetError(
