@@ -220,6 +220,36 @@ def test_a_file_behind_a_link_is_the_same_file(tmp_path, link):
         read_slides(tmp_path / "cohort.csv")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://H.org/a/s.svs", "https://h.org:443/a/s.svs"),
+        ("https://h.org/a/s.svs", "http://h.org/b/../a/s.svs#x"),
+        ("https://h.org/a%20b.svs?id=1&sig=x", "https://h.org/a%20b.svs?X-Amz-Date=2&id=1"),
+        ("gs://b/s.svs", "gcs://b/s.svs"),
+    ],
+)
+def test_two_urls_of_one_file_are_refused(tmp_path, one, other):
+    path = written(tmp_path, f"slide_id,path,label\n1,{one},a\n2,{other},b\n")
+    with pytest.raises(CohortError, match=r"row 3: .* is also the slide file of row 2"):
+        read_cohort(path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://h.org/s.svs?id=1", "https://h.org/s.svs?id=2"),
+        ("https://h.org:8042/s.svs", "https://h.org:8043/s.svs"),
+        ("https://h.org/S.svs", "https://h.org/s.svs"),
+        ("s3://b/s.svs", "s3://b//s.svs"),
+        ("s3://b/s.svs", "s3://c/s.svs"),
+    ],
+)
+def test_urls_of_two_files_are_read(tmp_path, one, other):
+    path = written(tmp_path, f"slide_id,path,label\n1,{one},a\n2,{other},b\n")
+    assert len(read_cohort(path).slides) == 2
+
+
 def test_a_class_that_looks_like_a_missing_value_has_to_be_named(tmp_path):
     path = written(tmp_path, "slide_id,path,label\n1,a,None\n2,b,Tumor\n3,c,None\n")
     with pytest.raises(CohortError, match=r"--set 'train\.labels=\[None, Tumor\]'"):

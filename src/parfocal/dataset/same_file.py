@@ -14,7 +14,7 @@ from parfocal.slide.identity import file_fingerprint
 from parfocal.slide.readers.dicom import is_dicom_name
 from parfocal.slide.readers.dicom_header import is_dicom
 from parfocal.slide.readers.opening import open_scan
-from parfocal.slide.sources.url import SlidePath, SlideUrl
+from parfocal.slide.sources.url import SlidePath, SlideUrl, comparable_url
 
 
 def refuse_one_file_twice(source: Path, slides: Sequence[CohortSlide]) -> None:
@@ -97,7 +97,7 @@ def _error(
 def _file_key(path: SlidePath) -> object:
     """Return what identifies a file: its place on the disk, or its path if it does not exist."""
     if isinstance(path, SlideUrl):
-        return path.secret_url
+        return comparable_url(path)
     try:
         status = path.stat()
     except (OSError, ValueError):

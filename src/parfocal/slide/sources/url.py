@@ -1,14 +1,20 @@
 """The address of a slide: a path, or a URL whose text never shows credentials."""
 
 import os
+import posixpath
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 URL_START = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 COLLAPSED_URL = re.compile(r"(https?|s3|gs|gcs):/[^/]")  # what Path makes of a URL
 WEB_SCHEMES = ("http", "https")
+# Parameters of signed URLs, which differ each time the same file is signed.
+SIGNATURE = re.compile(
+    r"x-(amz|goog)-.+|sig|se|sp|sv|sr|st|spr|sip|ske|skt|sks|skv|skoid|sktid|signature|expires|"
+    r"policy|key-pair-id|awsaccesskeyid|googleaccessid|(access_)?token"
+)
 # fsspec's names of what reads this computer, or leads to another URL.
 REFUSED_SCHEMES = frozenset(
     [
@@ -187,6 +193,25 @@ def is_at_hand(path: SlidePath) -> bool:
 def slide_key(path: SlidePath) -> str:
     """Return what is equal for two paths of one file, through links, and for two equal URLs."""
     return path.secret_url if isinstance(path, SlideUrl) else os.path.realpath(path)
+
+
+def comparable_url(url: SlideUrl) -> tuple[object, ...]:
+    """Return what is equal for two URLs of one file: without its signature, and in one spelling.
+
+    >>> comparable_url(SlideUrl("https://H/a/../b%2Ec?sig=1")) == comparable_url(
+    ...     SlideUrl("http://h:80/b.c#x")
+    ... )
+    True
+    """
+    parts, path = url.parts, unquote(url.parts.path)
+    is_web = url.scheme in WEB_SCHEMES
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = sorted((key, value) for key, value in pairs if not SIGNATURE.fullmatch(key.lower()))
+    port = None if parts.port in (80, 443) else parts.port
+    # In a bucket, a path is a name, in which dots and slashes are letters.
+    path = "/" + posixpath.normpath(path).lstrip("/") if is_web else path
+    scheme = "web" if is_web else {"gcs": "gs"}.get(url.scheme, url.scheme)
+    return scheme, parts.hostname or url.host, port, path, tuple(query)
 
 
 def shown_url(url: str) -> str:
