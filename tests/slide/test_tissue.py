@@ -104,6 +104,45 @@ def test_tissue_on_nearly_none_or_all_of_the_scan_has_a_warning(rows):
     assert tissue.warning.endswith("give a file with the tissue with --tissue.")
 
 
+def test_a_little_tissue_is_told_with_its_digits():
+    pixels = np.full((1000, 1000, 3), 240, dtype=np.uint8)
+    pixels[:20, :20] = STAIN
+    assert "tissue was found on 0.04% of the scan" in find_tissue(slide_of(pixels)).warning
+
+
+def test_green_stain_that_is_left_out_as_ink_is_told():
+    pixels = glass()
+    pixels[100:300, 150:300] = STAIN
+    pixels[100:300, 300:450] = (150, 200, 170)
+    tissue = find_tissue(slide_of(pixels))
+    assert "S-1: 50% of the colored area is green, and left out as ink" in tissue.warning
+    pixels[100:300, 150:300] = pixels[0, 0]
+    with pytest.raises(NoTissueError, match="since what is colored is green, as ink of markers"):
+        find_tissue(slide_of(pixels))
+
+
+def test_a_gray_scan_is_told():
+    pixels = glass()[:, :, :1].repeat(3, axis=2)
+    pixels[100:300, 150:300] = 120
+    with pytest.raises(NoTissueError, match="since the scan is gray, without any color"):
+        find_tissue(slide_of(pixels))
+
+
+def test_a_dark_canvas_that_is_not_black_is_not_fluorescence():
+    pixels = np.full((400, 600, 3), 16, dtype=np.uint8)
+    pixels[:, :250] = glass(400, 250)
+    pixels[100:300, 50:200] = STAIN
+    tissue = find_tissue(slide_of(pixels))
+    assert (tissue.share, tissue.warning) == (pytest.approx(0.125, abs=0.01), None)
+
+
+def test_a_dark_scan_without_glass_has_a_warning():
+    pixels = np.full((400, 600, 3), 20, dtype=np.uint8)
+    pixels[:, :400] = (150, 80, 120)
+    warning = find_tissue(slide_of(pixels)).warning
+    assert "33% of the scan is dark and nothing is as bright as glass" in warning
+
+
 def test_the_advice_about_tissue_names_what_the_command_takes(tmp_path):
     path = tmp_path / "S-1.png"
     Image.new("RGB", (600, 400), STAIN).save(path)

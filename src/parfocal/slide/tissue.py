@@ -32,6 +32,10 @@ GRAY_SPREAD = 15  # MagNet's
 # Median of the darkest channel, out of 255, that a scan in transmitted light exceeds outside the
 # black canvas. In fluorescence, light of one color leaves the other channels dark.
 MIN_TRANSMITTED = 60
+GLASS, MIN_GLASS = 180, 0.1  # darkest channel of glass, and its share of what is not dark
+MAX_DARK = 0.3  # share of a scan without glass that may be dark
+MAX_GREEN = 0.2  # share of the colored area that may be green ink
+GRAY_PICTURE = 6  # largest difference of the channels of a picture without color
 ALL_OVER, NEARLY_NONE = 0.99, 0.005  # shares of the scan that are suspicious
 NOTEBOOK_PX = 480  # longer side of the picture for notebooks
 TISSUE_COLOR, GLASS_COLOR = (200, 110, 160), (245, 245, 245)
@@ -174,19 +178,53 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
         brightness, spread = brightness_and_spread(planes)
         _check_transmitted_light(slide, brightness, spread)
         stained = find_stain(planes, mpp) if method == "otsu" else spread >= GRAY_SPREAD
-        mask = _clean(stained & (brightness >= DARK) & ~_green_ink(planes), mpp)
+        stained &= brightness >= DARK
+        green = stained & _green_ink(planes)
+        mask = _clean(stained & ~green, mpp)
     advice = tissue_advice(from_cohort=slide.from_cohort)
+    green_share = np.count_nonzero(green) / max(1, np.count_nonzero(stained))
     if not mask.any():
+        reason = "nothing is colored enough to be stained"
+        if green_share > MAX_GREEN:
+            reason = "what is colored is green, as ink of markers"
+        elif spread.max() <= GRAY_PICTURE:
+            reason = "the scan is gray, without any color"
         raise NoTissueError(
-            f"{slide.name}: no tissue found, since nothing is colored enough to be stained. View "
-            f"the slide, and leave it out if it is empty. If it has tissue, {advice}"
+            f"{slide.name}: no tissue found, since {reason}. View the slide, and leave it out if "
+            f"it is empty. If it has tissue, {advice}"
         )
-    share = float(mask.mean())
-    warning = None
-    if not NEARLY_NONE <= share < ALL_OVER:
-        found = f"tissue was found on {share:.1%} of the scan"
-        warning = f"{slide.name}: {found}. If that is wrong, {advice}"
+    doubt = _doubt(mask, brightness, spread, green_share=green_share)
+    warning = f"{slide.name}: {doubt}. If that is wrong, {advice}" if doubt else None
     return tissue_from_mask(slide, mask, slide.achieved_mpp(mpp), warning=warning)
+
+
+def _doubt(
+    mask: Bool[np.ndarray, "h w"],
+    brightness: UInt8[np.ndarray, "h w"],
+    spread: UInt8[np.ndarray, "h w"],
+    *,
+    green_share: float,
+) -> str:
+    """Return why the tissue that was found may be wrong; empty if there is no reason to doubt it.
+
+    Args:
+        mask: the tissue.
+        brightness: brightest channel of each pixel.
+        spread: its difference from the darkest channel.
+        green_share: share of the colored area that was left out as green ink.
+    """
+    share, dark_share = float(mask.mean()), float((brightness < DARK).mean())
+    if not NEARLY_NONE <= share < ALL_OVER:
+        found = f"{share:.1%}" if share > 0.01 else f"{100 * share:.1g}%"
+        return f"tissue was found on {found} of the scan"
+    if green_share > MAX_GREEN:
+        return f"{green_share:.0%} of the colored area is green, and left out as ink of markers"
+    if dark_share > MAX_DARK and not ((brightness - spread) >= GLASS).any():
+        return (
+            f"{dark_share:.0%} of the scan is dark and nothing is as bright as glass, as in "
+            "fluorescence, which is not supported"
+        )
+    return ""
 
 
 def tissue_from_mask(
@@ -231,10 +269,12 @@ def _check_transmitted_light(
     num_dark_scanned = num_dark - (brightness.size - num_scanned)
     if num_dark <= brightness.size / 2:
         return
-    if num_scanned and num_dark_scanned <= num_scanned / 2:
-        darkest = (brightness - spread)[scanned]
-        if np.median(darkest) > MIN_TRANSMITTED:
-            return
+    darkest = brightness - spread
+    if np.count_nonzero(darkest >= GLASS) > MIN_GLASS * (brightness.size - num_dark):
+        return  # the dark is a canvas that is not quite black
+    is_canvas = num_scanned and num_dark_scanned <= num_scanned / 2
+    if is_canvas and np.median(darkest[scanned]) > MIN_TRANSMITTED:
+        return
     raise NoTissueError(
         f"{slide.name}: more than half of the scan is nearly black, so it is not a stained "
         "slide in transmitted light. Fluorescence is not supported."
