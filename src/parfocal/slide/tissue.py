@@ -182,7 +182,7 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
         green = stained & _green_ink(planes)
         mask = _clean(stained & ~green, mpp)
     advice = tissue_advice(from_cohort=slide.from_cohort)
-    green_share = np.count_nonzero(green) / max(1, np.count_nonzero(stained))
+    green_share = float(green.sum()) / max(1.0, float(stained.sum()))
     if not mask.any():
         reason = "nothing is colored enough to be stained"
         if green_share > MAX_GREEN:
