@@ -64,6 +64,7 @@ def test_equal_values_are_not_divided_by_zero():
     ("names", "rows", "message"),
     [
         (("age",), [{"age": "5"}, {"age": "6o"}, {"age": "7"}], r"'6o' is not a number, and most"),
+        (("age",), [{"age": "5.5"}, {"age": "1,250"}], r"'1,250' has a comma, and '5.5' a decimal"),
         (("sex:number",), ROWS, r"'F' is not a number"),
         (("age",), [{"age": ""}], r"no training slide has a value; leave the covariate out"),
         (("id",), [{"id": f"x{n}"} for n in range(60)], r"60 different texts, such as 'x0', are"),

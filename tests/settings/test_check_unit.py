@@ -26,6 +26,16 @@ from parfocal.settings.check_unit import require_covariates
         ),
         ("patchsupervised", ["train.per=patient"], r"is trained on outlines of lesions, slide by"),
         ("abmil", ["train.covariates=[age, age]"], r"train\.covariates: .*age is named twice"),
+        ("abmil", ["train.covariates=[label]"], r"train\.covariates: label is what the model pred"),
+        (
+            "abmil",
+            [
+                "train.covariates=[os]",
+                *("train.task=survival", "train.time=os", "train.event=event"),
+            ],
+            r"train\.covariates: os is what the model predicts",
+        ),
+        ("abmil", ["train.covariates=[slide_id]"], r"slide_id says which slide a row is"),
         ("abmil", ["train.covariates=[age:text]"], r"train\.covariates: .*unknown kind 'text'"),
         ("abmil", ["train.per=case"], r"train\.per: "),
     ],

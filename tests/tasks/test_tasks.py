@@ -189,7 +189,11 @@ BAD_CELLS = [
     ("survival", {"months": "", "dead": 1}, "row 2: months is missing for slide s0"),
     ("survival", {"months": "5", "dead": ""}, "row 2: dead is missing for slide s0"),
     ("survival", {"months": "5", "dead": "2"}, "row 2: dead '2' is neither 0 .* nor 1 .the event"),
-    ("survival", {"months": "long", "dead": 1}, "row 2: months 'long' is not a number"),
+    (
+        "survival",
+        {"months": "long", "dead": 1},
+        "row 2: months 'long' is not a number.* without the unit",
+    ),
     ("regression", {"area": "high"}, "row 2: area 'high' is not a number.*classification"),
     ("regression", {"area": "inf"}, "row 2: area 'inf' is not a number"),
     ("regression", {"area": "n/a"}, "row 2: area is missing for slide s0"),
@@ -346,6 +350,32 @@ def test_a_target_that_no_training_slide_has_is_refused():
         JOINT.prepared(slides).fitted(slides)
 
 
+def test_a_comma_for_thousands_is_not_read_as_a_decimal_comma():
+    message = r"row 3: a '1,250' has a comma, and '12.5' of row 2 a decimal point; write all"
+    slides = [slide(0, a="12.5"), slide(1, a="1,250")]
+    with pytest.raises(CohortError, match=message):
+        build_task("regression", target=["a"]).prepared(slides)
+    times = [replace(each, values={"a": each.values["a"], "e": "1"}) for each in slides]
+    with pytest.raises(CohortError, match=message):
+        build_task("survival", time="a", event="e").prepared(times)
+
+
+def test_the_column_of_the_classes_is_named(tmp_path):
+    path = write_cohort(tmp_path, "msi", "yes", "")
+    with pytest.raises(CohortError, match="row 3: msi is empty; every slide needs one"):
+        read_task_cohort(path, build_task(target=["msi"]))
+    labels = build_task(target=["msi"], labels=["no", "maybe"])
+    with pytest.raises(CohortError, match="unknown msi 'yes'; the classes are no, maybe"):
+        read_task_cohort(write_cohort(tmp_path, "msi", "yes", "no"), labels)
+
+
+def test_a_column_of_numbers_is_no_column_of_classes(tmp_path):
+    path = write_cohort(tmp_path, "area", *map(str, range(12)))
+    message = "area has 12 different values on 12 slides, such as '0', .* --task regression"
+    with pytest.raises(CohortError, match=message):
+        read_task_cohort(path, build_task(target=["area"]))
+
+
 def test_a_constant_target_is_refused():
     slides = [slide(n, a=1, er=0) for n in range(3)]
     with pytest.raises(CohortError, match="a is the same on all 3 training slides"):
@@ -364,6 +394,16 @@ def test_a_constant_target_is_refused():
         ({"name": "regression", "target": ["a"], "time": "t"}, "task regression does not use them"),
         ({"name": "regression", "target": ["a", "a"]}, "column 'a' is there twice"),
         ({"name": "regression", "target": ["t:survival"]}, "with --time and --event"),
+        ({"target": ["slide_id"]}, "target: column 'slide_id' says which slide a row is or how"),
+        ({"target": ["fold_1"]}, "target: column 'fold_1' says which slide a row is or how"),
+        (
+            {"name": "survival", "time": "t", "event": "split"},
+            "time, event: column 'split' says which slide",
+        ),
+        (
+            {"name": "survival", "time": "t", "event": "e", "target": ["t:regression"]},
+            "target: 't' is also the column of the time or the event",
+        ),
         (
             {"name": "survival", "time": "t", "event": "e", "target": ["a"]},
             "with survival, .* needs its own task",

@@ -13,11 +13,20 @@ from parfocal.dataset import Cohort, read_cohort
 from parfocal.evaluate.run import evaluate
 from parfocal.features.header import SlideSettings
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.covariates import Covariate, CovariateEncoding, attach_covariates
+from parfocal.models.unit import Unit
 from parfocal.settings import RunSettings, SettingsError, load_settings
+from parfocal.tasks.ordinal import Ordinal
 from parfocal.train import RunError, RunSummary, train
 from train_features import write_features
 
+AGE = CovariateEncoding((Covariate("age", "number"),))
 SMALL = ["slide.patch_size=16", "encoder.name=tiny", "train.epochs=1"]
+
+
+def with_covariates(trained: Checkpoint, encoding: CovariateEncoding) -> Checkpoint:
+    attach_covariates(trained.model, encoding, 2)
+    return replace(trained, unit=Unit(covariates=encoding))
 
 
 def recipe(name: str, *overrides: str, teacher: Path | None = None) -> RunSettings:
@@ -133,6 +142,14 @@ UNFIT: dict[str, tuple[Callable[[Checkpoint], Checkpoint], str]] = {
         lambda trained: replace(trained, encoders=(replace(trained.encoders[0], name="other"),)),
         r"its encoder is other, but tiny in this run; train a teacher with the settings",
     ),
+    "task": (
+        lambda trained: replace(trained, task=Ordinal(trained.labels, "grade").to_dict()),
+        r"its task is ordinal of grade, but classification of label in this run; train a teacher",
+    ),
+    "covariates": (
+        lambda trained: with_covariates(trained, AGE),
+        r"it also predicts from age, which this model does not give it; train a teacher without",
+    ),
     "magnification": (
         lambda trained: replace(trained, slide=SlideSettings((2.5,), 16)),
         r"its magnification is 2.5x, but 5x in this run; train a teacher",
@@ -150,6 +167,17 @@ def test_a_teacher_that_does_not_fit_is_refused(cohort, teacher, tmp_path, chang
     replace(alter(Checkpoint.load(teacher)), stored_hash=None).save(tmp_path / "teacher")
     with pytest.raises(RunError, match=message):
         run_training(cohort, student(tmp_path / "teacher"), tmp_path / "student")
+
+
+def test_a_teacher_with_folds_is_asked_for_one_of_them(cohort, teacher, tmp_path):
+    Checkpoint.load(teacher).save(tmp_path / "t" / "fold-0")
+    with pytest.raises(RunError, match=r"is a run with folds; give one of them, such as .*fold-0"):
+        run_training(cohort, student(tmp_path / "t"), tmp_path / "student")
+
+
+def test_a_ranking_without_a_teacher_ignores_none():
+    with pytest.raises(SettingsError, match=r"model topk does not .* set model\.ranking=teacher"):
+        recipe("topk", "train.teacher=run")
 
 
 def test_a_teacher_that_zooms_is_refused(cohort, untrained, tmp_path):

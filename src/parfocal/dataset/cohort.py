@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 MAX_CLASSES = 20  # listed in a summary
+MAX_RARE = 10  # number of classes up to which most may have a single slide
 
 logger = logging.getLogger(__name__)
 
@@ -99,17 +100,13 @@ def read_cohort(
         CohortError: the table cannot be read, or a row is invalid.
     """
     slides = _read_slides(path, columns, access, label_column)
-    _refuse_missing_labels(path, slides, labels or ())
+    _refuse_missing_labels(path, slides, labels or (), label_column)
     found = tuple(sorted({slide.label for slide in slides}))
     if labels is None:
         _refuse_variants(path, slides, [slide.label for slide in slides], "label", label_column)
-        if len(found) == 1:
-            raise CohortError(
-                f"{path.name}: every slide has the label {found[0]!r}, and a classifier needs at "
-                "least two classes; add slides of another class."
-            )
+        _refuse_odd_classes(path, found, len(slides), label_column)
     else:
-        _refuse_unknown_labels(path, slides, labels)
+        _refuse_unknown_labels(path, slides, labels, label_column)
     refuse_one_file_twice(path, slides)
     cohort = Cohort(path, slides, tuple(labels) if labels is not None else found)
     logger.info("%s: %s", path.name, cohort.summary)
@@ -225,7 +222,7 @@ def _count_patients(slides: Sequence[CohortSlide]) -> str:
 
 
 def _refuse_missing_labels(
-    path: Path, slides: Sequence[CohortSlide], labels: Sequence[str]
+    path: Path, slides: Sequence[CohortSlide], labels: Sequence[str], column: str
 ) -> None:
     missing = [slide for slide in slides if is_missing(slide.label) and slide.label not in labels]
     if not missing:
@@ -234,15 +231,30 @@ def _refuse_missing_labels(
     more = f" (and {others} more row{'s' * (others > 1)})" if others else ""
     if not first.label:
         raise CohortError(
-            f"{path.name} row {first.row}: label is empty{more}; every slide needs one."
+            f"{path.name} row {first.row}: {column} is empty{more}; every slide needs one."
         )
     known = sorted({slide.label for slide in slides if not is_missing(slide.label)})
     listed = ", ".join([first.label, *known][:MAX_CLASSES])
     raise CohortError(
-        f"{path.name} row {first.row}: label {first.label!r} means a missing value{more}; give the "
-        f"slide a label or remove the row. If it is a class, say so: --set "
+        f"{path.name} row {first.row}: {column} {first.label!r} means a missing value{more}; give "
+        f"the slide a class or remove the row. If it is a class, say so: --set "
         f"'train.labels=[{listed}]'."
     )
+
+
+def _refuse_odd_classes(path: Path, classes: Sequence[str], slides: int, column: str) -> None:
+    """Refuse a single class, and a column of numbers or names that are no classes."""
+    if len(classes) == 1:
+        raise CohortError(
+            f"{path.name}: every slide has the {column} {classes[0]!r}, and a classifier needs at "
+            "least two classes; add slides of another class."
+        )
+    if len(classes) > max(MAX_RARE, slides / 2):
+        raise CohortError(
+            f"{path.name}: {column} has {len(classes)} different values on {slides} slides, such "
+            f"as {classes[0]!r}, so it is no column of classes; give another --target, or "
+            "--task regression for numbers."
+        )
 
 
 def _refuse_variants(
@@ -269,13 +281,13 @@ def _refuse_variants(
 
 
 def _refuse_unknown_labels(
-    path: Path, slides: Sequence[CohortSlide], labels: Sequence[str]
+    path: Path, slides: Sequence[CohortSlide], labels: Sequence[str], column: str
 ) -> None:
     unknown = [slide for slide in slides if slide.label not in labels]
     if not unknown:
         return
     first = unknown[0]
-    where = f"{path.name} row {first.row}: unknown label {first.label!r}; the classes are "
+    where = f"{path.name} row {first.row}: unknown {column} {first.label!r}; the classes are "
     meant = [label for label in labels if plain_form(label) == plain_form(first.label)]
     if meant:
         raise CohortError(f"{where}{', '.join(labels)}; write {meant[0]!r}.")

@@ -291,6 +291,7 @@ def _fit(name: str, kind: Kind | None, rows: Sequence[Mapping[str, str]]) -> Cov
     if kind == "number" or (kind is None and len(known) == len(texts)):
         if len(known) < len(texts):
             raise _mixed(name, texts, numbers)
+        _refuse_mixed_decimals(name, texts)
         return Covariate(name, "number", fmean(known), pstdev(known) or 1.0)
     if kind is None and 2 * len(known) > len(texts):
         raise _mixed(name, texts, numbers)
@@ -309,6 +310,15 @@ def _mixed(name: str, texts: Sequence[str], numbers: Sequence[float | None]) -> 
         f"covariate {name}: {text!r} is not a number, and most values are; correct the cell, leave "
         f"it empty if the value is missing, or write {name}:category."
     )
+
+
+def _refuse_mixed_decimals(name: str, texts: Sequence[str]) -> None:
+    comma, point = (next((text for text in texts if mark in text), None) for mark in ",.")
+    if comma is not None and point is not None:
+        raise CovariateError(
+            f"covariate {name}: {comma!r} has a comma, and {point!r} a decimal point; write all "
+            "numbers of a column in one way, without a separator of thousands."
+        )
 
 
 def _number(text: str) -> float | None:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError, create_model
 from parfocal.cells import octaves
 from parfocal.grid import whole_ratio
 from parfocal.models import MODELS
+from parfocal.models.contract import UsesTeacher
 from parfocal.models.renamed import current_name
 from parfocal.settings.check_devices import check_devices
 from parfocal.settings.check_unit import check_unit
@@ -285,3 +286,8 @@ def _check_model_builds(settings: RunSettings) -> None:
         raise invalid_size from error
     if not all(weights.numel() for weights in model.parameters()):
         raise invalid_size
+    if settings.train.teacher and isinstance(model, UsesTeacher) and not model.needs_teacher:
+        raise SettingsError(
+            f"train.teacher: with these settings, model {settings.model.name} does not learn from "
+            "another model; remove it, or set model.ranking=teacher."
+        )

@@ -1,5 +1,8 @@
 """Check the settings of what a model makes one prediction for: slides, patients, covariates."""
 
+from collections.abc import Sequence
+
+from parfocal.dataset.columns import is_administrative
 from parfocal.models.covariates import CovariateError, covariate_columns
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.sections import RunSettings
@@ -13,7 +16,7 @@ def check_unit(settings: RunSettings) -> None:
     """
     train, name, traits = settings.train, settings.model.name, settings.model.traits
     try:
-        covariate_columns(train.covariates)
+        _check_columns(covariate_columns(train.covariates), train.build_task().columns)
     except CovariateError as error:
         raise SettingsError(f"train.covariates: {error}") from None
     if train.fusion is not None and train.per == "slide":
@@ -33,6 +36,25 @@ def check_unit(settings: RunSettings) -> None:
             f"train.per=patient: model {name} takes pixels, and reads one slide at a time, so the "
             "slides of a patient cannot be one bag; use --fusion mean or max."
         )
+
+
+def _check_columns(covariates: Sequence[str], targets: Sequence[str]) -> None:
+    """Refuse covariates that are targets, or no property of a patient.
+
+    Raises:
+        CovariateError: there is one.
+    """
+    for column in covariates:
+        if column in targets:
+            raise CovariateError(
+                f"{column} is what the model predicts, so its score would be that of a copy; "
+                "remove it."
+            )
+        if is_administrative(column):
+            raise CovariateError(
+                f"{column} says which slide a row is or how it is used, and is not clinical; "
+                "remove it."
+            )
 
 
 def require_covariates(settings: RunSettings) -> None:

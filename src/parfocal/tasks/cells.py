@@ -1,11 +1,14 @@
 """Read the cells of target columns."""
 
 import math
+from collections.abc import Sequence
 
 from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.dataset.errors import CohortError
 from parfocal.dataset.spelling import is_missing
 
+OF_CLASSES = " For classes, use --task classification."
+OF_TIMES = " A time is a number in any unit, without the unit."
 # As people and spreadsheets write them; "1:DECEASED" as in the tables of cBioPortal.
 TRUE, FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 
@@ -16,8 +19,13 @@ def cell(slide: CohortSlide, column: str) -> str:
     return "" if is_missing(text) else text
 
 
-def number(slide: CohortSlide, column: str) -> float:
+def number(slide: CohortSlide, column: str, hint: str = OF_CLASSES) -> float:
     """Return the number in a target column; NaN if the value is missing.
+
+    Args:
+        slide: row of the cohort.
+        column: the column.
+        hint: the end of the message.
 
     Raises:
         CohortError: the cell is not a finite number.
@@ -32,9 +40,27 @@ def number(slide: CohortSlide, column: str) -> float:
     if not math.isfinite(value):
         raise CohortError(
             f"row {slide.row}: {column} {text!r} is not a number; correct the cell, or leave it "
-            "empty if the value is missing. For classes, use --task classification."
+            f"empty if the value is missing.{hint}"
         )
     return value
+
+
+def refuse_mixed_decimals(slides: Sequence[CohortSlide], columns: Sequence[str]) -> None:
+    """Refuse a column of numbers of which some have a decimal comma and others a decimal point.
+
+    Raises:
+        CohortError: a comma may separate thousands.
+    """
+    for column in columns:
+        comma, point = (
+            next((slide for slide in slides if mark in cell(slide, column)), None) for mark in ",."
+        )
+        if comma is not None and point is not None:
+            raise CohortError(
+                f"row {comma.row}: {column} {cell(comma, column)!r} has a comma, and "
+                f"{cell(point, column)!r} of row {point.row} a decimal point; write all numbers of "
+                "a column in one way, without a separator of thousands."
+            )
 
 
 def duration(slide: CohortSlide, column: str) -> float:
@@ -43,7 +69,7 @@ def duration(slide: CohortSlide, column: str) -> float:
     Raises:
         CohortError: the cell is not a positive number.
     """
-    value = number(slide, column)
+    value = number(slide, column, hint=OF_TIMES)
     if value <= 0:
         raise CohortError(
             f"row {slide.row}: {column} is {value:g}, but a time until the event or the last visit "

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parfocal.dataset.columns import is_administrative
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.description import CheckpointError
 from parfocal.tasks.classification import Classification
@@ -54,7 +55,7 @@ def build_task(
     for text in target:
         column, kind = _own_task(text, name)
         columns.setdefault(kind, []).append(column)
-    _refuse_twice([column for listed in columns.values() for column in listed])
+    _refuse_columns([column for listed in columns.values() for column in listed], (time, event))
     parts: list[Task] = []
     if name in OF_TIME or time or event:
         parts.append(_time_task(name, time, event, time_bins))
@@ -89,10 +90,23 @@ def _own_task(text: str, default: str) -> tuple[str, str]:
     return text, default
 
 
-def _refuse_twice(columns: Sequence[str]) -> None:
+def _refuse_columns(columns: Sequence[str], of_time: Sequence[str | None]) -> None:
+    """Refuse a target that is there twice, or is no property of a slide."""
     for column in columns:
         if columns.count(column) > 1:
             raise ValueError(f"target: column {column!r} is there twice; remove one.")
+        if column in of_time:
+            raise ValueError(
+                f"target: {column!r} is also the column of the time or the event; remove it from "
+                "the targets."
+            )
+    for column in filter(None, (*columns, *of_time)):
+        if is_administrative(column):
+            key = "target" if column in columns else "time, event"
+            raise ValueError(
+                f"{key}: column {column!r} says which slide a row is or how it is used, so it "
+                "cannot be predicted; give a column of targets."
+            )
 
 
 def _time_task(name: str, time: str | None, event: str | None, bins: int) -> Task:

@@ -11,7 +11,7 @@ from torch import Tensor
 from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
-from parfocal.tasks.cells import cell, number, refuse_missing
+from parfocal.tasks.cells import cell, number, refuse_missing, refuse_mixed_decimals
 from parfocal.tasks.contract import Answer, as_rows
 from parfocal.tasks.counts import count_numbers, same_values
 
@@ -69,6 +69,7 @@ class Regression:
         for slide in slides:
             self.encode(slide)
             refuse_missing(slide, self.targets)
+        refuse_mixed_decimals(slides, self.targets)
         return self
 
     def fitted(self, slides: Sequence[CohortSlide]) -> "Regression":

@@ -11,7 +11,7 @@ from torch import Tensor
 from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.dataset.errors import CohortError
 from parfocal.models.contract import Loss
-from parfocal.tasks.cells import cell, duration, flag
+from parfocal.tasks.cells import cell, duration, flag, refuse_mixed_decimals
 from parfocal.tasks.contract import Answer, as_rows
 from parfocal.tasks.counts import count_events, none_of
 from parfocal.tasks.cox import cox_loss
@@ -191,6 +191,7 @@ def check_times(slides: Sequence[CohortSlide], time: str, event: str) -> None:
                 f"row {slide.row}: patient {slide.patient_id} has another {time} or {event} than "
                 f"in row {first.row}; correct one of the rows."
             )
+    refuse_mixed_decimals(slides, (time,))
 
 
 def incomparable(slides: Sequence[CohortSlide], time: str, event: str) -> tuple[str, ...]:

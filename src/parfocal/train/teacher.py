@@ -14,6 +14,7 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import UsesTeacher
 from parfocal.models.description import DESCRIPTION_FILE
 from parfocal.settings import RunSettings
+from parfocal.tasks import Task, task_of
 from parfocal.train.folder import RunError
 
 
@@ -105,12 +106,21 @@ def find_teacher(
             f"model {teacher.model_name} does not use features of one magnification",
             f"train one, such as abmil at {magnification:g}x",
         )
+    if teacher.unit.covariates is not None:
+        raise _unfit(
+            folder,
+            f"it also predicts from {', '.join(teacher.unit.columns)}, which this model does not "
+            "give it",
+            "train a teacher without covariates",
+        )
     own = {
+        "task": _task_text(settings.train.build_task()),
         "classes": list(labels),
         "magnification": f"{magnification:g}x",
         "patch size": settings.slide.patch_size,
     }
     found = {
+        "task": _task_text(task_of(teacher)),
         "classes": list(teacher.labels),
         "magnification": f"{teacher.magnifications[0]:g}x",
         "patch size": teacher.patch_size,
@@ -120,6 +130,10 @@ def find_teacher(
             raise _other_setting(folder, name, found[name], expected)
     _refuse_test_slides(folder, teacher, split)
     return folder, teacher
+
+
+def _task_text(task: Task) -> str:
+    return f"{task.name} of {', '.join(task.columns)}"
 
 
 def _folder(settings: RunSettings, run: Path, magnification: float) -> Path:
@@ -138,6 +152,12 @@ def _folder(settings: RunSettings, run: Path, magnification: float) -> Path:
     for each in (*folds, folder):
         if (each / DESCRIPTION_FILE).exists():
             return each
+    parts = sorted(path.parent for path in folder.glob(f"fold-*/{DESCRIPTION_FILE}"))
+    if parts:
+        raise RunError(
+            f"train.teacher: {folder} is a run with folds; give one of them, such as {parts[0]}, "
+            "or train with the same --folds."
+        )
     raise RunError(f"train.teacher: {folder} is not the folder of a finished run; {how}.")
 
 
