@@ -43,7 +43,7 @@ class LadderReport:
             f"{count:,} at {magnification:g}x"
             for count, magnification in zip(self.patches, self.magnifications, strict=True)
         )
-        rows = [("patches", counts), ("reach", self._reach())]
+        rows = [("patches", counts), ("reach", self.reach)]
         if len(self.patches) > 1:
             text = self.nothing_to_skip or (
                 f"into {self.k} patches at each magnification: about "
@@ -57,7 +57,9 @@ class LadderReport:
     def _share(self) -> float:
         return self.expected_patches / self.sharpest_patches
 
-    def _reach(self) -> str:
+    @property
+    def reach(self) -> str:
+        """The share of the tissue that is out of reach, as text."""
         text = f"{self.unreachable:.1%} of the tissue out of reach"
         if not self.min_tissue_met:
             return f"{text}; no patch has slide.min_tissue, so all patches with any tissue are kept"

@@ -3,11 +3,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from parfocal.distribute.worklist import Distribution
 from parfocal.explain.inspection import InspectedSlide, SlideSource, inspect_slides, list_sources
 from parfocal.explain.inspection.sheet import check_sheet, write_sheet
+from parfocal.explain.inspection.strip import GAP, LINE
 from parfocal.features.header import SlideSettings
 from parfocal.slide.slide import open_slide
 from shared_work import SentEngine
@@ -110,6 +111,7 @@ def test_a_sheet_shows_doubtful_slides_first(tmp_path, slides):
     assert "<b>.svs" not in page
     assert "tissue was found on 100.0% of the scan" in page
     assert "3 slides" in page
+    assert "nothing to skip on this slide" in page
     assert "1 failed, 1 with a warning" in page
 
 
@@ -120,7 +122,17 @@ def test_a_sheet_is_also_one_image(tmp_path, slides):
     write_sheet(tmp_path / "sheet.png", inspected)
     heights = [Image.open(io.BytesIO(slide.picture)).height for slide in inspected]
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.height == sum(heights)
+        assert sheet.height > sum(heights)
+        before = sheet.size
+    failed = InspectedSlide(tmp_path / "a.svs", None, "the file is damaged", None)
+    write_sheet(tmp_path / "sheet.png", [*inspected, failed])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height == before[1] + 2 * LINE + GAP
+        (left, top, right, bottom) = (
+            ImageOps.invert(sheet.convert("L")).crop((0, 0, sheet.width, 2 * LINE + GAP)).getbbox()
+        )
+        assert right - left > 50  # failed slides come first, with the reason
+        assert bottom - top > LINE
 
 
 def test_a_sheet_of_failed_slides_alone_is_written(tmp_path):

@@ -10,10 +10,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from parfocal.explain.inspection.batch import InspectedSlide
+from parfocal.explain.inspection.strip import draw_lines
 from parfocal.explain.report.template import render
 from parfocal.files import PNG_MARK, write_whole
 
 SHEET_SUFFIXES = (".html", ".png")
+MIN_PNG_WIDTH = 640
 MAX_PNG_SLIDES = 60  # so that viewers open the image; a page has no limit
 
 
@@ -60,6 +62,15 @@ def _problems(slide: InspectedSlide) -> list[str]:
     return [problem for problem in problems if problem]
 
 
+def _texts(slide: InspectedSlide) -> list[str]:
+    """Return the lines below the picture of a slide in a PNG image."""
+    if slide.report is None:
+        return [f"{slide.path.name}: failed", *_problems(slide)]
+    ladder = slide.report.patches
+    reach = [] if ladder is None else [ladder.reach, *filter(None, [ladder.nothing_to_skip])]
+    return [*_problems(slide), *reach]
+
+
 def _page(slides: Sequence[InspectedSlide]) -> bytes:
     rows = [
         {
@@ -80,8 +91,13 @@ def _page(slides: Sequence[InspectedSlide]) -> bytes:
 
 
 def _png(slides: Sequence[InspectedSlide]) -> bytes:
-    strips = [Image.open(io.BytesIO(slide.picture)) for slide in slides if slide.picture]
-    width = max((strip.width for strip in strips), default=1)
+    pictures = [
+        Image.open(io.BytesIO(slide.picture)) if slide.picture else None for slide in slides
+    ]
+    width = max([MIN_PNG_WIDTH, *(picture.width for picture in pictures if picture)])
+    strips = []
+    for slide, picture in zip(slides, pictures, strict=True):
+        strips += [*([picture] if picture else []), draw_lines(_texts(slide), width)]
     sheet = Image.new("RGB", (width, max(1, sum(strip.height for strip in strips))), "white")
     top = 0
     for strip in strips:

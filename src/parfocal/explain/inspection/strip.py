@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from parfocal.explain.map_layout import FAINT, INK, QUIET, Color, shorten
+from parfocal.explain.map_layout import FAINT, INK, QUIET, Color, shorten, wrap
 from parfocal.grid import PatchGrid
 from parfocal.slide.slide import Box, Slide
 from parfocal.slide.tissue import Tissue
@@ -16,6 +16,7 @@ PANEL_PX = (280, 220)  # largest width and height of a picture in a row
 MIN_PANEL_PX = 150  # smallest width of a panel, so that its caption fits
 GAP, CAPTION, TITLE = 14, 22, 24
 TEXT, SMALL = 15, 12  # font sizes
+LINE = 16  # height of a line of small text
 TISSUE: Color = (0, 150, 60)
 PATCH: Color = (150, 60, 0)
 UNCOVERED: Color = (0, 90, 220)  # tissue that is in no patch
@@ -70,6 +71,17 @@ def draw_strip(
         pixels = _draw_patches(picture, inside, grid, step)
         panels.append(Panel(pixels, f"{magnification:g}x: {count:,} patches"))
     return _compose(panels, title)
+
+
+def draw_lines(texts: Sequence[str], width: int) -> Image.Image:
+    """Draw texts below each other, broken into lines of a width in pixels."""
+    lines = [line for text in texts for line in wrap(text, SMALL, width - 2 * GAP)]
+    picture = Image.new("RGB", (width, LINE * len(lines) + GAP * bool(lines)), "white")
+    draw = ImageDraw.Draw(picture)
+    for number, line in enumerate(lines):
+        position = GAP, GAP // 2 + LINE * number
+        draw.text(position, line, INK, ImageFont.load_default(SMALL))
+    return picture
 
 
 def _read_picture(slide: Slide) -> Picture:
