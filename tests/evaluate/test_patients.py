@@ -17,6 +17,7 @@ from parfocal.evaluate.heldout import EvaluationError
 from parfocal.evaluate.run import evaluate
 from parfocal.features.header import SlideSettings
 from parfocal.features.store import feature_path
+from parfocal.models.budget import BudgetError
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.models.covariates import fit_covariates
 from parfocal.models.description import CheckpointError
@@ -141,6 +142,11 @@ def test_attention_weighs_the_vectors_of_the_slides(run):
 def test_what_a_model_cannot_be_asked_is_refused(run, unit, options, message):
     with pytest.raises(EvaluationError, match=message):
         run(unit, **options)
+
+
+def test_fused_predictions_have_no_budget(run):
+    with pytest.raises(BudgetError, match=r"each slide of a patient by itself .*leave --budget"):
+        run(per="patient", fusion="mean", budget="share=50%")
 
 
 def test_an_unreadable_slide_fails_its_patient_unless_it_may_be_skipped(run, folder, tmp_path):

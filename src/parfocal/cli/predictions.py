@@ -197,9 +197,10 @@ def predict(
 
         trained = with_encoders_at(trained, places)
     if budget is not None:
-        from parfocal.models.visit import given_budget
+        from parfocal.models.visit import given_budget, refuse_fused
 
-        trained = given_budget(trained, budget)
+        trained = given_budget(trained, budget, stored=features is not None)
+        refuse_fused(trained.unit.asked_for(per, fusion), budget)
     trained = dataclasses.replace(trained, unit=trained.unit.asked_for(per, fusion))
     refuse_unused_table(trained.unit, patients)
     engine = worker_engine(

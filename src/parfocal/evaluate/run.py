@@ -46,7 +46,7 @@ from parfocal.models.encoder_places import with_encoders_at
 from parfocal.models.ensemble import load_trained
 from parfocal.models.late_fusion import Fusion
 from parfocal.models.unit import Per
-from parfocal.models.visit import given_budget
+from parfocal.models.visit import given_budget, refuse_fused
 from parfocal.printable import all_failed
 from parfocal.slide.sources.url import RemoteAccess
 from parfocal.tasks import read_task_cohort, task_of
@@ -131,6 +131,7 @@ def evaluate(
         trained = with_encoders_at(trained, encoder_at)
     trained = given_budget(trained, budget, stored=features is not None)
     trained = asked_for(trained, per, fusion)
+    refuse_fused(trained.unit, budget)
     cohort = read_task_cohort(
         cohort_csv, task_of(trained), columns=trained.unit.columns, access=access
     )

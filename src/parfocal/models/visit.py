@@ -19,6 +19,7 @@ from parfocal.models.ensemble import each_member
 from parfocal.models.limited_bag import LimitedBag, Visited
 from parfocal.models.rounds import Deadline, Rounds, RunModel
 from parfocal.models.stopping import StoppingRule
+from parfocal.models.unit import Unit
 from parfocal.prediction import Prediction
 
 logger = logging.getLogger(__name__)
@@ -79,10 +80,7 @@ def answer(
     if limit is None:
         return Visit(run(given))
     if not isinstance(given, Bag):
-        raise BudgetError(
-            f"budget {budget_text(limit)}: the model answers for each slide of a patient by itself "
-            "(train.fusion), so a patient has no order of visits; leave --budget out."
-        )
+        raise _fused(budget_text(limit))
     return _visit(trained, limit, slide_input, given, run)
 
 
@@ -161,6 +159,16 @@ def given_budget(
     if parsed is None:
         return replace(following, budget=stored_rule(trained))
     return following
+
+
+def refuse_fused(unit: Unit, budget: str | Budget | None) -> None:
+    """Refuse a budget for patients whose slides are predicted one by one.
+
+    Raises:
+        BudgetError: the predictions for the slides of a patient are fused.
+    """
+    if budget is not None and unit.fusion is not None:
+        raise _fused(budget)
 
 
 def has_one_class(trained: Checkpoint) -> bool:
@@ -283,6 +291,13 @@ def _zoom_counts(trained: Checkpoint) -> list[int]:
 def _require_rounds(trained: Checkpoint, rounds: Rounds) -> None:
     if not rounds.asked:
         raise _unlimited(trained)
+
+
+def _fused(budget: str | Budget) -> BudgetError:
+    return BudgetError(
+        f"budget {budget}: the model answers for each slide of a patient by itself (train.fusion), "
+        "so a patient has no order of visits; leave --budget out."
+    )
 
 
 def _unlimited(trained: Checkpoint) -> BudgetError:
