@@ -55,6 +55,13 @@ def test_slides_of_a_patient_that_contradict_each_other_are_refused(other, messa
         group_patients(cohort(first, second))
 
 
+def test_a_label_that_is_no_target_may_differ_among_the_slides_of_a_patient():
+    first = replace(slide("a", "p1", area="3"), group="")
+    second = replace(first, slide_id="b", label="well", row=3)
+    (patient,) = group_patients(cohort(first, second)).slides
+    assert (patient.label, patient.values) == ("", {"area": "3"})
+
+
 @pytest.mark.parametrize(
     ("patient", "problem"), [("a/b", "contains a slash"), (".a", "begins with a dot")]
 )

@@ -160,6 +160,12 @@ def test_what_cannot_be_chosen_is_refused_before_the_first_epoch(cohort, tmp_pat
     refuse_impossible(TrainSettings(), task, [])
 
 
+def test_several_targets_have_no_threshold():
+    task = build_task("classification", target=("a", "b:regression"))
+    with pytest.raises(RunError, match=r"train\.threshold: with several targets there is none"):
+        refuse_impossible(TrainSettings(threshold=0.5), task, [])
+
+
 def test_a_task_without_thresholds_refuses_them(cohort):
     task = build_task("regression", target=("a", "b"))
     for settings in (TrainSettings(threshold=0.5), TrainSettings(temperature=True)):

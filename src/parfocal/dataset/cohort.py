@@ -252,8 +252,8 @@ def _refuse_odd_classes(path: Path, classes: Sequence[str], slides: int, column:
     if len(classes) > max(MAX_RARE, slides / 2):
         raise CohortError(
             f"{path.name}: {column} has {len(classes)} different values on {slides} slides, such "
-            f"as {classes[0]!r}, so it is no column of classes; give another --target, or "
-            "--task regression for numbers."
+            f"as {classes[0]!r}, so it is no column of classes; use another column, or --task "
+            "regression for numbers."
         )
 
 

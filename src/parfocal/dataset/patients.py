@@ -20,8 +20,8 @@ def group_patients(cohort: Cohort) -> Cohort:
         cohort: the slides.
 
     Raises:
-        CohortError: slides of a patient differ in label, in a value or in the part of the split, or
-            the id of a patient cannot be the name of a file.
+        CohortError: slides of a patient differ in the class, in a value or in the part of the
+            split, or the id of a patient cannot be the name of a file.
     """
     return replace(cohort, slides=group_slides(cohort.slides, cohort.source.name))
 
@@ -82,7 +82,9 @@ def _patient(patient_id: str, slides: Sequence[CohortSlide], source: str) -> Coh
             f"{source} row {first.row}: patient_id {patient_id!r} {problem}, and files are named "
             "after it; write it in another way."
         )
-    for attribute in ("label", "split", "fold", "fold_parts"):
+    # Without classes, a column label is no target, and may describe the slides.
+    own = () if first.group is not None else ("label",)
+    for attribute in (*own, "split", "fold", "fold_parts"):
         for slide in slides[1:]:
             _refuse_difference(
                 source,
@@ -95,6 +97,7 @@ def _patient(patient_id: str, slides: Sequence[CohortSlide], source: str) -> Coh
     return replace(
         first,
         slide_id=patient_id,
+        label=first.label if len({slide.label for slide in slides}) == 1 else "",
         mpp=None,
         stratum=first.stratum if len(strata) == 1 else None,
         tissue=None,

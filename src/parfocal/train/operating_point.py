@@ -24,6 +24,7 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.operating_point import OperatingPoint, Threshold, ThresholdRule
 from parfocal.settings import TrainSettings
 from parfocal.tasks import Task
+from parfocal.tasks.joint import Joint
 from parfocal.train.folder import RunError, write_summary
 from parfocal.train.summary import RunSummary
 from parfocal.train.validation import ValidationOutput
@@ -168,6 +169,11 @@ def refuse_impossible(settings: TrainSettings, task: Task, val: Sequence[CohortS
     if not is_requested(settings):
         return
     name = "threshold" if settings.threshold is not None else "temperature"
+    if task.name == Joint.name:
+        raise RunError(
+            f"train.{name}: with several targets there is none; remove it, or train each target "
+            "by itself."
+        )
     if not task.thresholds:
         raise RunError(
             f"train.{name}: task {task.name} has no classes to choose it for; remove it, or "
