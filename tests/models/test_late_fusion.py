@@ -54,6 +54,12 @@ def test_max_is_the_slide_with_the_lowest_probability_of_the_first_class():
     assert fuse_logits(risks, "max-logits")[0].tolist() == [2.0]
 
 
+def test_a_patient_has_each_label_that_a_slide_has():
+    fused, shares = fuse_logits(torch.tensor([[3.0, -4.0], [-4.0, 2.0], [0.0, 0.0]]), "max-logits")
+    assert fused.tolist() == [3.0, 2.0]
+    assert shares.tolist() == [0.5, 0.5, 0.0]
+
+
 @pytest.mark.parametrize("fusion", ["mean", "max", "attention"])
 def test_the_scores_of_a_patient_sum_to_one(fusion):
     each = model()

@@ -35,6 +35,11 @@ from parfocal.settings.check_unit import require_covariates
             ],
             r"train\.covariates: os is what the model predicts",
         ),
+        (
+            "abmil",
+            ["train.per=patient", "train.fusion=max", "train.target=[msi, area:regression]"],
+            r"train\.fusion: fusion max with several targets: msi has classes",
+        ),
         ("abmil", ["train.covariates=[slide_id]"], r"slide_id says which slide a row is"),
         ("abmil", ["train.covariates=[age:text]"], r"train\.covariates: .*unknown kind 'text'"),
         ("abmil", ["train.per=case"], r"train\.per: "),

@@ -113,6 +113,13 @@ def test_the_share_and_the_attention_of_a_selection_are_measured():
     assert (share, on_selected) == pytest.approx((2 / 3, 0.9))
 
 
+def test_the_patches_of_a_slide_that_the_fusion_leaves_out_do_not_count():
+    attention = torch.tensor([0.6, 0.3, 0.1, 0.0, 0.0, 0.0])  # max: the first slide of two
+    look = Look(torch.arange(6), attention, torch.tensor([0, 3]), attention)
+    ((share, on_selected),) = _choices(Prediction(torch.zeros(2), (look,)))
+    assert (share, on_selected) == pytest.approx((1 / 3, 0.6))
+
+
 def test_the_attention_on_visited_patches_is_measured_among_all():
     visited = Look(torch.tensor([4, 5, 6]), torch.tensor([0.2, 0.3, 0.5]))
     score = torch.tensor([0.1, 0.0, 0.2, 0.1, 0.4, 0.2, 0.0])  # two do not exist

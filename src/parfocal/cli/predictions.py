@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from shutil import which
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -67,6 +67,7 @@ from parfocal.progress import bars_erased
 
 if TYPE_CHECKING:
     from parfocal.explain.patient_record import PatientRecord
+    from parfocal.models.checkpoint import Checkpoint
     from parfocal.predict.patients import FailedPatient
 
 
@@ -196,12 +197,7 @@ def predict(
         from parfocal.models.encoder_places import with_encoders_at
 
         trained = with_encoders_at(trained, places)
-    if budget is not None:
-        from parfocal.models.visit import given_budget, refuse_fused
-
-        trained = given_budget(trained, budget, stored=features is not None)
-        refuse_fused(trained.unit.asked_for(per, fusion), budget)
-    trained = dataclasses.replace(trained, unit=trained.unit.asked_for(per, fusion))
+    trained = _as_asked(trained, per, fusion, budget, stored=features is not None)
     refuse_unused_table(trained.unit, patients)
     engine = worker_engine(
         workers=workers,
@@ -261,6 +257,26 @@ def predict(
         files = ", ".join((".json", ".png", *exports.suffixes))
         typer.echo(f"wrote predictions.csv, and {files} per slide, to {out}", err=True)
     finish(failed, total, then=after_predict(out, patients=False))
+
+
+def _as_asked(
+    trained: "Checkpoint",
+    per: Literal["slide", "patient"] | None,
+    fusion: Literal["mean", "max", "attention"] | None,
+    budget: str | None,
+    *,
+    stored: bool,
+) -> "Checkpoint":
+    """Return a model with a budget that predicts slides or patients; refuse what it cannot."""
+    from parfocal.models.visit import given_budget, refuse_fused
+    from parfocal.tasks import task_of
+    from parfocal.tasks.units import refuse_fusion
+
+    trained = given_budget(trained, budget, stored=stored)
+    unit = trained.unit.asked_for(per, fusion)
+    refuse_fused(unit, budget)
+    refuse_fusion(unit.fusion, task_of(trained))
+    return dataclasses.replace(trained, unit=unit)
 
 
 def _print_patients(

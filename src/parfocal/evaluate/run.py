@@ -50,7 +50,7 @@ from parfocal.models.visit import given_budget, refuse_fused
 from parfocal.printable import all_failed
 from parfocal.slide.sources.url import RemoteAccess
 from parfocal.tasks import read_task_cohort, task_of
-from parfocal.tasks.units import entries_of, unit_inputs
+from parfocal.tasks.units import entries_of, refuse_fusion, unit_inputs
 
 MAX_LISTED = 3  # reasons listed in the message if every slide failed
 
@@ -267,6 +267,7 @@ def asked_for(trained: Checkpoint, per: Per | None, fusion: Fusion | None) -> Ch
     """
     try:
         unit = trained.unit.asked_for(per, fusion)
+        refuse_fusion(unit.fusion, task_of(trained))
     except ValueError as error:
         raise EvaluationError(str(error)) from None
     return trained if unit == trained.unit else replace(trained, unit=unit)

@@ -2,7 +2,8 @@
 
 - "mean": mean of the class probabilities; for a task without classes, of the logits.
 - "max": the prediction for the most suspicious slide: the one with the lowest probability of the
-  first class, which is the one without a finding; for a task without classes, the highest logits.
+  first class, which is the one without a finding; for a task without classes, the highest value of
+  each logit, as a patient has a finding that any slide has.
 - "attention": gated attention over the vectors of the slides, which are what enters the last layer
   of the model; the last layer then classifies their weighted mean. It is trained with the model.
 
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own short name)
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -111,12 +113,10 @@ def fuse_logits(
             return logits[0], shares  # unchanged to the last bit
         return logits.log_softmax(dim=1).logsumexp(dim=0) - torch.tensor(count).log(), shares
     if fusion.endswith(OF_OUTPUTS):
-        position = int(logits.sum(dim=1).argmax())
-    else:
-        position = int(logits.softmax(dim=1)[:, 0].argmin())
-    shares = logits.new_zeros(count)
-    shares[position] = 1
-    return logits[position], shares
+        highest = logits.max(dim=0)
+        return highest.values, F.one_hot(highest.indices, count).to(logits).mean(dim=0)
+    position = int(logits.softmax(dim=1)[:, 0].argmin())
+    return logits[position], F.one_hot(torch.tensor(position), count).to(logits)
 
 
 class _LastLayerInput:

@@ -6,6 +6,7 @@ from parfocal.dataset.columns import is_administrative
 from parfocal.models.covariates import CovariateError, covariate_columns
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.sections import RunSettings
+from parfocal.tasks.units import refuse_fusion
 
 
 def check_unit(settings: RunSettings) -> None:
@@ -24,6 +25,10 @@ def check_unit(settings: RunSettings) -> None:
             f"train.fusion={train.fusion} joins the predictions for the slides of a patient; add "
             "--per patient, or leave it out."
         )
+    try:
+        refuse_fusion(train.fusion, train.build_task())
+    except ValueError as error:
+        raise SettingsError(f"train.fusion: {error}") from None
     if train.per == "slide" or traits.takes == "nothing":
         return
     if traits.needs_outlines:

@@ -239,10 +239,11 @@ def _choices(prediction: Prediction) -> list[tuple[float, float]]:
     for look in prediction.looks:
         if look.selected is None or look.zoom_attention is None:
             continue
-        existing = int((look.zoom_attention > 0).sum())
-        if existing > len(look.selected):
-            attention = float(look.zoom_attention[look.selected].sum())
-            choices.append((len(look.selected) / existing, attention))
+        # Of a patient, a slide that the fusion leaves out has no attention, but selected patches.
+        selected = look.zoom_attention[look.selected]
+        count, existing = int((selected > 0).sum()), int((look.zoom_attention > 0).sum())
+        if existing > count:
+            choices.append((count / existing, float(selected.sum())))
     return choices
 
 
