@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from parfocal.distribute.status import WorkStatus
 
-TABLES = (".csv", ".tsv", ".xlsx")
+TABLES = (".csv", ".tsv", ".xlsx", ".xlsm")
 # Options that train on a cohort of `synth --endpoint`.
 ENDPOINT_OPTIONS = {
     "survival": "--task survival --time os_months --event os_event",

@@ -15,9 +15,9 @@ from parfocal.files import READ_ONLY, OutputError, part_path, path_exists, refus
 PAGE_SUFFIXES = (".html", ".htm")
 # A folder with one of these is refused, because its name is probably meant for a file.
 FILE_SUFFIXES = (
-    *(".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".html", ".htm", ".pdf"),
-    *(".png", ".jpg", ".jpeg", ".svg", ".tif", ".tiff", ".svs", ".h5", ".pt", ".pth", ".ckpt"),
-    *(".safetensors", ".geojson", ".zip"),
+    *(".csv", ".tsv", ".xlsx", ".xlsm", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".html"),
+    *(".htm", ".pdf", ".png", ".jpg", ".jpeg", ".svg", ".tif", ".tiff", ".svs", ".h5", ".pt"),
+    *(".pth", ".ckpt", ".safetensors", ".geojson", ".zip"),
 )
 
 

@@ -100,7 +100,8 @@ class Lesions:
         if not _touch_tissue(outlines, opened):
             logger.warning(
                 "%s: there is no tissue under any outline of %s; check that the outlines are of "
-                "this slide, or set outlines_offset in the cohort",
+                "this slide and in level-0 pixels, not in microns, or set outlines_offset in the "
+                "cohort",
                 *(slide.slide_id, self._files[slide.slide_id].path.name),
             )
         return outlines

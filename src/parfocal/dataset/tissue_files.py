@@ -6,11 +6,12 @@ from pathlib import Path
 
 from parfocal.dataset.cohort import read_slides
 from parfocal.dataset.errors import CohortError
+from parfocal.dataset.table import WORKBOOKS
 from parfocal.slide.given_tissue import find_tissue_file
 from parfocal.slide.identity import slide_id
 from parfocal.slide.sources.url import SlidePath, slide_key
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
+TABLE_SUFFIXES = (".csv", ".tsv", *WORKBOOKS)
 
 logger = logging.getLogger(__name__)
 

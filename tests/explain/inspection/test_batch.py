@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from parfocal.dataset import CohortError
 from parfocal.distribute.worklist import Distribution
 from parfocal.explain.inspection import InspectedSlide, SlideSource, inspect_slides, list_sources
 from parfocal.explain.inspection.sheet import check_sheet, write_sheet
@@ -41,6 +42,12 @@ def test_slides_of_tables_and_files_are_listed(tmp_path, slides):
         SlideSource(slides[0], 2.0),
         SlideSource(slides[1], 0.5, mask, from_cohort=True),
     ]
+
+
+def test_a_workbook_of_any_kind_is_a_table(tmp_path, slides):
+    (tmp_path / "cohort.xlsm").write_bytes(b"")
+    with pytest.raises(CohortError, match=r"cohort\.xlsm: not a complete \.xlsx workbook"):
+        list_sources([tmp_path / "cohort.xlsm"])
 
 
 def test_given_tissue_files_come_before_those_of_a_table(tmp_path, slides):
