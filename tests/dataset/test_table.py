@@ -43,7 +43,7 @@ def test_the_first_sheet_that_is_not_hidden_is_read(tmp_path, workbook):
     assert sheet_names(path, hidden=True) == ["Old", "Other"]
 
 
-def test_another_sheet_of_the_same_columns_is_told(tmp_path, workbook, caplog):
+def test_another_sheet_of_the_same_columns_has_a_warning(tmp_path, workbook, caplog):
     read_cells(workbook(tmp_path / "a.xlsx", "Train", SLIDES, SLIDES[:2]))
     assert "a.xlsx: sheet Train is read, but not Other, although it has the same" in caplog.text
 
@@ -56,7 +56,7 @@ def test_another_sheet_of_the_same_columns_is_told(tmp_path, workbook, caplog):
         ("a.csv", "slide_id path label\n1 a no\n", "The first row is a single cell: separate"),
     ],
 )
-def test_a_header_that_is_elsewhere_is_told(tmp_path, workbook, name, text, hint):
+def test_the_error_about_columns_says_where_the_header_may_be(tmp_path, workbook, name, text, hint):
     (tmp_path / name).write_text(text)
     path = (
         workbook(tmp_path / name, "Read me", [("Slides",)], SLIDES) if not text else tmp_path / name

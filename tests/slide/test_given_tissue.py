@@ -194,8 +194,8 @@ def test_the_classes_of_the_areas_are_kept_and_doubtful_ones_have_a_warning(tmp_
     assert read(slide, geojson(tmp_path, *areas[:2])).classes == "Tissue 1, no class 1"
     tissue = read(slide, geojson(tmp_path, feature((0, 200, 90, 90)), areas[2]))
     assert (tissue.classes, tissue.warning) == ("no class 1; without Pen 1", None)
-    warning = read(slide, geojson(tmp_path, areas[0], feature((0, 0, 9, 9), "Artefact"))).warning
-    assert "areas of class Artefact count as tissue" in warning
+    warning = read(slide, geojson(tmp_path, areas[0], feature((0, 0, 9, 9), "Background"))).warning
+    assert "areas of class Background count as tissue" in warning
     assert "slide.exclude_classes" in warning
 
 

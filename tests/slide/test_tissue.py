@@ -104,13 +104,13 @@ def test_tissue_on_nearly_none_or_all_of_the_scan_has_a_warning(rows):
     assert tissue.warning.endswith("give a file with the tissue with --tissue.")
 
 
-def test_a_little_tissue_is_told_with_its_digits():
+def test_the_share_of_a_little_tissue_has_a_digit():
     pixels = np.full((1000, 1000, 3), 240, dtype=np.uint8)
     pixels[:20, :20] = STAIN
     assert "tissue was found on 0.04% of the scan" in find_tissue(slide_of(pixels)).warning
 
 
-def test_green_stain_that_is_left_out_as_ink_is_told():
+def test_green_stain_that_is_left_out_as_ink_has_a_warning():
     pixels = glass()
     pixels[100:300, 150:300] = STAIN
     pixels[100:300, 300:450] = (150, 200, 170)
@@ -121,7 +121,7 @@ def test_green_stain_that_is_left_out_as_ink_is_told():
         find_tissue(slide_of(pixels))
 
 
-def test_a_gray_scan_is_told():
+def test_a_gray_scan_is_refused_as_such():
     pixels = glass()[:, :, :1].repeat(3, axis=2)
     pixels[100:300, 150:300] = 120
     with pytest.raises(NoTissueError, match="since the scan is gray, without any color"):

@@ -40,7 +40,7 @@ MIN_EDGE = 0.9  # share of the scan's edge that is tissue in an inverted mask
 MIN_INSIDE = 0.5  # share of the tissue found on a scan that lies in the given one
 # Classes that are not excluded by default, but whose names do not sound like tissue.
 DOUBTFUL_CLASSES = (
-    *("artefact*", "background*", "glass*", "empty*", "hole*", "exclu*", "pen*", "marker*", "ink*"),
+    *("artef*", "background*", "glass*", "empty*", "hole*", "exclu*", "pen*", "marker*", "ink*"),
     *("fold*", "blur*", "out of focus*", "bubble*", "dust*"),
 )
 
