@@ -17,6 +17,7 @@ from parfocal.tasks import (
     stored_task,
 )
 from parfocal.tasks.ordinal import ordinal_loss
+from parfocal.tasks.registry import shared_by_folds
 from parfocal.train.selection import can_select, warn_unmeasured
 
 
@@ -342,6 +343,19 @@ def test_a_cohort_is_counted_by_its_targets(arguments, rows, line, tmp_path, cap
     caplog.set_level("INFO")
     read_task_cohort(write_cohort(tmp_path, *rows), build_task(**arguments))
     assert caplog.messages == [f"cohort.csv: {line}"]
+
+
+def test_folds_share_the_intervals_of_time():
+    slides = [slide(n, t=n + 1, e=1, a=n) for n in range(8)]
+    hazards = build_task("hazards", time="t", event="e")
+    shared = shared_by_folds(hazards, slides)
+    assert shared.fitted(slides[:5]) == shared == hazards.fitted(slides)
+    assert hazards.fitted(slides[:5]) != shared
+    several = build_task("hazards", time="t", event="e", target=["a:regression"])
+    assert shared_by_folds(several, slides).parts[0] == shared
+    assert shared_by_folds(JOINT, slides) == JOINT  # without intervals
+    with pytest.raises(CohortError, match=r"8 events at 8 different times, .* 9 intervals"):
+        shared_by_folds(build_task("hazards", time="t", event="e", time_bins=9), slides)
 
 
 def test_a_target_that_no_training_slide_has_is_refused():

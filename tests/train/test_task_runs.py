@@ -12,6 +12,7 @@ from parfocal.hub.card import model_card
 from parfocal.hub.facts import read_facts
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.description import CheckpointError
+from parfocal.models.ensemble import load_trained
 from parfocal.settings import load_settings
 from parfocal.settings.errors import SettingsError
 from parfocal.tasks import read_task_cohort, task_of
@@ -107,6 +108,13 @@ def test_each_task_is_trained_and_evaluated(folder, tmp_path, name):
     else:
         assert set(task.columns) < set(rows[0])
         assert all(float(rows[0][key]) is not None for key in rows[0] if key.startswith("pred_"))
+
+
+def test_folds_of_hazards_answer_together(folder, tmp_path):
+    trained(folder, tmp_path, "hazards", **{"train.folds": 2, "train.epochs": 1})
+    joined = load_trained(tmp_path)
+    edges = {tuple(each.task["edges"]) for each in joined.members.values()}
+    assert edges == {tuple(joined.task["edges"])}
 
 
 def test_a_run_of_survival_is_repeatable_and_can_be_resumed(folder, tmp_path):

@@ -270,7 +270,7 @@ def _as_asked(
     """Return a model with a budget that predicts slides or patients; refuse what it cannot."""
     from parfocal.models.visit import given_budget, refuse_fused
     from parfocal.tasks import task_of
-    from parfocal.tasks.units import refuse_fusion
+    from parfocal.tasks.registry import refuse_fusion
 
     trained = given_budget(trained, budget, stored=stored)
     unit = trained.unit.asked_for(per, fusion)

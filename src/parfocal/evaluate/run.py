@@ -50,7 +50,8 @@ from parfocal.models.visit import given_budget, refuse_fused
 from parfocal.printable import all_failed
 from parfocal.slide.sources.url import RemoteAccess
 from parfocal.tasks import read_task_cohort, task_of
-from parfocal.tasks.units import entries_of, refuse_fusion, unit_inputs
+from parfocal.tasks.registry import refuse_fusion
+from parfocal.tasks.units import entries_of, unit_inputs
 
 MAX_LISTED = 3  # reasons listed in the message if every slide failed
 

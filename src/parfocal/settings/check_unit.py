@@ -6,7 +6,7 @@ from parfocal.dataset.columns import is_administrative
 from parfocal.models.covariates import CovariateError, covariate_columns
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.sections import RunSettings
-from parfocal.tasks.units import refuse_fusion
+from parfocal.tasks.registry import refuse_fusion
 
 
 def check_unit(settings: RunSettings) -> None:

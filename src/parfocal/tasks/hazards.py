@@ -86,10 +86,14 @@ class Hazards:
     def fitted(self, slides: Sequence[CohortSlide]) -> "Hazards":
         """Return the task with edges at the quantiles of the times of events.
 
+        Edges that it has, those of all folds, are kept.
+
         Raises:
             CohortError: there are fewer events at different times than intervals.
         """
         require_events(slides, self.time, self.event)
+        if self.edges:
+            return self
         encoded = torch.stack([self.encode(slide) for slide in slides])
         times = encoded[encoded[:, 1] == 1, 0]
         distinct = len(set(times.tolist()))
@@ -97,7 +101,7 @@ class Hazards:
         edges = tuple(times.quantile(shares).tolist())
         if len(set(edges)) < len(edges) or distinct < self.bins:
             raise CohortError(
-                f"the training slides have {len(times)} events at {distinct} different "
+                f"the slides have {len(times)} events at {distinct} different "
                 f"times, which do not fill {self.bins} intervals; set train.time_bins lower, or "
                 "use --task survival."
             )

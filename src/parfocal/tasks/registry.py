@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.dataset.columns import is_administrative
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.description import CheckpointError
@@ -133,6 +134,42 @@ def _tasks_of(kind: str, columns: Sequence[str]) -> list[Task]:
         raise ValueError(f"target: task {kind} needs the columns of its targets: --target COLUMN.")
     task: Task = TASKS[kind](tuple(columns))
     return [task]
+
+
+def refuse_fusion(fusion: str | None, task: Task) -> None:
+    """Refuse the highest value of each output where an output belongs to a class.
+
+    Args:
+        fusion: how the predictions for the slides of a patient are joined; None for one bag.
+        task: the task.
+
+    Raises:
+        ValueError: the task has several targets, of which one has classes.
+    """
+    parts = task.parts if isinstance(task, Joint) else ()
+    named = [part.columns[0] for part in parts if isinstance(part, Classification | Ordinal)]
+    if fusion == "max" and named:
+        raise ValueError(
+            f"fusion max with several targets: {named[0]} has classes, of which no slide has the "
+            "highest; use fusion mean, or one bag of all slides."
+        )
+
+
+def shared_by_folds(task: Task, slides: Sequence[CohortSlide]) -> Task:
+    """Return a task with what all folds have in common, so that they can answer together.
+
+    Args:
+        task: the task, prepared for the cohort.
+        slides: slides or patients of all folds.
+
+    Raises:
+        CohortError: there are fewer events at different times than intervals.
+    """
+    if isinstance(task, Joint):
+        known = [[each for each in slides if part.known(each)] for part in task.parts]
+        parts = zip(task.parts, known, strict=True)
+        return Joint(tuple(shared_by_folds(part, own) for part, own in parts))
+    return task.fitted(slides) if isinstance(task, Hazards) else task
 
 
 def task_of(trained: Checkpoint) -> Task:

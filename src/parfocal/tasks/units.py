@@ -11,9 +11,6 @@ from parfocal.dataset.patient_inputs import patient_inputs
 from parfocal.dataset.patients import group_slides
 from parfocal.models.covariates import fit_covariates
 from parfocal.models.unit import Unit, fusion_of
-from parfocal.tasks.contract import Task
-from parfocal.tasks.joint import Joint
-from parfocal.tasks.task_cohort import CLASS_TASKS
 
 
 def unit_inputs(slides: Inputs, unit: Unit, classes: Sequence[str]) -> Inputs:
@@ -37,25 +34,6 @@ def unit_inputs(slides: Inputs, unit: Unit, classes: Sequence[str]) -> Inputs:
         fusion=fusion_of(unit, classes),
         encode=None if covariates is None else encode,
     )
-
-
-def refuse_fusion(fusion: str | None, task: Task) -> None:
-    """Refuse the highest value of each output where an output belongs to a class.
-
-    Args:
-        fusion: how the predictions for the slides of a patient are joined; None for one bag.
-        task: the task.
-
-    Raises:
-        ValueError: the task has several targets, of which one has classes.
-    """
-    parts = task.parts if isinstance(task, Joint) else ()
-    named = [part.columns[0] for part in parts if part.name in CLASS_TASKS]
-    if fusion == "max" and named:
-        raise ValueError(
-            f"fusion max with several targets: {named[0]} has classes, of which no slide has the "
-            "highest; use fusion mean, or one bag of all slides."
-        )
 
 
 def entries_of(unit: Unit, slides: Sequence[CohortSlide], source: str) -> tuple[CohortSlide, ...]:

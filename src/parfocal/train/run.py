@@ -37,6 +37,7 @@ from parfocal.settings.encoders import load_encoders
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.resolution import mpp_of
 from parfocal.tasks import prepared_task
+from parfocal.tasks.registry import shared_by_folds
 from parfocal.tasks.units import entries_of
 from parfocal.train.checks import log_left_out, log_true_resolutions, refuse_unknown_strata
 from parfocal.train.devices import refuse_missing_devices
@@ -189,6 +190,9 @@ def prepare_training(
     require_covariates(settings)
     _check_unit(cohort, settings.train)
     planned = make_splits(cohort, settings.train)
+    if len(planned) > 1:
+        every = entries_of(Unit(settings.train.per), cohort.slides, cohort.source.name)
+        task = shared_by_folds(task, every)
     if not skip_unreadable:  # else the splits may change
         refuse_unusable_columns(cohort, planned, settings.train, task)
         refuse_unusable_teacher(settings, task, planned, out)
