@@ -15,6 +15,7 @@ from parfocal.dataset.inputs import LiveInputs
 from parfocal.distribute.worklist import Distribution
 from parfocal.models import ZoomMIL
 from parfocal.models.checkpoint import Checkpoint, build_model
+from parfocal.operating_point import OperatingPoint, Threshold
 from parfocal.predict import predict
 from parfocal.prediction import Look
 from shared_work import SentEngine
@@ -139,6 +140,17 @@ def test_a_model_that_selects_every_patch_has_no_regret(untrained, cohort):
     assert result.agreement.value == 1
     assert result.difference.value == pytest.approx(0, abs=1e-6)
     assert [score.value for score in result.regret] == [0, 0]
+
+
+def test_the_audited_class_is_that_of_the_threshold(untrained, cohort):
+    always = OperatingPoint("0", {"tumor": Threshold(0.0)}, temperature=2.0)
+    found = audited(replace(untrained, operating_point=always), cohort)
+    with (cohort.parent / "audit" / "audit.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["zoomed"] for row in rows} == {row["exhaustive"] for row in rows} == {"tumor"}
+    own = audited(untrained, cohort, "own").slides[0].zoomed
+    halved = torch.tensor(own, dtype=torch.float64).log().div(2).softmax(dim=0).tolist()
+    assert found.slides[0].zoomed == pytest.approx(halved)
 
 
 def test_a_model_that_does_not_zoom_is_refused(untrained, cohort):

@@ -45,6 +45,7 @@ from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite
 from parfocal.models.unit import refuse_units
 from parfocal.models.visit import answer, given_budget, runner
+from parfocal.operating_point import OperatingPoint
 from parfocal.prediction import Look, Prediction
 from parfocal.printable import all_failed
 from parfocal.slide.sources.url import RemoteAccess
@@ -167,7 +168,14 @@ def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) ->
         zoomed = answer(trained, opened).prediction
         exhaustive = run(ExhaustiveBag(bag))
         task = task_of(trained)
-        sufficiency = measure_sufficiency(run, bag, exhaustive) if task.classes else None
+        point = trained.operating_point or OperatingPoint()
+        decision = point.decision(trained.labels)
+        sufficiency = None
+        if task.classes:
+            temperature = point.temperature or 1.0
+            sufficiency = measure_sufficiency(
+                *(run, bag, exhaustive), decision=decision, temperature=temperature
+            )
     for prediction in (zoomed, exhaustive):
         require_finite(prediction, slide.slide_id)
     # Without the rows of patches that do not exist.
@@ -179,8 +187,8 @@ def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) ->
     looks = zip([*visited, *nothing], every, lost or (0.0,) * len(every), strict=True)
     return SlideAudit(
         slide,
-        _numbers(zoomed, task),
-        _numbers(exhaustive, task),
+        _numbers(zoomed, trained),
+        _numbers(exhaustive, trained),
         tuple(regret_of(*look) for look in looks),
         lost,
         visited=sum(len(look.rows) for look in visited),
@@ -188,12 +196,13 @@ def _audit_slide(slide: CohortSlide, opened: SlideInput, trained: Checkpoint) ->
         sufficiency=sufficiency,
         scaled_difference=None if task.classes else _difference(zoomed, exhaustive, task),
         loss_increase=_loss_increase(zoomed, exhaustive, task, slide),
+        decision=decision,
     )
 
 
-def _numbers(prediction: Prediction, task: Task) -> tuple[float, ...]:
+def _numbers(prediction: Prediction, trained: Checkpoint) -> tuple[float, ...]:
     """Return class probabilities, or what a task without classes answers."""
-    logits = prediction.logits.double().cpu()
+    task, logits = task_of(trained), trained.calibrated(prediction.logits.double().cpu())
     if task.classes:
         return tuple(logits.softmax(dim=0).tolist())
     return tuple(task.answer(logits).outputs.values())

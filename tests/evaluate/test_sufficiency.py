@@ -48,11 +48,21 @@ def slide(lesion_root: int) -> StoredBag:
     return StoredBag([want, fine])
 
 
-def measured(lesion_root: int, k: int):
+def measured(lesion_root: int, k: int, **options: float):
     model = LesionModel(k).eval()
     bag = slide(lesion_root)
     with torch.no_grad():
-        return measure_sufficiency(model, bag, model(ExhaustiveBag(bag)))
+        return measure_sufficiency(model, bag, model(ExhaustiveBag(bag)), **options)
+
+
+def test_the_class_is_that_of_the_threshold():
+    argmax, low = measured(2, 8), measured(2, 8, decision=0.01)
+    assert (argmax.sufficient, low.sufficient) == (ROOTS + 3 * CHILDREN, ROOTS)
+    assert (argmax.same_class[2], low.same_class[2]) == (False, True)
+    assert low.removed == argmax.removed
+    cold = measured(2, 8, decision=0.01, temperature=0.01)
+    assert cold.same_class[2] is False
+    assert max(cold.removed) < 0.01
 
 
 def test_enough_are_the_patches_up_to_the_lesion():

@@ -22,6 +22,7 @@ from torch import Tensor
 from parfocal.bag import Bag, ExhaustiveBag
 from parfocal.models.limited_bag import Visited, random_scores
 from parfocal.models.rounds import Rounds
+from parfocal.models.stopping import answered
 from parfocal.prediction import Prediction
 
 KEPT_SHARE = 0.05
@@ -111,18 +112,31 @@ class Sufficiency:
     same_class: tuple[bool, bool, bool, bool]
 
 
-def measure_sufficiency(run: RunModel, bag: Bag, exhaustive: Prediction) -> Sufficiency:
+def measure_sufficiency(
+    run: RunModel,
+    bag: Bag,
+    exhaustive: Prediction,
+    *,
+    decision: float | None = None,
+    temperature: float = 1.0,
+) -> Sufficiency:
     """Measure one slide.
 
     Args:
         run: runs the model on a bag.
         bag: the bag of the slide.
         exhaustive: the prediction with every patch.
+        decision: for two classes, the probability from which on the second one is predicted; None
+            for the most probable class.
+        temperature: number that the logits are divided by.
     """
+
+    def class_of(logits: Float[Tensor, " c"]) -> int:
+        return answered((logits.double() / temperature).softmax(dim=0).tolist(), decision)
+
     own = Rounds(run, bag, round_patches=1).finish()
     at_random = Rounds(run, bag, round_patches=1, random_seed=RANDOM_SEED).finish()
-    wanted = int(own.logits.argmax())
-    visited, label = Visited(), int(exhaustive.logits.argmax())
+    wanted, label, visited = class_of(own.logits), class_of(exhaustive.logits), Visited()
     scores = [look.score for look in exhaustive.looks]
     noise = [random_scores(each, RANDOM_SEED, step) for step, each in enumerate(scores)]
     valid = _existing(bag, len(scores))
@@ -133,7 +147,7 @@ def measure_sufficiency(run: RunModel, bag: Bag, exhaustive: Prediction) -> Suff
             for step, (each, exists) in enumerate(zip(ranking, valid, strict=True))
         }
         logits: Tensor = run(MaskedBag(bag, masks, visited)).logits
-        return logits.double().softmax(dim=0)
+        return (logits.double() / temperature).softmax(dim=0)
 
     kept = [answer(each, KEPT_SHARE, keep=True) for each in (scores, noise)]
     removed = [
@@ -141,10 +155,10 @@ def measure_sufficiency(run: RunModel, bag: Bag, exhaustive: Prediction) -> Suff
     ]
     at = DELETED_SHARES.index(KEPT_SHARE)
     answers = (*kept, removed[0][at], removed[1][at])
-    same = [int(each.argmax()) == label for each in answers]
+    same = [answered(each.tolist(), decision) == label for each in answers]
     return Sufficiency(
-        _first_from(own, wanted) or sum(own.rounds[-1].patches),
-        _first_from(at_random, wanted),
+        _first_from(own, wanted, class_of) or sum(own.rounds[-1].patches),
+        _first_from(at_random, wanted, class_of),
         float(kept[0][label]),
         float(kept[1][label]),
         tuple(float(each[label]) for each in removed[0]),
@@ -190,11 +204,13 @@ def _existing(bag: Bag, steps: int) -> list[Bool[Tensor, " _"]]:
     return found
 
 
-def _first_from(prediction: Prediction, label: int) -> int | None:
+def _first_from(
+    prediction: Prediction, label: int, class_of: Callable[[Tensor], int]
+) -> int | None:
     """Return after how many patches the class is, and stays, a label; None if it is not."""
     found = None
     for each in reversed(prediction.rounds):
-        if int(each.logits.argmax()) != label:
+        if class_of(each.logits) != label:
             break
         found = sum(each.patches)
     return found

@@ -22,6 +22,7 @@ from parfocal.metrics import (
     score_label,
 )
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.stopping import answered
 from parfocal.models.visit import budget_text
 from parfocal.printable import counted, counts_of_each
 from parfocal.tasks import Answer, Task, task_of
@@ -61,6 +62,8 @@ class SlideAudit:
             a task with classes, whose probabilities need no unit.
         loss_increase: by how much the loss of the task is higher with the model's own selection;
             None where it is undefined: without a target, or for Cox, whose loss compares slides.
+        decision: for two classes, the probability from which on the second one is predicted; None
+            for the most probable class.
     """
 
     slide: CohortSlide
@@ -73,11 +76,16 @@ class SlideAudit:
     sufficiency: Sufficiency | None = None
     scaled_difference: float | None = None
     loss_increase: float | None = None
+    decision: float | None = None
 
     @property
     def agrees(self) -> bool:
-        """Whether both predictions have the same most probable class."""
-        return int(np.argmax(self.zoomed)) == int(np.argmax(self.exhaustive))
+        """Whether both predictions have the same class."""
+        return self.class_of(self.zoomed) == self.class_of(self.exhaustive)
+
+    def class_of(self, probabilities: Sequence[float]) -> int:
+        """Return the position of the class that is predicted from probabilities."""
+        return answered(probabilities, self.decision)
 
     @property
     def nothing_to_skip(self) -> bool:
@@ -281,7 +289,7 @@ class Audit:
         """Return the truth and both predictions of a slide."""
         if self.agreement is not None:
             labels = self.trained.labels
-            predicted = [labels[int(np.argmax(p))] for p in (each.zoomed, each.exhaustive)]
+            predicted = [labels[each.class_of(p)] for p in (each.zoomed, each.exhaustive)]
             return [each.slide.label, *predicted]
         truth = self.task.truth(each.slide)
         return [*truth.values(), *(f"{n:.6g}" for n in (*each.zoomed, *each.exhaustive))]
@@ -291,9 +299,9 @@ class Audit:
         return {label: labels.count(label) for label in self.trained.labels}
 
     def _accuracy(self, probabilities: Sequence[tuple[float, ...]]) -> Score:
-        labels = [self.trained.labels[int(np.argmax(each))] for each in probabilities]
         correct = [
-            label == each.slide.label for label, each in zip(labels, self.slides, strict=True)
+            self.trained.labels[each.class_of(own)] == each.slide.label
+            for own, each in zip(probabilities, self.slides, strict=True)
         ]
         patients = tuple(each.slide.patient_id for each in self.slides)
         return proportion_with_interval(np.array(correct, dtype=float), patients)
