@@ -121,6 +121,14 @@ def test_green_stain_that_is_left_out_as_ink_has_a_warning():
         find_tissue(slide_of(pixels))
 
 
+def test_faint_tissue_that_a_pen_hides_has_a_warning():
+    pixels = glass()
+    pixels[50:250, 100:500] = (235, 222, 230)
+    pixels[330:360, 100:500] = (20, 40, 160)
+    warning = find_tissue(slide_of(pixels)).warning
+    assert re.search(r"3\d\.\d% of the scan is faintly colored and left out", warning)
+
+
 def test_a_gray_scan_is_refused_as_such():
     pixels = glass()[:, :, :1].repeat(3, axis=2)
     pixels[100:300, 150:300] = 120

@@ -19,6 +19,7 @@ Mask = Bool[np.ndarray, "h w"]
 Counts = Int64[np.ndarray, "256"]
 
 SMOOTH_UM = 16.0
+BESIDE_UM = 128.0  # around tissue, the edge of which is blurred
 # Out of 255. Compression alone gives glass a saturation of up to 10. Above 35 is stain on any
 # slide, even where ink, blood or dark tissue pull Otsu's threshold higher.
 MIN_SATURATION, MAX_SATURATION = 15, 35
@@ -41,8 +42,28 @@ BRIGHT, MAX_STEP = 180, 1
 TINTED_SATURATION, MIN_TINTED, MAX_NEUTRAL = 10, 0.05, 0.01
 
 
-def find_stain(planes: Planes, mpp: float) -> Mask:
-    """Return where the saturation exceeds a threshold between glass and stain.
+def faint_share(saturation: Plane, scanned: Mask, found: Mask, mpp: float) -> float:
+    """Return the share of the scan that may be faint stain beside what was found; often 0.
+
+    Args:
+        saturation: smoothed saturation of the scan on white glass.
+        scanned: the pixels of the scan.
+        found: the tissue that was found. Pixels close to it do not count.
+        mpp: microns per pixel.
+    """
+    reach = ImageFilter.BoxBlur(max(1, round(BESIDE_UM / mpp)))
+    near = filter_in_strips(found * np.uint8(255), reach, reach=round(BESIDE_UM / mpp) + 1)
+    counts = _count(saturation, scanned & (near == 0))
+    if np.count_nonzero(counts) < 2:
+        return 0.0
+    threshold = otsu_threshold(counts)
+    if not _is_separate(counts, threshold):
+        return 0.0
+    return float(counts[threshold + 1 :].sum() / max(1, np.count_nonzero(scanned)))
+
+
+def find_stain(planes: Planes, mpp: float) -> tuple[Mask, Plane]:
+    """Return where there is stain, and the smoothed saturation, as it is on white glass.
 
     Args:
         planes: red, green and blue.
@@ -64,7 +85,7 @@ def find_stain(planes: Planes, mpp: float) -> Mask:
             saturation = _smooth_saturation(planes, mpp)
             threshold = choose_threshold(_count(saturation, scanned))
     stained: Mask = saturation > threshold
-    return stained
+    return stained, saturation
 
 
 def brightness_and_spread(planes: Planes) -> tuple[Plane, Plane]:
@@ -105,7 +126,9 @@ def otsu_threshold(counts: Counts) -> int:
     return int(np.nanargmax(np.where(below * (total - below) > 0, between, 0.0)))
 
 
-def _find_faint_stain(planes: Planes, saturation: Plane, scanned: Mask, mpp: float) -> Mask:
+def _find_faint_stain(
+    planes: Planes, saturation: Plane, scanned: Mask, mpp: float
+) -> tuple[Mask, Plane]:
     """Return where there is stain, if any, on a scan whose colors are all weak."""
     canvas = _find_canvas(planes)
     glass = _find_glass(planes, saturation, mpp) & ~canvas
@@ -116,7 +139,7 @@ def _find_faint_stain(planes: Planes, saturation: Plane, scanned: Mask, mpp: flo
     if threshold >= MIN_SATURATION or not _is_separate(counts, threshold):
         threshold = choose_threshold(counts)
     stained: Mask = saturation > threshold
-    return stained
+    return stained, saturation
 
 
 def _is_separate(counts: Counts, threshold: int) -> bool:

@@ -19,6 +19,7 @@ from parfocal.slide.stain import (
     CANVAS,
     DARK,
     brightness_and_spread,
+    faint_share,
     filter_in_strips,
     find_stain,
 )
@@ -177,10 +178,15 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
         planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # contiguous planes are faster
         brightness, spread = brightness_and_spread(planes)
         _check_transmitted_light(slide, brightness, spread)
-        stained = find_stain(planes, mpp) if method == "otsu" else spread >= GRAY_SPREAD
-        stained &= brightness >= DARK
+        stained, faint = spread >= GRAY_SPREAD, 0.0
+        if method == "otsu":
+            stained, saturation = find_stain(planes, mpp)
+        stained = stained & (brightness >= DARK)
         green = stained & _green_ink(planes)
         mask = _clean(stained & ~green, mpp)
+        if method == "otsu" and mask.any():
+            colored = mask | _clean(stained, mpp)
+            faint = faint_share(saturation, brightness >= DARK, colored, mpp)
     advice = tissue_advice(from_cohort=slide.from_cohort)
     green_share = float(green.sum()) / max(1.0, float(stained.sum()))
     if not mask.any():
@@ -193,7 +199,7 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
             f"{slide.name}: no tissue found, since {reason}. View the slide, and leave it out if "
             f"it is empty. If it has tissue, {advice}"
         )
-    doubt = _doubt(mask, brightness, spread, green_share=green_share)
+    doubt = _doubt(mask, brightness, spread, green_share=green_share, faint=faint)
     warning = f"{slide.name}: {doubt}. If that is wrong, {advice}" if doubt else None
     return tissue_from_mask(slide, mask, slide.achieved_mpp(mpp), warning=warning)
 
@@ -204,6 +210,7 @@ def _doubt(
     spread: UInt8[np.ndarray, "h w"],
     *,
     green_share: float,
+    faint: float,
 ) -> str:
     """Return why the tissue that was found may be wrong; empty if there is no reason to doubt it.
 
@@ -212,6 +219,7 @@ def _doubt(
         brightness: brightest channel of each pixel.
         spread: its difference from the darkest channel.
         green_share: share of the colored area that was left out as green ink.
+        faint: share of the scan that may be faint stain and was left out.
     """
     share, dark_share = float(mask.mean()), float((brightness < DARK).mean())
     if not NEARLY_NONE <= share < ALL_OVER:
@@ -219,6 +227,11 @@ def _doubt(
         return f"tissue was found on {found} of the scan"
     if green_share > MAX_GREEN:
         return f"{green_share:.0%} of the colored area is green, and left out as ink of markers"
+    if faint:
+        return (
+            f"{faint:.1%} of the scan is faintly colored and left out, beside tissue or ink of a "
+            "strong color"
+        )
     if dark_share > MAX_DARK and not ((brightness - spread) >= GLASS).any():
         return (
             f"{dark_share:.0%} of the scan is dark and nothing is as bright as glass, as in "
