@@ -125,6 +125,12 @@ def test_an_impossible_share_is_refused(text: str):
         parse_shares(text)
 
 
+def test_a_share_that_may_be_a_fraction_is_refused():
+    with pytest.raises(ValueError, match=r"'0\.05': shares are in percent; write 5 or 0\.05%"):
+        parse_shares("0.05,0.1")
+    assert parse_shares("0.5%") == (0.005,)
+
+
 def test_a_share_is_listed_once():
     with pytest.raises(ValueError, match="5 is listed twice; list it once"):
         parse_shares("5,1,5%")
