@@ -29,7 +29,6 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
         ("train.refit=maybe", "train.refit: 'maybe' is invalid; use true or false."),
         ("train.betas=[0.9]", "train.betas: [0.9] is invalid; use one more value."),
         ("train.betas=[0.9, 0.9, 0.9]", "train.betas: [0.9, 0.9, 0.9] is invalid; use 2 values."),
-        ("train.labels=[0, 1]", "train.labels: 0 is invalid; use text, in quotes if it looks"),
         ("encoder.weights=3", "encoder.weights: 3 is invalid; use a path or values by"),
         ("model.k=abc", "model.k: 'abc' is invalid; use a whole number or a list."),
         ("model.k=[4, abc]", "model.k: 'abc' is invalid; use a whole number."),
@@ -76,6 +75,7 @@ from parfocal.settings import SettingsError, load_settings, recipe_names
         ("train.epochs", "'train.epochs' is not SECTION.KEY=VALUE; write it as model.k=10."),
         ("epochs=3", "'epochs=3' is not SECTION.KEY=VALUE"),
         ("train.epochs=[", "'train.epochs=[': the value is not YAML"),
+        ("train.labels=[<5%, >=5%]", "put texts with special characters in quotes, as in ['<5%',"),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line(override, message):

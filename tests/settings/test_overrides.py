@@ -1,10 +1,12 @@
 """`--set section.key=value` is parsed and checked in the same way by every command."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from parfocal.dataset.spelling import labels_option
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
 from parfocal.settings import SettingsError, load_settings, model_overrides, parse_override
 
@@ -41,6 +43,34 @@ def test_a_text_without_section_key_and_value_is_refused(text):
     message = f"{text!r} is not SECTION.KEY=VALUE; write it as model.k=10."
     with pytest.raises(SettingsError, match=re.escape(message)):
         parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        ("[0, 1]", ("0", "1")),
+        ("[0, 3+3, 4+4]", ("0", "3+3", "4+4")),
+        ("[No, Yes]", ("No", "Yes")),
+        ("[1.0, 007, ~]", ("1.0", "007", "~")),
+        ("['<5%', '>=5%']", ("<5%", ">=5%")),
+        ("3", ("3",)),
+        ("null", None),
+    ],
+)
+def test_labels_are_texts_as_they_are_written(tmp_path, value, texts):
+    assert load_settings("zoommil", overrides=[f"train.labels={value}"]).train.labels == texts
+    config = tmp_path / "labels.yaml"
+    config.write_text(f"train:\n  labels: {value}\n  epochs: 3\n")
+    train = load_settings("zoommil", config).train
+    assert (train.labels, train.epochs) == (texts, 3)
+
+
+@pytest.mark.parametrize(
+    "labels", [("0", "3+3"), ("No", "Yes"), ("ER-", "ER+"), ("<5%", ">=5%"), ("a, b", "Barrett's")]
+)
+def test_the_option_that_a_message_suggests_is_accepted(labels):
+    _, override = shlex.split(labels_option(labels))
+    assert load_settings("zoommil", overrides=[override]).train.labels == labels
 
 
 def test_training_converts_values_to_the_types_of_the_settings():

@@ -23,7 +23,13 @@ from parfocal.dataset.rows import (
     read_rows,
 )
 from parfocal.dataset.same_file import refuse_one_file_twice
-from parfocal.dataset.spelling import find_variants, is_missing, plain_form, plain_label
+from parfocal.dataset.spelling import (
+    find_variants,
+    is_missing,
+    labels_option,
+    plain_form,
+    plain_label,
+)
 from parfocal.printable import counted, counts_of_each
 from parfocal.slide.resolution import MAX_MPP, MIN_MPP
 from parfocal.slide.sources.url import RemoteAccess, SlidePath, UrlError
@@ -234,11 +240,10 @@ def _refuse_missing_labels(
             f"{path.name} row {first.row}: {column} is empty{more}; every slide needs one."
         )
     known = sorted({slide.label for slide in slides if not is_missing(slide.label)})
-    listed = ", ".join([first.label, *known][:MAX_CLASSES])
+    option = labels_option([first.label, *known][:MAX_CLASSES])
     raise CohortError(
         f"{path.name} row {first.row}: {column} {first.label!r} means a missing value{more}; give "
-        f"the slide a class or remove the row. If it is a class, say so: --set "
-        f"'train.labels=[{listed}]'."
+        f"the slide a class or remove the row. If it is a class, say so: {option}."
     )
 
 

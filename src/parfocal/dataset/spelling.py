@@ -1,14 +1,24 @@
 """Texts of a table that mean a missing value, or that are equal but for how they are written."""
 
+import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterable
 
 from parfocal.validation import is_missing
 
-__all__ = ["find_variants", "hidden_character", "is_missing", "plain_form", "plain_label"]
+__all__ = [
+    "find_variants",
+    "hidden_character",
+    "is_missing",
+    "labels_option",
+    "plain_form",
+    "plain_label",
+]
 
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+PLAIN_YAML = re.compile(r"[\w+][\w+./()<>=% -]*")  # a text in a YAML list without quotes
 HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # control and format characters, separators of lines
 JOINERS = "\u200c\u200d"  # belong to the spelling of words in some scripts
 # Cyrillic and Greek letters, in lower case, that look like Latin ones in lower or upper case.
@@ -52,6 +62,19 @@ def find_variants(
         if other != text:
             return other, text
     return None
+
+
+def labels_option(labels: Iterable[str]) -> str:
+    """Return the option of a command line that names the classes in order.
+
+    >>> labels_option(["0", "3+3"])
+    "--set 'train.labels=[0, 3+3]'"
+    """
+    listed = ", ".join(
+        label if PLAIN_YAML.fullmatch(label) else json.dumps(label, ensure_ascii=False)
+        for label in labels
+    )
+    return f"--set {shlex.quote(f'train.labels=[{listed}]')}"
 
 
 def hidden_character(text: str) -> str | None:

@@ -19,6 +19,7 @@ from parfocal.settings.overrides import parse_override
 from parfocal.settings.renamed import is_version_1, rename_settings, upgrade_sections
 from parfocal.settings.sections import SECTIONS, RunSettings
 from parfocal.settings.values import check_value, overridden
+from parfocal.settings.yaml_texts import load_sections
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -92,7 +93,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SettingsFileError: the file cannot be read, or has no sections with keys.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_sections(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsFileError(f"{path}: cannot be read ({error.strerror}).") from None
     except yaml.MarkedYAMLError as error:

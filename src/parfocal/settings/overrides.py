@@ -11,16 +11,17 @@ from parfocal.models.ensemble import fold_folders
 from parfocal.settings.check import check_model_settings
 from parfocal.settings.errors import SettingsError
 from parfocal.settings.values import check_value
+from parfocal.settings.yaml_texts import load_value
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
-    """Parse `section.key=value`, whose value is YAML.
+    """Parse `section.key=value`, whose value is YAML; texts stay as written.
 
     >>> parse_override("train.refit=True")
     ('train', 'refit', True)
     >>> parse_override("model.k=[4, 2]")
     ('model', 'k', [4, 2])
-    >>> parse_override("train.labels=['0', '1']")
+    >>> parse_override("train.labels=[0, 1]")
     ('train', 'labels', ['0', '1'])
 
     Returns:
@@ -34,9 +35,12 @@ def parse_override(text: str) -> tuple[str, str, Any]:
     if not (equals and dot and section and key) or "." in key:
         raise SettingsError(f"{text!r} is not SECTION.KEY=VALUE; write it as model.k=10.")
     try:
-        return section, key, yaml.safe_load(value)
+        return section, key, load_value(section, key, value)
     except yaml.YAMLError:
-        raise SettingsError(f"{text!r}: the value is not YAML; put it in quotes.") from None
+        raise SettingsError(
+            f"{text!r}: the value is not YAML; put texts with special characters in quotes, as in "
+            "['<5%', '>=5%']."
+        ) from None
 
 
 def model_overrides(run: Path, overrides: Sequence[str]) -> dict[str, SettingValue]:

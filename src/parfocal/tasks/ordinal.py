@@ -17,6 +17,7 @@ from torch import Tensor
 
 from parfocal.dataset.cohort_slide import CohortSlide
 from parfocal.dataset.errors import CohortError
+from parfocal.dataset.spelling import labels_option
 from parfocal.models.contract import Loss
 from parfocal.tasks.classification import Classification
 from parfocal.tasks.contract import LABEL, Answer
@@ -78,8 +79,7 @@ class Ordinal:
         except ValueError:
             raise CohortError(
                 f"{self.target}: the order of the classes {', '.join(labels)} is unknown, as they "
-                f"are not all numbers; give it, lowest first: --set "
-                f"'train.labels=[{', '.join(labels)}]'."
+                f"are not all numbers; give it, lowest first: {labels_option(labels)}."
             ) from None
 
     def fitted(self, slides: Sequence[CohortSlide]) -> "Ordinal":
