@@ -140,12 +140,13 @@ class OperatingPoint:
         """The thresholds and the temperature in one line.
 
         >>> OperatingPoint("0.4", {"tumor": Threshold(0.4)}).text
-        'threshold tumor 0.400 (given)'
+        'threshold tumor >= 0.400 (given)'
         """
         parts = []
         if self.thresholds:
             values = ", ".join(
-                f"{label} {each.value:.3f}{_rates(each)}" for label, each in self.thresholds.items()
+                f"{label} >= {each.value:.3f}{_rates(each)}"
+                for label, each in self.thresholds.items()
             )
             how = f"{self.rule} on {self._where}" if self.slides else "given"
             parts.append(f"threshold {values} ({how})")

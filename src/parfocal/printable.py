@@ -21,7 +21,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 def counts_of_each(counts: Mapping[str, int]) -> str:
     """Return how many there are of each, such as slides of each class.
 
-    Names that end in a digit are set off from the number.
+    If the last word of a name has a digit, names are set off from the numbers.
 
     >>> counts_of_each({"normal": 20, "tumor": 15}), counts_of_each({"0": 20, "3+3": 15})
     ('normal 20, tumor 15', '0: 20, 3+3: 15')
@@ -29,8 +29,26 @@ def counts_of_each(counts: Mapping[str, int]) -> str:
     Args:
         counts: the numbers by name, in the order in which they are listed.
     """
-    numeric = any(name[-1:].isdigit() for name in counts)
+    numeric = any(map(_is_numeric, counts))
     return ", ".join(f"{name}{':' * numeric} {count}" for name, count in counts.items())
+
+
+def named_number(name: str, number: str) -> str:
+    """Return the name of a class with a number; a name with a digit in its last word is set off.
+
+    >>> named_number("tumor", "0.90"), named_number("1", "0.90"), named_number("HER2 1+", "0.90")
+    ('tumor 0.90', '1: 0.90', 'HER2 1+: 0.90')
+
+    Args:
+        name: what the number belongs to.
+        number: the number as text.
+    """
+    return f"{name}: {number}" if _is_numeric(name) else f"{name} {number}"
+
+
+def _is_numeric(name: str) -> bool:
+    """Return whether the last word of a name could be read as the number that follows it."""
+    return any(character.isdigit() for character in name.split(" ")[-1])
 
 
 def left_out(number: int, noun: str) -> str:

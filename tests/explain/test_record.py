@@ -4,7 +4,7 @@ import pytest
 
 from parfocal.cost import Cost, CostMeter, ExhaustiveCost
 from parfocal.explain.record import PredictionRecord
-from parfocal.explain.record_parts import ModelFacts, Region, SlideFacts
+from parfocal.explain.record_parts import ModelFacts, Region, SlideFacts, ThresholdFacts
 from parfocal.grid import Reach, Squares
 
 PLACE = {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0, "mpp": 1.0, "score": 1.0}
@@ -98,3 +98,20 @@ def test_the_bill_explains_more_bytes_than_the_file_has_and_counts_one_request()
     ):
         cost = replace(record.cost, bytes_read=read, file_bytes=10, requests=requests)
         assert text in replace(record, slide=far, cost=cost).bill + ","
+
+
+@pytest.mark.parametrize(
+    ("label", "answer"),
+    [
+        ("tumor", "tumor 0.70 (threshold tumor >= 0.37)"),
+        ("1", "1: 0.70 (threshold 1 >= 0.37)"),
+        ("HER2 1+", "HER2 1+: 0.70 (threshold HER2 1+ >= 0.37)"),
+    ],
+)
+def test_a_class_with_a_digit_is_set_off_from_its_probability(label, answer):
+    record = replace(
+        record_of(),
+        probabilities={"other": 0.3, label: 0.7},
+        threshold=ThresholdFacts(label, 0.37, "youden"),
+    )
+    assert record.answer == answer

@@ -100,7 +100,7 @@ def test_the_threshold_is_the_mean_of_those_of_the_folds(run, slide):
     assert record.label == ("tumor" if record.probabilities["tumor"] >= 0.3 else "normal")
     assert record.answer == (
         f"{record.label} {record.probabilities[record.label]:.2f} ± "
-        f"{record.spread[record.label]:.2g} over 3 models (threshold tumor 0.30)"
+        f"{record.spread[record.label]:.2g} over 3 models (threshold tumor >= 0.30)"
     )
 
 

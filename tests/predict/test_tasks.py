@@ -58,7 +58,7 @@ def test_each_label_is_decided_at_its_threshold(untrained, write_slide, tmp_path
     trained = replace(with_task(untrained, LABELS), operating_point=point)
     record = predict(write_slide(tmp_path / "one.svs"), trained)
     assert record.label == "er"
-    assert record.answer == "er (thresholds er 0.00, pr 1.00)"
+    assert record.answer == "er (thresholds er >= 0.00, pr >= 1.00)"
     (tmp_path / "one.json").write_text(record.to_json())
     assert read_prediction(tmp_path / "one.json") == record
     content = json.loads(record.to_json())

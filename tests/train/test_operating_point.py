@@ -129,7 +129,7 @@ def test_a_temperature_comes_before_the_threshold():
     assert both.thresholds["ill"].value == pytest.approx((low + high) / 2)
     assert plain.thresholds["ill"].value == pytest.approx(0.2)
     assert plain.text == (
-        "threshold ill 0.200 [sensitivity 1.000, specificity 0.500] (sensitivity=1 on 5 "
+        "threshold ill >= 0.200 [sensitivity 1.000, specificity 0.500] (sensitivity=1 on 5 "
         "validation slides of 5 patients)"
     )
 
@@ -176,7 +176,7 @@ def test_a_task_without_thresholds_refuses_them(cohort):
 @pytest.mark.slow
 def test_a_refit_says_that_the_slides_are_no_longer_apart(cohort, tmp_path):
     summary = run_training(cohort, tmp_path / "run", "train.threshold=0.4", "train.refit=true")
-    assert summary.operating_point == "threshold well 0.400 (given)"
+    assert summary.operating_point == "threshold well >= 0.400 (given)"
     summary = run_training(cohort, tmp_path / "other", "train.threshold=youden", "train.refit=true")
     assert summary.operating_point.endswith(REFIT_NOTE)
 

@@ -23,6 +23,7 @@ from parfocal.explain.record_parts import (
 )
 from parfocal.grid import Reach
 from parfocal.prediction import OFF_GRID
+from parfocal.printable import named_number
 from parfocal.slide.resolution import requested_magnification
 from parfocal.slide.sources.url import is_url
 
@@ -106,15 +107,16 @@ class PredictionRecord:
         """The predicted class with its probability, or what else is predicted."""
         if not self.probabilities:
             return f"{self.predicted}{self._spread_text()}{self._thresholds_text}"
-        text = f"{self.label} {self.probabilities[self.label]:.2f}{self._spread_text(self.label)}"
+        number = f"{self.probabilities[self.label]:.2f}{self._spread_text(self.label)}"
+        text = named_number(self.label, number)
         if self.threshold is not None:
-            text += f" (threshold {self.threshold.label} {self.threshold.value:.2f})"
+            text += f" (threshold {self.threshold.label} >= {self.threshold.value:.2f})"
         return text
 
     @property
     def _thresholds_text(self) -> str:
         """The thresholds of several labels as text; empty without."""
-        listed = ", ".join(f"{each.label} {each.value:.2f}" for each in self.thresholds)
+        listed = ", ".join(f"{each.label} >= {each.value:.2f}" for each in self.thresholds)
         return f" (thresholds {listed})" if listed else ""
 
     def _spread_text(self, name: str | None = None) -> str:

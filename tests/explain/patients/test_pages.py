@@ -102,7 +102,7 @@ def test_slides_of_a_patient_share_a_page(written):
     assert "The mean over 2 slides, each predicted by itself." in page
     assert re.search(r"<td>tumor</td>.*?0\.850</td>", page, re.S)  # of 0.8 and 0.9
     assert "between slides, tumor is 0.800 to 0.900" in page
-    assert "Slide a: normal 0.20 (threshold tumor 0.90)" in page
+    assert "Slide a: normal 0.20 (threshold tumor &gt;= 0.90)" in page
     assert "Slide b: tumor 0.90" in page
     assert "Label in the table: <strong>tumor</strong>" in page
     assert "12 of 120 patches (10.0%)" in page
@@ -118,7 +118,7 @@ def test_a_slide_without_patient_has_a_page_of_its_own(written):
 def test_the_threshold_and_the_model_card_are_those_of_the_run(written):
     page = page_of(written, "P/1")
     assert '<p class="headline">normal</p>' in page  # 0.85 is below the threshold
-    assert "tumor at or above 0.900 (sensitivity=0.95): threshold tumor 0.900" in page
+    assert "tumor at or above 0.900 (sensitivity=0.95): threshold tumor &gt;= 0.900" in page
     assert "(sensitivity=0.95 on 8 validation slides of 6 patients)" in page
     assert "tiny (license: Apache-2.0)" in page
     assert "2 slides of 1 patient (tumor 2)" in page

@@ -14,6 +14,7 @@ from parfocal.explain.open_listed import open_listed
 from parfocal.explain.patients.patient import PatientSlide
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.record_parts import Region, has_class_probabilities
+from parfocal.printable import named_number
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.slide import Box, Slide
 
@@ -89,7 +90,7 @@ def _top_patches(slide: Slide, record: PredictionRecord, top: list[Region]) -> I
         pixels = slide.read(Box(region.x, region.y, region.width, region.height), region.mpp)
         score = f"{region.score_kind.replace('_', ' ')} {region.score:.2g}"
         if region.score_kind == "class_probability":
-            score = f"{record.label} {region.score:.2f} after it"
+            score = f"{named_number(record.label, f'{region.score:.2f}')} after it"
         magnification = record.magnification_at(region.mpp)
         yield TopPatch(jpeg_url(pixels, PATCH_PX), f"{magnification:g}x, {score}")
 

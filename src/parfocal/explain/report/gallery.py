@@ -11,6 +11,7 @@ from parfocal.explain.inline_images import jpeg_url, patch_overlay
 from parfocal.explain.library import Library, ListedSlide, PredictionSummary
 from parfocal.explain.open_listed import open_listed
 from parfocal.explain.read_record import read_prediction
+from parfocal.printable import named_number
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.slide import Box
 
@@ -96,7 +97,7 @@ def _top_patch(row: Row) -> Iterator[Picture]:
         for top in record.top_regions(1):
             score = f"{top.score_kind.replace('_', ' ')} {top.score:.2g}"
             if top.score_kind == "class_probability":
-                score = f"{record.label} {top.score:.2f} after this patch"
+                score = f"{named_number(record.label, f'{top.score:.2f}')} after this patch"
             with open_listed(row.slide) as slide:
                 pixels = slide.read(Box(top.x, top.y, top.width, top.height), top.mpp)
             lines = score, f"{record.magnification_at(top.mpp):g}x"

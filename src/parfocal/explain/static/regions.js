@@ -117,7 +117,8 @@ function sortKey(region) {
 export function topClass(probabilities) {
   if (!Object.keys(probabilities).length) return "";
   const [label, probability] = Object.entries(probabilities).reduce((best, each) => (each[1] > best[1] ? each : best));
-  return `${label} ${probability.toFixed(2)}`;
+  const mark = /\d\S*$/.test(label) ? ":" : "";  // so that class 1 is not read as a number
+  return `${label}${mark} ${probability.toFixed(2)}`;
 }
 
 function rank(ofStep, scoreOf) {
