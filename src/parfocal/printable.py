@@ -48,7 +48,7 @@ def named_number(name: str, number: str) -> str:
 
 def _is_numeric(name: str) -> bool:
     """Return whether the last word of a name could be read as the number that follows it."""
-    return any(character.isdigit() for character in name.split(" ")[-1])
+    return any(character.isdigit() for character in name.rsplit(" ", maxsplit=1)[-1])
 
 
 def left_out(number: int, noun: str) -> str:

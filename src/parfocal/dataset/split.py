@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from parfocal.dataset.cohort import PARTS, Cohort, CohortError, CohortSlide, Part
+from parfocal.printable import counted
 
 COLUMNS = ("slide_id", "patient_id", "label", "split")
 SPLIT_FILE, FAILED_FILE = "split.csv", "failed.csv"  # of a run
@@ -205,7 +206,7 @@ def _test_folds(cohort: Cohort, folds: int | None, seed: int) -> list[tuple[Coho
     count = 0
     for label, patients in _by_label(cohort.slides, seed).items():
         if len(patients) < folds:
-            raise _too_few(cohort, label, len(patients), f"{folds} folds", folds)
+            raise _too_few(cohort, cohort.slides, label, f"{folds} folds", folds)
         # Patients are sorted by stratum, so taking turns spreads every stratum over the folds.
         for patient in patients:
             test_folds[count % folds].extend(patient.slides)
@@ -250,7 +251,7 @@ def _draw(
             count = len(patients) - leave
         if count < 1:
             parts = "train, val and test" if leave == 2 else "train and val"
-            raise _too_few(cohort, label, len(patients), parts, leave + 1)
+            raise _too_few(cohort, slides, label, parts, leave + 1)
         # Patients are sorted by stratum, so evenly spaced picks draw the same share of each.
         for pick in range(count):
             position = int((pick + 0.5) * len(patients) / count)
@@ -292,12 +293,26 @@ def _most_common(values: Iterable[str]) -> str:
     return min(counts.items(), key=lambda item: (-item[1], item[0]))[0]
 
 
-def _too_few(cohort: Cohort, label: str, found: int, parts: str, needed: int) -> CohortError:
+def _too_few(
+    cohort: Cohort, slides: Iterable[CohortSlide], label: str, parts: str, needed: int
+) -> CohortError:
+    """Return the error for a class of too few patients.
+
+    Args:
+        cohort: the cohort.
+        slides: those of its slides that were to be divided.
+        label: the class.
+        parts: what they were to be divided into.
+        needed: number of patients that these need.
+    """
     noun = "class" if cohort.labels else "group"
+    found = len(_by_label(slides, seed=0)[label])
+    having = len({slide.patient_id for slide in slides if slide.split_group == label})
+    mixed = f" ({having} have slides of it, but each counts once, in the {noun} of most slides)"
     return CohortError(
-        f"{cohort.source.name}: {noun} {label!r} has {found} patient{'s' * (found != 1)}, and "
-        f"{parts} need at least {needed}; add slides, or assign the parts in a split or fold "
-        "column."
+        f"{cohort.source.name}: {noun} {label!r} has {counted(found, 'patient')}"
+        f"{mixed if having > found else ''}, and {parts} need at least {needed}; add slides, or "
+        "assign the parts in a split or fold column."
     )
 
 
