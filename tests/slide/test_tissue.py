@@ -129,6 +129,21 @@ def test_faint_tissue_that_a_pen_hides_has_a_warning():
     assert re.search(r"3\d\.\d% of the scan is faintly colored and left out", warning)
 
 
+@pytest.mark.parametrize(("side", "warned"), [(30, False), (90, True)])
+def test_a_speck_of_faint_color_beside_tissue_has_no_warning(side, warned):
+    pixels = glass()
+    pixels[100:300, 100:400] = STAIN
+    pixels[20 : 20 + side, 480 : 480 + side] = (235, 222, 230)
+    assert (find_tissue(slide_of(pixels)).warning is not None) == warned
+
+
+def test_faint_color_smaller_than_a_patch_has_no_warning():
+    pixels = glass(100, 100)
+    pixels[10:40, 10:40] = STAIN
+    pixels[70:82, 70:82] = (235, 222, 230)
+    assert find_tissue(slide_of(pixels)).warning is None
+
+
 def test_a_gray_scan_is_refused_as_such():
     pixels = glass()[:, :, :1].repeat(3, axis=2)
     pixels[100:300, 150:300] = 120

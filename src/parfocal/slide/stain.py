@@ -35,6 +35,9 @@ MIN_GLASS_SHARE = 0.8
 # difference of the two means, Otsu's separability (0.64 for noise, 0.75 for light that changes
 # evenly over the scan), and share of the scan.
 FAINT_CONTRAST, FAINT_SEPARABILITY, FAINT_SHARES = 6.0, 0.78, (0.002, 0.8)
+# Faint color beside tissue is worth a warning if it is as large as a patch of 224 pixels at 10x, and
+# larger than this share of the tissue. Less is the rest of a shadow, dust or glue.
+FAINT_SIDE_UM, FAINT_SHARE_OF_FOUND = 224.0, 0.05
 # Glass is bright and flat: neighboring pixels of the smoothed picture differ by at most 1. Flat
 # glass above the first saturation is tinted, if there is more of it than the second share of the
 # scan, and less neutral glass than the third.
@@ -43,7 +46,7 @@ TINTED_SATURATION, MIN_TINTED, MAX_NEUTRAL = 10, 0.05, 0.01
 
 
 def faint_share(saturation: Plane, scanned: Mask, found: Mask, mpp: float) -> float:
-    """Return the share of the scan that may be faint stain beside what was found; often 0.
+    """Return the share of the scan that may be faint stain beside what was found; 0 if it is small.
 
     Args:
         saturation: smoothed saturation of the scan on white glass.
@@ -57,9 +60,11 @@ def faint_share(saturation: Plane, scanned: Mask, found: Mask, mpp: float) -> fl
     if np.count_nonzero(counts) < 2:
         return 0.0
     threshold = otsu_threshold(counts)
-    if not _is_separate(counts, threshold):
+    num_faint = int(counts[threshold + 1 :].sum())
+    least = max((FAINT_SIDE_UM / mpp) ** 2, FAINT_SHARE_OF_FOUND * np.count_nonzero(found))
+    if num_faint < least or not _is_separate(counts, threshold):
         return 0.0
-    return float(counts[threshold + 1 :].sum() / max(1, np.count_nonzero(scanned)))
+    return num_faint / max(1, np.count_nonzero(scanned))
 
 
 def find_stain(planes: Planes, mpp: float) -> tuple[Mask, Plane]:
