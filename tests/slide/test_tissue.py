@@ -9,6 +9,7 @@ from PIL import Image
 
 from parfocal.slide.errors import NoTissueError
 from parfocal.slide.slide import Box, open_slide, slide_from_array
+from parfocal.slide.stain import faint_share
 from parfocal.slide.tissue import GLASS_COLOR, TISSUE_COLOR, Tissue, find_tissue
 
 STAIN = (190, 90, 160)
@@ -129,19 +130,14 @@ def test_faint_tissue_that_a_pen_hides_has_a_warning():
     assert re.search(r"3\d\.\d% of the scan is faintly colored and left out", warning)
 
 
-@pytest.mark.parametrize(("side", "warned"), [(30, False), (90, True)])
-def test_a_speck_of_faint_color_beside_tissue_has_no_warning(side, warned):
-    pixels = glass()
-    pixels[100:300, 100:400] = STAIN
-    pixels[20 : 20 + side, 480 : 480 + side] = (235, 222, 230)
-    assert (find_tissue(slide_of(pixels)).warning is not None) == warned
-
-
-def test_faint_color_smaller_than_a_patch_has_no_warning():
-    pixels = glass(100, 100)
-    pixels[10:40, 10:40] = STAIN
-    pixels[70:82, 70:82] = (235, 222, 230)
-    assert find_tissue(slide_of(pixels)).warning is None
+@pytest.mark.parametrize(
+    ("mpp", "side", "share"), [(16.0, 20, 0.0), (16.0, 40, 0.04), (2.0, 40, 0.0)]
+)
+def test_specks_of_faint_color_beside_tissue_do_not_count(mpp, side, share):
+    saturation, found = np.zeros((200, 200), np.uint8), np.zeros((200, 200), bool)
+    found[:100, :100] = True  # 20 x 20 pixels are 4% of it, and 40 pixels of 2 µm are 80 µm
+    saturation[150 : 150 + side, 150 : 150 + side] = 25
+    assert faint_share(saturation, np.ones_like(found), found, mpp) == pytest.approx(share)
 
 
 def test_a_gray_scan_is_refused_as_such():

@@ -35,8 +35,8 @@ MIN_GLASS_SHARE = 0.8
 # difference of the two means, Otsu's separability (0.64 for noise, 0.75 for light that changes
 # evenly over the scan), and share of the scan.
 FAINT_CONTRAST, FAINT_SEPARABILITY, FAINT_SHARES = 6.0, 0.78, (0.002, 0.8)
-# Faint color beside tissue is worth a warning if it is as large as a patch of 224 pixels at 10x, and
-# larger than this share of the tissue. Less is the rest of a shadow, dust or glue.
+# Faint color beside tissue is worth a warning if it is as large as a patch of 224 pixels at 10x and
+# as this share of the tissue. Less is dust, glue or a shadow.
 FAINT_SIDE_UM, FAINT_SHARE_OF_FOUND = 224.0, 0.05
 # Glass is bright and flat: neighboring pixels of the smoothed picture differ by at most 1. Flat
 # glass above the first saturation is tinted, if there is more of it than the second share of the
