@@ -119,6 +119,7 @@ def test_areas_of_excluded_classes_alone_are_subtracted_from_the_found_tissue(tm
         pytest.param(half_mask()[..., None].repeat(3, 2), id="RGB"),
         pytest.param(np.dstack([half_mask() * 0 + 255, half_mask()]), id="white, transparent"),
         pytest.param(np.dstack([*[half_mask() * 0] * 3, half_mask()]), id="black, transparent"),
+        pytest.param(np.dstack([half_mask()] * 3 + [half_mask() // 3]), id="a faint overlay"),
         pytest.param(np.dstack([*[half_mask()] * 3, half_mask() * 0 + 255]), id="opaque RGBA"),
         pytest.param(half_mask(size=(2 * HEIGHT, 2 * WIDTH)), id="finer"),
     ],

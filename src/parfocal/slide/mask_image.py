@@ -82,7 +82,8 @@ def _nonzero(image: Image.Image) -> Mask:
     colors = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     opaque: Mask = np.ones(colors.shape[:2], dtype=bool)
     if colors.shape[2] == 4:
-        opaque = colors[:, :, 3] > HALF
+        alpha = colors[:, :, 3]
+        opaque = alpha > min(HALF, int(alpha.max()) // 2)  # overlays are often half transparent
     shown = colors[opaque][:, :3]
     if not opaque.all() and (not len(shown) or (shown == shown[0]).all()):
         return opaque
