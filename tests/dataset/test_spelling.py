@@ -93,3 +93,18 @@ def test_a_character_that_cannot_be_seen_is_named():
     assert hidden_character("a\tb") == "control character u+0009"
     assert hidden_character("\ufefftumor") == "zero width no-break space"
     assert hidden_character("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("9876543210000001", "9876543210000002", False),
+        ("007", "+7.00", True),
+        ("0.50", "0,5", True),
+        ("-1", "1", False),
+        ("100", "1", False),
+        ("0", "0.0", True),
+    ],
+)
+def test_numbers_are_equal_if_all_their_digits_are(one, other, equal):
+    assert (plain_form(one) == plain_form(other)) is equal

@@ -17,7 +17,7 @@ __all__ = [
     "plain_label",
 ]
 
-NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+NUMBER = re.compile(r"([+-]?)0*(\d+)(?:[.,](?=\d)(\d*?)0*)?")  # sign, whole and fraction without zeros
 PLAIN_YAML = re.compile(r"[\w+][\w+./()<>=% -]*")  # a text in a YAML list without quotes
 HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # control and format characters, separators of lines
 JOINERS = "\u200c\u200d"  # belong to the spelling of words in some scripts
@@ -38,8 +38,10 @@ def plain_form(text: str) -> str:
         text = "".join(each for each in text if unicodedata.category(each) != "Cf")
         text = text.casefold().translate(LOOKALIKES)
     text = "".join(text.split()).casefold()
-    if NUMBER.fullmatch(text):
-        return f"{float(text.replace(',', '.')):.12g}"
+    if (number := NUMBER.fullmatch(text)) is not None:
+        # Not as a float: ids of patients may have more digits than it keeps.
+        sign, whole, fraction = number[1].strip("+"), number[2], number[3]
+        return f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}"
     return text
 
 
