@@ -17,7 +17,8 @@ __all__ = [
     "plain_label",
 ]
 
-NUMBER = re.compile(r"([+-]?)0*(\d+)(?:[.,](?=\d)(\d*?)0*)?")  # sign, whole and fraction without zeros
+# Sign, whole part and fraction of a number, without zeros that do not matter.
+NUMBER = re.compile(r"([+-]?)0*(\d+)(?:[.,](?=\d)(\d*?)0*)?")
 PLAIN_YAML = re.compile(r"[\w+][\w+./()<>=% -]*")  # a text in a YAML list without quotes
 HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # control and format characters, separators of lines
 JOINERS = "\u200c\u200d"  # belong to the spelling of words in some scripts
