@@ -45,6 +45,13 @@ def test_a_long_reason_is_cut_at_500_characters():
     assert reason.endswith(" ...")
 
 
+def test_an_interrupt_that_a_compiled_call_turned_into_an_error_is_not_caught():
+    error = SystemError("a function returned a result with an exception set")
+    error.__cause__ = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        fail_with(error)
+
+
 @pytest.mark.parametrize("signal", [KeyboardInterrupt(), SystemExit(1)])
 def test_signals_are_not_caught(signal: BaseException):
     with pytest.raises(type(signal)):

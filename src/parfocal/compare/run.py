@@ -41,6 +41,7 @@ from parfocal.files import refuse_slide_folder, write_whole
 from parfocal.models.covariates import covariate_columns
 from parfocal.settings.stored_features import follow_features
 from parfocal.slide.errors import group_failures
+from parfocal.slide.failure import reraise_interrupt
 from parfocal.slide.sources.url import RemoteAccess
 from parfocal.tasks import Task, prepared_task, read_task_cohort
 from parfocal.train import make_splits
@@ -308,6 +309,7 @@ def _finish(
         work.finish(candidate, ended)
         return _collect_result(shared, candidate, [shared.out / each.item for each in ended])
     except Exception as error:  # a bug in one model must not stop the others
+        reraise_interrupt(error)
         logger.warning("%s failed: %s", candidate.name, error)
         return ModelResult(candidate.name, reason=describe_error(error))
 

@@ -14,6 +14,7 @@ from parfocal.dataset.cohort import without_slides
 from parfocal.distribute.work import Ended
 from parfocal.evaluate.run import evaluate
 from parfocal.settings import RunSettings
+from parfocal.slide.failure import reraise_interrupt
 from parfocal.train.folder import RunFolder
 from parfocal.train.prepared import PreparedTraining, finish_training
 from parfocal.train.run import make_splits, prepare_training
@@ -166,6 +167,7 @@ class Trainings:
         try:
             yield
         except Exception as error:  # a bug in one model must not stop the others
+            reraise_interrupt(error)
             logger.warning("%s failed: %s", name, error)
             self._failed[name] = describe_error(error)
             raise ComparisonError(self._failed[name]) from error

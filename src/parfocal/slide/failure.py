@@ -56,11 +56,13 @@ def catch_failure(name: str) -> Iterator[SlideAttempt]:
     Raises:
         Exception: the disk is full, or it is an `EndsBatch`, so that no other slide can succeed
             either.
+        KeyboardInterrupt: the command is to stop.
     """
     attempt = SlideAttempt()
     try:
         yield attempt
     except Exception as error:  # damage raises anything
+        reraise_interrupt(error)
         if is_disk_full(error) or isinstance(error, EndsBatch):
             raise
         attempt.reason, attempt.error = describe_failure(error), error
@@ -88,16 +90,30 @@ def shorten(text: str) -> str:
 
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an error, or one that caused it, says that a disk is full."""
+    return any(
+        (isinstance(each, OSError) and each.errno in DISK_FULL)
+        or any(words in str(each).lower() for words in DISK_FULL_WORDS)
+        for each in _chain(error)
+    )
+
+
+def reraise_interrupt(error: Exception) -> None:
+    """Raise KeyboardInterrupt if one caused an error, as in a compiled call that it broke off.
+
+    Python turns an interrupt within a compiled function of h5py into a SystemError.
+    """
+    if any(isinstance(each, KeyboardInterrupt) for each in _chain(error)):
+        raise KeyboardInterrupt from error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, what caused it, and so on."""
     seen: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in seen:
-        if isinstance(following, OSError) and following.errno in DISK_FULL:
-            return True
-        if any(words in str(following).lower() for words in DISK_FULL_WORDS):
-            return True
+        yield following
         seen.append(following)
         following = following.__cause__ or following.__context__
-    return False
 
 
 def _is_expected(error: BaseException) -> bool:
