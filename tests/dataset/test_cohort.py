@@ -299,6 +299,13 @@ def test_the_classes_and_patients_are_counted_in_one_line(tmp_path, caplog):
     assert summary == "2 classes: x 1, y 0 (1 slide, patients not given)"
 
 
+def test_the_summary_counts_slides_without_a_label(tmp_path, caplog):
+    path = written(tmp_path, "slide_id,path,label\na,a.tif,None\nb,b.tif,Focal\nc,c.tif,\n")
+    with caplog.at_level(logging.INFO):
+        read_slides(path)
+    assert "1 class: Focal 1; 2 slides without a label (3 slides, patients" in caplog.text
+
+
 def test_only_the_first_of_very_many_classes_are_listed(tmp_path):
     rows = "".join(f"{number},{number}.svs,{number // 2 / 7:.4f}\n" for number in range(60))
     summary = read_cohort(written(tmp_path, f"slide_id,path,label\n{rows}")).summary

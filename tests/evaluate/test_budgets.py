@@ -9,7 +9,7 @@ import pytest
 
 from command_result import CommandResult
 from parfocal.evaluate.budget_check import BudgetCheck
-from parfocal.evaluate.calibrate import calibrate_runs, store_rule
+from parfocal.evaluate.calibrate import Calibration, calibrate_runs, store_rule
 from parfocal.evaluate.heldout import EvaluationError
 from parfocal.evaluate.run import evaluate
 from parfocal.explain.read_record import read_prediction
@@ -226,6 +226,20 @@ def test_the_rule_of_a_fold_is_not_made_of_its_test_slides(
     first, second = calibrate_runs(tmp_path, cohort, device="cpu", max_disagreement=0.5)
     assert sum(first.rule.slides.values()) == 2  # c and d are its test slides
     assert sum(second.rule.slides.values()) == 4
+
+
+@pytest.mark.parametrize(
+    ("external", "advice"),
+    [
+        (False, "use more validation slides, folds or another cohort (--external), or allow"),
+        (True, "use a larger cohort, or allow more with --max-disagreement"),
+    ],
+)
+def test_the_text_of_a_rule_says_what_is_missing(external: bool, advice: str):
+    rule = StoppingRule((1.0, 0.9), 16, 0.05, slides={"0": 3, "1": 4})
+    text = Calibration(Path("run"), ("0", "1"), rule, external).text
+    assert text.startswith("run: settled: 0: never, 1: above 0.900; on 7 slides (answers after")
+    assert advice in text
 
 
 def test_a_rule_is_made_of_slides_that_are_not_in_the_run_and_not_evaluated_on_them(

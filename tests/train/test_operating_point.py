@@ -24,6 +24,7 @@ from parfocal.train.operating_point import (
     REFIT_NOTE,
     SHARED_NOTE,
     ValidationTable,
+    _of_other_folds,
     choose_operating_point,
     refuse_impossible,
 )
@@ -196,6 +197,18 @@ def test_two_classes_are_decided_by_the_threshold_of_the_second():
     assert point.decided_label({"a": 0.6, "b": 0.4}) is None
     assert point.decided_label({"well": 0.3, "ill": 0.4, "other": 0.3}) is None
     assert OperatingPoint(temperature=2.0).decided_label({"well": 0.6, "ill": 0.4}) is None
+
+
+def test_a_fold_that_tests_the_other_folds_validation_patients_keeps_its_threshold(
+    tmp_path, caplog
+):
+    (tmp_path / "split.csv").write_text("slide_id,patient_id,label,split\ns0,s0,ill,test\n")
+    others = [table([1, 0], [0.8, 0.2])]
+    assert _of_other_folds(tmp_path, others, TrainSettings(threshold="youden")) is None
+    assert (
+        "there is no positive slide among the validation slides of the other folds whose patients "
+        "it neither tests nor validates, so the fold keeps the threshold of its own"
+    ) in caplog.text
 
 
 def several(truth, probability):

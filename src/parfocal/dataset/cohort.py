@@ -74,7 +74,10 @@ class Cohort:
         counts = Counter(slide.label for slide in self.slides)
         listed = counts_of_each({label: counts[label] for label in self.labels[:MAX_CLASSES]})
         more = ", ..." if len(self.labels) > MAX_CLASSES else ""
-        return f"{len(self.labels)} classes: {listed}{more} ({_count_patients(self.slides)})"
+        unlabeled = len(self.slides) - sum(counts[label] for label in self.labels)
+        without = f"; {counted(unlabeled, 'slide')} without a label" if unlabeled else ""
+        classes = counted(len(self.labels), "class", "classes")
+        return f"{classes}: {listed}{more}{without} ({_count_patients(self.slides)})"
 
 
 def read_cohort(

@@ -39,7 +39,7 @@ from parfocal.models.stopping import StoppingRule, calibrate, slides_needed
 from parfocal.models.unit import refuse_units
 from parfocal.models.visit import NO_CLASS, has_one_class, runner, with_budget
 from parfocal.operating_point import OperatingPoint
-from parfocal.printable import counts_of_each
+from parfocal.printable import counts_of_each, named_number
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.sources.url import RemoteAccess
@@ -93,7 +93,7 @@ class Calibration:
         """The rule in one line."""
         rule, total = self.rule, sum(self.rule.slides.values())
         settled = ", ".join(
-            f"{label} above {threshold:.3f}" if threshold < 1 else f"{label} never"
+            named_number(label, f"above {threshold:.3f}" if threshold < 1 else "never")
             for label, threshold in zip(self.labels, rule.thresholds, strict=True)
         )
         text = (
@@ -107,10 +107,13 @@ class Calibration:
         if all(threshold < 1 for threshold in rule.thresholds):
             return text
         needed = slides_needed(rule.max_disagreement, len(self.labels))
+        more = "more validation slides, folds or another cohort (--external)"
+        if self.external:
+            more = "a larger cohort"
         return (
             f"{text}. A class that never settles needs {needed} slides of other classes to show a "
-            f"disagreement of at most {rule.max_disagreement:.1%}: use more validation slides, "
-            "folds or another cohort (--external), or allow more with --max-disagreement"
+            f"disagreement of at most {rule.max_disagreement:.1%}: use {more}, or allow more with "
+            "--max-disagreement"
         )
 
 

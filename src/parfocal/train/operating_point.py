@@ -311,8 +311,9 @@ def _of_other_folds(
         return choose_operating_point(table, settings, source=OTHER_FOLDS, note=CROSS_NOTE)
     except ValueError as error:
         logger.warning(
-            "%s: %s among the validation slides of the other folds, so the fold keeps the "
-            "threshold of its own validation slides, on which the epoch was chosen as well",
+            "%s: %s among the validation slides of the other folds whose patients it neither tests "
+            "nor validates, so the fold keeps the threshold of its own validation slides, on which "
+            "the epoch was chosen as well",
             *(fold, error),
         )
         return None
