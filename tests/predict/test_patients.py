@@ -245,6 +245,13 @@ def test_tables_that_contradict_themselves_are_refused(slides, tmp_path, text, m
         read_patients(path, slides, columns)
 
 
+def test_a_table_of_patients_without_covariates_is_refused(slides, tmp_path):
+    path = tmp_path / "patients.csv"
+    path.write_text("patient,slide\na,s0\na,s1\na,s2\n")
+    with pytest.raises(CohortError, match="no columns age, stage, which .*; add them, with an"):
+        read_patients(path, slides, ("age", "stage"))
+
+
 def test_a_record_whose_slide_was_replaced_is_refused(slides, table, untrained, tmp_path):
     out, trained = tmp_path / "out", per(Unit("patient"), untrained)
     list(predict_patients(read_patients(table, slides), trained, out, device="cpu"))

@@ -110,9 +110,10 @@ def _rows(table: Path, covariates: Sequence[str], ids: Mapping[str, str]) -> lis
     # Without patients, each slide is one, as in a cohort.
     patient = next((plain.index(name) for name in PATIENT_COLUMNS if name in plain), None)
     if missing := [name for name in covariates if name not in header]:
+        pronoun = "it" if len(missing) == 1 else "them"
         raise CohortError(
             f"{table.name}: no {columns_text(missing)}, which the model predicts from (found: "
-            f"{', '.join(header)}); add it, with an empty cell where a value is missing."
+            f"{', '.join(header)}); add {pronoun}, with an empty cell where a value is missing."
         )
     rows = []
     for number, cells in lines[1:]:
