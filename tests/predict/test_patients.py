@@ -248,7 +248,7 @@ def test_tables_that_contradict_themselves_are_refused(slides, tmp_path, text, m
 def test_a_table_of_patients_without_covariates_is_refused(slides, tmp_path):
     path = tmp_path / "patients.csv"
     path.write_text("patient,slide\na,s0\na,s1\na,s2\n")
-    with pytest.raises(CohortError, match="no columns age, stage, which .*; add them, with an"):
+    with pytest.raises(CohortError, match=r"no columns age, stage, which .*; add them, with an"):
         read_patients(path, slides, ("age", "stage"))
 
 
