@@ -19,7 +19,7 @@ Mask = Bool[np.ndarray, "h w"]
 Counts = Int64[np.ndarray, "256"]
 
 SMOOTH_UM = 16.0
-BESIDE_UM = 128.0  # around tissue, the edge of which is blurred
+BESIDE_UM = 128.0  # width of the blurred edge around tissue
 # Out of 255. Compression alone gives glass a saturation of up to 10. Above 35 is stain on any
 # slide, even where ink, blood or dark tissue pull Otsu's threshold higher.
 MIN_SATURATION, MAX_SATURATION = 15, 35
@@ -64,7 +64,7 @@ def faint_share(saturation: Plane, scanned: Mask, found: Mask, mpp: float) -> fl
     least = max((FAINT_SIDE_UM / mpp) ** 2, FAINT_SHARE_OF_FOUND * np.count_nonzero(found))
     if num_faint < least or not _is_separate(counts, threshold):
         return 0.0
-    return num_faint / max(1, np.count_nonzero(scanned))
+    return num_faint / max(1, int(np.count_nonzero(scanned)))
 
 
 def find_stain(planes: Planes, mpp: float) -> tuple[Mask, Plane]:
