@@ -124,7 +124,7 @@ class OperatingPoint:
         return positive if probabilities[positive] >= threshold.value else negative
 
     def decision(self, labels: Sequence[str]) -> float | None:
-        """Return the probability from which on the second of two classes is predicted.
+        """Return the lowest probability of the second of two classes at which it is predicted.
 
         Args:
             labels: the classes, in the order of the logits.

@@ -63,7 +63,7 @@ def read_polygons(path: Path) -> PolygonFile:
     Features without a geometry are skipped, and so are rings of fewer than three corners. A line
     that ends where it begins is the ring of a polygon. The class is QuPath's `classification`, an
     object with a `name` or a text; without one, `class`, `label` or `category`. The file may be
-    compressed by gzip, or be alone in a ZIP archive.
+    compressed by gzip, or the only GeoJSON file in a ZIP archive.
 
     Raises:
         PolygonFileError: the file cannot be read, is not GeoJSON, or has a coordinate that is not
@@ -84,7 +84,7 @@ def read_polygons(path: Path) -> PolygonFile:
 
 
 def is_polygon_name(name: str) -> bool:
-    """Return whether a file is one of polygons, by its name."""
+    """Return whether a name is that of a file of polygons."""
     return name.lower().endswith(SUFFIXES)
 
 
@@ -111,7 +111,7 @@ def _decompress(content: bytes) -> bytes:
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise PolygonFileError(f"the file cannot be decompressed ({error})") from None
     if len(text) > MAX_BYTES:
-        raise PolygonFileError("the file has more than 2 GiB when decompressed")
+        raise PolygonFileError("the file is larger than 2 GiB when decompressed")
     return text
 
 
@@ -124,7 +124,7 @@ def _read_member(archive: zipfile.ZipFile) -> bytes:
     ]
     if len(names) != 1:
         found = ", ".join(names[:3]) or "none"
-        raise PolygonFileError(f"the archive needs to hold one GeoJSON file (found: {found})")
+        raise PolygonFileError(f"the archive must have exactly one GeoJSON file (found: {found})")
     with archive.open(names[0]) as member:
         return member.read(MAX_BYTES + 1)
 

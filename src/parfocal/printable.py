@@ -19,9 +19,9 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def counts_of_each(counts: Mapping[str, int]) -> str:
-    """Return how many there are of each, such as slides of each class.
+    """Return numbers by name as text, such as the number of slides of each class.
 
-    If the last word of a name has a digit, names are set off from the numbers.
+    If the last word of a name has a digit, all names end with a colon.
 
     >>> counts_of_each({"normal": 20, "tumor": 15}), counts_of_each({"0": 20, "3+3": 15})
     ('normal 20, tumor 15', '0: 20, 3+3: 15')
@@ -34,7 +34,7 @@ def counts_of_each(counts: Mapping[str, int]) -> str:
 
 
 def named_number(name: str, number: str) -> str:
-    """Return the name of a class with a number; a name with a digit in its last word is set off.
+    """Return a name with its number; a name with a digit in its last word ends with a colon.
 
     >>> named_number("tumor", "0.90"), named_number("1", "0.90"), named_number("HER2 1+", "0.90")
     ('tumor 0.90', '1: 0.90', 'HER2 1+: 0.90')

@@ -128,7 +128,7 @@ def test_too_few_patients_for_a_part_each_is_an_error():
 def test_patients_with_slides_of_several_classes_count_once():
     pairs = [slide(2 * n + k, label, f"P{n}") for n in range(4) for k, label in enumerate("ab")]
     cohort = cohort_of(*pairs, slide(90, "b"))
-    message = "class 'b' has 1 patient (5 have slides of it, but each counts once, in the class of"
+    message = "class 'b' has 1 patient (5 have slides of it, but each counts once: in the class of"
     with pytest.raises(CohortError, match=re.escape(message)):
         split_cohort(cohort)
 

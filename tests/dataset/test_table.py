@@ -32,7 +32,7 @@ def test_merged_cells_have_one_value_each(tmp_path, workbook):
 def test_hidden_rows_are_read_with_a_warning(tmp_path, workbook, caplog):
     path = workbook(tmp_path / "a.xlsx", "Slides", SLIDES, hidden=(3, 4))
     assert len(read_cells(path)) == 4
-    assert "a.xlsx, sheet Slides: 2 rows are hidden, such as row 3, and read all" in caplog.text
+    assert "a.xlsx, sheet Slides: 2 rows are hidden, such as row 3, but still" in caplog.text
 
 
 def test_the_first_sheet_that_is_not_hidden_is_read(tmp_path, workbook):
@@ -45,13 +45,13 @@ def test_the_first_sheet_that_is_not_hidden_is_read(tmp_path, workbook):
 
 def test_another_sheet_of_the_same_columns_has_a_warning(tmp_path, workbook, caplog):
     read_cells(workbook(tmp_path / "a.xlsx", "Train", SLIDES, SLIDES[:2]))
-    assert "a.xlsx: sheet Train is read, but not Other, although it has the same" in caplog.text
+    assert "a.xlsx: sheet Train is read, but not Other, with the same columns" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("name", "text", "hint"),
     [
-        ("a.xlsx", "", "Only the first sheet is read, not Other; move the table there."),
+        ("a.xlsx", "", "Only the first sheet is read, not Other; put the table first."),
         ("a.csv", '"slide_id,path,label"\n"1,a,no"\n', "The first row is a single cell: separate"),
         ("a.csv", "slide_id path label\n1 a no\n", "The first row is a single cell: separate"),
     ],

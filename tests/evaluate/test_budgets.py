@@ -195,7 +195,7 @@ def test_a_class_of_another_column_and_its_threshold_settle(
     (made,) = calibrate_runs(run, table, device="cpu", max_disagreement=0.5)
     assert (made.rule.decision, made.rule.temperature) == (0.3, 2.0)
     assert made.rule.slides == {"normal": 0, "tumor": 2}  # 0.3 and more is a tumor
-    assert "validation slides also chose the epoch" in made.text
+    assert "epoch was also chosen on the validation slides" in made.text
     assert Checkpoint.load(run).stopping == made.rule
     assert metrics_of(run, table, tmp_path / "e", "settled")["budget"]["slides"] == 2
 

@@ -77,7 +77,7 @@ def test_a_budget_is_parsed(text: str, budget: Budget | None):
         ("share=101", "share=101%: a share of the patches is at most 100%"),
         ("share=-1", "a budget is more than 0"),
         ("share=0.05", "a share is in percent; write share=5% or share=0.05%"),
-        ("share=5%,patches=100", "budgets cannot be combined; give one of them"),
+        ("share=5%,patches=100", "budgets cannot be combined; give only one"),
         ("dollars=5", "'dollars' is not a unit; write patches=100, share=5%, seconds=2"),
         ("100", "'100': it has no unit"),
         ("patches=many", "'many' is not a number; write patches=100"),

@@ -85,7 +85,7 @@ def test_predictions_by_another_model_are_not_mixed_or_replaced_without_a_word(
     assert "another model" not in caplog.text
     list(predict_slides([slide], given_budget(untrained, "patches=30"), out))
     assert "1 prediction by another model" in caplog.text
-    assert "such as one.json; replaced where" in caplog.text
+    assert "such as one.json; predictions are replaced if" in caplog.text
     assert "such as two.json; predictions.csv keeps their rows" in caplog.text
 
 

@@ -38,9 +38,9 @@ from parfocal.settings.check_unit import require_covariates
         (
             "abmil",
             ["train.per=patient", "train.fusion=max", "train.target=[msi, area:regression]"],
-            r"train\.fusion: fusion max with several targets: msi has classes",
+            r"train\.fusion: fusion max with several targets .* the classes of msi; ",
         ),
-        ("abmil", ["train.covariates=[slide_id]"], r"slide_id says which slide a row is"),
+        ("abmil", ["train.covariates=[slide_id]"], r"slide_id identifies a slide or its part"),
         ("abmil", ["train.covariates=[age:text]"], r"train\.covariates: .*unknown kind 'text'"),
         ("abmil", ["train.per=case"], r"train\.per: "),
     ],

@@ -176,7 +176,7 @@ def test_an_inverted_mask_has_a_warning(tmp_path):
     given[100:300, 100:400] = 0
     warning = read(slide, mask(tmp_path, given)).warning
     assert warning.endswith(
-        "lies in it. It is tissue along the edge of the scan, so it may be inverted."
+        "found on the scan. It is tissue at the edge of the scan, so it may be inverted."
     )
     assert read(slide, mask(tmp_path, 1 - given)).warning is None
 
@@ -269,19 +269,19 @@ def test_a_coordinate_that_is_no_number_is_refused_with_its_feature(tmp_path, sl
 def test_a_mask_of_another_shape_is_refused(tmp_path, slide, size):
     text = refusal(slide, mask(tmp_path, half_mask(size=size)))
     assert text.startswith(
-        f"the mask is {size[1]} x {size[0]} px, and the scan 600 x 400 px, which"
+        f"the mask is {size[1]} x {size[0]} px, and the scan 600 x 400 px, so their"
     )
     assert "neither cropped nor rotated" in text
 
 
 def test_a_mask_larger_than_the_scan_is_refused(tmp_path, slide):
     text = refusal(slide, mask(tmp_path, half_mask(size=(2 * HEIGHT, 2 * WIDTH))))
-    assert "which is smaller. Give a mask of this slide" in text
+    assert "so the scan is smaller. Give a mask of this slide" in text
 
 
 def test_a_mask_that_is_too_coarse_is_refused(tmp_path, slide):
     text = refusal(slide, mask(tmp_path, half_mask(size=(40, 60))))
-    assert "a pixel of the mask is 160 um wide. Save it with at most 100 µm per pixel" in text
+    assert "a pixel of the mask is 160 µm wide. Save it with at most 100 µm per pixel" in text
 
 
 def test_a_color_picture_is_no_mask(tmp_path, slide):

@@ -116,9 +116,9 @@ def test_green_stain_that_is_left_out_as_ink_has_a_warning():
     pixels[100:300, 150:300] = STAIN
     pixels[100:300, 300:450] = (150, 200, 170)
     tissue = find_tissue(slide_of(pixels))
-    assert "S-1: 50% of the colored area is green, and left out as ink" in tissue.warning
+    assert "S-1: 50% of the colored area is green and was left out as marker ink" in tissue.warning
     pixels[100:300, 150:300] = pixels[0, 0]
-    with pytest.raises(NoTissueError, match="since what is colored is green, as ink of markers"):
+    with pytest.raises(NoTissueError, match="since the colored area is green, like marker ink"):
         find_tissue(slide_of(pixels))
 
 
@@ -127,7 +127,7 @@ def test_faint_tissue_that_a_pen_hides_has_a_warning():
     pixels[50:250, 100:500] = (235, 222, 230)
     pixels[330:360, 100:500] = (20, 40, 160)
     warning = find_tissue(slide_of(pixels)).warning
-    assert re.search(r"3\d\.\d% of the scan is faintly colored and left out", warning)
+    assert re.search(r"3\d\.\d% of the scan is faintly colored and was left out", warning)
 
 
 @pytest.mark.parametrize(

@@ -408,11 +408,11 @@ def test_a_constant_target_is_refused():
         ({"name": "regression", "target": ["a"], "time": "t"}, "task regression does not use them"),
         ({"name": "regression", "target": ["a", "a"]}, "column 'a' is there twice"),
         ({"name": "regression", "target": ["t:survival"]}, "with --time and --event"),
-        ({"target": ["slide_id"]}, "target: column 'slide_id' says which slide a row is or how"),
-        ({"target": ["fold_1"]}, "target: column 'fold_1' says which slide a row is or how"),
+        ({"target": ["slide_id"]}, "target: column 'slide_id' identifies a slide or its part of"),
+        ({"target": ["fold_1"]}, "target: column 'fold_1' identifies a slide or its part of"),
         (
             {"name": "survival", "time": "t", "event": "split"},
-            "time, event: column 'split' says which slide",
+            "time, event: column 'split' identifies a slide",
         ),
         (
             {"name": "survival", "time": "t", "event": "e", "target": ["t:regression"]},

@@ -148,7 +148,7 @@ UNFIT: dict[str, tuple[Callable[[Checkpoint], Checkpoint], str]] = {
     ),
     "covariates": (
         lambda trained: with_covariates(trained, AGE),
-        r"it also predicts from age, which this model does not give it; train a teacher without",
+        r"it also needs age, which this run does not provide; train a teacher without",
     ),
     "magnification": (
         lambda trained: replace(trained, slide=SlideSettings((2.5,), 16)),

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 MAX_CLASSES = 20  # listed in a summary
-MAX_RARE = 10  # number of classes up to which most may have a single slide
+MAX_RARE = 10  # largest number of classes of which most may have a single slide
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ def _refuse_missing_labels(
 
 
 def _refuse_odd_classes(path: Path, classes: Sequence[str], slides: int, column: str) -> None:
-    """Refuse a single class, and a column of numbers or names that are no classes."""
+    """Refuse a single class, and a column of numbers or names that are not classes."""
     if len(classes) == 1:
         raise CohortError(
             f"{path.name}: every slide has the {column} {classes[0]!r}, and a classifier needs at "
@@ -260,7 +260,7 @@ def _refuse_odd_classes(path: Path, classes: Sequence[str], slides: int, column:
     if len(classes) > max(MAX_RARE, slides / 2):
         raise CohortError(
             f"{path.name}: {column} has {len(classes)} different values on {slides} slides, such "
-            f"as {classes[0]!r}, so it is no column of classes; use another column, or --task "
+            f"as {classes[0]!r}, so it is not a column of classes; use another column, or --task "
             "regression for numbers."
         )
 
@@ -276,7 +276,7 @@ def _refuse_variants(
     variants = find_variants(dict.fromkeys(texts), form=form)
     if variants is None:
         return
-    hint = " If they are two classes, list all in train.labels." if attribute == "label" else ""
+    hint = " If these are two classes, list all in train.labels." if attribute == "label" else ""
     rows = [
         next(slide.row for slide in slides if getattr(slide, attribute) == text)
         for text in variants

@@ -9,7 +9,7 @@ FOLD_COLUMN = re.compile(r"fold(\d{1,4})")  # in a plain column name: the parts 
 STAMP, CLAM, CLAM_SPLIT = {"PATIENT", "FILENAME"}, {"case_id", "slide_id"}, {"train", "val"}
 OTHER = {"patient", "case", "slide", "filename", "file", "image", "imageid", "wsi", "slidename"}
 
-# Columns that say which slide a row is, where it is, or what part it has: nothing to learn from.
+# Columns that identify a slide, its files or its part of the split: nothing to learn from.
 ADMINISTRATIVE = (
     *("slide_id", "path", "patient_id", "split", "fold"),
     *("tissue", "outlines", "outlines_offset"),
@@ -17,7 +17,7 @@ ADMINISTRATIVE = (
 
 
 def is_administrative(column: str) -> bool:
-    """Return whether a column says which slide a row is, where it is, or what part it has.
+    """Return whether a column identifies a slide, its files or its part of the split.
 
     >>> is_administrative("patient_id"), is_administrative("fold_0"), is_administrative("age")
     (True, True, False)

@@ -170,7 +170,7 @@ def read_outlines(
 
     Raises:
         CohortError: the file cannot be read or is not GeoJSON, a coordinate is not a number, or
-            nothing in it has an area, although it is not empty.
+            it is not empty and nothing in it has an area.
     """
     try:
         content = read_polygons(path)
@@ -181,8 +181,8 @@ def read_outlines(
     ignored = ", ".join(content.ignored)
     if ignored and not content.polygons:
         raise CohortError(
-            f"{path.name}: it has no area, only {ignored}; draw lesions as polygons. For a slide "
-            "without lesions, give an empty FeatureCollection."
+            f"{path.name}: no geometry has an area (found: {ignored}); draw lesions as polygons. "
+            "For a slide without lesions, give an empty FeatureCollection."
         )
     if ignored:
         logger.warning("%s: ignored %s, which have no area; draw polygons", path.name, ignored)

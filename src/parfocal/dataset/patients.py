@@ -82,7 +82,7 @@ def _patient(patient_id: str, slides: Sequence[CohortSlide], source: str) -> Coh
             f"{source} row {first.row}: patient_id {patient_id!r} {problem}, and files are named "
             "after it; write it in another way."
         )
-    # Without classes, a column label is no target, and may describe the slides.
+    # Without classes, the column `label` is not a target, so slides may differ in it.
     own = () if first.group is not None else ("label",)
     for attribute in (*own, "split", "fold", "fold_parts"):
         for slide in slides[1:]:

@@ -211,12 +211,12 @@ def _header_hint(path: Path, header: Sequence[str]) -> str:
     """Return why the columns of a table may not be found, as a sentence; empty if unknown."""
     if path.suffix.lower() in WORKBOOKS:
         names = sheet_names(path)
-        others = f" Only the first sheet is read, not {', '.join(names[1:])}; move the table there."
+        others = f" Only the first sheet is read, not {', '.join(names[1:])}; put the table first."
         return others if len(names) > 1 else ""
     if len(header) == 1 and re.search(r"[,;|\s]", header[0]):
         return (
-            " The first row is a single cell: separate columns by commas, and put no quotes around "
-            "a whole row."
+            " The first row is a single cell: separate columns by commas, and do not put a whole "
+            "row in quotes."
         )
     return ""
 

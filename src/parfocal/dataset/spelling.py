@@ -17,7 +17,7 @@ __all__ = [
     "plain_label",
 ]
 
-# Sign, whole part and fraction of a number, without zeros that do not matter.
+# Sign, whole part and fraction of a number, without leading and trailing zeros.
 NUMBER = re.compile(r"([+-]?)0*(\d+)(?:[.,](?=\d)(\d*?)0*)?")
 PLAIN_YAML = re.compile(r"[\w+][\w+./()<>=% -]*")  # a text in a YAML list without quotes
 HIDDEN = ("Cc", "Cf", "Zl", "Zp")  # control and format characters, separators of lines
@@ -47,7 +47,7 @@ def plain_form(text: str) -> str:
 
 
 def plain_label(text: str) -> str:
-    """Return the plain form of a label, also without what joins its words.
+    """Return the plain form of a label, also without the marks that join its words.
 
     >>> plain_label("low_grade") == plain_label("Low-grade") == plain_label("low grade")
     True
@@ -68,7 +68,7 @@ def find_variants(
 
 
 def labels_option(labels: Iterable[str]) -> str:
-    """Return the option of a command line that names the classes in order.
+    """Return the command-line option that names the classes in order.
 
     >>> labels_option(["0", "3+3"])
     "--set 'train.labels=[0, 3+3]'"

@@ -300,15 +300,15 @@ def _too_few(
 
     Args:
         cohort: the cohort.
-        slides: those of its slides that were to be divided.
+        slides: the slides of the cohort that were to be divided.
         label: the class.
-        parts: what they were to be divided into.
-        needed: number of patients that these need.
+        parts: what the slides were to be divided into.
+        needed: number of patients that the parts need.
     """
     noun = "class" if cohort.labels else "group"
     found = len(_by_label(slides, seed=0)[label])
     having = len({slide.patient_id for slide in slides if slide.split_group == label})
-    mixed = f" ({having} have slides of it, but each counts once, in the {noun} of most slides)"
+    mixed = f" ({having} have slides of it, but each counts once: in the {noun} of most slides)"
     return CohortError(
         f"{cohort.source.name}: {noun} {label!r} has {counted(found, 'patient')}"
         f"{mixed if having > found else ''}, and {parts} need at least {needed}; add slides, or "

@@ -19,7 +19,8 @@ def sheet_names(path: Path, *, hidden: bool = False) -> list[str]:
 
     Args:
         path: the workbook.
-        hidden: whether to return hidden sheets, too; they are, if there are no others.
+        hidden: whether to return hidden sheets, too; if False, they are returned only if there are
+            no others.
 
     Raises:
         TableError: the file does not exist or is no workbook.
@@ -33,7 +34,7 @@ def sheet_names(path: Path, *, hidden: bool = False) -> list[str]:
 def read_sheet(path: Path, name: str | None) -> list[list[str]]:
     """Return the rows of a sheet as a spreadsheet shows them, from the first row on.
 
-    Every cell of merged cells has their value. Rows that are hidden are read, with a warning.
+    Merged cells all have the same value. Hidden rows are read, with a warning.
 
     Args:
         path: the workbook.
@@ -71,7 +72,7 @@ def _open(path: Path) -> python_calamine.CalamineWorkbook:
 
 
 def _visible(workbook: python_calamine.CalamineWorkbook) -> list[str]:
-    """Return the names of the sheets that are not hidden; of all if there are none."""
+    """Return the names of the visible sheets; of all sheets if none is visible."""
     names = [
         sheet.name
         for sheet in workbook.sheets_metadata
@@ -94,8 +95,7 @@ def _log_other_sheets(
     ]
     if others:
         logger.warning(
-            "%s: sheet %s is read, but not %s, although it has the same columns; write all slides "
-            "into one sheet",
+            "%s: sheet %s is read, but not %s, with the same columns; put all slides in one sheet",
             *(path.name, names[0], ", ".join(others)),
         )
 
@@ -108,14 +108,13 @@ def _warn_of_hidden_rows(path: Path, name: str, rows: list[list[str]]) -> None:
     ]
     if hidden:
         logger.warning(
-            "%s, sheet %s: %s hidden, such as row %d, and read all the same; delete what is to be "
-            "left out",
+            "%s, sheet %s: %s hidden, such as row %d, but still read; delete rows to omit them",
             *(path.name, name, counted(len(hidden), "row is", "rows are"), hidden[0]),
         )
 
 
 def _hidden_rows(path: Path, name: str) -> list[int]:
-    """Return the numbers of the hidden rows of a sheet, which calamine does not tell."""
+    """Return the numbers of the hidden rows of a sheet, which calamine does not report."""
     try:
         with zipfile.ZipFile(path) as archive:
             book = ElementTree.fromstring(archive.read("xl/workbook.xml"))

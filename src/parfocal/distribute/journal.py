@@ -94,7 +94,7 @@ class Journal:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the file has results that were made in another way, which will be replaced."""
+        """Whether the file has results of another model or other settings, to be replaced."""
         source = self._sources.get(self._path)
         return source is not None and not source.fits
 

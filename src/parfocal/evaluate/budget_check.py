@@ -25,7 +25,7 @@ class BudgetCheck:
             budget, as the two below.
         disagreement: that number as a share, with its exact interval over patients.
         share_of_full: patches visited, as a share of those after all rounds.
-        per: what was predicted, a "slide" or a "patient"; the numbers of slides count these.
+        per: unit of the predictions, "slide" or "patient"; all numbers count these units.
     """
 
     limit: str
@@ -50,9 +50,9 @@ class BudgetCheck:
         Args:
             limit: the budget as text; None if there was none.
             results: the evaluated slides.
-            decision: for two classes, the probability from which on the second one is predicted;
-                None for the most probable class.
-            per: what each result is for.
+            decision: for two classes, the lowest probability of the second one at which it is
+                predicted; None to predict the most probable class.
+            per: unit of each result.
         """
         if limit is None:
             return None

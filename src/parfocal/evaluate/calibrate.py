@@ -2,8 +2,8 @@
 
 The model visits each slide in rounds to the end. With folds, the rule of a fold is made of the
 validation slides of all folds, each visited by the model of its fold, except those that are test
-slides of the fold: these are for checking the rule. From another cohort, each fold visits all
-slides and gets a rule of its own.
+slides of the fold: these are for checking the rule. With another cohort, each fold visits all
+slides and gets its own rule.
 """
 
 import json
@@ -51,8 +51,8 @@ KEY = "stopping"  # of checkpoint.json
 DEFAULT_DISAGREEMENT = 0.05
 MIN_PROBABILITY = 0.9
 SHARED_NOTE = (
-    "validation slides also chose the epoch, so check the rule on test slides (parfocal evaluate "
-    "--budget settled)"
+    "the epoch was also chosen on the validation slides, so check the rule on test slides "
+    "(parfocal evaluate --budget settled)"
 )
 
 
@@ -80,7 +80,7 @@ class Calibration:
         run: folder of the run.
         labels: the classes.
         rule: its rule.
-        external: whether the slides are of another cohort than that of the run.
+        external: whether the slides are from a cohort other than that of the run.
     """
 
     run: Path
@@ -140,8 +140,8 @@ def calibrate_runs(
             None to read and encode the slides.
         cache: folder of the feature cache; None for no cache.
         device: "auto", "cpu" or a CUDA device.
-        external: whether the cohort is another than the one of the run: all its slides are used,
-            and only a slide with the same file counts as a training slide.
+        external: whether the cohort is not that of the run; if True, all its slides are used, and
+            only a slide with the same file counts as a training slide.
         max_disagreement: largest share of slides on which a model that stops may give another class
             than after all rounds.
         min_probability: probability that an answer that settles has at least.

@@ -134,7 +134,7 @@ def find_training_slides(
     """Return the ids of slides that were used in training, or whose patients were.
 
     Slides of the run are identified by id and patient, other slides by their files. If the model
-    follows a stopping rule, slides of another cohort that it was calibrated on count, too.
+    follows a stopping rule, slides of another cohort that the rule was calibrated on count, too.
 
     Args:
         trained: the model.

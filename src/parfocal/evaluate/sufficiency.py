@@ -126,8 +126,8 @@ def measure_sufficiency(
         run: runs the model on a bag.
         bag: the bag of the slide.
         exhaustive: the prediction with every patch.
-        decision: for two classes, the probability from which on the second one is predicted; None
-            for the most probable class.
+        decision: for two classes, the lowest probability of the second one at which it is
+            predicted; None to predict the most probable class.
         temperature: number that the logits are divided by.
     """
 

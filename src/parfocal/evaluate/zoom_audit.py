@@ -62,8 +62,8 @@ class SlideAudit:
             a task with classes, whose probabilities need no unit.
         loss_increase: by how much the loss of the task is higher with the model's own selection;
             None where it is undefined: without a target, or for Cox, whose loss compares slides.
-        decision: for two classes, the probability from which on the second one is predicted; None
-            for the most probable class.
+        decision: for two classes, the lowest probability of the second one at which it is
+            predicted; None to predict the most probable class.
     """
 
     slide: CohortSlide

@@ -76,7 +76,7 @@ def parse_budget(text: str) -> Budget | None:
     if text.strip() == SETTLED:
         return None
     if "," in text and text.count("=") > 1:
-        raise BudgetError(f"budget {text!r}: budgets cannot be combined; give one of them.")
+        raise BudgetError(f"budget {text!r}: budgets cannot be combined; give only one.")
     name, _, value = (part.strip() for part in text.partition("="))
     unit = next((each for each in UNITS if each == name), None)
     if unit is None:

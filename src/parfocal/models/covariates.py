@@ -317,7 +317,7 @@ def _refuse_mixed_decimals(name: str, texts: Sequence[str]) -> None:
     if comma is not None and point is not None:
         raise CovariateError(
             f"covariate {name}: {comma!r} has a comma, and {point!r} a decimal point; write all "
-            "numbers of a column in one way, without a separator of thousands."
+            "numbers of a column in the same way, without thousands separators."
         )
 
 

@@ -3,7 +3,7 @@
 - "mean": mean of the class probabilities; for a task without classes, of the logits.
 - "max": the prediction for the most suspicious slide: the one with the lowest probability of the
   first class, which is the one without a finding; for a task without classes, the highest value of
-  each logit, as a patient has a finding that any slide has.
+  each logit, because a patient has every finding that any slide has.
 - "attention": gated attention over the vectors of the slides, which are what enters the last layer
   of the model; the last layer then classifies their weighted mean. It is trained with the model.
 

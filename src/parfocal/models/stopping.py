@@ -1,7 +1,7 @@
 """The rule by which a model stops visiting a slide: when its answer has settled.
 
 After each round, the model has an answer from the patches visited so far. Let c be its class: the
-most probable one, or of two classes the one that a threshold decides. The answer is settled if the
+most probable one or, with two classes, the one that a threshold gives. The answer is settled if the
 probability of c is above the threshold of c. The threshold is the highest probability of c, at any
 round, on validation slides to which the model gives another class after all rounds; or one of the
 next highest, if some errors are allowed. It is at least a given probability, so that an answer that
@@ -35,14 +35,14 @@ class StoppingRule:
             the answer can settle.
         max_disagreement: largest share of slides, on average over draws of validation slides, on
             which the model may stop with another class than after all rounds.
-        slides: number of slides it was calibrated on, by the class that the model gives after all
-            rounds.
+        slides: number of slides that the rule was calibrated on, by the class that the model gives
+            after all rounds.
         disagreements: number of these slides on which the rule changes the class.
         share_patches: patches that the rule visits on these slides, as a share of those of all
             rounds.
-        files: fingerprints of these slides, if they are of another cohort than that of the run.
-        decision: for two classes, the probability from which on the second one is the answer; None
-            for the most probable class.
+        files: fingerprints of these slides, if they are from a cohort other than that of the run.
+        decision: for two classes, the lowest probability of the second one at which it is the
+            answer; None if the answer is the most probable class.
         temperature: number that the logits are divided by.
     """
 
@@ -90,8 +90,8 @@ def answered(probabilities: Sequence[float], decision: float | None = None) -> i
 
     Args:
         probabilities: probability of each class.
-        decision: for two classes, the probability from which on the second one is the answer; None
-            for the most probable class.
+        decision: for two classes, the lowest probability of the second one at which it is the
+            answer; None if the answer is the most probable class.
     """
     if decision is not None:
         return int(probabilities[1] >= decision)

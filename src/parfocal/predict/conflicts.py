@@ -1,4 +1,4 @@
-"""Refuse to replace the prediction of another slide, and warn of predictions by another model."""
+"""Refuse to replace the prediction of another slide; warn of predictions by another model."""
 
 import logging
 from collections.abc import Container, Sequence
@@ -45,7 +45,7 @@ def refuse_other_slides(paths: Sequence[SlidePath], out: Path, *, replace: bool 
 
 
 def warn_of_other_models(names: Container[str], out: Path, model: ModelFacts) -> None:
-    """Warn if a folder has predictions by another model, or with other settings.
+    """Warn if a folder has predictions by another model or with other settings.
 
     Args:
         names: ids of the slides to predict.
@@ -60,10 +60,10 @@ def warn_of_other_models(names: Container[str], out: Path, model: ModelFacts) ->
     for are_replaced, found in others.items():
         if found:
             logger.warning(
-                "%s: %s by another model, with other settings or by another version of parfocal, "
-                "such as %s; %s",
+                "%s has %s by another model, with other settings or by another version of "
+                "parfocal, such as %s; %s",
                 *(out, counted(len(found), "prediction"), found[0]),
-                "replaced where the slide can be predicted"
+                "predictions are replaced if their slides can be predicted"
                 if are_replaced
                 else "predictions.csv keeps their rows; use another --out to separate models",
             )

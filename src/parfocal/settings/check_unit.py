@@ -44,7 +44,7 @@ def check_unit(settings: RunSettings) -> None:
 
 
 def _check_columns(covariates: Sequence[str], targets: Sequence[str]) -> None:
-    """Refuse covariates that are targets, or no property of a patient.
+    """Refuse covariates that are targets, or that are not properties of a patient.
 
     Raises:
         CovariateError: there is one.
@@ -52,12 +52,12 @@ def _check_columns(covariates: Sequence[str], targets: Sequence[str]) -> None:
     for column in covariates:
         if column in targets:
             raise CovariateError(
-                f"{column} is what the model predicts, so its score would be that of a copy; "
-                "remove it."
+                f"{column} is what the model predicts, so the model could copy it; remove it from "
+                "the covariates."
             )
         if is_administrative(column):
             raise CovariateError(
-                f"{column} says which slide a row is or how it is used, and is not clinical; "
+                f"{column} identifies a slide or its part of the split, and is not clinical; "
                 "remove it."
             )
 

@@ -1,6 +1,6 @@
-"""Read YAML in which settings that are texts stay as written: class `0` is no number.
+"""Read YAML in which settings that are texts stay as written.
 
-YAML reads `0` as a number, and `No` as false. Labels, columns and strata are often called so.
+YAML reads `0` as a number and `No` as false, but labels, columns and strata may have such names.
 """
 
 from collections.abc import Iterator

@@ -56,7 +56,7 @@ def catch_failure(name: str) -> Iterator[SlideAttempt]:
     Raises:
         Exception: the disk is full, or it is an `EndsBatch`, so that no other slide can succeed
             either.
-        KeyboardInterrupt: the command is to stop.
+        KeyboardInterrupt: the command was interrupted.
     """
     attempt = SlideAttempt()
     try:
@@ -98,7 +98,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def reraise_interrupt(error: Exception) -> None:
-    """Raise KeyboardInterrupt if one caused an error, as in a compiled call that it broke off.
+    """Raise KeyboardInterrupt if one caused an error, as in a compiled call that it ended.
 
     Python turns an interrupt within a compiled function of h5py into a SystemError.
     """

@@ -37,8 +37,8 @@ EXCLUDED_CLASSES = ("Artifact*", "Pen", "Ignore*")
 HASH_DIGITS = 32
 MAX_OUTSIDE = 0.05  # share of the scan's side by which areas may extend beyond it
 MIN_EDGE = 0.9  # share of the scan's edge that is tissue in an inverted mask
-MIN_INSIDE = 0.5  # share of the tissue found on a scan that lies in the given one
-# Classes that are not excluded by default, but whose names do not sound like tissue.
+MIN_INSIDE = 0.5  # share of the tissue found on a scan that the given tissue contains
+# Classes that are not excluded by default, but have names that are not those of tissue.
 DOUBTFUL_CLASSES = (
     *("artef*", "background*", "glass*", "empty*", "hole*", "exclu*", "pen*", "marker*", "ink*"),
     *("fold*", "blur*", "out of focus*", "bubble*", "dust*"),
@@ -130,7 +130,7 @@ def read_tissue(
 
 
 def found_share_inside(slide: Slide, tissue: Tissue) -> float | None:
-    """Return the share of the tissue found on a slide that lies in the given tissue.
+    """Return the share of the tissue found on a slide that the given tissue contains.
 
     Returns:
         A share in 0..1; None where no tissue can be found.
@@ -194,7 +194,7 @@ def _read_areas(path: Path, slide: Slide) -> tuple[ClassPolygon, ...]:
 def _describe_classes(
     areas: Iterable[ClassPolygon], exclude_classes: Sequence[str]
 ) -> tuple[str, str]:
-    """Return the classes that are tissue and those that are not, and what is doubtful in them."""
+    """Return the classes that are tissue and those that are not, and why they may be wrong."""
     names = Counter(area.class_name or "no class" for area in areas)
     excluded = {name for name in names if _matches(name, exclude_classes)}
     counts = [
@@ -205,8 +205,8 @@ def _describe_classes(
     parts += [f"without {', '.join(counts[1])}"] if counts[1] else []
     doubtful = [name for name in names if name not in excluded and _matches(name, DOUBTFUL_CLASSES)]
     doubt = (
-        f"areas of class {', '.join(doubtful)} count as tissue. If they are not, add the name to "
-        "slide.exclude_classes."
+        f"areas of class {', '.join(doubtful)} count as tissue. If they are not tissue, add the "
+        "name to slide.exclude_classes."
     )
     return "; ".join(parts), doubt if doubtful else ""
 
@@ -240,7 +240,7 @@ def _doubt(slide: Slide, tissue: Tissue, *, in_um: bool) -> str:
     height, width = (min(side, int(side * slide.mpp) + 1) for side in mask.shape)
     edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
     if edge >= MIN_EDGE:
-        reason = "It is tissue along the edge of the scan, so it may be inverted."
+        reason = "It is tissue at the edge of the scan, so it may be inverted."
     elif in_um and not (mask[height:].any() or mask[:, width:].any()):
         reason = "It may be in microns instead of level-0 pixels."
     else:
@@ -248,7 +248,7 @@ def _doubt(slide: Slide, tissue: Tissue, *, in_um: bool) -> str:
     inside = found_share_inside(slide, tissue)
     if inside is None or inside >= MIN_INSIDE:
         return ""
-    return f"only {inside:.0%} of the tissue that is found on the scan lies in it. {reason}"
+    return f"it contains only {inside:.0%} of the tissue that is found on the scan. {reason}"
 
 
 def _matches(class_name: str | None, patterns: Iterable[str]) -> bool:

@@ -22,13 +22,13 @@ Values = Shaped[np.ndarray, "h w"]
 
 
 class MaskImageError(Exception):
-    """An image that is no mask of a scan; the message does not name the file."""
+    """An image that is not a mask of a scan; the message does not name the file."""
 
 
 def read_mask_image(path: Path, size: tuple[int, int], mpp: float) -> Mask:
     """Return which pixels of a mask image are not 0.
 
-    Transparent pixels count as 0, and the colors of a palette as its colors, of which black is 0.
+    Transparent pixels count as 0. Images with a palette are read as colors, of which black is 0.
 
     Args:
         path: the image.
@@ -36,7 +36,7 @@ def read_mask_image(path: Path, size: tuple[int, int], mpp: float) -> Mask:
         mpp: microns per level-0 pixel.
 
     Raises:
-        MaskImageError: the image cannot be read, is no mask, or has another shape than the scan.
+        MaskImageError: the image cannot be read, is not a mask, or has the wrong aspect ratio.
     """
     try:
         with (
@@ -63,14 +63,14 @@ def _check_shape(size: tuple[int, int], slide_size: tuple[int, int], mpp: float)
     described = f"the mask is {width} x {height} px, and the scan {slide_width} x {slide_height} px"
     if abs(across / down - 1) > SHAPE_TOLERANCE + 1 / width + 1 / height:
         raise MaskImageError(
-            f"{described}, which is another shape. Give a mask of the whole scan, neither cropped "
-            "nor rotated."
+            f"{described}, so their aspect ratios differ. Give a mask of the whole scan, neither "
+            "cropped nor rotated."
         )
     if across < 1 - SHAPE_TOLERANCE:
-        raise MaskImageError(f"{described}, which is smaller. Give a mask of this slide.")
+        raise MaskImageError(f"{described}, so the scan is smaller. Give a mask of this slide.")
     if max(across, down) * mpp > MAX_MASK_MPP and max(size) > 1:
         raise MaskImageError(
-            f"{described}, so that a pixel of the mask is {across * mpp:.0f} um wide. Save it with "
+            f"{described}, so that a pixel of the mask is {across * mpp:.0f} µm wide. Save it with "
             f"at most {MAX_MASK_MPP:g} µm per pixel; {ENOUGH_MPP} are enough."
         )
 
@@ -95,7 +95,7 @@ def _of_colors(colors: UInt8[np.ndarray, "h w 3"], threshold: int, *, labels: bo
     """Return which colors are not black.
 
     Args:
-        colors: the picture; a gray one, unless its colors stand for labels.
+        colors: the image; a gray one, unless its colors stand for labels.
         threshold: largest value of black.
         labels: whether the colors are those of a palette.
     """

@@ -56,7 +56,7 @@ class Tissue:
             empty for tissue that was found.
         warning: why the tissue may be wrong; None if there is no reason to doubt it.
         classes: classes of the areas that the tissue was read from, with their numbers; empty for
-            tissue from elsewhere.
+            other tissue.
     """
 
     mask: Bool[np.ndarray, "h w"]
@@ -192,7 +192,7 @@ def find_tissue(slide: Slide, *, method: Method = "otsu") -> Tissue:
     if not mask.any():
         reason = "nothing is colored enough to be stained"
         if green_share > MAX_GREEN:
-            reason = "what is colored is green, as ink of markers"
+            reason = "the colored area is green, like marker ink"
         elif spread.max() <= GRAY_PICTURE:
             reason = "the scan is gray, without any color"
         raise NoTissueError(
@@ -226,11 +226,11 @@ def _doubt(
         found = f"{share:.1%}" if share > 0.01 else f"{100 * share:.1g}%"
         return f"tissue was found on {found} of the scan"
     if green_share > MAX_GREEN:
-        return f"{green_share:.0%} of the colored area is green, and left out as ink of markers"
+        return f"{green_share:.0%} of the colored area is green and was left out as marker ink"
     if faint:
         return (
-            f"{faint:.1%} of the scan is faintly colored and left out, beside tissue or ink of a "
-            "strong color"
+            f"{faint:.1%} of the scan is faintly colored and was left out, because tissue or ink "
+            "has a strong color"
         )
     if dark_share > MAX_DARK and not ((brightness - spread) >= GLASS).any():
         return (
@@ -284,7 +284,7 @@ def _check_transmitted_light(
         return
     darkest = brightness - spread
     if np.count_nonzero(darkest >= GLASS) > MIN_GLASS * (brightness.size - num_dark):
-        return  # the dark is a canvas that is not quite black
+        return  # the dark area is a canvas that is not quite black
     is_canvas = num_scanned and num_dark_scanned <= num_scanned / 2
     if is_canvas and np.median(darkest[scanned]) > MIN_TRANSMITTED:
         return

@@ -25,7 +25,7 @@ def number(slide: CohortSlide, column: str, hint: str = OF_CLASSES) -> float:
     Args:
         slide: row of the cohort.
         column: the column.
-        hint: the end of the message.
+        hint: last sentence of the message, after a space.
 
     Raises:
         CohortError: the cell is not a finite number.
@@ -59,7 +59,7 @@ def refuse_mixed_decimals(slides: Sequence[CohortSlide], columns: Sequence[str])
             raise CohortError(
                 f"row {comma.row}: {column} {cell(comma, column)!r} has a comma, and "
                 f"{cell(point, column)!r} of row {point.row} a decimal point; write all numbers of "
-                "a column in one way, without a separator of thousands."
+                "a column in the same way, without thousands separators."
             )
 
 

@@ -86,7 +86,7 @@ class Hazards:
     def fitted(self, slides: Sequence[CohortSlide]) -> "Hazards":
         """Return the task with edges at the quantiles of the times of events.
 
-        Edges that it has, those of all folds, are kept.
+        If the task already has edges, which are those of all folds, they are kept.
 
         Raises:
             CohortError: there are fewer events at different times than intervals.

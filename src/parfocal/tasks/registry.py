@@ -92,7 +92,7 @@ def _own_task(text: str, default: str) -> tuple[str, str]:
 
 
 def _refuse_columns(columns: Sequence[str], of_time: Sequence[str | None]) -> None:
-    """Refuse a target that is there twice, or is no property of a slide."""
+    """Refuse a target that is given twice, or that is not a property of a slide."""
     for column in columns:
         if columns.count(column) > 1:
             raise ValueError(f"target: column {column!r} is there twice; remove one.")
@@ -105,7 +105,7 @@ def _refuse_columns(columns: Sequence[str], of_time: Sequence[str | None]) -> No
         if is_administrative(column):
             key = "target" if column in columns else "time, event"
             raise ValueError(
-                f"{key}: column {column!r} says which slide a row is or how it is used, so it "
+                f"{key}: column {column!r} identifies a slide or its part of the split, so it "
                 "cannot be predicted; give a column of targets."
             )
 
@@ -137,7 +137,7 @@ def _tasks_of(kind: str, columns: Sequence[str]) -> list[Task]:
 
 
 def refuse_fusion(fusion: str | None, task: Task) -> None:
-    """Refuse the highest value of each output where an output belongs to a class.
+    """Refuse fusion by the highest value of each output if an output belongs to a class.
 
     Args:
         fusion: how the predictions for the slides of a patient are joined; None for one bag.
@@ -150,13 +150,13 @@ def refuse_fusion(fusion: str | None, task: Task) -> None:
     named = [part.columns[0] for part in parts if isinstance(part, Classification | Ordinal)]
     if fusion == "max" and named:
         raise ValueError(
-            f"fusion max with several targets: {named[0]} has classes, of which no slide has the "
-            "highest; use fusion mean, or one bag of all slides."
+            f"fusion max with several targets takes the highest value of each output, which is not "
+            f"defined for the classes of {named[0]}; use fusion mean, or one bag per patient."
         )
 
 
 def shared_by_folds(task: Task, slides: Sequence[CohortSlide]) -> Task:
-    """Return a task with what all folds have in common, so that they can answer together.
+    """Return a task with what all folds share, so that their predictions can be combined.
 
     Args:
         task: the task, prepared for the cohort.

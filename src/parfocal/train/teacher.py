@@ -109,8 +109,7 @@ def find_teacher(
     if teacher.unit.covariates is not None:
         raise _unfit(
             folder,
-            f"it also predicts from {', '.join(teacher.unit.columns)}, which this model does not "
-            "give it",
+            f"it also needs {', '.join(teacher.unit.columns)}, which this run does not provide",
             "train a teacher without covariates",
         )
     own = {

@@ -239,7 +239,7 @@ def _choices(prediction: Prediction) -> list[tuple[float, float]]:
     for look in prediction.looks:
         if look.selected is None or look.zoom_attention is None:
             continue
-        # Of a patient, a slide that the fusion leaves out has no attention, but selected patches.
+        # A slide that the fusion of a patient leaves out has selected patches, but no attention.
         selected = look.zoom_attention[look.selected]
         count, existing = int((selected > 0).sum()), int((look.zoom_attention > 0).sum())
         if existing > count:

@@ -101,7 +101,7 @@ def test_the_report_names_the_file_of_the_tissue(tmp_path, stained):
     Image.fromarray(np.full((60, 80), 255, dtype=np.uint8)).save(mask)
     report = inspect_slide(stained, tissue=mask)
     assert report.tissue_source == "mask.png"
-    expected = "of the scan (from mask.png; 100% of the tissue that is found lies in it)"
+    expected = "of the scan (from mask.png; it contains 100% of the tissue that is found)"
     assert f"100.0% {expected}" in report.lines()
 
 
@@ -112,6 +112,6 @@ def test_given_tissue_that_is_not_where_tissue_is_found_has_a_warning(tmp_path, 
     Image.fromarray((~mask).astype(np.uint8)).save(tmp_path / "mask.png")
     report = inspect_slide(stained, tissue=tmp_path / "mask.png")
     assert report.found_inside < 0.1 < found
-    assert "of the tissue that is found on the scan lies in it" in report.tissue_warning
+    assert "of the tissue that is found on the scan. Check" in report.tissue_warning
     assert report.tissue_warning in caplog.text
     assert inspect_slide(stained).tissue_source == "found"

@@ -71,10 +71,10 @@ class SlideReport:
         patches: the patches at the requested magnifications; None if these do not fit the slide.
         patches_problem: why they do not fit; None if they do.
         notes: sentences on what is unusual about the file.
-        tissue_classes: classes of the areas of the tissue file, with their numbers; empty for
-            tissue from elsewhere.
-        found_inside: share of the tissue found on the slide that lies in that of its tissue file;
-            None without such a file, or if no tissue is found.
+        tissue_classes: classes of the areas in the tissue file, with their numbers; empty for
+            other tissue.
+        found_inside: share of the tissue found on the slide that its tissue file contains; None
+            without such a file, or if no tissue is found.
     """
 
     path: str
@@ -135,12 +135,12 @@ class SlideReport:
 
     @property
     def tissue_origin(self) -> str:
-        """The tissue file, its classes, and how much of the found tissue it has, in brackets."""
+        """The tissue file, its classes, and the share of the found tissue in it, in brackets."""
         if self.tissue_source == "found":
             return ""
         classes = f": {self.tissue_classes}" if self.tissue_classes else ""
         inside = self.found_inside
-        found = "" if inside is None else f"; {inside:.0%} of the tissue that is found lies in it"
+        found = "" if inside is None else f"; it contains {inside:.0%} of the tissue that is found"
         return f" (from {self.tissue_source}{classes}{found})"
 
 
@@ -204,8 +204,8 @@ def describe_slide(
     warning = tissue.warning
     if warning is None and slide.tissue_path and inside is not None and inside < MIN_INSIDE:
         warning = (
-            f"{slide.name}: tissue file {slide.tissue_path.name}: only {inside:.0%} of the tissue "
-            "that is found on the scan lies in it. Check that it is of this slide, neither "
+            f"{slide.name}: tissue file {slide.tissue_path.name}: it contains only {inside:.0%} of "
+            "the tissue that is found on the scan. Check that it is of this slide, and neither "
             "mirrored nor rotated."
         )
         logger.warning("%s", warning)

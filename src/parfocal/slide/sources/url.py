@@ -196,7 +196,7 @@ def slide_key(path: SlidePath) -> str:
 
 
 def comparable_url(url: SlideUrl) -> tuple[object, ...]:
-    """Return what is equal for two URLs of one file: without its signature, and in one spelling.
+    """Return what all URLs of one file share: without signature, and in one spelling.
 
     >>> comparable_url(SlideUrl("https://H/a/../b%2Ec?sig=1")) == comparable_url(
     ...     SlideUrl("http://h:80/b.c#x")
@@ -208,7 +208,7 @@ def comparable_url(url: SlideUrl) -> tuple[object, ...]:
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     query = sorted((key, value) for key, value in pairs if not SIGNATURE.fullmatch(key.lower()))
     port = None if parts.port in (80, 443) else parts.port
-    # In a bucket, a path is a name, in which dots and slashes are letters.
+    # In a bucket, a path is a name, in which dots and slashes are ordinary characters.
     path = "/" + posixpath.normpath(path).lstrip("/") if is_web else path
     scheme = "web" if is_web else {"gcs": "gs"}.get(url.scheme, url.scheme)
     return scheme, parts.hostname or url.host, port, path, tuple(query)
