@@ -1,7 +1,7 @@
 """What budgets save: the stopping rule against the fixed K, 5% of the patches, and time to answer.
 
 Takes trained runs of a model that zooms, such as those that `parfocal compare` has left, copies
-them to `--work`, calibrates the stopping rule of each on its validation slides, or on those of
+them to `--work`, calibrates the stopping rule of each on its validation slides, or on the slides of
 `--calibration`, and evaluates the test slides with the model's own K, with the rule, and at
 `--share` of the patches. A row has the mean over the runs, with intervals over patients that all
 rows share.
@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--features", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--disagreement", type=float, default=0.1)
-    parser.add_argument("--calibration", type=Path, help="slides that are not in the runs")
+    parser.add_argument("--calibration", type=Path, help="table of slides that are not in the runs")
     parser.add_argument("--share", type=float, default=5.0, help="in percent")
     parser.add_argument("--exhaustive", type=Path, nargs="*", default=[], help="runs to compare")
     parser.add_argument("--slide", type=Path)

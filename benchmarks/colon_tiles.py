@@ -8,9 +8,9 @@ each encodes. Completed steps are skipped.
 
     python benchmarks/colon_tiles.py TILES --normal H --lesion AC --work /tmp/colon
 
-`--more-val N` paints N more slides of the tiles of the validation set, for a stopping rule that
-needs many (`parfocal calibrate --external`), and lists them in cohort-val.csv beside the cohort;
-nothing is trained.
+`--more-val N` only paints N more slides with the tiles of the validation set, for a stopping rule
+that needs many (`parfocal calibrate --external`), and lists them in cohort-val.csv beside the
+cohort.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def paint(arguments: argparse.Namespace) -> Cohort:
 
 
 def paint_validation(arguments: argparse.Namespace) -> Path:
-    """Paint slides of the tiles of the validation set, and return their table."""
+    """Paint slides with the tiles of the validation set, and return their table."""
     cohort = arguments.work / "cohort"
     with (cohort / "cohort.csv").open(newline="") as file:
         known = sum(row["split"] == "val" for row in csv.DictReader(file))
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=112)
     parser.add_argument("--train", type=int, help="number of training slides to use")
     parser.add_argument("--val", type=int, help="number of validation slides to use")
-    parser.add_argument("--more-val", type=int, default=0, help="validation slides to add")
+    parser.add_argument("--more-val", type=int, default=0, help="number of slides to add")
     parser.add_argument("--seed", type=int, default=7, help="seed of the slides")
     parser.add_argument("--seeds", type=int, default=3, help="number of training seeds")
     parser.add_argument("--encoder", default="efficientnet-lite0")

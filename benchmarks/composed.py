@@ -1,10 +1,10 @@
 """Compose a cohort of tissue tiles with one or more classes of lesions.
 
-Slides of normal tiles alone, and slides with one lesion of the tiles of a class, which covers at
-most a share of the tissue. Every slide has a region that looks like a lesion when shrunk. Train,
-validation and test share no tile. Slides with the same number in each class have the same stain and
-amount of tissue, so that color does not predict the class. The classes have the names of the
-folders of tiles.
+Some slides have only normal tiles; the others have one lesion with the tiles of a class, which
+covers at most `--share` of the tissue. Every slide has a region that looks like a lesion at low
+resolution. Training, validation and test share no tile. Slides with the same number in each class
+have the same stain and amount of tissue, so that color does not predict the class. The classes have
+the names of the folders of tiles.
 
     python benchmarks/composed.py TILES --classes H,AC,T --share 0.03 --out /tmp/three
 """
@@ -46,7 +46,7 @@ def plan(arguments: argparse.Namespace) -> list[tuple[str, str, SlidePlan]]:
             painting=painting,
         )
         for split, each in planned:
-            # Slides with the same number share the pair, not the tissue.
+            # Slides with the same number share `pair` (stain, amount of tissue), not the layout.
             plans.append((name, split, replace(each, seed=(*each.seed, number))))
     return plans
 
@@ -72,10 +72,10 @@ def paint(out: Path, name: str, each: SlidePlan) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tiles", type=Path, help="folder of tiles, by class")
+    parser.add_argument("tiles", type=Path, help="folder with a folder of tiles per class")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
-    parser.add_argument("--classes", default="H,AC", help="folders of tiles, the normal one first")
-    parser.add_argument("--share", type=float, default=0.02, help="most of the tissue")
+    parser.add_argument("--classes", default="H,AC", help="names of classes, normal first")
+    parser.add_argument("--share", type=float, default=0.02, help="of the tissue, at most")
     parser.add_argument("--per-class", type=int, default=56, help="number of slides of a class")
     parser.add_argument("--size", type=int, default=6144, help="side of a slide in pixels of 1 µm")
     parser.add_argument("--seed", type=int, default=0)

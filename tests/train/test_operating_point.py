@@ -163,7 +163,7 @@ def test_what_cannot_be_chosen_is_refused_before_the_first_epoch(cohort, tmp_pat
 
 def test_several_targets_have_no_threshold():
     task = build_task("classification", target=("a", "b:regression"))
-    with pytest.raises(RunError, match=r"train\.threshold: with several targets there is none"):
+    with pytest.raises(RunError, match=r"train\.threshold: a model with several targets cannot"):
         refuse_impossible(TrainSettings(threshold=0.5), task, [])
 
 

@@ -150,7 +150,7 @@ class TrainSettings:
         test_fraction: fraction of the patients of each class in the test set; 0 for no test set.
         folds: number of cross-validation folds, each with its own model and test set; null for one
             model.
-        labels: class labels in the order of the logits, as the cohort has them, such as [0, 3+3];
+        labels: class labels in the order of the logits, spelled as in the cohort, such as [0, 3+3];
             null for the labels of the cohort, sorted.
         logger: where the metrics of each epoch are written: "csv", only to metrics.csv, or also to
             "tensorboard", "mlflow" or "wandb", which need `pip install 'parfocal[NAME]'`.

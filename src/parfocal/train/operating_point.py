@@ -171,8 +171,8 @@ def refuse_impossible(settings: TrainSettings, task: Task, val: Sequence[CohortS
     name = "threshold" if settings.threshold is not None else "temperature"
     if task.name == Joint.name:
         raise RunError(
-            f"train.{name}: with several targets there is none; remove it, or train each target "
-            "by itself."
+            f"train.{name}: a model with several targets cannot have one; remove it, or train a "
+            "model for each target."
         )
     if not task.thresholds:
         raise RunError(
