@@ -119,6 +119,7 @@ def archive(*names):
         gzip.compress(json.dumps(polygon(SQUARE)).encode()),
         archive("__MACOSX/._a.json", "a.geojson"),
     ],
+    ids=["gzip", "zip"],
 )
 def test_a_compressed_file_is_read(tmp_path, content):
     (tmp_path / "areas.geojson").write_bytes(content)
@@ -133,6 +134,7 @@ def test_a_compressed_file_is_read(tmp_path, content):
         (archive("a.json", "b.json"), r"one GeoJSON file \(found: a.json, b.json\)"),
         (archive("a.txt"), r"one GeoJSON file \(found: none\)"),
     ],
+    ids=["short gzip", "short zip", "two files", "no GeoJSON"],
 )
 def test_a_damaged_archive_or_one_of_several_files_is_refused(tmp_path, content, message):
     (tmp_path / "areas.zip").write_bytes(content)
