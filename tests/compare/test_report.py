@@ -53,7 +53,7 @@ def test_the_confusion_matrix_sums_all_runs():
     text = text_of(
         page(ModelResult("m", (RIGHT, HALF, predictions(0.1, 0.2, 0.3, 0.7, 0.8, 0.1)), macs=1e12))
     )
-    assert "3 runs, 18 predictions of" in text
+    assert "3 runs, 18 predictions." in text
     assert "benign cancer benign 8 1 cancer 2 7" in text
 
 

@@ -459,20 +459,20 @@ def test_a_failed_slide_is_listed_and_the_others_are_evaluated(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": "new", "path": "000.png", "label": "benign"}]
     (folder / "broken.png").write_bytes((folder / "000.png").read_bytes()[:999])
-    rows += [{"slide_id": name, "label": "cancer"} for name in ("broken", "missing")]
+    rows += [{"slide_id": name, "label": "cancer"} for name in ("broken", "gone")]
     cohort = write_cohort(folder / "broken.csv", rows)
     evaluation = evaluate(run, cohort, tmp_path, resamples=9)
     failed = json.loads((tmp_path / "metrics.json").read_text())["failed"]
-    assert [slide["slide_id"] for slide in failed] == ["broken", "missing"]
+    assert [slide["slide_id"] for slide in failed] == ["broken", "gone"]
     assert all(f"{slide['slide_id']}.png" in slide["reason"] for slide in failed)
     assert evaluation.summary.endswith("; 2 failed")
 
 
 def test_an_evaluation_in_which_every_slide_fails_is_refused(made, tmp_path):
     folder, run, _, _ = made
-    rows = [{"slide_id": "missing", "label": "cancer"}]
+    rows = [{"slide_id": "gone", "label": "cancer"}]
     cohort = write_cohort(folder / "none.csv", rows)
-    with pytest.raises(EvaluationError, match=r"the only slide failed.*: /.*missing\.png: No such"):
+    with pytest.raises(EvaluationError, match=r"the only slide failed.*: /.*gone\.png: No such"):
         evaluate(run, cohort, tmp_path)
 
 

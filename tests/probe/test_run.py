@@ -200,7 +200,7 @@ def test_the_command_prints_a_table_and_what_is_next(
     arguments = ("probe", cohort, "--encoders", "A,B", "--out", out, "--patches", 5)
     result = parfocal(*arguments)
     assert result.code == 0, result.err
-    assert "4 test slides (2 dark, 2 pale), up to 5 patches each" in result.out
+    assert "4 test slides (dark 2, pale 2), up to 5 patches each" in result.out
     assert "256 px at 10x" in result.out
     assert "A and B: their difference is within the 95% interval" in result.out
     advice = "--models abmil,zoommil-hindsight --encoder A --out comparison"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parfocal.compare.read_predictions import EVENTS
+from parfocal.compare.read_predictions import EVENTS, SLIDES
 from parfocal.compare.scores import (
     STAGES,
     ComparisonRow,
@@ -136,6 +136,8 @@ def _score_cell(name: str, score: ScoreSummary) -> str:
 
 def class_text(result: ModelResult) -> str:
     """Return the number of test slides of each class, or of all together."""
+    if EVENTS in result.classes or list(result.classes) == [SLIDES]:  # the task has no classes
+        return ", ".join(f"{count} {name}" for name, count in result.classes.items())
     return counts_of_each(result.classes)
 
 
