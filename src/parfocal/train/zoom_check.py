@@ -26,6 +26,7 @@ from parfocal.train.validation import ValidationOutput, validation_metrics
 logger = logging.getLogger(__name__)
 
 FLAT = 1.5  # zoom attention on the selected patches, over their share: below this it is flat
+BOTH = 2  # attentions: of the zoom, and of the model with every patch
 WORSE = 0.1  # AUROC with every patch minus that with the selected ones: from this on it is worse
 CHANCE = 0.6  # AUROC below which an answer is called chance if it has no interval
 
@@ -80,33 +81,35 @@ def zoom_warning(check: ZoomCheck, *, hindsight: bool = False) -> str | None:
     low = check.auroc_low if check.auroc_low is not None else check.auroc - (CHANCE - 0.5)
     if low > 0.5:
         return None
+    aims = _flat_aims(check)
     if exhaustive is not None and exhaustive > CHANCE:
-        return None  # with every patch it is not worse, so the interval is wide
-    aim = _aim(check)
-    if aim is None:
+        if len(aims) < BOTH:
+            return None  # with every patch it is not worse, so the interval is wide
         return (
-            f"the model has not learned the classes: {found}, which is chance. Train on more "
-            "slides, or try an exhaustive model, such as abmil."
+            f"the zoom may not have been learned: {found}, which {check.slides} slides cannot "
+            f"distinguish from chance; {' and '.join(aims)}. Train on more slides, or compare with "
+            f"{other}an exhaustive model, such as abmil."
         )
-    return (
-        f"the zoom was not learned: {found}, which is chance, and {aim}. Train on more slides, or "
-        f"try {other}an exhaustive model, such as abmil."
-    )
+    if aims:
+        what = f"the zoom was not learned: {found}, which is chance, and {aims[0]}"
+    else:
+        what, other = f"the model has not learned the classes: {found}, which is chance", ""
+    return f"{what}. Train on more slides, or try {other}an exhaustive model, such as abmil."
 
 
 def _warning_without_score(check: ZoomCheck, other: str) -> str | None:
     """Return a warning from the attention alone, of a task that has no AUROC."""
-    aim = _aim(check)
-    if aim is None or not check.slides:
+    aims = _flat_aims(check)
+    if not aims or not check.slides:
         return None
     return (
-        f"the zoom may not have been learned: {aim}. Train on more slides, or compare with "
+        f"the zoom may not have been learned: {aims[0]}. Train on more slides, or compare with "
         f"{other}an exhaustive model, such as abmil."
     )
 
 
-def _aim(check: ZoomCheck) -> str | None:
-    """Return how the selection compares with one at random if it is no better; None if it is."""
+def _flat_aims(check: ZoomCheck) -> list[str]:
+    """Return how the selection compares with one at random, by each attention that is no better."""
     pairs = (
         ("the zoom attention on the selected patches is", check.attention, check.share),
         (
@@ -115,12 +118,13 @@ def _aim(check: ZoomCheck) -> str | None:
             check.visited_share,
         ),
     )
-    for name, attention, share in pairs:
-        if attention is None or share is None:
-            continue
-        if attention < min(FLAT * share, (1 + share) / 2):  # the latter where most are selected
-            return f"{name} {attention:.1%}, of a random selection {share:.1%}"
-    return None
+    return [
+        f"{name} {attention:.1%}, of a random selection {share:.1%}"
+        for name, attention, share in pairs
+        if attention is not None
+        and share is not None
+        and attention < min(FLAT * share, (1 + share) / 2)  # the latter where most are selected
+    ]
 
 
 def summarize_zoom(
