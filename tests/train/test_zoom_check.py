@@ -79,7 +79,7 @@ def test_a_zoom_that_loses_much_is_said_even_above_chance():
 def test_a_wide_interval_is_no_proof_of_chance():
     few = replace(LEARNED, auroc=0.8, auroc_low=0.45, auroc_exhaustive=0.85, attention=0.16)
     assert zoom_warning(few) is None
-    warning = zoom_warning(replace(few, visited_attention=0.11))  # neither attention has an aim
+    warning = zoom_warning(replace(few, visited_attention=0.11))  # both are at random
     assert warning is not None
     assert "may not have been learned: validation AUROC is 0.80" in warning
     assert "which 16 slides cannot distinguish from chance; the zoom attention" in warning

@@ -39,7 +39,7 @@ from parfocal.models.stopping import StoppingRule, calibrate, slides_needed
 from parfocal.models.unit import refuse_units
 from parfocal.models.visit import NO_CLASS, has_one_class, runner, with_budget
 from parfocal.operating_point import OperatingPoint
-from parfocal.printable import counts_of_each, named_number
+from parfocal.printable import all_failed, counts_of_each, named_number
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.sources.url import RemoteAccess
@@ -282,7 +282,7 @@ def _visit(
             reason = attempt.reason
             progress.fail(slide.slide_id)
     if not found:
-        raise EvaluationError(f"all {len(slides)} slides failed; the last: {reason}")
+        raise EvaluationError(f"{all_failed(len(slides), 'slide')}; the last: {reason}")
     return found
 
 

@@ -26,7 +26,7 @@ from parfocal.train.validation import ValidationOutput, validation_metrics
 logger = logging.getLogger(__name__)
 
 FLAT = 1.5  # zoom attention on the selected patches, over their share: below this it is flat
-BOTH = 2  # attentions: of the zoom, and of the model with every patch
+BOTH = 2  # attentions of the zoom, and of the model with every patch
 WORSE = 0.1  # AUROC with every patch minus that with the selected ones: from this on it is worse
 CHANCE = 0.6  # AUROC below which an answer is called chance if it has no interval
 
@@ -81,17 +81,17 @@ def zoom_warning(check: ZoomCheck, *, hindsight: bool = False) -> str | None:
     low = check.auroc_low if check.auroc_low is not None else check.auroc - (CHANCE - 0.5)
     if low > 0.5:
         return None
-    aims = _flat_aims(check)
+    flat = _flat_attentions(check)
     if exhaustive is not None and exhaustive > CHANCE:
-        if len(aims) < BOTH:
+        if len(flat) < BOTH:
             return None  # with every patch it is not worse, so the interval is wide
         return (
             f"the zoom may not have been learned: {found}, which {check.slides} slides cannot "
-            f"distinguish from chance; {' and '.join(aims)}. Train on more slides, or compare with "
+            f"distinguish from chance; {' and '.join(flat)}. Train on more slides, or compare with "
             f"{other}an exhaustive model, such as abmil."
         )
-    if aims:
-        what = f"the zoom was not learned: {found}, which is chance, and {aims[0]}"
+    if flat:
+        what = f"the zoom was not learned: {found}, which is chance, and {flat[0]}"
     else:
         what, other = f"the model has not learned the classes: {found}, which is chance", ""
     return f"{what}. Train on more slides, or try {other}an exhaustive model, such as abmil."
@@ -99,16 +99,16 @@ def zoom_warning(check: ZoomCheck, *, hindsight: bool = False) -> str | None:
 
 def _warning_without_score(check: ZoomCheck, other: str) -> str | None:
     """Return a warning from the attention alone, of a task that has no AUROC."""
-    aims = _flat_aims(check)
-    if not aims or not check.slides:
+    flat = _flat_attentions(check)
+    if not flat or not check.slides:
         return None
     return (
-        f"the zoom may not have been learned: {aims[0]}. Train on more slides, or compare with "
+        f"the zoom may not have been learned: {flat[0]}. Train on more slides, or compare with "
         f"{other}an exhaustive model, such as abmil."
     )
 
 
-def _flat_aims(check: ZoomCheck) -> list[str]:
+def _flat_attentions(check: ZoomCheck) -> list[str]:
     """Return how the selection compares with one at random, by each attention that is no better."""
     pairs = (
         ("the zoom attention on the selected patches is", check.attention, check.share),

@@ -121,7 +121,7 @@ def _paint_all(
         progress(0, len(plans))
     with ThreadPoolExecutor(threads) as pool:
         futures = [
-            pool.submit(_paint_one, out, name, plan, each, stop)
+            pool.submit(paint_with_outlines, out, name, plan, each, stop)
             for name, plan in zip(names, plans, strict=True)
         ]
         try:
@@ -209,8 +209,18 @@ def _pairs(slides: int, painting: Painting) -> list[tuple[int, bool]]:
     return sorted(kinds)
 
 
-def _paint_one(out: Path, name: str, plan: SlidePlan, threads: int, stop: Event) -> None:
-    """Paint a slide and its outlines."""
+def paint_with_outlines(
+    out: Path, name: str, plan: SlidePlan, threads: int = 1, stop: Event | None = None
+) -> None:
+    """Paint a slide and the outlines of its lesions.
+
+    Args:
+        out: folder with the folders slides and outlines.
+        name: name of the slide.
+        plan: the plan of the slide.
+        threads: number of threads that paint tiles.
+        stop: event that another thread sets to end painting with `KeyboardInterrupt`.
+    """
     layout = paint_slide(out / "slides" / f"{name}.tif", plan, threads=threads, stop=stop)
     if plan.lesion:
         lesions = (*layout.lesions, *layout.second)
