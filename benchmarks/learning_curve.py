@@ -7,7 +7,7 @@ Tiles are parted into training, validation and test before squares are composed,
 two parts; how often each tile is used is printed. All tiles get the same mean color and contrast.
 
 Training slides are nested: those of 50 contain those of 25. All sizes have the same validation and
-test slides. Every run has the same learning rate and number of steps (`--steps`, at most 100
+test slides. Every run has the same learning rate and number of steps (`--steps`, at most 50
 epochs), so that 800 slides do not take 32 times as long as 25. Each finished row is added to
 rows.csv; the same command goes on with the others, one seed after the other.
 
@@ -38,6 +38,7 @@ from parfocal.evaluate.run import evaluate
 from parfocal.features.header import Header, SlideSettings
 from parfocal.features.store import feature_path
 from parfocal.features.writer import create
+from parfocal.files import whole_file
 from parfocal.grid import PatchGrid
 from parfocal.settings import RunSettings, load_settings
 from parfocal.train import train
@@ -47,7 +48,7 @@ TILES_PER_SIDE, ROOTS = 4, (5, 4)  # tiles in a square, squares in a slide
 LESION_TILES = (2, 5)
 PARTS = {"train": 0.5, "val": 0.1, "test": 0.4}
 MODELS = ("zoommil", "zoommil-scalefree", "zoommil-hindsight", "abmil")
-MAX_EPOCHS = 100
+MAX_EPOCHS = 50
 GAIN = (0.6, 1.7)  # range of factors by which a tile's contrast is changed
 
 
@@ -257,17 +258,26 @@ def settings_for(model: str, size: int, seed: int, arguments: argparse.Namespace
     return load_settings(model, flags=flags)
 
 
-def run(model: str, size: int, seed: int, cohort: Path, arguments: argparse.Namespace) -> dict:
-    """Train on the first slides, evaluate on all test slides, and return the row."""
+def first_slides(cohort: Path, size: int) -> Path:
+    """Return the table of the first training slides and all others; write it if it is missing."""
     few = cohort.with_name(f"cohort-{size}.csv")
+    if few.exists():
+        return few
     with cohort.open(newline="") as file:
         rows = list(csv.DictReader(file))
     kept = [row for row in rows if row["split"] != "train"]
     kept += [row for row in rows if row["split"] == "train"][:size]
-    with few.open("w", newline="") as file:
+    # Whole, because calls with other models may run side by side.
+    with whole_file(few) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(kept)
+    return few
+
+
+def run(model: str, size: int, seed: int, cohort: Path, arguments: argparse.Namespace) -> dict:
+    """Train on the first slides, evaluate on all test slides, and return the row."""
+    few = first_slides(cohort, size)
     out, features = arguments.work / f"{model}-{size}-{seed}", arguments.work / "features"
     settings = settings_for(model, size, seed, arguments)
     summary = train(

@@ -139,6 +139,25 @@ def test_training_does_not_change_the_global_random_state(cohort, settings, tmp_
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_training_treats_denormal_numbers_as_zero(cohort, settings, tmp_path, monkeypatch):
+    def product() -> float:
+        return float(torch.tensor(2e-38) * 0.01)
+
+    products, forward = [], ZoomMIL.forward
+
+    def recorded(model: ZoomMIL, *given: object, **named: object) -> object:
+        if model.training:
+            products.append(product())
+        return forward(model, *given, **named)
+
+    monkeypatch.setattr(ZoomMIL, "forward", recorded)
+    run_training(cohort, with_train(settings, epochs=1), tmp_path / "run")
+    supported = torch.set_flush_denormal(False)
+    assert products
+    assert set(products) == {0.0 if supported else product()}
+    assert product() > 0
+
+
 def test_a_run_stops_without_improvement(cohort, settings, tmp_path):
     still = with_train(settings, epochs=20, patience=2, learning_rate=1e-12)
     summary = run_training(cohort, still, tmp_path / "run")

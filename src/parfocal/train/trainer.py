@@ -60,6 +60,7 @@ def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progre
         with (
             interrupt_handler,
             _quiet_lightning(),
+            _flushed_denormals(),
             quiet_write_errors(),
             torch.random.fork_rng(devices=[]),
             opened_logger(logger, module.folder.path, module.name) as log,
@@ -72,6 +73,21 @@ def fit(module: TrainingModule, max_epochs: int, device: torch.device, *, progre
             f"{module.folder.path}: stopped after {len(module.history)} complete epochs; continue "
             "with --resume."
         ) from None
+
+
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Let the CPU treat numbers too small to be normal (below 1e-38) as 0.
+
+    Once the gradient of a weight is always 0, as behind a ReLU that never fires, each step
+    multiplies Adam's mean of it by 0.9, down to the smallest number there is, which rounding then
+    keeps as it is. Arithmetic with such numbers is slow (`benchmarks/denormals.py`).
+    """
+    torch.set_flush_denormal(True)  # of this thread, and of those that it starts
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 class InterruptHandler(pl.Callback):
