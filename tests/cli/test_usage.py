@@ -66,6 +66,12 @@ MISTAKES = [
         "--gpus: '-1' is not a list of GPUs; write their numbers, such as 0,1.",
     ),
     (
+        ("predict", "a", "b", "--out", "c", "--budget", "share=5%", "--budget=patches=3"),
+        "--budget is given 2 times; give it once.",
+    ),
+    (("cohort", "convert", "a", "--out", "b", "--out", "c"), "--out is given 2 times;"),
+    (("train", "a", "--seed", "1", "--seed", "2", "--seed", "3"), "--seed is given 3 times;"),
+    (
         ("evaluate", "a", "b", "--out", "c", "--budget", "share=200%"),
         "--budget: share=200%: a share of the patches is at most 100%.",
     ),

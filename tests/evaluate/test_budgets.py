@@ -15,6 +15,7 @@ from parfocal.evaluate.run import evaluate
 from parfocal.explain.read_record import read_prediction
 from parfocal.models.budget import Budget, BudgetError
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
+from parfocal.models.description import CheckpointError
 from parfocal.models.stopping import StoppingRule
 from parfocal.models.visit import given_budget
 from parfocal.operating_point import OperatingPoint, Threshold
@@ -114,9 +115,24 @@ def test_macs_and_a_share_limit_what_is_encoded(run: Path, cohort: Path):
     assert sum(all_of_it.patches) > sum(own.patches)  # more than the model's own K
 
 
-def test_macs_of_stored_features_are_refused_before_the_first_slide(run: Path, cohort: Path):
-    with pytest.raises(BudgetError, match=r"stored features are not encoded; .*share=P%"):
-        evaluate(run, cohort, run / "e", features=run, budget="macs=5G")
+@pytest.mark.parametrize("budget", ["macs=5G", "seconds=2"])
+def test_what_counts_encoding_is_refused_for_stored_features(run: Path, cohort: Path, budget: str):
+    with pytest.raises(BudgetError, match=r"stored features are already encoded; .*share=P%"):
+        evaluate(run, cohort, run / "e", features=run, budget=budget)
+
+
+def test_a_rule_holds_for_the_k_it_was_made_with(run: Path, cohort: Path):
+    (made,) = calibrate_runs(run, cohort, device="cpu", max_disagreement=0.5)
+    trained = Checkpoint.load(run)
+    k = made.rule.k[0]
+    assert trained.model_settings["k"] in (k, [k])
+    assert given_budget(trained, "settled").budget == made.rule
+    with pytest.raises(
+        BudgetError, match=rf"calibrated for k={k}, and the model now has k={k + 1};"
+    ):
+        given_budget(Checkpoint.load(run, overrides={"k": k + 1}), "settled")
+    older = replace(trained, stopping=replace(made.rule, k=()))
+    assert given_budget(older, "settled").budget == older.stopping
 
 
 def test_rounds_are_recorded_in_the_order_of_visits(run: Path, cohort: Path, tmp_path: Path):
@@ -256,6 +272,42 @@ def test_a_rule_is_made_of_slides_that_are_not_in_the_run_and_not_evaluated_on_t
         evaluate(run, site, tmp_path / "e", external=True, budget="settled", device="cpu")
     metrics_of(run, cohort, tmp_path / "own", "settled")
     evaluate(run, site, tmp_path / "all", external=True, device="cpu", report=False)  # no rule
+
+
+def test_test_slides_that_made_the_rule_are_not_evaluated_with_it(
+    cohort: Path, untrained: Checkpoint, tmp_path: Path
+):
+    run = write_run(tmp_path / "run", untrained)
+    few = tmp_path / "few.csv"  # c, a test slide of the run, under another name
+    few.write_text(f"slide_id,path,label\nnew,{cohort.parent / 'c.tif'},normal\n")
+    calibrate_runs(run, few, device="cpu", external=True, max_disagreement=0.5)
+    with pytest.raises(EvaluationError, match=r"1 of the 2 slides.* calibration \(c\)"):
+        evaluate(run, cohort, tmp_path / "e", budget="settled", device="cpu")
+    evaluate(run, cohort, tmp_path / "own", device="cpu", report=False)  # without the rule
+
+
+def test_no_fold_predicts_a_slide_that_made_its_rule(
+    cohort: Path, untrained: Checkpoint, tmp_path: Path
+):
+    for name, tested in (("fold-0", "ab"), ("fold-1", "cd")):
+        write_run(tmp_path / name, untrained, ())
+        rows = [f"{each},{each},normal,{'test' if each in tested else 'train'}" for each in PARTS]
+        split = "\n".join(["slide_id,patient_id,label,split", *rows])
+        (tmp_path / name / "split.csv").write_text(split)
+    few = tmp_path / "few.csv"
+    few.write_text(f"slide_id,path,label\nnew,{cohort.parent / 'c.tif'},normal\n")
+    calibrate_runs(tmp_path, few, device="cpu", external=True, max_disagreement=0.5)
+    with pytest.raises(EvaluationError, match=r"1 of the 4 slides.* calibration \(c\)"):
+        evaluate(tmp_path, cohort, tmp_path / "e", budget="settled", device="cpu")
+
+
+def test_folds_are_calibrated_together_or_not_at_all(
+    cohort: Path, untrained: Checkpoint, tmp_path: Path
+):
+    write_run(tmp_path / "fold-0", untrained)
+    (tmp_path / "fold-1").mkdir()
+    with pytest.raises(CheckpointError, match="fold-1 is not finished"):
+        calibrate_runs(tmp_path, cohort, device="cpu")
 
 
 def test_training_slides_make_no_rule(cohort: Path, untrained: Checkpoint, tmp_path: Path):

@@ -7,6 +7,7 @@ import typer
 
 from parfocal.cli.arguments import Partial
 from parfocal.cli.checks import wrong_usage
+from parfocal.cli.command import Command
 from parfocal.cli.failures import finish
 from parfocal.cli.next_step import quoted, say_next
 from parfocal.cli.places import output_file, written_folder
@@ -30,7 +31,7 @@ cohort = typer.Typer(
 )
 
 
-@cohort.command()
+@cohort.command(cls=Command)
 def convert(
     *,
     tables: Annotated[

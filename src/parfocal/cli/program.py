@@ -22,6 +22,7 @@ import typer
 from parfocal.cli.budgets import calibrate
 from parfocal.cli.checks import ArgumentError
 from parfocal.cli.cohorts import cohort
+from parfocal.cli.command import Command
 from parfocal.cli.comparison import compare
 from parfocal.cli.datasets import reproduce
 from parfocal.cli.encoders import encoders
@@ -314,5 +315,5 @@ for command in (
     push,
     serve_encoder,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(cohort, name="cohort")

@@ -8,7 +8,7 @@ import typer
 from parfocal.validation import expected_values
 
 # Typer has its own copy of click in some versions, and needs click in others.
-UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 
 # Start of a message of typer -> ours.
 REPHRASED = (

@@ -19,7 +19,7 @@ from parfocal.compare.candidate import Candidate, ComparisonError
 from parfocal.compare.scores import ScoreSummary
 from parfocal.metrics import Resamplable
 from parfocal.metrics.paired import paired_scores
-from parfocal.models.budget import is_fraction
+from parfocal.models.budget import is_fraction, percent
 
 Kind = Literal["wanted", "random", "own", "exhaustive"]
 ROUNDING = 1e-6  # of a share
@@ -32,8 +32,7 @@ class CurvePoint:
     Args:
         model: name of the model.
         kind: "wanted" for the patches that the model wants most; "random" for as many patches at
-            random; "own" for what the model visits by itself; "exhaustive" for a model that visits
-            every patch.
+            random; "own" for what the model visits by itself; "exhaustive" if that is every patch.
         requested: the share of the budget; None without one.
         share: mean measured share of the patches.
         patches: mean number of patches visited per slide.
@@ -172,7 +171,7 @@ def parse_shares(text: str) -> tuple[float, ...]:
                 "100."
             )
         if share in shares:
-            raise ValueError(f"{100 * share:g} is listed twice; list it once.")
+            raise ValueError(f"{percent(share)} is listed twice; list it once.")
         shares.add(share)
     return tuple(sorted(shares))
 

@@ -83,9 +83,12 @@ def _draw_model(axes: Axes, curve: Curve, model: str, cost: CostOf, style: tuple
         if kind == "wanted":
             for place, each in points:
                 _draw_interval(axes, place, each, color)
+    star_name = None if curve.of(model, "wanted") else model  # otherwise its line has it
     for each in curve.of(model, "own"):
         if (at := cost(each)) is not None:
-            axes.plot([at], [_value(each)], "*", color=color, markersize=11, zorder=4)
+            axes.plot(
+                [at], [_value(each)], "*", color=color, markersize=11, zorder=4, label=star_name
+            )
     for each in curve.of(model, "exhaustive"):
         axes.axhline(_value(each), color=color, linewidth=1, linestyle=(0, (6, 3)), label=model)
         if (at := cost(each)) is not None:

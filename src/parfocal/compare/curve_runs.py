@@ -6,6 +6,7 @@ OUT/MODEL/seed-0/evaluation-share-5-random   the same with patches at random
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from parfocal.compare.candidate import Candidate
@@ -27,6 +28,7 @@ from parfocal.progress import Progress
 logger = logging.getLogger(__name__)
 
 RANDOM_SEED = 0
+ALMOST_ALL = 0.99  # share of the patches; more than 1 with several magnifications
 # In which order patches are visited, and the seed of a random one.
 KINDS: tuple[tuple[Kind, int | None], ...] = (("wanted", None), ("random", RANDOM_SEED))
 
@@ -45,7 +47,7 @@ def measure_curve(
     Args:
         shared: the comparison, whose models are trained.
         candidates: the models that zoom.
-        names: names of the other models that did not fail and visit every patch.
+        names: names of the other models that did not fail.
         shares: shares of the patches, ascending.
         metric: the metric of the curve.
         resamples: number of resamples for the intervals.
@@ -54,7 +56,7 @@ def measure_curve(
 
     budgeted: list[BudgetRuns] = []
     own = [_own(shared, each, "own") for each in candidates]
-    own += [_own(shared, each, "exhaustive") for each in shared.candidates if each.name in names]
+    own += [_without_zoom(shared, each) for each in shared.candidates if each.name in names]
     progress = Progress("curve", len(candidates) * len(shares), unit="budgets")
     for candidate in candidates:
         for share in shares:
@@ -83,6 +85,13 @@ def _own(shared: SharedSetup, candidate: Candidate, kind: Kind) -> BudgetRuns:
     """Return the evaluations without a budget, which the comparison has made."""
     folders = [run / "evaluation" for run in run_folders(shared, candidate)]
     return _runs(shared, candidate, kind, folders, None)
+
+
+def _without_zoom(shared: SharedSetup, candidate: Candidate) -> BudgetRuns:
+    """Return the same of a model that does not zoom, which may still leave patches out."""
+    runs = _own(shared, candidate, "exhaustive")
+    share = runs.share
+    return runs if share is None or share > ALMOST_ALL else replace(runs, kind="own")
 
 
 def _with_budget(

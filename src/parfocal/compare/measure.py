@@ -18,7 +18,7 @@ from parfocal.encoders.catalog import known_macs
 from parfocal.encoders.weights import EncoderError
 from parfocal.features.open_folder import Features
 from parfocal.files import write_whole
-from parfocal.models.budget import Budget
+from parfocal.models.budget import Budget, percent
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.description import CheckpointError
 from parfocal.models.visit import with_budget
@@ -161,7 +161,7 @@ def load_or_measure_seconds(
 def budget_folder(budget: Budget) -> str:
     """Return the name of the files of a budget."""
     order = "" if budget.random_seed is None else "-random"
-    return f"share-{100 * budget.amount:g}{order}"
+    return f"share-{percent(budget.amount)}{order}"
 
 
 def _mean_seconds(

@@ -33,11 +33,12 @@ from parfocal.files import write_whole
 from parfocal.models.budget import Budget
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite
-from parfocal.models.description import DESCRIPTION_FILE, description_path
+from parfocal.models.description import description_path
+from parfocal.models.ensemble import fold_folders
 from parfocal.models.rounds import ROUND_PATCHES, Rounds
 from parfocal.models.stopping import StoppingRule, calibrate, slides_needed
 from parfocal.models.unit import refuse_units
-from parfocal.models.visit import NO_CLASS, has_one_class, runner, with_budget
+from parfocal.models.visit import NO_CLASS, has_one_class, runner, with_budget, zoom_counts
 from parfocal.operating_point import OperatingPoint
 from parfocal.printable import all_failed, counts_of_each, named_number
 from parfocal.progress import Progress
@@ -164,7 +165,7 @@ def calibrate_runs(
         raise EvaluationError(
             f"min_probability={min_probability:g}: give a probability from 0 to below 1."
         )
-    folders = [run] if (run / DESCRIPTION_FILE).exists() else fold_folders(run)
+    folders = fold_folders(run) or (run,)
     trained = [Checkpoint.load(folder, trust_remote_code=trust_remote_code) for folder in folders]
     for each in trained:
         refuse_units(each.unit, "a stopping rule")
@@ -198,15 +199,10 @@ def calibrate_runs(
             magnifications=len(each.magnifications),
             decision=point.decision(each.labels),
         )
-        rule = replace(rule, files=files, temperature=point.temperature or 1.0)
+        rule = replace(rule, files=files, temperature=point.temperature or 1.0, k=zoom_counts(each))
         store_rule(path, rule)
         calibrations.append(Calibration(path, each.labels, rule, external))
     return calibrations
-
-
-def fold_folders(run: Path) -> list[Path]:
-    """Return the folders of the folds of a run; the run itself if it has none."""
-    return sorted(path.parent for path in run.glob(f"fold-*/{DESCRIPTION_FILE}")) or [run]
 
 
 def store_rule(run: Path, rule: StoppingRule) -> None:

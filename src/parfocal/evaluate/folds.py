@@ -67,12 +67,12 @@ class Folds:
 
     def names_for(self, slide: CohortSlide, features: Features | None) -> tuple[str, ...]:
         """Return the folds that may predict a slide; none if all have seen it in training."""
-        if slide.slide_id in self.parts:
-            return tuple(name for name, ids in self.tests.items() if slide.slide_id in ids)
+        in_run = slide.slide_id in self.parts
         return tuple(
             name
             for name, member in self.trained.members.items()
-            if not find_training_slides(
+            if (not in_run or slide.slide_id in self.tests[name])
+            and not find_training_slides(
                 member, [slide], self.parts, features, external=not self.parts
             )
         )

@@ -134,7 +134,8 @@ def find_training_slides(
     """Return the ids of slides that were used in training, or whose patients were.
 
     Slides of the run are identified by id and patient, other slides by their files. If the model
-    follows a stopping rule, slides of another cohort that the rule was calibrated on count, too.
+    follows a stopping rule, slides of another cohort that the rule was calibrated on count, too,
+    even if they are test slides of the run.
 
     Args:
         trained: the model.
@@ -144,23 +145,33 @@ def find_training_slides(
         external: whether the cohort is another than the one of the run, so that ids and patients
             do not identify slides.
     """
-    training, rule = trained.training, trained.budget
+    training, calibrated = trained.training, calibration_files(trained)
     slide_ids = {name for part in training.slides.values() for name in part}
     patients = {name for part in training.patients.values() for name in part}
     files = set(training.fingerprints.values())
-    calibrated = set(rule.files) if isinstance(rule, StoppingRule) else set()
     if external and not files:
         logger.warning(
             "the run records no fingerprints of its slides, so it is unknown whether slides were "
             "used in training"
         )
-    known = files | calibrated
-    return [
-        s.slide_id
-        for s in slides
-        if (not external and (s.slide_id in slide_ids or s.patient_id in patients))
-        or (known and s.slide_id not in parts and slide_fingerprint(s, features) in known)
-    ]
+
+    def is_known(slide: CohortSlide) -> bool:
+        if not external and (slide.slide_id in slide_ids or slide.patient_id in patients):
+            return True
+        known = calibrated if slide.slide_id in parts else files | calibrated
+        return bool(known) and slide_fingerprint(slide, features) in known
+
+    return [slide.slide_id for slide in slides if is_known(slide)]
+
+
+def calibration_files(trained: Checkpoint) -> frozenset[str]:
+    """Return the fingerprints of the slides of another cohort that a model's rule was made on.
+
+    Args:
+        trained: the model; without a stopping rule to follow, there are none.
+    """
+    rule = trained.budget
+    return frozenset(rule.files) if isinstance(rule, StoppingRule) else frozenset()
 
 
 def training_slides_error(

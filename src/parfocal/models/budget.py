@@ -13,7 +13,12 @@ Unit = Literal["patches", "share", "seconds", "macs"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 SETTLED = "settled"
 PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-EXAMPLES = "patches=100, share=5%, seconds=2, macs=50G or settled"
+EXAMPLES: dict[Unit, str] = {
+    "patches": "patches=100",
+    "share": "share=5%",
+    "seconds": "seconds=2",
+    "macs": "macs=50G",
+}
 
 
 class BudgetError(ValueError):
@@ -43,25 +48,25 @@ class Budget:
     def __post_init__(self) -> None:
         """Check the amount."""
         if not math.isfinite(self.amount):
-            raise BudgetError(f"budget {self.unit}={self.amount:g}: use a finite number.")
+            raise BudgetError(f"budget {self}: use a finite number, such as {EXAMPLES[self.unit]}.")
         if self.amount <= 0:
             raise BudgetError(
-                f"budget {self.unit}={self.amount:g}: a budget is more than 0; the lowest "
-                "magnification has to be visited in any case."
+                f"budget {self}: a budget is more than 0; the lowest magnification has to be "
+                "visited in any case."
             )
         if self.unit == "share" and self.amount > 1:
-            raise BudgetError(
-                f"budget share={100 * self.amount:g}%: a share of the patches is at most 100%."
-            )
+            raise BudgetError(f"budget {self}: a share of the patches is at most 100%.")
 
     def __str__(self) -> str:
         """Return the budget as `parse_budget` reads it."""
         order = "" if self.random_seed is None else " at random"
+        return f"{self.unit}={self._amount_text}{order}"
+
+    @property
+    def _amount_text(self) -> str:
         if self.unit == "share":
-            return f"share={100 * self.amount:g}%{order}"
-        if self.unit == "macs":
-            return f"macs={self.amount:.4g}{order}"
-        return f"{self.unit}={self.amount:g}{order}"
+            return f"{percent(self.amount)}%"
+        return f"{self.amount:.15g}"
 
 
 def parse_budget(text: str) -> Budget | None:
@@ -80,9 +85,21 @@ def parse_budget(text: str) -> Budget | None:
     name, _, value = (part.strip() for part in text.partition("="))
     unit = next((each for each in UNITS if each == name), None)
     if unit is None:
-        problem = "it has no unit" if name[:1].isdigit() else f"{name!r} is not a unit"
-        raise BudgetError(f"budget {text!r}: {problem}; write {EXAMPLES}.")
+        problem = f"{name!r} is not a unit"
+        if not name or name[:1].isdigit():
+            problem = "it has no unit"
+        examples = f"{', '.join(EXAMPLES.values())} or {SETTLED}"
+        raise BudgetError(f"budget {text!r}: {problem}; write {examples}.")
     return Budget(unit, _amount(text, unit, value))
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, without the error of its binary form.
+
+    >>> percent(0.07), percent(0.33333331)
+    ('7', '33.333331')
+    """
+    return f"{100 * share:.15g}"
 
 
 def _percent(text: str, value: str) -> str:
@@ -117,8 +134,11 @@ def _amount(text: str, unit: Unit, value: str) -> float:
     try:
         amount = float(value)
     except ValueError:
-        example = next(each for each in EXAMPLES.split(", ") if each.startswith(unit))
-        raise BudgetError(f"budget {text!r}: {value!r} is not a number; write {example}.") from None
-    if unit == "patches" and amount != amount // 1:
-        raise BudgetError(f"budget {text!r}: give a whole number of patches.")
+        raise BudgetError(
+            f"budget {text!r}: {value!r} is not a number; write {EXAMPLES[unit]}."
+        ) from None
+    if unit == "patches" and math.isfinite(amount) and amount != int(amount):
+        raise BudgetError(
+            f"budget {text!r}: give a whole number of patches, such as {EXAMPLES[unit]}."
+        )
     return amount * scale

@@ -44,6 +44,8 @@ class StoppingRule:
         decision: for two classes, the lowest probability of the second one at which it is the
             answer; None if the answer is the most probable class.
         temperature: number that the logits are divided by.
+        k: number of patches that the model zoomed into at each zoom; empty if it has no such
+            number, and in files written before the rule had it.
     """
 
     thresholds: tuple[float, ...]
@@ -56,6 +58,7 @@ class StoppingRule:
     files: tuple[str, ...] = ()
     decision: float | None = None
     temperature: float = 1.0
+    k: tuple[int, ...] = ()
 
     @property
     def can_stop(self) -> bool:

@@ -5,7 +5,7 @@ which of the patches it wants may be visited (`parfocal.models.layers.choosing`)
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -29,10 +29,7 @@ NO_CLASS = (
     "the model does not predict one class per slide, so there is no class that could settle; "
     "predict with a fixed budget, such as --budget share=5%."
 )
-MACS_OF_STORED = (
-    "budget macs=...: it counts the encoding, and stored features are not encoded; give patches=N "
-    "or share=P%, or leave --features out."
-)
+COUNTS_ENCODING = ("seconds", "macs")  # units of budgets
 NO_RULE = StoppingRule((), 1, 0.0)  # for a model that is refused
 # Settings of models that take pixels and sample patches until a limit.
 PIXEL_LIMITS = {"patches": "max_patches", "seconds": "max_seconds"}
@@ -154,8 +151,8 @@ def given_budget(
         return each_member(trained, lambda member: given_budget(member, budget, stored=stored))
     parsed = parse_budget(budget) if isinstance(budget, str) else budget
     following = with_budget(trained, parsed or NO_RULE)
-    if stored and parsed is not None and parsed.unit == "macs":
-        raise BudgetError(MACS_OF_STORED)
+    if stored and parsed is not None and parsed.unit in COUNTS_ENCODING:
+        raise BudgetError(_of_stored(parsed.unit))
     if parsed is None:
         return replace(following, budget=stored_rule(trained))
     return following
@@ -188,6 +185,13 @@ def stored_rule(trained: Checkpoint) -> StoppingRule:
         raise BudgetError(
             "budget settled: the run has no stopping rule; make one on its validation slides with "
             "`parfocal calibrate RUN COHORT`, or give a fixed budget such as share=5%."
+        )
+    now = zoom_counts(trained)
+    if trained.stopping.k and trained.stopping.k != now:
+        raise BudgetError(
+            f"budget settled: the rule was calibrated for {_k_text(trained.stopping.k)}, and the "
+            f"model now has {_k_text(now)}; leave model.k as it was, or give a fixed budget, such "
+            "as share=5%."
         )
     if not trained.stopping.can_stop:
         logger.warning(
@@ -225,9 +229,10 @@ def _within(
         amount, prices = budget.amount, _macs_per_patch(slide_input, steps)
     else:
         amount, prices = _patch_limit(budget, slide_input), (1.0,) * steps
+    counts = zoom_counts(trained) or (1,) * (steps - 1)
     allowance = Allowance(
         amount,
-        Tariff.of_zooms(prices, _zoom_counts(trained), trained.magnifications),
+        Tariff.of_zooms(prices, counts, trained.magnifications),
         random_seed=budget.random_seed,
     )
     prediction = run(LimitedBag(bag, allowance, Visited()))
@@ -270,7 +275,7 @@ def _patch_limit(budget: Budget, slide_input: SlideInput) -> float:
 def _macs_per_patch(slide_input: SlideInput, steps: int) -> tuple[float, ...]:
     known = slide_input.macs_per_patch if isinstance(slide_input, EncodesPatches) else ()
     if len(known) != steps:
-        raise BudgetError(MACS_OF_STORED)
+        raise BudgetError(_of_stored("macs"))
     counts = [each for each in known if each is not None]
     if len(counts) != steps:
         raise BudgetError(
@@ -280,17 +285,28 @@ def _macs_per_patch(slide_input: SlideInput, steps: int) -> tuple[float, ...]:
     return tuple(float(each) for each in counts)
 
 
-def _zoom_counts(trained: Checkpoint) -> list[int]:
-    """Return the number of patches that a model zooms into by itself, at each zoom."""
+def zoom_counts(trained: Checkpoint) -> tuple[int, ...]:
+    """Return how many patches a model zooms into by itself, at each zoom; empty if it is not K."""
     k, zooms = trained.model_settings.get("k"), len(trained.magnifications) - 1
-    if isinstance(k, list) and len(k) == zooms:
-        return [int(each) for each in k]
-    return [1] * zooms
+    if isinstance(k, int):
+        return (k,) * zooms
+    return tuple(int(each) for each in k) if isinstance(k, list) and len(k) == zooms else ()
+
+
+def _k_text(k: Sequence[int]) -> str:
+    return f"k={','.join(map(str, k))}"
 
 
 def _require_rounds(trained: Checkpoint, rounds: Rounds) -> None:
     if not rounds.asked:
         raise _unlimited(trained)
+
+
+def _of_stored(unit: str) -> str:
+    return (
+        f"budget {unit}=...: it counts the encoding of patches, and stored features are already "
+        "encoded; give patches=N or share=P%, or leave --features out."
+    )
 
 
 def _fused(budget: str | Budget) -> BudgetError:
