@@ -45,7 +45,9 @@ class BudgetCheck:
         decision: float | None = None,
         per: Per = "slide",
     ) -> "BudgetCheck | None":
-        """Return the check of a budget; None if there was none, or for a model that takes pixels.
+        """Return the check of a budget; None if there was none, or if no result records it.
+
+        A model that takes pixels records none.
 
         Args:
             limit: the budget as text; None if there was none.
@@ -62,6 +64,8 @@ class BudgetCheck:
                 return None
             return cls(limit, len(results), per=per, not_met=known.count(False))
         pairs = [(each, each.full) for each in results if each.full is not None]
+        if not pairs:
+            return None
         changed = np.array(
             [
                 answered(each.probabilities, decision) != answered(full.probabilities, decision)

@@ -19,9 +19,10 @@ from parfocal.dataset.split import SPLIT_FILE, read_split
 from parfocal.evaluate.heldout import find_training_slides, run_parts
 from parfocal.evaluate.mean_looks import mean_looks
 from parfocal.evaluate.result import SlideResult, StepResult
-from parfocal.evaluate.slide import compare_with_lesions, visit_slide
+from parfocal.evaluate.slide import compare_with_lesions, evaluate_slide, visit_slide
 from parfocal.features.open_folder import Features
 from parfocal.features.slide_input import SlideInput
+from parfocal.models.budget import all_met
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.ensemble import fold_folders
 from parfocal.tasks import Answer, mean_answer, task_of
@@ -101,9 +102,10 @@ def evaluate_members(
     """Run each member on one open slide, and return the mean answer.
 
     A patch that several members visit is read and encoded once; the cost is that of all together.
-    The visited patches are the mean over the members. Attention and detections are compared with
-    the lesions as the mean over the members, see `mean_looks`. Each member encodes the clinical
-    covariates in its own way.
+    The visited patches are the mean over the members. What the stopping rules of the members left
+    out is visited when the cost of all has been recorded. Attention and detections are compared
+    with the lesions as the mean over the members, see `mean_looks`. Each member encodes the
+    clinical covariates in its own way.
 
     Args:
         slide: the slide with its target.
@@ -112,40 +114,46 @@ def evaluate_members(
         outlines: the lesions; None where the cohort has no outlines.
     """
     device = next(trained.model.parameters()).device
-    results, looks = [], []
-    for member in trained.members.values():
+    names, visits = tuple(trained.members), []
+    for position, member in enumerate(trained.members.values()):
         member.model.to(device)
         own = _with_own_covariates(opened, slide, member, device)
-        result, visited = visit_slide(slide, own, member)
-        results.append(result)
-        looks.append(visited)
-    names = tuple(trained.members)
+        if len(names) == 1:
+            return replace(evaluate_slide(slide, own, member, outlines), folds=names)
+        visits.append(visit_slide(slide, own, member, models_left=len(names) - position))
+    cost = opened.cost_meter.total()
+    mean = _mean_result([visit.result for visit in visits], trained.labels)
+    after_all_rounds = [visit.finish() for visit in visits if visit.finish is not None]
+    full = _mean_result(after_all_rounds, trained.labels).as_full if after_all_rounds else None
+    whole = replace(mean, cost=cost, folds=names, full=full)
+    looks = mean_looks([visit.looks for visit in visits])
+    if looks is None or len(looks) != len(whole.steps):
+        return whole
+    return compare_with_lesions(whole, looks, opened, trained, outlines)
+
+
+def _mean_result(results: Sequence[SlideResult], labels: Sequence[str]) -> SlideResult:
+    """Return the mean of the results of several members, with the cost up to the last one."""
     last = results[-1]
-    if len(results) == 1:
-        alone = compare_with_lesions(last, looks[0], opened, trained, outlines)
-        return replace(alone, folds=names)
-    labels = trained.labels if last.probabilities else ()
+    classes = labels if last.probabilities else ()
     answers = [
-        Answer(dict(zip(labels, each.probabilities, strict=True)), each.outputs) for each in results
+        Answer(dict(zip(classes, each.probabilities, strict=True)), each.outputs)
+        for each in results
     ]
     mean = mean_answer(answers)
     shares = [each.share_patches for each in results if each.share_patches is not None]
     numbers = [answer.probabilities or answer.outputs for answer in answers]
-    joined = mean_looks(looks)
-    whole = SlideResult(
-        slide,
+    return SlideResult(
+        last.slide,
         tuple(mean.probabilities.values()),
         _mean_steps(results),
         fmean(shares) if shares else None,
-        opened.cost_meter.total(),
+        last.cost,
         unreachable=last.unreachable,
+        budget_met=all_met([each.budget_met for each in results]),
         outputs=mean.outputs,
-        folds=names,
         spread={name: stdev(each[name] for each in numbers) for name in numbers[0]},
     )
-    if joined is None or len(joined) != len(whole.steps):
-        return whole
-    return compare_with_lesions(whole, joined, opened, trained, outlines)
 
 
 def _with_own_covariates(

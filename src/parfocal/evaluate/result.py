@@ -70,7 +70,8 @@ class SlideResult:
         full: the answer after all rounds, for a model that stops when its answer has settled.
         left_out: ids of the patient's slides that could not be read, if it went on with the
             others.
-        budget_met: whether the visits stayed within a fixed budget; None if there was none.
+        budget_met: whether the visits, of each fold for a run with folds, stayed within a fixed
+            budget; None if there was none.
         outputs: other predicted numbers, by name, as of `parfocal.tasks.Answer`.
         folds: names of the folds that answered, for a run with folds.
         spread: standard deviation of each probability or output over these folds, by name; empty
@@ -102,6 +103,11 @@ class SlideResult:
     def patches(self) -> int:
         """Number of visited patches."""
         return sum(step.patches for step in self.steps)
+
+    @property
+    def as_full(self) -> FullAnswer:
+        """The answer after all rounds, of a result in which they were visited."""
+        return FullAnswer(self.probabilities, self.patches)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Run a model on one slide of a cohort, with the cost and the localization of its looks."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,7 +16,7 @@ from parfocal.dataset.localization import (
     random_touch_rate,
 )
 from parfocal.dataset.outlines import Outlines
-from parfocal.evaluate.result import FullAnswer, SlideResult, StepResult
+from parfocal.evaluate.result import SlideResult, StepResult
 from parfocal.features.patient_input import unreachable_share
 from parfocal.features.slide_input import SlideInput
 from parfocal.models.checkpoint import Checkpoint
@@ -24,6 +24,22 @@ from parfocal.models.contract import require_finite
 from parfocal.models.visit import answer
 from parfocal.prediction import OFF_GRID, Look, Prediction
 from parfocal.tasks import task_of
+
+
+@dataclass(frozen=True)
+class SlideVisit:
+    """What one model visited on a slide, and a way to visit the rest.
+
+    Args:
+        result: the result, without localization and without the answer after all rounds.
+        looks: the looks, with their places.
+        finish: visits what the rule left out, and returns the result after all rounds, with the
+            cost of `result`; None if there is no rule. Its visits are added to the cost meter.
+    """
+
+    result: SlideResult
+    looks: tuple[Look, ...]
+    finish: Callable[[], SlideResult] | None = None
 
 
 def evaluate_slide(
@@ -40,47 +56,54 @@ def evaluate_slide(
     Raises:
         OutputNotFiniteError: the model's output is not finite.
     """
-    result, looks = visit_slide(slide, opened, trained)
-    return compare_with_lesions(result, looks, opened, trained, outlines)
+    visit = visit_slide(slide, opened, trained)
+    full = None if visit.finish is None else visit.finish().as_full
+    result = replace(visit.result, full=full)
+    return compare_with_lesions(result, visit.looks, opened, trained, outlines)
 
 
 def visit_slide(
-    slide: CohortSlide, opened: SlideInput, trained: Checkpoint
-) -> tuple[SlideResult, tuple[Look, ...]]:
-    """Run a model on one slide; return the result without localization, and the looks.
+    slide: CohortSlide, opened: SlideInput, trained: Checkpoint, *, models_left: int = 1
+) -> SlideVisit:
+    """Run a model on one slide.
 
     Args:
         slide: the slide with its label.
         opened: the opened slide.
         trained: the model.
+        models_left: number of models, this one included, that share the seconds of a budget.
 
     Raises:
         OutputNotFiniteError: the model's output is not finite.
     """
     with torch.no_grad(), opened.cost_meter.measure_macs():
-        visited = answer(trained, opened)
-    prediction = visited.prediction
+        visited = answer(trained, opened, models_left=models_left)
+    prediction, rest = visited.prediction, visited.finish
     require_finite(prediction, slide.slide_id)
     cost = opened.cost_meter.total()
-    looks = opened.locate(prediction.looks)
-    steps = tuple(_step_result(step, look, trained) for step, look in enumerate(looks))
-    full = None
-    if visited.finish is not None:  # after the cost was taken
+
+    def result_of(found: Prediction, looks: Sequence[Look]) -> SlideResult:
+        steps = tuple(_step_result(step, look, trained) for step, look in enumerate(looks))
+        predicted = task_of(trained).answer(trained.calibrated(found.logits.double()))
+        return SlideResult(
+            slide,
+            tuple(predicted.probabilities.values()),
+            steps,
+            _share_patches(opened, sum(step.patches for step in steps)),
+            cost,
+            unreachable=unreachable_share(opened, looks),
+            budget_met=found.budget_met,
+            outputs=predicted.outputs,
+        )
+
+    def finish() -> SlideResult:
+        assert rest is not None
         with torch.no_grad():
-            full = visited.finish()
-    predicted = task_of(trained).answer(trained.calibrated(prediction.logits.double()))
-    result = SlideResult(
-        slide,
-        tuple(predicted.probabilities.values()),
-        steps,
-        _share_patches(opened, sum(step.patches for step in steps)),
-        cost,
-        unreachable=unreachable_share(opened, looks),
-        full=None if full is None else _full_answer(trained, full),
-        budget_met=prediction.budget_met,
-        outputs=predicted.outputs,
-    )
-    return result, looks
+            full = rest()
+        return result_of(full, opened.locate(full.looks))
+
+    looks = opened.locate(prediction.looks)
+    return SlideVisit(result_of(prediction, looks), looks, None if rest is None else finish)
 
 
 def compare_with_lesions(
@@ -128,17 +151,6 @@ def _detections(
         return None
     mpp = float(last.places.mpps[0]) * trained.patch_size / float(last.places.boxes[0, 2])
     return detect(last, outlines, mpp)
-
-
-def _full_answer(trained: Checkpoint, prediction: Prediction) -> FullAnswer:
-    return FullAnswer(
-        tuple(
-            task_of(trained)
-            .answer(trained.calibrated(prediction.logits.double()))
-            .probabilities.values()
-        ),
-        sum(prediction.rounds[-1].patches),
-    )
 
 
 def _localize(look: Look, lesions: Outlines, opened: SlideInput) -> Localization | None:

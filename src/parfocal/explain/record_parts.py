@@ -124,7 +124,8 @@ class BudgetFacts:
 
     Args:
         limit: the budget, such as "share=5%", or "settled".
-        met: whether it covered at least the lowest magnification; None for "settled".
+        met: whether the visits stayed within it, those of each model if there are several; None for
+            "settled".
     """
 
     limit: str

@@ -6,6 +6,7 @@ shows where to zoom; a budget below its cost cannot be met.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -67,6 +68,11 @@ class Budget:
         if self.unit == "share":
             return f"{percent(self.amount)}%"
         return f"{self.amount:.15g}"
+
+
+def all_met(each_met: Collection[bool | None]) -> bool | None:
+    """Return whether all of several models met their budgets; None without a fixed budget."""
+    return None if None in each_met else all(each_met)
 
 
 def parse_budget(text: str) -> Budget | None:

@@ -147,4 +147,7 @@ class Deadline:
         self._last = now
         if now + self._longest < self._seconds:
             return None
-        return f"the budget of {self._seconds:g} seconds was spent after {now:.1f}"
+        return (
+            f"after {now:.1f} seconds, another round does not fit into the limit of "
+            f"{self._seconds:.4g}"
+        )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from parfocal.bag import Bag, ModelInput
+from parfocal.cost import CostMeter
 from parfocal.features.slide_input import SlideInput
 from parfocal.models.allowance import Allowance, Tariff
 from parfocal.models.budget import SETTLED, Budget, BudgetError, parse_budget
@@ -59,7 +60,11 @@ class Visit:
 
 
 def answer(
-    trained: Checkpoint, slide_input: SlideInput, model_input: ModelInput | None = None
+    trained: Checkpoint,
+    slide_input: SlideInput,
+    model_input: ModelInput | None = None,
+    *,
+    models_left: int = 1,
 ) -> Visit:
     """Run a trained model on one slide, within its budget if it has one.
 
@@ -68,6 +73,8 @@ def answer(
         slide_input: the slide.
         model_input: what the model is called with, such as a wrapped bag; None for that of
             `slide_input`.
+        models_left: number of models, this one included, that have equal parts of the seconds that
+            are left of a budget.
 
     Raises:
         BudgetError: the budget cannot be followed on this slide.
@@ -78,7 +85,17 @@ def answer(
         return Visit(run(given))
     if not isinstance(given, Bag):
         raise _fused(budget_text(limit))
-    return _visit(trained, limit, slide_input, given, run)
+    if isinstance(limit, StoppingRule):
+        rounds = Rounds(run, given, round_patches=limit.round_patches)
+        prediction = rounds.until(limit)
+        _require_rounds(trained, rounds)
+        return Visit(prediction, rounds.finish)
+    if limit.unit != "seconds":
+        return Visit(_within(trained, limit, slide_input, given, run))
+    rounds = Rounds(run, given, random_seed=limit.random_seed)
+    prediction = _until_deadline(rounds, limit.amount, slide_input.cost_meter, models_left)
+    _require_rounds(trained, rounds)
+    return Visit(prediction)
 
 
 def runner(trained: Checkpoint, slide_input: SlideInput) -> Callable[[ModelInput], Prediction]:
@@ -91,23 +108,6 @@ def runner(trained: Checkpoint, slide_input: SlideInput) -> Callable[[ModelInput
         return prediction
 
     return run
-
-
-def _visit(
-    trained: Checkpoint,
-    limit: Budget | StoppingRule,
-    slide_input: SlideInput,
-    bag: Bag,
-    run: RunModel,
-) -> Visit:
-    if isinstance(limit, StoppingRule):
-        rounds = Rounds(run, bag, round_patches=limit.round_patches)
-        prediction = rounds.until(limit)
-        _require_rounds(trained, rounds)
-        return Visit(prediction, rounds.finish)
-    if limit.unit == "seconds":
-        return Visit(_until_deadline(trained, limit, slide_input, bag, run))
-    return Visit(_within(trained, limit, slide_input, bag, run))
 
 
 def with_budget(trained: Checkpoint, budget: Budget | StoppingRule) -> Checkpoint:
@@ -251,13 +251,13 @@ def _within(
 
 
 def _until_deadline(
-    trained: Checkpoint, budget: Budget, slide_input: SlideInput, bag: Bag, run: RunModel
+    rounds: Rounds, seconds: float, meter: CostMeter, models_left: int
 ) -> Prediction:
-    rounds = Rounds(run, bag, random_seed=budget.random_seed)
-    deadline = Deadline(budget.amount, slide_input.cost_meter.elapsed)
-    prediction = rounds.until(deadline)
-    _require_rounds(trained, rounds)
-    return replace(prediction, budget_met=slide_input.cost_meter.elapsed() <= budget.amount)
+    """Visit rounds in an equal part of the seconds that are left for all models."""
+    elapsed = meter.elapsed()
+    end = elapsed + (seconds - elapsed) / models_left
+    prediction = rounds.until(Deadline(end, meter.elapsed))
+    return replace(prediction, budget_met=meter.elapsed() <= seconds)
 
 
 def _patch_limit(budget: Budget, slide_input: SlideInput) -> float:

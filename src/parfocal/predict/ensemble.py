@@ -10,7 +10,8 @@ from statistics import stdev
 
 from parfocal.cost import Cost
 from parfocal.explain.record import PredictionRecord
-from parfocal.explain.record_parts import MemberFacts, Region
+from parfocal.explain.record_parts import BudgetFacts, MemberFacts, Region
+from parfocal.models.budget import all_met
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.predict.facts import described, model_facts, threshold_facts, thresholds_facts
 from parfocal.prediction import OFF_GRID
@@ -57,6 +58,7 @@ def join_members(
         predicted=described(trained, mean),
         stop_reason=f"each of {len(given)} models stopped by itself",
         cost=total,
+        budget=_budget_of_all([each.budget for each in given]),
         notes=tuple(dict.fromkeys((*joined.notes, *(n for each in given for n in each.notes)))),
         threshold=threshold_facts(trained),
         thresholds=thresholds_facts(trained),
@@ -89,6 +91,12 @@ def cost_difference(before: Cost, after: Cost) -> Cost:
         requests=_minus(after.requests, before.requests),
         file_bytes=after.file_bytes,
     )
+
+
+def _budget_of_all(budgets: Sequence[BudgetFacts | None]) -> BudgetFacts | None:
+    """Return the budget of each model, and whether all met it."""
+    known = [budget for budget in budgets if budget is not None]
+    return replace(known[0], met=all_met([each.met for each in known])) if known else None
 
 
 def _minus(after: int | None, before: int | None) -> int | None:

@@ -112,13 +112,14 @@ def classify_patient(
     joined = _join(opened, trained)
     counted = [_Counted() for _ in opened]
     runs = []
-    for name, member in (trained.members or {"": trained}).items():
+    members = trained.members or {"": trained}
+    for number, (name, member) in enumerate(members.items()):
         member.model.to(device)
         before = [each.slide_input.cost_meter.total() for each in opened]
         given = _with_covariates(joined, patient, member, device)
         # The features of a single slide are read without a guard of their own.
         with Reading(opened[0].path, trained) if len(opened) == 1 else nullcontext():
-            prediction = run_on(member, given)
+            prediction = run_on(member, given, models_left=len(members) - number)
         if stored:
             _count_stored(joined, prediction, counted)
         after = [each.slide_input.cost_meter.total() for each in opened]

@@ -159,10 +159,11 @@ def _run_each(
     runs: list[_Run] = []
     counted: dict[int, set[int]] = {}
     device = next(trained.model.parameters(), torch.empty(0)).device
-    for name, member in (trained.members or {"": trained}).items():
+    members = trained.members or {"": trained}
+    for position, (name, member) in enumerate(members.items()):
         member.model.to(device)
         before = slide_input.cost_meter.total()
-        prediction = run_on(member, slide_input)
+        prediction = run_on(member, slide_input, models_left=len(members) - position)
         if stored:
             for step, look in enumerate(slide_input.locate(prediction.looks)):
                 new = set(look.rows.tolist()) - counted.setdefault(step, set())
@@ -253,11 +254,18 @@ def _without_classes(look: Look) -> Look:
     return replace(look, score=uniform, score_kind="uniform")
 
 
-def run_on(trained: Checkpoint, slide_input: SlideInput) -> Prediction:
-    """Run a model on one slide, and time it without the wait for features or pixels."""
+def run_on(trained: Checkpoint, slide_input: SlideInput, *, models_left: int = 1) -> Prediction:
+    """Run a model on one slide, and time it without the wait for features or pixels.
+
+    Args:
+        trained: the model.
+        slide_input: the slide.
+        models_left: number of models, this one included, that share the seconds of a budget.
+    """
     meter, waits, start = slide_input.cost_meter, WaitTimer(), time.perf_counter()
+    model_input = timed(slide_input.model_input, waits)
     with torch.no_grad(), meter.measure_macs():
-        prediction = answer(trained, slide_input, timed(slide_input.model_input, waits)).prediction
+        prediction = answer(trained, slide_input, model_input, models_left=models_left).prediction
     for step, look in enumerate(prediction.looks):
         if look.score_kind == "class_probability":  # leaves: cropped from pixels already read
             meter.add_patches(step, len(look.rows))
