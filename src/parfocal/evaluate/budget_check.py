@@ -94,8 +94,8 @@ class BudgetCheck:
         assert self.disagreement.high is not None
         return (
             f"stopped when settled, after {self.share_of_full:.1%} of the patches of all rounds: "
-            f"another class on {self.disagreements} of {self.slides} slides (at most "
-            f"{self.disagreement.high:.1%} of such slides, the end of the exact 95% interval)"
+            f"another class on {self.disagreements} of {counted(self.slides, self.per)} (at most "
+            f"{self.disagreement.high:.1%} of such {self.per}s, the end of the exact 95% interval)"
         )
 
     def to_dict(self) -> dict[str, object]:
