@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from parfocal.explain.report import write_report
+from parfocal.models.zoommil import ZoomMIL
 from parfocal.prediction import Look, Prediction
 from parfocal.train import train
-from parfocal.train.zoom_check import ZoomCheck, _choices, _visited, zoom_warning
+from parfocal.train.zoom_check import ZoomCheck, _choices, _remedy, _visited, zoom_warning
 
 LEARNED = ZoomCheck(
     slides=16,
@@ -66,8 +67,11 @@ def test_what_was_not_learned_is_said_with_the_numbers(change, expected):
 def test_a_model_that_learns_in_hindsight_is_not_sent_to_itself():
     for check in (replace(AT_CHANCE, attention=0.16), replace(AT_CHANCE, auroc_exhaustive=0.98)):
         assert "zoommil-hindsight" in (zoom_warning(check) or "")
-        assert "zoommil-hindsight" not in (
-            zoom_warning(check, hindsight=True) or "zoommil-hindsight"
+        warning = zoom_warning(check, remedy=_remedy(ZoomMIL(4, 2, hindsight=True))) or ""
+        assert "or try model.start_share=1 or an exhaustive model" in warning
+        everything = ZoomMIL(4, 2, hindsight=True, start_share=1)
+        assert "or try an exhaustive model" in (
+            zoom_warning(check, remedy=_remedy(everything)) or ""
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from parfocal.dataset.cohort import CohortSlide
 from parfocal.metrics import delong_interval
@@ -26,6 +26,8 @@ from parfocal.train.validation import ValidationOutput, validation_metrics
 logger = logging.getLogger(__name__)
 
 FLAT = 1.5  # zoom attention on the selected patches, over their share: below this it is flat
+HINDSIGHT = "zoommil-hindsight"
+EVERY_PATCH_AT_FIRST = "model.start_share=1"
 BOTH = 2  # attentions of the zoom, and of the model with every patch
 WORSE = 0.1  # AUROC with every patch minus that with the selected ones: from this on it is worse
 CHANCE = 0.6  # AUROC below which an answer is called chance if it has no interval
@@ -60,14 +62,14 @@ class ZoomCheck:
     warning: str | None = None
 
 
-def zoom_warning(check: ZoomCheck, *, hindsight: bool = False) -> str | None:
+def zoom_warning(check: ZoomCheck, *, remedy: str | None = HINDSIGHT) -> str | None:
     """Return why the zoom was not learned, in one sentence with the numbers; None if it was.
 
     Args:
         check: the numbers; its `warning` is ignored.
-        hindsight: whether the model learns in hindsight, and there is none that learns sooner.
+        remedy: recipe or setting with which the zoom is learned from fewer slides, if any.
     """
-    other = "" if hindsight else "zoommil-hindsight or "
+    other = "" if remedy is None else f"{remedy} or "
     if not check.slides or check.auroc is None:
         return _warning_without_score(check, other)
     exhaustive = check.auroc_exhaustive
@@ -146,9 +148,9 @@ def summarize_zoom(
         return None
     module.model.load_state_dict(safetensors.torch.load_file(module.best_file))
     module.model.to(device)
-    hindsight = bool(getattr(module.model, "hindsight", False))
+    remedy = _remedy(module.model)
     check = check_zoom(
-        module.runner, module.val_slides, device, exhaustive=exhaustive, hindsight=hindsight
+        module.runner, module.val_slides, device, exhaustive=exhaustive, remedy=remedy
     )
     if check.warning is not None:
         logger.warning("%s: %s", module.folder.path, check.warning)
@@ -161,7 +163,7 @@ def check_zoom(
     device: torch.device,
     *,
     exhaustive: bool,
-    hindsight: bool = False,
+    remedy: str | None = HINDSIGHT,
 ) -> ZoomCheck:
     """Run a trained model on the validation slides, and judge its zoom.
 
@@ -170,7 +172,7 @@ def check_zoom(
         slides: the validation slides.
         device: device of the model.
         exhaustive: whether to also run the model on every patch.
-        hindsight: whether the model learns in hindsight.
+        remedy: see `zoom_warning`.
     """
     runner.model.eval()
     zoomed = _run(runner, slides, device)
@@ -198,7 +200,14 @@ def check_zoom(
             visited_attention=fmean(attention for _, attention in pairs),
             auroc_exhaustive=_auroc(everything, runner),
         )
-    return replace(check, warning=zoom_warning(check, hindsight=hindsight))
+    return replace(check, warning=zoom_warning(check, remedy=remedy))
+
+
+def _remedy(model: nn.Module) -> str | None:
+    """Return what learns the zoom from fewer slides than a model; None if nothing is known to."""
+    if not getattr(model, "hindsight", False):
+        return HINDSIGHT
+    return None if getattr(model, "start_share", 1) == 1 else EVERY_PATCH_AT_FIRST
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class ZoomMIL(nn.Module):
             )
         exploration = Exploration(random_share, start_share, fall_start, fall_end, fall_power)
         self.scale_free = scale_free
-        self.hindsight = hindsight
+        self.hindsight, self.start_share = hindsight, start_share
         self.sigma = sigma
         self.embedders = nn.ModuleList(
             nn.Sequential(nn.Linear(width, dim), nn.ReLU(inplace=True), Dropout(dropout))
