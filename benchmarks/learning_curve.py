@@ -14,6 +14,10 @@ rows.csv; the same command goes on with the others, one seed after the other.
     python benchmarks/learning_curve.py TILES --work /tmp/curve
     python benchmarks/learning_curve.py TILES --work /tmp/curve --sizes 25,50 --seeds 1
 
+`--models zoommil-hindsight:model.start_share=1` changes a setting of a model. The first call
+composes the slides, so its `--sizes` have to include the largest; later calls may have any models,
+also side by side.
+
 `--dry-run` needs no tiles and no weights: squares are noise, encoded by the encoder `tiny`.
 """
 
@@ -241,21 +245,22 @@ def compose_cohort(arguments: argparse.Namespace) -> Path:
 
 def settings_for(model: str, size: int, seed: int, arguments: argparse.Namespace) -> RunSettings:
     """Return the settings of one run; the epochs are limited by the number of steps."""
+    recipe, *overrides = model.split(":")
     epochs = min(MAX_EPOCHS, max(1, arguments.steps // size))
     flags: dict[str, object] = {
-        "slide.magnifications": (10.0,) if model == "abmil" else MAGNIFICATIONS,
+        "slide.magnifications": (10.0,) if recipe == "abmil" else MAGNIFICATIONS,
         "train.seed": seed,
         "train.learning_rate": arguments.learning_rate,
         "train.epochs": epochs,
         "train.patience": epochs,
     }
-    if model != "abmil":
+    if recipe != "abmil":
         flags["model.k"] = arguments.k
     if arguments.dry_run:
         flags |= {"slide.patch_size": 16, "encoder.name": "tiny", "train.epochs": 1}
     elif arguments.encoder != "efficientnet-lite0":
         flags["encoder.name"] = arguments.encoder
-    return load_settings(model, flags=flags)
+    return load_settings(recipe, flags=flags, overrides=overrides)
 
 
 def first_slides(cohort: Path, size: int) -> Path:
@@ -278,7 +283,8 @@ def first_slides(cohort: Path, size: int) -> Path:
 def run(model: str, size: int, seed: int, cohort: Path, arguments: argparse.Namespace) -> dict:
     """Train on the first slides, evaluate on all test slides, and return the row."""
     few = first_slides(cohort, size)
-    out, features = arguments.work / f"{model}-{size}-{seed}", arguments.work / "features"
+    name = model.replace(":", "-").replace("=", "-")
+    out, features = arguments.work / f"{name}-{size}-{seed}", arguments.work / "features"
     settings = settings_for(model, size, seed, arguments)
     summary = train(
         read_cohort(few), settings, out, features=features, resume=out.exists(), progress=False
