@@ -14,6 +14,7 @@ from parfocal.compare.curve import (
     Kind,
     build_curve,
     curve_json,
+    kind_without_zoom,
     mean_height,
     parse_shares,
     zooming,
@@ -117,6 +118,22 @@ def test_the_picture_is_the_same_each_time_and_names_the_models():
     picture = draw_curve(curve())
     assert picture.startswith(b"<?xml")
     assert picture == draw_curve(curve())
+
+
+@pytest.mark.parametrize(
+    ("share", "kind"),
+    [(0.08, "own"), (1.0, "exhaustive"), (1.35, "exhaustive"), (None, "exhaustive")],
+)
+def test_a_model_that_leaves_patches_out_is_not_called_exhaustive(share: float | None, kind: Kind):
+    assert kind_without_zoom(share) == kind
+
+
+def test_a_model_with_a_point_of_its_own_only_is_named_in_the_picture():
+    own = [runs("zoom", "own", None, 0.1, 0), runs("student", "own", None, 0.08, 1)]
+    wanted = [runs("zoom", "wanted", 1.0, 1.0, 0)]
+    picture = draw_curve(build_curve(wanted, own, "auroc_macro", resamples=20)).decode()
+    assert picture.count("<!-- student -->") == 1
+    assert picture.count("<!-- zoom -->") == 1
 
 
 @pytest.mark.parametrize("text", ["0,5", "5,101", "few", "5,,10", "-1"])

@@ -23,6 +23,7 @@ from parfocal.models.budget import is_fraction, percent
 
 Kind = Literal["wanted", "random", "own", "exhaustive"]
 ROUNDING = 1e-6  # of a share
+ALMOST_ALL = 0.99  # share of the patches; more than 1 with several magnifications
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,15 @@ def parse_shares(text: str) -> tuple[float, ...]:
             raise ValueError(f"{percent(share)} is listed twice; list it once.")
         shares.add(share)
     return tuple(sorted(shares))
+
+
+def kind_without_zoom(share: float | None) -> Kind:
+    """Return the kind of a point of a model that does not zoom, which may still leave patches out.
+
+    Args:
+        share: mean measured share of the patches; None if it is unknown.
+    """
+    return "exhaustive" if share is None or share > ALMOST_ALL else "own"
 
 
 def zooming(candidates: Sequence[Candidate]) -> list[Candidate]:

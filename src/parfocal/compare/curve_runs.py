@@ -10,7 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from parfocal.compare.candidate import Candidate
-from parfocal.compare.curve import BudgetRuns, Curve, Kind, build_curve, curve_json
+from parfocal.compare.curve import (
+    BudgetRuns,
+    Curve,
+    Kind,
+    build_curve,
+    curve_json,
+    kind_without_zoom,
+)
 from parfocal.compare.curve_table import curve_csv
 from parfocal.compare.measure import (
     SharedSetup,
@@ -28,7 +35,6 @@ from parfocal.progress import Progress
 logger = logging.getLogger(__name__)
 
 RANDOM_SEED = 0
-ALMOST_ALL = 0.99  # share of the patches; more than 1 with several magnifications
 # In which order patches are visited, and the seed of a random one.
 KINDS: tuple[tuple[Kind, int | None], ...] = (("wanted", None), ("random", RANDOM_SEED))
 
@@ -90,8 +96,7 @@ def _own(shared: SharedSetup, candidate: Candidate, kind: Kind) -> BudgetRuns:
 def _without_zoom(shared: SharedSetup, candidate: Candidate) -> BudgetRuns:
     """Return the same of a model that does not zoom, which may still leave patches out."""
     runs = _own(shared, candidate, "exhaustive")
-    share = runs.share
-    return runs if share is None or share > ALMOST_ALL else replace(runs, kind="own")
+    return replace(runs, kind=kind_without_zoom(runs.share))
 
 
 def _with_budget(

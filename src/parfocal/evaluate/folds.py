@@ -16,7 +16,7 @@ from parfocal.dataset.outlines import Outlines
 from parfocal.dataset.patient_inputs import with_covariates
 from parfocal.dataset.patients import slides_of
 from parfocal.dataset.split import SPLIT_FILE, read_split
-from parfocal.evaluate.heldout import find_training_slides, run_parts
+from parfocal.evaluate.heldout import find_training_slides, made_rule, run_parts
 from parfocal.evaluate.mean_looks import mean_looks
 from parfocal.evaluate.result import SlideResult, StepResult
 from parfocal.evaluate.slide import compare_with_lesions, evaluate_slide, visit_slide
@@ -68,12 +68,17 @@ class Folds:
 
     def names_for(self, slide: CohortSlide, features: Features | None) -> tuple[str, ...]:
         """Return the folds that may predict a slide; none if all have seen it in training."""
-        in_run = slide.slide_id in self.parts
+        members = self.trained.members
+        if slide.slide_id in self.parts:
+            return tuple(
+                name
+                for name, ids in self.tests.items()
+                if slide.slide_id in ids and not made_rule(members[name], slide, features)
+            )
         return tuple(
             name
-            for name, member in self.trained.members.items()
-            if (not in_run or slide.slide_id in self.tests[name])
-            and not find_training_slides(
+            for name, member in members.items()
+            if not find_training_slides(
                 member, [slide], self.parts, features, external=not self.parts
             )
         )

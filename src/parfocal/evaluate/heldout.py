@@ -145,7 +145,7 @@ def find_training_slides(
         external: whether the cohort is another than the one of the run, so that ids and patients
             do not identify slides.
     """
-    training, calibrated = trained.training, calibration_files(trained)
+    training = trained.training
     slide_ids = {name for part in training.slides.values() for name in part}
     patients = {name for part in training.patients.values() for name in part}
     files = set(training.fingerprints.values())
@@ -154,22 +154,31 @@ def find_training_slides(
             "the run records no fingerprints of its slides, so it is unknown whether slides were "
             "used in training"
         )
+    known = files | _calibration_files(trained)
 
     def is_known(slide: CohortSlide) -> bool:
         if not external and (slide.slide_id in slide_ids or slide.patient_id in patients):
             return True
-        known = calibrated if slide.slide_id in parts else files | calibrated
+        if slide.slide_id in parts:
+            return made_rule(trained, slide, features)
         return bool(known) and slide_fingerprint(slide, features) in known
 
     return [slide.slide_id for slide in slides if is_known(slide)]
 
 
-def calibration_files(trained: Checkpoint) -> frozenset[str]:
-    """Return the fingerprints of the slides of another cohort that a model's rule was made on.
+def made_rule(trained: Checkpoint, slide: CohortSlide, features: Features | None) -> bool:
+    """Return whether the stopping rule that a model follows was calibrated on a slide.
 
     Args:
-        trained: the model; without a stopping rule to follow, there are none.
+        trained: the model.
+        slide: a slide of any cohort, identified by its file; see `calibrate --external`.
+        features: folder of features; None to read the slide file.
     """
+    files = _calibration_files(trained)
+    return bool(files) and slide_fingerprint(slide, features) in files
+
+
+def _calibration_files(trained: Checkpoint) -> frozenset[str]:
     rule = trained.budget
     return frozenset(rule.files) if isinstance(rule, StoppingRule) else frozenset()
 
