@@ -125,6 +125,26 @@ def test_a_prediction_has_regions_cost_and_a_map(painted, run, tmp_path):
     assert record.summary.startswith("32: ")
 
 
+def test_folds_together_sample_as_the_mean_of_each(painted, tmp_path):
+    tables = {"own.csv": painted.slides[:12], "other.csv": painted.slides[36:]}
+    for name, slides in tables.items():
+        rows = [f"{each.slide_id},{each.path},{each.label},1" for each in slides]
+        (tmp_path / name).write_text("\n".join(["slide_id,path,label,mpp", *rows]))
+    settings = settings_of("jsma", **{"train.epochs": 1, "train.folds": 2})
+    run = tmp_path / "run"
+    train(read_cohort(tmp_path / "own.csv"), settings, run, device="cpu", progress=False)
+
+    def shares(model: Path) -> list[float]:
+        out = tmp_path / f"of-{model.name}"
+        evaluate(model, tmp_path / "other.csv", out, device="cpu", resamples=20)
+        metrics = json.loads((out / "metrics.json").read_text())
+        return [row["mean"] for row in metrics["probability"]]
+
+    folds = [shares(run / "fold-0"), shares(run / "fold-1")]
+    assert folds[0] != folds[1]
+    assert shares(run) == pytest.approx(np.mean(folds, axis=0))
+
+
 def test_sampling_can_be_changed_after_training(painted, run, tmp_path):
     changed = Checkpoint.load(run, overrides={"inference": "all"})
     (record,) = predict_slides([painted.slides[32].path], changed, tmp_path, mpp=1.0, device="cpu")

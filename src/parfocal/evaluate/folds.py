@@ -172,13 +172,21 @@ def _with_own_covariates(
 
 
 def _mean_steps(results: Sequence[SlideResult]) -> tuple[StepResult, ...]:
-    """Return the steps with the mean number of visited patches over the members."""
+    """Return the steps with the mean number of visited patches over the members.
+
+    The probability of sampling is the mean, too: 0 where a member did not sample.
+    """
     steps: dict[float, list[StepResult]] = {}
     for result in results:
         for step in result.steps:
             steps.setdefault(step.key, []).append(step)
+    samples = any(step.probability is not None for own in steps.values() for step in own)
     return tuple(
-        StepResult(key, round(sum(step.patches for step in own) / len(results)))
+        StepResult(
+            key,
+            round(sum(step.patches for step in own) / len(results)),
+            sum(step.probability or 0.0 for step in own) / len(results) if samples else None,
+        )
         for key, own in sorted(steps.items())
     )
 
