@@ -82,7 +82,7 @@ def page() -> str:
     parts.append(MODEL_INTRO)
     for name, model in MODELS.items():
         if not model.settings:
-            parts.append(f"### `{name}`\n\nIt has no settings.\n")
+            parts.append(f"### `{name}`\n\nThis model has no settings.\n")
             continue
         parts.append(f"### `{name}`\n\n{_table(model.module_class, model.settings)}")
     return "\n".join(parts)

@@ -168,7 +168,7 @@ AllowRedirect = Annotated[
     typer.Option(
         "--allow-redirect",
         metavar="HOST[:PORT]",
-        help="Host that slide servers may redirect to, with its port if it is not the usual one. "
+        help="Host that slide servers may redirect to, with its port if it is not the default one. "
         "Repeatable.",
     ),
 ]

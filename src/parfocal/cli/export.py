@@ -38,7 +38,7 @@ def export(
 ) -> None:
     """Write predictions of evaluations for the statistics of another tool, one row per patient.
 
-    Of several evaluations, as of folds, the tables are in split-0, split-1 and so on.
+    With several evaluations, such as those of folds, the tables are in split-0, split-1 and so on.
 
     Example: `parfocal export evaluation --name isMSIH --out stamp`
     """

@@ -45,7 +45,10 @@ def probe(
     ] = False,
     metric: Annotated[
         Literal["auroc_macro", "weighted_f1", "accuracy"],
-        typer.Option(metavar="METRIC", help="auroc_macro, weighted_f1 or accuracy: ranks them."),
+        typer.Option(
+            metavar="METRIC",
+            help="Metric to rank the encoders by: auroc_macro, weighted_f1 or accuracy.",
+        ),
     ] = "auroc_macro",
     folds: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Number of cross-validation folds.")

@@ -52,13 +52,16 @@ Time = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN",
-        help="Time to the event or to the end of observation.",
+        help="Column with the time to the event or to the end of observation.",
         callback=checked(_check_time),
     ),
 ]
 Event = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="Whether the event was observed: 1, or 0 if censored."),
+    typer.Option(
+        metavar="COLUMN",
+        help="Column with 1 if the event was observed, or 0 if the time is censored.",
+    ),
 ]
 
 

@@ -119,7 +119,7 @@ def report(
     """Write runs, evaluations and predictions as one self-contained HTML page.
 
     With `--patients`, each patient gets a printable page: answer, threshold, where the model
-    looked, cost, and the model card, for which the folders of the run and its evaluation are read.
+    looked, cost, and the model card, which needs the folders of the run and its evaluation.
 
     Example: `parfocal report run evaluation predictions --out report.html`
     """

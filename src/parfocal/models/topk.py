@@ -38,7 +38,7 @@ class RankedPatches(nn.Module):
         num_classes: number of classes.
         num_magnifications: number of magnifications, which is 2.
         k: largest number of patches to encode at the higher magnification. They are the children
-            of as many patches of the lower as fit, but of at least one.
+            of as many patches of the lower as fit, and of at least one.
         ranking: "distance" for the distance of a patch from the mean of the slide, each feature in
             units of its standard deviation over the slide; "teacher" for the attention of a
             trained ABMIL of the lower magnification (`train.teacher`).

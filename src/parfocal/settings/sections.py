@@ -133,8 +133,8 @@ class TrainSettings:
         augment: whether to flip and rotate training slides at random (8 orientations), for a model
             that takes pixels.
         random_budgets: whether to end the visits of a model that zooms into patches at a random
-            place in half of the training steps, so that it also learns to answer from some of the
-            patches that it wants; for `--budget`.
+            place in half of the training steps, so that it also learns to predict from a part of
+            the patches, as with `--budget`.
         bf16: whether to train in bfloat16 mixed precision on a GPU that supports it.
         refit: whether to train a second model on the training and validation slides together, for
             the best number of epochs, and keep that one.
@@ -168,21 +168,21 @@ class TrainSettings:
         target: columns of the cohort with the targets; empty for the column `label`. A column may
             have a task of its own, as in `grade:ordinal`; several tasks are trained at once, and
             cells of some of them may be empty.
-        time: column of the time to the event or to the end of observation, for the tasks "survival"
-            and "hazards".
-        event: column of whether the event was observed (1) or the time is censored (0), for the
-            tasks "survival" and "hazards".
+        time: column with the time to the event or to the end of observation, for the tasks
+            "survival" and "hazards".
+        event: column with 1 if the event was observed, or 0 if the time is censored, for the tasks
+            "survival" and "hazards".
         time_bins: number of intervals of the task "hazards", with equal numbers of events.
         risk_set: number of slides whose risks are compared in a step of the task "survival". They
-            are run one after the other, so this needs no memory.
+            are run one after the other, so a larger number needs no more memory.
         per: what the model makes one prediction for: "slide", or "patient" for all slides of a
             patient together.
-        fusion: how the predictions for the slides of a patient are joined, if not in one bag:
-            "mean" of the probabilities, "max" for the most suspicious slide, or "attention" over
-            vectors of the slides; null for one bag of all slides.
-        covariates: columns of the cohort with clinical covariates, which are joined before the last
-            layer; numbers are standardized, categories one-hot. `stage:category` makes numbers
-            categories.
+        fusion: how the slides of a patient are combined, if not in one bag:
+            "mean" for the mean of the probabilities, "max" for the most suspicious slide, or
+            "attention" for attention over vectors of the slides; null for one bag of all slides.
+        covariates: columns of the cohort with clinical covariates, which enter at the last layer
+            of the model; numbers are standardized, categories one-hot. `stage:category` makes
+            numbers categories.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 100
