@@ -134,7 +134,7 @@ def test_attention_weighs_the_vectors_of_the_slides(run):
     [
         (Unit(), {"per": "patient"}, "trained on slides; for patients, add --fusion mean"),
         (Unit("patient"), {"per": "slide"}, "trained on patients, so it predicts per patient"),
-        (Unit("patient"), {"fusion": "mean"}, "one bag of all slides, so it cannot be asked with"),
+        (Unit("patient"), {"fusion": "mean"}, "one bag of all slides, so it cannot predict with"),
         (Unit(), {"per": "slide", "fusion": "max"}, "joins the slides of a patient; use it per"),
         (Unit(), {"fusion": "attention"}, "or train a model per patient with attention"),
     ],

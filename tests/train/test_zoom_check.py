@@ -41,18 +41,18 @@ def test_a_flat_attention_is_no_problem_if_the_classes_are_right():
             {"attention": 0.16},
             "the zoom was not learned: validation AUROC is 0.55 with the selected patches and 0.52 "
             "with every patch, which is chance, and the zoom attention on the selected patches is "
-            "16.0%, of a random selection 15.0%.",
+            "16.0% (15.0% in a random selection).",
         ),
         (
             {"visited_attention": 0.12},
-            "and with every patch, the attention on those that zooming visits is 12.0%, of a "
-            "random selection 11.0%.",
+            "and with every patch, the attention on those that zooming visits is 12.0% (11.0% in a "
+            "random selection).",
         ),
         ({}, "the model has not learned the classes: validation AUROC is 0.55"),
         (
             {"auroc_exhaustive": 0.98},
-            "the zoom misses what decides: validation AUROC is 0.55 with the selected patches and "
-            "0.98 with every patch. Train on more slides, select more patches (model.k)",
+            "the zoom misses decisive patches: validation AUROC is 0.55 with the selected patches "
+            "and 0.98 with every patch. Train on more slides, select more patches (model.k)",
         ),
         (
             {"attention": 0.16, "auroc_exhaustive": None, "visited_attention": None},
@@ -77,7 +77,7 @@ def test_a_model_that_learns_in_hindsight_is_not_sent_to_itself():
 
 def test_a_zoom_that_loses_much_is_said_even_above_chance():
     worse = replace(LEARNED, auroc=0.8, auroc_low=0.7)
-    assert (zoom_warning(worse) or "").startswith("the zoom misses what decides")
+    assert (zoom_warning(worse) or "").startswith("the zoom misses decisive patches")
 
 
 def test_a_wide_interval_is_no_proof_of_chance():
@@ -104,8 +104,8 @@ def test_without_a_score_the_attention_alone_is_judged():
     without = replace(LEARNED, auroc=None, auroc_low=None, auroc_exhaustive=None)
     assert zoom_warning(without) is None
     assert (zoom_warning(replace(without, attention=0.1)) or "").startswith(
-        "the zoom may not have been learned: the zoom attention on the selected patches is 10.0%, "
-        "of a random selection 15.0%. Train on more slides, or compare with zoommil-hindsight or"
+        "the zoom may not have been learned: the zoom attention on the selected patches is 10.0% "
+        "(15.0% in a random selection). Train on more slides, or compare with zoommil-hindsight or"
     )
     most_selected = {"share": 0.7, "visited_share": 0.7}
     assert zoom_warning(replace(without, attention=0.9, **most_selected)) is None

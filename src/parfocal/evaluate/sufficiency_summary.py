@@ -57,9 +57,10 @@ class SufficiencySummary:
         shares = [0.0 if each is None else each for each in same]
         return (
             f"on average, {enough.value:.1f} patches are enough for the class of a slide (as many "
-            f"at random on {self._random_suffices.value or 0.0:.1%} of the slides); the class "
-            f"stays with only the top {KEPT_SHARE:.0%} of the attention on {shares[0]:.1%} (at "
-            f"random {shares[1]:.1%}), without them on {shares[2]:.1%} (at random {shares[3]:.1%})"
+            f"random patches on {self._random_suffices.value or 0.0:.1%} of the slides); with only "
+            f"the {KEPT_SHARE:.0%} of the patches with the most attention, the class stays the "
+            f"same on {shares[0]:.1%} (at random {shares[1]:.1%}), without them on "
+            f"{shares[2]:.1%} (at random {shares[3]:.1%})"
         )
 
     @property

@@ -73,7 +73,7 @@ class Unit:
         if self.per == "patient" and self.fusion in (None, "attention"):
             trained = "one bag of all slides" if self.fusion is None else "fusion attention"
             raise ValueError(
-                f"the model was trained on patients with {trained}, so it cannot be asked with "
+                f"the model was trained on patients with {trained}, so it cannot predict with "
                 f"fusion {fusion}; leave the fusion out, or train again."
             )
         if fusion in (None, "attention"):

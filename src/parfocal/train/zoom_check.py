@@ -77,7 +77,7 @@ def zoom_warning(check: ZoomCheck, *, remedy: str | None = HINDSIGHT) -> str | N
     found = f"validation AUROC is {check.auroc:.2f} with the selected patches{with_all}"
     if exhaustive is not None and exhaustive - check.auroc >= WORSE:
         return (
-            f"the zoom misses what decides: {found}. Train on more slides, select more patches "
+            f"the zoom misses decisive patches: {found}. Train on more slides, select more patches "
             f"(model.k), or try {other}an exhaustive model, such as abmil."
         )
     low = check.auroc_low if check.auroc_low is not None else check.auroc - (CHANCE - 0.5)
@@ -121,7 +121,7 @@ def _flat_attentions(check: ZoomCheck) -> list[str]:
         ),
     )
     return [
-        f"{name} {attention:.1%}, of a random selection {share:.1%}"
+        f"{name} {attention:.1%} ({share:.1%} in a random selection)"
         for name, attention, share in pairs
         if attention is not None
         and share is not None
