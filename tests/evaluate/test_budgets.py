@@ -9,7 +9,13 @@ import pytest
 
 from command_result import CommandResult
 from parfocal.evaluate.budget_check import BudgetCheck
-from parfocal.evaluate.calibrate import Calibration, calibrate_runs, store_rule
+from parfocal.evaluate.calibrate import (
+    Calibration,
+    Trajectory,
+    calibrate_runs,
+    known_trajectories,
+    store_rule,
+)
 from parfocal.evaluate.heldout import EvaluationError
 from parfocal.evaluate.run import evaluate
 from parfocal.explain.read_record import read_prediction
@@ -241,6 +247,35 @@ def test_the_rule_of_a_fold_is_not_made_of_its_test_slides(
     first, second = calibrate_runs(tmp_path, cohort, device="cpu", max_disagreement=0.5)
     assert sum(first.rule.slides.values()) == 2  # c and d are its test slides
     assert sum(second.rule.slides.values()) == 4
+
+
+def test_a_slide_that_several_folds_validate_counts_once(
+    cohort: Path, untrained: Checkpoint, tmp_path: Path
+):
+    for name, val in (("fold-0", ("a", "b")), ("fold-1", ("b", "a"))):
+        write_run(tmp_path / name, untrained, val)
+    for made in calibrate_runs(tmp_path, cohort, device="cpu", max_disagreement=0.5):
+        assert sum(made.rule.slides.values()) == 2
+        assert "on 2 slides" in made.text
+
+
+def test_a_fold_answers_for_the_slides_that_it_validates_itself():
+    own, of_other, second = (
+        Trajectory(name, ((probability, 1 - probability),), (1,))
+        for name, probability in (("a", 0.9), ("a", 0.1), ("b", 0.1))
+    )
+    folds = [of_other, second], [own]
+    assert known_trajectories(folds, 0, {"b"}) == [of_other]
+    assert known_trajectories(folds, 1, set()) == [own, second]
+
+
+def test_a_rule_that_stops_on_no_slide_asks_for_smaller_rounds():
+    rule = StoppingRule((0.9, 0.9), 16, 0.05, slides={"0": 3, "1": 4})
+    expected = "no slide stops before its last round; use smaller rounds (--round-patches below 16)"
+    assert expected in Calibration(Path("run"), ("0", "1"), rule).text
+    assert "smaller rounds" not in (
+        Calibration(Path("run"), ("0", "1"), replace(rule, share_patches=0.9)).text
+    )
 
 
 @pytest.mark.parametrize(

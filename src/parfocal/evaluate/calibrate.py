@@ -2,13 +2,13 @@
 
 The model visits each slide in rounds to the end. With folds, the rule of a fold is made of the
 validation slides of all folds, each visited by the model of its fold, except those that are test
-slides of the fold: these are for checking the rule. With another cohort, each fold visits all
-slides and gets its own rule.
+slides of the fold: these are for checking the rule. A slide that several folds validate counts
+once. With another cohort, each fold visits all slides and gets its own rule.
 """
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -105,6 +105,11 @@ class Calibration:
         )
         if not self.external and rule.can_stop:
             text = f"{text}; {SHARED_NOTE}"
+        if rule.can_stop and rule.share_patches == 1 and rule.round_patches > 1:
+            text = (
+                f"{text}. With this rule, no slide stops before its last round; use smaller rounds "
+                f"(--round-patches below {rule.round_patches})"
+            )
         if all(threshold < 1 for threshold in rule.thresholds):
             return text
         needed = slides_needed(rule.max_disagreement, len(self.labels))
@@ -186,8 +191,7 @@ def calibrate_runs(
             prints = (slide_fingerprint(slide, folder) for slide in cohort.slides)
             files = tuple(sorted({each for each in prints if each is not None}))
         else:
-            tested = _test_ids(path)
-            known = [t for of in trajectories for t in of if t.slide_id not in tested]
+            known = known_trajectories(trajectories, number, _test_ids(path))
         point = each.operating_point or OperatingPoint()
         rule = calibrate(
             [t.probabilities for t in known],
@@ -203,6 +207,25 @@ def calibrate_runs(
         store_rule(path, rule)
         calibrations.append(Calibration(path, each.labels, rule, external))
     return calibrations
+
+
+def known_trajectories(
+    by_fold: Sequence[Sequence[Trajectory]], fold: int, tested: Collection[str]
+) -> list[Trajectory]:
+    """Return the trajectories that make the rule of a fold: one for each validation slide.
+
+    Several folds may validate a slide; that of the fold itself is used first.
+
+    Args:
+        by_fold: trajectories of the validation slides of each fold.
+        fold: number of the fold.
+        tested: ids of the slides that the fold tests, which are left out.
+    """
+    once: dict[str, Trajectory] = {}
+    for own in (by_fold[fold], *by_fold):
+        for each in own:
+            once.setdefault(each.slide_id, each)
+    return [each for each in once.values() if each.slide_id not in tested]
 
 
 def store_rule(run: Path, rule: StoppingRule) -> None:
