@@ -83,19 +83,19 @@ def zoom_warning(check: ZoomCheck, *, remedy: str | None = HINDSIGHT) -> str | N
     low = check.auroc_low if check.auroc_low is not None else check.auroc - (CHANCE - 0.5)
     if low > 0.5:
         return None
-    flat = _flat_attentions(check)
+    flat, no_better = _flat_attentions(check), f"{found}, which is no better than chance"
     if exhaustive is not None and exhaustive > CHANCE:
         if len(flat) < BOTH:
             return None  # with every patch it is not worse, so the interval is wide
         return (
-            f"the zoom may not have been learned: {found}, which {check.slides} slides cannot "
-            f"distinguish from chance; {' and '.join(flat)}. Train on more slides, or compare with "
-            f"{other}an exhaustive model, such as abmil."
+            f"the zoom may not have been learned: {found}, which the validation slides are too few "
+            f"to distinguish from chance; {' and '.join(flat)}. Train on more slides, or compare "
+            f"with {other}an exhaustive model, such as abmil."
         )
     if flat:
-        what = f"the zoom was not learned: {found}, which is chance, and {flat[0]}"
+        what = f"the zoom was not learned: {no_better}, and {flat[0]}"
     else:
-        what, other = f"the model has not learned the classes: {found}, which is chance", ""
+        what, other = f"the model has not learned the classes: {no_better}", ""
     return f"{what}. Train on more slides, or try {other}an exhaustive model, such as abmil."
 
 
