@@ -15,7 +15,9 @@ def test_a_failed_model_has_its_reason_and_no_numbers():
     table = list(csv.DictReader(io.StringIO(to_csv(rows, "accuracy"))))
     assert table[1]["reason"] == "it broke"
     assert table[1]["accuracy"] == table[1]["macs"] == ""
-    assert "- broken failed: it broke" in to_markdown(rows, "accuracy")
+    text = to_markdown(rows, "accuracy")
+    assert "- broken failed: it broke" in text
+    assert "test slides (0)" not in text
 
 
 def test_if_all_models_failed_the_table_has_only_the_reasons():

@@ -144,7 +144,7 @@ def class_text(result: ModelResult) -> str:
 def warnings(rows: Sequence[ComparisonRow]) -> list[str]:
     """Return what limits the scores: classes with few patients, and few events."""
     found = []
-    for row in rows:
+    for row in (each for each in rows if each.result.reason is None):
         labeled = labeled_runs(row.result)
         few = small_classes(pool_runs(labeled)) if labeled else _few_slides(row.result)
         found += [] if few is None else [f"Warning: {few}."]
