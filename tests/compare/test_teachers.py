@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from parfocal.compare import compare, load_candidates
+from parfocal.compare.candidate import ComparisonError
+from parfocal.compare.run import check_comparison
 from parfocal.compare.teachers import teachers_first, with_teacher_run
 
 NAMES = ("coarse-student", "topk", "abmil", "clam-sb")
@@ -39,6 +41,25 @@ def test_a_ranking_without_labels_gets_no_teacher():
     ranked = load_candidates(NAMES, overrides=["topk:model.ranking=teacher"])[1].settings
     run = with_teacher_run(ranked, NAMES, Path("out"), seed=0).train.teacher
     assert run == Path("out/abmil/seed-0")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["topk:model.ranking=teacher"],
+            "topk: its teacher abmil is at 10x, but it needs one at 5x",
+        ),
+        (
+            ["coarse-student:train.teacher=coarse-student"],
+            "its teacher coarse-student is at 1.25x, 10x, but it needs one at 10x",
+        ),
+    ],
+)
+def test_a_teacher_at_other_magnifications_is_refused_before_any_training(overrides, message):
+    check_comparison(load_candidates(NAMES))
+    with pytest.raises(ComparisonError, match=message):
+        check_comparison(load_candidates(NAMES, overrides=overrides))
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from parfocal.compare.readable import find_unreadable
 from parfocal.compare.scores import ComparisonRow, ModelResult, score_results
 from parfocal.compare.stores import prepare_stores
 from parfocal.compare.table import to_csv, to_markdown
-from parfocal.compare.teachers import awaits_teacher, teachers_first
+from parfocal.compare.teachers import awaits_teacher, refuse_unfit_teachers, teachers_first
 from parfocal.compare.trainings import Trainings, describe_error
 from parfocal.dataset.cohort import Cohort, without_slides
 from parfocal.dataset.leakage import refuse_copies
@@ -150,10 +150,11 @@ def check_comparison(
         shares: budgets of the curve; empty for no curve.
 
     Raises:
-        ComparisonError: the models have different tasks, the task has no such metric, or no model
-            can follow the budgets.
+        ComparisonError: the models have different tasks, the task has no such metric, a teacher
+            has other magnifications than needed, or no model can follow the budgets.
     """
     _metric_of(_shared_task(candidates), metric)
+    refuse_unfit_teachers(candidates)
     if shares:
         zooming(candidates)
 
