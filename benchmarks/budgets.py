@@ -29,6 +29,7 @@ from parfocal.evaluate.calibrate import calibrate_runs
 from parfocal.evaluate.run import evaluate
 from parfocal.metrics.paired import paired_scores
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.rounds import ROUND_PATCHES
 from parfocal.models.visit import given_budget
 from parfocal.predict import predict
 from parfocal.slide import open_slide
@@ -44,6 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--disagreement", type=float, default=0.1)
     parser.add_argument("--calibration", type=Path, help="table of slides that are not in the runs")
+    parser.add_argument("--round-patches", type=int, default=ROUND_PATCHES)
     parser.add_argument("--share", type=float, default=5.0, help="in percent")
     parser.add_argument("--exhaustive", type=Path, nargs="*", default=[], help="runs to compare")
     parser.add_argument("--slide", type=Path)
@@ -94,6 +96,7 @@ def compare_budgets(runs: Sequence[Path], arguments: argparse.Namespace) -> None
             cache=arguments.work / "cache" if others else None,
             external=others is not None,
             max_disagreement=arguments.disagreement,
+            round_patches=arguments.round_patches,
         )
         print(calibration.text)
     budgets = {"own K": None, "settled": "settled"}

@@ -226,6 +226,7 @@ def test_the_curve_evaluates_zooming_models_at_each_share_once(
     assert float(wanted[0]["macs"]) < float(wanted[1]["macs"])
     assert {row["visited"] for row in rows} == {"wanted", "random", "own", "exhaustive"}
     assert "Accuracy against share" in (out / "report.html").read_text()
+    assert "| zoommil | most wanted | 0.5% (" in (out / "results.md").read_text()
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("evaluated again")

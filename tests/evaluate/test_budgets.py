@@ -22,10 +22,12 @@ from parfocal.explain.read_record import read_prediction
 from parfocal.models.budget import Budget, BudgetError
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance
 from parfocal.models.description import CheckpointError
+from parfocal.models.rounds import ROUND_PATCHES
 from parfocal.models.stopping import StoppingRule
 from parfocal.models.visit import given_budget
 from parfocal.operating_point import OperatingPoint, Threshold
 from parfocal.predict import predict
+from parfocal.settings import load_settings
 from parfocal.slide import file_fingerprint
 from parfocal.tasks.classification import Classification
 from parfocal.tasks.survival import Survival
@@ -267,6 +269,14 @@ def test_a_fold_answers_for_the_slides_that_it_validates_itself():
     folds = [of_other, second], [own]
     assert known_trajectories(folds, 0, {"b"}) == [of_other]
     assert known_trajectories(folds, 1, set()) == [own, second]
+
+
+def test_a_round_is_the_children_of_one_patch_where_the_magnification_doubles():
+    """So that the rule can leave out patches with the K of the default recipe, which is 4."""
+    recipe = load_settings("zoommil-hindsight")
+    lower, higher = recipe.slide.magnifications[-2:]
+    assert (higher / lower) ** 2 == ROUND_PATCHES
+    assert recipe.model.arguments["k"] > 1
 
 
 def test_a_rule_that_stops_on_no_slide_asks_for_smaller_rounds():

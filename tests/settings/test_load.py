@@ -80,6 +80,11 @@ def test_an_unknown_recipe_is_refused():
         ("train: 3", "mine.yaml: train has no keys; write sections"),
         ("train:\nmodel: {name: mean}", "mine.yaml: train has no keys"),
         ("model: mean", "mine.yaml: model has no keys"),
+        (
+            "train: {epochs: 3}\nmodel: {k: 1}\ntrain: {seed: 2}",
+            "line 3: not YAML (the key train is",
+        ),
+        ("train:\n  epochs: 3\n  epochs: 4", "line 3: not YAML (the key epochs is there twice)"),
         ("- 1", "mine.yaml: the file holds a list; write sections"),
         ("zoommil", "mine.yaml: the file holds a single value; write sections"),
         ("slide: {magnifications: [10]}", "mine.yaml: section model is missing; add it."),

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from parfocal.settings import SettingsError, load_settings
@@ -24,6 +26,21 @@ def test_values_with_commas_are_refused_with_the_list_they_may_be(override):
     with pytest.raises(SettingsError) as error:
         load_settings("abmil", overrides=[override])
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.epochs=yes"], "train.epochs: true (also written yes or on) is invalid; use a"),
+        (["train.learning_rate=off"], "train.learning_rate: false (also written no or off) is"),
+        (["slide.magnifications=[5, true]"], "slide.magnifications: true (also written yes or on)"),
+        (["model.k=true"], "model.k: true (also written yes or on) is invalid; use a number."),
+        (["model.k=true", "model.k=3"], "model.k: true (also written yes or on) is invalid"),
+    ],
+)
+def test_true_and_false_are_no_numbers(overrides, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        load_settings("zoommil", overrides=overrides)
 
 
 def test_a_setting_that_takes_one_value_or_several_keeps_a_single_one():

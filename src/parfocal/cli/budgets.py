@@ -59,7 +59,7 @@ def calibrate(
     ] = 0.9,
     round_patches: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of patches to visit in a round.")
-    ] = 16,
+    ] = 4,
     trust_remote_code: TrustRemoteCode = False,
     remote_cache: RemoteCache = None,
     scratch: Scratch = None,

@@ -1,4 +1,4 @@
-"""The curve of accuracy against share as tables: curve.csv, and Markdown for the terminal."""
+"""The curve of accuracy against share as tables: curve.csv, and Markdown for results.md."""
 
 import csv
 import io
@@ -47,7 +47,7 @@ def curve_rows(curve: Curve) -> list[list[str]]:
 
 
 def curve_markdown(curve: Curve) -> str:
-    """Return the table for the terminal, with the areas and an explanation."""
+    """Return the table of results.md, which is also printed, with the areas and an explanation."""
     rows = curve_rows(curve)
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -15,6 +15,7 @@ from pathlib import Path
 from parfocal.compare.candidate import Candidate, ComparisonError
 from parfocal.compare.curve import Curve, zooming
 from parfocal.compare.curve_runs import measure_curve
+from parfocal.compare.curve_table import curve_markdown
 from parfocal.compare.measure import (
     SharedSetup,
     load_or_measure_seconds,
@@ -270,6 +271,7 @@ class _Comparison:
             rows = self._finish_models(work, ended) or rows
             if self.shares:
                 curve = _measure_curve(self.shared, rows, self.shares, self.metric, self.resamples)
+                _write_tables(self.shared.out, rows, self.metric, self.shared.unreadable, curve)
         finally:  # an interrupted comparison shows the models that are done
             if rows:
                 _write_report(self.shared.out, rows, self.metric, self.shared.unreadable, curve)
@@ -336,12 +338,17 @@ def _measure_curve(
 
 
 def _write_tables(
-    out: Path, rows: Sequence[ComparisonRow], metric: str, unreadable: Mapping[str, str]
+    out: Path,
+    rows: Sequence[ComparisonRow],
+    metric: str,
+    unreadable: Mapping[str, str],
+    curve: Curve | None = None,
 ) -> None:
     write_whole(out / "results.csv", to_csv(rows, metric).encode())
     left_out = "".join(f"- {slide_id}: {reason}\n" for slide_id, reason in unreadable.items())
     note = f"\nSlides that cannot be read and are left out:\n\n{left_out}" if left_out else ""
-    write_whole(out / "results.md", (to_markdown(rows, metric) + note).encode())
+    shares = f"\n{curve_markdown(curve)}" if curve is not None else ""
+    write_whole(out / "results.md", (to_markdown(rows, metric) + note + shares).encode())
 
 
 def _write_report(

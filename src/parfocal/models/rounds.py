@@ -16,7 +16,7 @@ from parfocal.models.layers.choosing import TopK, one_hots
 from parfocal.models.limited_bag import LimitedBag, Visited, random_scores
 from parfocal.prediction import Look, Prediction, Round
 
-ROUND_PATCHES = 16  # about a batch of the encoder
+ROUND_PATCHES = 4  # the children of one patch where the magnification doubles
 
 RunModel = Callable[[Bag], Prediction]
 # The answers so far, and the parts of the model's own choice that were visited -> why to stop.

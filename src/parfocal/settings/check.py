@@ -22,7 +22,7 @@ from parfocal.settings.errors import SettingsError, describe_invalid
 from parfocal.settings.renamed import renamed_key, renamed_value
 from parfocal.settings.sections import SECTIONS, ModelSettings, RunSettings
 from parfocal.settings.task import check_task
-from parfocal.settings.values import FINITE, as_list, setting_types
+from parfocal.settings.values import FINITE, as_list, refuse_truth_value, setting_types
 
 
 def check_settings(content: dict[str, Any], *, recipe: str) -> RunSettings:
@@ -175,11 +175,11 @@ def _with_lists(content: Mapping[str, Mapping[str, Any]], section: str) -> dict[
     """Return a section in which a single value for a list is a list of one."""
     types = setting_types(section, content.get("model", {}).get("name"))
     values = content.get(section, {})
-    return {
-        key: as_list(types[key], value, f"{section}.{key}")
-        for key, value in values.items()
-        if key in types  # `name` of a model is none of its settings
-    }
+    # `name` of a model is none of its settings.
+    known = {key: value for key, value in values.items() if key in types}
+    for key, value in known.items():
+        refuse_truth_value(types[key], value, f"{section}.{key}")
+    return {key: as_list(types[key], value, f"{section}.{key}") for key, value in known.items()}
 
 
 def _parse_magnifications(content: dict[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,26 @@ def as_list(expected: Any, value: object, name: str) -> object:
     return [value]
 
 
+def refuse_truth_value(expected: Any, value: object, name: str) -> None:
+    """Refuse true or false for a setting that is a number, which would count as 1 or 0.
+
+    Args:
+        expected: type of the setting.
+        value: the value as given, or a list of values.
+        name: section and key, for messages.
+
+    Raises:
+        SettingsError: it is such a value.
+    """
+    is_number = (_mentions(expected, int) or _mentions(expected, float)) and not _mentions(
+        expected, bool
+    )
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if is_number and isinstance(each, bool):
+            given = "true (also written yes or on)" if each else "false (also written no or off)"
+            raise SettingsError(f"{name}: {given} is invalid; use a number.")
+
+
 def check_value(section: str, key: str, value: object, *, model: str) -> None:
     """Check a value that a later one overrides, so that a mistake in it does not go unnoticed.
 
@@ -65,6 +85,7 @@ def check_value(section: str, key: str, value: object, *, model: str) -> None:
     types = setting_types(section, model)
     if key not in types:
         return
+    refuse_truth_value(types[key], value, f"{section}.{key}")
     members: dict[str, Any] = {key: (types[key], ...)}
     try:
         checked = create_model("one_value", __config__=FINITE, **members)(
@@ -89,6 +110,11 @@ def overridden(
         for key, value in values.items()
         if any(key in later.get(section, {}) for later in layers[number + 1 :])
     ]
+
+
+def _mentions(expected: Any, kind: type) -> bool:
+    """Return whether a type is a kind of value, or has it among its alternatives or members."""
+    return expected is kind or any(_mentions(each, kind) for each in get_args(expected))
 
 
 def _is_list(expected: Any) -> bool:

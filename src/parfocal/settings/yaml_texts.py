@@ -44,6 +44,7 @@ def load_sections(text: str) -> Any:
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
+        _refuse_repeated_keys(node)
         for section, values in _entries(node):
             for key, value in _entries(values):
                 if key in _text_settings(section):
@@ -64,6 +65,23 @@ def _entries(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
     """Yield the keys of a mapping with the nodes of their values; nothing of other nodes."""
     if isinstance(node, yaml.MappingNode):
         yield from ((str(key.value), value) for key, value in node.value)
+
+
+def _refuse_repeated_keys(node: yaml.Node | None) -> None:
+    """Refuse a key that a mapping has twice, of which YAML would silently take the last value.
+
+    Raises:
+        yaml.MarkedYAMLError: there is such a key.
+    """
+    seen = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key.value} is there twice", problem_mark=key.start_mark
+            )
+        seen.add(key.value)
+    for _, value in _entries(node):
+        _refuse_repeated_keys(value)
 
 
 def _keep_texts(node: yaml.Node | None) -> None:
