@@ -1,6 +1,7 @@
 """Measure how many patches a live training encodes, against extracting all of them first.
 
-Trains live with a cache, with the recipes of published scores, scale-free scores and hindsight.
+Trains live with a cache: published scores, scale-free scores, hindsight, and hindsight that zooms
+into fewer patches at first.
 Prints the patches encoded in the first epoch and in all epochs, as a share of the patches that
 extraction would encode.
 
@@ -19,7 +20,12 @@ from parfocal.encoders.loading import load_encoder
 from parfocal.settings import load_settings
 from parfocal.train import train
 
-RECIPES = ("zoommil", "zoommil-scalefree", "zoommil-hindsight")
+VARIANTS = {
+    "zoommil": ("zoommil", []),
+    "zoommil-scalefree": ("zoommil-scalefree", []),
+    "zoommil-hindsight": ("zoommil-hindsight", []),
+    "the same, start_share: 0.3": ("zoommil-hindsight", ["model.start_share=0.3"]),
+}
 
 
 def encoded_patches(run: Path) -> list[int]:
@@ -46,7 +52,7 @@ def main() -> None:
         "train.epochs": arguments.epochs,
         "train.patience": arguments.epochs,
     }
-    settings = load_settings(RECIPES[0], flags=flags)
+    settings = load_settings("zoommil", flags=flags)
     inputs = LiveInputs(settings.slide, load_encoder(arguments.encoder))
     total = lowest = 0
     for slide in cohort.slides:
@@ -56,21 +62,21 @@ def main() -> None:
                 lowest += grid.counts[0]
                 total += sum(int(grid.valid(step).sum()) for step in range(len(grid.mpps)))
     print(f"train and val: {total:,} patches at all magnifications, {lowest:,} at the lowest")
-    print(f"{'recipe':20}{'first epoch':>13}{'all epochs':>12}{'s':>7}")
+    print(f"{'model':28}{'first epoch':>13}{'all epochs':>12}{'s':>7}")
     results = {"patches": total, "lowest": lowest}
-    for recipe in RECIPES:
-        run, start = arguments.work / recipe, time.perf_counter()
+    for number, (name, (recipe, overrides)) in enumerate(VARIANTS.items()):
+        run, start = arguments.work / f"run-{number}", time.perf_counter()
         train(
             cohort,
-            load_settings(recipe, flags=flags),
+            load_settings(recipe, flags=flags, overrides=overrides),
             run,
-            cache=arguments.work / f"{recipe}-cache",
+            cache=arguments.work / f"cache-{number}",
             progress=False,
         )
         counts, seconds = encoded_patches(run), time.perf_counter() - start
-        results[recipe] = {"by_epoch": counts, "seconds": seconds}
+        results[name] = {"by_epoch": counts, "seconds": seconds}
         print(
-            f"{recipe:20}{counts[0] / total:>13.1%}{sum(counts) / total:>12.1%}{seconds:>7.0f}",
+            f"{name:28}{counts[0] / total:>13.1%}{sum(counts) / total:>12.1%}{seconds:>7.0f}",
             flush=True,
         )
     if arguments.json:
