@@ -12,6 +12,7 @@ from parfocal.explain.read_record import RecordError, read_prediction
 from parfocal.models.checkpoint import build_model
 from parfocal.models.description import CheckpointError
 from parfocal.models.ensemble import as_ensemble, load_trained
+from parfocal.models.visit import given_budget
 from parfocal.operating_point import OperatingPoint, Threshold
 from parfocal.predict import predict
 from parfocal.slide.slide import Slide
@@ -75,6 +76,19 @@ def test_the_answer_is_the_mean_of_the_folds_and_each_patch_is_read_once(run, sl
     assert record.cost.patches == tuple(map(sum, zip(*added, strict=True)))
     assert sum(record.cost.patches) == len(together)
     assert record.members[1].added.pixels_decoded < alone[1].cost.pixels_decoded
+
+
+def test_the_reason_to_stop_is_that_of_the_folds_if_they_agree(run, slide):
+    trained = load_trained(run)
+    assert predict(slide, trained).stop_reason == "every magnification was visited"
+    lowest = predict(slide, trained).cost.patches[0]
+    limited = given_budget(trained, f"patches={lowest + 1}")
+    reason = f"the budget patches={lowest + 1} was spent"
+    assert predict(slide, limited).stop_reason == reason
+    first, *others = trained.members
+    only_first = {first: limited.members[first], **{name: trained.members[name] for name in others}}
+    mixed = predict(slide, replace(trained, members=only_first))
+    assert mixed.stop_reason == "each of 3 models stopped by itself"
 
 
 def test_the_visited_patches_are_those_of_all_folds(run, slide):

@@ -30,7 +30,7 @@ from parfocal.features.folder import FeatureFolder
 from parfocal.features.open_folder import Features, open_features
 from parfocal.features.slide_input import SlideInput
 from parfocal.files import write_whole
-from parfocal.models.budget import Budget
+from parfocal.models.budget import Budget, percent
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite
 from parfocal.models.description import description_path
@@ -118,8 +118,8 @@ class Calibration:
             more = "a larger cohort"
         return (
             f"{text}. A class that never settles needs {needed} slides of other classes to show a "
-            f"disagreement of at most {rule.max_disagreement:.1%}: use {more}, or allow more with "
-            "--max-disagreement"
+            f"disagreement of at most {percent(rule.max_disagreement)}%: use {more}, or allow more "
+            "with --max-disagreement"
         )
 
 

@@ -56,7 +56,7 @@ def join_members(
         probabilities=mean.probabilities,
         outputs=mean.outputs,
         predicted=described(trained, mean),
-        stop_reason=f"each of {len(given)} models stopped by itself",
+        stop_reason=_common_reason([each.stop_reason for each in given]),
         cost=total,
         budget=_budget_of_all([each.budget for each in given]),
         notes=tuple(dict.fromkeys((*joined.notes, *(n for each in given for n in each.notes)))),
@@ -65,6 +65,13 @@ def join_members(
         members=facts,
         spread=spread_of(answers),
     )
+
+
+def _common_reason(reasons: Sequence[str]) -> str:
+    """Return why the models stopped if all had the same reason."""
+    if len(set(reasons)) == 1:
+        return reasons[0]
+    return f"each of {len(reasons)} models stopped by itself"
 
 
 def spread_of(answers: Sequence[Answer]) -> dict[str, float]:

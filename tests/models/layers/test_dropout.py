@@ -51,5 +51,5 @@ def test_there_is_no_dropout_outside_training():
 
 
 def test_a_rate_of_one_is_an_error():
-    with pytest.raises(ValueError, match=r"rate=1.0: a dropout rate is at least 0 and less than 1"):
+    with pytest.raises(ValueError, match=r"dropout=1.0: a dropout rate is at least 0"):
         Dropout(1.0)

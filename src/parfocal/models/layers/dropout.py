@@ -29,7 +29,7 @@ class Dropout(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise ValueError(f"rate={rate}: a dropout rate is at least 0 and less than 1.")
+            raise ValueError(f"dropout={rate}: a dropout rate is at least 0 and less than 1.")
         self.rate = rate
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
