@@ -153,6 +153,20 @@ def test_a_comparison_is_resumed(cohort: Path, compared: tuple[list[ComparisonRo
     assert (out / "clam-sb/seed-0/checkpoint.json").exists()
 
 
+def test_a_comparison_with_other_settings_leaves_the_results_of_the_earlier_one(
+    cohort: Path, compared: tuple[list[ComparisonRow], Path]
+):
+    _, out = compared
+    files = [path for path in out.iterdir() if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    own = ["zoommil:model.k=3", "zoommil:slide.magnifications=2.5,10"]
+    overrides = ["slide.patch_size=64", *own]
+    others = load_candidates(["mean", "zoommil"], overrides=overrides, epochs=1, encoder="tiny")
+    with pytest.raises(ComparisonError, match=r"zoommil.seed-0: the run in this folder has"):
+        compare(cohort, others, out, device="cpu", timed=0, resamples=9, skip_unreadable=True)
+    assert {path: path.read_bytes() for path in files} == before
+
+
 def test_an_interrupted_comparison_shows_the_models_that_are_done(
     cohort: Path, compared: tuple[list[ComparisonRow], Path], monkeypatch: pytest.MonkeyPatch
 ):

@@ -136,9 +136,17 @@ def test_each_fold_has_an_equal_part_of_the_seconds(run: Path, cohort: Path):
     lowest = record.cost.patches[0]
     assert [member.patches for member in record.members] == [(lowest, 16)] * 2
     assert [member.stop_reason for member in record.members] == [
-        "after 2.0 seconds, another round does not fit into the limit of 2",
-        "after 4.0 seconds, another round does not fit into the limit of 4",
+        "after 2.00 s, another round may end after the limit of 2.00 s",
+        "after 4.00 s, another round may end after the limit of 4.00 s",
     ]
+    assert record.stop_reason == (
+        "fold-0: after 2.00 s, another round may end after the limit of 2.00 s; "
+        "fold-1: after 4.00 s, another round may end after the limit of 4.00 s"
+    )
+    assert record.rounds == ()  # those of the mean are unknown
+    for member in record.members:
+        assert member.rounds[-1].patches == sum(member.patches)
+        assert member.rounds[-1].probabilities == member.probabilities
     assert record.budget is not None
     assert record.budget.met
     metrics, results = evaluated(run, cohort, "seconds=5")  # the first alone would visit 32

@@ -431,6 +431,10 @@ def test_a_split_column_that_disagrees_with_the_run_is_logged(made, tmp_path, ca
         "--external."
     )
     assert message in caplog.messages
+    caplog.clear()
+    shutil.copytree(run, tmp_path / "fold-0")  # folds have test slides of their own
+    evaluate(tmp_path / "fold-0", folder / "parted.csv", tmp_path / "again", resamples=9)
+    assert not [text for text in caplog.messages if "takes precedence" in text]
 
 
 def test_a_missing_feature_folder_is_refused(made, tmp_path):

@@ -74,6 +74,11 @@ def test_a_budget_is_parsed(text: str, budget: Budget | None):
     assert budget is None or parse_budget(str(budget)) == budget
 
 
+@pytest.mark.parametrize("text", ["macs=15G", "macs=1.5T", "macs=123.456M", "macs=2k", "macs=7"])
+def test_macs_are_printed_as_they_are_given(text: str):
+    assert str(parse_budget(text)) == text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -91,6 +96,7 @@ def test_a_budget_is_parsed(text: str, budget: Budget | None):
         ("patches=inf", "patches=inf: use a finite number, such as patches=100"),
         ("patches=1e400", "patches=inf: use a finite number"),
         ("seconds=nan", "seconds=nan: use a finite number"),
+        ("settled=1", "budget 'settled=1': settled takes no value; write settled"),
         ("macs=inf", "macs=inf: use a finite number"),
     ],
 )

@@ -268,7 +268,7 @@ def test_unavailable_magnifications_are_refused_or_skipped():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"normalize": "max"}, r"normalize='max' is unknown; use one of \('sigmoid', 'softmax'"),
+        ({"normalize": "max"}, "normalize='max' is unknown; use one of sigmoid, softmax"),
         ({"estimator": "mean"}, "estimator='mean' is unknown; use one of"),
         ({"inference": "most"}, "inference='most' is unknown; use one of"),
         ({"k": 0}, "k=0: at least 1 patch must be sampled"),

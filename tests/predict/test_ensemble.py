@@ -82,13 +82,28 @@ def test_the_reason_to_stop_is_that_of_the_folds_if_they_agree(run, slide):
     trained = load_trained(run)
     assert predict(slide, trained).stop_reason == "every magnification was visited"
     lowest = predict(slide, trained).cost.patches[0]
-    limited = given_budget(trained, f"patches={lowest + 1}")
-    reason = f"the budget patches={lowest + 1} was spent"
+    limited = given_budget(trained, f"patches={lowest + 16}")
+    reason = f"the budget patches={lowest + 16} was spent"
     assert predict(slide, limited).stop_reason == reason
     first, *others = trained.members
     only_first = {first: limited.members[first], **{name: trained.members[name] for name in others}}
     mixed = predict(slide, replace(trained, members=only_first))
-    assert mixed.stop_reason == "each of 3 models stopped by itself"
+    others_text = "".join(f"; {name}: every magnification was visited" for name in others)
+    assert mixed.stop_reason == f"{first}: {reason}{others_text}"
+
+
+def test_a_fold_that_did_not_zoom_leaves_the_patches_of_the_others(run, slide, tmp_path):
+    trained = load_trained(run)
+    lowest = predict(slide, trained).cost.patches[0]
+    members = dict(trained.members)
+    members["fold-0"] = given_budget(members["fold-0"], f"patches={lowest}")
+    record = predict(slide, replace(trained, members=members))
+    reason = f"the budget patches={lowest} was spent on the lowest magnification"
+    assert record.members[0].stop_reason == reason
+    assert [len(each.patches) for each in record.members] == [1, 2, 2]
+    assert len(record.mpps) == 2
+    (tmp_path / "slide.json").write_text(json.dumps(record.to_dict()))
+    assert len(read_prediction(tmp_path / "slide.json").regions) == len(record.regions)
 
 
 def test_the_visited_patches_are_those_of_all_folds(run, slide):

@@ -281,7 +281,7 @@ def test_a_run_may_be_continued_on_another_number_of_devices(folder):
     settings = load_settings("magnet-3")
     folder.start(settings, "slides")
     folder.check(on(2, settings), "slides", resume=True)
-    with pytest.raises(RunError, match=r"has train\.seed 0, not 1; --resume needs the same"):
+    with pytest.raises(RunError, match=r"has train\.seed 0, not 1. To continue it, use the same"):
         folder.check(on(2, settings, seed=1), "slides", resume=True)
 
 

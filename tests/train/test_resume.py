@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from parfocal.dataset import read_cohort
+from parfocal.features.errors import StoreError
 from parfocal.models import ZoomMIL
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
 from parfocal.settings import RunSettings
@@ -153,6 +154,32 @@ def test_finished_folds_are_not_trained_again(cohort, settings, tmp_path, monkey
     first = (tmp_path / "run/fold-0/summary.json").read_bytes()
     assert len(run_training(cohort, folds, tmp_path / "run", resume=True).folds) == 2
     assert (tmp_path / "run/fold-0/summary.json").read_bytes() == first
+
+
+def test_that_folds_do_not_use_a_split_column_is_logged(cohort, settings, tmp_path, caplog):
+    caplog.set_level("INFO")
+    message = "cohort.csv: with folds, the split column is not used"
+    parted = replace(cohort, slides=tuple(replace(each, split="train") for each in cohort.slides))
+    folds = replace(settings, train=replace(settings.train, folds=2))
+    for slides, some, logged in ((parted, folds, 1), (cohort, folds, 0), (parted, settings, 0)):
+        caplog.clear()
+        with pytest.raises(StoreError, match="does not exist"):
+            train(slides, some, tmp_path / "run", features=tmp_path / "none", device="cpu")
+        assert caplog.messages.count(message) == logged
+
+
+def test_a_run_with_folds_is_not_continued_without_and_the_reverse(
+    cohort, settings, tmp_path, whole
+):
+    folds = replace(settings, train=replace(settings.train, folds=2, epochs=1))
+    (tmp_path / "run/fold-0").mkdir(parents=True)
+    before = sorted(whole.iterdir())
+    with pytest.raises(RunError, match=r"has folds\. To continue it, train with --folds"):
+        run_training(cohort, settings, tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match=r"has no folds\. To continue it, train without --folds"):
+        run_training(cohort, folds, whole, resume=True)
+    assert sorted(whole.iterdir()) == before
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["fold-0"]
 
 
 def test_a_run_with_other_settings_or_slides_is_not_resumed(cohort, settings, tmp_path, whole):

@@ -254,6 +254,7 @@ class _Comparison:
     def run(self, distribution: Distribution) -> list[ComparisonRow]:
         """Train, evaluate and time the models; at the end, measure the curve."""
         work, curve = Trainings(self.shared), None
+        work.refuse_other_runs()
         work_list = WorkList(
             *(self.shared.out, "comparing", work),
             unit="trainings",

@@ -10,12 +10,13 @@ from pathlib import Path
 from parfocal.compare.candidate import Candidate, ComparisonError
 from parfocal.compare.measure import SharedSetup
 from parfocal.compare.teachers import teachers_first, with_teacher_run
-from parfocal.dataset.cohort import without_slides
+from parfocal.dataset.cohort import Cohort, without_slides
+from parfocal.dataset.split import split_to_csv
 from parfocal.distribute.work import Ended
 from parfocal.evaluate.run import evaluate
 from parfocal.settings import RunSettings
 from parfocal.slide.failure import reraise_interrupt
-from parfocal.train.folder import RunFolder
+from parfocal.train.folder import OtherRunError, RunFolder
 from parfocal.train.prepared import PreparedTraining, finish_training
 from parfocal.train.run import make_splits, prepare_training
 
@@ -86,6 +87,21 @@ class Trainings:
         of_teacher = [each.item for each in self._trainings.values() if each.run == name]
         return all(self._is_done(each) or self._has_failed(each) for each in of_teacher)
 
+    def refuse_other_runs(self) -> None:
+        """Refuse a folder in which a model was trained with other settings or slides.
+
+        Raises:
+            ComparisonError: there is such a model; nothing was written.
+        """
+        for training in self._trainings.values():
+            try:
+                if self._seems_another(training):
+                    self._prepare(training)
+            except OtherRunError as error:
+                raise ComparisonError(str(error)) from error
+            except Exception as error:  # it is reported when the model's turn comes
+                reraise_interrupt(error)
+
     def find(self, item: str) -> Path | None:
         """Return the folder of a training that is evaluated, too; None if it is not."""
         training = self._trainings[item]
@@ -134,12 +150,28 @@ class Trainings:
             summaries = [folder.read_summary() for folder in folders]
             finish_training(out, summaries, candidate.settings.train)
 
+    def _seems_another(self, training: Training) -> bool:
+        """Return whether the folder of a training may hold another one; without reading slides."""
+        settings = self._settings(training)
+        train = replace(settings.train, labels=self.shared.cohort.labels or None)
+        split = make_splits(self._readable, train)[training.fold or 0]
+        try:
+            RunFolder(self.shared.out / training.item).check(
+                replace(settings, train=train), split_to_csv(split), resume=True
+            )
+        except OtherRunError:
+            return True
+        return False
+
+    @cached_property
+    def _readable(self) -> Cohort:
+        return without_slides(self.shared.cohort, self.shared.unreadable)
+
     @cached_property
     def _trainings(self) -> dict[str, Training]:
         trainings = []
-        readable = without_slides(self.shared.cohort, self.shared.unreadable)
         for candidate in teachers_first(self.shared.candidates):
-            count = len(make_splits(readable, candidate.settings.train))
+            count = len(make_splits(self._readable, candidate.settings.train))
             folds: Sequence[int | None] = [None] if count == 1 else range(count)
             for seed in range(self.shared.seeds):
                 trainings += [Training(candidate, seed, fold) for fold in folds]

@@ -16,6 +16,7 @@ from parfocal.dataset.split import read_split
 from parfocal.evaluate.result import EvaluatedSplit
 from parfocal.features.open_folder import Features
 from parfocal.models.checkpoint import Checkpoint
+from parfocal.models.ensemble import is_fold
 from parfocal.models.stopping import StoppingRule
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def run_parts(
     parts = {row.slide_id: row.split for row in read_split(run / "split.csv")}
     _refuse_lost_zeros(cohort, parts)
     refuse_other_files(cohort, trained.training.fingerprints, features)
-    warn_of_changed_parts(cohort, parts)
+    if not is_fold(run):  # folds have test slides of their own, whatever the split column says
+        warn_of_changed_parts(cohort, parts)
     return parts
 
 

@@ -175,6 +175,7 @@ class MemberFacts:
         added: what it added to the cost of the models before it, which had read and encoded some
             of its patches.
         stop_reason: why it visited no more patches.
+        rounds: its answers after each round; empty if it did not visit in rounds.
     """
 
     name: str
@@ -184,6 +185,7 @@ class MemberFacts:
     patches: tuple[int, ...]
     added: Cost
     stop_reason: str
+    rounds: tuple[RoundFacts, ...] = ()
 
 
 def has_class_probabilities(regions: Iterable[Region]) -> bool:

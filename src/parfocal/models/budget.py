@@ -67,6 +67,10 @@ class Budget:
     def _amount_text(self) -> str:
         if self.unit == "share":
             return f"{percent(self.amount)}%"
+        if self.unit == "macs" and math.isfinite(self.amount):
+            for prefix, scale in reversed(PREFIXES.items()):
+                if self.amount >= scale:
+                    return f"{self.amount / scale:.15g}{prefix}"
         return f"{self.amount:.15g}"
 
 
@@ -88,7 +92,9 @@ def parse_budget(text: str) -> Budget | None:
         return None
     if "," in text and text.count("=") > 1:
         raise BudgetError(f"budget {text!r}: budgets cannot be combined; give only one.")
-    name, _, value = (part.strip() for part in text.partition("="))
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if name == SETTLED and equals:
+        raise BudgetError(f"budget {text!r}: {SETTLED} takes no value; write {SETTLED}.")
     unit = next((each for each in UNITS if each == name), None)
     if unit is None:
         problem = f"{name!r} is not a unit"

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from parfocal.bag import Bag
+from parfocal.models.choice import require_choice
 from parfocal.models.contract import Loss
 from parfocal.models.layers.attention import CHUNK, GatedAttention, masked_softmax, weighted_sum
 from parfocal.models.layers.dropout import Dropout
@@ -61,12 +62,8 @@ class CLAM(nn.Module):
         subtyping: bool = False,
     ) -> None:
         super().__init__()
-        if branches not in BRANCHES:
-            raise ValueError(f"branches={branches!r} is unknown; use one of {BRANCHES}.")
-        if instance_loss not in INSTANCE_LOSSES:
-            raise ValueError(
-                f"instance_loss={instance_loss!r} is unknown; use one of {INSTANCE_LOSSES}."
-            )
+        require_choice("branches", branches, BRANCHES)
+        require_choice("instance_loss", instance_loss, INSTANCE_LOSSES)
         self.single = branches == "single"
         self.num_instances = num_instances
         self.instance_loss = instance_loss

@@ -13,6 +13,7 @@ from parfocal.models.description import CheckpointError, description_path
 from parfocal.models.provenance import TrainingProvenance
 from parfocal.operating_point import OperatingPoint, Threshold
 
+FOLD = re.compile(r"fold-(\d+)")  # name of the folder of a fold
 MEAN_NOTE = "mean of the thresholds of the folds"
 
 
@@ -45,6 +46,11 @@ def load_trained(
     return as_ensemble(run, {folder.name: load(folder) for folder in folds})
 
 
+def is_fold(run: Path) -> bool:
+    """Return whether a run folder is that of a fold."""
+    return FOLD.fullmatch(run.resolve().name) is not None
+
+
 def fold_folders(run: Path) -> tuple[Path, ...]:
     """Return the folders of the folds of a run in order; empty for a run without folds.
 
@@ -56,7 +62,7 @@ def fold_folders(run: Path) -> tuple[Path, ...]:
     numbered = {
         int(match[1]): folder
         for folder in run.glob("fold-*")
-        if folder.is_dir() and (match := re.fullmatch(r"fold-(\d+)", folder.name))
+        if folder.is_dir() and (match := FOLD.fullmatch(folder.name))
     }
     folds = tuple(numbered[number] for number in sorted(numbered))
     finished = [folder for folder in folds if description_path(folder).exists()]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from parfocal.bag import PixelSource
 from parfocal.cells import Cells, lay_cells
+from parfocal.models.choice import require_choice
 from parfocal.models.contract import Loss
 from parfocal.models.layers.attended_slide import AttendedSlide, tissue_mask
 from parfocal.models.layers.backbone import Backbone
@@ -99,8 +100,7 @@ class JointAttention(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if normalize not in NORMALIZATIONS:
-            raise ValueError(f"normalize={normalize!r} is unknown; use one of {NORMALIZATIONS}.")
+        require_choice("normalize", normalize, NORMALIZATIONS)
         self.magnifications, self.patch_size = tuple(magnifications), patch_size
         self.skip_unavailable_magnifications = skip_unavailable_magnifications
         self.thumbnail_px, self.normalize = thumbnail_px, normalize

@@ -147,7 +147,4 @@ class Deadline:
         self._last = now
         if now + self._longest < self._seconds:
             return None
-        return (
-            f"after {now:.1f} seconds, another round does not fit into the limit of "
-            f"{self._seconds:.4g}"
-        )
+        return f"after {now:.2f} s, another round may end after the limit of {self._seconds:.2f} s"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from parfocal.bag import Bag
 from parfocal.models.abmil import ABMIL
+from parfocal.models.choice import require_choice
 from parfocal.models.layers.attention import masked_softmax, require_valid
 from parfocal.models.layers.choosing import choose
 from parfocal.models.layers.dropout import Dropout
@@ -68,8 +69,7 @@ class RankedPatches(nn.Module):
                 f"num_magnifications={num_magnifications}: patches are ranked at one magnification "
                 "and encoded at another; set two, as slide.magnifications=[2.5, 10]."
             )
-        if ranking not in RANKINGS:
-            raise ValueError(f"ranking={ranking!r} is unknown; use one of {RANKINGS}.")
+        require_choice("ranking", ranking, RANKINGS)
         low, high = widths_per_magnification(in_dim, num_magnifications)
         self.high_dim = high
         self.topk = TopK(k)  # its `k` counts children; see `_choose`

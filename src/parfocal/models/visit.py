@@ -152,7 +152,7 @@ def given_budget(
     parsed = parse_budget(budget) if isinstance(budget, str) else budget
     following = with_budget(trained, parsed or NO_RULE)
     if stored and parsed is not None and parsed.unit in COUNTS_ENCODING:
-        raise BudgetError(_of_stored(parsed.unit))
+        raise BudgetError(_of_stored(str(parsed)))
     if parsed is None:
         return replace(following, budget=stored_rule(trained))
     return following
@@ -239,12 +239,15 @@ def _within(
     if not allowance.spent:
         raise _unlimited(trained)
     if not allowance.met:
+        times = allowance.lowest / allowance.amount
         reason = (
             f"the budget {budget} was not met: the lowest magnification alone costs "
-            f"{allowance.lowest / allowance.amount:.3g} times as much"
+            f"{f'{times:.3g}' if times < 100 else f'{times:,.0f}'} times as much"
         )
     elif allowance.wants_more:
-        reason = f"the budget {budget} was spent"
+        zoomed = any(len(look.rows) for look in prediction.looks[1:])
+        where = "" if zoomed else " on the lowest magnification"
+        reason = f"the budget {budget} was spent{where}"
     else:
         reason = "every patch was visited"
     return replace(prediction, stop_reason=reason, budget_met=allowance.met)
@@ -275,7 +278,7 @@ def _patch_limit(budget: Budget, slide_input: SlideInput) -> float:
 def _macs_per_patch(slide_input: SlideInput, steps: int) -> tuple[float, ...]:
     known = slide_input.macs_per_patch if isinstance(slide_input, EncodesPatches) else ()
     if len(known) != steps:
-        raise BudgetError(_of_stored("macs"))
+        raise BudgetError(_of_stored("macs=..."))
     counts = [each for each in known if each is not None]
     if len(counts) != steps:
         raise BudgetError(
@@ -302,9 +305,9 @@ def _require_rounds(trained: Checkpoint, rounds: Rounds) -> None:
         raise _unlimited(trained)
 
 
-def _of_stored(unit: str) -> str:
+def _of_stored(budget: str) -> str:
     return (
-        f"budget {unit}=...: it counts the encoding of patches, and stored features are already "
+        f"budget {budget}: it counts the encoding of patches, and stored features are already "
         "encoded; give patches=N or share=P%, or leave --features out."
     )
 

@@ -46,6 +46,7 @@ def join_members(
             tuple(_visited(record, step) for step in range(len(record.mpps))),
             cost,
             record.stop_reason,
+            record.rounds,
         )
         for (name, record), cost in zip(records.items(), added, strict=True)
     )
@@ -56,7 +57,7 @@ def join_members(
         probabilities=mean.probabilities,
         outputs=mean.outputs,
         predicted=described(trained, mean),
-        stop_reason=_common_reason([each.stop_reason for each in given]),
+        stop_reason=_reasons({name: each.stop_reason for name, each in records.items()}),
         cost=total,
         budget=_budget_of_all([each.budget for each in given]),
         notes=tuple(dict.fromkeys((*joined.notes, *(n for each in given for n in each.notes)))),
@@ -67,11 +68,11 @@ def join_members(
     )
 
 
-def _common_reason(reasons: Sequence[str]) -> str:
-    """Return why the models stopped if all had the same reason."""
-    if len(set(reasons)) == 1:
-        return reasons[0]
-    return f"each of {len(reasons)} models stopped by itself"
+def _reasons(reasons: Mapping[str, str]) -> str:
+    """Return why the models stopped, for each of them unless all had the same reason."""
+    if len(set(reasons.values())) == 1:
+        return next(iter(reasons.values()))
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
 
 def spread_of(answers: Sequence[Answer]) -> dict[str, float]:
@@ -122,10 +123,11 @@ def _with_patches_of_all(
     records: Mapping[str, PredictionRecord], mean: Mapping[str, float]
 ) -> PredictionRecord:
     """Return a record with the patches of all members, or of the one closest to the mean."""
-    first = next(iter(records.values()))
     groups = [each.regions for each in records.values()]
     if all(region.score_kind not in OFF_GRID for group in groups for region in group):
-        return replace(first, regions=_joined_regions(groups), rounds=())
+        # With a budget, some members may have reached fewer magnifications than others.
+        deepest = max(records.values(), key=lambda each: len(each.mpps))
+        return replace(deepest, regions=_joined_regions(groups), rounds=())
 
     def distance(name: str) -> float:
         own = records[name].probabilities or records[name].outputs

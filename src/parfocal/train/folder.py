@@ -39,6 +39,10 @@ class RunError(Exception):
     """A run that cannot start or continue; the message says why and what to do."""
 
 
+class OtherRunError(RunError):
+    """The folder holds a run with other settings, slides or folds."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Reads and writes a run folder; an interruption leaves no incomplete file.
@@ -146,10 +150,10 @@ class RunFolder:
                 "--out."
             )
 
-    def _different_run(self, difference: str) -> RunError:
-        return RunError(
-            f"{self.path}: the run in this folder has {difference}; --resume needs the same "
-            "settings and cohort. Use these, or another --out."
+    def _different_run(self, difference: str) -> OtherRunError:
+        return OtherRunError(
+            f"{self.path}: the run in this folder has {difference}. To continue it, use the same "
+            "settings and cohort; to train another one, use another --out."
         )
 
     @property
@@ -230,11 +234,17 @@ def claimed(path: Path) -> Iterator[Claim]:
                 folder.rmdir()
 
 
-def refuse_used(path: Path, *, resume: bool) -> None:
+def refuse_used(path: Path, *, resume: bool, folds: bool = False) -> None:
     """Refuse a folder that is not empty, unless it holds a run to resume.
+
+    Args:
+        path: the folder.
+        resume: whether to continue a run in it.
+        folds: whether the run has folds, each in a folder of its own.
 
     Raises:
         RunError: the folder is not empty.
+        OtherRunError: a run with folds is to continue one without, or the reverse.
     """
     if not path.exists() or all(_is_temporary(each) for each in path.iterdir()):
         return
@@ -244,11 +254,18 @@ def refuse_used(path: Path, *, resume: bool) -> None:
             "in it."
         )
     # An interrupted run has a resume folder from its start; with folds, any of them may be first.
-    names = (SETTINGS_FILE, RESUME_FOLDER)
-    if not any((path / name).exists() for name in names) and not any(path.glob("fold-[0-9]*")):
+    has_run = any((path / name).exists() for name in (SETTINGS_FILE, RESUME_FOLDER))
+    has_folds = any(path.glob("fold-[0-9]*"))
+    if not has_run and not has_folds:
         raise RunError(
             f"{path}: the folder is not empty, and there is no run in it to continue. Give the "
             "--out of the interrupted run."
+        )
+    if has_run if folds else has_folds:
+        there, how = ("folds", "with") if has_folds else ("no folds", "without")
+        raise OtherRunError(
+            f"{path}: the run in this folder has {there}. To continue it, train {how} --folds, as "
+            "when it was started; to train another one, use another --out."
         )
 
 

@@ -102,6 +102,8 @@ def train(
         KeyboardInterrupt: Ctrl-C was pressed; continue with `resume`.
     """
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
+    if has_folds(cohort, settings.train) and any(slide.split for slide in cohort.slides):
+        logger.info("%s: with folds, the split column is not used", cohort.source.name)
     with nullcontext() if has_folds(cohort, settings.train) else claimed(out) as claim:
         prepared = prepare_training(
             cohort,
@@ -197,7 +199,7 @@ def prepare_training(
         refuse_unusable_columns(cohort, planned, settings.train, task)
         refuse_unusable_teacher(settings, task, planned, out)
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
-    refuse_used(out, resume=resume or is_at_work(out))
+    refuse_used(out, resume=resume or is_at_work(out), folds=len(planned) > 1)
     threads = workers or reading_threads()
     inputs = _open_inputs(settings, folder, cache, torch_device, threads)
     checks = SlideChecks(inputs, threads, unreadable or {}, dict(checked or {}))

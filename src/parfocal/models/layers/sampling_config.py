@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from parfocal.models.choice import require_choice
 from parfocal.models.layers.sampling import ESTIMATORS
 
 INFERENCE_MODES = ("sample", "topk", "all")
@@ -38,12 +39,8 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        if self.estimator not in ESTIMATORS:
-            raise ValueError(f"estimator={self.estimator!r} is unknown; use one of {ESTIMATORS}.")
-        if self.inference not in INFERENCE_MODES:
-            raise ValueError(
-                f"inference={self.inference!r} is unknown; use one of {INFERENCE_MODES}."
-            )
+        require_choice("estimator", self.estimator, ESTIMATORS)
+        require_choice("inference", self.inference, INFERENCE_MODES)
         if self.k < 1:
             raise ValueError(f"k={self.k}: at least 1 patch must be sampled.")
         limits = self.ci_half_width, self.max_patches, self.max_seconds

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from parfocal.models.choice import require_choice
 from parfocal.models.layers.squares import WHOLE, pixel_centers
 from parfocal.models.magnet.sparsemax import sparsemax
 
@@ -82,10 +83,7 @@ class MagnifyingLayer(nn.Module):
         logit_scale: float = 10.0,
     ) -> None:
         super().__init__()
-        if scale_estimator not in SCALE_ESTIMATORS:
-            raise ValueError(
-                f"scale_estimator={scale_estimator!r} is unknown; use one of {SCALE_ESTIMATORS}."
-            )
+        require_choice("scale_estimator", scale_estimator, SCALE_ESTIMATORS)
         if slots - frozen_patch < 1:
             raise ValueError(
                 f"slots={slots}: a layer needs at least one square besides the frozen one."

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.bag import PixelSource
+from parfocal.models.choice import require_choice
 from parfocal.models.contract import Loss
 from parfocal.models.layers.backbone import Backbone
 from parfocal.models.layers.passes import Passes, StepMemory
@@ -112,11 +113,7 @@ class MagNet(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if paradoxical_loss not in PARADOXICAL_LOSSES:
-            raise ValueError(
-                f"paradoxical_loss={paradoxical_loss!r} is unknown; use one of "
-                f"{PARADOXICAL_LOSSES}."
-            )
+        require_choice("paradoxical_loss", paradoxical_loss, PARADOXICAL_LOSSES)
         self.auxiliary_weight, self.paradoxical_weight = auxiliary_weight, paradoxical_weight
         self.paradoxical_loss = paradoxical_loss
         self.early_exit_patience = early_exit_patience

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from parfocal.bag import PixelSource
+from parfocal.models.choice import require_choice
 from parfocal.models.layers.crops import Crops
 from parfocal.models.layers.passes import kept_bytes
 from parfocal.models.layers.squares import WHOLE, from_parent
@@ -52,8 +53,7 @@ class SearchConfig:
                 "least 2 layers."
             )
         for name, allowed in CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name}={value!r} is unknown; use one of {allowed}.")
+            require_choice(name, getattr(self, name), allowed)
 
     @property
     def sides_px(self) -> tuple[int, ...]:

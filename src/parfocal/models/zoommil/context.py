@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from parfocal.models.choice import require_choice
+
 CONTEXTS = ("none", "parent", "recurrent")
 
 
@@ -96,8 +98,7 @@ def build_context(context: str, dim: int, num_zooms: int) -> nn.Module | None:
     Raises:
         ValueError: the context is unknown.
     """
-    if context not in CONTEXTS:
-        raise ValueError(f"context={context!r} is unknown; use one of {CONTEXTS}.")
+    require_choice("context", context, CONTEXTS)
     if context == "parent":
         return ParentContext(dim, num_zooms)
     return RecurrentContext(dim) if context == "recurrent" else None

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from parfocal.bag import Bag, inherited
+from parfocal.models.choice import require_choice
 from parfocal.models.contract import Loss
 from parfocal.models.layers.attention import GatedAttention, masked_softmax
 from parfocal.models.layers.choosing import choose
@@ -103,8 +104,7 @@ class ZoomMIL(nn.Module):
     ) -> None:
         super().__init__()
         ks = _k_per_zoom(k, num_magnifications)
-        if heads not in HEADS:
-            raise ValueError(f"heads={heads!r} is unknown; use one of {HEADS}.")
+        require_choice("heads", heads, HEADS)
         if scale_free and hindsight:
             raise ValueError(
                 "scale_free=True, hindsight=True: hindsight selects without noise, for which "

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from parfocal.models.choice import require_choice
 from parfocal.models.layers.topk import mask_scores, mean_one_hots, top_indices
 
 JACOBIANS = ("full", "diagonal")
@@ -62,8 +63,7 @@ class PerturbedTopK(nn.Module):
             raise ValueError(f"sigma={sigma}: a standard deviation is 0 or more.")
         if num_samples < 2:
             raise ValueError(f"num_samples={num_samples}: at least 2 samples are needed.")
-        if jacobian not in JACOBIANS:
-            raise ValueError(f"jacobian={jacobian!r} is unknown; use one of {JACOBIANS}.")
+        require_choice("jacobian", jacobian, JACOBIANS)
         self.k = k
         self.sigma = sigma
         self.num_samples = num_samples

@@ -1,0 +1,18 @@
+"""Check a setting that is one of a few words."""
+
+from collections.abc import Collection
+
+
+def require_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise if a setting has none of its possible values.
+
+    Args:
+        name: name of the setting.
+        value: its value.
+        choices: the possible values.
+
+    Raises:
+        ValueError: the value is none of them.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is unknown; use one of {', '.join(choices)}.")
