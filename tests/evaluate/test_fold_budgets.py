@@ -120,12 +120,16 @@ def test_results_without_an_answer_after_all_rounds_have_no_check():
     assert BudgetCheck.of_results("settled", [result]) is None
 
 
-@pytest.mark.parametrize(("budget", "not_met"), [("share=50%", 0), ("patches=1", 2)])
+@pytest.mark.parametrize(
+    ("budget", "not_met", "not_zoomed"), [("share=50%", 0, 0), ("patches=1", 2, 2)]
+)
 def test_a_fixed_budget_is_met_if_each_fold_meets_it(
-    run: Path, cohort: Path, budget: str, not_met: int
+    run: Path, cohort: Path, budget: str, not_met: int, not_zoomed: int
 ):
     check = evaluated(run, cohort, budget)[0]["budget"]
     assert (check["limit"], check["slides"], check["not_met"]) == (budget, 2, not_met)
+    assert check["not_zoomed"] == not_zoomed
+    assert ("no zoom on 2 of 2 slides" in check["text"]) == (not_zoomed > 0)
 
 
 @pytest.mark.usefixtures("_one_second_per_round")

@@ -21,6 +21,8 @@ class BudgetCheck:
         limit: the budget, such as "share=5%", or "settled".
         slides: number of slides.
         not_met: number of slides whose lowest magnification alone cost more; None for "settled".
+        not_zoomed: number of slides of which only the lowest magnification was visited; None for
+            "settled".
         disagreements: number of slides with another class than after all rounds; None for a fixed
             budget, as the two below.
         disagreement: that number as a share, with its exact interval over patients.
@@ -31,6 +33,7 @@ class BudgetCheck:
     limit: str
     slides: int
     not_met: int | None = None
+    not_zoomed: int | None = None
     disagreements: int | None = None
     disagreement: Score | None = None
     share_of_full: float | None = None
@@ -62,7 +65,14 @@ class BudgetCheck:
             known = [each.budget_met for each in results if each.budget_met is not None]
             if not known:
                 return None
-            return cls(limit, len(results), per=per, not_met=known.count(False))
+            lowest_only = [not any(step.patches for step in each.steps[1:]) for each in results]
+            return cls(
+                limit,
+                len(results),
+                per=per,
+                not_met=known.count(False),
+                not_zoomed=lowest_only.count(True),
+            )
         pairs = [(each, each.full) for each in results if each.full is not None]
         if not pairs:
             return None
@@ -90,7 +100,8 @@ class BudgetCheck:
         if self.disagreement is None:
             total = counted(self.slides, self.per)
             unmet = f", not met on {self.not_met} of {total}" if self.not_met else ""
-            return f"budget {self.limit}{unmet}"
+            lowest = f", no zoom on {self.not_zoomed} of {total}" if self.not_zoomed else ""
+            return f"budget {self.limit}{unmet}{lowest}"
         assert self.disagreement.high is not None
         return (
             f"stopped when settled, after {self.share_of_full:.1%} of the patches of all rounds: "
