@@ -11,6 +11,11 @@ from command_result import CommandResult, assert_refused
 from parfocal.slide.synthetic.painting import MPPS, SIZES
 
 MISTAKES = [
+    (
+        ("calibrate", "a", "b", "--features"),
+        "--features requires an argument. See `parfocal calibrate --help`.",
+    ),
+    (("--debug", "--no-such"), "there is no option --no-such. See `parfocal --help`."),
     (("inspect", "a", "--mpp", "abc"), "--mpp: 'abc' is invalid; use a number."),
     (
         ("train", "a", "--out", "b", "--epochs", "x"),

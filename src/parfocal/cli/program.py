@@ -100,7 +100,7 @@ def main() -> None:
                 arguments or ["--help"], prog_name="parfocal", obj=place, standalone_mode=False
             )
     except UsageError as error:
-        _print_error(describe_usage_error(error))
+        _print_error(describe_usage_error(error, _command_of(arguments)))
         sys.exit(2)
     except ShardEndedError as ended:
         _print_error(str(ended))
@@ -128,6 +128,13 @@ def _print_any_character() -> None:
 def _print_error(text: str) -> None:
     erase_bars()
     typer.echo(f"parfocal: {text}", err=True)
+
+
+def _command_of(arguments: list[str]) -> str:
+    """Return the command that is called, without its arguments."""
+    program: Any = typer.main.get_command(app)
+    known = arguments and arguments[0] in program.commands
+    return f"parfocal {arguments[0]}" if known else "parfocal"
 
 
 def _current_name(word: str) -> str:

@@ -23,13 +23,15 @@ REPHRASED = (
 POSSIBLE_OPTIONS = re.compile(r" \(Possible options: (.*)\)")
 
 
-def describe_usage_error(error: Any) -> str:
+def describe_usage_error(error: Any, command: str = "parfocal") -> str:
     """Return what is wrong with a command, on one line that ends with how to get help.
 
     Args:
         error: the error of typer; `UsageError` is its class.
+        command: the command, for an error that does not know it.
     """
-    command = error.ctx.command_path if error.ctx is not None else "parfocal"
+    if error.ctx is not None:
+        command = error.ctx.command_path
     message = _invalid_value(error) or _rephrase(" ".join(error.format_message().split()))
     return (
         f"{message if message.endswith('?') else message.rstrip('.') + '.'} See `{command} --help`."
