@@ -289,3 +289,16 @@ def test_predictions_of_version_1_are_reported(tmp_path):
     text = text_of(page)
     assert "share of sampling probability" in text
     assert "slide-0043 zoommil, predictions – tumor" in text
+
+
+def test_patches_of_a_magnification_that_the_first_slide_did_not_reach_are_counted(
+    folder, tmp_path
+):
+    for name in ("a", "b"):
+        content = json.loads((folder / "predictions" / f"{name}.json").read_text())
+        if name == "a":
+            content["steps"] = content["steps"][:1]
+            content["regions"] = [each for each in content["regions"] if each["step"] == 0]
+        write_json(tmp_path / "given" / f"{name}.json", content)
+    text = text_of(report(tmp_path, tmp_path / "given"))
+    assert "patches per slide 2.5x 4 10x 1 Top" in text

@@ -133,8 +133,9 @@ def _means_by_magnification(
     records: Sequence[PredictionRecord],
 ) -> Iterator[tuple[float, float, float]]:
     """Yield each magnification with its mean number of visited patches and mean sum of scores."""
-    for step, mpp in enumerate(records[0].mpps):
+    deepest = max(records, key=lambda record: len(record.mpps))  # a budget may end before a zoom
+    for step, mpp in enumerate(deepest.mpps):
         regions = [region for record in records for region in record.regions_at(step)]
         visited = sum(region.visited for region in regions)
         score = sum(region.score for region in regions)
-        yield records[0].magnification_at(mpp), visited / len(records), score / len(records)
+        yield deepest.magnification_at(mpp), visited / len(records), score / len(records)
