@@ -71,6 +71,7 @@ def audited(trained: Checkpoint, cohort: Path, out: str = "audit", **options: ob
     return audit(run, cohort, cohort.parent / out, device="cpu", **options)
 
 
+@pytest.mark.slow
 def test_workers_audit_as_one_process(untrained, cohort):
     alone = audited(untrained, cohort)
     found = audited(untrained, cohort, "other", distribution=Distribution(engine=SentEngine()))

@@ -12,7 +12,7 @@ from parfocal import demo
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "QUICK", demo.Scale(slides=16, side=2048, encoder="tiny", epochs=1))
+    monkeypatch.setattr(demo, "QUICK", demo.Scale(slides=16, side=1024, encoder="tiny", epochs=1))
 
 
 @pytest.mark.usefixtures("toy")

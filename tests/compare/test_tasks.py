@@ -135,6 +135,7 @@ def candidates(*names, **flags):
     return load_candidates(names, overrides=overrides, epochs=1, flags={**task, **flags})
 
 
+@pytest.mark.slow
 def test_models_of_survival_are_compared_with_covariates_alone(folder, tmp_path):
     rows = compare(
         folder / "cohort.csv",

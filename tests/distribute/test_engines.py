@@ -56,6 +56,7 @@ def test_slides_in_flight_have_the_same_features(slides, alone, tmp_path):
     assert files_of(tmp_path) == alone
 
 
+@pytest.mark.slow
 def test_two_processes_extract_the_same_features(slides, alone, tmp_path, caplog):
     caplog.set_level("INFO")
     engine = WorkerEngine(ProcessWorkers(2), threads=1, description="two workers")

@@ -182,6 +182,7 @@ def test_covariates_come_from_the_cohort(run, caplog):
     assert len(rows) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", [None, "mean"])
 def test_folds_answer_for_patients_each_with_its_own_covariates(
     folder, untrained, tmp_path, fusion

@@ -132,6 +132,7 @@ def test_features_of_finished_batches_survive_a_kill(tmp_path, slide, grid, enco
     assert torch.equal(features, all_features(live_bag(slide, grid, encoder)))
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_cache(tmp_path, slide, grid, encoder):
     assert [run.wait() for run in [visit(tmp_path, -1), visit(tmp_path, -1)]] == [0, 0]
     features = all_features(live_bag(slide, grid, encoder, cache=FeatureCache(tmp_path)))

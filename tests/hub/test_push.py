@@ -187,6 +187,7 @@ def test_without_the_package_the_message_says_how_to_install_it(
     assert "predict" not in result.err
 
 
+@pytest.mark.slow
 def test_the_license_of_an_earlier_push_is_kept(
     parfocal: Run, run: Path, hub: FakeHub, tmp_path: Path
 ):

@@ -53,6 +53,7 @@ def per(unit: Unit, untrained):
     return trained
 
 
+@pytest.mark.slow
 def test_workers_and_shards_predict_patients_as_one_process(slides, table, untrained, tmp_path):
     trained, patients = per(Unit("patient"), untrained), read_patients(table, slides)
 
@@ -160,6 +161,7 @@ def test_a_slide_that_is_not_given_fails_its_patient_unless_it_may_be_skipped(
     assert a.left_out == {"s1.tif": "not among the slides given"}
 
 
+@pytest.mark.slow
 def test_covariates_come_from_the_table(slides, table, untrained, tmp_path):
     covariates = fit_covariates(("age",), [{"age": "50"}, {"age": "70"}])
     trained = per(Unit("patient", covariates=covariates), untrained)

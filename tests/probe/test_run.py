@@ -79,6 +79,7 @@ def test_scores_are_those_of_the_probabilities_of_an_independent_count(
         assert row.scores["auroc_macro"].value == pytest.approx(np.mean(aurocs))
 
 
+@pytest.mark.slow
 def test_another_encoder_does_not_encode_with_the_first_again(
     cohort: Path, tmp_path: Path, encoded: dict[str, int]
 ):

@@ -89,6 +89,7 @@ def test_the_folder_of_the_slides_is_refused(cohort, settings):
         run_training(cohort, settings, folder)
 
 
+@pytest.mark.slow
 def test_the_state_is_written_in_its_own_folder_and_replaces_the_one_before_when_whole(
     cohort, settings, tmp_path, monkeypatch
 ):

@@ -83,6 +83,7 @@ def test_each_stratum_is_scored_against_the_negatives(painted, run, tmp_path):
     assert strata["all"]["auroc"]["value"] is not None
 
 
+@pytest.mark.slow
 def test_the_overlap_of_squares_with_lesions_is_compared_with_chance(painted, run, tmp_path):
     evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
     whole, *_, leaves = json.loads((tmp_path / "metrics.json").read_text())["localization"]

@@ -125,6 +125,7 @@ def test_a_prediction_has_regions_cost_and_a_map(painted, run, tmp_path):
     assert record.summary.startswith("32: ")
 
 
+@pytest.mark.slow
 def test_folds_together_sample_as_the_mean_of_each(painted, tmp_path):
     tables = {"own.csv": painted.slides[:12], "other.csv": painted.slides[36:]}
     for name, slides in tables.items():
@@ -206,6 +207,7 @@ def test_a_corrupt_image_is_skipped_and_listed(painted, tmp_path):
     assert "3.png" in summary.failed["3"]
 
 
+@pytest.mark.slow
 def test_an_image_that_fails_inside_a_batch_is_skipped_alone(painted, tmp_path, monkeypatch):
     original, damaged_id = SlidePixels.request, painted.slides[2].path.stem
 
@@ -244,6 +246,7 @@ def test_images_without_the_magnifications_are_skipped_and_listed(
     assert reason in summary.failed["0"]
 
 
+@pytest.mark.slow
 def test_gray_16_bit_and_transparent_images_are_predicted_like_rgb_images(painted, run, tmp_path):
     rng = np.random.default_rng(0)
     gray = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
@@ -261,6 +264,7 @@ def test_gray_16_bit_and_transparent_images_are_predicted_like_rgb_images(painte
     assert all(other == color for other in others)
 
 
+@pytest.mark.slow
 def test_a_range_of_magnifications_uses_those_available_in_each_slide(painted, tmp_path):
     flags = {"slide.magnifications": "1.25-40", "train.epochs": 1}
     settings = settings_of("jsma", **flags)

@@ -117,6 +117,7 @@ def test_folds_of_hazards_answer_together(folder, tmp_path):
     assert edges == {tuple(joined.task["edges"])}
 
 
+@pytest.mark.slow
 def test_a_run_of_survival_is_repeatable_and_can_be_resumed(folder, tmp_path):
     for out in ("one", "two"):
         trained(folder, tmp_path / out, "survival", **{"train.epochs": 2})

@@ -177,6 +177,7 @@ def test_a_checkpoint_with_another_number_of_encoders_is_damaged(run, tmp_path):
         Checkpoint.load(run)
 
 
+@pytest.mark.slow
 def test_the_same_name_at_every_magnification_is_one_name_for_all(painted, live, tmp_path):
     runs = []
     for number, name in enumerate(("tiny", {5.0: "tiny", 20.0: "tiny"})):

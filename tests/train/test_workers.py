@@ -44,6 +44,7 @@ def test_two_processes_train_the_folds(cohort, folds, tmp_path):
     assert len(weights_of(tmp_path / "one")) == 2
 
 
+@pytest.mark.slow
 def test_a_training_that_is_asked_to_stop_ends_at_the_next_epoch_and_is_resumed(
     cohort, settings, tmp_path, monkeypatch
 ):

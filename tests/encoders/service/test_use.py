@@ -93,6 +93,7 @@ def test_a_run_uses_the_service_that_it_was_trained_with(
     assert there.cost.share_macs == here.cost.share_macs
 
 
+@pytest.mark.slow
 def test_the_encoder_of_a_run_may_move(
     parfocal: Run, untrained: Checkpoint, place: Path, address: str, tmp_path: Path
 ):
