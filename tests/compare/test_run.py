@@ -153,7 +153,7 @@ def test_a_comparison_is_resumed(cohort: Path, compared: tuple[list[ComparisonRo
     assert (out / "clam-sb/seed-0/checkpoint.json").exists()
 
 
-def test_a_comparison_with_other_settings_leaves_the_results_of_the_earlier_one(
+def test_a_comparison_with_other_settings_is_refused_and_keeps_the_earlier_results(
     cohort: Path, compared: tuple[list[ComparisonRow], Path]
 ):
     _, out = compared
@@ -164,6 +164,10 @@ def test_a_comparison_with_other_settings_leaves_the_results_of_the_earlier_one(
     others = load_candidates(["mean", "zoommil"], overrides=overrides, epochs=1, encoder="tiny")
     with pytest.raises(ComparisonError, match=r"zoommil.seed-0: the run in this folder has"):
         compare(cohort, others, out, device="cpu", timed=0, resamples=9, skip_unreadable=True)
+    overrides = ["slide.patch_size=64", "zoommil:model.k=2", own[1]]
+    folds = load_candidates(["zoommil"], overrides=overrides, epochs=1, encoder="tiny", folds=2)
+    with pytest.raises(ComparisonError, match=r"has no folds, and this one has folds"):
+        compare(cohort, folds, out, device="cpu", timed=0, resamples=9, skip_unreadable=True)
     assert {path: path.read_bytes() for path in files} == before
 
 

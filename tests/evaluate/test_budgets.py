@@ -165,7 +165,7 @@ def test_a_deadline_in_the_past_stops_after_the_lowest_magnification(run: Path, 
     trained = given_budget(Checkpoint.load(run), Budget("seconds", 1e-6))
     record = predict(cohort.parent / "c.tif", trained)
     assert len(record.cost.patches) == 1
-    assert "another round may end after the limit of 0.00 s" in record.stop_reason
+    assert "another round may end after the limit of 1e-06 s" in record.stop_reason
     assert record.budget is not None
     assert record.budget.met is False
 

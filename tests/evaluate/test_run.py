@@ -431,8 +431,14 @@ def test_a_split_column_that_disagrees_with_the_run_is_logged(made, tmp_path, ca
         "--external."
     )
     assert message in caplog.messages
-    caplog.clear()
-    shutil.copytree(run, tmp_path / "fold-0")  # folds have test slides of their own
+
+
+def test_a_split_column_that_disagrees_with_a_fold_is_not_logged(made, tmp_path, caplog):
+    folder, run, cohort, _ = made
+    header, *rows = cohort.read_text().splitlines()
+    table = [f"{header},split", *(f"{row},train" for row in rows)]
+    (folder / "parted.csv").write_text("\n".join(table) + "\n")
+    shutil.copytree(run, tmp_path / "fold-0")
     evaluate(tmp_path / "fold-0", folder / "parted.csv", tmp_path / "again", resamples=9)
     assert not [text for text in caplog.messages if "takes precedence" in text]
 

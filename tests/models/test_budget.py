@@ -75,7 +75,7 @@ def test_a_budget_is_parsed(text: str, budget: Budget | None):
 
 
 @pytest.mark.parametrize("text", ["macs=15G", "macs=1.5T", "macs=123.456M", "macs=2k", "macs=7"])
-def test_macs_are_printed_as_they_are_given(text: str):
+def test_macs_are_printed_with_the_largest_prefix_that_fits(text: str):
     assert str(parse_budget(text)) == text
 
 

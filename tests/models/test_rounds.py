@@ -82,7 +82,7 @@ def test_a_deadline_leaves_time_for_a_round_as_long_as_the_longest():
     assert deadline([]) is None  # 3 + 2
     assert deadline([]) is None  # 4 + 2
     reason = deadline([])  # 6.5 + 2.5
-    assert reason == "after 6.50 s, another round may end after the limit of 8.00 s"
+    assert reason == "after 6.50 s, another round may end after the limit of 8 s"
 
 
 def _finish(model: ZoomMIL, round_patches: int):

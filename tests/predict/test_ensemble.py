@@ -78,7 +78,7 @@ def test_the_answer_is_the_mean_of_the_folds_and_each_patch_is_read_once(run, sl
     assert record.members[1].added.pixels_decoded < alone[1].cost.pixels_decoded
 
 
-def test_the_reason_to_stop_is_that_of_the_folds_if_they_agree(run, slide):
+def test_the_reason_to_stop_is_the_common_one_or_that_of_each_fold(run, slide):
     trained = load_trained(run)
     assert predict(slide, trained).stop_reason == "every magnification was visited"
     lowest = predict(slide, trained).cost.patches[0]
@@ -92,7 +92,7 @@ def test_the_reason_to_stop_is_that_of_the_folds_if_they_agree(run, slide):
     assert mixed.stop_reason == f"{first}: {reason}{others_text}"
 
 
-def test_a_fold_that_did_not_zoom_leaves_the_patches_of_the_others(run, slide, tmp_path):
+def test_patches_of_the_other_folds_are_kept_if_one_fold_did_not_zoom(run, slide, tmp_path):
     trained = load_trained(run)
     lowest = predict(slide, trained).cost.patches[0]
     members = dict(trained.members)

@@ -156,7 +156,7 @@ def test_finished_folds_are_not_trained_again(cohort, settings, tmp_path, monkey
     assert (tmp_path / "run/fold-0/summary.json").read_bytes() == first
 
 
-def test_that_folds_do_not_use_a_split_column_is_logged(cohort, settings, tmp_path, caplog):
+def test_folds_log_that_the_split_column_is_not_used(cohort, settings, tmp_path, caplog):
     caplog.set_level("INFO")
     message = "cohort.csv: with folds, the split column is not used"
     parted = replace(cohort, slides=tuple(replace(each, split="train") for each in cohort.slides))
@@ -168,15 +168,15 @@ def test_that_folds_do_not_use_a_split_column_is_logged(cohort, settings, tmp_pa
         assert caplog.messages.count(message) == logged
 
 
-def test_a_run_with_folds_is_not_continued_without_and_the_reverse(
+def test_a_run_with_folds_is_not_continued_without_folds_nor_the_reverse(
     cohort, settings, tmp_path, whole
 ):
     folds = replace(settings, train=replace(settings.train, folds=2, epochs=1))
     (tmp_path / "run/fold-0").mkdir(parents=True)
     before = sorted(whole.iterdir())
-    with pytest.raises(RunError, match=r"has folds\. To continue it, train with --folds"):
+    with pytest.raises(RunError, match="has folds, and this one has none"):
         run_training(cohort, settings, tmp_path / "run", resume=True)
-    with pytest.raises(RunError, match=r"has no folds\. To continue it, train without --folds"):
+    with pytest.raises(RunError, match="has no folds, and this one has folds"):
         run_training(cohort, folds, whole, resume=True)
     assert sorted(whole.iterdir()) == before
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["fold-0"]

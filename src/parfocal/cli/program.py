@@ -133,8 +133,9 @@ def _print_error(text: str) -> None:
 def _command_of(arguments: list[str]) -> str:
     """Return the command that is called, without its arguments."""
     program: Any = typer.main.get_command(app)
-    known = arguments and arguments[0] in program.commands
-    return f"parfocal {arguments[0]}" if known else "parfocal"
+    if arguments and arguments[0] in program.commands:
+        return f"parfocal {arguments[0]}"
+    return "parfocal"
 
 
 def _current_name(word: str) -> str:

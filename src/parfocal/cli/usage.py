@@ -28,7 +28,7 @@ def describe_usage_error(error: Any, command: str = "parfocal") -> str:
 
     Args:
         error: the error of typer; `UsageError` is its class.
-        command: the command, for an error that does not know it.
+        command: name of the command, for an error without a context.
     """
     if error.ctx is not None:
         command = error.ctx.command_path

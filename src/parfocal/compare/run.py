@@ -104,8 +104,8 @@ def compare(
     Raises:
         CohortError: the cohort is invalid.
         StoreError: features cannot be written, or were made with other settings.
-        ComparisonError: a slide cannot be read, there is no test slide, or the task has no such
-            metric.
+        ComparisonError: a slide cannot be read, there is no test slide, the task has no such
+            metric, or a model in `out` was trained with other settings or slides.
         RunError: a logger is not installed.
     """
     for each in candidates:

@@ -16,7 +16,7 @@ from parfocal.distribute.work import Ended
 from parfocal.evaluate.run import evaluate
 from parfocal.settings import RunSettings
 from parfocal.slide.failure import reraise_interrupt
-from parfocal.train.folder import OtherRunError, RunFolder
+from parfocal.train.folder import OtherRunError, RunFolder, refuse_used
 from parfocal.train.prepared import PreparedTraining, finish_training
 from parfocal.train.run import make_splits, prepare_training
 
@@ -91,7 +91,7 @@ class Trainings:
         """Refuse a folder in which a model was trained with other settings or slides.
 
         Raises:
-            ComparisonError: there is such a model; nothing was written.
+            ComparisonError: there is such a model; the earlier runs and tables are unchanged.
         """
         for training in self._trainings.values():
             try:
@@ -151,12 +151,14 @@ class Trainings:
             finish_training(out, summaries, candidate.settings.train)
 
     def _seems_another(self, training: Training) -> bool:
-        """Return whether the folder of a training may hold another one; without reading slides."""
+        """Return whether a folder may hold a run with other settings; no slide is read."""
         settings = self._settings(training)
         train = replace(settings.train, labels=self.shared.cohort.labels or None)
         split = make_splits(self._readable, train)[training.fold or 0]
+        out = self.shared.out
         try:
-            RunFolder(self.shared.out / training.item).check(
+            refuse_used(out / training.run, resume=True, folds=training.fold is not None)
+            RunFolder(out / training.item).check(
                 replace(settings, train=train), split_to_csv(split), resume=True
             )
         except OtherRunError:

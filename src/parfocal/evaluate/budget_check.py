@@ -65,13 +65,14 @@ class BudgetCheck:
             known = [each.budget_met for each in results if each.budget_met is not None]
             if not known:
                 return None
-            lowest_only = [not any(step.patches for step in each.steps[1:]) for each in results]
             return cls(
                 limit,
                 len(results),
                 per=per,
                 not_met=known.count(False),
-                not_zoomed=lowest_only.count(True),
+                not_zoomed=sum(
+                    not any(step.patches for step in each.steps[1:]) for each in results
+                ),
             )
         pairs = [(each, each.full) for each in results if each.full is not None]
         if not pairs:

@@ -174,7 +174,8 @@ def _with_own_covariates(
 def _mean_steps(results: Sequence[SlideResult]) -> tuple[StepResult, ...]:
     """Return the steps with the mean number of visited patches over the members.
 
-    The probability of sampling is the mean, too: 0 where a member did not sample.
+    It is rounded, but is 0 only where no member visited a patch. The probability of sampling is
+    the mean, too: 0 where a member did not sample.
     """
     steps: dict[float, list[StepResult]] = {}
     for result in results:
@@ -184,11 +185,15 @@ def _mean_steps(results: Sequence[SlideResult]) -> tuple[StepResult, ...]:
     return tuple(
         StepResult(
             key,
-            round(sum(step.patches for step in own) / len(results)),
+            _rounded_mean([step.patches for step in own], len(results)),
             sum(step.probability or 0.0 for step in own) / len(results) if samples else None,
         )
         for key, own in sorted(steps.items())
     )
+
+
+def _rounded_mean(counts: Sequence[int], number: int) -> int:
+    return max(round(sum(counts) / number), min(sum(counts), 1))
 
 
 def fold_scores(trained: Checkpoint, results: Sequence[SlideResult]) -> dict[str, object] | None:

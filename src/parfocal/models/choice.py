@@ -1,10 +1,10 @@
-"""Check a setting that is one of a few words."""
+"""Check that a setting has one of its possible values."""
 
 from collections.abc import Collection
 
 
 def require_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Raise if a setting has none of its possible values.
+    """Raise if the value of a setting is not one of its choices.
 
     Args:
         name: name of the setting.

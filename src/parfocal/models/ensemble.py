@@ -47,7 +47,7 @@ def load_trained(
 
 
 def is_fold(run: Path) -> bool:
-    """Return whether a run folder is that of a fold."""
+    """Return whether a run folder is that of a fold, by its name."""
     return FOLD.fullmatch(run.resolve().name) is not None
 
 

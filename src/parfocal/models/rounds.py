@@ -147,4 +147,4 @@ class Deadline:
         self._last = now
         if now + self._longest < self._seconds:
             return None
-        return f"after {now:.2f} s, another round may end after the limit of {self._seconds:.2f} s"
+        return f"after {now:.2f} s, another round may end after the limit of {self._seconds:.3g} s"

@@ -226,7 +226,7 @@ def _within(
     """Run a model once, on as many patches as fit into a budget."""
     steps = len(trained.magnifications)
     if budget.unit == "macs":
-        amount, prices = budget.amount, _macs_per_patch(slide_input, steps)
+        amount, prices = budget.amount, _macs_per_patch(budget, slide_input, steps)
     else:
         amount, prices = _patch_limit(budget, slide_input), (1.0,) * steps
     counts = zoom_counts(trained) or (1,) * (steps - 1)
@@ -240,9 +240,10 @@ def _within(
         raise _unlimited(trained)
     if not allowance.met:
         times = allowance.lowest / allowance.amount
+        factor = f"{times:.3g}" if times < 100 else f"{times:,.0f}"
         reason = (
-            f"the budget {budget} was not met: the lowest magnification alone costs "
-            f"{f'{times:.3g}' if times < 100 else f'{times:,.0f}'} times as much"
+            f"the budget {budget} was not met: the lowest magnification alone costs {factor} times "
+            "as much"
         )
     elif allowance.wants_more:
         zoomed = any(len(look.rows) for look in prediction.looks[1:])
@@ -275,15 +276,15 @@ def _patch_limit(budget: Budget, slide_input: SlideInput) -> float:
     return budget.amount * sharpest.patches
 
 
-def _macs_per_patch(slide_input: SlideInput, steps: int) -> tuple[float, ...]:
+def _macs_per_patch(budget: Budget, slide_input: SlideInput, steps: int) -> tuple[float, ...]:
     known = slide_input.macs_per_patch if isinstance(slide_input, EncodesPatches) else ()
     if len(known) != steps:
-        raise BudgetError(_of_stored("macs=..."))
+        raise BudgetError(_of_stored(str(budget)))
     counts = [each for each in known if each is not None]
     if len(counts) != steps:
         raise BudgetError(
-            "budget macs=...: the encoder does not report its multiply-accumulates; give patches=N "
-            "or share=P%."
+            f"budget {budget}: the encoder does not report its multiply-accumulates; give "
+            "patches=N or share=P%."
         )
     return tuple(float(each) for each in counts)
 

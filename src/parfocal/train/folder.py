@@ -244,7 +244,7 @@ def refuse_used(path: Path, *, resume: bool, folds: bool = False) -> None:
 
     Raises:
         RunError: the folder is not empty.
-        OtherRunError: a run with folds is to continue one without, or the reverse.
+        OtherRunError: the run in the folder has folds and this one has none, or the reverse.
     """
     if not path.exists() or all(_is_temporary(each) for each in path.iterdir()):
         return
@@ -262,10 +262,12 @@ def refuse_used(path: Path, *, resume: bool, folds: bool = False) -> None:
             "--out of the interrupted run."
         )
     if has_run if folds else has_folds:
-        there, how = ("folds", "with") if has_folds else ("no folds", "without")
+        there, here = (
+            ("no folds", "this one has folds") if folds else ("folds", "this one has none")
+        )
         raise OtherRunError(
-            f"{path}: the run in this folder has {there}. To continue it, train {how} --folds, as "
-            "when it was started; to train another one, use another --out."
+            f"{path}: the run in this folder has {there}, and {here}. To continue it, use the same "
+            "settings and cohort; to train another one, use another --out."
         )
 
 

@@ -159,8 +159,8 @@ def test_a_source_works_after_a_fork(noisy):
 # --- servers that fail ---
 
 
-# A connection that breaks while its thread is stopped is sometimes left to the garbage collector.
 @pytest.mark.slow
+# A connection that breaks while its thread is stopped is sometimes left to the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_500_flaky_answers_give_the_right_bytes_or_one_clear_line(noisy, quick, monkeypatch):

@@ -133,7 +133,9 @@ def _means_by_magnification(
     records: Sequence[PredictionRecord],
 ) -> Iterator[tuple[float, float, float]]:
     """Yield each magnification with its mean number of visited patches and mean sum of scores."""
-    deepest = max(records, key=lambda record: len(record.mpps))  # a budget may end before a zoom
+    deepest = max(
+        records, key=lambda record: len(record.mpps)
+    )  # a budget may be spent before a zoom
     for step, mpp in enumerate(deepest.mpps):
         regions = [region for record in records for region in record.regions_at(step)]
         visited = sum(region.visited for region in regions)
