@@ -13,6 +13,7 @@ from parfocal.models import MODELS
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import UsesTeacher
 from parfocal.models.description import DESCRIPTION_FILE
+from parfocal.models.ensemble import is_fold
 from parfocal.settings import RunSettings
 from parfocal.tasks import Task, task_of
 from parfocal.train.folder import RunError
@@ -147,7 +148,7 @@ def _folder(settings: RunSettings, run: Path, magnification: float) -> Path:
         raise RunError(
             f"train.teacher is missing, but model {name} needs a trained teacher; {how}."
         )
-    folds = [folder / run.name] if run.name.startswith("fold-") else []
+    folds = [folder / run.name] if is_fold(run) else []
     for each in (*folds, folder):
         if (each / DESCRIPTION_FILE).exists():
             return each
