@@ -370,6 +370,9 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.tiles is None and not arguments.dry_run:
         parser.error("give the folder of tiles, or --dry-run")
+    for name in () if arguments.dry_run else (arguments.normal, arguments.lesion):
+        if not (arguments.tiles / name).is_dir():
+            parser.error(f"{arguments.tiles} has no folder {name}; give --normal and --lesion")
     arguments.sizes = sorted(int(size) for size in arguments.sizes.split(","))
     arguments.models = arguments.models.split(",")
     arguments.patch_size = 16 if arguments.dry_run else 256

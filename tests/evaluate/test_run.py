@@ -217,7 +217,9 @@ def test_a_slide_without_features_is_listed_as_failed(made, stored, tmp_path):
     _, run, cohort, _ = made
     shutil.copytree(stored, tmp_path / "features")
     (tmp_path / "features" / "004.h5").unlink()
-    evaluation = evaluate(run, cohort, tmp_path, features=tmp_path / "features", resamples=9)
+    evaluation = evaluate(
+        run, cohort, tmp_path, features=tmp_path / "features", resamples=9, report=False
+    )
     (failure,) = evaluation.failed
     assert failure.slide.slide_id == "004"
     assert "004.h5: there is no such feature file" in failure.reason
@@ -227,14 +229,24 @@ def test_results_of_other_settings_are_not_replaced_without_a_word(made, stored,
     _, run, cohort, _ = made
     for budget in (None, None, "patches=20"):
         assert "replaced" not in caplog.text
-        evaluate(run, cohort, tmp_path, features=stored, budget=budget, resamples=0, report=False)
+        evaluate(
+            run,
+            cohort,
+            tmp_path,
+            features=stored,
+            budget=budget,
+            resamples=0,
+            report=False,
+        )
     assert f"{tmp_path}: the results of an earlier call with another model" in caplog.text
 
 
 def test_the_second_evaluation_reads_from_the_cache(made, tmp_path):
     _, run, cohort, _ = made
     once, again = (
-        evaluate(run, cohort, tmp_path, cache=tmp_path / "cache", resamples=0, again=again)
+        evaluate(
+            run, cohort, tmp_path, cache=tmp_path / "cache", resamples=0, report=False, again=again
+        )
         for again in (False, True)
     )
     for one, other in zip(once.results, again.results, strict=True):
@@ -246,7 +258,7 @@ def test_the_second_evaluation_reads_from_the_cache(made, tmp_path):
 def test_same_seed_same_metrics(made, evaluated, tmp_path):
     _, run, cohort, _ = made
     _, first, _ = evaluated
-    again = evaluate(run, cohort, tmp_path, resamples=50).to_dict()
+    again = evaluate(run, cohort, tmp_path, resamples=50, report=False).to_dict()
     again = json.loads(json.dumps(again))
     for metrics in (first, again):
         metrics["cost"].pop("seconds", None)
@@ -295,7 +307,9 @@ def test_a_new_slide_of_a_training_patient_is_refused(made, tmp_path):
 def test_slides_that_are_not_in_the_run_are_test_slides(made, tmp_path):
     folder, run, _, _ = made
     rows = [{"slide_id": f"new-{n}", "path": f"00{n}.png", "label": "benign"} for n in (0, 1)]
-    evaluation = evaluate(run, write_cohort(folder / "new.csv", rows), tmp_path, resamples=9)
+    evaluation = evaluate(
+        run, write_cohort(folder / "new.csv", rows), tmp_path, resamples=9, report=False
+    )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert len(evaluation.results) == 2
     auroc = metrics["slides"]["scores"]["auroc_macro"]
@@ -309,7 +323,9 @@ def test_slides_that_are_not_in_the_run_are_counted_and_logged(made, tmp_path, c
     caplog.set_level("INFO")
     files = {"new": "005.png", "002": "002.png"}
     rows = [{"slide_id": s, "path": files[s], "label": "cancer"} for s in files]
-    evaluation = evaluate(run, write_cohort(folder / "both.csv", rows), tmp_path, resamples=9)
+    evaluation = evaluate(
+        run, write_cohort(folder / "both.csv", rows), tmp_path, resamples=9, report=False
+    )
     assert (evaluation.settings.external, evaluation.settings.not_in_run) == (False, 1)
     message = "1 of the 2 slides to evaluate are not in the run; without a split column they count"
     assert message in caplog.text
@@ -340,7 +356,9 @@ def test_files_that_were_moved_are_recognized(made, fingerprinted, tmp_path):
     folder, _, cohort, _ = made
     run, _ = fingerprinted
     shutil.copytree(folder, tmp_path / "moved", ignore=shutil.ignore_patterns("run"))
-    evaluation = evaluate(run, tmp_path / "moved" / cohort.name, tmp_path / "out", resamples=9)
+    evaluation = evaluate(
+        run, tmp_path / "moved" / cohort.name, tmp_path / "out", resamples=9, report=False
+    )
     assert [each.slide.slide_id for each in evaluation.results] == [f"00{n}" for n in range(2, 8)]
 
 
@@ -356,7 +374,7 @@ def test_a_training_id_with_another_file_is_refused(fingerprinted, tmp_path):
 
 def test_in_an_external_cohort_equal_ids_and_patients_are_ignored(fingerprinted, tmp_path):
     run, other = fingerprinted
-    evaluation = evaluate(run, other, tmp_path, external=True, resamples=9)
+    evaluation = evaluate(run, other, tmp_path, external=True, resamples=9, report=False)
     assert [each.slide.slide_id for each in evaluation.results] == ["000", "001", "002", "003"]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert (metrics["external"], metrics["not_in_run"], metrics["seen_in_training"]) == (True, 4, 0)
@@ -376,7 +394,7 @@ def test_with_external_training_slides_cannot_be_recognized_without_fingerprints
     made, tmp_path, caplog
 ):
     _, run, cohort, _ = made
-    evaluate(run, cohort, tmp_path, split="all", external=True, resamples=9)
+    evaluate(run, cohort, tmp_path, split="all", external=True, resamples=9, report=False)
     assert (
         "the run records no fingerprints of its slides, so it is unknown whether slides were used "
         "in training" in caplog.text
@@ -403,7 +421,9 @@ def test_outlines_beside_the_scan_are_the_failure_of_their_slide(made, tmp_path)
         {"slide_id": "002", "label": "benign"},
         {"slide_id": "003", "label": "cancer", "outlines": shape},
     ]
-    evaluation = evaluate(run, write_cohort(folder / "far.csv", rows), tmp_path, resamples=9)
+    evaluation = evaluate(
+        run, write_cohort(folder / "far.csv", rows), tmp_path, resamples=9, report=False
+    )
     assert [each.slide.slide_id for each in evaluation.results] == ["002"]
     (failure,) = evaluation.failed
     assert "the outlines in far.json reach from x=5000, y=96 to" in failure.reason
@@ -423,7 +443,7 @@ def test_a_split_column_that_disagrees_with_the_run_is_logged(made, tmp_path, ca
     parts = ["split", *["test"] * 3, *["train"] * 5]
     table = [",".join([*line, part]) for line, part in zip(lines, parts, strict=True)]
     (folder / "parted.csv").write_text("\n".join(table) + "\n")
-    evaluation = evaluate(run, folder / "parted.csv", tmp_path, resamples=9)
+    evaluation = evaluate(run, folder / "parted.csv", tmp_path, resamples=9, report=False)
     assert len(evaluation.results) == 6
     message = (
         "parted.csv row 2: slide 000 has split test, but it was in train in the run, which takes "
@@ -439,7 +459,9 @@ def test_a_split_column_that_disagrees_with_a_fold_is_not_logged(made, tmp_path,
     table = [f"{header},split", *(f"{row},train" for row in rows)]
     (folder / "parted.csv").write_text("\n".join(table) + "\n")
     shutil.copytree(run, tmp_path / "fold-0")
-    evaluate(tmp_path / "fold-0", folder / "parted.csv", tmp_path / "again", resamples=9)
+    evaluate(
+        tmp_path / "fold-0", folder / "parted.csv", tmp_path / "again", resamples=9, report=False
+    )
     assert not [text for text in caplog.messages if "takes precedence" in text]
 
 
@@ -471,7 +493,7 @@ def test_a_failed_slide_is_listed_and_the_others_are_evaluated(made, tmp_path):
     (folder / "broken.png").write_bytes((folder / "000.png").read_bytes()[:999])
     rows += [{"slide_id": name, "label": "cancer"} for name in ("broken", "gone")]
     cohort = write_cohort(folder / "broken.csv", rows)
-    evaluation = evaluate(run, cohort, tmp_path, resamples=9)
+    evaluation = evaluate(run, cohort, tmp_path, resamples=9, report=False)
     failed = json.loads((tmp_path / "metrics.json").read_text())["failed"]
     assert [slide["slide_id"] for slide in failed] == ["broken", "gone"]
     assert all(f"{slide['slide_id']}.png" in slide["reason"] for slide in failed)
@@ -492,7 +514,7 @@ def test_patients_with_two_labels_have_no_scores(made, tmp_path):
         {"slide_id": "new-0", "path": "000.png", "label": "benign", "patient_id": "new"},
         {"slide_id": "new-1", "path": "001.png", "label": "cancer", "patient_id": "new"},
     ]
-    evaluate(run, write_cohort(folder / "mixed.csv", rows), tmp_path, resamples=9)
+    evaluate(run, write_cohort(folder / "mixed.csv", rows), tmp_path, resamples=9, report=False)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["patients"]["scores"] is None
     assert "1 of 1 patients have slides with different labels" in metrics["patients"]["reason"]
@@ -522,7 +544,7 @@ def test_predictions_without_metrics_are_not_left_behind(made, tmp_path, monkeyp
 
     monkeypatch.setattr("parfocal.files.sync", full_at_the_second)
     with pytest.raises(OSError, match="No space left on device; nothing was written"):
-        evaluate(run, cohort, tmp_path, resamples=9)
+        evaluate(run, cohort, tmp_path, resamples=9, report=False)
     assert {path.name for path in tmp_path.iterdir()} == {".work", "slides.jsonl"}
 
 
@@ -537,7 +559,7 @@ def comparable(folder):
 def test_an_evaluation_goes_on_where_it_stopped(made, tmp_path, monkeypatch):
     _, run, cohort, _ = made
     undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"
-    evaluate(run, cohort, undisturbed, resamples=9)
+    evaluate(run, cohort, undisturbed, resamples=9, report=False)
     opened = []
 
     def open_two(self, slide):
@@ -548,15 +570,15 @@ def test_an_evaluation_goes_on_where_it_stopped(made, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LiveInputs, "open", open_two)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(run, cohort, resumed, resamples=9)
-    evaluate(run, cohort, resumed, resamples=9)
+        evaluate(run, cohort, resumed, resamples=9, report=False)
+    evaluate(run, cohort, resumed, resamples=9, report=False)
     assert len(set(opened)) == len(opened) - 1  # only the interrupted slide was opened twice
     assert comparable(resumed) == comparable(undisturbed)
-    evaluate(run, cohort, resumed, resamples=9)
+    evaluate(run, cohort, resumed, resamples=9, report=False)
     assert len(set(opened)) == len(opened) - 1
-    evaluate(run, cohort, resumed, resamples=9, again=True)
+    evaluate(run, cohort, resumed, resamples=9, report=False, again=True)
     assert len(opened) == 2 * len(set(opened)) + 1
-    evaluate(run, cohort, resumed, resamples=9, overrides={"k": 1})  # another model
+    evaluate(run, cohort, resumed, resamples=9, report=False, overrides={"k": 1})  # another model
     assert len(opened) == 3 * len(set(opened)) + 1
 
 
@@ -571,7 +593,7 @@ def test_any_error_is_the_failure_of_its_slide(made, tmp_path, monkeypatch):
         return OPEN(self, slide)
 
     monkeypatch.setattr(LiveInputs, "open", fail_twice)
-    evaluation = evaluate(run, cohort, tmp_path, resamples=9)
+    evaluation = evaluate(run, cohort, tmp_path, resamples=9, report=False)
     reasons = [failure.reason for failure in evaluation.failed]
     assert "not enough memory" in reasons[0]
     assert reasons[1] == "unexpected ZeroDivisionError: a damaged field"
@@ -591,7 +613,9 @@ def test_the_failure_of_a_coarse_slide_names_the_magnifications_of_the_model(mad
     folder, run, _, _ = made
     rows = [{"slide_id": "coarse", "path": "000.png", "label": "benign", "mpp": 4}]
     rows += [{"slide_id": "new", "path": "002.png", "label": "benign"}]
-    evaluation = evaluate(run, write_cohort(folder / "coarse.csv", rows), tmp_path, resamples=9)
+    evaluation = evaluate(
+        run, write_cohort(folder / "coarse.csv", rows), tmp_path, resamples=9, report=False
+    )
     (failure,) = evaluation.failed
     assert "is sharper than the scan" in failure.reason
     assert "the model was trained at 2.5x, 10x and takes no other" in failure.reason

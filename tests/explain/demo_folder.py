@@ -86,6 +86,29 @@ def prediction(slide: Path, fingerprint: str, **changes: object) -> dict:
     }
 
 
+def with_folds(content: dict) -> dict:
+    """Return a prediction as the mean of two folds, the second of which stopped early."""
+    chances = {"fold-0": (0.6, 0.7, 0.9), "fold-1": (0.2, 0.7)}
+    members = [
+        {
+            **{"name": name, "weights_sha256": "ab" * 32, "outputs": {}, "patches": [4, steps[-1]]},
+            **{"probabilities": {"normal": 1 - each[-1], "tumor": each[-1]}},
+            **{"added": content["cost"], "stop_reason": reason},
+            "rounds": [
+                {"patches": 4 + step, "probabilities": {"normal": 1 - chance, "tumor": chance}}
+                for step, chance in zip(steps, each, strict=True)
+            ],
+        }
+        for (name, each), steps, reason in zip(
+            chances.items(),
+            ((0, 1, 2), (0, 1)),
+            ("every patch was visited", "settled"),
+            strict=True,
+        )
+    ]
+    return content | {"members": members, "spread": {"normal": 0.1, "tumor": 0.1}}
+
+
 def write_json(path: Path, content: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))

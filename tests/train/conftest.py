@@ -1,11 +1,10 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from parfocal.dataset import Cohort, read_cohort
+from parfocal.dataset import Cohort
 from parfocal.settings import RunSettings, load_settings
-from train_features import write_features
+from train_features import write_toy_cohort
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +27,4 @@ def settings() -> RunSettings:
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> Cohort:
-    """Toy slides: one coarse patch stands out, and the features of its children give the label."""
-    rows = ["slide_id,path,label"]
-    rng = np.random.default_rng(0)
-    for number in range(20):
-        label = ("ill", "well")[number % 2]
-        rows.append(f"{number:03d},{number:03d}.svs,{label}")
-        write_features(tmp_path / "features", f"{number:03d}", rng, 1 if label == "ill" else -1)
-    (tmp_path / "cohort.csv").write_text("\n".join(rows))
-    return read_cohort(tmp_path / "cohort.csv")
+    return write_toy_cohort(tmp_path)

@@ -68,7 +68,7 @@ def test_a_zooming_model_is_the_same_as_on_our_own_features(
     # The features of one tool can be evaluated on with a run on those of the other.
     for run, features in (("own", job), ("theirs", tmp_path / "features"), ("theirs", job)):
         out = tmp_path / f"evaluation-{run}-{len(list(tmp_path.iterdir()))}"
-        evaluate(tmp_path / run, cohort.source, out, features=features, resamples=10)
+        evaluate(tmp_path / run, cohort.source, out, features=features, resamples=10, report=False)
     # Without reading ahead, the model is the same.
     taken = []
     monkeypatch.setattr(

@@ -76,7 +76,7 @@ def test_magnet_is_trained_from_slide_files(run):
 
 
 def test_each_stratum_is_scored_against_the_negatives(painted, run, tmp_path):
-    evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
+    evaluate(run, painted.source, tmp_path, device="cpu", resamples=20, report=False)
     strata = json.loads((tmp_path / "metrics.json").read_text())["strata"]
     assert set(strata) == {*STAGES, "macro + micro", "all"}
     assert strata["all"]["n"] == 4
@@ -85,7 +85,7 @@ def test_each_stratum_is_scored_against_the_negatives(painted, run, tmp_path):
 
 @pytest.mark.slow
 def test_the_overlap_of_squares_with_lesions_is_compared_with_chance(painted, run, tmp_path):
-    evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
+    evaluate(run, painted.source, tmp_path, device="cpu", resamples=20, report=False)
     whole, *_, leaves = json.loads((tmp_path / "metrics.json").read_text())["localization"]
     assert whole["attention"]["value"] == 1
     assert LESION**2 / SIDE**2 < leaves["attention_by_chance"] < 1
@@ -188,7 +188,9 @@ def test_early_exit_can_be_set_at_prediction(painted, run):
 @pytest.mark.slow
 def test_mean_rgb_learns_classes_that_differ_in_color(painted, tmp_path):
     train(painted, settings_of("meanrgb"), tmp_path / "run", device="cpu", progress=False)
-    found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
+    found = evaluate(
+        tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20, report=False
+    )
     assert found.scores["auroc_macro"].value >= 0.9
 
 
@@ -197,7 +199,9 @@ def test_the_patch_supervised_model_finds_outlined_lesions(painted, tmp_path):
     settings = settings_of("patchsupervised")
     cache = tmp_path / "cache"
     train(painted, settings, tmp_path / "run", cache=cache, device="cpu", progress=False)
-    found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
+    found = evaluate(
+        tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20, report=False
+    )
     assert found.scores["auroc_macro"].value >= 0.9
     (overlap,) = found.to_dict()["localization"]
     assert overlap["attention"]["value"] > 2 * overlap["attention_by_chance"]

@@ -83,7 +83,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_joint_attention_learns_a_planted_lesion_and_attends_to_it(painted, run, tmp_path):
-    found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
+    found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20, report=False)
     assert found.scores["accuracy"].value == 1
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     overall = metrics["localization_overall"]
@@ -96,7 +96,7 @@ def test_joint_attention_learns_a_planted_lesion_and_attends_to_it(painted, run,
 
 @pytest.mark.slow
 def test_the_shares_of_magnifications_are_reported_and_sum_to_1(painted, run, tmp_path):
-    found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20)
+    found = evaluate(run, painted.source, tmp_path, device="cpu", resamples=20, report=False)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert [row["magnification"] for row in metrics["probability"]] == [5, 10]
     assert sum(row["mean"] for row in metrics["probability"]) == pytest.approx(1)
@@ -137,7 +137,7 @@ def test_folds_together_sample_as_the_mean_of_each(painted, tmp_path):
 
     def shares(model: Path) -> list[float]:
         out = tmp_path / f"of-{model.name}"
-        evaluate(model, tmp_path / "other.csv", out, device="cpu", resamples=20)
+        evaluate(model, tmp_path / "other.csv", out, device="cpu", resamples=20, report=False)
         metrics = json.loads((out / "metrics.json").read_text())
         return [row["mean"] for row in metrics["probability"]]
 
@@ -182,7 +182,9 @@ def test_training_slides_are_mirrored_and_rotated(painted, tmp_path, monkeypatch
 def test_attention_sampling_is_trained_by_the_same_command(painted, tmp_path):
     flags = {"slide.magnifications": (10.0,), "train.epochs": 2}
     train(painted, settings_of("attentionsampling", **flags), tmp_path / "run", device="cpu")
-    found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
+    found = evaluate(
+        tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20, report=False
+    )
     assert len(found.results) == 8
 
 
@@ -270,7 +272,9 @@ def test_a_range_of_magnifications_uses_those_available_in_each_slide(painted, t
     settings = settings_of("jsma", **flags)
     assert settings.slide.magnifications == (1.25, 2.5, 5, 10, 20, 40)
     train(painted, settings, tmp_path / "run", device="cpu", progress=False)
-    found = evaluate(tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20)
+    found = evaluate(
+        tmp_path / "run", painted.source, tmp_path / "e", device="cpu", resamples=20, report=False
+    )
     assert {step.key for result in found.results for step in result.steps} == {2.5, 5, 10}
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.dataset import read_cohort
+from parfocal.dataset import Cohort
 from parfocal.features.errors import StoreError
 from parfocal.models import ZoomMIL
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
 from parfocal.settings import RunSettings
 from parfocal.train import RunError, RunSummary, train
+from train_features import write_toy_cohort
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def ctrl_c():
     signal.signal(signal.SIGINT, usual)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def settings(settings: RunSettings) -> RunSettings:
     few = replace(settings.train, epochs=4, learning_rate=1e-3, lr_patience=0, patience=2)
     return replace(settings, train=few)
@@ -57,18 +58,27 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, slides: int, error: BaseExceptio
     monkeypatch.setattr(ZoomMIL, "objective", failing)
 
 
-@pytest.fixture
-def whole(cohort, settings, tmp_path) -> Path:
-    run_training(cohort, settings, tmp_path / "whole")
-    return tmp_path / "whole"
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Cohort:
+    return write_toy_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture(scope="module")
+def whole(cohort, settings, tmp_path_factory) -> Path:
+    """A finished run; no test may change it."""
+    out = tmp_path_factory.mktemp("whole")
+    run_training(cohort, settings, out)
+    return out
 
 
 @pytest.mark.parametrize(  # 14 per epoch: in the first and third
     "slides",
     [pytest.param(3, marks=pytest.mark.slow), 37, pytest.param(42, marks=pytest.mark.slow)],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one(cohort, settings, whole, monkeypatch, slides):
-    out = whole.with_name("run")
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    cohort, settings, whole, tmp_path, monkeypatch, *, slides
+):
+    out = tmp_path / "run"
     stop_after(monkeypatch, slides, RuntimeError("killed"))
     with pytest.raises(RuntimeError, match="killed"):
         run_training(cohort, settings, out)
@@ -125,8 +135,8 @@ def test_a_swallowed_keyboard_interrupt_stops_at_the_next_slide(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_the_message_of_ctrl_c_says_how_to_continue(cohort, settings, whole, monkeypatch):
-    out = whole.with_name("run")
+def test_the_message_of_ctrl_c_says_how_to_continue(cohort, settings, whole, tmp_path, monkeypatch):
+    out = tmp_path / "run"
     stop_after(monkeypatch, 20, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt) as caught:
         run_training(cohort, settings, out)
@@ -188,8 +198,6 @@ def test_a_run_with_other_settings_or_slides_is_not_resumed(cohort, settings, tm
         RunError, match=r"the run in this folder has train\.learning_rate 0\.001, not 1e-05"
     ):
         run_training(cohort, slower, whole, resume=True)
-    (tmp_path / "fewer.csv").write_text(
-        "".join((tmp_path / "cohort.csv").read_text().splitlines(keepends=True)[:-2])
-    )
+    fewer = replace(cohort, slides=cohort.slides[:-2])
     with pytest.raises(RunError, match="the run in this folder has other slides"):
-        run_training(read_cohort(tmp_path / "fewer.csv"), settings, whole, resume=True)
+        run_training(fewer, settings, whole, resume=True)

@@ -7,6 +7,7 @@ shows where to zoom; a budget below its cost cannot be met.
 
 import math
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -143,13 +144,14 @@ def _amount(text: str, unit: Unit, value: str) -> float:
         value, scale = _percent(text, value), 0.01
     if unit == "macs" and value[-1:] in PREFIXES:
         value, scale = value[:-1], PREFIXES[value[-1]]
-    try:
+    amount = math.nan
+    with suppress(ValueError):
         amount = float(value)
-    except ValueError:
+    if not math.isfinite(amount):
         raise BudgetError(
-            f"budget {text!r}: {value!r} is not a number; write {EXAMPLES[unit]}."
-        ) from None
-    if unit == "patches" and math.isfinite(amount) and amount != int(amount):
+            f"budget {text!r}: {value!r} is not a finite number; write {EXAMPLES[unit]}."
+        )
+    if unit == "patches" and amount != int(amount):
         raise BudgetError(
             f"budget {text!r}: give a whole number of patches, such as {EXAMPLES[unit]}."
         )

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from explain.demo_folder import DARK, write_json
+from explain.demo_folder import DARK, with_folds, write_json
 from parfocal.explain.report import ReportError, write_report
+from parfocal.explain.report.stops import LINES
 
 
 def score(value: float) -> dict:
@@ -301,4 +302,39 @@ def test_patches_of_a_magnification_that_the_first_slide_did_not_reach_are_count
             content["regions"] = [each for each in content["regions"] if each["step"] == 0]
         write_json(tmp_path / "given" / f"{name}.json", content)
     text = text_of(report(tmp_path, tmp_path / "given"))
-    assert "patches per slide 2.5x 4 10x 1 Top" in text
+    assert "patches per slide 2.5x 4 10x 1 Why" in text
+
+
+def test_the_reasons_to_stop_are_counted(folder, tmp_path):
+    reasons = {"a": "settled", "b": "every patch was visited", "c": "settled"}
+    for name, reason in reasons.items():
+        content = json.loads((folder / "predictions" / "a.json").read_text())
+        content["slide"]["id"] = name
+        write_json(tmp_path / "given" / f"{name}.json", content | {"stop_reason": reason})
+    page = report(tmp_path, tmp_path / "given")
+    table = "reason answers patches (median) settled 2 6 every patch was visited 1 6 "
+    assert table in text_of(page)
+    assert "Running answers" not in page  # there are no rounds
+
+
+def test_the_running_answers_of_folds_are_drawn(folder, tmp_path):
+    content = json.loads((folder / "predictions" / "a.json").read_text())
+    write_json(tmp_path / "given" / "a.json", with_folds(content))
+    page = report(tmp_path, tmp_path / "given")
+    assert "every patch was visited 1 6 settled 1 5 Running answers" in text_of(page)
+    chart = "probability of the predicted class against visited patches"
+    assert f'aria-label="{chart}: a, fold-0, a, fold-1"' in page
+
+
+def test_only_the_predictions_with_the_most_patches_have_a_line(folder, tmp_path):
+    first = json.loads((folder / "predictions" / "a.json").read_text())
+    for number in range(LINES + 1):
+        rounds = [
+            {"patches": patches, "probabilities": {"normal": 0.2, "tumor": 0.8}}
+            for patches in (4, 5 + number)
+        ]
+        content = first | {"slide": first["slide"] | {"id": f"n{number}"}, "rounds": rounds}
+        write_json(tmp_path / "given" / f"n{number}.json", content)
+    page = report(tmp_path, tmp_path / "given")
+    (names,) = re.findall('aria-label="probability of the predicted class[^:]*: ([^"]*)"', page)
+    assert names.split(", ") == [f"n{number}" for number in range(LINES, 0, -1)]

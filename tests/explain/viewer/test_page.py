@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from explain.demo_folder import DARK, LESION, SIDE, running, write_json
+from explain.demo_folder import DARK, LESION, SIDE, running, with_folds, write_json
 from parfocal.explain.library import load_library
 from parfocal.explain.report import write_report
 
@@ -446,6 +446,28 @@ def test_clicking_a_point_of_the_probability_chart_selects_its_patch(chromium, f
         expect(page.locator("[aria-selected=true] > .node")).to_have_text("10x · tumor 0.806 of 6")
         expect(points.nth(1)).to_have_class("dot here")
         page.close()
+
+
+def test_the_running_answers_of_folds_are_a_line_each(chromium, folder, tmp_path):
+    content = json.loads((folder / "predictions" / "a.json").read_text())
+    write_json(tmp_path / "a.json", with_folds(content))
+    with running(load_library([tmp_path])) as served:
+        page, errors = chromium.new_page(base_url=served.url), []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        show(page, served.json("/api/slides")["slides"][0], model=f"zoommil, {tmp_path.name}")
+        assert page.locator("#charts circle title").all_text_contents() == [
+            "fold-0, round 0, 4 patches: tumor 0.60",
+            "fold-0, round 1, 5 patches: tumor 0.70",
+            "fold-0, round 2, 6 patches: tumor 0.90",
+            "fold-1, round 0, 4 patches: tumor 0.20",
+            "fold-1, round 1, 5 patches: tumor 0.70",
+        ]
+        lines = page.locator("#charts polyline")
+        ends = [lines.nth(index).get_attribute("points").split(" ")[-1] for index in range(2)]
+        across = [float(end.split(",")[0]) for end in ends]
+        assert across[1] - 18 == pytest.approx((across[0] - 18) / 2)  # 5 of 4 to 6 patches
+        page.close()
+    assert errors == []
 
 
 def test_the_slides_of_a_patient_stand_side_by_side(chromium, folder, tmp_path):

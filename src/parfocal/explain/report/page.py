@@ -6,12 +6,15 @@ from datetime import UTC, datetime
 from os.path import realpath  # Path.resolve raises for a link that leads to itself
 from pathlib import Path
 
+from markupsafe import Markup
+
 from parfocal.explain.library import Library, list_problem
 from parfocal.explain.read_record import read_prediction
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.report.gallery import Row, confident_errors, rows_of, top_patches
 from parfocal.explain.report.plots import cost_chart, evaluation_charts, training_charts
-from parfocal.explain.report.sources import Sources, find_sources
+from parfocal.explain.report.sources import Evaluation, Run, Sources, find_sources
+from parfocal.explain.report.stops import Stop, running_answers, stops
 from parfocal.explain.report.template import render
 from parfocal.files import write_whole
 from parfocal.metrics import METRICS, THRESHOLD_METRICS
@@ -27,12 +30,24 @@ class VisitedPatches:
         slides: number of predictions.
         sampled: whether scores are sampling probabilities, which sum to 1 over magnifications.
         rows: magnification, mean number of visited patches, mean sum of scores.
+        stops: why predictions stopped.
+        running_answers: a chart of them; None for a model that does not visit in rounds.
     """
 
     model: str
     slides: int
     sampled: bool
     rows: tuple[tuple[float, float, float], ...]
+    stops: list[Stop]
+    running_answers: Markup | None
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Runs and evaluations with their charts."""
+
+    runs: list[tuple[Run, list[Markup]]]
+    evaluations: list[tuple[Evaluation, list[tuple[str, Markup]]]]
 
 
 def write_report(
@@ -63,45 +78,47 @@ def write_report(
     sources = find_sources(paths, cohort=cohort, moved_to=moved_to)
     given = (*paths, *([] if cohort is None else [cohort]))
     names = [printable(Path(realpath(path)).name) for path in given]
-    page = _render(_showable(sources), names)
+    page = _render(_draw(sources), sources.library, names)
     write_whole(out, page.encode(errors="xmlcharrefreplace"))
     return tuple(sources.library.problems)
 
 
-def _showable(sources: Sources) -> Sources:
-    """Leave out runs and evaluations that lack what the page shows, and list them as problems."""
+def _draw(sources: Sources) -> _Drawn:
+    """Draw the charts; leave out what lacks what the page shows, and list it as a problem."""
     problems = sources.library.problems
-    runs, evaluations = [], []
+    drawn = _Drawn([], [])
     for run in sources.runs:
         with list_problem(run.folder, problems):
-            _render(Sources((run,), (), Library()), ())
-            runs.append(run)
+            run_charts = (run, training_charts(run))
+            _render(_Drawn([run_charts], []), Library(), ())
+            drawn.runs.append(run_charts)
     for evaluation in sources.evaluations:
         with list_problem(evaluation.file, problems):
-            _render(Sources((), (evaluation,), Library()), ())
-            evaluations.append(evaluation)
-    return Sources(tuple(runs), tuple(evaluations), sources.library)
+            curves = (evaluation, evaluation_charts(evaluation))
+            _render(_Drawn([], [curves]), Library(), ())
+            drawn.evaluations.append(curves)
+    return drawn
 
 
-def _render(sources: Sources, names: Sequence[str]) -> str:
-    rows = rows_of(sources.library)
-    records = _read_records(rows, sources.library.problems)
+def _render(drawn: _Drawn, library: Library, names: Sequence[str]) -> str:
+    rows = rows_of(library)
+    records = _read_records(rows, library.problems)
     return render(
         "report.html",
-        models=_model_names(sources, rows),
+        models=_model_names(drawn, rows),
         written=datetime.now(tz=UTC).date(),
         names=names,
-        runs=[(run, training_charts(run)) for run in sources.runs],
-        evaluations=[(each, evaluation_charts(each)) for each in sources.evaluations],
-        cost_chart=cost_chart(sources.evaluations),
+        runs=drawn.runs,
+        evaluations=drawn.evaluations,
+        cost_chart=cost_chart([evaluation for evaluation, _ in drawn.evaluations]),
         metric_labels=METRICS,
         threshold_labels=THRESHOLD_METRICS,
         rows=sorted(rows, key=lambda row: (not row.wrong, -row.confidence)),
         visited=list(_visited_patches(records)),
         galleries=top_patches(rows),
         errors=confident_errors(rows),
-        failed=sources.library.failed,
-        problems=sources.library.problems,
+        failed=library.failed,
+        problems=library.problems,
     )
 
 
@@ -115,10 +132,10 @@ def _read_records(rows: Sequence[Row], problems: list[str]) -> dict[str, list[Pr
     return records
 
 
-def _model_names(sources: Sources, rows: Sequence[Row]) -> list[str]:
+def _model_names(drawn: _Drawn, rows: Sequence[Row]) -> list[str]:
     """Return the name of each model once."""
-    trained = [run.settings["model"]["name"] for run in sources.runs]
-    evaluated = [evaluation.metrics["model"]["name"] for evaluation in sources.evaluations]
+    trained = [run.settings["model"]["name"] for run, _ in drawn.runs]
+    evaluated = [evaluation.metrics["model"]["name"] for evaluation, _ in drawn.evaluations]
     return list(dict.fromkeys(trained + evaluated or [row.prediction.model for row in rows]))
 
 
@@ -126,7 +143,8 @@ def _visited_patches(records: Mapping[str, list[PredictionRecord]]) -> Iterator[
     """Average the visited patches over the predictions of each model."""
     for model, each in records.items():
         sampled = each[0].regions[0].score_kind == "sampling_probability"
-        yield VisitedPatches(model, len(each), sampled, tuple(_means_by_magnification(each)))
+        means = tuple(_means_by_magnification(each))
+        yield VisitedPatches(model, len(each), sampled, means, stops(each), running_answers(each))
 
 
 def _means_by_magnification(

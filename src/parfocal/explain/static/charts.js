@@ -7,7 +7,7 @@ const [WIDTH, HEIGHT, EDGE] = [300, 90, 18];
 
 /** Return the charts of a prediction; `go` is called with the region of a clicked point. */
 export function charts(record, regions, go) {
-  return [probabilityChart(record, regions, go), magnificationShares(regions)].filter((chart) => chart !== null);
+  return [probabilityChart(record, regions, go), membersChart(record), magnificationShares(regions)].filter((chart) => chart !== null);
 }
 
 /** Mark the point of a region in the charts. */
@@ -22,34 +22,68 @@ function probabilityChart(record, regions, go) {
   read.sort((a, b) => a.order - b.order);
   const { label } = record.prediction;
   const unit = record.rounds && record.rounds.length ? "round" : "patch";
-  const x = (index) => EDGE + (index / (read.length - 1)) * (WIDTH - EDGE - 4);
-  const y = (probability) => 4 + (1 - probability) * (HEIGHT - EDGE - 4);
-  const points = read.map((region, index) => `${x(index)},${y(region.probabilities[label])}`);
   const units = unit === "round" ? "rounds" : "patches";
-  const chart = svg(`The probability of ${label} after each of ${read.length} ${units}`);
-  for (const value of [0, 0.5, 1]) {
-    chart.append(svgElement("line", { class: "rule", x1: EDGE, x2: WIDTH, y1: y(value), y2: y(value) }));
-    chart.append(svgElement("text", { x: EDGE - 3, y: y(value) + 3, "text-anchor": "end" }, String(value)));
-  }
-  chart.append(svgElement("polyline", { class: "line", points: points.join(" ") }));
-  read.forEach((region, index) => {
-    const name = unit === "round" ? roundText(record, index) : `Patch ${index + 1}`;
-    chart.append(dot(region, name, points[index].split(","), label, go));
+  const points = read.map((region, index) => place(index / (read.length - 1), region.probabilities[label]));
+  const dots = read.map((region, index) => {
+    const name = unit === "round" ? `Round ${roundText(record.rounds, index)}` : `Patch ${index + 1}`;
+    const circle = dot(points[index], answerText(name, label, region.probabilities));
+    circle.dataset.region = region.id;
+    circle.onclick = () => go(region);
+    return circle;
   });
-  chart.append(svgElement("text", { x: EDGE, y: HEIGHT - 3 }, `first ${unit}`));
-  chart.append(svgElement("text", { x: WIDTH, y: HEIGHT - 3, "text-anchor": "end" }, "last"));
+  const chart = probabilityAxes(`The probability of ${label} after each of ${read.length} ${units}`, `first ${unit}`, "last");
+  chart.append(line(points), ...dots);
   return titled(`Probability of ${label} after each ${unit}`, chart);
 }
 
-function roundText(record, index) {
-  return `Round ${index}, ${record.rounds[index].patches} patches`;
+/** The running answers of several models, such as those of folds: a line for each, by the patches visited. */
+function membersChart(record) {
+  const { label } = record.prediction;
+  const members = (record.members ?? []).filter(({ rounds }) => rounds?.length > 1 && label in rounds[0].probabilities);
+  if (!members.length) return null;
+  const visited = members.flatMap((member) => member.rounds.map((round) => round.patches));
+  const [least, most] = [Math.min(...visited), Math.max(...visited)];
+  const chart = probabilityAxes(`The probability of ${label} after each round of ${members.length} models`, `${least} patches`, most);
+  for (const { name, rounds } of members) {
+    const points = rounds.map((round) => place((round.patches - least) / (most - least || 1), round.probabilities[label]));
+    const dots = rounds.map((round, index) => dot(points[index], answerText(`${name}, round ${roundText(rounds, index)}`, label, round.probabilities)));
+    chart.append(line(points), ...dots);
+  }
+  return titled(`Probability of ${label} after each round, by model`, chart);
 }
 
-function dot(region, name, [cx, cy], label, go) {
-  const text = `${name}: ${label} ${region.probabilities[label].toFixed(2)}`;
-  const circle = svgElement("circle", { class: "dot", cx, cy, r: 3, "data-region": region.id }, svgElement("title", {}, text));
-  circle.onclick = () => go(region);
-  return circle;
+function roundText(rounds, index) {
+  return `${index}, ${rounds[index].patches} patches`;
+}
+
+function answerText(name, label, probabilities) {
+  return `${name}: ${label} ${probabilities[label].toFixed(2)}`;
+}
+
+/** Return the place in the chart of a share of its width and a probability. */
+function place(share, probability) {
+  return [EDGE + share * (WIDTH - EDGE - 4), 4 + (1 - probability) * (HEIGHT - EDGE - 4)];
+}
+
+/** Return a chart with lines at the probabilities 0, 0.5 and 1, and the names of the ends of its other axis. */
+function probabilityAxes(title, first, last) {
+  const chart = svg(title);
+  for (const value of [0, 0.5, 1]) {
+    const [, y] = place(0, value);
+    chart.append(svgElement("line", { class: "rule", x1: EDGE, x2: WIDTH, y1: y, y2: y }));
+    chart.append(svgElement("text", { x: EDGE - 3, y: y + 3, "text-anchor": "end" }, String(value)));
+  }
+  chart.append(svgElement("text", { x: EDGE, y: HEIGHT - 3 }, first));
+  chart.append(svgElement("text", { x: WIDTH, y: HEIGHT - 3, "text-anchor": "end" }, String(last)));
+  return chart;
+}
+
+function line(points) {
+  return svgElement("polyline", { class: "line", points: points.map((point) => point.join(",")).join(" ") });
+}
+
+function dot([cx, cy], text) {
+  return svgElement("circle", { class: "dot", cx, cy, r: 3 }, svgElement("title", {}, text));
 }
 
 /** The share of each magnification in sampling probabilities, which sum to 1 over all magnifications. */
