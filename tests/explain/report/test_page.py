@@ -306,13 +306,16 @@ def test_patches_of_a_magnification_that_the_first_slide_did_not_reach_are_count
 
 
 def test_the_reasons_to_stop_are_counted(folder, tmp_path):
-    reasons = {"a": "settled", "b": "every patch was visited", "c": "settled"}
+    reasons = {
+        **{"a": "share=5% was spent", "b": "share=5% was spent"},
+        **{"c": "after 1.25 s", "d": "after 3 s", "e": "after 0.5 s"},
+    }
     for name, reason in reasons.items():
         content = json.loads((folder / "predictions" / "a.json").read_text())
         content["slide"]["id"] = name
         write_json(tmp_path / "given" / f"{name}.json", content | {"stop_reason": reason})
     page = report(tmp_path, tmp_path / "given")
-    table = "reason answers patches (median) settled 2 6 every patch was visited 1 6 "
+    table = "reason answers patches (median) after … s 3 6 share=5% was spent 2 6 "
     assert table in text_of(page)
     assert "Running answers" not in page  # there are no rounds
 

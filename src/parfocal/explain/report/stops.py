@@ -1,5 +1,6 @@
 """Why predictions stopped, and the running answers of those that visit in rounds."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -11,6 +12,7 @@ from parfocal.explain.record_parts import RoundFacts
 from parfocal.explain.report.charts import Axis, Line, line_chart
 
 LINES = 8  # in a chart of running answers
+NUMBER = re.compile(r"\d[\d.,]*(?<=\d)")
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,21 @@ class _Visit:
 
 
 def stops(records: Sequence[PredictionRecord]) -> list[Stop]:
-    """Count the reasons to stop, the most frequent first."""
-    patches: dict[str, list[int]] = {}
+    """Count the reasons to stop, the most frequent first.
+
+    Reasons that differ only in numbers, such as seconds, are one, with "…" for each number.
+    """
+    groups: dict[str, list[_Visit]] = {}
     for visit in _visits(records):
-        patches.setdefault(visit.reason, []).append(visit.patches)
-    found = [Stop(reason, len(counts), median(counts)) for reason, counts in patches.items()]
+        groups.setdefault(NUMBER.sub("…", visit.reason), []).append(visit)
+    found = [
+        Stop(
+            visits[0].reason if len({visit.reason for visit in visits}) == 1 else reason,
+            len(visits),
+            median(visit.patches for visit in visits),
+        )
+        for reason, visits in groups.items()
+    ]
     return sorted(found, key=lambda stop: -stop.answers)
 
 
