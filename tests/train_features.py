@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from parfocal.dataset import Cohort, read_cohort
 from parfocal.encoders.loading import load_encoder
 from parfocal.features.header import Header, SlideSettings
 from parfocal.features.store import feature_path
@@ -35,15 +34,3 @@ def write_features(folder: Path, name: str, rng: np.random.Generator, lesion: in
     with create(feature_path(folder, name), header) as writer:
         for step, table in enumerate((coarse, sharp)):
             writer.write(step, np.arange(len(table)), table.astype(np.float16))
-
-
-def write_toy_cohort(folder: Path) -> Cohort:
-    """Toy slides: one coarse patch stands out, and the features of its children give the label."""
-    rows = ["slide_id,path,label"]
-    rng = np.random.default_rng(0)
-    for number in range(20):
-        label = ("ill", "well")[number % 2]
-        rows.append(f"{number:03d},{number:03d}.svs,{label}")
-        write_features(folder / "features", f"{number:03d}", rng, 1 if label == "ill" else -1)
-    (folder / "cohort.csv").write_text("\n".join(rows))
-    return read_cohort(folder / "cohort.csv")

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.dataset import Cohort
 from parfocal.features.errors import StoreError
 from parfocal.models import ZoomMIL
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
 from parfocal.settings import RunSettings
 from parfocal.train import RunError, RunSummary, train
-from train_features import write_toy_cohort
 
 
 @pytest.fixture(autouse=True)
@@ -59,15 +57,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, slides: int, error: BaseExceptio
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory) -> Cohort:
-    return write_toy_cohort(tmp_path_factory.mktemp("cohort"))
-
-
-@pytest.fixture(scope="module")
-def whole(cohort, settings, tmp_path_factory) -> Path:
-    """A finished run; no test may change it."""
+def whole(toy_cohort, settings, tmp_path_factory) -> Path:
+    """A finished run, which no test changes."""
     out = tmp_path_factory.mktemp("whole")
-    run_training(cohort, settings, out)
+    run_training(toy_cohort, settings, out)
     return out
 
 

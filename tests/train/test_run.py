@@ -45,9 +45,15 @@ def run_training(cohort, settings, out: Path, **options: object) -> RunSummary:
     return train(cohort, settings, out, features=features, device="cpu", progress=False, **options)
 
 
-def test_a_run_folder_holds_the_documented_files(cohort, settings, tmp_path):
-    summary = run_training(cohort, settings, tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+@pytest.fixture(scope="module")
+def finished(toy_cohort, settings, tmp_path_factory) -> RunSummary:
+    """A finished run, which no test changes."""
+    return run_training(toy_cohort, settings, tmp_path_factory.mktemp("finished"))
+
+
+def test_a_run_folder_holds_the_documented_files(finished):
+    run = finished.out
+    assert sorted(path.name for path in run.iterdir()) == [
         "checkpoint.json",
         "checkpoint.safetensors",
         "failed.csv",
@@ -57,19 +63,18 @@ def test_a_run_folder_holds_the_documented_files(cohort, settings, tmp_path):
         "split.csv",
         "summary.json",
     ]
-    resolved = yaml.safe_load((tmp_path / "run/settings.yaml").read_text())
+    resolved = yaml.safe_load((run / "settings.yaml").read_text())
     assert resolved["train"]["labels"] == ["ill", "well"]
     assert resolved["model"]["num_samples"] == 100
-    assert len(read_split(tmp_path / "run/split.csv")) == 20
-    assert [row["epoch"] for row in metrics(tmp_path / "run")] == ["1", "2", "3", "4"]
-    assert json.loads((tmp_path / "run/summary.json").read_text())["epochs"] == summary.epochs == 4
+    assert len(read_split(run / "split.csv")) == 20
+    assert [row["epoch"] for row in metrics(run)] == ["1", "2", "3", "4"]
+    assert json.loads((run / "summary.json").read_text())["epochs"] == finished.epochs == 4
 
 
-def test_a_checkpoint_has_the_fingerprints_of_its_slides(cohort, settings, tmp_path):
-    run_training(cohort, settings, tmp_path / "run")
-    training = Checkpoint.load(tmp_path / "run").training
+def test_a_checkpoint_has_the_fingerprints_of_its_slides(toy_cohort, finished):
+    training = Checkpoint.load(finished.out).training
     used = {slide_id for part in training.slides.values() for slide_id in part}
-    features = cohort.source.parent / "features"
+    features = toy_cohort.source.parent / "features"
     files = {slide_id: FeatureFile(feature_path(features, slide_id)) for slide_id in used}
     assert training.fingerprints == {name: file.fingerprint for name, file in files.items()}
 
@@ -90,16 +95,17 @@ def test_a_failed_report_does_not_fail_the_run(cohort, settings, tmp_path, monke
     assert not (out / "report.html").exists()
 
 
-def test_a_checkpoint_is_enough_for_prediction(cohort, settings, tmp_path):
-    summary = run_training(cohort, settings, tmp_path / "run")
-    trained = Checkpoint.load(tmp_path / "run")
+def test_a_checkpoint_is_enough_for_prediction(toy_cohort, settings, finished):
+    trained = Checkpoint.load(finished.out)
     assert trained.labels == ("ill", "well")
     assert trained.slide == settings.slide
-    assert trained.training.epoch == summary.best_epoch
-    parts = {row.slide_id: row.split for row in read_split(tmp_path / "run/split.csv")}
+    assert trained.training.epoch == finished.best_epoch
+    parts = {row.slide_id: row.split for row in read_split(finished.out / "split.csv")}
     assert {parts[slide_id] for slide_id in trained.training.slides["train"]} == {"train"}
-    inputs = StoredInputs(tmp_path / "features", trained.slide, encoder=trained.encoders)
-    with inputs.open(cohort.slides[0]) as slide_input, torch.no_grad():
+    inputs = StoredInputs(
+        toy_cohort.source.parent / "features", trained.slide, encoder=trained.encoders
+    )
+    with inputs.open(toy_cohort.slides[0]) as slide_input, torch.no_grad():
         prediction = trained.model(slide_input.model_input)
         assert prediction.logits.shape == (2,)
         look = slide_input.locate(prediction.looks)[1]
