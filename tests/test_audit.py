@@ -83,6 +83,8 @@ def test_workers_audit_as_one_process(untrained, cohort):
 def test_the_audit_lists_every_slide_and_a_summary(untrained, cohort):
     result = audited(untrained, cohort)
     summary = json.loads((cohort.parent / "audit/audit.json").read_text())
+    names = {path.name for path in (cohort.parent / "audit").glob("*.jsonl")}
+    assert names == {"audit.jsonl"}  # not that of `evaluate`, which may write to the same folder
     with (cohort.parent / "audit/audit.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["slide_id"] for row in rows] == ["0", "1", "2"]

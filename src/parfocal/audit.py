@@ -122,6 +122,7 @@ def audit(
         *("auditing", SlideAudit, process, trained, inputs, stored, out),
         again=again,
         distribution=distribution,
+        journal_file="audit.jsonl",
     )
     audited, failed = batch.run(slides)
     if not audited:

@@ -165,7 +165,7 @@ def test_a_deadline_in_the_past_stops_after_the_lowest_magnification(run: Path, 
     trained = given_budget(Checkpoint.load(run), Budget("seconds", 1e-6))
     record = predict(cohort.parent / "c.tif", trained)
     assert len(record.cost.patches) == 1
-    assert "another round may end after the limit of 1e-06 s" in record.stop_reason
+    assert "the limit of 1e-06 s is over" in record.stop_reason
     assert record.budget is not None
     assert record.budget.met is False
 
@@ -281,11 +281,14 @@ def test_a_round_is_the_children_of_one_patch_where_the_magnification_doubles():
 
 def test_a_rule_that_stops_on_no_slide_asks_for_smaller_rounds():
     rule = StoppingRule((0.9, 0.9), 16, 0.05, slides={"0": 3, "1": 4})
-    expected = "no slide stops before its last round; use smaller rounds (--round-patches below 16)"
-    assert expected in Calibration(Path("run"), ("0", "1"), rule).text
-    assert "smaller rounds" not in (
-        Calibration(Path("run"), ("0", "1"), replace(rule, share_patches=0.9)).text
-    )
+    last = "no slide stops before its last round"
+    smaller = f"{last}; use smaller rounds (--round-patches below 16)"
+    assert smaller in Calibration(Path("run"), ("0", "1"), rule, children=4).text
+    smallest = Calibration(Path("run"), ("0", "1"), rule, children=16)
+    assert last in smallest.text
+    assert "smaller rounds" not in smallest.text
+    stopped = replace(rule, share_patches=0.9)
+    assert last not in Calibration(Path("run"), ("0", "1"), stopped, children=4).text
 
 
 @pytest.mark.parametrize(
@@ -297,7 +300,7 @@ def test_a_rule_that_stops_on_no_slide_asks_for_smaller_rounds():
 )
 def test_the_text_of_a_rule_says_what_is_missing(external: bool, advice: str):
     rule = StoppingRule((1.0, 0.9), 16, 0.05, slides={"0": 3, "1": 4})
-    text = Calibration(Path("run"), ("0", "1"), rule, external).text
+    text = Calibration(Path("run"), ("0", "1"), rule, 4, external).text
     assert text.startswith("run: settled: 0: never, 1: above 0.900; on 7 slides (answers after")
     assert advice in text
 

@@ -18,6 +18,7 @@ from parfocal.evaluate.run import evaluate
 from parfocal.features.errors import StoreError, UnwritableError
 from parfocal.features.extract import extract_cohort
 from parfocal.features.header import SlideSettings
+from parfocal.files import OutputError
 from parfocal.models.checkpoint import Checkpoint, TrainingProvenance, build_model
 from parfocal.slide.identity import file_fingerprint
 from shared_work import SentEngine
@@ -239,6 +240,14 @@ def test_results_of_other_settings_are_not_replaced_without_a_word(made, stored,
             report=False,
         )
     assert f"{tmp_path}: the results of an earlier call with another model" in caplog.text
+
+
+def test_the_table_of_predictions_is_not_replaced(made, tmp_path):
+    _, run, cohort, _ = made
+    (tmp_path / "predictions.csv").write_text("slide_id,path\n")
+    with pytest.raises(OutputError, match=r"predictions\.csv: a file that `parfocal predict`"):
+        evaluate(run, cohort, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
 
 
 def test_the_second_evaluation_reads_from_the_cache(made, tmp_path):

@@ -57,6 +57,10 @@ def test_an_incomplete_prediction_is_refused_with_the_missing_key(content, tmp_p
             read_prediction(write_json(tmp_path / "a.json", lacking))
 
 
+def rounds_of(*rounds: tuple[int, float]) -> list[dict]:
+    return [{"patches": patches, "probabilities": {"tumor": tumor}} for patches, tumor in rounds]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -66,6 +70,16 @@ def test_an_incomplete_prediction_is_refused_with_the_missing_key(content, tmp_p
         ),
         (lambda content: content["regions"][2].update(step=7), "a region is at step 7 of 2"),
         (lambda content: content["cost"].update(exhaustive=None), "the exhaustive cost is missing"),
+        (
+            lambda content: content.update(rounds=rounds_of((4, 0.5), (3, 0.5))),
+            "the patches of the rounds do not increase",
+        ),
+        (lambda content: content.update(rounds=rounds_of((-5, 0.5))), "the patches of .*"),
+        (
+            lambda content: content.update(rounds=rounds_of((4, 7.0))),
+            r"a probability of a round is not in 0\.\.1",
+        ),
+        (lambda content: content.update(budget="5%"), "budget: input should be an object"),
     ],
 )
 def test_inconsistent_parts_are_refused(content, tmp_path, change, reason):

@@ -32,6 +32,7 @@ def sampling(untrained: Checkpoint) -> Checkpoint:
 def test_a_model_that_samples_patches_takes_a_budget_as_its_own_limit(sampling: Checkpoint):
     limited = with_budget(sampling, Budget("patches", 7))
     assert limited.model_settings["max_patches"] == 7
+    assert limited.budget == Budget("patches", 7)
     assert limited.model.patch_classifier.sampling.max_patches == 7  # type: ignore[union-attr]
     assert limited.settings_hash != sampling.settings_hash
     assert with_budget(sampling, Budget("seconds", 0.5)).model_settings["max_seconds"] == 0.5

@@ -12,9 +12,12 @@ from PIL import Image
 from parfocal.cli.checks import ArgumentError
 from parfocal.cli.program import app
 from parfocal.dataset import Cohort, CohortError, read_cohort
+from parfocal.evaluate.calibrate import calibrate_runs
 from parfocal.evaluate.run import evaluate
 from parfocal.features.pixels import AugmentedSource, SlidePixels
+from parfocal.models.budget import BudgetError, parse_budget
 from parfocal.models.checkpoint import Checkpoint, CheckpointError
+from parfocal.models.visit import given_budget
 from parfocal.predict.folder import predict_slides
 from parfocal.settings import RunSettings, SettingsError, load_settings
 from parfocal.slide.errors import SlideError
@@ -123,6 +126,37 @@ def test_a_prediction_has_regions_cost_and_a_map(painted, run, tmp_path):
     assert (exhaustive["patches"], exhaustive["magnification"]) == (16, 10)
     assert saved["cost"]["share_macs"] > 0
     assert record.summary.startswith("32: ")
+
+
+@pytest.mark.parametrize(
+    ("budget", "visited", "met"), [("patches=3", 3, True), ("seconds=0.000001", 5, False)]
+)
+def test_a_budget_of_sampled_patches_is_recorded(painted, run, tmp_path, *, budget, visited, met):
+    trained = given_budget(Checkpoint.load(run), budget)
+    path = painted.slides[32].path
+    (record,) = predict_slides([path], trained, tmp_path, mpp=1.0, device="cpu")
+    saved = json.loads((tmp_path / f"{path.stem}.json").read_text())
+    assert saved["budget"] == {"limit": str(parse_budget(budget)), "met": met}
+    assert sum(saved["cost"]["patches"]) == visited
+    assert ("was not met" in record.bill) is not met
+
+
+def test_an_evaluation_records_the_budget_of_sampled_patches(painted, run, tmp_path):
+    evaluate(
+        *(run, painted.source, tmp_path),
+        device="cpu",
+        resamples=0,
+        budget="patches=3",
+        report=False,
+    )
+    found = json.loads((tmp_path / "metrics.json").read_text())["budget"]
+    assert (found["text"], found["not_met"], found["not_zoomed"]) == ("budget patches=3", 0, None)
+
+
+def test_a_model_that_samples_patches_is_not_calibrated(painted, run):
+    message = "jsma takes pixels and does not visit .* its own rule to stop is the .*ci_half_width"
+    with pytest.raises(BudgetError, match=message):
+        calibrate_runs(run, painted.source, device="cpu")
 
 
 @pytest.mark.slow

@@ -27,7 +27,6 @@ from parfocal.slide.sources.url import SlidePath, SlideUrl
 
 logger = logging.getLogger(__name__)
 
-JOURNAL_FILE = "slides.jsonl"
 
 Result = TypeVar("Result")
 
@@ -65,12 +64,13 @@ class SlideBatch(Generic[Result]):
         trained: the model.
         inputs: opens the slides for the model.
         features: "stored" where features are read from files.
-        out: folder of the results, which keeps the result of each slide in `slides.jsonl`.
+        out: folder of the results, which keeps the result of each slide in `journal_file`.
         again: whether to process slides again that an earlier call has finished with the same
             model and settings.
         skip_unreadable: whether a patient goes on with the other slides if one cannot be read;
             results then have a member `left_out`.
         distribution: how the slides are divided among processes.
+        journal_file: name of the file with the result of each slide.
     """
 
     task: str
@@ -83,6 +83,7 @@ class SlideBatch(Generic[Result]):
     again: bool = False
     skip_unreadable: bool = False
     distribution: Distribution = EVERYTHING_HERE
+    journal_file: str = "slides.jsonl"
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out the journal, of which each process writes its own part."""
@@ -168,7 +169,7 @@ class SlideBatch(Generic[Result]):
     @cached_property
     def journal(self) -> Journal:
         """The results of this process and of others."""
-        return Journal(self.out / JOURNAL_FILE, self._made_by, parts=work_folder(self.out))
+        return Journal(self.out / self.journal_file, self._made_by, parts=work_folder(self.out))
 
     def state_of(self, slide: CohortSlide) -> dict[str, object]:
         """Return what the result depends on besides the model: the files of the slide."""

@@ -47,10 +47,9 @@ class BudgetCheck:
         *,
         decision: float | None = None,
         per: Per = "slide",
+        zooms: bool = True,
     ) -> "BudgetCheck | None":
         """Return the check of a budget; None if there was none, or if no result records it.
-
-        A model that takes pixels records none.
 
         Args:
             limit: the budget as text; None if there was none.
@@ -58,6 +57,7 @@ class BudgetCheck:
             decision: for two classes, the lowest probability of the second one at which it is
                 predicted; None to predict the most probable class.
             per: unit of each result.
+            zooms: whether the model zooms, so that a budget may leave no zoom.
         """
         if limit is None:
             return None
@@ -70,9 +70,9 @@ class BudgetCheck:
                 len(results),
                 per=per,
                 not_met=known.count(False),
-                not_zoomed=sum(
-                    not any(step.patches for step in each.steps[1:]) for each in results
-                ),
+                not_zoomed=sum(not any(step.patches for step in each.steps[1:]) for each in results)
+                if zooms
+                else None,
             )
         pairs = [(each, each.full) for each in results if each.full is not None]
         if not pairs:

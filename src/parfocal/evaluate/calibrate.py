@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from parfocal.features.folder import FeatureFolder
 from parfocal.features.open_folder import Features, open_features
 from parfocal.features.slide_input import SlideInput
 from parfocal.files import write_whole
-from parfocal.models.budget import Budget, percent
+from parfocal.models.budget import percent
 from parfocal.models.checkpoint import Checkpoint
 from parfocal.models.contract import require_finite
 from parfocal.models.description import description_path
@@ -38,9 +39,16 @@ from parfocal.models.ensemble import fold_folders
 from parfocal.models.rounds import ROUND_PATCHES, Rounds
 from parfocal.models.stopping import StoppingRule, calibrate, slides_needed
 from parfocal.models.unit import refuse_units
-from parfocal.models.visit import NO_CLASS, has_one_class, runner, with_budget, zoom_counts
+from parfocal.models.visit import (
+    NO_CLASS,
+    NO_RULE,
+    has_one_class,
+    runner,
+    with_budget,
+    zoom_counts,
+)
 from parfocal.operating_point import OperatingPoint
-from parfocal.printable import all_failed, counts_of_each, named_number
+from parfocal.printable import all_failed, counted, counts_of_each, named_number
 from parfocal.progress import Progress
 from parfocal.slide.failure import catch_failure
 from parfocal.slide.sources.url import RemoteAccess
@@ -81,12 +89,14 @@ class Calibration:
         run: folder of the run.
         labels: the classes.
         rule: its rule.
+        children: number of patches in the smallest possible round, the children of one patch.
         external: whether the slides are from a cohort other than that of the run.
     """
 
     run: Path
     labels: tuple[str, ...]
     rule: StoppingRule
+    children: int
     external: bool = False
 
     @property
@@ -105,11 +115,10 @@ class Calibration:
         )
         if not self.external and rule.can_stop:
             text = f"{text}; {SHARED_NOTE}"
-        if rule.can_stop and rule.share_patches == 1 and rule.round_patches > 1:
-            text = (
-                f"{text}. With this rule, no slide stops before its last round; use smaller rounds "
-                f"(--round-patches below {rule.round_patches})"
-            )
+        if rule.can_stop and rule.share_patches == 1:
+            text = f"{text}. With this rule, no slide stops before its last round"
+            if rule.round_patches >= 2 * self.children:
+                text = f"{text}; use smaller rounds (--round-patches below {rule.round_patches})"
         if all(threshold < 1 for threshold in rule.thresholds):
             return text
         needed = slides_needed(rule.max_disagreement, len(self.labels))
@@ -117,9 +126,9 @@ class Calibration:
         if self.external:
             more = "a larger cohort"
         return (
-            f"{text}. A class that never settles needs {needed} slides of other classes to show a "
-            f"disagreement of at most {percent(rule.max_disagreement)}%: use {more}, or allow more "
-            "with --max-disagreement"
+            f"{text}. A class that never settles needs {counted(needed, 'slide')} of other classes "
+            f"to show a disagreement of at most {percent(rule.max_disagreement)}%: use {more}, or "
+            "allow more with --max-disagreement"
         )
 
 
@@ -205,7 +214,7 @@ def calibrate_runs(
         )
         rule = replace(rule, files=files, temperature=point.temperature or 1.0, k=zoom_counts(each))
         store_rule(path, rule)
-        calibrations.append(Calibration(path, each.labels, rule, external))
+        calibrations.append(Calibration(path, each.labels, rule, _fewest_children(each), external))
     return calibrations
 
 
@@ -237,10 +246,15 @@ def store_rule(run: Path, rule: StoppingRule) -> None:
 
 
 def _refuse(trained: Checkpoint) -> None:
-    """Refuse a model that has no classes or cannot follow a budget."""
-    with_budget(trained, Budget("patches", 1))
+    """Refuse a model that has no classes or does not visit patches in rounds."""
+    with_budget(trained, NO_RULE)
     if not has_one_class(trained):
         raise EvaluationError(NO_CLASS)
+
+
+def _fewest_children(trained: Checkpoint) -> int:
+    """Return the number of children of a patch, at the zoom with the fewest."""
+    return min(round(high / low) ** 2 for low, high in pairwise(trained.magnifications))
 
 
 def _validation_slides(

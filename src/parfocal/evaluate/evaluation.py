@@ -266,6 +266,7 @@ class Evaluation:
             self.results,
             decision=None if point is None else point.decision(self.trained.labels),
             per=self.settings.per,
+            zooms=self.trained.traits.zooms,
         )
 
     def _budget(self) -> dict[str, object]:

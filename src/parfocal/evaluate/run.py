@@ -38,7 +38,7 @@ from parfocal.evaluate.task_scores import patient_scores, slide_scores
 from parfocal.explain.report import optional_report, write_report
 from parfocal.features.open_folder import Features, open_features
 from parfocal.features.slide_input import SlideInput
-from parfocal.files import refuse_slide_folder, write_together
+from parfocal.files import OutputError, refuse_slide_folder, write_together
 from parfocal.metrics import average_by_patient, compute_scores
 from parfocal.models.budget import Budget
 from parfocal.models.checkpoint import Checkpoint, SettingValue
@@ -126,6 +126,7 @@ def evaluate(
         CohortError: the cohort is invalid, has a label that the model does not know, or has the
             id of a training slide with another file.
         CheckpointError: the run cannot be used.
+        OutputError: `out` has predictions of `predict`.
     """
     trained = load_trained(run, overrides=overrides, trust_remote_code=trust_remote_code)
     if encoder_at is not None:
@@ -137,6 +138,7 @@ def evaluate(
         cohort_csv, task_of(trained), columns=trained.unit.columns, access=access
     )
     refuse_slide_folder(out, (slide.path for slide in cohort.slides))
+    _refuse_predictions(out)
     external = external or has_no_slides(run, trained)
     only = trained.magnifications[0] if len(trained.magnifications) == 1 else None
     folder = None
@@ -304,6 +306,20 @@ def _score(
         by_patient = str(error)
     scores = compute_scores(predictions, **bootstrap)
     return Evaluation(trained, settings, tuple(results), tuple(failed), scores, by_patient)
+
+
+def _refuse_predictions(out: Path) -> None:
+    """Refuse a folder of `predict`, whose predictions.csv an evaluation would replace.
+
+    Raises:
+        OutputError: there is a predictions.csv that is not that of an evaluation.
+    """
+    table = out / "predictions.csv"
+    if table.exists() and not (out / "metrics.json").exists():
+        raise OutputError(
+            f"{table}: a file that `parfocal predict` wrote, which the evaluation would replace; "
+            "choose another --out."
+        )
 
 
 def _write(evaluation: Evaluation, run: Path, out: Path, *, report: bool) -> None:

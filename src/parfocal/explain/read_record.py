@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -107,7 +108,9 @@ def _read_prediction(path: Path) -> PredictionRecord:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise _incomplete(path, f"{key}: {first['msg'].lower()}") from None
+        is_class = first["type"].startswith("dataclass")  # whose name is ours
+        problem = "input should be an object" if is_class else first["msg"].lower()
+        raise _incomplete(path, f"{key}: {problem}") from None
     _check_consistency(path, validated)
     return PredictionRecord(
         slide=validated.slide,
@@ -259,6 +262,8 @@ def _check_consistency(path: Path, content: _Content) -> None:
         raise _incomplete(path, f"a region is at step {min(steps)} of {len(content.steps)}")
     if not all(0 <= share <= 1 for share in content.prediction.probabilities.values()):
         raise _incomplete(path, "a probability is not in 0..1")
+    for rounds in (content.rounds, *(member.rounds for member in content.members)):
+        _check_rounds(path, rounds)
     width, height = content.slide.size
     if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
         raise _incomplete(path, f"{width} x {height} px is not the size of a slide")
@@ -266,6 +271,15 @@ def _check_consistency(path: Path, content: _Content) -> None:
         raise _incomplete(path, f"{content.slide.mpp:g} µm per pixel is impossible")
     if content.cost.exhaustive is None:
         raise _incomplete(path, "the exhaustive cost is missing")
+
+
+def _check_rounds(path: Path, rounds: Sequence[RoundFacts]) -> None:
+    """Refuse running answers that visit fewer patches from round to round, or are impossible."""
+    patches = [0, *(each.patches for each in rounds)]
+    if any(after < before for before, after in pairwise(patches)):
+        raise _incomplete(path, "the patches of the rounds do not increase")
+    if not all(0 <= share <= 1 for each in rounds for share in each.probabilities.values()):
+        raise _incomplete(path, "a probability of a round is not in 0..1")
 
 
 def _incomplete(path: Path, reason: str) -> RecordError:

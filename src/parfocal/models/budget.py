@@ -21,6 +21,12 @@ EXAMPLES: dict[Unit, str] = {
     "seconds": "seconds=2",
     "macs": "macs=50G",
 }
+HINTS: dict[Unit, str] = {
+    "patches": "",
+    "share": "",
+    "seconds": ", without a unit",
+    "macs": f", with one of {', '.join(PREFIXES)} or none",
+}
 
 
 class BudgetError(ValueError):
@@ -148,9 +154,8 @@ def _amount(text: str, unit: Unit, value: str) -> float:
     with suppress(ValueError):
         amount = float(value)
     if not math.isfinite(amount):
-        raise BudgetError(
-            f"budget {text!r}: {value!r} is not a finite number; write {EXAMPLES[unit]}."
-        )
+        problem = f"{value!r} is not a finite number" if value else "it has no number"
+        raise BudgetError(f"budget {text!r}: {problem}; write {EXAMPLES[unit]}{HINTS[unit]}.")
     if unit == "patches" and amount != int(amount):
         raise BudgetError(
             f"budget {text!r}: give a whole number of patches, such as {EXAMPLES[unit]}."

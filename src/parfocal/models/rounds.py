@@ -147,4 +147,6 @@ class Deadline:
         self._last = now
         if now + self._longest < self._seconds:
             return None
+        if now >= self._seconds:
+            return f"after {now:.2f} s, the limit of {self._seconds:.3g} s is over"
         return f"after {now:.2f} s, another round may end after the limit of {self._seconds:.3g} s"

@@ -5,6 +5,7 @@ which of the patches it wants may be visited (`parfocal.models.layers.choosing`)
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -34,6 +35,7 @@ COUNTS_ENCODING = ("seconds", "macs")  # units of budgets
 NO_RULE = StoppingRule((), 1, 0.0)  # for a model that is refused
 # Settings of models that take pixels and sample patches until a limit.
 PIXEL_LIMITS = {"patches": "max_patches", "seconds": "max_seconds"}
+PIXEL_RULES = ("ci_half_width", "early_exit_patience")  # their settings to stop by themselves
 
 
 @runtime_checkable
@@ -83,6 +85,9 @@ def answer(
     run, limit = runner(trained, slide_input), trained.budget
     if limit is None:
         return Visit(run(given))
+    if trained.traits.takes_pixels:
+        assert isinstance(limit, Budget)
+        return Visit(_sampled_within(limit, given, run))
     if not isinstance(given, Bag):
         raise _fused(budget_text(limit))
     if isinstance(limit, StoppingRule):
@@ -206,18 +211,26 @@ def _with_pixel_budget(trained: Checkpoint, budget: Budget | StoppingRule) -> Ch
     unit = SETTLED if isinstance(budget, StoppingRule) else budget.unit
     setting = PIXEL_LIMITS.get(unit)
     if setting is None or setting not in trained.model_settings:
-        own = [each for each, name in PIXEL_LIMITS.items() if name in trained.model_settings]
-        instead = f"its budgets are {' and '.join(own)}" if own else "it has no budget"
-        raise BudgetError(
-            f"model {trained.model_name} takes pixels and cannot follow a budget in {unit}; "
-            f"{instead}, and its own stopping rule is a setting of the model (parfocal recipes)."
-        )
+        raise BudgetError(_of_pixels(trained))
     assert isinstance(budget, Budget)
     amount = int(budget.amount) if unit == "patches" else budget.amount
     settings = {**trained.model_settings, setting: amount}
     model = build_model(trained.model_name, settings)
     model.load_state_dict(trained.model.state_dict())
-    return replace(trained, model=model.eval(), model_settings=settings)
+    return replace(trained, model=model.eval(), model_settings=settings, budget=budget)
+
+
+def _sampled_within(
+    budget: Budget, given: ModelInput, run: Callable[[ModelInput], Prediction]
+) -> Prediction:
+    """Run a model that samples patches until a limit, which is its budget.
+
+    It never samples more patches than its limit, but the first ones take longer than a short time.
+    """
+    started = time.perf_counter()
+    prediction = run(given)
+    seconds = time.perf_counter() - started
+    return replace(prediction, budget_met=budget.unit == "patches" or seconds <= budget.amount)
 
 
 def _within(
@@ -259,7 +272,7 @@ def _until_deadline(
 ) -> Prediction:
     """Visit rounds in an equal part of the seconds that are left for all models."""
     elapsed = meter.elapsed()
-    end = elapsed + (seconds - elapsed) / models_left
+    end = min(seconds, elapsed + (seconds - elapsed) / models_left)  # which may be in the past
     prediction = rounds.until(Deadline(end, meter.elapsed))
     return replace(prediction, budget_met=meter.elapsed() <= seconds)
 
@@ -304,6 +317,16 @@ def _k_text(k: Sequence[int]) -> str:
 def _require_rounds(trained: Checkpoint, rounds: Rounds) -> None:
     if not rounds.asked:
         raise _unlimited(trained)
+
+
+def _of_pixels(trained: Checkpoint) -> str:
+    """Return why a model that takes pixels cannot follow a budget, and what it has instead."""
+    budgets = [unit for unit, setting in PIXEL_LIMITS.items() if setting in trained.model_settings]
+    rules = [f"model.{each}" for each in PIXEL_RULES if each in trained.model_settings]
+    text = f"its budgets are {' and '.join(budgets)}" if budgets else "it has no budget"
+    if rules:
+        text = f"{text}, and its own rule to stop is the setting {rules[0]}"
+    return f"model {trained.model_name} takes pixels and does not visit patches in rounds; {text}."
 
 
 def _of_stored(budget: str) -> str:

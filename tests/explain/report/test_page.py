@@ -3,6 +3,7 @@ import html
 import io
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -182,7 +183,10 @@ def test_errors_come_first_and_show_the_visited_patches(folder, tmp_path):
     page = report(tmp_path, folder)
     text = text_of(page)
     # b is wrong with probability 0.9; a and c are correct.
-    assert "true normal, predicted tumor (0.90) visited 6 of 60 patches (10.0%)" in text
+    assert (
+        "true normal, predicted tumor (0.90) zoommil, predictions visited 6 of 60 patches (10.0%)"
+        in text
+    )
     assert page.count('stroke="#d55e00"') == 1
     assert '<rect x="600" y="300" width="200" height="200" stroke="#0072b2"' in page
     slides = text[text.index("Slides slide model") :]
@@ -329,15 +333,46 @@ def test_the_running_answers_of_folds_are_drawn(folder, tmp_path):
     assert f'aria-label="{chart}: a, fold-0, a, fold-1"' in page
 
 
-def test_only_the_predictions_with_the_most_patches_have_a_line(folder, tmp_path):
+def with_rounds(first: dict, name: str, last: int) -> dict:
+    rounds = [
+        {"patches": patches, "probabilities": {"normal": 0.2, "tumor": 0.8}}
+        for patches in (4, last)
+    ]
+    return first | {"slide": first["slide"] | {"id": name}, "rounds": rounds}
+
+
+def names_in(page: str) -> str:
+    (names,) = re.findall('aria-label="probability of the predicted class[^:]*: ([^"]*)"', page)
+    return names
+
+
+def test_only_the_slides_with_the_most_patches_have_a_line(folder, tmp_path):
     first = json.loads((folder / "predictions" / "a.json").read_text())
     for number in range(LINES + 1):
-        rounds = [
-            {"patches": patches, "probabilities": {"normal": 0.2, "tumor": 0.8}}
-            for patches in (4, 5 + number)
-        ]
-        content = first | {"slide": first["slide"] | {"id": f"n{number}"}, "rounds": rounds}
+        content = with_rounds(first, f"n{number}", 5 + number)
         write_json(tmp_path / "given" / f"n{number}.json", content)
     page = report(tmp_path, tmp_path / "given")
-    (names,) = re.findall('aria-label="probability of the predicted class[^:]*: ([^"]*)"', page)
-    assert names.split(", ") == [f"n{number}" for number in range(LINES, 0, -1)]
+    assert names_in(page) == ", ".join(f"n{number}" for number in range(LINES, 0, -1))
+    assert f": the {LINES} of {LINES + 1} slides that took the most patches" in page
+
+
+def test_a_chart_has_all_folds_of_a_slide_or_none(folder, tmp_path):
+    first = json.loads((folder / "predictions" / "a.json").read_text())
+    slides = LINES // 2 + 1
+    for number in range(slides):
+        content = with_folds(first | {"slide": first["slide"] | {"id": f"n{number}"}})
+        content["members"][0]["rounds"][-1]["patches"] += number
+        write_json(tmp_path / "given" / f"n{number}.json", content)
+    page = report(tmp_path, tmp_path / "given")
+    shown = [
+        f"n{slides - 1 - number}, fold-{fold}" for number in range(slides - 1) for fold in (0, 1)
+    ]
+    assert names_in(page) == ", ".join(shown)
+
+
+def test_a_top_patch_names_its_model_if_there_are_several(folder, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(folder / "predictions", tmp_path / "given" / name)
+    text = text_of(report(tmp_path, tmp_path / "given"))
+    assert re.search("attention 0.9 10x zoommil, one", text)
+    assert re.search("attention 0.9 10x zoommil, two", text)

@@ -442,7 +442,7 @@ def test_clicking_a_point_of_the_probability_chart_selects_its_patch(chromium, f
             "Patch 2: tumor 0.80",
         ]
         expect(page.locator("#attention")).to_be_hidden()  # the scores are not attention
-        points.nth(1).click()
+        points.nth(1).press("Enter")
         expect(page.locator("[aria-selected=true] > .node")).to_have_text("10x · tumor 0.806 of 6")
         expect(points.nth(1)).to_have_class("dot here")
         page.close()
@@ -462,7 +462,9 @@ def test_the_running_answers_of_folds_are_a_line_each(chromium, folder, tmp_path
             "fold-1, round 0, 4 patches: tumor 0.20",
             "fold-1, round 1, 5 patches: tumor 0.70",
         ]
-        lines = page.locator("#charts polyline")
+        names = page.locator("#charts .legend li")
+        assert names.all_text_contents() == ["fold-0: tumor 0.90", "fold-1: tumor 0.70"]
+        lines = page.locator("#charts div > svg > polyline")
         ends = [lines.nth(index).get_attribute("points").split(" ")[-1] for index in range(2)]
         across = [float(end.split(",")[0]) for end in ends]
         assert across[1] - 18 == pytest.approx((across[0] - 18) / 2)  # 5 of 4 to 6 patches

@@ -77,21 +77,24 @@ def rows_of(library: Library) -> list[Row]:
 def top_patches(rows: Sequence[Row]) -> dict[str, list[Picture]]:
     """Return, for each predicted class, the top patch of the most confident predictions."""
     galleries: dict[str, list[Picture]] = {}
+    named = _have_several_models(rows)
     for row in sorted(rows, key=lambda row: -row.confidence):
         label = row.prediction.label if row.prediction.probabilities else "all slides"
         gallery = galleries.setdefault(label, [])
         if len(gallery) < PATCHES_PER_CLASS:
-            gallery += _top_patch(row)
+            gallery += _top_patch(row, named=named)
     return {label: pictures for label, pictures in sorted(galleries.items()) if pictures}
 
 
 def confident_errors(rows: Sequence[Row]) -> list[Picture]:
     """Return the slides of the most confident wrong predictions, with the visited patches."""
     wrong = sorted((row for row in rows if row.wrong), key=lambda row: -row.confidence)
-    return [picture for row in wrong[:ERRORS] for picture in _slide_with_patches(row)]
+    named = _have_several_models(rows)
+    return [picture for row in wrong[:ERRORS] for picture in _slide_with_patches(row, named=named)]
 
 
-def _top_patch(row: Row) -> Iterator[Picture]:
+def _top_patch(row: Row, *, named: bool) -> Iterator[Picture]:
+    """Yield the top patch of a prediction, with the name of its model if `named`."""
     with _picture_border(row):
         record = read_prediction(row.prediction.path)
         for top in record.top_regions(1):
@@ -100,23 +103,31 @@ def _top_patch(row: Row) -> Iterator[Picture]:
                 score = f"{named_number(record.label, f'{top.score:.2f}')} after this patch"
             with open_listed(row.slide) as slide:
                 pixels = slide.read(Box(top.x, top.y, top.width, top.height), top.mpp)
-            lines = score, f"{record.magnification_at(top.mpp):g}x"
-            yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, lines)
+            lines = [score, f"{record.magnification_at(top.mpp):g}x"]
+            lines += [row.prediction.model] if named else []
+            yield Picture(jpeg_url(pixels, PATCH_PX), row.slide.id, tuple(lines))
 
 
-def _slide_with_patches(row: Row) -> Iterator[Picture]:
+def _slide_with_patches(row: Row, *, named: bool) -> Iterator[Picture]:
+    """Yield a slide with its visited patches, and the name of the model if `named`."""
     with _picture_border(row):
         record = read_prediction(row.prediction.path)
         with open_listed(row.slide) as slide:
             width, height = slide.size
             scale = max(1.0, max(width, height) / SLIDE_PX)
             pixels = slide.read(Box(0, 0, width, height), slide.mpp * scale)
-        lines = (
+        lines = [
             f"true {row.slide.truth.label}, predicted {row.prediction.label} "
             f"({row.confidence:.2f})",
+            *([row.prediction.model] if named else []),
             row.prediction.bill,
-        )
-        yield Picture(jpeg_url(pixels, SLIDE_PX), row.slide.id, lines, patch_overlay(record))
+        ]
+        overlay = patch_overlay(record)
+        yield Picture(jpeg_url(pixels, SLIDE_PX), row.slide.id, tuple(lines), overlay)
+
+
+def _have_several_models(rows: Sequence[Row]) -> bool:
+    return len({row.prediction.model for row in rows}) > 1
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from parfocal.explain.record import PredictionRecord
 from parfocal.explain.report.gallery import Row, confident_errors, rows_of, top_patches
 from parfocal.explain.report.plots import cost_chart, evaluation_charts, training_charts
 from parfocal.explain.report.sources import Evaluation, Run, Sources, find_sources
-from parfocal.explain.report.stops import Stop, running_answers, stops
+from parfocal.explain.report.stops import RunningAnswers, Stop, running_answers, stops
 from parfocal.explain.report.template import render
 from parfocal.files import write_whole
 from parfocal.metrics import METRICS, THRESHOLD_METRICS
@@ -31,7 +31,7 @@ class VisitedPatches:
         sampled: whether scores are sampling probabilities, which sum to 1 over magnifications.
         rows: magnification, mean number of visited patches, mean sum of scores.
         stops: why predictions stopped.
-        running_answers: a chart of them; None for a model that does not visit in rounds.
+        running_answers: those of some slides; None for a model that does not visit in rounds.
     """
 
     model: str
@@ -39,7 +39,7 @@ class VisitedPatches:
     sampled: bool
     rows: tuple[tuple[float, float, float], ...]
     stops: list[Stop]
-    running_answers: Markup | None
+    running_answers: RunningAnswers | None
 
 
 @dataclass(frozen=True)

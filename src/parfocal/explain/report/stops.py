@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import median
 
 from markupsafe import Markup
@@ -11,7 +12,7 @@ from parfocal.explain.record import PredictionRecord
 from parfocal.explain.record_parts import RoundFacts
 from parfocal.explain.report.charts import Axis, Line, line_chart
 
-LINES = 8  # in a chart of running answers
+LINES = 8  # in a chart of running answers, which has whole slides and at least one
 NUMBER = re.compile(r"\d[\d.,]*(?<=\d)")
 
 
@@ -60,17 +61,39 @@ def stops(records: Sequence[PredictionRecord]) -> list[Stop]:
     return sorted(found, key=lambda stop: -stop.answers)
 
 
-def running_answers(records: Sequence[PredictionRecord]) -> Markup | None:
+@dataclass(frozen=True)
+class RunningAnswers:
+    """A chart of the running answers of the predictions that took the most patches.
+
+    Args:
+        chart: a line for each answer; several for a slide that several folds predict.
+        shown: number of slides in the chart.
+        slides: number of slides with running answers.
+    """
+
+    chart: Markup
+    shown: int
+    slides: int
+
+
+def running_answers(records: Sequence[PredictionRecord]) -> RunningAnswers | None:
     """Draw the running answers that took the most patches; None without any."""
-    visits = [visit for visit in _visits(records) if _is_drawn(visit)]
-    if not visits:
+    by_slide = [[visit for visit in _visits([record]) if _is_drawn(visit)] for record in records]
+    hardest = sorted(filter(None, by_slide), key=_patches, reverse=True)
+    if not hardest:
         return None
-    hardest = sorted(visits, key=lambda visit: -visit.rounds[-1].patches)[:LINES]
-    return line_chart(
-        [_line(visit) for visit in hardest],
+    ends = accumulate(len(visits) for visits in hardest)
+    shown = max(1, sum(lines <= LINES for lines in ends))
+    chart = line_chart(
+        [_line(visit) for visits in hardest[:shown] for visit in visits],
         Axis("visited patches", high=None, integer=True),
         Axis("probability of the predicted class"),
     )
+    return RunningAnswers(chart, shown, len(hardest))
+
+
+def _patches(visits: Sequence[_Visit]) -> int:
+    return max(visit.rounds[-1].patches for visit in visits)
 
 
 def _is_drawn(visit: _Visit) -> bool:

@@ -4,6 +4,7 @@
 import { svgElement, element, percent } from "./dom.js";
 
 const [WIDTH, HEIGHT, EDGE] = [300, 90, 18];
+const DASHES = ["none", "6 3", "2 3", "8 3 2 3", "1 2", "10 4"]; // of the lines of several models
 
 /** Return the charts of a prediction; `go` is called with the region of a clicked point. */
 export function charts(record, regions, go) {
@@ -28,7 +29,10 @@ function probabilityChart(record, regions, go) {
     const name = unit === "round" ? `Round ${roundText(record.rounds, index)}` : `Patch ${index + 1}`;
     const circle = dot(points[index], answerText(name, label, region.probabilities));
     circle.dataset.region = region.id;
+    circle.setAttribute("tabindex", "0");
+    circle.setAttribute("role", "button");
     circle.onclick = () => go(region);
+    circle.onkeydown = (event) => event.key === "Enter" && go(region);
     return circle;
   });
   const chart = probabilityAxes(`The probability of ${label} after each of ${read.length} ${units}`, `first ${unit}`, "last");
@@ -36,7 +40,7 @@ function probabilityChart(record, regions, go) {
   return titled(`Probability of ${label} after each ${unit}`, chart);
 }
 
-/** The running answers of several models, such as those of folds: a line for each, by the patches visited. */
+/** The running answers of several models, such as those of folds, by the patches visited: a line for each, and a legend. */
 function membersChart(record) {
   const { label } = record.prediction;
   const members = (record.members ?? []).filter(({ rounds }) => rounds?.length > 1 && label in rounds[0].probabilities);
@@ -44,12 +48,16 @@ function membersChart(record) {
   const visited = members.flatMap((member) => member.rounds.map((round) => round.patches));
   const [least, most] = [Math.min(...visited), Math.max(...visited)];
   const chart = probabilityAxes(`The probability of ${label} after each round of ${members.length} models`, `${least} patches`, most);
-  for (const { name, rounds } of members) {
+  const legend = element("ul", { className: "legend" });
+  members.forEach(({ name, rounds }, number) => {
     const points = rounds.map((round) => place((round.patches - least) / (most - least || 1), round.probabilities[label]));
     const dots = rounds.map((round, index) => dot(points[index], answerText(`${name}, round ${roundText(rounds, index)}`, label, round.probabilities)));
-    chart.append(line(points), ...dots);
-  }
-  return titled(`Probability of ${label} after each round, by model`, chart);
+    const dashes = { "stroke-dasharray": DASHES[number % DASHES.length] };
+    chart.append(line(points, dashes), ...dots);
+    const sample = svgElement("svg", { class: "chart", viewBox: "0 0 30 8" }, line([[0, 4], [30, 4]], dashes));
+    legend.append(element("li", {}, sample, answerText(name, label, rounds.at(-1).probabilities)));
+  });
+  return titled(`Probability of ${label} after each round, by model`, chart, legend);
 }
 
 function roundText(rounds, index) {
@@ -78,8 +86,8 @@ function probabilityAxes(title, first, last) {
   return chart;
 }
 
-function line(points) {
-  return svgElement("polyline", { class: "line", points: points.map((point) => point.join(",")).join(" ") });
+function line(points, dashes = {}) {
+  return svgElement("polyline", { class: "line", points: points.map((point) => point.join(",")).join(" "), ...dashes });
 }
 
 function dot([cx, cy], text) {
@@ -103,6 +111,6 @@ function svg(label) {
   return svgElement("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
 }
 
-function titled(title, chart) {
-  return element("div", {}, element("h2", {}, title), chart);
+function titled(title, ...content) {
+  return element("div", {}, element("h2", {}, title), ...content);
 }
