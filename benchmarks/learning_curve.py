@@ -14,7 +14,7 @@ rows.csv; the same command goes on with the others, one seed after the other.
     python benchmarks/learning_curve.py TILES --work /tmp/curve
     python benchmarks/learning_curve.py TILES --work /tmp/curve --sizes 25,50 --seeds 1
 
-`--models zoommil-hindsight:model.start_share=1` changes a setting of a model. The first call
+`--models zoommil-hindsight:model.start_share=0.3` changes a setting of a model. The first call
 composes the slides, so its `--sizes` have to include the largest; later calls may have any models,
 also side by side.
 

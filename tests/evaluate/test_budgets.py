@@ -165,7 +165,7 @@ def test_a_deadline_in_the_past_stops_after_the_lowest_magnification(run: Path, 
     trained = given_budget(Checkpoint.load(run), Budget("seconds", 1e-6))
     record = predict(cohort.parent / "c.tif", trained)
     assert len(record.cost.patches) == 1
-    assert "the limit of 1e-06 s is over" in record.stop_reason
+    assert "the limit of 1e-06 s was reached" in record.stop_reason
     assert record.budget is not None
     assert record.budget.met is False
 

@@ -140,12 +140,12 @@ def test_each_fold_has_an_equal_part_of_the_seconds(run: Path, cohort: Path):
     lowest = record.cost.patches[0]
     assert [member.patches for member in record.members] == [(lowest, 16)] * 2
     assert [member.stop_reason for member in record.members] == [
-        "after 2.00 s, the limit of 2 s is over",
-        "after 4.00 s, the limit of 4 s is over",
+        "after 2.00 s, the limit of 2 s was reached",
+        "after 4.00 s, the limit of 4 s was reached",
     ]
     assert record.stop_reason == (
-        "fold-0: after 2.00 s, the limit of 2 s is over; "
-        "fold-1: after 4.00 s, the limit of 4 s is over"
+        "fold-0: after 2.00 s, the limit of 2 s was reached; "
+        "fold-1: after 4.00 s, the limit of 4 s was reached"
     )
     assert record.rounds == ()  # those of the mean are unknown
     for member in record.members:

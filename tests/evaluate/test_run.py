@@ -245,7 +245,7 @@ def test_results_of_other_settings_are_not_replaced_without_a_word(made, stored,
 def test_the_table_of_predictions_is_not_replaced(made, tmp_path):
     _, run, cohort, _ = made
     (tmp_path / "predictions.csv").write_text("slide_id,path\n")
-    with pytest.raises(OutputError, match=r"predictions\.csv: a file that `parfocal predict`"):
+    with pytest.raises(OutputError, match=r"predictions\.csv: it has no metrics\.json"):
         evaluate(run, cohort, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
 

@@ -92,7 +92,7 @@ def test_macs_are_printed_with_the_largest_prefix_that_fits(text: str):
         ("", "'': it has no unit; write .*macs=50G or settled"),
         (
             "macs=50g",
-            "'50g' is not a finite number; write macs=50G, with one of k, M, G, T or none",
+            "'50g' is not a finite number; write macs=50G, with the prefix k, M, G, T",
         ),
         ("patches=many", "'many' is not a finite number; write patches=100"),
         ("patches=1.5", "give a whole number of patches, such as patches=100"),

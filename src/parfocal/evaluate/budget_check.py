@@ -20,9 +20,9 @@ class BudgetCheck:
     Args:
         limit: the budget, such as "share=5%", or "settled".
         slides: number of slides.
-        not_met: number of slides whose lowest magnification alone cost more; None for "settled".
+        not_met: number of slides on which the budget was exceeded; None for "settled".
         not_zoomed: number of slides of which only the lowest magnification was visited; None for
-            "settled".
+            "settled", and for a model that does not zoom.
         disagreements: number of slides with another class than after all rounds; None for a fixed
             budget, as the two below.
         disagreement: that number as a share, with its exact interval over patients.
@@ -57,7 +57,7 @@ class BudgetCheck:
             decision: for two classes, the lowest probability of the second one at which it is
                 predicted; None to predict the most probable class.
             per: unit of each result.
-            zooms: whether the model zooms, so that a budget may leave no zoom.
+            zooms: whether the model zooms; if not, `not_zoomed` is None.
         """
         if limit is None:
             return None

@@ -247,6 +247,11 @@ def store_rule(run: Path, rule: StoppingRule) -> None:
 
 def _refuse(trained: Checkpoint) -> None:
     """Refuse a model that has no classes or does not visit patches in rounds."""
+    if trained.traits.takes_pixels:
+        raise EvaluationError(
+            f"model {trained.model_name} takes pixels and does not visit patches in rounds, so "
+            "there is no rule to calibrate."
+        )
     with_budget(trained, NO_RULE)
     if not has_one_class(trained):
         raise EvaluationError(NO_CLASS)

@@ -309,7 +309,7 @@ def _score(
 
 
 def _refuse_predictions(out: Path) -> None:
-    """Refuse a folder of `predict`, whose predictions.csv an evaluation would replace.
+    """Refuse a folder of `predict`, because an evaluation would replace its predictions.csv.
 
     Raises:
         OutputError: there is a predictions.csv that is not that of an evaluation.
@@ -317,8 +317,8 @@ def _refuse_predictions(out: Path) -> None:
     table = out / "predictions.csv"
     if table.exists() and not (out / "metrics.json").exists():
         raise OutputError(
-            f"{table}: a file that `parfocal predict` wrote, which the evaluation would replace; "
-            "choose another --out."
+            f"{table}: it has no metrics.json beside it, so it is not of an evaluation, which "
+            "would replace it; choose another --out."
         )
 
 

@@ -108,7 +108,7 @@ def _read_prediction(path: Path) -> PredictionRecord:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        is_class = first["type"].startswith("dataclass")  # whose name is ours
+        is_class = first["type"].startswith("dataclass")  # its message has the name of a class
         problem = "input should be an object" if is_class else first["msg"].lower()
         raise _incomplete(path, f"{key}: {problem}") from None
     _check_consistency(path, validated)
@@ -274,10 +274,10 @@ def _check_consistency(path: Path, content: _Content) -> None:
 
 
 def _check_rounds(path: Path, rounds: Sequence[RoundFacts]) -> None:
-    """Refuse running answers that visit fewer patches from round to round, or are impossible."""
+    """Refuse a number of patches that is negative or decreases, and impossible probabilities."""
     patches = [0, *(each.patches for each in rounds)]
     if any(after < before for before, after in pairwise(patches)):
-        raise _incomplete(path, "the patches of the rounds do not increase")
+        raise _incomplete(path, "the patches of a round are negative, or fewer than before")
     if not all(0 <= share <= 1 for each in rounds for share in each.probabilities.values()):
         raise _incomplete(path, "a probability of a round is not in 0..1")
 

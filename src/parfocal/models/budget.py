@@ -25,7 +25,7 @@ HINTS: dict[Unit, str] = {
     "patches": "",
     "share": "",
     "seconds": ", without a unit",
-    "macs": f", with one of {', '.join(PREFIXES)} or none",
+    "macs": f", with the prefix {', '.join(PREFIXES)}, or without one",
 }
 
 

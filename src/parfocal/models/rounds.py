@@ -148,5 +148,5 @@ class Deadline:
         if now + self._longest < self._seconds:
             return None
         if now >= self._seconds:
-            return f"after {now:.2f} s, the limit of {self._seconds:.3g} s is over"
+            return f"after {now:.2f} s, the limit of {self._seconds:.3g} s was reached"
         return f"after {now:.2f} s, another round may end after the limit of {self._seconds:.3g} s"

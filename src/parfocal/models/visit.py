@@ -35,7 +35,7 @@ COUNTS_ENCODING = ("seconds", "macs")  # units of budgets
 NO_RULE = StoppingRule((), 1, 0.0)  # for a model that is refused
 # Settings of models that take pixels and sample patches until a limit.
 PIXEL_LIMITS = {"patches": "max_patches", "seconds": "max_seconds"}
-PIXEL_RULES = ("ci_half_width", "early_exit_patience")  # their settings to stop by themselves
+PIXEL_RULES = ("ci_half_width", "early_exit_patience")  # their settings with a stopping rule
 
 
 @runtime_checkable
@@ -225,7 +225,7 @@ def _sampled_within(
 ) -> Prediction:
     """Run a model that samples patches until a limit, which is its budget.
 
-    It never samples more patches than its limit, but the first ones take longer than a short time.
+    A limit in patches is never exceeded. One in seconds can be, as it is checked after k patches.
     """
     started = time.perf_counter()
     prediction = run(given)
@@ -325,8 +325,8 @@ def _of_pixels(trained: Checkpoint) -> str:
     rules = [f"model.{each}" for each in PIXEL_RULES if each in trained.model_settings]
     text = f"its budgets are {' and '.join(budgets)}" if budgets else "it has no budget"
     if rules:
-        text = f"{text}, and its own rule to stop is the setting {rules[0]}"
-    return f"model {trained.model_name} takes pixels and does not visit patches in rounds; {text}."
+        text = f"{text}, and its own stopping rule is the setting {rules[0]}"
+    return f"model {trained.model_name} takes pixels and cannot follow this budget; {text}."
 
 
 def _of_stored(budget: str) -> str:

@@ -306,7 +306,7 @@ def test_patches_of_a_magnification_that_the_first_slide_did_not_reach_are_count
             content["regions"] = [each for each in content["regions"] if each["step"] == 0]
         write_json(tmp_path / "given" / f"{name}.json", content)
     text = text_of(report(tmp_path, tmp_path / "given"))
-    assert "patches per slide 2.5x 4 10x 1 Why" in text
+    assert "patches per slide 2.5x 4 10x 1 Reasons" in text
 
 
 def test_the_reasons_to_stop_are_counted(folder, tmp_path):
@@ -353,7 +353,7 @@ def test_only_the_slides_with_the_most_patches_have_a_line(folder, tmp_path):
         write_json(tmp_path / "given" / f"n{number}.json", content)
     page = report(tmp_path, tmp_path / "given")
     assert names_in(page) == ", ".join(f"n{number}" for number in range(LINES, 0, -1))
-    assert f": the {LINES} of {LINES + 1} slides that took the most patches" in page
+    assert f", the {LINES} of {LINES + 1} slides with several rounds that have the most" in page
 
 
 def test_a_chart_has_all_folds_of_a_slide_or_none(folder, tmp_path):

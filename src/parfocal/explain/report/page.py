@@ -30,8 +30,8 @@ class VisitedPatches:
         slides: number of predictions.
         sampled: whether scores are sampling probabilities, which sum to 1 over magnifications.
         rows: magnification, mean number of visited patches, mean sum of scores.
-        stops: why predictions stopped.
-        running_answers: those of some slides; None for a model that does not visit in rounds.
+        stops: reasons for stopping, the most frequent first.
+        running_answers: chart of running answers; None if no slide has several rounds.
     """
 
     model: str
@@ -84,7 +84,7 @@ def write_report(
 
 
 def _draw(sources: Sources) -> _Drawn:
-    """Draw the charts; leave out what lacks what the page shows, and list it as a problem."""
+    """Draw the charts; list incomplete runs and evaluations as problems, and leave them out."""
     problems = sources.library.problems
     drawn = _Drawn([], [])
     for run in sources.runs:

@@ -1,4 +1,4 @@
-"""Why predictions stopped, and the running answers of those that visit in rounds."""
+"""Reasons for stopping, and running answers of models that visit patches in rounds."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from parfocal.explain.record import PredictionRecord
 from parfocal.explain.record_parts import RoundFacts
 from parfocal.explain.report.charts import Axis, Line, line_chart
 
-LINES = 8  # in a chart of running answers, which has whole slides and at least one
+LINES = 8  # at most, in a chart of running answers; more if one slide has more folds
 NUMBER = re.compile(r"\d[\d.,]*(?<=\d)")
 
 
@@ -33,7 +33,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class _Visit:
-    """How one model visited one slide; `label` is what was finally predicted."""
+    """How one model visited one slide; `label` is the class predicted for the slide."""
 
     name: str
     label: str
@@ -63,12 +63,12 @@ def stops(records: Sequence[PredictionRecord]) -> list[Stop]:
 
 @dataclass(frozen=True)
 class RunningAnswers:
-    """A chart of the running answers of the predictions that took the most patches.
+    """A chart of the running answers of the slides with the most visited patches.
 
     Args:
         chart: a line for each answer; several for a slide that several folds predict.
         shown: number of slides in the chart.
-        slides: number of slides with running answers.
+        slides: number of slides with at least two rounds.
     """
 
     chart: Markup
@@ -77,7 +77,7 @@ class RunningAnswers:
 
 
 def running_answers(records: Sequence[PredictionRecord]) -> RunningAnswers | None:
-    """Draw the running answers that took the most patches; None without any."""
+    """Draw the running answers of the slides with the most visited patches; None without any."""
     by_slide = [[visit for visit in _visits([record]) if _is_drawn(visit)] for record in records]
     hardest = sorted(filter(None, by_slide), key=_patches, reverse=True)
     if not hardest:

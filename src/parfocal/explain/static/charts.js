@@ -68,12 +68,12 @@ function answerText(name, label, probabilities) {
   return `${name}: ${label} ${probabilities[label].toFixed(2)}`;
 }
 
-/** Return the place in the chart of a share of its width and a probability. */
+/** Return the coordinates of a point, from its share of the width of the chart and its probability. */
 function place(share, probability) {
   return [EDGE + share * (WIDTH - EDGE - 4), 4 + (1 - probability) * (HEIGHT - EDGE - 4)];
 }
 
-/** Return a chart with lines at the probabilities 0, 0.5 and 1, and the names of the ends of its other axis. */
+/** Return a chart with lines at the probabilities 0, 0.5 and 1, and labels at both ends of the x axis. */
 function probabilityAxes(title, first, last) {
   const chart = svg(title);
   for (const value of [0, 0.5, 1]) {
