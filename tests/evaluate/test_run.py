@@ -244,10 +244,18 @@ def test_results_of_other_settings_are_not_replaced_without_a_word(made, stored,
 
 def test_the_table_of_predictions_is_not_replaced(made, tmp_path):
     _, run, cohort, _ = made
-    (tmp_path / "predictions.csv").write_text("slide_id,path\n")
-    with pytest.raises(OutputError, match=r"predictions\.csv: it has no metrics\.json"):
+    header = "slide_id,path,predicted,prob_benign,prob_cancer,patches,share_patches,seconds,failed"
+    (tmp_path / "predictions.csv").write_text(f"{header}\n")
+    with pytest.raises(OutputError, match=r"predictions\.csv: `parfocal predict` wrote this table"):
         evaluate(run, cohort, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+def test_the_table_of_an_evaluation_that_was_killed_is_replaced(made, evaluated, tmp_path):
+    _, run, cohort, _ = made
+    (tmp_path / "predictions.csv").write_text(evaluated[0].to_csv().splitlines()[0])
+    evaluate(run, cohort, tmp_path, resamples=9, report=False)
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 7
 
 
 def test_the_second_evaluation_reads_from_the_cache(made, tmp_path):

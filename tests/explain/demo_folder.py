@@ -86,8 +86,11 @@ def prediction(slide: Path, fingerprint: str, **changes: object) -> dict:
     }
 
 
-def with_folds(content: dict) -> dict:
-    """Return a prediction as the mean of two folds, the second of which stopped early."""
+def with_folds(content: dict, **changes: object) -> dict:
+    """Return a prediction as the mean of two folds, the second of which stopped early.
+
+    `changes` are made to the first fold.
+    """
     chances = {"fold-0": (0.6, 0.7, 0.9), "fold-1": (0.2, 0.7)}
     members = [
         {
@@ -106,6 +109,7 @@ def with_folds(content: dict) -> dict:
             strict=True,
         )
     ]
+    members[0] |= changes
     return content | {"members": members, "spread": {"normal": 0.1, "tumor": 0.1}}
 
 

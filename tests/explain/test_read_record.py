@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from explain.demo_folder import prediction, write_json
+from explain.demo_folder import prediction, with_folds, write_json
 from parfocal.explain.geojson import to_geojson
 from parfocal.explain.read_record import RecordError, read_prediction
 
@@ -58,7 +58,10 @@ def test_an_incomplete_prediction_is_refused_with_the_missing_key(content, tmp_p
 
 
 def rounds_of(*rounds: tuple[int, float]) -> list[dict]:
-    return [{"patches": patches, "probabilities": {"tumor": tumor}} for patches, tumor in rounds]
+    return [
+        {"patches": patches, "probabilities": {"normal": 0.5, "tumor": tumor}}
+        for patches, tumor in rounds
+    ]
 
 
 @pytest.mark.parametrize(
@@ -72,15 +75,27 @@ def rounds_of(*rounds: tuple[int, float]) -> list[dict]:
         (lambda content: content["cost"].update(exhaustive=None), "the exhaustive cost is missing"),
         (
             lambda content: content.update(rounds=rounds_of((4, 0.5), (3, 0.5))),
-            "the patches of a round are negative, or fewer than before",
+            "the patches of a round are impossible, or fewer than before",
         ),
         (
             lambda content: content.update(rounds=rounds_of((-5, 0.5))),
-            "the patches of a round are negative.*",
+            "the patches of a round are impossible.*",
         ),
         (
             lambda content: content.update(rounds=rounds_of((4, 7.0))),
             r"a probability of a round is not in 0\.\.1",
+        ),
+        (
+            lambda content: content.update(rounds=rounds_of((10**400, 0.5))),
+            "the patches of a round are impossible.*",
+        ),
+        (
+            lambda content: content.update(rounds=[{"patches": 4, "probabilities": {}}]),
+            "a round has other classes than the prediction",
+        ),
+        (
+            lambda content: content.update(with_folds(content, patches=[-4, 0])),
+            "the patches of a member are impossible",
         ),
         (lambda content: content.update(budget="5%"), "budget: input should be an object"),
     ],

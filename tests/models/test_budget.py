@@ -100,6 +100,7 @@ def test_macs_are_printed_with_the_largest_prefix_that_fits(text: str):
         ("patches=1e400", "patches=1e400': '1e400' is not a finite number"),
         ("seconds=2m", "'2m' is not a finite number; write seconds=2, without a unit"),
         ("patches=", "it has no number; write patches=100"),
+        ("macs=1e308T", "macs=inf: use a finite number, such as macs=50G"),
         ("seconds=nan", "'nan' is not a finite number; write seconds=2"),
         ("settled=1", "budget 'settled=1': settled takes no value; write settled"),
         ("macs=inf", "'inf' is not a finite number; write macs=50G"),

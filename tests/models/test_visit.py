@@ -24,6 +24,7 @@ def sampling(untrained: Checkpoint) -> Checkpoint:
         "k": 2,
         "max_patches": None,
         "max_seconds": None,
+        "ci_half_width": None,
     }
     model = build_model("jsma", settings).eval()
     return replace(untrained, model=model, model_name="jsma", model_settings=settings, encoders=())
@@ -42,14 +43,23 @@ def test_a_model_that_samples_patches_takes_a_budget_as_its_own_limit(sampling: 
 
 @pytest.mark.parametrize("budget", ["share=5%", "macs=5G", "settled"])
 def test_a_model_that_takes_pixels_refuses_other_budgets(sampling: Checkpoint, budget: str):
-    with pytest.raises(BudgetError, match="its budgets are patches and seconds"):
+    expected = (
+        "jsma takes pixels and cannot follow this budget; its budgets are patches and seconds, and "
+        "its own stopping rule is the setting model.ci_half_width."
+    )
+    with pytest.raises(BudgetError, match=expected):
         given_budget(sampling, budget)
 
 
 def test_a_model_without_limits_has_no_budget(sampling: Checkpoint):
-    magnet = replace(sampling, model_name="magnet", model_settings={"num_classes": 2})
-    with pytest.raises(BudgetError, match=r"model magnet takes pixels .* it has no budget"):
+    settings = {"num_classes": 2, "early_exit_patience": 0}
+    magnet = replace(sampling, model_name="magnet", model_settings=settings)
+    expected = r"it has no budget, and its own stopping rule is .*model\.early_exit_patience\."
+    with pytest.raises(BudgetError, match=expected):
         given_budget(magnet, "patches=5")
+    plain = replace(sampling, model_name="meanrgb", model_settings={"num_classes": 2})
+    with pytest.raises(BudgetError, match=r"it has no budget\.$"):
+        given_budget(plain, "patches=5")
 
 
 def test_slides_of_a_patient_that_are_answered_one_by_one_have_no_budget(

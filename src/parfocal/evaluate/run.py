@@ -312,13 +312,17 @@ def _refuse_predictions(out: Path) -> None:
     """Refuse a folder of `predict`, because an evaluation would replace its predictions.csv.
 
     Raises:
-        OutputError: there is a predictions.csv that is not that of an evaluation.
+        OutputError: there is a predictions.csv with the column of `predict` for failed slides.
     """
     table = out / "predictions.csv"
-    if table.exists() and not (out / "metrics.json").exists():
+    if not table.exists():
+        return
+    with table.open(encoding="utf-8", errors="replace") as file:
+        columns = file.readline().rstrip().split(",")
+    if "failed" in columns:
         raise OutputError(
-            f"{table}: it has no metrics.json beside it, so it is not of an evaluation, which "
-            "would replace it; choose another --out."
+            f"{table}: `parfocal predict` wrote this table, and the evaluation would replace it; "
+            "choose another --out."
         )
 
 

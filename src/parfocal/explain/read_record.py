@@ -26,6 +26,7 @@ from parfocal.slide.failure import describe_failure
 
 MAX_JSON_BYTES = 2**28  # some 600,000 regions
 MAX_SIDE_PX = 2**31 - 1  # more than any slide has
+MAX_PATCHES = MAX_SIDE_PX
 REQUIRED_NUMBERS = ("x", "y", "width", "height", "score")  # needed to draw a region
 
 # What version 1 called the keys of version 2.
@@ -263,7 +264,9 @@ def _check_consistency(path: Path, content: _Content) -> None:
     if not all(0 <= share <= 1 for share in content.prediction.probabilities.values()):
         raise _incomplete(path, "a probability is not in 0..1")
     for rounds in (content.rounds, *(member.rounds for member in content.members)):
-        _check_rounds(path, rounds)
+        _check_rounds(path, rounds, content.prediction.probabilities)
+    if any(not 0 <= count <= MAX_PATCHES for each in content.members for count in each.patches):
+        raise _incomplete(path, "the patches of a member are impossible")
     width, height = content.slide.size
     if not (0 < width <= MAX_SIDE_PX and 0 < height <= MAX_SIDE_PX):
         raise _incomplete(path, f"{width} x {height} px is not the size of a slide")
@@ -273,11 +276,15 @@ def _check_consistency(path: Path, content: _Content) -> None:
         raise _incomplete(path, "the exhaustive cost is missing")
 
 
-def _check_rounds(path: Path, rounds: Sequence[RoundFacts]) -> None:
-    """Refuse a number of patches that is negative or decreases, and impossible probabilities."""
-    patches = [0, *(each.patches for each in rounds)]
+def _check_rounds(
+    path: Path, rounds: Sequence[RoundFacts], probabilities: Mapping[str, float]
+) -> None:
+    """Refuse patches that are impossible or decrease, and probabilities of other classes."""
+    patches = [0, *(each.patches for each in rounds), MAX_PATCHES]
     if any(after < before for before, after in pairwise(patches)):
-        raise _incomplete(path, "the patches of a round are negative, or fewer than before")
+        raise _incomplete(path, "the patches of a round are impossible, or fewer than before")
+    if any(each.probabilities.keys() != probabilities.keys() for each in rounds):
+        raise _incomplete(path, "a round has other classes than the prediction")
     if not all(0 <= share <= 1 for each in rounds for share in each.probabilities.values()):
         raise _incomplete(path, "a probability of a round is not in 0..1")
 

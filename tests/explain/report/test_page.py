@@ -312,14 +312,16 @@ def test_patches_of_a_magnification_that_the_first_slide_did_not_reach_are_count
 def test_the_reasons_to_stop_are_counted(folder, tmp_path):
     reasons = {
         **{"a": "share=5% was spent", "b": "share=5% was spent"},
-        **{"c": "after 1.25 s", "d": "after 3 s", "e": "after 0.5 s"},
+        **{"c": "after 1.25 s", "d": "after 3 s", "e": "after 1e-06 s"},
     }
+    visited = {"c": 4, "d": 5}
     for name, reason in reasons.items():
         content = json.loads((folder / "predictions" / "a.json").read_text())
         content["slide"]["id"] = name
+        content["regions"] = content["regions"][: visited.get(name)]
         write_json(tmp_path / "given" / f"{name}.json", content | {"stop_reason": reason})
     page = report(tmp_path, tmp_path / "given")
-    table = "reason answers patches (median) after … s 3 6 share=5% was spent 2 6 "
+    table = "reason answers patches (median) after … s 3 5 share=5% was spent 2 6 "
     assert table in text_of(page)
     assert "Running answers" not in page  # there are no rounds
 
@@ -330,7 +332,7 @@ def test_the_running_answers_of_folds_are_drawn(folder, tmp_path):
     page = report(tmp_path, tmp_path / "given")
     assert "every patch was visited 1 6 settled 1 5 Running answers" in text_of(page)
     chart = "probability of the predicted class against visited patches"
-    assert f'aria-label="{chart}: a, fold-0, a, fold-1"' in page
+    assert f'aria-label="{chart}: fold-0, a, fold-1, a"' in page
 
 
 def with_rounds(first: dict, name: str, last: int) -> dict:
@@ -353,7 +355,7 @@ def test_only_the_slides_with_the_most_patches_have_a_line(folder, tmp_path):
         write_json(tmp_path / "given" / f"n{number}.json", content)
     page = report(tmp_path, tmp_path / "given")
     assert names_in(page) == ", ".join(f"n{number}" for number in range(LINES, 0, -1))
-    assert f", the {LINES} of {LINES + 1} slides with several rounds that have the most" in page
+    assert f", {LINES} of {LINES + 1} slides with several rounds, those" in page
 
 
 def test_a_chart_has_all_folds_of_a_slide_or_none(folder, tmp_path):
@@ -365,7 +367,7 @@ def test_a_chart_has_all_folds_of_a_slide_or_none(folder, tmp_path):
         write_json(tmp_path / "given" / f"n{number}.json", content)
     page = report(tmp_path, tmp_path / "given")
     shown = [
-        f"n{slides - 1 - number}, fold-{fold}" for number in range(slides - 1) for fold in (0, 1)
+        f"fold-{fold}, n{slides - 1 - number}" for number in range(slides - 1) for fold in (0, 1)
     ]
     assert names_in(page) == ", ".join(shown)
 
@@ -376,3 +378,12 @@ def test_a_top_patch_names_its_model_if_there_are_several(folder, tmp_path):
     text = text_of(report(tmp_path, tmp_path / "given"))
     assert re.search("attention 0.9 10x zoommil, one", text)
     assert re.search("attention 0.9 10x zoommil, two", text)
+
+
+def test_a_long_name_keeps_both_ends_in_the_legend(folder, tmp_path):
+    first = json.loads((folder / "predictions" / "a.json").read_text())
+    content = with_rounds(first, f"TCGA-{'x' * 60}-end", 5)
+    write_json(tmp_path / "given" / "a.json", content)
+    name = names_in(report(tmp_path, tmp_path / "given"))
+    assert re.fullmatch("TCGA-x+…x+-end", name)
+    assert len(name) == 40

@@ -442,7 +442,13 @@ def test_clicking_a_point_of_the_probability_chart_selects_its_patch(chromium, f
             "Patch 2: tumor 0.80",
         ]
         expect(page.locator("#attention")).to_be_hidden()  # the scores are not attention
-        points.nth(1).press("Enter")
+        points.nth(1).click()
+        expect(points.nth(1)).to_have_class("dot here")
+        for key, number in (("Enter", 0), ("Space", 1)):
+            points.nth(number).press(key)
+            expect(points.nth(number)).to_have_class("dot here")
+        points.nth(0).press("ArrowRight")
+        expect(points.nth(1)).to_be_focused()
         expect(page.locator("[aria-selected=true] > .node")).to_have_text("10x · tumor 0.806 of 6")
         expect(points.nth(1)).to_have_class("dot here")
         page.close()

@@ -46,8 +46,8 @@ class VisitedPatches:
 class _Drawn:
     """Runs and evaluations with their charts."""
 
-    runs: list[tuple[Run, list[Markup]]]
-    evaluations: list[tuple[Evaluation, list[tuple[str, Markup]]]]
+    runs: Sequence[tuple[Run, list[Markup]]] = ()
+    evaluations: Sequence[tuple[Evaluation, list[tuple[str, Markup]]]] = ()
 
 
 def write_report(
@@ -86,18 +86,18 @@ def write_report(
 def _draw(sources: Sources) -> _Drawn:
     """Draw the charts; list incomplete runs and evaluations as problems, and leave them out."""
     problems = sources.library.problems
-    drawn = _Drawn([], [])
+    runs, evaluations = [], []
     for run in sources.runs:
         with list_problem(run.folder, problems):
-            run_charts = (run, training_charts(run))
-            _render(_Drawn([run_charts], []), Library(), ())
-            drawn.runs.append(run_charts)
+            drawn_run = (run, training_charts(run))
+            _render(_Drawn(runs=[drawn_run]), Library(), ())
+            runs.append(drawn_run)
     for evaluation in sources.evaluations:
         with list_problem(evaluation.file, problems):
-            curves = (evaluation, evaluation_charts(evaluation))
-            _render(_Drawn([], [curves]), Library(), ())
-            drawn.evaluations.append(curves)
-    return drawn
+            drawn = (evaluation, evaluation_charts(evaluation))
+            _render(_Drawn(evaluations=[drawn]), Library(), ())
+            evaluations.append(drawn)
+    return _Drawn(runs, evaluations)
 
 
 def _render(drawn: _Drawn, library: Library, names: Sequence[str]) -> str:

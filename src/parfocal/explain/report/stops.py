@@ -13,7 +13,8 @@ from parfocal.explain.record_parts import RoundFacts
 from parfocal.explain.report.charts import Axis, Line, line_chart
 
 LINES = 8  # at most, in a chart of running answers; more if one slide has more folds
-NUMBER = re.compile(r"\d[\d.,]*(?<=\d)")
+NUMBER = re.compile(r"\d[\d.,]*(?<=\d)(?:e[+-]?\d+)?")
+NAME_CHARS = 40  # in the legend
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class RunningAnswers:
 
 def running_answers(records: Sequence[PredictionRecord]) -> RunningAnswers | None:
     """Draw the running answers of the slides with the most visited patches; None without any."""
-    by_slide = [[visit for visit in _visits([record]) if _is_drawn(visit)] for record in records]
-    hardest = sorted(filter(None, by_slide), key=_patches, reverse=True)
+    by_slide = [[visit for visit in _visits([record]) if _has_answers(visit)] for record in records]
+    several = [each for each in by_slide if any(len(visit.rounds) > 1 for visit in each)]
+    hardest = sorted(several, key=_patches, reverse=True)
     if not hardest:
         return None
     ends = accumulate(len(visits) for visits in hardest)
@@ -96,15 +98,14 @@ def _patches(visits: Sequence[_Visit]) -> int:
     return max(visit.rounds[-1].patches for visit in visits)
 
 
-def _is_drawn(visit: _Visit) -> bool:
-    return len(visit.rounds) > 1 and visit.label in visit.rounds[0].probabilities
+def _has_answers(visit: _Visit) -> bool:
+    return bool(visit.rounds) and visit.label in visit.rounds[0].probabilities
 
 
 def _line(visit: _Visit) -> Line:
     patches = tuple(float(each.patches) for each in visit.rounds)
-    return Line(
-        visit.name, patches, tuple(each.probabilities[visit.label] for each in visit.rounds)
-    )
+    probabilities = tuple(each.probabilities[visit.label] for each in visit.rounds)
+    return Line(_shorten(visit.name), patches, probabilities)
 
 
 def _visits(records: Sequence[PredictionRecord]) -> Iterator[_Visit]:
@@ -114,5 +115,11 @@ def _visits(records: Sequence[PredictionRecord]) -> Iterator[_Visit]:
             visited = sum(region.visited for region in record.regions)
             yield _Visit(slide, label, record.stop_reason, visited, record.rounds)
         for member in record.members:
-            name, patches = f"{slide}, {member.name}", sum(member.patches)
+            name, patches = f"{member.name}, {slide}", sum(member.patches)
             yield _Visit(name, label, member.stop_reason, patches, member.rounds)
+
+
+def _shorten(name: str) -> str:
+    """Replace the middle of a long name by "…", so that the legend shows both ends."""
+    half = NAME_CHARS // 2
+    return name if len(name) <= NAME_CHARS else f"{name[:half]}…{name[1 - half :]}"

@@ -29,22 +29,33 @@ function probabilityChart(record, regions, go) {
     const name = unit === "round" ? `Round ${roundText(record.rounds, index)}` : `Patch ${index + 1}`;
     const circle = dot(points[index], answerText(name, label, region.probabilities));
     circle.dataset.region = region.id;
-    circle.setAttribute("tabindex", "0");
     circle.setAttribute("role", "button");
+    circle.setAttribute("tabindex", index ? "-1" : "0");
     circle.onclick = () => go(region);
-    circle.onkeydown = (event) => event.key === "Enter" && go(region);
+    circle.onkeydown = (event) => onKey(event, dots, index);
     return circle;
   });
   const chart = probabilityAxes(`The probability of ${label} after each of ${read.length} ${units}`, `first ${unit}`, "last");
+  chart.setAttribute("role", "group"); // an img would hide its buttons
   chart.append(line(points), ...dots);
   return titled(`Probability of ${label} after each ${unit}`, chart);
+}
+
+/** Enter and space press a point; the arrow keys go to the points beside it. */
+function onKey(event, dots, index) {
+  const beside = dots[index + { ArrowRight: 1, ArrowLeft: -1 }[event.key]];
+  if (event.key === "Enter" || event.key === " ") dots[index].onclick();
+  else if (beside) beside.focus();
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
 }
 
 /** The running answers of several models, such as those of folds, by the patches visited: a line for each, and a legend. */
 function membersChart(record) {
   const { label } = record.prediction;
-  const members = (record.members ?? []).filter(({ rounds }) => rounds?.length > 1 && label in rounds[0].probabilities);
-  if (!members.length) return null;
+  const members = (record.members ?? []).filter(({ rounds }) => rounds?.length && label in rounds[0].probabilities);
+  if (!members.some(({ rounds }) => rounds.length > 1)) return null;
   const visited = members.flatMap((member) => member.rounds.map((round) => round.patches));
   const [least, most] = [Math.min(...visited), Math.max(...visited)];
   const chart = probabilityAxes(`The probability of ${label} after each round of ${members.length} models`, `${least} patches`, most);
@@ -52,9 +63,10 @@ function membersChart(record) {
   members.forEach(({ name, rounds }, number) => {
     const points = rounds.map((round) => place((round.patches - least) / (most - least || 1), round.probabilities[label]));
     const dots = rounds.map((round, index) => dot(points[index], answerText(`${name}, round ${roundText(rounds, index)}`, label, round.probabilities)));
-    const dashes = { "stroke-dasharray": DASHES[number % DASHES.length] };
+    const turn = Math.floor(number / DASHES.length);
+    const dashes = { "stroke-dasharray": DASHES[number % DASHES.length], "stroke-opacity": 0.5 ** turn };
     chart.append(line(points, dashes), ...dots);
-    const sample = svgElement("svg", { class: "chart", viewBox: "0 0 30 8" }, line([[0, 4], [30, 4]], dashes));
+    const sample = svgElement("svg", { class: "chart", viewBox: "0 0 30 8", "aria-hidden": "true" }, line([[0, 4], [30, 4]], dashes));
     legend.append(element("li", {}, sample, answerText(name, label, rounds.at(-1).probabilities)));
   });
   return titled(`Probability of ${label} after each round, by model`, chart, legend);
