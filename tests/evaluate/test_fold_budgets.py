@@ -183,6 +183,17 @@ def test_seconds_are_not_met_if_the_last_fold_exceeds_them(run: Path, cohort: Pa
     assert record.bill.endswith("the budget seconds=1 was not met")
 
 
+def test_the_limit_of_a_fold_is_not_above_that_of_all_folds(
+    run: Path, cohort: Path, monkeypatch: pytest.MonkeyPatch
+):
+    passed = iter(range(1000))
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: 0.1 * next(passed)))
+    trained = given_budget(load_trained(run), "seconds=0.05")
+    record = predict(cohort.parent / "tumor.tif", trained)
+    for member in record.members:
+        assert member.stop_reason.endswith("the limit of 0.05 s was reached")
+
+
 def test_a_budget_of_patches_limits_each_fold_and_what_several_visit_is_read_once(
     run: Path, cohort: Path
 ):
