@@ -8,13 +8,14 @@ from statistics import median
 
 from markupsafe import Markup
 
+from parfocal.explain.map_layout import shorten
 from parfocal.explain.record import PredictionRecord
 from parfocal.explain.record_parts import RoundFacts
 from parfocal.explain.report.charts import Axis, Line, line_chart
 
 LINES = 8  # at most, in a chart of running answers; more if one slide has more folds
 NUMBER = re.compile(r"\d[\d.,]*(?<=\d)(?:e[+-]?\d+)?")
-NAME_CHARS = 40  # in the legend
+NAME_PX, NAME_WIDTH = 8, 160  # font size and width of a name in the legend
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _has_answers(visit: _Visit) -> bool:
 def _line(visit: _Visit) -> Line:
     patches = tuple(float(each.patches) for each in visit.rounds)
     probabilities = tuple(each.probabilities[visit.label] for each in visit.rounds)
-    return Line(_shorten(visit.name), patches, probabilities)
+    return Line(shorten(visit.name, NAME_PX, NAME_WIDTH), patches, probabilities)
 
 
 def _visits(records: Sequence[PredictionRecord]) -> Iterator[_Visit]:
@@ -117,9 +118,3 @@ def _visits(records: Sequence[PredictionRecord]) -> Iterator[_Visit]:
         for member in record.members:
             name, patches = f"{member.name}, {slide}", sum(member.patches)
             yield _Visit(name, label, member.stop_reason, patches, member.rounds)
-
-
-def _shorten(name: str) -> str:
-    """Replace the middle of a long name by "…", so that the legend shows both ends."""
-    half = NAME_CHARS // 2
-    return name if len(name) <= NAME_CHARS else f"{name[:half]}…{name[1 - half :]}"
